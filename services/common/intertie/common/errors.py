@@ -1,0 +1,304 @@
+"""Every error that a caller may be told of: one type a reason.
+
+`str()` of an error is the sentence for a person. `intertie.common.rpc.errors`
+holds the one table that maps the types to gRPC.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """A request that cannot be served, for a reason the caller can act on."""
+
+    reason: ClassVar[str] = ""
+    """UPPER_SNAKE_CASE. API: never renamed, never used again for something else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """One resource that is short, and by how much; fields as in types.v1.Shortfall."""
+
+    site: str
+    resource: str
+    wanted: int = 0
+    available: int = 0
+    unit: str = ""
+    host: str = ""
+    group: str = ""
+    peer: str = ""
+    message: str = ""
+
+    def __str__(self) -> str:
+        if self.message:
+            return self.message
+        place = f"{self.site}/{self.host}" if self.host else self.site
+        if self.peer:
+            place = f"{place} towards {self.peer}"
+        if not self.unit:
+            return f"{place}: {self.resource} is missing"
+        return (
+            f"{place}: {self.resource} {self.wanted} {self.unit} wanted, {self.available} available"
+        )
+
+
+@dataclass(eq=False)
+class FieldInvalid(DomainError):
+    """A field is malformed; `problem` says what is wrong and what would be right."""
+
+    reason = "FIELD_INVALID"
+    field: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}" if self.field else self.problem
+
+
+@dataclass(eq=False)
+class NotFound(DomainError):
+    reason = "NOT_FOUND"
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} does not exist"
+
+
+@dataclass(eq=False)
+class NameTaken(DomainError):
+    reason = "NAME_TAKEN"
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} exists already"
+
+
+@dataclass(eq=False)
+class RequestIdReuse(DomainError):
+    """The request id was used before, with another body."""
+
+    reason = "REQUEST_ID_REUSE"
+    request_id: str
+
+    def __str__(self) -> str:
+        return f"request_id {self.request_id} was used with another request"
+
+
+@dataclass(eq=False)
+class NoCapacity(DomainError):
+    """It fits nowhere; `shortfalls` says what was short, site by site."""
+
+    reason = "NO_CAPACITY"
+    shortfalls: tuple[Shortfall, ...]
+
+    def __str__(self) -> str:
+        if not self.shortfalls:
+            return "it does not fit"
+        return "it does not fit: " + "; ".join(str(each) for each in self.shortfalls)
+
+
+@dataclass(eq=False)
+class ImageNotReady(DomainError):
+    reason = "IMAGE_NOT_READY"
+    image: str
+    site: str
+
+    def __str__(self) -> str:
+        return f"image {self.image} is not at {f'site {self.site}' if self.site else 'any site'}"
+
+
+@dataclass(eq=False)
+class ClockSkew(DomainError):
+    """Clocks of coordinator and site differ by more than is safe."""
+
+    reason = "CLOCK_SKEW"
+    offset: timedelta
+
+    def __str__(self) -> str:
+        return f"clocks differ by {self.offset.total_seconds():+.3f} s, 2 s are allowed"
+
+
+@dataclass(eq=False)
+class HoldExpired(DomainError):
+    reason = "HOLD_EXPIRED"
+    part: str
+
+    def __str__(self) -> str:
+        return f"the hold of {self.part} ran out"
+
+
+@dataclass(eq=False)
+class PartOver(DomainError):
+    reason = "PART_OVER"
+    part: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"{self.part} is {self.state}: over"
+
+
+@dataclass(eq=False)
+class DecisionPending(DomainError):
+    """Only the decision may move a prepared part."""
+
+    reason = "DECISION_PENDING"
+    part: str
+
+    def __str__(self) -> str:
+        return f"{self.part} is prepared: its decision is open"
+
+
+@dataclass(eq=False)
+class DecisionInvalid(DomainError):
+    reason = "DECISION_INVALID"
+    problem: str
+
+    def __str__(self) -> str:
+        return f"the decision is not valid: {self.problem}"
+
+
+@dataclass(eq=False)
+class EtagStale(DomainError):
+    reason = "ETAG_STALE"
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} has changed since it was read"
+
+
+@dataclass(eq=False)
+class StaleWrite(DomainError):
+    """A guarded write was lost to another writer: read again, decide again."""
+
+    reason = "STALE_WRITE"
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.key} was written by another"
+
+
+@dataclass(eq=False)
+class Aborted(DomainError):
+    reason = "ABORTED"
+    tx: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"co-allocation {self.tx} was aborted: {self.why}"
+
+
+@dataclass(eq=False)
+class NotLeading(DomainError):
+    """This replica cannot write now. `leader` may be empty: nobody is known to lead."""
+
+    reason = "NOT_LEADING"
+    leader: str
+
+    def __str__(self) -> str:
+        return f"this replica does not lead; {self.leader or 'nobody'} does"
+
+
+@dataclass(eq=False)
+class SiteUnreachable(DomainError):
+    reason = "SITE_UNREACHABLE"
+    site: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"site {self.site} did not answer: {self.problem}"
+
+
+@dataclass(eq=False)
+class IdentityUnknown(DomainError):
+    reason = "IDENTITY_UNKNOWN"
+    problem: str
+
+    def __str__(self) -> str:
+        return f"the caller is not known: {self.problem}"
+
+
+@dataclass(eq=False)
+class RoleDenied(DomainError):
+    reason = "ROLE_DENIED"
+    identity: str
+    method: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.identity} may not call {self.method}: {self.problem}"
+
+
+@dataclass(eq=False)
+class WorkspaceNotRunning(DomainError):
+    reason = "WORKSPACE_NOT_RUNNING"
+    workspace: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"{self.workspace} does not run: it is {self.state}"
+
+
+@dataclass(eq=False)
+class ConnectionRefused(DomainError):
+    reason = "CONNECTION_REFUSED"
+    workspace: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"nothing listens on port {self.port} of {self.workspace}"
+
+
+@dataclass(eq=False)
+class ConsoleTaken(DomainError):
+    """The console has one reader at a time; a later one takes it."""
+
+    reason = "CONSOLE_TAKEN"
+    workspace: str
+
+    def __str__(self) -> str:
+        return f"another reader took the console of {self.workspace}"
+
+
+@dataclass(eq=False)
+class DigestMismatch(DomainError):
+    reason = "DIGEST_MISMATCH"
+    wanted: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"digest is {self.found}, {self.wanted} was announced"
+
+
+@dataclass(eq=False)
+class OffsetMismatch(DomainError):
+    reason = "OFFSET_MISMATCH"
+    offset: int
+    expected: int
+
+    def __str__(self) -> str:
+        return f"offset {self.offset} does not fit, {self.expected} is expected"
+
+
+@dataclass(eq=False)
+class PutInProgress(DomainError):
+    reason = "PUT_IN_PROGRESS"
+    digest: str
+
+    def __str__(self) -> str:
+        return f"another upload of {self.digest} goes on"
+
+
+@dataclass(eq=False)
+class StoreFull(DomainError):
+    """In bytes."""
+
+    reason = "STORE_FULL"
+    needed: int
+    free: int
+
+    def __str__(self) -> str:
+        return f"{self.needed} bytes needed, {self.free} free"
+
+
+class IllegalMove(Exception):
+    """A step that the table of states does not have: a bug, INTERNAL on the wire."""

@@ -1,0 +1,91 @@
+"""The vector of what hosts have and workspaces take."""
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass, fields
+
+from intertie.common.errors import Shortfall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """Amounts of a host's resources. Compared in every dimension: `a <= b` says that a fits b,
+    so neither `a <= b` nor `b <= a` may hold."""
+
+    vcpus: int = 0
+    memory_mib: int = 0
+    disk_mib: int = 0
+    iops: int = 0
+    throughput_mib_s: int = 0
+    uplink_mbit_s: int = 0
+
+    def __add__(self, other: "Vector") -> "Vector":
+        return _vector(a + b for a, b in zip(astuple(self), astuple(other), strict=True))
+
+    def __sub__(self, other: "Vector") -> "Vector":
+        """May be negative where more is taken away than there is."""
+        return _vector(a - b for a, b in zip(astuple(self), astuple(other), strict=True))
+
+    def __mul__(self, times: int) -> "Vector":
+        return _vector(each * times for each in astuple(self))
+
+    def __le__(self, other: "Vector") -> bool:
+        return all(a <= b for a, b in zip(astuple(self), astuple(other), strict=True))
+
+    def __ge__(self, other: "Vector") -> bool:
+        return other <= self
+
+    def at_most(self, other: "Vector") -> "Vector":
+        """The lesser of the two in every dimension."""
+        return _vector(min(a, b) for a, b in zip(astuple(self), astuple(other), strict=True))
+
+    def at_least_zero(self) -> "Vector":
+        return _vector(max(each, 0) for each in astuple(self))
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        """Field name and amount, in the order of DIMENSIONS."""
+        return iter(zip(DIMENSIONS, astuple(self), strict=True))
+
+    def shortfall_from(
+        self, available: "Vector", *, site: str, host: str = "", group: str = ""
+    ) -> tuple[Shortfall, ...]:
+        """Every dimension in which this, wanted, is more than is available."""
+        free = dict(available.items())
+        return tuple(
+            Shortfall(
+                site=site,
+                host=host,
+                group=group,
+                resource=RESOURCE_OF[name],
+                wanted=wanted,
+                available=max(free[name], 0),
+                unit=UNIT_OF[name],
+            )
+            for name, wanted in self.items()
+            if wanted > free[name]
+        )
+
+
+DIMENSIONS: tuple[str, ...] = tuple(field.name for field in fields(Vector))
+
+RESOURCE_OF: dict[str, str] = {
+    "vcpus": "vcpus",
+    "memory_mib": "memory",
+    "disk_mib": "disk",
+    "iops": "iops",
+    "throughput_mib_s": "throughput",
+    "uplink_mbit_s": "uplink",
+}
+"""What types.v1.Shortfall.resource calls each dimension."""
+
+UNIT_OF: dict[str, str] = {
+    "vcpus": "vCPU",
+    "memory_mib": "MiB",
+    "disk_mib": "MiB",
+    "iops": "1/s",
+    "throughput_mib_s": "MiB/s",
+    "uplink_mbit_s": "Mbit/s",
+}
+
+
+def _vector(amounts: Iterator[int]) -> Vector:
+    return Vector(**dict(zip(DIMENSIONS, amounts, strict=True)))
