@@ -11,6 +11,15 @@ from testbed.component import Component, Inside
 from testbed.places import Places
 from testbed.topology import Topology
 
+_MOUNT_POINTS = (
+    "/run/libvirt",
+    "/etc/libvirt",
+    "/var/log/libvirt",
+    "/var/cache/libvirt",
+    "/var/lib/libvirt",
+)
+"""Where a host mounts its own folders. On the machine itself they may be empty, but must be."""
+
 _NAMESPACE = uuid.UUID("6b1f0c56-4c0f-5d1c-9d0e-2c5d9f1f6a77")
 
 _QEMU_CONF = """\
@@ -42,6 +51,8 @@ def host_uuid(instance: str, site: str, host: str) -> uuid.UUID:
 
 def prepare_host(places: Places, site: str, host: str) -> None:
     """Its folders and configuration. Done once, before the first daemon."""
+    for point in _MOUNT_POINTS:
+        Path(point).mkdir(parents=True, exist_ok=True)
     run = places.host_run(site, host)
     for name in ("run", "etc", "log", "cache", "cgroup"):
         (run / name).mkdir(parents=True)

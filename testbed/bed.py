@@ -1,0 +1,305 @@
+"""The testbed: brings an instance up, takes it down, and lets tests break parts of it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.component import Component, Inside, environment_of
+from testbed.domains import create_certificates
+from testbed.etcds import etcd_components
+from testbed.fabric import Fabric
+from testbed.hosts import host_components, inside_host, prepare_host
+from testbed.inventory import inventory
+from testbed.places import Places
+from testbed.preflight import check_machine
+from testbed.services import prepare_services, service_components, write_client
+from testbed.sweep import leftovers, sweep
+from testbed.topology import META, InvalidTopology, Topology
+
+DEFAULT_USER = "alice"
+DEFAULT_TENANT = "demo"
+_STARTERS = 6
+
+
+class InstanceExists(RuntimeError):
+    """The instance is up, or something of it was left; `down` removes it."""
+
+
+class InstanceAbsent(RuntimeError):
+    """There is no such instance, or it was never brought up to the end."""
+
+
+class InstanceBusy(RuntimeError):
+    """Another process is bringing the instance up or taking it down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One step of `up` is done."""
+
+    step: str
+    done: int
+    total: int
+
+
+def _silent(progress: Progress) -> None:
+    del progress
+
+
+class Testbed:
+    """One instance. All state is in the machine: several objects and processes may hold one."""
+
+    __test__ = False  # pytest takes classes named Test* for tests
+
+    def __init__(self, topology: Topology, instance: str) -> None:
+        self.topology = topology
+        self.places = Places(instance)
+        self._fabric = Fabric(self.places, topology)
+        self._components: dict[str, Component] = {}
+
+    @classmethod
+    def create(cls, topology: Topology, instance: str = "demo") -> Testbed:
+        """Nothing is made until `up`."""
+        return cls(topology, instance)
+
+    @classmethod
+    def find(cls, instance: str = "demo") -> Testbed:
+        """The instance that another process brought up."""
+        try:
+            text = Places(instance).topology_file.read_text()
+        except FileNotFoundError:
+            raise InstanceAbsent(f"no instance {instance!r}: bring it up first") from None
+        return cls(Topology.from_json(text), instance)
+
+    # The whole
+
+    def up(
+        self, progress: Callable[[Progress], None] = _silent, *, services: bool = True
+    ) -> None:
+        """All of it ready, or nothing left of it: any failure, a signal included, takes it down.
+
+        Without `services` there are hosts with libvirt, the network, certificates and etcd.
+        """
+        check_machine()
+        if found := leftovers(self.places):
+            raise InstanceExists(f"instance {self.places.instance!r} exists: {found[0]}")
+        with self._locked():
+            try:
+                self._up(progress, services=services)
+            except BaseException:
+                with undisturbed():
+                    sweep(self.places)
+                raise
+
+    def down(self) -> None:
+        """Removes everything of the instance, also what a killed testbed left. Idempotent."""
+        if not leftovers(self.places):
+            return
+        with self._locked(), undisturbed():
+            self._components.clear()
+            sweep(self.places)
+
+    def leftovers(self) -> list[str]:
+        return leftovers(self.places)
+
+    def _up(self, progress: Callable[[Progress], None], *, services: bool) -> None:
+        places, topology = self.places, self.topology
+        for folder in (places.pids, places.logs, places.configs, places.pki, places.disk):
+            folder.mkdir(parents=True, exist_ok=True)
+        places.topology_file.write_text(topology.to_json())
+        self._fabric.create()
+        for site, host in topology.hosts():
+            prepare_host(places, site.name, host.name)
+        hosts = host_components(places, topology)
+        own = service_components(places, topology) if services else []
+        etcds = etcd_components(places, topology)
+        total = 2 + len(hosts) + len(etcds) + len(own)
+        done = 0
+
+        def tell(step: str) -> None:
+            nonlocal done
+            done += 1
+            progress(Progress(step=step, done=done, total=total))
+
+        tell("network")
+        create_certificates(places, topology)
+        prepare_services(places, topology)
+        self.client()
+        tell("certificates")
+        _start_all([*etcds, *hosts], tell)
+        _start_all(own, tell)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One at a time. The lock dies with its holder."""
+        run = self.places.run
+        run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise InstanceBusy(
+                f"another process is working on instance {self.places.instance!r}"
+            ) from None
+        finally:
+            os.close(handle)
+
+    # Its parts
+
+    def components(self) -> dict[str, Component]:
+        """By name, in the order in which they are started."""
+        if not self._components:
+            all_of_them = (
+                *etcd_components(self.places, self.topology),
+                *host_components(self.places, self.topology),
+                *service_components(self.places, self.topology),
+            )
+            self._components = {each.name: each for each in all_of_them}
+        return self._components
+
+    def component(self, name: str) -> Component:
+        """`north/etcd-0`, `north/broker`, `north/n1/libvirtd`, `meta/metasched` and so on."""
+        found = self.components().get(name)
+        if found is None:
+            raise InvalidTopology(f"no component {name!r}; there are {list(self.components())}")
+        return found
+
+    def inventory(self, host: str) -> list[str]:
+        """What is on `SITE/HOST` now: equal before and after when nothing was left."""
+        site, spec = self.topology.host(host)
+        return inventory(self.places, site.name, spec.name)
+
+    def libvirt_uri(self, host: str) -> str:
+        """For a client outside of the host."""
+        site, spec = self.topology.host(host)
+        return self.places.libvirt_uri(site.name, spec.name)
+
+    def client(
+        self, user: str = DEFAULT_USER, tenant: str = DEFAULT_TENANT, *, operator: bool = False
+    ) -> Path:
+        """The path of a client configuration; certificates are made anew."""
+        path = self.places.run / "client.toml"
+        if operator:
+            path = self.places.clients / f"operator-{user}.toml"
+        elif (user, tenant) != (DEFAULT_USER, DEFAULT_TENANT):
+            path = self.places.clients / f"{tenant}-{user}.toml"
+        return write_client(
+            self.places,
+            self.topology,
+            user=user,
+            tenant=tenant,
+            path=path,
+            operator=operator,
+        )
+
+    # Running inside
+
+    def command(self, place: str, argv: Sequence[str]) -> tuple[str, ...]:
+        """The command line that runs `argv` in `SITE/HOST`, `SITE/ctl`, `meta` or `fabric`."""
+        return self._inside(place).wrap(tuple(argv))
+
+    def run(
+        self, place: str, argv: Sequence[str], *, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command inside and returns what it said."""
+        return subprocess.run(
+            self.command(place, argv),
+            env=environment_of(self.places),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def popen(self, place: str, argv: Sequence[str]) -> subprocess.Popen[str]:
+        """Starts a command inside; the caller ends it, and `down` does if not."""
+        return subprocess.Popen(
+            self.command(place, argv),
+            env=environment_of(self.places),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def _inside(self, place: str) -> Inside:
+        if place in (META, "fabric"):
+            return Inside(netns=f"{self.places.netns_prefix}{place}")
+        site, _, rest = place.partition("/")
+        if rest == "ctl":
+            return Inside(netns=self.places.ctl_netns(self.topology.site(site).name))
+        site_spec, host = self.topology.host(place)
+        return inside_host(self.places, site_spec.name, host.name)
+
+    # Breaking the network
+
+    def cut_link(self, a: str, b: str) -> None:
+        """Drops all between two sites, or a site and `meta`, both ways."""
+        self._fabric.cut_link(a, b)
+
+    def heal_link(self, a: str, b: str) -> None:
+        """Back to the declared capacity."""
+        self._fabric.heal_link(a, b)
+
+    def slow_link(self, a: str, b: str, mbps: int) -> None:
+        self._fabric.slow_link(a, b, mbps)
+
+    def cut_host_uplink(self, host: str) -> None:
+        """Pulls the cable of `SITE/HOST`."""
+        self._fabric.cut_host_uplink(*self._names(host))
+
+    def heal_host_uplink(self, host: str) -> None:
+        self._fabric.heal_host_uplink(*self._names(host))
+
+    def slow_host_uplink(self, host: str, mbps: int) -> None:
+        self._fabric.slow_host_uplink(*self._names(host), mbps)
+
+    def _names(self, host: str) -> tuple[str, str]:
+        site, spec = self.topology.host(host)
+        return site.name, spec.name
+
+
+def _start_all(components: Sequence[Component], tell: Callable[[str], None]) -> None:
+    """All at once; at the first failure the others stop waiting and that failure is raised."""
+    given_up = threading.Event()
+    with ThreadPoolExecutor(max_workers=_STARTERS) as pool:
+        for component in components:
+            component.start(wait=False)
+        waits = {pool.submit(each.wait_ready, given_up=given_up): each for each in components}
+        try:
+            pending = set(waits)
+            while pending:
+                ended, pending = wait(pending, timeout=0.1, return_when=FIRST_EXCEPTION)
+                for future in ended:
+                    future.result()
+                    tell(waits[future].name)
+        except BaseException:
+            given_up.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM do not stop what is being cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,275 @@
+"""Configuration and processes of Intertie's own services on a testbed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from testbed import toml
+from testbed.component import Component, Inside
+from testbed.domains import Credential, Domain, meta_domain, site_domain
+from testbed.etcds import endpoints
+from testbed.hosts import agent_data, answers, inside_host
+from testbed.places import Places
+from testbed.topology import META, HostSpec, SiteSpec, Topology
+
+BROKER_PORT = 7400
+IMAGESTORE_PORT = 7401
+AGENT_PORT = 7402
+METASCHED_PORT = 7400
+GATEWAY_PORT = 4790
+CPU_OVERCOMMIT = 4.0
+MEMORY_RESERVE_MIB = 256
+
+Table = dict[str, object]
+
+
+def service_socket(places: Places, component: str) -> Path:
+    """Where a service listens for clients outside of its namespace: `north/broker`, `north/n1`."""
+    label, _, rest = component.partition("/")
+    return places.run / label / f"{rest.partition('/')[0]}.sock"
+
+
+def prepare_services(places: Places, topology: Topology) -> None:
+    """Writes every configuration file."""
+    for label in (*(site.name for site in topology.sites), META):
+        (places.run / label).mkdir(parents=True, exist_ok=True)
+    for name, table in configurations(places, topology).items():
+        _config_file(places, name).write_text(toml.dumps(table))
+
+
+def configurations(places: Places, topology: Topology) -> Mapping[str, Table]:
+    """By component."""
+    found: dict[str, Table] = {"meta/metasched": _metasched(places, topology)}
+    for site in topology.sites:
+        found[f"{site.name}/imagestore"] = _imagestore(places, topology, site)
+        found[f"{site.name}/broker"] = _broker(places, topology, site)
+        for host in site.hosts:
+            found[f"{site.name}/{host.name}/nodeagent"] = _agent(places, topology, site, host)
+    return found
+
+
+def service_components(places: Places, topology: Topology) -> list[Component]:
+    """Control planes first, then agents: the order in which they are started."""
+    first, agents = [], []
+    for site in topology.sites:
+        inside = Inside(netns=places.ctl_netns(site.name))
+        for service in ("imagestore", "broker"):
+            first.append(_component(places, f"{site.name}/{service}", service, inside))
+        for host in site.hosts:
+            name = f"{site.name}/{host.name}/nodeagent"
+            inside_it = inside_host(places, site.name, host.name)
+            agents.append(_component(places, name, "nodeagent", inside_it))
+    inside = Inside(netns=places.meta_netns)
+    first.append(_component(places, "meta/metasched", "metasched", inside))
+    return first + agents
+
+
+def write_client(
+    places: Places, topology: Topology, *, user: str, tenant: str, path: Path, operator: bool
+) -> Path:
+    """A client configuration with certificates of every domain; the meta-scheduler by default."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def credential(domain: Domain) -> Credential:
+        return domain.issue_operator(user) if operator else domain.issue_user(user, tenant)
+
+    def endpoint(domain: Domain, kind: str, service: str) -> Table:
+        own = credential(domain)
+        return {
+            "kind": kind,
+            "address": f"unix:{service_socket(places, f'{domain.label}/{service}')}",
+            "server_name": domain.server_name(service),
+            "trust_domain": domain.name,
+            "certificate": own.certificate,
+            "key": own.key,
+            "roots": domain.roots,
+            "tenant": tenant,
+        }
+
+    tables: Table = {META: endpoint(meta_domain(places, topology), "metasched", "metasched")}
+    for site in topology.sites:
+        domain = site_domain(places, site.name)
+        tables[site.name] = endpoint(domain, "site", "broker") | {
+            "images_address": f"unix:{service_socket(places, f'{site.name}/imagestore')}",
+            "images_server_name": domain.server_name("imagestore"),
+        }
+    path.write_text(toml.dumps({"default": META, "endpoints": tables}))
+    return path
+
+
+def _component(places: Places, name: str, service: str, inside: Inside) -> Component:
+    socket = service_socket(places, name)
+    return Component(
+        name=name,
+        places=places,
+        inside=inside,
+        argv=(*program(service), "--config", str(_config_file(places, name))),
+        ready=lambda: answers(socket),
+    )
+
+
+def program(service: str) -> tuple[str, ...]:
+    """The service's installed command, beside the Python that runs the testbed."""
+    return (os.path.join(os.path.dirname(sys.executable), f"intertie-{service}"),)
+
+
+def _config_file(places: Places, component: str) -> Path:
+    return places.configs / (component.replace("/", ".") + ".toml")
+
+
+def _common(
+    places: Places, component: str, domain: Domain, path: str, listen: str, trusted: list[Domain]
+) -> Table:
+    own = domain.service_credential(path)
+    return {
+        "listen": {"addresses": [listen, f"unix:{service_socket(places, component)}"]},
+        "tls": {"certificate": own.certificate, "key": own.key},
+        "trust": [{"domain": each.name, "roots": each.roots} for each in trusted],
+        "log": {"level": "info"},
+    }
+
+
+def _etcd(topology: Topology, domain: Domain, address: str, user: str, name: str) -> Table:
+    own = domain.etcd_credential(user)
+    return {
+        "etcd": {
+            "endpoints": endpoints(address, topology.etcd_members),
+            "ca": domain.etcd_roots,
+            "certificate": own.certificate,
+            "key": own.key,
+            "server_name": domain.etcd_server_name,
+            "prefix": f"/intertie/{name}",
+        }
+    }
+
+
+def _imagestore_address(topology: Topology, site: str, domain: Domain) -> Table:
+    return {
+        "imagestore": {
+            "address": f"{topology.ctl_address(site)}:{IMAGESTORE_PORT}",
+            "server_name": domain.server_name("imagestore"),
+        }
+    }
+
+
+def _broker(places: Places, topology: Topology, site: SiteSpec) -> Table:
+    domain, meta = site_domain(places, site.name), meta_domain(places, topology)
+    name = f"{site.name}/broker"
+    links = [link for link in topology.links if site.name in link.ends]
+    return {
+        "site": site.name,
+        "data": _data(places, name),
+        **_common(places, name, domain, "broker", f"0.0.0.0:{BROKER_PORT}", [domain, meta]),
+        **_etcd(topology, domain, topology.ctl_address(site.name), "broker", site.name),
+        **_imagestore_address(topology, site.name, domain),
+        "policy": {
+            "cpu_overcommit": CPU_OVERCOMMIT,
+            "memory_reserve_mib": MEMORY_RESERVE_MIB,
+            "default_disk_cap_iops": 500,
+            "default_disk_cap_mib_s": 100,
+            "hosts": [host.name for host in site.hosts],
+        },
+        "tariff": {
+            "vcpu_hour": 0.04,
+            "memory_gib_hour": 0.01,
+            "disk_gib_hour": 0.001,
+            "link_mbit_s_hour": 0.001,
+        },
+        "links": [
+            {
+                "peer": next(iter(link.ends - {site.name})),
+                "egress_mbit_s": link.mbps,
+                "ingress_mbit_s": link.mbps,
+                "latency_ms": link.latency_ms,
+            }
+            for link in links
+        ],
+        "metascheds": [
+            {
+                "name": topology.metasched,
+                "address": f"{topology.meta_address()}:{METASCHED_PORT}",
+                "server_name": meta.server_name("metasched"),
+                "trust_domain": meta.name,
+            }
+        ],
+    }
+
+
+def _imagestore(places: Places, topology: Topology, site: SiteSpec) -> Table:
+    domain, meta = site_domain(places, site.name), meta_domain(places, topology)
+    name = f"{site.name}/imagestore"
+    return {
+        "site": site.name,
+        "data": _data(places, name),
+        **_common(places, name, domain, "imagestore", f"0.0.0.0:{IMAGESTORE_PORT}", [domain, meta]),
+        "limits": {"max_image_bytes": 4 * 2**30},
+    }
+
+
+def _agent(places: Places, topology: Topology, site: SiteSpec, host: HostSpec) -> Table:
+    domain = site_domain(places, site.name)
+    address = topology.host_address(site.name, host.name)
+    name = f"{site.name}/{host.name}"
+    gateway: Table = {}
+    if host.gateway:
+        capacity = sum(link.mbps for link in topology.links if site.name in link.ends)
+        gateway["gateway"] = {
+            "interface": "wan0",
+            "address": topology.gateway_wan_address(site.name, host.name),
+            "port": GATEWAY_PORT,
+            "capacity_mbit_s": capacity,
+        }
+    agent = f"agent/{host.name}"
+    ctl = topology.ctl_address(site.name)
+    return {
+        "site": site.name,
+        "host": host.name,
+        "data": agent_data(places, site.name, host.name),
+        "libvirt_uri": "qemu:///system",
+        **_common(places, name, domain, agent, f"{address}:{AGENT_PORT}", [domain]),
+        **_etcd(topology, domain, ctl, f"agent-{host.name}", site.name),
+        "underlay": {
+            "interface": "eth0",
+            "address": address,
+            "capacity_mbit_s": host.uplink_mbps,
+        },
+        **gateway,
+        "offer": {
+            "vcpus": host.vcpus,
+            "memory_mib": host.memory_mib,
+            "disk_mib": host.disk_gib * 1024,
+            "pool_iops": host.pool_iops,
+            "pool_throughput_mib_s": host.pool_mib_s,
+        },
+        **_imagestore_address(topology, site.name, domain),
+    }
+
+
+def _metasched(places: Places, topology: Topology) -> Table:
+    meta = meta_domain(places, topology)
+    sites = [site_domain(places, site.name) for site in topology.sites]
+    listen = f"0.0.0.0:{METASCHED_PORT}"
+    return {
+        "name": topology.metasched,
+        "data": _data(places, "meta/metasched"),
+        **_common(places, "meta/metasched", meta, "metasched", listen, [meta, *sites]),
+        **_etcd(topology, meta, topology.meta_address(), "metasched", topology.metasched),
+        "sites": [
+            {
+                "name": site.label,
+                "address": f"{topology.ctl_wan_address(site.label)}:{BROKER_PORT}",
+                "server_name": site.server_name("broker"),
+                "trust_domain": site.name,
+            }
+            for site in sites
+        ],
+        "planning": {"horizon_h": 24, "slot_min": 5},
+        "commit": {"hold_ttl_s": 30, "decide_within_s": 20, "rpc_timeout_s": 5},
+    }
+
+
+def _data(places: Places, component: str) -> Path:
+    return places.disk / component
