@@ -1,0 +1,104 @@
+"""What one site is asked to hold: its piece of a cluster, named as in the proto."""
+
+from dataclasses import dataclass
+
+from intertie.common.intervals import Window
+from intertie.common.names import workspace_label
+from intertie.common.terms import Allocation, BandwidthTerm, Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartNic:
+    network: str
+    mac: str
+    address: str
+    """With prefix length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartWorkspace:
+    group: str
+    index: int
+    environment: Environment
+    """Its image is a digest, never a name."""
+    allocation: Allocation
+    nics: tuple[PartNic, ...] = ()
+    max_per_host: int = 0
+    """Of its group; 0: no bound."""
+
+    @property
+    def label(self) -> str:
+        return workspace_label(self.group, self.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A NIC on a network, wherever it is."""
+
+    workspace: str
+    site: str
+    mac: str
+    address: str
+    """With prefix length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairPromise:
+    """Between workspaces `a` and `b`, in each direction."""
+
+    a: str
+    b: str
+    bandwidth: BandwidthTerm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartNetwork:
+    name: str
+    subnet: str
+    members: tuple[Member, ...] = ()
+    """Of all sites."""
+    pairs: tuple[PairPromise, ...] = ()
+    """Those that touch this site."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkReservation:
+    """The site's directed halves of its link to `peer`, for one network."""
+
+    peer: str
+    network: str
+    egress_mbit_s: int = 0
+    ingress_mbit_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostEntry:
+    """A line of /etc/hosts."""
+
+    address: str
+    """Without prefix length."""
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartSpec:
+    cluster: str
+    """Full name."""
+    cluster_uid: str
+    window: Window
+    workspaces: tuple[PartWorkspace, ...] = ()
+    """Of this site; none for a part that is only passed through."""
+    networks: tuple[PartNetwork, ...] = ()
+    links: tuple[LinkReservation, ...] = ()
+    host_entries: tuple[HostEntry, ...] = ()
+
+    def pair_mbit_s(self, workspace: str) -> int:
+        """Guaranteed to all pairs together that the workspace is an end of, each direction.
+
+        Add this to what its NICs are guaranteed, for what its host's uplink must give.
+        """
+        return sum(
+            pair.bandwidth.guarantee_mbit_s * ((pair.a, pair.b).count(workspace))
+            for network in self.networks
+            for pair in network.pairs
+        )

@@ -1,0 +1,126 @@
+"""Settings of the services: one TOML file each, fields of it overridden by INTERTIE_ variables.
+
+`INTERTIE_LOG__LEVEL=debug` stands for `level` in `[log]`. Read once, in a service's
+`main`; frozen from then on.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class SettingsInvalid(Exception):
+    """A settings file that cannot be used; the message names file, field and problem."""
+
+
+class Section(BaseModel):
+    """A table of a settings file. Unknown fields are refused: they are misspelt ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServiceSettings(BaseSettings):
+    """What every service's settings derive from."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="INTERTIE_", env_nested_delimiter="__"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+class ListenSettings(Section):
+    """Where a server listens: `10.201.0.2:7400` or `unix:/run/…/broker.sock`."""
+
+    addresses: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
+
+
+class TlsSettings(Section):
+    """The service's own certificate and key, PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+class TrustSettings(Section):
+    """A trust domain that may call or be called; only `roots` speak for `domain`."""
+
+    domain: NonEmpty
+    roots: Path
+
+
+class PeerSettings(Section):
+    """Another service, and the name that its certificate must carry."""
+
+    address: NonEmpty
+    server_name: NonEmpty
+    trust_domain: str = ""
+
+
+class NamedPeerSettings(PeerSettings):
+    """One of several peers: a site of a meta-scheduler, a meta-scheduler of a site."""
+
+    name: NonEmpty
+
+
+class EtcdSettings(Section):
+    """The etcd of the service's own trust domain. Without `ca` no TLS: on loopback only."""
+
+    endpoints: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+    prefix: Annotated[str, Field(pattern=r"^/[^ ]*[^/ ]$")]
+    """Before every key: `/intertie/north`."""
+
+
+class LogSettings(Section):
+    level: Annotated[str, Field(pattern=r"^(debug|info|warning|error)$")] = "info"
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load(settings: type[S], path: str | Path) -> S:
+    """The settings in a file, or SettingsInvalid."""
+    try:
+        with Path(path).open("rb") as file:
+            values: dict[str, Any] = tomllib.load(file)
+    except OSError as error:
+        raise SettingsInvalid(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"{path}: is not TOML: {error}") from None
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        raise SettingsInvalid(_explain(path, error)) from None
+
+
+def _explain(path: str | Path, error: ValidationError) -> str:
+    lines = [f"{path}: {_problem(each['loc'], each['msg'])}" for each in error.errors()]
+    return "\n".join(lines)
+
+
+def _problem(place: tuple[int | str, ...], message: str) -> str:
+    """`tls.key: Field required`; never the value, which may be a secret."""
+    field = ""
+    for step in place:
+        field += f"[{step}]" if isinstance(step, int) else f".{step}" if field else str(step)
+    if message == "Extra inputs are not permitted":
+        message = "is not a setting; check its spelling and its table"
+    return f"{field}: {message}"

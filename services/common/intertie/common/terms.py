@@ -1,0 +1,180 @@
+"""The values that a specification is made of, named and divided as in the protos.
+
+They hold what was asked for, well-formed or not: see `spec.validate` and `spec.normalise`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from intertie.common.intervals import Window
+
+DEFAULT_DURATION = timedelta(hours=1)
+
+
+class OnIsolation(Enum):
+    """What happens to a workspace whose host is cut off from its site."""
+
+    KEEP = "KEEP"
+    STOP = "STOP"
+
+
+class Readiness(Enum):
+    """What tells that a workspace is ready."""
+
+    CHANNEL = "CHANNEL"
+    GUEST_AGENT = "GUEST_AGENT"
+    RUNNING = "RUNNING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandwidthTerm:
+    """In each direction."""
+
+    guarantee_mbit_s: int = 0
+    cap_mbit_s: int = 0
+    """0: equal to the guarantee."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskTerm:
+    """A cap that is 0 beside a guarantee that is 0 stands for the site's default."""
+
+    guarantee_iops: int = 0
+    cap_iops: int = 0
+    guarantee_mib_s: int = 0
+    cap_mib_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTerm:
+    """Between every workspace of the group that carries it and every workspace of `group`."""
+
+    group: str
+    network: str = ""
+    bandwidth: BandwidthTerm = BandwidthTerm()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvailabilityTerm:
+    on_isolation: OnIsolation = OnIsolation.KEEP
+    stop_after: timedelta = timedelta()
+    """Only with STOP."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """How much one workspace gets."""
+
+    vcpus: int
+    memory_mib: int
+    disk_mib: int
+    disk: DiskTerm = DiskTerm()
+    nic: BandwidthTerm = BandwidthTerm()
+    """For each NIC."""
+    pairs: tuple[PairTerm, ...] = ()
+    availability: AvailabilityTerm = AvailabilityTerm()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contextualization:
+    ssh_authorized_keys: tuple[str, ...] = ()
+    user_data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What a workspace is."""
+
+    image: str
+    """A name at the site, or a digest."""
+    architecture: str = ""
+    hypervisor: str = ""
+    contextualization: Contextualization = Contextualization()
+    readiness: Readiness = Readiness.CHANNEL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupPlacement:
+    allow_sites: tuple[str, ...] = ()
+    deny_sites: tuple[str, ...] = ()
+    max_per_site: int = 0
+    max_per_host: int = 0
+    min_sites: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """n like workspaces: `count`, or from `min_count` to `max_count`."""
+
+    name: str
+    count: int = 0
+    min_count: int = 0
+    max_count: int = 0
+    environment: Environment
+    allocation: Allocation
+    networks: tuple[str, ...] = ()
+    placement: GroupPlacement = GroupPlacement()
+
+    @property
+    def fewest(self) -> int:
+        return self.count or self.min_count
+
+    @property
+    def most(self) -> int:
+        return self.count or self.max_count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyBound:
+    """One way, between every workspace of the two groups."""
+
+    groups: tuple[str, ...]
+    max_latency: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    name: str
+    subnet: str
+    latency: tuple[LatencyBound, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTerms:
+    start_time: datetime | None = None
+    """None: as soon as it is admitted."""
+    duration: timedelta | None = None
+    end_time: datetime | None = None
+    max_delay: timedelta = timedelta()
+
+    def window(self, *, now: datetime) -> Window:
+        """The window as asked for, were it admitted now."""
+        start = self.start_time or now
+        if self.end_time is not None:
+            return Window(start, self.end_time)
+        return Window(start, start + (self.duration or DEFAULT_DURATION))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    max_sites: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSpec:
+    groups: tuple[Group, ...]
+    networks: tuple[Network, ...] = ()
+    lease: LeaseTerms = LeaseTerms()
+    placement: Placement = Placement()
+
+    def group(self, name: str) -> Group:
+        return next(group for group in self.groups if group.name == name)
+
+    def network(self, name: str) -> Network:
+        return next(network for network in self.networks if network.name == name)
+
+
+def shared_networks(ours: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...]:
+    """The networks that two groups have in common, in the order of the first."""
+    return tuple(name for name in ours if name in theirs)
