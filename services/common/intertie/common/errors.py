@@ -199,6 +199,17 @@ class NotLeading(DomainError):
 
 
 @dataclass(eq=False)
+class EtcdUnavailable(DomainError):
+    """The store gave no answer. Of a write it leaves open whether it was done."""
+
+    reason = "STORE_UNAVAILABLE"
+    problem: str
+
+    def __str__(self) -> str:
+        return f"the store did not answer: {self.problem}"
+
+
+@dataclass(eq=False)
 class SiteUnreachable(DomainError):
     reason = "SITE_UNREACHABLE"
     site: str

@@ -1,0 +1,271 @@
+"""The one wrapper around an etcd library: guarded transactions, consistent snapshots, watch hints.
+
+Keys are given without the prefix of `EtcdSettings`; the client adds it, so that nothing can reach
+outside its own part of a store. The library's retries are switched off for writes: it would
+repeat a transaction whose answer was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeAlias, TypeVar
+
+import grpc
+import structlog
+from etcd3aio import EtcdError, EtcdPermissionDeniedError, EtcdUnauthenticatedError
+from etcd3aio._protobuf import Compare as WireCompare
+from etcd3aio.auth import AuthService
+from etcd3aio.kv import KVService, prefix_range_end
+from etcd3aio.lease import LeaseService
+from etcd3aio.watch import WatchService
+from intertie.common.errors import EtcdUnavailable
+from intertie.common.settings import EtcdSettings
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 5.0
+MAX_OPERATIONS = 128
+"""Of one transaction: what etcd allows by default."""
+_PAGE = 1000
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class EtcdRefused(Exception):
+    """etcd does not let this client do that: a fault of configuration, not of a request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    key: str
+    value: bytes
+    mod_revision: int
+    create_revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All entries under a prefix, ordered by key, as they were at one revision."""
+
+    entries: tuple[Entry, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A hint that something under the prefix may be different from `revision` on."""
+
+    revision: int
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """One condition of a transaction. Made by the class methods."""
+
+    key: str
+    target: str
+    number: int = 0
+    octets: bytes = b""
+
+    @classmethod
+    def mod(cls, key: str, revision: int) -> Self:
+        """The key was last written at `revision`; 0: it does not exist."""
+        return cls(key, "mod", revision)
+
+    @classmethod
+    def absent(cls, key: str) -> Self:
+        return cls(key, "create", 0)
+
+    @classmethod
+    def created(cls, key: str, revision: int) -> Self:
+        """The key exists, made at `revision`, and was not deleted since."""
+        return cls(key, "create", revision)
+
+    @classmethod
+    def value(cls, key: str, octets: bytes) -> Self:
+        return cls(key, "value", 0, octets)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    key: str
+    value: bytes
+    lease: int = 0
+    """0: for good. Only elections tie a key to a lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteKey:
+    key: str
+
+
+Op: TypeAlias = Put | DeleteKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TxnResult:
+    succeeded: bool
+    revision: int
+
+
+class Etcd:
+    """A connection to one store. Every method raises EtcdUnavailable when there is no answer."""
+
+    def __init__(self, channel: grpc.aio.Channel, prefix: str) -> None:
+        self._channel = channel
+        self._prefix = prefix.rstrip("/") + "/"
+        self._kv = KVService(channel, max_attempts=1)
+        self._watches = WatchService(channel, max_attempts=1, max_reconnect_backoff_seconds=1.0)
+        self.leases = LeaseService(channel, max_attempts=1)
+        self.auth = AuthService(channel, max_attempts=1)
+
+    @classmethod
+    async def connect(cls, settings: EtcdSettings) -> Self:
+        """Does not wait for a server: the first call finds out."""
+        target = "ipv4:" + ",".join(settings.endpoints)
+        if not settings.ca:
+            return cls(grpc.aio.insecure_channel(target, options=_OPTIONS), settings.prefix)
+        ca, certificate, key = await asyncio.gather(
+            asyncio.to_thread(Path(settings.ca).read_bytes),
+            asyncio.to_thread(_read, settings.certificate),
+            asyncio.to_thread(_read, settings.key),
+        )
+        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+        options = list(_OPTIONS)
+        if settings.server_name:
+            options.append(("grpc.ssl_target_name_override", settings.server_name))
+        return cls(grpc.aio.secure_channel(target, credentials, options=options), settings.prefix)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    @property
+    def prefix(self) -> str:
+        """With the slash at its end."""
+        return self._prefix
+
+    async def get(self, key: str) -> Entry | None:
+        """Linearizable."""
+        answer = await reach(self._kv.get(self._prefix + key, timeout=CALL_TIMEOUT_S))
+        return self._entry(answer.kvs[0]) if answer.kvs else None
+
+    async def range(self, prefix: str) -> Snapshot:
+        """Linearizable, and consistent however many pages it takes."""
+        start = (self._prefix + prefix).encode()
+        end = prefix_range_end(start)
+        entries: list[Entry] = []
+        revision = 0
+        while True:
+            answer = await reach(
+                self._kv.get(start, end, revision=revision, limit=_PAGE, timeout=CALL_TIMEOUT_S)
+            )
+            revision = revision or answer.header.revision
+            entries.extend(self._entry(each) for each in answer.kvs)
+            if not answer.more:
+                return Snapshot(entries=tuple(entries), revision=revision)
+            start = answer.kvs[-1].key + b"\0"
+
+    async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
+        """All of `then` or nothing. EtcdUnavailable leaves open whether it was done: read again."""
+        if len(then) > MAX_OPERATIONS or len(compare) > MAX_OPERATIONS:
+            raise ValueError(f"a transaction has at most {MAX_OPERATIONS} operations")
+        answer = await reach(
+            self._kv.txn(
+                [self._wire_compare(each) for each in compare],
+                [self._wire_op(each) for each in then],
+                timeout=CALL_TIMEOUT_S,
+                max_attempts=1,
+            )
+        )
+        return TxnResult(succeeded=answer.succeeded, revision=answer.header.revision)
+
+    async def watch(self, prefix: str, start_revision: int = 0) -> AsyncGenerator[Change, None]:
+        """Hints, from `start_revision` on: some may be missing, some may come twice.
+
+        Yields after every reconnection too, and ends when etcd cannot go on from where it was
+        (compacted, refused): the caller lists again, then watches again.
+        """
+        start = (self._prefix + prefix).encode()
+        answers: Any = self._watches.watch(
+            start, prefix_range_end(start), start_revision, progress_notify=True
+        )
+        created = False
+        try:
+            async for answer in answers:
+                revision = answer.header.revision
+                if answer.compact_revision or answer.canceled:
+                    yield Change(revision=revision)
+                    return
+                if answer.created:
+                    if created:
+                        yield Change(revision=revision)
+                    created = True
+                if answer.events:
+                    keys = tuple({self._own(each.kv.key): None for each in answer.events})
+                    yield Change(revision=revision, keys=keys)
+        except (grpc.aio.AioRpcError, EtcdError) as error:
+            log.warning("etcd.watch_ended", prefix=prefix, problem=_problem(error))
+        finally:
+            await answers.aclose()
+
+    def _entry(self, pair: Any) -> Entry:
+        return Entry(
+            key=self._own(pair.key),
+            value=pair.value,
+            mod_revision=pair.mod_revision,
+            create_revision=pair.create_revision,
+        )
+
+    def _own(self, key: bytes) -> str:
+        return key.decode().removeprefix(self._prefix)
+
+    def _wire_compare(self, compare: Compare) -> Any:
+        key = (self._prefix + compare.key).encode()
+        equal = WireCompare.EQUAL
+        if compare.target == "mod":
+            target = WireCompare.MOD
+            return WireCompare(result=equal, target=target, key=key, mod_revision=compare.number)
+        if compare.target == "create":
+            return KVService.txn_compare_create_revision(key, compare.number)
+        return KVService.txn_compare_value(key, compare.octets)
+
+    def _wire_op(self, op: Op) -> Any:
+        key = self._prefix + op.key
+        if isinstance(op, Put):
+            return KVService.txn_op_put(key, op.value, lease=op.lease)
+        return KVService.txn_op_delete(key)
+
+
+async def reach(call: Awaitable[T]) -> T:
+    """Turns what the library raises into errors of ours."""
+    try:
+        return await call
+    except (EtcdPermissionDeniedError, EtcdUnauthenticatedError) as error:
+        raise EtcdRefused(_problem(error)) from error
+    except (EtcdError, TimeoutError, grpc.aio.AioRpcError) as error:
+        raise EtcdUnavailable(_problem(error)) from error
+
+
+def _problem(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or type(error).__name__
+
+
+def _read(path: Path | str | None) -> bytes | None:
+    return Path(path).read_bytes() if path else None

@@ -1,0 +1,46 @@
+"""Records as etcd stores them: JSON of a frozen dataclass, with the version of its schema.
+
+Fields that a reader does not know are passed over and fields that are missing take the
+dataclass's defaults, so an additive change keeps the version. Any other change takes a new one.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+SCHEMA = 1
+
+
+class RecordUnreadable(Exception):
+    """What is stored is not what this release can read: newer, or damaged."""
+
+
+class _Version(msgspec.Struct):
+    schema: int = 0
+
+
+_VERSION = msgspec.json.Decoder(_Version)
+_DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+
+
+def encode(record: Any) -> bytes:
+    """`record` is a dataclass of values that JSON has, moments, spans, bytes and enums."""
+    body = msgspec.json.encode(record)
+    head = b'{"schema":%d' % SCHEMA
+    return head + (b"," if len(body) > 2 else b"") + body[1:]
+
+
+def decode(kind: type[T], octets: bytes) -> T:
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _DECODERS[kind] = msgspec.json.Decoder(kind)
+    try:
+        version = _VERSION.decode(octets).schema
+        if version != SCHEMA:
+            raise RecordUnreadable(f"{kind.__name__}: schema {version}, {SCHEMA} is known")
+        record: T = decoder.decode(octets)
+        return record
+    except msgspec.MsgspecError as error:
+        raise RecordUnreadable(f"{kind.__name__}: {error}") from error
