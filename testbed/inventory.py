@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from testbed.commands import run
 from testbed.hosts import agent_data
-from testbed.places import Places
+from testbed.places import NETNS, Places
 from testbed.processes import instance_pids, name_of
-
-_COMPONENTS = frozenset({"libvirtd", "virtlogd"})
 
 
 def inventory(places: Places, site: str, host: str) -> list[str]:
@@ -26,7 +24,7 @@ def inventory(places: Places, site: str, host: str) -> list[str]:
     netns = places.host_netns(site, host)
     lines = [
         *_domains(places, site, host),
-        *_guests(places, netns),
+        *guest_processes(places, site, host),
         *_links(netns),
         *_shaping(netns),
         *_forwarding(netns),
@@ -43,9 +41,10 @@ def _domains(places: Places, site: str, host: str) -> Iterator[str]:
         yield f"domain {name}"
 
 
-def _guests(places: Places, netns: str) -> Iterator[str]:
-    """Processes of the host other than daemons; an emulator that outlived its domain is one."""
-    space = Path("/run/netns", netns).stat().st_ino
+def guest_processes(places: Places, site: str, host: str) -> list[str]:
+    """Emulators, whether libvirt knows them or not."""
+    space = (NETNS / places.host_netns(site, host)).stat().st_ino
+    found = []
     for pid in instance_pids(places):
         try:
             inside = os.stat(f"/proc/{pid}/ns/net").st_ino == space
@@ -53,7 +52,8 @@ def _guests(places: Places, netns: str) -> Iterator[str]:
             continue
         name = name_of(pid)
         if inside and name.startswith("qemu"):
-            yield f"process {name}"
+            found.append(f"process {name}")
+    return found
 
 
 def _json(argv: list[str]) -> list[dict[str, Any]]:
@@ -115,6 +115,3 @@ def _files(folder: Path, label: str) -> Iterator[str]:
         for name in names:
             yield f"file {label}/{(Path(top) / name).relative_to(folder)}"
 
-
-def without(lines: list[str], unwanted: Callable[[str], bool]) -> list[str]:
-    return [line for line in lines if not unwanted(line)]
