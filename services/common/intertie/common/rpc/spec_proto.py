@@ -1,0 +1,285 @@
+"""Specifications of clusters and of parts between the wire and the domain, without loss.
+
+The module to import from for the terms in them too; see `terms_proto`.
+"""
+
+from collections.abc import Iterable
+
+from intertie.api.broker.v1 import part_pb2
+from intertie.api.cluster.v1 import cluster_pb2
+from intertie.common import part_spec, spec
+from intertie.common.rpc.terms_proto import (
+    allocation_from_proto,
+    allocation_to_proto,
+    bandwidth_from_proto,
+    bandwidth_to_proto,
+    duration_from_proto,
+    duration_to_proto,
+    environment_from_proto,
+    environment_to_proto,
+    shortfall_from_proto,
+    shortfall_to_proto,
+    timestamp_from_proto,
+    timestamp_to_proto,
+    window_from_proto,
+    window_to_proto,
+)
+
+__all__ = [
+    "allocation_from_proto",
+    "allocation_to_proto",
+    "bandwidth_from_proto",
+    "bandwidth_to_proto",
+    "cluster_spec_from_proto",
+    "cluster_spec_to_proto",
+    "duration_from_proto",
+    "duration_to_proto",
+    "environment_from_proto",
+    "environment_to_proto",
+    "host_entries_from_proto",
+    "host_entries_to_proto",
+    "part_spec_from_proto",
+    "part_spec_to_proto",
+    "shortfall_from_proto",
+    "shortfall_to_proto",
+    "timestamp_from_proto",
+    "timestamp_to_proto",
+    "window_from_proto",
+    "window_to_proto",
+]
+
+
+def cluster_spec_to_proto(value: spec.ClusterSpec) -> cluster_pb2.ClusterSpec:
+    lease = value.lease
+    message = cluster_pb2.ClusterSpec(
+        groups=[_group_to_proto(group) for group in value.groups],
+        networks=[_network_to_proto(network) for network in value.networks],
+        lease=cluster_pb2.LeaseTerms(max_delay=duration_to_proto(lease.max_delay)),
+        placement=cluster_pb2.Placement(max_sites=value.placement.max_sites),
+    )
+    if lease.start_time is not None:
+        message.lease.start_time.CopyFrom(timestamp_to_proto(lease.start_time))
+    if lease.duration is not None:
+        message.lease.duration.CopyFrom(duration_to_proto(lease.duration))
+    if lease.end_time is not None:
+        message.lease.end_time.CopyFrom(timestamp_to_proto(lease.end_time))
+    return message
+
+
+def cluster_spec_from_proto(
+    message: cluster_pb2.ClusterSpec, field: str = "spec"
+) -> spec.ClusterSpec:
+    return spec.ClusterSpec(
+        groups=tuple(
+            _group_from_proto(group, f"{field}.groups[{i}]")
+            for i, group in enumerate(message.groups)
+        ),
+        networks=tuple(
+            _network_from_proto(network, f"{field}.networks[{i}]")
+            for i, network in enumerate(message.networks)
+        ),
+        lease=_lease_from_proto(message.lease, f"{field}.lease"),
+        placement=spec.Placement(max_sites=message.placement.max_sites),
+    )
+
+
+def _lease_from_proto(message: cluster_pb2.LeaseTerms, field: str) -> spec.LeaseTerms:
+    start = end = duration = None
+    if message.HasField("start_time"):
+        start = timestamp_from_proto(message.start_time, f"{field}.start_time")
+    if message.HasField("end_time"):
+        end = timestamp_from_proto(message.end_time, f"{field}.end_time")
+    if message.HasField("duration"):
+        duration = duration_from_proto(message.duration, f"{field}.duration")
+    delay = duration_from_proto(message.max_delay, f"{field}.max_delay")
+    return spec.LeaseTerms(start_time=start, duration=duration, end_time=end, max_delay=delay)
+
+
+def _group_to_proto(group: spec.Group) -> cluster_pb2.Group:
+    placement = group.placement
+    return cluster_pb2.Group(
+        name=group.name,
+        count=group.count,
+        min_count=group.min_count,
+        max_count=group.max_count,
+        environment=environment_to_proto(group.environment),
+        allocation=allocation_to_proto(group.allocation),
+        networks=group.networks,
+        placement=cluster_pb2.GroupPlacement(
+            allow_sites=placement.allow_sites,
+            deny_sites=placement.deny_sites,
+            max_per_site=placement.max_per_site,
+            max_per_host=placement.max_per_host,
+            min_sites=placement.min_sites,
+        ),
+    )
+
+
+def _group_from_proto(message: cluster_pb2.Group, field: str) -> spec.Group:
+    placement = message.placement
+    return spec.Group(
+        name=message.name,
+        count=message.count,
+        min_count=message.min_count,
+        max_count=message.max_count,
+        environment=environment_from_proto(message.environment, f"{field}.environment"),
+        allocation=allocation_from_proto(message.allocation, f"{field}.allocation"),
+        networks=tuple(message.networks),
+        placement=spec.GroupPlacement(
+            allow_sites=tuple(placement.allow_sites),
+            deny_sites=tuple(placement.deny_sites),
+            max_per_site=placement.max_per_site,
+            max_per_host=placement.max_per_host,
+            min_sites=placement.min_sites,
+        ),
+    )
+
+
+def _network_to_proto(network: spec.Network) -> cluster_pb2.Network:
+    return cluster_pb2.Network(
+        name=network.name,
+        subnet=network.subnet,
+        latency=[
+            cluster_pb2.LatencyBound(
+                groups=bound.groups, max_latency=duration_to_proto(bound.max_latency)
+            )
+            for bound in network.latency
+        ],
+    )
+
+
+def _network_from_proto(message: cluster_pb2.Network, field: str) -> spec.Network:
+    return spec.Network(
+        name=message.name,
+        subnet=message.subnet,
+        latency=tuple(
+            spec.LatencyBound(
+                groups=tuple(bound.groups),
+                max_latency=duration_from_proto(
+                    bound.max_latency, f"{field}.latency[{i}].max_latency"
+                ),
+            )
+            for i, bound in enumerate(message.latency)
+        ),
+    )
+
+
+def host_entries_to_proto(entries: Iterable[part_spec.HostEntry]) -> list[part_pb2.HostEntry]:
+    return [part_pb2.HostEntry(address=each.address, names=each.names) for each in entries]
+
+
+def host_entries_from_proto(
+    messages: Iterable[part_pb2.HostEntry],
+) -> tuple[part_spec.HostEntry, ...]:
+    return tuple(
+        part_spec.HostEntry(address=each.address, names=tuple(each.names)) for each in messages
+    )
+
+
+def part_spec_to_proto(value: part_spec.PartSpec) -> part_pb2.PartSpec:
+    return part_pb2.PartSpec(
+        cluster=value.cluster,
+        cluster_uid=value.cluster_uid,
+        window=window_to_proto(value.window),
+        workspaces=[_part_workspace_to_proto(each) for each in value.workspaces],
+        networks=[_part_network_to_proto(each) for each in value.networks],
+        links=[
+            part_pb2.LinkReservation(
+                peer=link.peer,
+                network=link.network,
+                egress_mbit_s=link.egress_mbit_s,
+                ingress_mbit_s=link.ingress_mbit_s,
+            )
+            for link in value.links
+        ],
+        host_entries=host_entries_to_proto(value.host_entries),
+    )
+
+
+def part_spec_from_proto(message: part_pb2.PartSpec, field: str = "spec") -> part_spec.PartSpec:
+    return part_spec.PartSpec(
+        cluster=message.cluster,
+        cluster_uid=message.cluster_uid,
+        window=window_from_proto(message.window, f"{field}.window"),
+        workspaces=tuple(
+            _part_workspace_from_proto(each, f"{field}.workspaces[{i}]")
+            for i, each in enumerate(message.workspaces)
+        ),
+        networks=tuple(_part_network_from_proto(each) for each in message.networks),
+        links=tuple(
+            part_spec.LinkReservation(
+                peer=link.peer,
+                network=link.network,
+                egress_mbit_s=link.egress_mbit_s,
+                ingress_mbit_s=link.ingress_mbit_s,
+            )
+            for link in message.links
+        ),
+        host_entries=host_entries_from_proto(message.host_entries),
+    )
+
+
+def _part_workspace_to_proto(value: part_spec.PartWorkspace) -> part_pb2.PartWorkspace:
+    return part_pb2.PartWorkspace(
+        group=value.group,
+        index=value.index,
+        environment=environment_to_proto(value.environment),
+        allocation=allocation_to_proto(value.allocation),
+        nics=[
+            part_pb2.PartNic(network=nic.network, mac=nic.mac, address=nic.address)
+            for nic in value.nics
+        ],
+        max_per_host=value.max_per_host,
+    )
+
+
+def _part_workspace_from_proto(
+    message: part_pb2.PartWorkspace, field: str
+) -> part_spec.PartWorkspace:
+    return part_spec.PartWorkspace(
+        group=message.group,
+        index=message.index,
+        environment=environment_from_proto(message.environment, f"{field}.environment"),
+        allocation=allocation_from_proto(message.allocation, f"{field}.allocation"),
+        nics=tuple(
+            part_spec.PartNic(network=nic.network, mac=nic.mac, address=nic.address)
+            for nic in message.nics
+        ),
+        max_per_host=message.max_per_host,
+    )
+
+
+def _part_network_to_proto(value: part_spec.PartNetwork) -> part_pb2.PartNetwork:
+    return part_pb2.PartNetwork(
+        name=value.name,
+        subnet=value.subnet,
+        members=[
+            part_pb2.PartNetwork.Member(
+                workspace=each.workspace, site=each.site, mac=each.mac, address=each.address
+            )
+            for each in value.members
+        ],
+        pairs=[
+            part_pb2.PairPromise(a=each.a, b=each.b, bandwidth=bandwidth_to_proto(each.bandwidth))
+            for each in value.pairs
+        ],
+    )
+
+
+def _part_network_from_proto(message: part_pb2.PartNetwork) -> part_spec.PartNetwork:
+    return part_spec.PartNetwork(
+        name=message.name,
+        subnet=message.subnet,
+        members=tuple(
+            part_spec.Member(
+                workspace=each.workspace, site=each.site, mac=each.mac, address=each.address
+            )
+            for each in message.members
+        ),
+        pairs=tuple(
+            part_spec.PairPromise(
+                a=each.a, b=each.b, bandwidth=bandwidth_from_proto(each.bandwidth)
+            )
+            for each in message.pairs
+        ),
+    )
