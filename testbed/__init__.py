@@ -8,6 +8,7 @@ from testbed.bed import (
     Testbed,
 )
 from testbed.component import Component, ComponentFailed
+from testbed.interrupts import interrupt_once
 from testbed.preflight import MachineUnfit
 from testbed.topology import (
     HostSpec,
@@ -33,4 +34,5 @@ __all__ = [
     "Topology",
     "WanLink",
     "default_topology",
+    "interrupt_once",
 ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 
 from testbed.bed import InstanceAbsent, InstanceBusy, InstanceExists, Progress, Testbed
 from testbed.commands import CommandFailed
 from testbed.component import ComponentFailed, environment_of
+from testbed.interrupts import interrupt_once
 from testbed.preflight import MachineUnfit
 from testbed.sweep import known_instances
 from testbed.topology import InvalidTopology, Topology, default_topology
@@ -29,7 +28,7 @@ _FAILURES = (
 
 def main(words: list[str] | None = None) -> int:
     options = _parser().parse_args(words)
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_once()
     act: Callable[[argparse.Namespace], int] = options.act
     try:
         return act(options)
@@ -39,11 +38,6 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("testbed: interrupted", file=sys.stderr)
         return 130
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise KeyboardInterrupt
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -113,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--instance", default="demo", help="name of the instance (demo)")
     verbs = parser.add_subparsers(required=True, dest="verb", metavar="VERB")
 
-    def verb(name: str, act: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def verb(
+        name: str, act: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, parents=[shared], help=text, description=text)
         made.set_defaults(act=act)
         return made

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from testbed.domains import create_certificates
 from testbed.etcds import etcd_components
 from testbed.fabric import Fabric
 from testbed.hosts import host_components, inside_host, prepare_host
+from testbed.interrupts import undisturbed
 from testbed.inventory import inventory
 from testbed.places import Places
 from testbed.preflight import check_machine
@@ -83,17 +82,15 @@ class Testbed:
 
     # The whole
 
-    def up(
-        self, progress: Callable[[Progress], None] = _silent, *, services: bool = True
-    ) -> None:
+    def up(self, progress: Callable[[Progress], None] = _silent, *, services: bool = True) -> None:
         """All of it ready, or nothing left of it: any failure, a signal included, takes it down.
 
         Without `services` there are hosts with libvirt, the network, certificates and etcd.
         """
         check_machine()
-        if found := leftovers(self.places):
-            raise InstanceExists(f"instance {self.places.instance!r} exists: {found[0]}")
+        self._refuse_existing(leftovers(self.places))
         with self._locked():
+            self._refuse_existing([str(path) for path in self.places.run.iterdir()])
             try:
                 self._up(progress, services=services)
             except BaseException:
@@ -111,6 +108,10 @@ class Testbed:
 
     def leftovers(self) -> list[str]:
         return leftovers(self.places)
+
+    def _refuse_existing(self, found: list[str]) -> None:
+        if found:
+            raise InstanceExists(f"instance {self.places.instance!r} exists: {found[0]}")
 
     def _up(self, progress: Callable[[Progress], None], *, services: bool) -> None:
         places, topology = self.places, self.topology
@@ -146,12 +147,12 @@ class Testbed:
         run.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                name = self.places.instance
+                raise InstanceBusy(f"another process works on instance {name!r}") from None
             yield
-        except BlockingIOError:
-            raise InstanceBusy(
-                f"another process is working on instance {self.places.instance!r}"
-            ) from None
         finally:
             os.close(handle)
 
@@ -288,18 +289,3 @@ def _start_all(components: Sequence[Component], tell: Callable[[str], None]) -> 
             given_up.set()
             pool.shutdown(cancel_futures=True)
             raise
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM do not stop what is being cleaned up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -41,18 +41,22 @@ def hierarchies(mountinfo: str, own_cgroup: str) -> tuple[Hierarchy, ...]:
         mount = Path(before.split(" ")[4])
         if kind != "cgroup" or mount.parent != _ROOT:
             continue
-        names = tuple(name for name in CONTROLLERS if name in options.split(","))
-        if names:
-            own = mount / places.get(names[0], "/").lstrip("/")
-            found[mount] = Hierarchy(controllers=names, mount=mount, own=own)
+        usable_here = tuple(name for name in CONTROLLERS if name in options.split(","))
+        if usable_here:
+            own = mount / places.get(usable_here[0], "/").lstrip("/")
+            found[mount] = Hierarchy(controllers=usable_here, mount=mount, own=own)
     return tuple(found.values())
+
+
+def _here() -> tuple[Hierarchy, ...]:
+    own = Path("/proc/self")
+    return hierarchies((own / "mountinfo").read_text(), (own / "cgroup").read_text())
 
 
 def usable() -> tuple[Hierarchy, ...]:
     """Those in which this process may make cgroups; tried, not assumed."""
-    here = hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
     good = []
-    for hierarchy in here:
+    for hierarchy in _here():
         trial = hierarchy.own / f"it-trial-{os.getpid()}"
         with contextlib.suppress(OSError):
             trial.mkdir()
@@ -82,8 +86,7 @@ def ensure(instance_folder: str, host_folder: str) -> dict[str, Path]:
 
 def find(instance_folder: str) -> Iterator[Path]:
     """The instance's cgroups wherever they are: whoever made them may have had another place."""
-    here = hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
-    for hierarchy in here:
+    for hierarchy in _here():
         base = len(hierarchy.mount.parts)
         for folder, subfolders, _ in os.walk(hierarchy.mount):
             if instance_folder in subfolders:

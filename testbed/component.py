@@ -16,7 +16,8 @@ from testbed.processes import ProcessRecord, read_record, record_of, write_recor
 
 _ENTER_HOST = """
 set -eu
-netns=$1 run=$2 disk=$3 cgroups=$4; shift 4
+netns=$1 run=$2 disk=$3; shift 3
+cgroups=$(cat "$run/cgroups")
 for entry in $cgroups; do echo $$ >"${entry#*=}/cgroup.procs"; done
 exec nsenter --net="$netns" -- unshare --mount --cgroup --propagation slave -- /bin/sh -euc '
 run=$1 disk=$2 cgroups=$3; shift 3
@@ -59,16 +60,14 @@ class Inside:
     netns: str
     host_run: Path | None = None
     host_disk: Path | None = None
-    cgroups: tuple[tuple[str, Path], ...] = ()
 
     def wrap(self, argv: tuple[str, ...]) -> tuple[str, ...]:
         """The command that enters and then becomes `argv`, under the same pid."""
         netns = str(NETNS / self.netns)
         if self.host_run is None:
             return ("nsenter", f"--net={netns}", "--", *argv)
-        cgroups = " ".join(f"{name}={path}" for name, path in self.cgroups)
         folders = (str(self.host_run), str(self.host_disk))
-        return ("/bin/sh", "-c", _ENTER_HOST, "enter", netns, *folders, cgroups, *argv)
+        return ("/bin/sh", "-c", _ENTER_HOST, "enter", netns, *folders, *argv)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -212,9 +212,7 @@ class Fabric:
     def _each_way(self, a: str, b: str, lines: _LinesOfOneWay) -> None:
         self._need_link(a, b)
         ways = ((f"wt{self._member(a)}", b), (f"wt{self._member(b)}", a))
-        tc_batch(
-            self._places.fabric_netns, [line for dev, to in ways for line in lines(dev, to)]
-        )
+        tc_batch(self._places.fabric_netns, [line for dev, to in ways for line in lines(dev, to)])
 
 
 def _bridge(name: str) -> Iterator[str]:

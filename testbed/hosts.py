@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import uuid
+from functools import partial
 from pathlib import Path
 
 from testbed import cgroups
@@ -65,7 +66,9 @@ def prepare_host(places: Places, site: str, host: str) -> None:
     (run / "etc" / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(host_uuid=own))
     (run / "etc" / "virtlogd.conf").write_text('log_outputs = "2:stderr"\n')
     (run / "etc" / "libvirt.conf").write_text("")
-    cgroups.ensure(places.cgroup_name, f"{site}-{host}")
+    folders = cgroups.ensure(places.cgroup_name, f"{site}-{host}")
+    own_cgroups = " ".join(f"{name}={folder}" for name, folder in folders.items())
+    (run / "cgroups").write_text(own_cgroups)
 
 
 def agent_data(places: Places, site: str, host: str) -> Path:
@@ -74,12 +77,11 @@ def agent_data(places: Places, site: str, host: str) -> Path:
 
 
 def inside_host(places: Places, site: str, host: str) -> Inside:
-    folders = cgroups.ensure(places.cgroup_name, f"{site}-{host}")
+    """For a process of the host; the host need not exist yet."""
     return Inside(
         netns=places.host_netns(site, host),
         host_run=places.host_run(site, host),
         host_disk=places.host_disk(site, host),
-        cgroups=tuple(folders.items()),
     )
 
 
@@ -96,7 +98,7 @@ def host_components(places: Places, topology: Topology) -> list[Component]:
                     places=places,
                     inside=inside,
                     argv=(daemon, "--pid-file", f"/run/libvirt/{daemon}.pid"),
-                    ready=lambda sock=sockets / name: answers(sock),  # type: ignore[misc]
+                    ready=partial(answers, sockets / name),
                 )
             )
     return components

@@ -114,4 +114,3 @@ def _files(folder: Path, label: str) -> Iterator[str]:
     for top, _, names in os.walk(folder):
         for name in names:
             yield f"file {label}/{(Path(top) / name).relative_to(folder)}"
-

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-
 def dumps(table: Mapping[str, object]) -> str:
     """Values first, then tables, each under its header; None values are left out."""
     return "\n".join(_table(table, ())).strip() + "\n"
