@@ -1,9 +1,314 @@
-"""What may be asked for: one function a rule, each refusal with the field's path and a remedy."""
+"""What may be asked for: one function a rule, each refusal with the field's path and a remedy.
 
-from datetime import datetime
+Rules of one group's environment and allocation are in `term_rules`.
+"""
 
-from intertie.common.terms import ClusterSpec
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+
+from intertie.common.errors import FieldInvalid
+from intertie.common.layout import check_room
+from intertie.common.names import check_label, workspace_label
+from intertie.common.term_rules import check_allocation, check_environment, check_range
+from intertie.common.terms import (
+    ClusterSpec,
+    Group,
+    LatencyBound,
+    LeaseTerms,
+    Network,
+    shared_networks,
+)
+
+MAX_GROUPS = 1_000
+MAX_WORKSPACES = 10_000
+MAX_NETWORKS = 256
+MAX_NICS = 16
+MAX_SPAN = timedelta(days=366)
+MAX_LATENCY = timedelta(seconds=10)
+PAST_TOLERANCE = timedelta(seconds=60)
+"""A start that has passed by no more is taken for now: clocks differ, requests travel."""
+
+Networks = Mapping[str, tuple[str, ...]]
+"""Group to the networks it is on."""
 
 
 def validate(spec: ClusterSpec, *, now: datetime) -> None:
     """Refuses, with FieldInvalid, the first thing that may not be asked for."""
+    _some_groups_but_not_too_many(spec)
+    for position, network in enumerate(spec.networks):
+        _network_is_well_formed(network, f"spec.networks[{position}]")
+    _names_are_unique([network.name for network in spec.networks], "spec.networks", "name")
+    _subnets_do_not_overlap(spec)
+    for position, group in enumerate(spec.groups):
+        _group_is_well_formed(group, f"spec.groups[{position}]")
+    _names_are_unique([group.name for group in spec.groups], "spec.groups", "name")
+    _not_too_many_workspaces(spec)
+    all_networks = tuple(network.name for network in spec.networks)
+    networks_of = {group.name: group.networks or all_networks for group in spec.groups}
+    for position, group in enumerate(spec.groups):
+        field = f"spec.groups[{position}]"
+        _networks_are_known(group, all_networks, field)
+        _sites_can_be_met(group, spec.placement.max_sites, field)
+    for position, group in enumerate(spec.groups):
+        _pairs_are_known(group, networks_of, f"spec.groups[{position}].allocation.pairs")
+    _no_pair_is_promised_twice(spec, networks_of)
+    for position, network in enumerate(spec.networks):
+        field = f"spec.networks[{position}]"
+        wanted = sum(each.most for each in spec.groups if network.name in networks_of[each.name])
+        check_room(network.subnet, wanted, f"{field}.subnet")
+        for place, bound in enumerate(network.latency):
+            _latency_is_known(bound, network.name, networks_of, f"{field}.latency[{place}]")
+    check_range(spec.placement.max_sites, 0, 10_000, "spec.placement.max_sites", "sites")
+    _lease_is_ahead(spec.lease, now=now)
+
+
+def _some_groups_but_not_too_many(spec: ClusterSpec) -> None:
+    """A cluster has 1 to 1,000 groups and at most 256 networks."""
+    if not spec.groups:
+        raise FieldInvalid("spec.groups", "is empty; name at least one group of workspaces")
+    if len(spec.groups) > MAX_GROUPS:
+        raise FieldInvalid(
+            "spec.groups",
+            f"has {len(spec.groups)} groups; at most {MAX_GROUPS} are allowed, "
+            "join those that are alike",
+        )
+    if len(spec.networks) > MAX_NETWORKS:
+        raise FieldInvalid(
+            "spec.networks", f"has {len(spec.networks)}; at most {MAX_NETWORKS} are allowed"
+        )
+
+
+def _not_too_many_workspaces(spec: ClusterSpec) -> None:
+    """A cluster has at most 10,000 workspaces."""
+    total = sum(group.most for group in spec.groups)
+    if total > MAX_WORKSPACES:
+        raise FieldInvalid(
+            "spec.groups",
+            f"ask for {total} workspaces in all; at most {MAX_WORKSPACES} are allowed",
+        )
+
+
+def _group_is_well_formed(group: Group, field: str) -> None:
+    check_label(group.name, f"{field}.name")
+    _count_is_given_once(group, field)
+    if len(workspace_label(group.name, group.most - 1)) > 63:
+        raise FieldInvalid(
+            f"{field}.name",
+            "is too long: its workspaces' names, with their index, have more than 63 characters",
+        )
+    check_environment(group.environment, f"{field}.environment")
+    check_allocation(group.allocation, f"{field}.allocation")
+
+
+def _count_is_given_once(group: Group, field: str) -> None:
+    """A group says how many by `count`, or from `min_count` to `max_count`."""
+    if group.count and (group.min_count or group.max_count):
+        raise FieldInvalid(
+            f"{field}.count", "stands beside min_count or max_count; give the one or the others"
+        )
+    if group.count:
+        check_range(group.count, 1, MAX_WORKSPACES, f"{field}.count", "workspaces")
+    elif not group.min_count and not group.max_count:
+        raise FieldInvalid(f"{field}.count", "is missing; say how many, 1 or more")
+    else:
+        check_range(group.min_count, 1, MAX_WORKSPACES, f"{field}.min_count", "workspaces")
+        check_range(
+            group.max_count, group.min_count, MAX_WORKSPACES, f"{field}.max_count", "workspaces"
+        )
+
+
+def _network_is_well_formed(network: Network, field: str) -> None:
+    """A network has a private IPv4 subnet in CIDR form, without host bits."""
+    check_label(network.name, f"{field}.name")
+    at = f"{field}.subnet"
+    if not network.subnet:
+        raise FieldInvalid(at, "is missing; give one like 10.1.0.0/24")
+    if ":" in network.subnet:
+        raise FieldInvalid(at, f"{network.subnet!r} is not IPv4; give one like 10.1.0.0/24")
+    address, slash, length = network.subnet.partition("/")
+    if not slash or not (length.isascii() and length.isdigit()):
+        raise FieldInvalid(at, f"{network.subnet!r} has no prefix length; write 10.1.0.0/24")
+    try:
+        subnet = IPv4Network(network.subnet, strict=False)
+    except (AddressValueError, NetmaskValueError, ValueError):
+        raise FieldInvalid(
+            at, f"{network.subnet!r} is no IPv4 subnet; give one like 10.1.0.0/24"
+        ) from None
+    if str(subnet.network_address) != address:
+        raise FieldInvalid(at, f"{network.subnet!r} has host bits set; write {subnet}")
+    if subnet.prefixlen < 8:
+        raise FieldInvalid(at, f"{network.subnet!r} is too large; give a prefix of /8 to /28")
+    for what, is_so in (
+        ("multicast", subnet.is_multicast),
+        ("loopback", subnet.is_loopback),
+        ("link-local", subnet.is_link_local),
+        ("reserved", subnet.is_reserved or subnet.network_address.packed[0] == 0),
+    ):
+        if is_so:
+            raise FieldInvalid(at, f"{network.subnet!r} is {what}; give one like 10.1.0.0/24")
+
+
+def _subnets_do_not_overlap(spec: ClusterSpec) -> None:
+    """Networks of one cluster have addresses of their own; other clusters may use the same."""
+    placed = sorted((IPv4Network(each.subnet), at) for at, each in enumerate(spec.networks))
+    for (lower, one), (upper, other) in itertools.pairwise(placed):
+        if lower.overlaps(upper):
+            first, second = sorted((one, other))
+            raise FieldInvalid(
+                f"spec.networks[{second}].subnet",
+                f"overlaps that of network {spec.networks[first].name!r}; "
+                "give each network addresses of its own",
+            )
+
+
+def _networks_are_known(group: Group, known: tuple[str, ...], field: str) -> None:
+    """A group is on networks of its cluster, each once, 16 at most."""
+    for place, name in enumerate(group.networks):
+        if name not in known:
+            raise FieldInvalid(f"{field}.networks[{place}]", _unknown("network", name, known))
+    _names_are_unique(group.networks, f"{field}.networks", "")
+    if len(group.networks or known) > MAX_NICS:
+        raise FieldInvalid(
+            f"{field}.networks", f"gives a workspace more than {MAX_NICS} NICs; name fewer networks"
+        )
+
+
+def _sites_can_be_met(group: Group, max_sites: int, field: str) -> None:
+    """What a group says of sites must leave a way to place all of it."""
+    placement, at = group.placement, f"{field}.placement"
+    for name, sites in (
+        ("allow_sites", placement.allow_sites),
+        ("deny_sites", placement.deny_sites),
+    ):
+        for place, site in enumerate(sites):
+            check_label(site, f"{at}.{name}[{place}]")
+        _names_are_unique(sites, f"{at}.{name}", "")
+    for place, site in enumerate(placement.deny_sites):
+        if site in placement.allow_sites:
+            raise FieldInvalid(
+                f"{at}.deny_sites[{place}]", f"{site!r} is allowed too; take it out of one of them"
+            )
+    for name, bound in (
+        ("max_per_site", placement.max_per_site),
+        ("max_per_host", placement.max_per_host),
+        ("min_sites", placement.min_sites),
+    ):
+        check_range(bound, 0, MAX_WORKSPACES, f"{at}.{name}", "")
+    sites_at_most = min(
+        (bound for bound in (len(placement.allow_sites), max_sites) if bound > 0),
+        default=MAX_WORKSPACES,
+    )
+    if placement.min_sites > min(sites_at_most, group.most):
+        raise FieldInvalid(
+            f"{at}.min_sites",
+            f"wants {placement.min_sites} sites, but at most "
+            f"{min(sites_at_most, group.most)} can get a workspace of this group",
+        )
+    if placement.max_per_site and placement.max_per_site * sites_at_most < group.fewest:
+        raise FieldInvalid(
+            f"{at}.max_per_site",
+            f"leaves room for {placement.max_per_site * sites_at_most} workspaces, "
+            f"{group.fewest} are wanted; raise it or allow more sites",
+        )
+
+
+def _pairs_are_known(group: Group, networks_of: Networks, field: str) -> None:
+    """A promised pair is between two groups of the cluster, on a network that both are on."""
+    for place, pair in enumerate(group.allocation.pairs):
+        at = f"{field}[{place}]"
+        if pair.group not in networks_of:
+            raise FieldInvalid(f"{at}.group", _unknown("group", pair.group, tuple(networks_of)))
+        shared = shared_networks(networks_of[group.name], networks_of[pair.group])
+        if not shared:
+            raise FieldInvalid(
+                f"{at}.group", f"{pair.group!r} is on no network with {group.name!r}; put it on one"
+            )
+        if pair.network and pair.network not in shared:
+            raise FieldInvalid(
+                f"{at}.network", _unknown("network of both groups", pair.network, shared)
+            )
+        if not pair.network and len(shared) > 1:
+            raise FieldInvalid(
+                f"{at}.network",
+                f"is missing, and the groups share {len(shared)}; name one of {', '.join(shared)}",
+            )
+
+
+def _no_pair_is_promised_twice(spec: ClusterSpec, networks_of: Networks) -> None:
+    """A pair term holds in both directions, so it is given on one side and once a network."""
+    seen: set[tuple[frozenset[str], str]] = set()
+    for position, group in enumerate(spec.groups):
+        for place, pair in enumerate(group.allocation.pairs):
+            shared = shared_networks(networks_of[group.name], networks_of[pair.group])
+            promise = frozenset({group.name, pair.group}), pair.network or shared[0]
+            if promise in seen:
+                raise FieldInvalid(
+                    f"spec.groups[{position}].allocation.pairs[{place}]",
+                    f"bandwidth between {group.name!r} and {pair.group!r} is given twice on "
+                    f"{promise[1]!r}; it holds in both directions, give it once",
+                )
+            seen.add(promise)
+
+
+def _latency_is_known(bound: LatencyBound, network: str, networks_of: Networks, field: str) -> None:
+    """A latency bound names two groups on its network and is positive."""
+    if len(bound.groups) != 2:
+        raise FieldInvalid(
+            f"{field}.groups",
+            f"names {len(bound.groups)} groups; name two (the same twice: within it)",
+        )
+    on_it = tuple(name for name, networks in networks_of.items() if network in networks)
+    for place, name in enumerate(bound.groups):
+        if name not in on_it:
+            at = f"{field}.groups[{place}]"
+            raise FieldInvalid(at, _unknown("group on this network", name, on_it))
+    if not timedelta() < bound.max_latency <= MAX_LATENCY:
+        raise FieldInvalid(f"{field}.max_latency", "must be more than 0 s and at most 10 s")
+
+
+def _lease_is_ahead(lease: LeaseTerms, *, now: datetime) -> None:
+    """A lease is ahead, ends after it starts, and lasts 366 days at most."""
+    at = "spec.lease"
+    start = lease.start_time or now
+    if start < now - PAST_TOLERANCE:
+        raise FieldInvalid(
+            f"{at}.start_time",
+            f"{start.isoformat()} is past (it is {now.isoformat(timespec='seconds')}); "
+            "give a later one, or none for as soon as possible",
+        )
+    if start > now + MAX_SPAN:
+        raise FieldInvalid(f"{at}.start_time", "is more than 366 days ahead; give an earlier one")
+    if lease.duration is not None and lease.end_time is not None:
+        raise FieldInvalid(f"{at}.duration", "stands beside end_time; give one of them")
+    if lease.duration is not None and not timedelta() < lease.duration <= MAX_SPAN:
+        raise FieldInvalid(f"{at}.duration", "must be more than 0 s and at most 366 days")
+    if lease.end_time is not None:
+        if lease.end_time <= max(start, now):
+            raise FieldInvalid(f"{at}.end_time", "must be after the start, and ahead")
+        if lease.end_time - start > MAX_SPAN:
+            raise FieldInvalid(f"{at}.end_time", "is more than 366 days after the start")
+    if not timedelta() <= lease.max_delay <= MAX_SPAN:
+        raise FieldInvalid(f"{at}.max_delay", "must be from 0 s to 366 days")
+
+
+def _names_are_unique(names: Sequence[str], field: str, member: str) -> None:
+    for position, name in _repeated(names):
+        at = f"{field}[{position}].{member}" if member else f"{field}[{position}]"
+        raise FieldInvalid(at, f"{name!r} is there already; give each another name")
+
+
+def _repeated(names: Sequence[str]) -> Iterator[tuple[int, str]]:
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        if name in seen:
+            yield position, name
+        seen.add(name)
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    if not known:
+        return f"{name!r} is no {kind}: there is none"
+    some = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
+    return f"{name!r} is no {kind}; known: {some}"
