@@ -81,6 +81,11 @@ def is_current(image: Path) -> bool:
     )
 
 
+def lists_present() -> bool:
+    """Whether this machine has package lists at all; some remove them to save space."""
+    return _lists_changed_ns() != 0
+
+
 def module_order(wanted: Sequence[str], depends: dict[str, list[str]]) -> list[str]:
     """The wanted modules and all they depend on, each after what it needs, none twice."""
     order: list[str] = []
@@ -273,11 +278,8 @@ def _recipe_digest() -> str:
 
 
 def _lists_changed_ns() -> int:
-    """0 where there are no lists, as on a system whose lists were removed to save space."""
-    names = [path for path in _LISTS.glob("*Packages*")] + [
-        path for path in _LISTS.glob("*InRelease")
-    ]
-    return max((path.stat().st_mtime_ns for path in names), default=0)
+    """0 where there are no lists."""
+    return max((path.stat().st_mtime_ns for path in _LISTS.glob("*_Packages*")), default=0)
 
 
 def _read_manifest(image: Path) -> Manifest | None:

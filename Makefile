@@ -1,0 +1,53 @@
+# The two commands a newcomer needs are `make demo` and `make test`. All of them run as root.
+SHELL := /bin/sh
+PYTHON ?= /usr/bin/python3
+VENV := .venv/bin
+SOURCES := $(wildcard services clients testbed bench tests setup)
+
+.PHONY: help setup demo down test test-fresh bench bench-full lint protos clean
+.NOTPARALLEL:
+
+help:
+	@echo "make demo         two sites, a cluster over both, what it promised and what was measured"
+	@echo "make demo KEEP=1  the same, left up; 'make down' ends it"
+	@echo "make test         sets up, lints, and runs every test"
+	@echo "make test-fresh   proves the set-up in a new minimal Debian tree"
+	@echo "make setup        installs what is missing, and nothing else"
+	@echo "make bench        the figures of the README, quickly; 'make bench-full' takes its time"
+	@echo "make lint protos clean"
+
+# A recipe that runs long is one `exec`, so that Ctrl-C reaches the program and make waits for it.
+
+setup:
+	@PYTHON=$(PYTHON) exec sh setup/setup.sh
+
+demo: setup
+	@exec $(VENV)/python -m testbed.demo $(if $(filter 1,$(KEEP)),--keep)
+
+down:
+	@exec $(VENV)/python -m testbed down
+
+test: setup lint
+	@exec $(VENV)/python -m pytest
+
+test-fresh:
+	@exec sh setup/fresh.sh
+
+bench: setup
+	@exec $(VENV)/python -m bench --quick
+
+bench-full: setup
+	@exec $(VENV)/python -m bench
+
+lint: setup
+	@$(VENV)/ruff check $(SOURCES)
+	@$(VENV)/ruff format --check $(SOURCES)
+	@$(VENV)/mypy $(SOURCES)
+	@$(VENV)/lint-imports
+
+protos: setup
+	@exec $(VENV)/python -m setup.protos
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
