@@ -1,0 +1,28 @@
+"""Every figure that the README states: `python -m bench [--quick] [NAME ...]`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from bench import admission, coordination, guarantees
+
+BENCHES: dict[str, Callable[[bool], None]] = {
+    "admission": admission.run,
+    "coordination": coordination.run,
+    "guarantees": guarantees.run,
+}
+
+
+def main() -> None:
+    """Runs those that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHES], metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, the same figures")
+    arguments = parser.parse_args()
+    for name in arguments.names or BENCHES:
+        BENCHES[name](arguments.quick)
+
+
+if __name__ == "__main__":
+    main()

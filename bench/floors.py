@@ -1,0 +1,39 @@
+"""The floors that a control plane stands on, measured in the same run as what stands on them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from bench.echo import METHOD
+from bench.load import Measured, closed_loop
+from bench.site import FLOOR, channel, echo_server
+from testbed.bed import Testbed
+
+
+async def echo(
+    bed: Testbed, own: dict[str, Any], size: int, *, calls: int, callers: int
+) -> Measured:
+    """Unary calls of `size` bytes to a bare server, over the transport that the services use."""
+    with echo_server(bed, own) as address:
+        async with channel(own, address) as to:
+            call = to.unary_unary(METHOD)
+            body = b"x" * size
+
+            async def once(number: int) -> object:
+                return await call(body, timeout=30, wait_for_ready=True)
+
+            await closed_loop(once, calls=callers, callers=callers)
+            return await closed_loop(once, calls=calls, callers=callers)
+
+
+async def etcd(bed: Testbed, place: str, component: str, *, calls: int, callers: int) -> Measured:
+    """Bare transactions on the etcd of `component`, from inside its namespace."""
+    config = bed.places.configs / f"{component.replace('/', '.')}.toml"
+    argv = [sys.executable, str(FLOOR), str(config), str(callers), str(calls)]
+    ran = await asyncio.to_thread(bed.run, place, argv, timeout_s=300)
+    if ran.returncode != 0:
+        raise RuntimeError(f"bare transactions failed: {ran.stderr[-400:]}")
+    return Measured(**json.loads(ran.stdout))

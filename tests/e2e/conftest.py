@@ -1,0 +1,46 @@
+"""A testbed of two sites with all services, one for the whole run of the end-to-end tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.bed import Testbed
+from testbed.guest import guest_image
+from testbed.topology import default_topology
+from tests.e2e.driver import User, make_key
+
+INSTANCE = "e2e"
+
+
+@pytest.fixture(scope="session")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """Two sites of two hosts and a meta-scheduler, the guest image at both."""
+    testbed = Testbed.create(default_topology(), INSTANCE)
+    testbed.down()
+    testbed.up()
+    try:
+        yield testbed
+    finally:
+        testbed.down()
+        assert testbed.leftovers() == []
+
+
+@pytest.fixture(scope="session")
+def _user(sites: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
+    folder = tmp_path_factory.mktemp("user")
+    user = User(testbed=sites, config=sites.client(), folder=folder, key=make_key(folder))
+    for site in ("north", "south"):
+        user.at(site).do("image", "put", "intertie-guest", str(guest_image()))
+    return user
+
+
+@pytest.fixture
+def user(_user: User, tmp_path: Path) -> Iterator[User]:
+    """Deletes what its test created, whatever became of it."""
+    mine = User(testbed=_user.testbed, config=_user.config, folder=tmp_path, key=_user.key)
+    yield mine
+    for name in mine.created:
+        mine.say("cluster", "delete", name, "--wait")

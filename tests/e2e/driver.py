@@ -1,0 +1,171 @@
+"""Drives a testbed as a user does: through the `intertie` command, and from inside guests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from testbed.bed import Testbed
+
+INTERTIE = Path(sys.executable).parent / "intertie"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What one command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(slots=True, kw_only=True)
+class User:
+    """One user of a testbed, at one endpoint."""
+
+    testbed: Testbed
+    config: Path
+    folder: Path
+    key: Path
+    endpoint: str = "meta"
+    created: list[str] = field(default_factory=list)
+
+    def at(self, endpoint: str) -> User:
+        """The same user, asking another service."""
+        return User(
+            testbed=self.testbed,
+            config=self.config,
+            folder=self.folder,
+            key=self.key,
+            endpoint=endpoint,
+            created=self.created,
+        )
+
+    def argv(self, *args: str) -> list[str]:
+        return [str(INTERTIE), "--config", str(self.config), "--endpoint", self.endpoint, *args]
+
+    def say(self, *args: str, timeout_s: float = 180) -> Said:
+        """Runs `intertie ...`; a failure is an answer too."""
+        ran = subprocess.run(
+            self.argv(*args), capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        return Said(code=ran.returncode, out=ran.stdout, err=ran.stderr)
+
+    def do(self, *args: str, timeout_s: float = 180) -> str:
+        """Runs `intertie ...`, which must succeed; what it wrote to stdout."""
+        said = self.say(*args, timeout_s=timeout_s)
+        assert said.code == 0, f"intertie {' '.join(args)}: {said.code}\n{said.err}{said.out}"
+        return said.out
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.argv(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def write(self, name: str, spec: dict[str, Any]) -> Path:
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"name": name, **spec}))
+        return path
+
+    def create_args(self, name: str, spec: dict[str, Any], *more: str) -> tuple[str, ...]:
+        path = self.write(name, spec)
+        key = f"{self.key}.pub"
+        return ("cluster", "create", "-f", str(path), "--ssh-key", key, *more)
+
+    def create(self, name: str, spec: dict[str, Any], *more: str, wait: bool = True) -> str:
+        self.created.append(name)
+        args = self.create_args(name, spec, "--wait" if wait else "--no-wait", *more)
+        return self.do(*args).strip()
+
+    def show(self, name: str) -> dict[str, Any]:
+        shown: dict[str, Any] = json.loads(self.do("cluster", "show", name, "-o", "json"))
+        return shown
+
+    def delete(self, name: str) -> None:
+        self.do("cluster", "delete", name, "--wait")
+
+    def ssh(self, name: str, workspace: str, command: str, *, timeout_s: float = 60) -> Said:
+        """Runs a shell command inside a guest."""
+        return self.say(
+            "cluster", "ssh", name, workspace, "--identity", str(self.key), "--", command,
+            timeout_s=timeout_s,
+        )  # fmt: skip
+
+    def in_guest(self, name: str, workspace: str, command: str, *, timeout_s: float = 60) -> str:
+        said = self.ssh(name, workspace, command, timeout_s=timeout_s)
+        assert said.code == 0, f"{workspace}: {command}: {said.code}\n{said.err}{said.out}"
+        return said.out
+
+
+def make_key(folder: Path) -> Path:
+    """An ssh key pair for guests, made at run time."""
+    path = folder / "id_ed25519"
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=30
+    )
+    return path
+
+
+def eventually(
+    true: Callable[[], Any], *, within_s: float, every_s: float = 0.5, what: str = ""
+) -> float:
+    """Waits until `true()` is; how long it took. Fails after `within_s`."""
+    began = time.monotonic()
+    while True:
+        if true():
+            return time.monotonic() - began
+        if time.monotonic() - began > within_s:
+            raise AssertionError(f"not within {within_s} s: {what or true}")
+        time.sleep(every_s)
+
+
+def group(
+    name: str,
+    count: int = 1,
+    *,
+    sites: list[str] | None = None,
+    image: str = "intertie-guest",
+    vcpus: int = 1,
+    memory_mib: int = 112,
+    disk_mib: int = 256,
+    **allocation: Any,
+) -> dict[str, Any]:
+    """One group of a specification."""
+    return {
+        "name": name,
+        "count": count,
+        "environment": {"image": image},
+        "allocation": {
+            "vcpus": vcpus,
+            "memory_mib": memory_mib,
+            "disk_mib": disk_mib,
+            **allocation,
+        },
+        **({"placement": {"allow_sites": sites}} if sites else {}),
+    }
+
+
+def spec(*groups: dict[str, Any], subnet: str = "10.1.0.0/24") -> dict[str, Any]:
+    """A cluster of these groups on one network, for an hour."""
+    return {
+        "groups": list(groups),
+        "networks": [{"name": "lan", "subnet": subnet}],
+        "lease": {"duration": "1h"},
+    }
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,130 @@
+"""A site that refuses, is away, or dies between hold and decision: the whole cluster or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.driver import User, eventually, group, spec
+
+pytestmark = [pytest.mark.root, pytest.mark.e2e]
+
+OVER = {"RELEASED", "EXPIRED", "ENDED"}
+BOTH = spec(group("a", sites=["north"]), group("b", sites=["south"]))
+
+
+def parts(user: User, site: str) -> list[dict[str, Any]]:
+    """Every part of the site, as its operator sees them."""
+    listed: list[dict[str, Any]] = json.loads(user.at(site).do("part", "list", "-o", "json"))
+    return listed
+
+
+def live(user: User, site: str) -> dict[str, str]:
+    """State by the co-allocation's id, of parts that count against capacity."""
+    return {p["tx"]: p["state"] for p in parts(user, site) if p["state"] not in OVER}
+
+
+def nothing_is_held(user: User) -> bool:
+    return not live(user, "north") and not live(user, "south")
+
+
+@pytest.fixture
+def pausing(user: User) -> Iterator[Any]:
+    """Restarts the meta-scheduler so that it waits at a point of the commit."""
+    metasched = user.testbed.component("meta/metasched")
+
+    def pause_at(point: str) -> None:
+        metasched.environment["INTERTIE_FAULT_PAUSE"] = f"{point}:60"
+        metasched.restart()
+        metasched.environment.pop("INTERTIE_FAULT_PAUSE")
+
+    yield pause_at
+    metasched.environment.pop("INTERTIE_FAULT_PAUSE", None)
+    metasched.restart()
+
+
+def test_a_site_that_refuses_leaves_nothing_and_says_what_is_short(user: User) -> None:
+    big = group("b", 3, sites=["south"], memory_mib=1500)
+    said = user.say(*user.create_args("big", spec(group("a", sites=["north"]), big)))
+    assert said.code == 1
+    assert "NO_CAPACITY" in said.err
+    assert "south" in said.err
+    assert "memory" in said.err
+    assert nothing_is_held(user)
+
+
+def test_a_site_that_is_away_leaves_nothing(user: User) -> None:
+    broker = user.testbed.component("south/broker")
+    broker.kill9()
+    try:
+        said = user.say(*user.create_args("away", BOTH))
+    finally:
+        broker.start()
+    assert said.code == 1
+    assert "SITE_UNREACHABLE" in said.err
+    eventually(lambda: nothing_is_held(user), within_s=45, what="holds given back")
+
+
+@pytest.mark.parametrize(
+    ("point", "state", "whole"),
+    [
+        ("after_hold", "HELD", False),
+        ("after_prepare", "PREPARED", False),
+        ("after_decide", "PREPARED", True),
+    ],
+)
+def test_a_coordinator_killed_in_the_middle_leaves_the_whole_or_nothing(
+    user: User, pausing: Any, point: str, state: str, whole: bool
+) -> None:
+    name = point.replace("_", "-")
+    user.created.append(name)
+    pausing(point)
+    asking = user.start(*user.create_args(name, BOTH, "--no-wait"))
+    try:
+        both = {state}
+        eventually(
+            lambda: all(set(live(user, site).values()) == both for site in ("north", "south")),
+            within_s=30,
+            what=f"parts {state} at both sites",
+        )
+        user.testbed.component("meta/metasched").kill9()
+        user.testbed.component("meta/metasched").start()
+        if whole:
+            eventually(
+                lambda: all(
+                    set(live(user, site).values()) == {"CONFIRMED"} for site in ("north", "south")
+                ),
+                within_s=30,
+                what="COMMIT applied at both sites",
+            )
+            assert user.show(name)["state"] in {"SCHEDULED", "ACTIVE"}
+        else:
+            eventually(lambda: nothing_is_held(user), within_s=45, what="nothing held")
+    finally:
+        asking.kill()
+        asking.communicate()
+
+
+def test_a_site_killed_between_hold_and_decision_takes_part_in_the_outcome(
+    user: User, pausing: Any
+) -> None:
+    user.created.append("site-dies")
+    pausing("after_prepare")
+    asking = user.start(*user.create_args("site-dies", BOTH, "--no-wait"))
+    try:
+        eventually(
+            lambda: set(live(user, "south").values()) == {"PREPARED"},
+            within_s=30,
+            what="south PREPARED",
+        )
+        south = user.testbed.component("south/broker")
+        south.kill9()
+        user.testbed.component("meta/metasched").restart()
+        south.start()
+        eventually(lambda: nothing_is_held(user), within_s=60, what="aborted at both sites")
+    finally:
+        asking.kill()
+        asking.communicate()
