@@ -1,0 +1,106 @@
+#!/bin/sh
+# Proves the set-up: a new minimal Debian tree, this repository's last commit cloned into it, and
+# both commands' set-up steps run there. What packages come from is this machine's own apt and pip
+# configuration, carried over as it is found.
+#
+# All runs in a mount and a process namespace of its own: whatever ends this, no mount and no
+# process stays. The tree's folder is removed at the end.
+set -eu
+if [ "${INTERTIE_FRESH:-}" != inside ]; then
+  [ "$(id -u)" = 0 ] || { echo "test-fresh: run it as root" >&2; exit 1; }
+  command -v mmdebstrap >/dev/null || {
+    echo "test-fresh: installing mmdebstrap ..."
+    apt-get -qq update
+    apt-get -qq -y --no-install-recommends install mmdebstrap >/dev/null
+  }
+  folder=$(mktemp -d /var/tmp/intertie-fresh.XXXXXX)
+  trap 'rm -rf --one-file-system "$folder"' EXIT
+  trap 'exit 130' INT TERM HUP
+  INTERTIE_FRESH=inside unshare --mount --propagation private --pid --fork --kill-child \
+    sh "$0" "$folder" &
+  inner=$!
+  trap 'kill $inner 2>/dev/null; wait $inner; exit 130' INT TERM HUP
+  status=0
+  wait $inner || status=$?
+  exit $status
+fi
+
+folder=$1
+root=$folder/root
+source=$(cd "$(dirname "$0")/.." && pwd)
+began=$(date +%s)
+say() { echo "test-fresh: $*"; }
+
+say "bootstrapping a minimal Debian 12 ..."
+apt-config dump | grep -E '^Acquire::(http|https|ftp|Retries)' >"$folder/apt.conf" || :
+set --
+for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+  [ -s "$list" ] && set -- "$@" "$list"
+done
+mmdebstrap --quiet --mode=root --variant=minbase --include=git,make,python3,ca-certificates \
+  --aptopt="$folder/apt.conf" bookworm "$root" "$@"
+
+# Carries a file or folder of this machine to the same place in the tree.
+carry() {
+  [ -e "$1" ] || return 0
+  mkdir -p "$root$(dirname "$1")"
+  cp -aL "$1" "$root$(dirname "$1")/"
+}
+rm -f "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/*
+for path in "$@" /etc/apt/keyrings /etc/apt/trusted.gpg.d /etc/apt/auth.conf.d \
+  /etc/apt/preferences.d /etc/pip.conf /etc/xdg/pip /root/.config/pip /root/.pip \
+  /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt \
+  /usr/local/share/ca-certificates; do
+  carry "$path"
+done
+cp "$folder/apt.conf" "$root/etc/apt/apt.conf.d/99carried"
+
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+# Folders of this machine that its pip configuration names, read-only.
+named=$(
+  cat /etc/pip.conf /etc/xdg/pip/* /root/.config/pip/* /root/.pip/* 2>/dev/null
+  env | grep '^PIP_' || :
+)
+for path in $(printf '%s\n' "$named" | grep -oE '(file://|[= ,])/[^ ,"]+' | sed -E 's#^(file://|[= ,])##'); do
+  [ -d "$path" ] || continue
+  case $path in /etc/* | /proc/* | /sys/* | /dev/* | /) continue ;; esac
+  mkdir -p "$root$path"
+  mount --bind -o ro "$path" "$root$path"
+done
+
+git -c safe.directory='*' clone -q "$source" "$root/root/intertie"
+grep -zE '^(PIP_[A-Z_]*|[a-z]+_proxy|[A-Z]+_PROXY|SSL_CERT_FILE)=' /proc/self/environ \
+  >"$folder/environment" || :
+inside() {
+  xargs -0 -a "$folder/environment" sh -c 'root=$1 command=$2; shift 2
+    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@" \
+      chroot "$root" sh -c "cd /root/intertie && $command"' - "$root" "$1"
+}
+
+say "running make setup in it ..."
+inside 'make setup' || { tail -n 40 "$root/var/log/intertie-setup.log" >&2; exit 1; }
+say "running it again ..."
+again=$(date +%s)
+said=$(inside 'make setup')
+took=$(($(date +%s) - again))
+[ -z "$said" ] && [ $took -le 5 ] || { say "the second set-up took $took s and said: $said"; exit 1; }
+
+say "trying what was set up ..."
+inside '.venv/bin/intertie --help >/dev/null'
+inside 'for service in broker nodeagent imagestore metasched; do
+  .venv/bin/python -c "import intertie.$service.main" || exit 1; done'
+inside 'test -s /var/lib/intertie/guest/intertie-guest.qcow2'
+inside 'qemu-img check -q /var/lib/intertie/guest/intertie-guest.qcow2'
+inside '.venv/bin/python -m testbed --help >/dev/null'
+inside 'PATH=$PATH:.venv/bin .venv/bin/python -c "
+from testbed.preflight import check_machine
+check_machine()"'
+# libvirtd, without the rest of Debian's libvirt, starts and knows its emulator.
+inside 'mkdir -p /tmp/libvirt && printf "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\n" \
+    >/etc/libvirt/qemu.conf
+  libvirtd -d --pid-file /tmp/libvirt/pid
+  virsh -q -c qemu:///system domcapabilities --virttype qemu >/dev/null; status=$?
+  kill $(cat /tmp/libvirt/pid); exit $status'
+say "passed in $(($(date +%s) - began)) s"
