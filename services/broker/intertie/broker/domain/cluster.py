@@ -1,0 +1,295 @@
+"""A virtual cluster of this site alone, and the lease on it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+
+from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.part import Part, PartState
+from intertie.common.errors import IllegalMove, Shortfall
+from intertie.common.intervals import Window
+from intertie.common.names import uid_of
+from intertie.common.part_spec import PartNic, PartSpec
+from intertie.common.spec import ClusterSpec
+
+CANCELLED = "CANCELLED"
+WINDOW_OVER = "WINDOW_OVER"
+WORKSPACE_FAILED = "WORKSPACE_FAILED"
+"""Reasons for which a part ends."""
+
+
+class ClusterState(Enum):
+    REQUESTED = "REQUESTED"
+    PLANNED = "PLANNED"
+    HELD = "HELD"
+    SCHEDULED = "SCHEDULED"
+    ACTIVE = "ACTIVE"
+    ENDED = "ENDED"
+    REJECTED = "REJECTED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+
+
+NEXT: dict[ClusterState, frozenset[ClusterState]] = {
+    ClusterState.REQUESTED: frozenset({ClusterState.PLANNED, ClusterState.REJECTED}),
+    ClusterState.PLANNED: frozenset(
+        {ClusterState.HELD, ClusterState.SCHEDULED, ClusterState.REJECTED}
+    ),
+    ClusterState.HELD: frozenset({ClusterState.SCHEDULED, ClusterState.REJECTED}),
+    ClusterState.SCHEDULED: frozenset(
+        {
+            ClusterState.ACTIVE,
+            ClusterState.ENDED,
+            ClusterState.CANCELLED,
+            ClusterState.FAILED,
+        }
+    ),
+    ClusterState.ACTIVE: frozenset(
+        {ClusterState.ENDED, ClusterState.CANCELLED, ClusterState.FAILED}
+    ),
+    ClusterState.ENDED: frozenset(),
+    ClusterState.REJECTED: frozenset(),
+    ClusterState.CANCELLED: frozenset(),
+    ClusterState.FAILED: frozenset(),
+}
+"""Every edge there is. A cluster of one site is written down when it is SCHEDULED: the states
+before that are passed within the one transaction that admits it, and REJECTED is an error."""
+
+STATE_AFTER: dict[str, ClusterState] = {
+    CANCELLED: ClusterState.CANCELLED,
+    WINDOW_OVER: ClusterState.ENDED,
+    WORKSPACE_FAILED: ClusterState.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    reason: str
+    message: str
+    shortfalls: tuple[Shortfall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterRecord:
+    name: str
+    uid: str
+    spec: ClusterSpec
+    """Normalised; images as the owner named them."""
+    owner: str
+    state: ClusterState
+    part: str
+    window: Window
+    counts: tuple[tuple[str, int], ...]
+    cost: float
+    reasons: tuple[str, ...]
+    shortfalls: tuple[Shortfall, ...]
+    create_time: datetime
+    end_requested_time: datetime | None = None
+    end_time: datetime | None = None
+    failure: Failure | None = None
+
+    @property
+    def over(self) -> bool:
+        return not NEXT[self.state]
+
+    def move(self, to: ClusterState, *, now: datetime) -> "ClusterRecord":
+        """The cluster after one step. `now` is given, never asked for."""
+        if to not in NEXT[self.state]:
+            raise IllegalMove(f"{self.name}: {self.state.name} to {to.name}")
+        return replace(self, state=to, end_time=None if NEXT[to] else now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceView:
+    """One machine as it was last seen."""
+
+    label: str
+    group: str
+    index: int
+    host: str
+    nics: tuple[PartNic, ...]
+    image_digest: str
+    state: WorkspaceState
+    message: str = ""
+    ready: bool = False
+    ready_time: datetime | None = None
+    staging_done_bytes: int = 0
+    staging_total_bytes: int = 0
+
+
+class GuaranteeKind(Enum):
+    PAIR_BANDWIDTH = "PAIR_BANDWIDTH"
+    NIC_BANDWIDTH = "NIC_BANDWIDTH"
+    DISK_IOPS = "DISK_IOPS"
+    DISK_THROUGHPUT = "DISK_THROUGHPUT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarantee:
+    kind: GuaranteeKind
+    source: str
+    target: str = ""
+    network: str = ""
+    guarantee: int
+    cap: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """The record with what the agents last said of its workspaces."""
+
+    record: ClusterRecord
+    site: str
+    workspaces: tuple[WorkspaceView, ...]
+    guarantees: tuple[Guarantee, ...]
+
+    @property
+    def etag(self) -> str:
+        """Changes with the record and with every change of a workspace."""
+        return uid_of("cluster", repr(self.record), repr(self.workspaces))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartView:
+    part: Part
+    workspaces: tuple[WorkspaceView, ...]
+
+    @property
+    def etag(self) -> str:
+        return uid_of("part", repr(self.part), repr(self.workspaces))
+
+
+def workspaces_of(part: Part, seen: Mapping[str, SeenPart]) -> tuple[WorkspaceView, ...]:
+    """Every workspace of the part with what its own host, and no other, says of it."""
+    told: dict[tuple[str, str], SeenWorkspace] = {
+        (host, each.name): each for host, report in seen.items() for each in report.workspaces
+    }
+    return tuple(_workspaces(part, told))
+
+
+def _workspaces(
+    part: Part, told: Mapping[tuple[str, str], SeenWorkspace]
+) -> Iterator[WorkspaceView]:
+    for each in part.spec.workspaces:
+        host = part.host_of(each.label)
+        said = told.get((host, each.label))
+        if part.over:
+            said = SeenWorkspace(name=each.label, state=WorkspaceState.ENDED)
+        if said is None:
+            said = SeenWorkspace(name=each.label, state=WorkspaceState.PLANNED)
+        yield WorkspaceView(
+            label=each.label,
+            group=each.group,
+            index=each.index,
+            host=host,
+            nics=each.nics,
+            image_digest=each.environment.image,
+            state=said.state,
+            message=said.message,
+            ready=said.ready,
+            ready_time=said.ready_time,
+            staging_done_bytes=said.staging_done_bytes,
+            staging_total_bytes=said.staging_total_bytes,
+        )
+
+
+def view_of(
+    record: ClusterRecord, part: Part | None, seen: Mapping[str, SeenPart], *, site: str
+) -> ClusterView:
+    return ClusterView(
+        record=record,
+        site=site,
+        workspaces=workspaces_of(part, seen) if part else (),
+        guarantees=tuple(guarantees_of(part.spec)) if part else (),
+    )
+
+
+def guarantees_of(spec: PartSpec) -> Iterator[Guarantee]:
+    """Every promise in it that is more than nothing: pairs, NICs, disks."""
+    for network in spec.networks:
+        for pair in network.pairs:
+            if pair.bandwidth.guarantee_mbit_s:
+                yield Guarantee(
+                    kind=GuaranteeKind.PAIR_BANDWIDTH,
+                    source=pair.a,
+                    target=pair.b,
+                    network=network.name,
+                    guarantee=pair.bandwidth.guarantee_mbit_s,
+                    cap=pair.bandwidth.cap_mbit_s,
+                    unit="Mbit/s",
+                )
+    for each in spec.workspaces:
+        nic, disk = each.allocation.nic, each.allocation.disk
+        for port in each.nics if nic.guarantee_mbit_s else ():
+            yield Guarantee(
+                kind=GuaranteeKind.NIC_BANDWIDTH,
+                source=each.label,
+                network=port.network,
+                guarantee=nic.guarantee_mbit_s,
+                cap=nic.cap_mbit_s,
+                unit="Mbit/s",
+            )
+        if disk.guarantee_iops:
+            yield Guarantee(
+                kind=GuaranteeKind.DISK_IOPS,
+                source=each.label,
+                guarantee=disk.guarantee_iops,
+                cap=disk.cap_iops,
+                unit="1/s",
+            )
+        if disk.guarantee_mib_s:
+            yield Guarantee(
+                kind=GuaranteeKind.DISK_THROUGHPUT,
+                source=each.label,
+                guarantee=disk.guarantee_mib_s,
+                cap=disk.cap_mib_s,
+                unit="MiB/s",
+            )
+
+
+def failed(workspaces: Iterable[WorkspaceView]) -> tuple[WorkspaceView, ...]:
+    return tuple(each for each in workspaces if each.state is WorkspaceState.FAILED)
+
+
+def settled(
+    record: ClusterRecord,
+    part: Part | None,
+    workspaces: tuple[WorkspaceView, ...],
+    *,
+    now: datetime,
+) -> ClusterRecord:
+    """What the record becomes by what has happened to its part; the same when nothing has.
+
+    ACTIVE once every workspace was ready at one time; its last state once nothing is left on
+    any host. A failure is written where it is found, see `lost`.
+    """
+    if record.over:
+        return record
+    if part is None or part.state is PartState.ENDED:
+        reason = part.end_reason if part else WINDOW_OVER
+        return record.move(STATE_AFTER.get(reason, ClusterState.CANCELLED), now=now)
+    if (
+        record.state is ClusterState.SCHEDULED
+        and part.end_requested_time is None
+        and workspaces
+        and all(each.ready for each in workspaces)
+    ):
+        return record.move(ClusterState.ACTIVE, now=now)
+    return record
+
+
+def lost(
+    record: ClusterRecord, workspaces: Iterable[WorkspaceView], *, now: datetime
+) -> ClusterRecord:
+    """A cluster of which a workspace has failed is FAILED as a whole."""
+    said = "; ".join(
+        f"{each.label} on {each.host}: {each.message or 'failed'}" for each in failed(workspaces)
+    )
+    ended = record.move(ClusterState.FAILED, now=now)
+    return replace(
+        ended,
+        failure=Failure(reason=WORKSPACE_FAILED, message=said),
+        end_requested_time=record.end_requested_time or now,
+    )

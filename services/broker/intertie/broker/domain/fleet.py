@@ -1,0 +1,156 @@
+"""The hosts of the site as their agents report them, and what of them may be promised."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum
+
+from intertie.broker.domain.tariff import Tariff
+from intertie.common.quantities import Vector
+
+ALIVE_FOR = timedelta(seconds=15)
+
+
+class WorkspaceState(IntEnum):
+    """As in intertie.api.cluster.v1.Workspace.State, by number."""
+
+    STATE_UNSPECIFIED = 0
+    PLANNED = 1
+    STAGING = 2
+    DEFINED = 3
+    RUNNING = 4
+    PAUSED = 5
+    STOPPED = 6
+    ENDED = 7
+    FAILED = 8
+
+
+WORKSPACE_NEXT: dict[WorkspaceState, frozenset[WorkspaceState]] = {
+    WorkspaceState.PLANNED: frozenset(
+        {WorkspaceState.STAGING, WorkspaceState.DEFINED, WorkspaceState.ENDED}
+    ),
+    WorkspaceState.STAGING: frozenset({WorkspaceState.DEFINED, WorkspaceState.ENDED}),
+    WorkspaceState.DEFINED: frozenset({WorkspaceState.RUNNING, WorkspaceState.ENDED}),
+    WorkspaceState.RUNNING: frozenset(
+        {WorkspaceState.PAUSED, WorkspaceState.STOPPED, WorkspaceState.ENDED}
+    ),
+    WorkspaceState.PAUSED: frozenset(
+        {WorkspaceState.RUNNING, WorkspaceState.STOPPED, WorkspaceState.ENDED}
+    ),
+    WorkspaceState.STOPPED: frozenset({WorkspaceState.RUNNING, WorkspaceState.ENDED}),
+    WorkspaceState.ENDED: frozenset(),
+    WorkspaceState.FAILED: frozenset({WorkspaceState.ENDED}),
+}
+"""What agents do, beside FAILED, which is reached from every state but ENDED. The broker
+believes what it is told; the table is what docs/states.md is drawn from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What an agent found on its host."""
+
+    host: str
+    capacity: Vector
+    address: str = ""
+    """On the site's underlay."""
+    agent_address: str = ""
+    gateway: bool = False
+    wide_address: str = ""
+    wide_port: int = 0
+    hypervisors: tuple[str, ...] = ()
+    architecture: str = ""
+    missing: tuple[str, ...] = ()
+    report_time: datetime
+    mtu: int = 0
+    wide_mtu: int = 0
+
+    def alive(self, *, now: datetime) -> bool:
+        """A host is alive while its agent has reported within the last 15 s."""
+        return now - self.report_time <= ALIVE_FOR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenWorkspace:
+    name: str
+    state: WorkspaceState
+    message: str = ""
+    ready: bool = False
+    ready_time: datetime | None = None
+    staging_done_bytes: int = 0
+    staging_total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenPart:
+    """What one agent has found and done for one part."""
+
+    host: str
+    part_uid: str
+    generation: int
+    workspaces: tuple[SeenWorkspace, ...] = ()
+    gone: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkPolicy:
+    """This site's directed halves of its link to `peer`."""
+
+    peer: str
+    egress_mbit_s: int
+    ingress_mbit_s: int
+    latency: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the operator of the site allows."""
+
+    site: str
+    hosts: tuple[str, ...]
+    """Those that are admitted; others may report what they like."""
+    cpu_overcommit: float = 1.0
+    memory_reserve_mib: int = 0
+    default_disk_cap_iops: int = 500
+    default_disk_cap_mib_s: int = 100
+    links: tuple[LinkPolicy, ...] = ()
+    tariff: Tariff = field(default_factory=Tariff)
+
+    def link(self, peer: str) -> LinkPolicy | None:
+        return next((link for link in self.links if link.peer == peer), None)
+
+    def promisable(self, facts: HostFacts) -> Vector:
+        """What may be promised of a host: its vCPUs times the overcommit that the operator
+        allows, its memory less the reserve, all else as found."""
+        found = facts.capacity
+        return Vector(
+            vcpus=int(found.vcpus * self.cpu_overcommit),
+            memory_mib=max(found.memory_mib - self.memory_reserve_mib, 0),
+            disk_mib=found.disk_mib,
+            iops=found.iops,
+            throughput_mib_s=found.throughput_mib_s,
+            uplink_mbit_s=found.uplink_mbit_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The admitted hosts that have ever reported, by name."""
+
+    facts: Mapping[str, HostFacts] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, facts: Iterable[HostFacts], policy: Policy) -> "Fleet":
+        admitted = set(policy.hosts)
+        known = {each.host: each for each in facts if each.host in admitted}
+        return cls(facts=dict(sorted(known.items())))
+
+    def alive(self, *, now: datetime) -> tuple[HostFacts, ...]:
+        return tuple(each for each in self.facts.values() if each.alive(now=now))
+
+    def gateway(self, *, now: datetime) -> str:
+        """The host that carries traffic to other sites: the first one that is alive."""
+        for each in self.alive(now=now):
+            if each.gateway and each.wide_address:
+                return each.host
+        return ""

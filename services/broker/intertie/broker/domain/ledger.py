@@ -1,0 +1,231 @@
+"""What parts take of the site's hosts and links, and what is free over a window.
+
+All counting is the Calendar's. This module says only which resource a part takes how much of:
+
+- `host/{host}/{vcpus,memory_mib,disk_mib,iops,throughput_mib_s,uplink_mbit_s}`
+- `link/{peer}/{egress,ingress}`
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from intertie.broker.domain.fleet import Fleet, Policy
+from intertie.broker.domain.part import Part
+from intertie.common.calendar import Calendar, Demand
+from intertie.common.errors import Shortfall
+from intertie.common.intervals import Window
+from intertie.common.part_spec import PartSpec, PartWorkspace
+from intertie.common.quantities import DIMENSIONS, Vector
+
+T = TypeVar("T")
+
+FIRST_VNI = 4096
+LAST_VNI = (1 << 24) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versioned(Generic[T]):
+    """A record and the etcd revision at which it was last written."""
+
+    value: T
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerView:
+    """The ledger as it was read. Whatever is decided on it is written only if the generation
+    is still the one that was read, which is read before all else."""
+
+    generation: int = 0
+    generation_revision: int = 0
+    """0: nothing was ever admitted."""
+    parts: tuple[Versioned[Part], ...] = ()
+    vnis: frozenset[int] = field(default_factory=frozenset)
+    fleet: Fleet = field(default_factory=Fleet)
+
+
+def host_key(host: str, dimension: str) -> str:
+    return f"host/{host}/{dimension}"
+
+
+def link_key(peer: str, direction: str) -> str:
+    return f"link/{peer}/{direction}"
+
+
+def with_site_defaults(spec: PartSpec, policy: Policy) -> PartSpec:
+    """Every disk has a cap: the site's default where none was given. IOPS and throughput are
+    admitted by the sum of caps, since that is what makes each floor hold."""
+    return replace(spec, workspaces=tuple(_capped(each, policy) for each in spec.workspaces))
+
+
+def _capped(workspace: PartWorkspace, policy: Policy) -> PartWorkspace:
+    disk = workspace.allocation.disk
+    capped = replace(
+        disk,
+        cap_iops=disk.cap_iops or disk.guarantee_iops or policy.default_disk_cap_iops,
+        cap_mib_s=disk.cap_mib_s or disk.guarantee_mib_s or policy.default_disk_cap_mib_s,
+    )
+    return replace(workspace, allocation=replace(workspace.allocation, disk=capped))
+
+
+def fixed_amounts(workspace: PartWorkspace) -> Vector:
+    """What a workspace takes of its host wherever the others are; of the uplink, what its NICs
+    are guaranteed."""
+    allocation = workspace.allocation
+    return Vector(
+        vcpus=allocation.vcpus,
+        memory_mib=allocation.memory_mib,
+        disk_mib=allocation.disk_mib,
+        iops=allocation.disk.cap_iops,
+        throughput_mib_s=allocation.disk.cap_mib_s,
+        uplink_mbit_s=allocation.nic.guarantee_mbit_s * len(workspace.nics),
+    )
+
+
+def pair_mbit_s(spec: PartSpec) -> dict[str, dict[str, int]]:
+    """For each workspace of this site, what it is guaranteed towards each other workspace."""
+    table: dict[str, dict[str, int]] = {each.label: {} for each in spec.workspaces}
+    for network in spec.networks:
+        for pair in network.pairs:
+            for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
+                if one in table:
+                    towards = table[one]
+                    towards[other] = towards.get(other, 0) + pair.bandwidth.guarantee_mbit_s
+    return table
+
+
+def gateway_mbit_s(spec: PartSpec) -> int:
+    """What reservations on links take of the gateway's uplink. An uplink has its capacity in
+    each direction, so the larger direction counts."""
+    return (
+        max(
+            sum(link.egress_mbit_s for link in spec.links),
+            sum(link.ingress_mbit_s for link in spec.links),
+        )
+        if spec.links
+        else 0
+    )
+
+
+def amounts_of(spec: PartSpec, host_of: Mapping[str, str], gateway: str) -> dict[str, int]:
+    """Everything that a placed part takes.
+
+    Promised pairs take uplink only where their ends are on different hosts.
+    """
+    amounts: dict[str, int] = {}
+
+    def take(key: str, amount: int) -> None:
+        if amount:
+            amounts[key] = amounts.get(key, 0) + amount
+
+    pairs = pair_mbit_s(spec)
+    for workspace in spec.workspaces:
+        host = host_of[workspace.label]
+        for dimension, amount in fixed_amounts(workspace).items():
+            take(host_key(host, dimension), amount)
+        for other, mbit_s in pairs[workspace.label].items():
+            if host_of.get(other) != host:
+                take(host_key(host, "uplink_mbit_s"), mbit_s)
+    if gateway:
+        take(host_key(gateway, "uplink_mbit_s"), gateway_mbit_s(spec))
+    for link in spec.links:
+        take(link_key(link.peer, "egress"), link.egress_mbit_s)
+        take(link_key(link.peer, "ingress"), link.ingress_mbit_s)
+    return amounts
+
+
+def demand_of(part: Part) -> Demand:
+    host_of = {each.workspace: each.host for each in part.placed}
+    return Demand(part.name, part.window, amounts_of(part.spec, host_of, part.gateway))
+
+
+def capacities(fleet: Fleet, policy: Policy) -> dict[str, int]:
+    """Of every admitted host that has ever reported, alive or not, and of every link."""
+    found: dict[str, int] = {}
+    for host, facts in fleet.facts.items():
+        for dimension, amount in policy.promisable(facts).items():
+            found[host_key(host, dimension)] = amount
+    for link in policy.links:
+        found[link_key(link.peer, "egress")] = link.egress_mbit_s
+        found[link_key(link.peer, "ingress")] = link.ingress_mbit_s
+    return found
+
+
+def calendar_of(view: LedgerView, policy: Policy) -> Calendar:
+    """The site's calendar: every part that is held, prepared or confirmed counts, also on hosts
+    that are silent now."""
+    counted = (demand_of(each.value) for each in view.parts if each.value.counted)
+    known = capacities(view.fleet, policy)
+    demands = tuple(counted)
+    for demand in demands:
+        for key in demand.amounts:
+            known.setdefault(key, 0)
+    return Calendar(known, demands)
+
+
+def free_vector(calendar: Calendar, host: str, window: Window) -> Vector:
+    """What of the host is free over the whole window; negative where it shrank under what was
+    promised."""
+    return Vector(**{each: calendar.free(host_key(host, each), window) for each in DIMENSIONS})
+
+
+def free_hosts(
+    calendar: Calendar, view: LedgerView, window: Window, *, now: datetime
+) -> dict[str, Vector]:
+    """Only hosts that are alive get anything new."""
+    return {
+        facts.host: free_vector(calendar, facts.host, window) for facts in view.fleet.alive(now=now)
+    }
+
+
+def link_shortfalls(calendar: Calendar, policy: Policy, spec: PartSpec) -> tuple[Shortfall, ...]:
+    """A reservation fits when both of this site's halves of the link have room for it."""
+    wanted: dict[tuple[str, str], int] = {}
+    for link in spec.links:
+        for direction, amount in (
+            ("egress", link.egress_mbit_s),
+            ("ingress", link.ingress_mbit_s),
+        ):
+            key = (link.peer, direction)
+            wanted[key] = wanted.get(key, 0) + amount
+    found = []
+    for (peer, direction), amount in sorted(wanted.items()):
+        if policy.link(peer) is None:
+            found.append(
+                Shortfall(
+                    site=policy.site,
+                    resource="reachability",
+                    peer=peer,
+                    message=f"{policy.site}: there is no link to {peer}",
+                )
+            )
+            continue
+        free = calendar.free(link_key(peer, direction), spec.window)
+        if amount > free:
+            found.append(
+                Shortfall(
+                    site=policy.site,
+                    resource=f"link_{direction}",
+                    wanted=amount,
+                    available=max(free, 0),
+                    unit="Mbit/s",
+                    peer=peer,
+                )
+            )
+    return tuple(dict.fromkeys(found))
+
+
+def free_vnis(taken: Iterable[int], count: int) -> tuple[int, ...]:
+    """The lowest VXLAN ids that no part of this site has."""
+    used = set(taken)
+    found: list[int] = []
+    candidate = FIRST_VNI
+    while len(found) < count and candidate <= LAST_VNI:
+        if candidate not in used:
+            found.append(candidate)
+        candidate += 1
+    if len(found) < count:
+        raise LookupError("no VXLAN id is left")
+    return tuple(found)

@@ -1,0 +1,165 @@
+"""What the site could give over a window, and what of its hosts is free now."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
+from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts, free_vector, link_key
+from intertie.broker.domain.part import PartState
+from intertie.broker.domain.planning import Image
+from intertie.broker.domain.tariff import Tariff
+from intertie.common.calendar import Calendar
+from intertie.common.errors import NotFound
+from intertie.common.intervals import Window
+from intertie.common.quantities import Vector
+
+MAX_WINDOWS = 64
+INSTANT = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostOffer:
+    free: Vector
+    hypervisors: tuple[str, ...]
+    architecture: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkFree:
+    """A link and what of both its halves is free."""
+
+    link: LinkPolicy
+    egress_mbit_s: int
+    ingress_mbit_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOffer:
+    asked: str
+    image: Image | None
+    """None: not at this site."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    site: str
+    window: Window
+    hosts: tuple[HostOffer, ...]
+    links: tuple[LinkFree, ...]
+    images: tuple[ImageOffer, ...]
+    tariff: Tariff
+    site_time: datetime
+
+
+def offers_of(
+    view: LedgerView,
+    policy: Policy,
+    windows: tuple[Window, ...],
+    images: tuple[ImageOffer, ...],
+    *,
+    now: datetime,
+) -> tuple[Offer, ...]:
+    """One for each window. Promises nothing: only a hold does."""
+    calendar = calendar_of(view, policy)
+    return tuple(
+        Offer(
+            site=policy.site,
+            window=window,
+            hosts=tuple(
+                HostOffer(
+                    free=free.at_least_zero(),
+                    hypervisors=view.fleet.facts[host].hypervisors,
+                    architecture=view.fleet.facts[host].architecture,
+                )
+                for host, free in free_hosts(calendar, view, window, now=now).items()
+            ),
+            links=links_free(calendar, policy, window),
+            images=images,
+            tariff=policy.tariff,
+            site_time=now,
+        )
+        for window in windows
+    )
+
+
+def links_free(calendar: Calendar, policy: Policy, window: Window) -> tuple[LinkFree, ...]:
+    return tuple(
+        LinkFree(
+            link=link,
+            egress_mbit_s=max(calendar.free(link_key(link.peer, "egress"), window), 0),
+            ingress_mbit_s=max(calendar.free(link_key(link.peer, "ingress"), window), 0),
+        )
+        for link in policy.links
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostView:
+    site: str
+    facts: HostFacts
+    capacity: Vector
+    free: Vector
+    alive: bool
+    workspaces: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteView:
+    site: str
+    capacity: Vector
+    free: Vector
+    hosts: int
+    hosts_alive: int
+    links: tuple[LinkFree, ...]
+    ledger_generation: int
+    site_time: datetime
+    leader: str
+
+
+def hosts_of(view: LedgerView, policy: Policy, *, now: datetime) -> tuple[HostView, ...]:
+    """Every admitted host that has ever reported, with what of it is free at this moment."""
+    calendar = calendar_of(view, policy)
+    window = Window(now, now + INSTANT)
+    return tuple(
+        HostView(
+            site=policy.site,
+            facts=facts,
+            capacity=policy.promisable(facts),
+            free=free_vector(calendar, host, window).at_least_zero(),
+            alive=facts.alive(now=now),
+            workspaces=sum(
+                placed.host == host
+                for each in view.parts
+                if each.value.state is PartState.CONFIRMED and each.value.window.contains(now)
+                for placed in each.value.placed
+            ),
+        )
+        for host, facts in view.fleet.facts.items()
+    )
+
+
+def host_named(hosts: tuple[HostView, ...], host: str, name: str) -> HostView:
+    for each in hosts:
+        if each.facts.host == host:
+            return each
+    raise NotFound(name)
+
+
+def site_of(view: LedgerView, policy: Policy, *, leader: str, now: datetime) -> SiteView:
+    hosts = hosts_of(view, policy, now=now)
+    capacity, free = Vector(), Vector()
+    for each in hosts:
+        if each.alive:
+            capacity, free = capacity + each.capacity, free + each.free
+    window = Window(now, now + INSTANT)
+    return SiteView(
+        site=policy.site,
+        capacity=capacity,
+        free=free,
+        hosts=len(policy.hosts),
+        hosts_alive=sum(each.alive for each in hosts),
+        links=links_free(calendar_of(view, policy), policy, window),
+        ledger_generation=view.generation,
+        site_time=now,
+        leader=leader,
+    )

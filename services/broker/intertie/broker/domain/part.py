@@ -1,0 +1,196 @@
+"""A part: the piece of a lease at this site, and what may happen to it."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+
+from intertie.common.errors import IllegalMove
+from intertie.common.intervals import Window
+from intertie.common.names import PartName, uid_of, workspace_label
+from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
+
+
+class PartState(Enum):
+    HELD = "HELD"
+    PREPARED = "PREPARED"
+    CONFIRMED = "CONFIRMED"
+    ENDED = "ENDED"
+    RELEASED = "RELEASED"
+    EXPIRED = "EXPIRED"
+
+
+NEXT: dict[PartState, frozenset[PartState]] = {
+    PartState.HELD: frozenset({PartState.PREPARED, PartState.RELEASED, PartState.EXPIRED}),
+    PartState.PREPARED: frozenset({PartState.CONFIRMED, PartState.RELEASED}),
+    PartState.CONFIRMED: frozenset({PartState.ENDED}),
+    PartState.ENDED: frozenset(),
+    PartState.RELEASED: frozenset(),
+    PartState.EXPIRED: frozenset(),
+}
+"""Every edge there is. docs/states.md is drawn from this table by a test."""
+
+FIRST: frozenset[PartState] = frozenset({PartState.HELD, PartState.CONFIRMED})
+"""How a part may begin: CONFIRMED only for a cluster of this site alone, whose coordinator
+is the broker itself."""
+
+COUNTED: frozenset[PartState] = frozenset({PartState.HELD, PartState.PREPARED, PartState.CONFIRMED})
+"""Those that take capacity, one whose end has been asked for included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Where one workspace is."""
+
+    workspace: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a site takes traffic of one network from other sites."""
+
+    network: str
+    address: str
+    port: int
+    vni: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteEndpoint:
+    """Another site's endpoint, as its receipt in the decision said it."""
+
+    site: str
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkId:
+    """The VXLAN id that this site's ledger has given to a network of the part."""
+
+    network: str
+    vni: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    name: str
+    state: PartState
+    spec: PartSpec
+    owner: str
+    create_time: datetime
+    seed: str
+    """Secret; the words that guests must say when they are ready are derived from it."""
+    placed: tuple[Placed, ...] = ()
+    gateway: str = ""
+    """The host that carries traffic to other sites; empty where none leaves the site."""
+    tx: str = ""
+    digest: str = ""
+    coordinator: str = ""
+    participants: tuple[str, ...] = ()
+    expire_time: datetime | None = None
+    decide_by: datetime | None = None
+    generation: int = 0
+    """Of what the agents are told: 0 until they have been told anything."""
+    told: str = ""
+    """Fingerprint of what they were told at that generation."""
+    network_ids: tuple[NetworkId, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    remotes: tuple[RemoteEndpoint, ...] = ()
+    end_requested_time: datetime | None = None
+    end_reason: str = ""
+    end_time: datetime | None = None
+    """When it reached a state that it does not leave."""
+
+    @property
+    def path(self) -> PartName:
+        return PartName.parse(self.name)
+
+    @property
+    def uid(self) -> str:
+        return self.path.uid
+
+    @property
+    def window(self) -> Window:
+        return self.spec.window
+
+    @property
+    def counted(self) -> bool:
+        return self.state in COUNTED
+
+    @property
+    def over(self) -> bool:
+        return not NEXT[self.state]
+
+    def host_of(self, workspace: str) -> str:
+        """Empty where it is not of this part."""
+        return next((each.host for each in self.placed if each.workspace == workspace), "")
+
+    def vni_of(self, network: str) -> int:
+        return next((each.vni for each in self.network_ids if each.network == network), 0)
+
+    def hosts(self) -> tuple[str, ...]:
+        """Every host that has something of the part, in the order of their names."""
+        found = {each.host for each in self.placed}
+        if self.gateway:
+            found.add(self.gateway)
+        return tuple(sorted(found))
+
+    def expired(self, *, now: datetime) -> bool:
+        """A hold ends when its time is over on this site's clock, and not a moment before."""
+        return (
+            self.state is PartState.HELD
+            and self.expire_time is not None
+            and now >= self.expire_time
+        )
+
+    def in_doubt(self, *, now: datetime) -> bool:
+        """Prepared, and past the moment by which its coordinator promised to decide."""
+        return (
+            self.state is PartState.PREPARED
+            and self.decide_by is not None
+            and now >= self.decide_by
+        )
+
+    def move(self, to: PartState, *, now: datetime, reason: str = "") -> "Part":
+        """The part after one step. `now` is given, never asked for."""
+        if to not in NEXT[self.state]:
+            raise IllegalMove(f"{self.name}: {self.state.name} to {to.name}")
+        over = not NEXT[to]
+        return replace(
+            self,
+            state=to,
+            expire_time=None,
+            end_reason=reason or self.end_reason if over else self.end_reason,
+            end_time=now if over else None,
+        )
+
+    def ending(self, *, now: datetime, reason: str) -> "Part":
+        """Its end is asked for: it counts until nothing is left on any host. The first reason
+        stands."""
+        if self.state is not PartState.CONFIRMED:
+            raise IllegalMove(f"{self.name}: the end of a part that is {self.state.name}")
+        if self.end_requested_time is not None:
+            return self
+        return replace(self, end_requested_time=now, end_reason=reason)
+
+
+def label_of(workspace: PartWorkspace) -> str:
+    return workspace_label(workspace.group, workspace.index)
+
+
+def workspace_uid(part_name: str, workspace: str) -> str:
+    return uid_of(part_name, workspace)
+
+
+def nonce_of(part: Part, workspace: str) -> str:
+    """What the guest must say: known to it and to this site only."""
+    return uid_of("nonce", part.seed, workspace)
+
+
+def leaves_site(network: PartNetwork, site: str) -> bool:
+    """A network leaves the site once a machine of it is at another."""
+    return any(member.site != site for member in network.members)
+
+
+def remote_sites(network: PartNetwork, site: str) -> tuple[str, ...]:
+    return tuple(sorted({each.site for each in network.members if each.site != site}))

@@ -1,0 +1,287 @@
+"""How many workspaces of a cluster this site gives, from when on, and on which hosts."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import (
+    LedgerView,
+    calendar_of,
+    fixed_amounts,
+    free_hosts,
+    gateway_mbit_s,
+    link_shortfalls,
+    with_site_defaults,
+)
+from intertie.broker.domain.part import Placed, leaves_site
+from intertie.broker.domain.placement import Room, place
+from intertie.common.calendar import Calendar
+from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
+from intertie.common.intervals import Window
+from intertie.common.layout import layout
+from intertie.common.names import ClusterName, workspace_label
+from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
+from intertie.common.quantities import Vector
+from intertie.common.spec import ClusterSpec, Group
+
+MAX_STARTS = 64
+"""Starts that are tried within the delay that the owner allows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What the site's image store says of an image."""
+
+    digest: str
+    size_bytes: int
+    virtual_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allotment:
+    """A part that fits, and where."""
+
+    spec: PartSpec
+    placed: tuple[Placed, ...]
+    gateway: str
+
+
+Attempt = Callable[[Mapping[str, int]], Allotment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A cluster that fits this site."""
+
+    allotment: Allotment
+    counts: tuple[tuple[str, int], ...]
+    cost: float
+    reasons: tuple[str, ...]
+    shortfalls: tuple[Shortfall, ...]
+    """Why there are not more workspaces."""
+
+
+def elsewhere(spec: ClusterSpec, site: str) -> str:
+    """Why this site cannot be the only one, as a sentence; empty when it can."""
+    for group in spec.groups:
+        where = group.placement
+        if where.allow_sites and site not in where.allow_sites:
+            return f"{group.name} is allowed at {', '.join(where.allow_sites)} only"
+        if site in where.deny_sites:
+            return f"{group.name} is denied at {site}"
+        if where.min_sites > 1:
+            return f"{group.name} wants {where.min_sites} sites or more"
+        if where.max_per_site and group.fewest > where.max_per_site:
+            return f"{group.fewest} of {group.name} are wanted, at most {where.max_per_site} a site"
+    return ""
+
+
+def check_disks(spec: ClusterSpec, images: Mapping[str, Image]) -> None:
+    """A root disk is at least as large as its image's own."""
+    for position, group in enumerate(spec.groups):
+        image = images[group.environment.image]
+        least_mib = -(-image.virtual_size_bytes // (1 << 20))
+        if group.allocation.disk_mib < least_mib:
+            raise FieldInvalid(
+                f"spec.groups[{position}].allocation.disk_mib",
+                f"{group.allocation.disk_mib} MiB is less than the {least_mib} MiB of image "
+                f"{group.environment.image}; give {least_mib} or more",
+            )
+
+
+def pinned(spec: ClusterSpec, images: Mapping[str, Image]) -> ClusterSpec:
+    """The same with every image as a digest."""
+
+    def pin(group: Group) -> Group:
+        digest = images[group.environment.image].digest
+        return replace(group, environment=replace(group.environment, image=digest))
+
+    return replace(spec, groups=tuple(pin(group) for group in spec.groups))
+
+
+def part_spec_of(
+    name: ClusterName,
+    uid: str,
+    spec: ClusterSpec,
+    counts: Mapping[str, int],
+    window: Window,
+    site: str,
+) -> PartSpec:
+    """The cluster as one part, all of it here. `spec` is normalised and pinned."""
+    labels = [
+        workspace_label(group.name, index)
+        for group in spec.groups
+        for index in range(counts[group.name])
+    ]
+    plan = layout(uid, spec, counts, dict.fromkeys(labels, site), name.cluster_id)
+    return PartSpec(
+        cluster=str(name),
+        cluster_uid=uid,
+        window=window,
+        workspaces=tuple(
+            PartWorkspace(
+                group=group.name,
+                index=index,
+                environment=group.environment,
+                allocation=group.allocation,
+                nics=plan.nics[workspace_label(group.name, index)],
+                max_per_host=group.placement.max_per_host,
+            )
+            for group in spec.groups
+            for index in range(counts[group.name])
+        ),
+        networks=tuple(
+            PartNetwork(
+                name=network.name,
+                subnet=network.subnet,
+                members=plan.members[network.name],
+                pairs=plan.pairs[network.name],
+            )
+            for network in spec.networks
+        ),
+        host_entries=plan.host_entries,
+    )
+
+
+def allot(
+    spec: PartSpec,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+    calendar: Calendar | None = None,
+) -> Allotment:
+    """Places a part on hosts, gateway and links as they are free over its whole window, or
+    says with NoCapacity what was short."""
+    calendar = calendar or calendar_of(view, policy)
+    spec = with_site_defaults(spec, policy)
+    short = link_shortfalls(calendar, policy, spec)
+    free = free_hosts(calendar, view, spec.window, now=now)
+    gateway = ""
+    if spec.links or any(leaves_site(each, policy.site) for each in spec.networks):
+        gateway = view.fleet.gateway(now=now)
+        if not gateway:
+            short += (_no_gateway(policy.site),)
+        else:
+            wanted = Vector(uplink_mbit_s=gateway_mbit_s(spec))
+            short += wanted.shortfall_from(
+                free[gateway].at_least_zero(), site=policy.site, host=gateway
+            )
+            free[gateway] = free[gateway] - wanted
+    rooms = {host: Room(facts=view.fleet.facts[host], free=free[host]) for host in free}
+    try:
+        placed = place(spec, rooms, site=policy.site)
+    except NoCapacity as error:
+        raise NoCapacity((*short, *error.shortfalls)) from None
+    if short:
+        raise NoCapacity(short)
+    return Allotment(spec=spec, placed=placed, gateway=gateway)
+
+
+def _no_gateway(site: str) -> Shortfall:
+    return Shortfall(
+        site=site,
+        resource="reachability",
+        message=f"{site}: no gateway is alive, so no network can leave the site",
+    )
+
+
+def draft(
+    name: ClusterName,
+    uid: str,
+    spec: ClusterSpec,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> Draft:
+    """The earliest start, within the delay that is allowed, at which the fewest workspaces
+    fit; and then as many as fit, group by group in the order of the specification."""
+    calendar = calendar_of(view, policy)
+    fewest = {group.name: group.fewest for group in spec.groups}
+    first_problem: NoCapacity | None = None
+    for window in _windows(spec, view, now=now):
+
+        def attempt(counts: Mapping[str, int], window: Window = window) -> Allotment:
+            part = part_spec_of(name, uid, spec, counts, window, policy.site)
+            return allot(part, view, policy, now=now, calendar=calendar)
+
+        try:
+            found = attempt(fewest)
+        except NoCapacity as error:
+            first_problem = first_problem or error
+            continue
+        counts, found, short = _grow(spec, fewest, found, attempt)
+        return _drafted(spec, counts, found, short, first_problem, policy, now=now)
+    raise first_problem or NoCapacity(())
+
+
+def _windows(spec: ClusterSpec, view: LedgerView, *, now: datetime) -> Iterator[Window]:
+    """As asked for; then from every moment on at which another part ends, while the start is
+    within the delay allowed. An end that was asked for as a moment stays where it is."""
+    asked = spec.lease.window(now=now)
+    yield asked
+    latest = asked.start + spec.lease.max_delay
+    ends = {each.value.window.end for each in view.parts if each.value.counted}
+    for start in sorted(end for end in ends if asked.start < end <= latest)[:MAX_STARTS]:
+        end = spec.lease.end_time or start + asked.duration
+        if start < end:
+            yield Window(start, end)
+
+
+def _grow(
+    spec: ClusterSpec, fewest: Mapping[str, int], found: Allotment, attempt: Attempt
+) -> tuple[dict[str, int], Allotment, tuple[Shortfall, ...]]:
+    counts = dict(fewest)
+    short: tuple[Shortfall, ...] = ()
+    for group in spec.groups:
+        low, high = counts[group.name], group.most
+        if group.placement.max_per_site:
+            high = min(high, group.placement.max_per_site)
+        while low < high:
+            middle = (low + high + 1) // 2
+            try:
+                found = attempt({**counts, group.name: middle})
+                low = middle
+            except NoCapacity as error:
+                short = error.shortfalls
+                high = middle - 1
+        counts[group.name] = low
+    return counts, found, short
+
+
+def _drafted(
+    spec: ClusterSpec,
+    counts: Mapping[str, int],
+    found: Allotment,
+    short: tuple[Shortfall, ...],
+    delayed_by: NoCapacity | None,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> Draft:
+    window = found.spec.window
+    reasons = [f"{policy.site} has room for all of it"]
+    if delayed_by is not None:
+        delay = window.start - spec.lease.window(now=now).start
+        seconds = delay / timedelta(seconds=1)
+        reasons.append(f"starts {seconds:.0f} s later than asked for: {delayed_by}")
+    for group in spec.groups:
+        if counts[group.name] < group.most:
+            reasons.append(f"{counts[group.name]} of at most {group.most} {group.name} fit")
+    return Draft(
+        allotment=found,
+        counts=tuple(counts.items()),
+        cost=cost_of(found.spec, policy),
+        reasons=tuple(reasons),
+        shortfalls=short,
+    )
+
+
+def cost_of(spec: PartSpec, policy: Policy) -> float:
+    total = Vector()
+    for each in spec.workspaces:
+        total = total + fixed_amounts(each)
+    link = sum(each.egress_mbit_s for each in spec.links)
+    return policy.tariff.cost(total, spec.window, link_mbit_s=link)

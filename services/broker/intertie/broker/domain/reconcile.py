@@ -1,0 +1,83 @@
+"""What to do about one part, given what its hosts were told and what they say."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.cluster import WINDOW_OVER
+from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.wanted import WantedPart, fingerprint, wanted_of
+
+STAGING_LEAD = timedelta(seconds=60)
+"""Hosts are told of a part so long before its window opens, so that images can be staged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """Write these records, one a host, with the part that knows of it."""
+
+    part: Part
+    wanted: Mapping[str, WantedPart]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """Nothing is left on any host: take the records away, end the part."""
+
+    part: Part
+    hosts: tuple[str, ...]
+
+
+Step = Tell | End | None
+
+
+def step_of(
+    part: Part,
+    told: AbstractSet[str],
+    seen: Mapping[str, SeenPart],
+    fleet: Fleet,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> Step:
+    """The next step for one part; None when there is nothing to do.
+
+    `told` are the hosts that have a record of it now.
+    """
+    if part.state is not PartState.CONFIRMED:
+        return None
+    if part.end_requested_time is None and now >= part.window.end:
+        part = part.ending(now=now, reason=WINDOW_OVER)
+    ending = part.end_requested_time is not None
+    if not ending and now < part.window.start - STAGING_LEAD:
+        return None
+    wanted = wanted_of(part, fleet, policy, gone=ending)
+    if ending and _nothing_left(part, told, seen, fingerprint(wanted)):
+        ended = part.move(PartState.ENDED, now=now, reason=part.end_reason)
+        return End(part=ended, hosts=tuple(sorted(told)))
+    if part.told == fingerprint(wanted) and told == set(wanted):
+        return None
+    return _tell(part, wanted)
+
+
+def _nothing_left(
+    part: Part, told: AbstractSet[str], seen: Mapping[str, SeenPart], wanted: str
+) -> bool:
+    """Every host that was ever told of the part has been told that it is over, and says, of
+    that generation, that nothing is left."""
+    if not told:
+        return True
+    return part.told == wanted and all(
+        host in seen and seen[host].gone and seen[host].generation >= part.generation
+        for host in told
+    )
+
+
+def _tell(part: Part, wanted: Mapping[str, WantedPart]) -> Tell:
+    generation = part.generation + 1
+    return Tell(
+        part=replace(part, generation=generation, told=fingerprint(wanted)),
+        wanted={host: replace(each, generation=generation) for host, each in wanted.items()},
+    )

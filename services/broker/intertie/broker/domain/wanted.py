@@ -1,0 +1,266 @@
+"""What the agents of the hosts are told of a confirmed part."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from intertie.broker.domain.fleet import Fleet, HostFacts, Policy
+from intertie.broker.domain.part import (
+    Part,
+    RemoteEndpoint,
+    leaves_site,
+    nonce_of,
+    workspace_uid,
+)
+from intertie.common.intervals import Window
+from intertie.common.names import uid_of
+from intertie.common.part_spec import HostEntry, Member, PartNetwork
+from intertie.common.spec import Allocation, BandwidthTerm, Environment
+
+DEFAULT_MTU = 1500
+VXLAN_OVERHEAD = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """To another host of this site."""
+
+    address: str
+    macs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WideTunnel:
+    """To another site's gateway; `vni` is the receiver's."""
+
+    site: str
+    address: str
+    port: int
+    vni: int
+    macs: tuple[str, ...]
+    guarantee_mbit_s: int
+    cap_mbit_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedPair:
+    local_mac: str
+    remote_mac: str
+    bandwidth: BandwidthTerm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedNetwork:
+    uid: str
+    name: str
+    vni: int
+    mtu: int
+    tunnels: tuple[Tunnel, ...]
+    pairs: tuple[WantedPair, ...]
+    uplink_guarantee_mbit_s: int
+    uplink_cap_mbit_s: int
+    wide_tunnels: tuple[WideTunnel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedNic:
+    network_uid: str
+    mac: str
+    address: str
+    bandwidth: BandwidthTerm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedWorkspace:
+    name: str
+    uid: str
+    environment: Environment
+    allocation: Allocation
+    nics: tuple[WantedNic, ...]
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedPart:
+    part: str
+    part_uid: str
+    generation: int
+    window: Window
+    gone: bool
+    workspaces: tuple[WantedWorkspace, ...]
+    networks: tuple[WantedNetwork, ...]
+    host_entries: tuple[HostEntry, ...]
+    cluster: str
+
+
+def network_uid(part: Part, network: str) -> str:
+    return uid_of(part.spec.cluster_uid, network)
+
+
+def wanted_of(part: Part, fleet: Fleet, policy: Policy, *, gone: bool) -> dict[str, WantedPart]:
+    """One record for each host that has something of the part; all of one generation, which
+    the caller sets."""
+    return {
+        host: WantedPart(
+            part=part.name,
+            part_uid=part.uid,
+            generation=0,
+            window=part.window,
+            gone=gone,
+            workspaces=tuple(_workspaces(part, host)),
+            networks=tuple(_networks(part, host, fleet, policy)),
+            host_entries=part.spec.host_entries,
+            cluster=part.spec.cluster,
+        )
+        for host in part.hosts()
+    }
+
+
+def fingerprint(wanted: Mapping[str, WantedPart]) -> str:
+    """The same for the same contents, whatever their generation."""
+    return uid_of(
+        *(f"{host} {replace(each, generation=0)!r}" for host, each in sorted(wanted.items()))
+    )
+
+
+def _workspaces(part: Part, host: str) -> Iterator[WantedWorkspace]:
+    for each in part.spec.workspaces:
+        if part.host_of(each.label) != host:
+            continue
+        yield WantedWorkspace(
+            name=each.label,
+            uid=workspace_uid(part.name, each.label),
+            environment=each.environment,
+            allocation=each.allocation,
+            nics=tuple(
+                WantedNic(
+                    network_uid=network_uid(part, nic.network),
+                    mac=nic.mac,
+                    address=nic.address,
+                    bandwidth=each.allocation.nic,
+                )
+                for nic in each.nics
+            ),
+            nonce=nonce_of(part, each.label),
+        )
+
+
+def _networks(part: Part, host: str, fleet: Fleet, policy: Policy) -> Iterator[WantedNetwork]:
+    for network in part.spec.networks:
+        on = _Segment(part, network, fleet, policy)
+        if host in on.hosts:
+            yield on.seen_from(host)
+
+
+class _Segment:
+    """One network of a part: which of its machines are behind which host or site."""
+
+    def __init__(self, part: Part, network: PartNetwork, fleet: Fleet, policy: Policy) -> None:
+        self._part = part
+        self._network = network
+        self._fleet = fleet
+        self._policy = policy
+        self._behind: dict[str, list[Member]] = {}
+        for member in network.members:
+            if member.site == policy.site and (host := part.host_of(member.workspace)):
+                self._behind.setdefault(host, []).append(member)
+        self._wide = self._wide_tunnels()
+        self.hosts = set(self._behind)
+        if part.gateway and leaves_site(network, policy.site):
+            self.hosts.add(part.gateway)
+
+    def seen_from(self, host: str) -> WantedNetwork:
+        """A network is site-local as long as no endpoint of it at another site is known."""
+        facts = self._fleet.facts.get(host)
+        at_gateway = host == self._part.gateway
+        return WantedNetwork(
+            uid=network_uid(self._part, self._network.name),
+            name=self._network.name,
+            vni=self._part.vni_of(self._network.name),
+            mtu=self._mtu(),
+            tunnels=tuple(self._tunnels(host)),
+            pairs=tuple(self._pairs(host)),
+            uplink_guarantee_mbit_s=self._uplink(host),
+            uplink_cap_mbit_s=facts.capacity.uplink_mbit_s if facts else 0,
+            wide_tunnels=self._wide if at_gateway else (),
+        )
+
+    def _wide_tunnels(self) -> tuple[WideTunnel, ...]:
+        found = []
+        for remote in sorted(self._part.remotes, key=lambda each: each.site):
+            if remote.endpoint.network != self._network.name:
+                continue
+            macs = tuple(each.mac for each in self._network.members if each.site == remote.site)
+            if macs:
+                found.append(self._wide_tunnel(remote, macs))
+        return tuple(found)
+
+    def _wide_tunnel(self, remote: RemoteEndpoint, macs: tuple[str, ...]) -> WideTunnel:
+        """Its floor is what was reserved; its ceiling, the link as its operator declares it."""
+        reserved = sum(
+            link.egress_mbit_s
+            for link in self._part.spec.links
+            if (link.peer, link.network) == (remote.site, self._network.name)
+        )
+        link = self._policy.link(remote.site)
+        return WideTunnel(
+            site=remote.site,
+            address=remote.endpoint.address,
+            port=remote.endpoint.port,
+            vni=remote.endpoint.vni,
+            macs=macs,
+            guarantee_mbit_s=reserved,
+            cap_mbit_s=max(reserved, link.egress_mbit_s if link else 0),
+        )
+
+    def _tunnels(self, host: str) -> Iterator[Tunnel]:
+        for other in sorted(self.hosts - {host}):
+            facts = self._fleet.facts.get(other)
+            if facts is None or not facts.address:
+                continue
+            macs = [each.mac for each in self._behind.get(other, ())]
+            if other == self._part.gateway:
+                macs += [mac for wide in self._wide for mac in wide.macs]
+            yield Tunnel(address=facts.address, macs=tuple(macs))
+
+    def _pairs(self, host: str) -> Iterator[WantedPair]:
+        """Promised pairs with one end here; a pair with both ends here crosses no uplink."""
+        mac_of = {each.workspace: each.mac for each in self._network.members}
+        here = {each.workspace for each in self._behind.get(host, ())}
+        for pair in self._network.pairs:
+            for local, remote in ((pair.a, pair.b), (pair.b, pair.a)):
+                if local in here and remote not in here and remote in mac_of:
+                    yield WantedPair(
+                        local_mac=mac_of[local],
+                        remote_mac=mac_of[remote],
+                        bandwidth=pair.bandwidth,
+                    )
+
+    def _uplink(self, host: str) -> int:
+        """What the host's uplink carries by promise: NICs, pairs that leave the host and, at
+        the gateway, what is reserved towards other sites."""
+        here = {each.workspace for each in self._behind.get(host, ())}
+        nics = sum(
+            each.allocation.nic.guarantee_mbit_s
+            for each in self._part.spec.workspaces
+            if each.label in here
+        )
+        pairs = sum(pair.bandwidth.guarantee_mbit_s for pair in self._pairs(host))
+        wide = 0
+        if host == self._part.gateway:
+            links = [each for each in self._part.spec.links if each.network == self._network.name]
+            wide = max(
+                sum(each.egress_mbit_s for each in links),
+                sum(each.ingress_mbit_s for each in links),
+            )
+        return nics + pairs + wide
+
+    def _mtu(self) -> int:
+        """The smallest on the way, less what VXLAN takes."""
+        on_it = [self._fleet.facts.get(host) for host in sorted(self.hosts)]
+        known: list[HostFacts] = [each for each in on_it if each is not None]
+        sizes = [each.mtu for each in known if each.mtu]
+        if leaves_site(self._network, self._policy.site):
+            sizes += [
+                each.wide_mtu for each in known if each.host == self._part.gateway and each.wide_mtu
+            ]
+        return min(sizes, default=DEFAULT_MTU) - VXLAN_OVERHEAD
