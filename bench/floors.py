@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+import grpc
+
 from bench.echo import METHOD
 from bench.load import Measured, closed_loop
 from bench.site import FLOOR, channel, echo_server
@@ -19,7 +21,7 @@ async def echo(
     """Unary calls of `size` bytes to a bare server, over the transport that the services use."""
     with echo_server(bed, own) as address:
         async with channel(own, address) as to:
-            call = to.unary_unary(METHOD)
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(METHOD)
             body = b"x" * size
 
             async def once(number: int) -> object:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc
 from tests.e2e.driver import User, eventually, group, spec
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
@@ -16,15 +19,21 @@ OVER = {"RELEASED", "EXPIRED", "ENDED"}
 BOTH = spec(group("a", sites=["north"]), group("b", sites=["south"]))
 
 
-def parts(user: User, site: str) -> list[dict[str, Any]]:
-    """Every part of the site, as its operator sees them."""
-    listed: list[dict[str, Any]] = json.loads(user.at(site).do("part", "list", "-o", "json"))
-    return listed
-
-
 def live(user: User, site: str) -> dict[str, str]:
-    """State by the co-allocation's id, of parts that count against capacity."""
-    return {p["tx"]: p["state"] for p in parts(user, site) if p["state"] not in OVER}
+    """State by the co-allocation's id, of parts that count against capacity; as operators see."""
+    table = tomllib.loads(user.testbed.client("ops", operator=True).read_text())
+    own = table["endpoints"][site]
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=Path(own["roots"]).read_bytes(),
+        private_key=Path(own["key"]).read_bytes(),
+        certificate_chain=Path(own["certificate"]).read_bytes(),
+    )
+    options = [("grpc.ssl_target_name_override", own["server_name"])]
+    with grpc.secure_channel(own["address"], credentials, options=options) as channel:
+        asked = parts_pb2.ListPartsRequest(parent=f"sites/{site}/tenants/-", page_size=1000)
+        parts = parts_pb2_grpc.PartsStub(channel).List(asked, timeout=10).parts
+    states = {part.tx: part_pb2.Part.State.Name(part.state) for part in parts}
+    return {tx: state for tx, state in states.items() if state not in OVER}
 
 
 def nothing_is_held(user: User) -> bool:

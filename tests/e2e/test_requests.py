@@ -37,7 +37,7 @@ def test_a_broker_hands_on_what_it_cannot_serve_alone_and_a_retry_finds_it(user:
 
 def _with(key: str, value: Any) -> dict[str, Any]:
     asked = spec(group("a"), group("b"))
-    at = asked
+    at: Any = asked
     *path, last = key.split(".")
     for step in path:
         at = at[int(step)] if step.isdigit() else at[step]
