@@ -1,0 +1,253 @@
+"""Clusters, plans, sites, hosts and images as tables. Pure: values in, renderables out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from intertie.api.broker.v1.site_pb2 import Host
+from intertie.api.cluster.v1.cluster_pb2 import Cluster, Guarantee, Plan, Workspace
+from intertie.api.imagestore.v1.images_pb2 import Image
+from intertie.api.metasched.v1.sites_pb2 import KnownSite
+from intertie.cli.failures import shortfall_table
+from intertie.cli.terminal import styled
+from intertie.client.spans import format_span
+from intertie.common.rpc.terms_proto import shortfall_from_proto
+
+GOOD, BAD, WAITING = "green", "red", "yellow"
+_CLUSTER_STYLES = {Cluster.ACTIVE: GOOD, Cluster.FAILED: BAD, Cluster.REJECTED: BAD}
+_WORKSPACE_STYLES = {Workspace.RUNNING: GOOD, Workspace.FAILED: BAD}
+
+
+def table(*titles: str, right: Sequence[str] = ()) -> Table:
+    """Without lines, so that the same text serves a person and a pipe."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in titles:
+        made.add_column(title, justify="right" if title in right else "left", no_wrap=True)
+    return made
+
+
+def last(name: str) -> str:
+    """The id at the end of a name."""
+    return name.rpartition("/")[2]
+
+
+def moment(time: Timestamp) -> str:
+    if not time.seconds:
+        return ""
+    return datetime.fromtimestamp(time.seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def span(duration: Duration) -> str:
+    return format_span(duration.seconds * 1_000_000_000 + duration.nanos)
+
+
+def size(count: int) -> str:
+    """Bytes as MiB, or GiB from ten of them on."""
+    mib = count / (1 << 20)
+    return f"{mib / 1024:.1f} GiB" if mib >= 10 * 1024 else f"{mib:.1f} MiB"
+
+
+def cluster_state(cluster: Cluster) -> str:
+    """With the word ENDING beside the state once the end is asked for."""
+    name = Cluster.State.Name(cluster.state)
+    ending = cluster.HasField("end_requested_time") and not _is_over(cluster)
+    return f"{name}, ending" if ending else name
+
+
+def _is_over(cluster: Cluster) -> bool:
+    return cluster.state in (
+        Cluster.ENDED,
+        Cluster.REJECTED,
+        Cluster.CANCELLED,
+        Cluster.FAILED,
+    )
+
+
+def readiness(cluster: Cluster) -> str:
+    ready = sum(each.ready for each in cluster.workspaces)
+    return f"{ready}/{len(cluster.workspaces)}"
+
+
+def clusters(found: Iterable[Cluster]) -> RenderableType:
+    made = table("NAME", "STATE", "READY", "SITES", "UNTIL")
+    for each in found:
+        sites = sorted({workspace.site for workspace in each.workspaces})
+        made.add_row(
+            styled(last(each.name)),
+            styled(cluster_state(each), _CLUSTER_STYLES.get(each.state, "")),
+            readiness(each),
+            styled(", ".join(sites)),
+            moment(each.window.end_time),
+        )
+    return made
+
+
+def cluster(shown: Cluster) -> RenderableType:
+    head = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    head.add_column(style="bold")
+    head.add_column(overflow="fold")
+    head.add_row("name", styled(shown.name))
+    head.add_row("state", styled(cluster_state(shown), _CLUSTER_STYLES.get(shown.state, "")))
+    if shown.HasField("failure"):
+        head.add_row("failure", styled(f"{shown.failure.reason}: {shown.failure.message}", BAD))
+    if shown.HasField("window"):
+        window = f"{moment(shown.window.start_time)} to {moment(shown.window.end_time)}"
+        head.add_row("window", window)
+    head.add_row("owner", styled(shown.owner))
+    pieces: list[RenderableType] = [head]
+    if shown.workspaces:
+        pieces += [Text(), workspaces(shown.workspaces)]
+    if shown.guarantees:
+        pieces += [Text(), guarantees(shown.guarantees)]
+    if shown.failure.shortfalls:
+        pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.failure.shortfalls))]
+    return Group(*pieces)
+
+
+def changes(shown: Cluster, said: dict[str, str]) -> list[str]:
+    """A line for whatever differs from what was said before; `said` is brought up to date."""
+    now = {"cluster": f"{cluster_state(shown)}, {readiness(shown)} ready"}
+    for each in shown.workspaces:
+        ready = ", ready" if each.ready else ""
+        place = f"{each.site}/{last(each.host)}"
+        now[last(each.name)] = f"{place:<12} {workspace_state(each)}{ready}"
+    lines = [f"{name:<12} {text}" for name, text in now.items() if said.get(name) != text]
+    said.update(now)
+    return lines
+
+
+def workspaces(found: Iterable[Workspace]) -> Table:
+    made = table("WORKSPACE", "SITE", "HOST", "ADDRESS", "STATE", "READY")
+    for each in found:
+        made.add_row(
+            styled(last(each.name)),
+            styled(each.site),
+            styled(last(each.host)),
+            styled(", ".join(address.address for address in each.addresses)),
+            workspace_state(each),
+            styled("yes", GOOD) if each.ready else styled("no", WAITING),
+        )
+    return made
+
+
+def workspace_state(shown: Workspace) -> Text:
+    name = Workspace.State.Name(shown.state)
+    style = _WORKSPACE_STYLES.get(shown.state, WAITING)
+    return styled(f"{name}: {shown.message}" if shown.message else name, style)
+
+
+def guarantees(found: Iterable[Guarantee]) -> Table:
+    made = table("GUARANTEE", "FROM", "TO", "NETWORK", "PROMISED", "CAP", right=("PROMISED", "CAP"))
+    for each in found:
+        made.add_row(
+            Guarantee.Kind.Name(each.kind).replace("_", " ").lower(),
+            styled(getattr(each, "from")),
+            styled(each.to),
+            styled(each.network),
+            styled(f"{each.guarantee} {each.unit}"),
+            styled(f"{each.cap} {each.unit}"),
+        )
+    return made
+
+
+def plan(shown: Plan) -> RenderableType:
+    parts = table("SITE", "WORKSPACES", "COST", right=("COST",))
+    for part in shown.parts:
+        counts = ", ".join(f"{count} {group}" for group, count in sorted(part.counts.items()))
+        parts.add_row(styled(part.site), styled(counts), f"{part.cost:.4f}")
+    pieces: list[RenderableType] = [parts]
+    if shown.links:
+        links = table("LINK FROM", "TO", "RESERVED", "LATENCY", right=("RESERVED", "LATENCY"))
+        for link in shown.links:
+            links.add_row(
+                styled(link.from_site),
+                styled(link.to_site),
+                f"{link.mbit_s} Mbit/s",
+                span(link.latency),
+            )
+        pieces += [Text(), links]
+    pieces += [Text(), styled(_plan_in_a_line(shown))]
+    pieces += [styled(f"  - {reason}") for reason in shown.reasons]
+    if shown.shortfalls:
+        pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.shortfalls))]
+    return Group(*pieces)
+
+
+def _plan_in_a_line(shown: Plan) -> str:
+    start = moment(shown.start_time)
+    best = "no better plan exists" if shown.optimal else "a better plan may exist"
+    return f"Starts {start or 'at once'}, costs {shown.cost:.4f}; {best}."
+
+
+def sites(found: Iterable[KnownSite]) -> RenderableType:
+    made = table("SITE", "HOSTS", "VCPUS", "MEMORY", "DISK", "IOPS", "LINKS")
+    for known in found:
+        site = known.site
+        if not known.reachable:
+            made.add_row(styled(last(site.name)), styled(f"unreachable: {known.message}", BAD))
+            continue
+        links = [
+            f"{link.peer} {link.free_egress_mbit_s}/{link.egress_mbit_s} Mbit/s out,"
+            f" {link.free_ingress_mbit_s}/{link.ingress_mbit_s} in, {span(link.latency)}"
+            for link in site.links
+        ]
+        made.add_row(
+            styled(last(site.name)),
+            f"{site.hosts_alive}/{site.hosts}",
+            f"{site.free.vcpus}/{site.capacity.vcpus}",
+            f"{site.free.memory_mib}/{site.capacity.memory_mib} MiB",
+            f"{site.free.disk_mib}/{site.capacity.disk_mib} MiB",
+            f"{site.free.iops}/{site.capacity.iops}",
+            styled("; ".join(links)),
+        )
+    made.caption = "free/in all"
+    made.caption_justify = "left"
+    return made
+
+
+def hosts(found: Iterable[Host]) -> RenderableType:
+    made = table(
+        "HOST", "ALIVE", "ROLE", "VCPUS", "MEMORY", "DISK", "IOPS", "UPLINK", "GUESTS", "MISSING"
+    )
+    for host in found:
+        name = host.name.split("/")
+        made.add_row(
+            styled("/".join(name[1::2])),
+            styled("yes", GOOD) if host.alive else styled("no", BAD),
+            "gateway" if host.gateway else "",
+            f"{host.free.vcpus}/{host.capacity.vcpus}",
+            f"{host.free.memory_mib}/{host.capacity.memory_mib} MiB",
+            f"{host.free.disk_mib}/{host.capacity.disk_mib} MiB",
+            f"{host.free.iops}/{host.capacity.iops}",
+            f"{host.free.uplink_mbit_s}/{host.capacity.uplink_mbit_s} Mbit/s",
+            str(host.workspaces),
+            styled("; ".join(host.missing), WAITING),
+        )
+    made.caption = "free/in all"
+    made.caption_justify = "left"
+    return made
+
+
+def images(found: Iterable[tuple[str, Image]]) -> RenderableType:
+    """Each with the endpoint that it was found at."""
+    made = table("SITE", "NAME", "STATE", "SIZE", "DISK", "DIGEST", right=("SIZE", "DISK"))
+    for site, image in found:
+        state = Image.State.Name(image.state)
+        if image.state == Image.UPLOADING:
+            state += f" {size(image.uploaded_bytes)}"
+        made.add_row(
+            styled(site),
+            styled(last(image.name)),
+            styled(state, GOOD if image.state == Image.READY else WAITING),
+            size(image.size_bytes),
+            size(image.virtual_size_bytes),
+            styled(image.digest),
+        )
+    return made

@@ -1,0 +1,98 @@
+"""Clusters, through whatever service the endpoint is."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from intertie.api.cluster.v1 import clusters_pb2_grpc
+from intertie.api.cluster.v1.cluster_pb2 import Cluster, ClusterSpec
+from intertie.api.cluster.v1.clusters_pb2 import (
+    CreateClusterRequest,
+    DeleteClusterRequest,
+    GetClusterRequest,
+    ListClustersRequest,
+    WatchClusterRequest,
+)
+from intertie.client.attachment import Attachment
+from intertie.client.connection import Connection
+from intertie.common.names import ClusterName, check_label
+
+CREATE_S = 120.0
+OVER = frozenset({Cluster.ENDED, Cluster.REJECTED, Cluster.CANCELLED, Cluster.FAILED})
+"""States that a cluster does not leave again."""
+
+
+def draw_request_id() -> str:
+    """A new one for every create that is meant; the same one for every try of it."""
+    return str(uuid.uuid4())
+
+
+class Clusters:
+    """Names may be short (`demo`): then they are the tenant's own, at the service that is asked."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = connection.stub(clusters_pb2_grpc.ClustersStub)
+
+    def full_name(self, name: str) -> str:
+        if "/" in name:
+            return str(ClusterName.parse(name))
+        return f"{self._connection.endpoint.parent}/clusters/{check_label(name, 'name')}"
+
+    async def create(
+        self,
+        cluster_id: str,
+        spec: ClusterSpec,
+        *,
+        request_id: str = "",
+        validate_only: bool = False,
+    ) -> Cluster:
+        """The committed cluster. Give `request_id` to be able to ask again after this process."""
+        request = CreateClusterRequest(
+            parent=self._connection.endpoint.parent,
+            cluster_id=cluster_id,
+            spec=spec,
+            request_id=request_id or ("" if validate_only else draw_request_id()),
+            validate_only=validate_only,
+        )
+        answer: Cluster = await self._connection.call(
+            self._stub.Create, request, timeout_s=CREATE_S
+        )
+        return answer
+
+    async def get(self, name: str) -> Cluster:
+        request = GetClusterRequest(name=self.full_name(name))
+        answer: Cluster = await self._connection.call(self._stub.Get, request)
+        return answer
+
+    async def list(self) -> list[Cluster]:
+        found: list[Cluster] = []
+        request = ListClustersRequest(parent=self._connection.endpoint.parent)
+        while True:
+            page = await self._connection.call(self._stub.List, request)
+            found.extend(page.clusters)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    async def watch(self, name: str) -> AsyncGenerator[Cluster]:
+        """The cluster as it is now and after every change, until it is over."""
+        request = WatchClusterRequest(name=self.full_name(name))
+        async with aclosing(self._connection.stream(self._stub.Watch, request)) as stream:
+            async for cluster in stream:
+                yield cluster
+
+    async def delete(self, name: str, *, etag: str = "") -> Cluster:
+        request = DeleteClusterRequest(name=self.full_name(name), etag=etag)
+        answer: Cluster = await self._connection.call(self._stub.Delete, request)
+        return answer
+
+    async def attach(self, name: str, workspace: str, *, port: int | None = None) -> Attachment:
+        """An open stream to the console of `worker-0`, or to one of its TCP ports."""
+        check_label(workspace, "workspace")
+        full_name = f"{self.full_name(name)}/workspaces/{workspace}"
+        attachment = Attachment(self._connection, self._stub.Attach(), full_name)
+        await attachment.open(port)
+        return attachment

@@ -1,0 +1,118 @@
+"""One channel to one service: mutual TLS, deadlines, retries that take nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+
+from intertie.client.config import Endpoint
+from intertie.client.errors import (
+    CertificateUnreadable,
+    NoImageStore,
+    Unreachable,
+    to_error,
+)
+from intertie.common.clock import Clock
+from intertie.common.errors import EtcdUnavailable, NotLeading
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+CALL_S = 60.0
+RETRY_DELAYS_S = (0.2, 0.4, 0.8)
+
+_Stub = TypeVar("_Stub")
+
+
+class Connection:
+    """Every method that goes through `call` is idempotent: reads, deletes, and creates that carry
+    a request id. So a call that may not have arrived is simply made again."""
+
+    def __init__(
+        self, channel: grpc.aio.Channel, *, endpoint: Endpoint, address: str, clock: Clock
+    ) -> None:
+        self.endpoint = endpoint
+        self.clock = clock
+        self._channel = channel
+        self._address = address
+
+    def stub(self, of: Callable[[grpc.aio.Channel], _Stub]) -> _Stub:
+        return of(self._channel)
+
+    def error(self, error: grpc.aio.AioRpcError) -> Exception:
+        return to_error(error, endpoint=self.endpoint.name, address=self._address)
+
+    async def call(
+        self, method: Callable[..., Any], request: Any, *, timeout_s: float = CALL_S
+    ) -> Any:
+        for delay_s in (*RETRY_DELAYS_S, None):
+            try:
+                return await method(request, timeout=timeout_s)
+            except grpc.aio.AioRpcError as error:
+                raised = self.error(error)
+                if delay_s is None or not is_passing(raised):
+                    raise raised from None
+            await self.clock.sleep(delay_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def stream(self, method: Callable[..., Any], request: Any) -> AsyncGenerator[Any]:
+        """Every message of a stream that tells the present state: taken up again when it breaks."""
+        failures = 0
+        while True:
+            try:
+                async for message in method(request):
+                    failures = 0
+                    yield message
+                return
+            except grpc.aio.AioRpcError as error:
+                raised = self.error(error)
+                if failures == len(RETRY_DELAYS_S) or not is_passing(raised):
+                    raise raised from None
+            await self.clock.sleep(RETRY_DELAYS_S[failures])
+            failures += 1
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same call may well succeed a moment later."""
+    return isinstance(error, Unreachable | NotLeading | EtcdUnavailable)
+
+
+def open_connection(endpoint: Endpoint, clock: Clock) -> Connection:
+    """To the endpoint itself. Dials with the first call only."""
+    return _open(endpoint, endpoint.address, endpoint.server_name, clock)
+
+
+def open_image_store(endpoint: Endpoint, clock: Clock) -> Connection:
+    if not endpoint.images_address:
+        raise NoImageStore(endpoint.name)
+    server_name = endpoint.images_server_name or endpoint.server_name
+    return _open(endpoint, endpoint.images_address, server_name, clock)
+
+
+def _open(endpoint: Endpoint, address: str, server_name: str, clock: Clock) -> Connection:
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=_read(endpoint.roots),
+        private_key=_read(endpoint.key),
+        certificate_chain=_read(endpoint.certificate),
+    )
+    options = [
+        ("grpc.ssl_target_name_override", server_name),
+        ("grpc.default_authority", server_name),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.enable_http_proxy", 0),
+    ]
+    channel = grpc.aio.secure_channel(address, credentials, options=options)
+    return Connection(channel, endpoint=endpoint, address=address, clock=clock)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CertificateUnreadable(path, (error.strerror or str(error)).lower()) from None

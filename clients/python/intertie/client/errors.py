@@ -1,0 +1,120 @@
+"""What may go wrong on the way to a service, and a service's own errors made whole again.
+
+A service's refusal is raised as the type of `intertie.common.errors` that it was there, with its
+fields; what happened on this side is a ClientError.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+
+from intertie.common.rpc.errors import to_domain_error
+
+
+class ClientError(Exception):
+    """It failed on this side or on the way; `remedy` is what to do about it."""
+
+    remedy: str = ""
+
+
+class ConfigMissing(ClientError):
+    remedy = "Give --config FILE, set INTERTIE_CONFIG, or ask your site for a client.toml."
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"there is no configuration at {path}")
+
+
+class ConfigInvalid(ClientError):
+    def __init__(self, path: Path, field: str, problem: str) -> None:
+        super().__init__(f"{path}: {field}: {problem}" if field else f"{path}: {problem}")
+        self.remedy = f"Mend {path}."
+
+
+class EndpointUnknown(ClientError):
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"there is no endpoint {name!r} in the configuration")
+        self.remedy = f"Give --endpoint one of: {', '.join(known)}."
+
+
+class NoImageStore(ClientError):
+    remedy = "Choose a site that has one: add images_address to it, or give another --site."
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"endpoint {name} has no image store in the configuration")
+
+
+class CertificateUnreadable(ClientError):
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.remedy = "Check certificate, key and roots of the endpoint in the configuration."
+
+
+class Unreachable(ClientError):
+    """Nobody answered at the address."""
+
+    def __init__(self, endpoint: str, address: str, problem: str) -> None:
+        super().__init__(f"{endpoint} does not answer at {address}: {problem}")
+        self.remedy = "Check that the service runs and that the address is right, then try again."
+
+
+class HandshakeFailed(ClientError):
+    """Somebody answered, but the two do not trust each other."""
+
+    def __init__(self, endpoint: str, address: str, problem: str) -> None:
+        super().__init__(f"no trusted connection to {endpoint} at {address}: {problem}")
+        self.remedy = (
+            "Check that the certificate is in date and from this service's authority, and that"
+            " roots and server_name are the service's own."
+        )
+
+
+class TimedOut(ClientError):
+    remedy = "Try again; a create with the same --request-id takes nothing twice."
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(f"{endpoint} did not answer in time")
+
+
+class ServiceFailed(ClientError):
+    """The service failed in a way that has no type here."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        faults = ("INTERNAL", "UNKNOWN")
+        self.remedy = "Try again; if it stays, tell the operator." if code in faults else ""
+
+
+class FileChanged(ClientError):
+    remedy = "Put it again once nobody writes to it."
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} changed while it was read")
+
+
+def to_error(error: grpc.aio.AioRpcError, *, endpoint: str, address: str) -> Exception:
+    """What to raise in place of gRPC's own error."""
+    if (typed := to_domain_error(error)) is not None:
+        return typed
+    code = error.code()
+    message = error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        if _is_handshake(message):
+            return HandshakeFailed(endpoint, address, _short(message))
+        return Unreachable(endpoint, address, _short(message))
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TimedOut(endpoint)
+    return ServiceFailed(code.name, message)
+
+
+def _is_handshake(message: str) -> bool:
+    words = ("handshake", "certificate", "ssl", "tls", "peer name")
+    return any(word in message.lower() for word in words)
+
+
+def _short(message: str) -> str:
+    """gRPC's own words without the addresses and the file names that it puts around them."""
+    last = message.rpartition("last error: ")[2] or message
+    return last if len(last) <= 200 else last[:197] + "..."
