@@ -80,19 +80,25 @@ def check_allocation(allocation: Allocation, field: str) -> None:
     check_range(allocation.memory_mib, MIN_MEMORY_MIB, MAX_MEMORY_MIB, f"{field}.memory_mib", "MiB")
     check_range(allocation.disk_mib, 1, MAX_DISK_MIB, f"{field}.disk_mib", "MiB")
     _check_disk(allocation.disk, f"{field}.disk")
-    _check_bandwidth(allocation.nic, f"{field}.nic")
+    check_bandwidth(allocation.nic, f"{field}.nic")
     for place, pair in enumerate(allocation.pairs):
         at = f"{field}.pairs[{place}]"
         check_label(pair.group, f"{at}.group")
         if pair.network:
             check_label(pair.network, f"{at}.network")
-        _check_bandwidth(pair.bandwidth, f"{at}.bandwidth")
+        check_bandwidth(pair.bandwidth, f"{at}.bandwidth")
         if not pair.bandwidth.guarantee_mbit_s:
             raise FieldInvalid(
                 f"{at}.bandwidth.guarantee_mbit_s",
                 "is missing; a pair without a promise is left out",
             )
     _check_availability(allocation.availability, f"{field}.availability")
+
+
+def check_bandwidth(term: BandwidthTerm, field: str) -> None:
+    check_range(term.guarantee_mbit_s, 0, MAX_MBIT_S, f"{field}.guarantee_mbit_s", "Mbit/s")
+    check_range(term.cap_mbit_s, 0, MAX_MBIT_S, f"{field}.cap_mbit_s", "Mbit/s")
+    _check_cap(term.guarantee_mbit_s, term.cap_mbit_s, f"{field}.cap_mbit_s")
 
 
 def _check_disk(disk: DiskTerm, field: str) -> None:
@@ -102,12 +108,6 @@ def _check_disk(disk: DiskTerm, field: str) -> None:
     check_range(disk.cap_mib_s, 0, MAX_DISK_MIB_S, f"{field}.cap_mib_s", "MiB/s")
     _check_cap(disk.guarantee_iops, disk.cap_iops, f"{field}.cap_iops")
     _check_cap(disk.guarantee_mib_s, disk.cap_mib_s, f"{field}.cap_mib_s")
-
-
-def _check_bandwidth(term: BandwidthTerm, field: str) -> None:
-    check_range(term.guarantee_mbit_s, 0, MAX_MBIT_S, f"{field}.guarantee_mbit_s", "Mbit/s")
-    check_range(term.cap_mbit_s, 0, MAX_MBIT_S, f"{field}.cap_mbit_s", "Mbit/s")
-    _check_cap(term.guarantee_mbit_s, term.cap_mbit_s, f"{field}.cap_mbit_s")
 
 
 def _check_cap(guarantee: int, cap: int, field: str) -> None:
