@@ -12,13 +12,14 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed import capabilities
 from testbed.component import Component, Inside, environment_of
 from testbed.domains import create_certificates
 from testbed.etcds import etcd_components
 from testbed.fabric import Fabric
 from testbed.hosts import host_components, inside_host, prepare_host
 from testbed.interrupts import undisturbed
-from testbed.inventory import inventory
+from testbed.inventory import guest_pids, inventory
 from testbed.places import Places
 from testbed.preflight import check_machine
 from testbed.services import prepare_services, service_components, write_client
@@ -124,7 +125,7 @@ class Testbed:
         hosts = host_components(places, topology)
         own = service_components(places, topology) if services else []
         etcds = etcd_components(places, topology)
-        total = 2 + len(hosts) + len(etcds) + len(own)
+        total = 3 + len(hosts) + len(etcds) + len(own)
         done = 0
 
         def tell(step: str) -> None:
@@ -138,7 +139,17 @@ class Testbed:
         self.client()
         tell("certificates")
         _start_all([*etcds, *hosts], tell)
+        self._share_capabilities()
+        tell("capabilities")
         _start_all(own, tell)
+
+    def _share_capabilities(self) -> None:
+        """One probe a machine; its answer is then kept for the next instance too."""
+        everyone = [(site.name, host.name) for site, host in self.topology.hosts()]
+        if capabilities.kept() is None:
+            capabilities.probe(self.places, *everyone[0])
+        for site, host in everyone:
+            capabilities.give(self.places, site, host)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -180,6 +191,11 @@ class Testbed:
         """What is on `SITE/HOST` now: equal before and after when nothing was left."""
         site, spec = self.topology.host(host)
         return inventory(self.places, site.name, spec.name)
+
+    def guest_pids(self, host: str) -> list[int]:
+        """The emulators on `SITE/HOST`, whether its libvirt runs or not."""
+        site, spec = self.topology.host(host)
+        return guest_pids(self.places, site.name, spec.name)
 
     def libvirt_uri(self, host: str) -> str:
         """For a client outside of the host."""

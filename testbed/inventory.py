@@ -24,7 +24,7 @@ def inventory(places: Places, site: str, host: str) -> list[str]:
     netns = places.host_netns(site, host)
     lines = [
         *_domains(places, site, host),
-        *guest_processes(places, site, host),
+        *(f"process {name_of(pid)}" for pid in guest_pids(places, site, host)),
         *_links(netns),
         *_shaping(netns),
         *_forwarding(netns),
@@ -41,7 +41,7 @@ def _domains(places: Places, site: str, host: str) -> Iterator[str]:
         yield f"domain {name}"
 
 
-def guest_processes(places: Places, site: str, host: str) -> list[str]:
+def guest_pids(places: Places, site: str, host: str) -> list[int]:
     """Emulators, whether libvirt knows them or not."""
     space = (NETNS / places.host_netns(site, host)).stat().st_ino
     found = []
@@ -50,10 +50,9 @@ def guest_processes(places: Places, site: str, host: str) -> list[str]:
             inside = os.stat(f"/proc/{pid}/ns/net").st_ino == space
         except OSError:
             continue
-        name = name_of(pid)
-        if inside and name.startswith("qemu"):
-            found.append(f"process {name}")
-    return found
+        if inside and name_of(pid).startswith("qemu"):
+            found.append(pid)
+    return sorted(found)
 
 
 def _json(argv: list[str]) -> list[dict[str, Any]]:
