@@ -1,0 +1,95 @@
+"""When a cluster may start and where its groups may be, before anything is counted."""
+
+from datetime import datetime, timedelta
+
+from intertie.common.errors import Shortfall
+from intertie.common.intervals import Window
+from intertie.common.spec import DEFAULT_DURATION, LeaseTerms
+from intertie.metasched.domain.problem import GroupNeed, Problem, Site
+
+MOST_WINDOWS = 64
+"""As many as a site answers for in one call."""
+
+
+def candidate_windows(
+    lease: LeaseTerms, *, now: datetime, slot: timedelta, horizon: timedelta
+) -> tuple[Window, ...]:
+    """The earliest start, then one a slot up to the longest delay that the owner accepts.
+
+    Slots are widened where more than 64 starts would come out. With a fixed end, a later
+    start makes the lease shorter, and no window is empty. Nothing starts beyond the horizon,
+    but for the start that was asked for.
+    """
+    first = lease.start_time or now
+    delay = min(lease.max_delay, max(now + horizon - first, timedelta()))
+    step = max(slot, delay / (MOST_WINDOWS - 1))
+    starts = [first]
+    while starts[-1] + step <= first + delay and len(starts) < MOST_WINDOWS:
+        starts.append(starts[-1] + step)
+    windows = []
+    for start in starts:
+        end = lease.end_time or start + (lease.duration or DEFAULT_DURATION)
+        if start < end:
+            windows.append(Window(start, end))
+    return tuple(windows)
+
+
+def allowed(group: GroupNeed, site: str) -> bool:
+    """Whether the owner lets the group be at the site."""
+    return (not group.allow_sites or site in group.allow_sites) and site not in group.deny_sites
+
+
+def hindrance(group: GroupNeed, site: Site) -> Shortfall | None:
+    """Why not one workspace of the group may be at the site, however empty it were."""
+    if not allowed(group, site.name):
+        return _policy(group, site, f"{group.name} may not be at {site.name}, by its placement")
+    found = site.images.get(group.image)
+    if found is None:
+        return Shortfall(
+            site=site.name,
+            resource="image",
+            group=group.name,
+            message=f"{site.name} has no image {group.image} for {group.name}",
+        )
+    if found.virtual_mib > group.need.disk_mib:
+        return Shortfall(
+            site=site.name,
+            resource="disk",
+            wanted=found.virtual_mib,
+            available=group.need.disk_mib,
+            unit="MiB",
+            group=group.name,
+            message=f"image {group.image} at {site.name} needs a disk of {found.virtual_mib} MiB,"
+            f" {group.name} has {group.need.disk_mib} MiB",
+        )
+    if not any(host.suits(group) for offer in site.offers for host in offer.hosts):
+        kind = f"{group.architecture}, {group.hypervisor or 'any hypervisor'}"
+        return Shortfall(
+            site=site.name,
+            resource="hosts",
+            wanted=1,
+            available=0,
+            group=group.name,
+            message=f"{site.name} offers no host ({kind}) for {group.name}",
+        )
+    return None
+
+
+def usable_sites(problem: Problem, group: GroupNeed) -> tuple[str, ...]:
+    return tuple(site.name for site in problem.sites if hindrance(group, site) is None)
+
+
+def images_missing(problem: Problem) -> tuple[str, ...]:
+    """Images that none of the sites has where their group may be."""
+    return tuple(
+        dict.fromkeys(
+            group.image
+            for group in problem.groups
+            if (places := [site for site in problem.sites if allowed(group, site.name)])
+            and not any(group.image in site.images for site in places)
+        )
+    )
+
+
+def _policy(group: GroupNeed, site: Site, message: str) -> Shortfall:
+    return Shortfall(site=site.name, resource="policy", group=group.name, message=message)

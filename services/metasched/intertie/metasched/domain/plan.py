@@ -1,0 +1,284 @@
+"""The planner's answer, and a check of it that knows nothing of how it was found."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import combinations
+
+from intertie.common.errors import Shortfall
+from intertie.common.intervals import Window
+from intertie.common.names import workspace_label
+from intertie.common.quantities import Vector
+from intertie.metasched.domain.problem import Offer, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePlan:
+    site: str
+    counts: Mapping[str, int]
+    """By group; only what is above 0."""
+    packing: tuple[Mapping[str, int], ...] = ()
+    """Counts on each host of the site's offer: shows that it fits, binds nobody."""
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkPlan:
+    """Bandwidth from one site to another, one direction, for one network."""
+
+    from_site: str
+    to_site: str
+    network: str
+    mbit_s: int
+    latency: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    window: Window
+    sites: tuple[SitePlan, ...]
+    """By name; only those that get something."""
+    links: tuple[LinkPlan, ...] = ()
+    images: Mapping[str, str]
+    """Group to digest."""
+    cost: float = 0.0
+    optimal: bool = True
+    reasons: tuple[str, ...] = ()
+    shortfalls: tuple[Shortfall, ...] = ()
+
+    def count(self, group: str, site: str = "") -> int:
+        """Workspaces of the group at the site; everywhere, without one."""
+        return sum(
+            each.counts.get(group, 0) for each in self.sites if not site or each.site == site
+        )
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        return tuple(each.site for each in self.sites)
+
+    def site_of(self) -> dict[str, str]:
+        """Where each workspace is: the lowest indices of a group at the first of its sites."""
+        where: dict[str, str] = {}
+        given: Counter[str] = Counter()
+        for each in self.sites:
+            for group, count in each.counts.items():
+                for index in range(given[group], given[group] + count):
+                    where[workspace_label(group, index)] = each.site
+                given[group] += count
+        return where
+
+
+def check(problem: Problem, plan: Plan) -> tuple[Shortfall, ...]:
+    """Everything in which a plan breaks a rule of its problem; empty for a sound plan.
+
+    Counts workspace by workspace and pair by pair, and shares no code with the model:
+    it is run before anything is held.
+    """
+    if plan.window not in problem.windows:
+        return (_broken("", "policy", f"{plan.window} is no candidate"),)
+    slot = problem.windows.index(plan.window)
+    offers = {site.name: site.offers[slot] for site in problem.sites}
+    unknown = [name for name in plan.site_names if name not in offers]
+    if unknown:
+        return tuple(_broken(name, "policy", f"{name} offers nothing") for name in unknown)
+    return (
+        *_counts_are_in_range(problem, plan),
+        *_groups_are_where_they_may_be(problem, plan),
+        *_images_are_there(plan, problem, offers),
+        *_hosts_have_room(problem, plan, offers),
+        *_links_have_room(problem, plan, offers),
+        *_latencies_are_kept(problem, plan, offers),
+        *_refusals_are_heeded(problem, plan),
+    )
+
+
+def _broken(
+    site: str, resource: str, message: str, *, group: str = "", peer: str = ""
+) -> Shortfall:
+    return Shortfall(site=site, resource=resource, message=message, group=group, peer=peer)
+
+
+def _counts_are_in_range(problem: Problem, plan: Plan) -> Iterator[Shortfall]:
+    for group in problem.groups:
+        total = plan.count(group.name)
+        if not group.fewest <= total <= group.most:
+            yield _broken("", "policy", f"{total} of {group.name}", group=group.name)
+
+
+def _groups_are_where_they_may_be(problem: Problem, plan: Plan) -> Iterator[Shortfall]:
+    for group in problem.groups:
+        homes = [each.site for each in plan.sites if each.counts.get(group.name, 0) > 0]
+        for home in homes:
+            if (group.allow_sites and home not in group.allow_sites) or home in group.deny_sites:
+                yield _broken(home, "policy", f"{group.name} may not be there", group=group.name)
+            if group.max_per_site and plan.count(group.name, home) > group.max_per_site:
+                yield _broken(home, "policy", f"too many of {group.name}", group=group.name)
+        if len(homes) < group.min_sites:
+            yield _broken("", "policy", f"{group.name} at too few sites", group=group.name)
+    if problem.max_sites and len(plan.sites) > problem.max_sites:
+        yield _broken("", "policy", f"{len(plan.sites)} sites")
+
+
+def _images_are_there(
+    plan: Plan, problem: Problem, offers: Mapping[str, Offer]
+) -> Iterator[Shortfall]:
+    for each in plan.sites:
+        for name, count in each.counts.items():
+            group = problem.group(name)
+            found = offers[each.site].images.get(group.image)
+            if count and (found is None or found.digest != plan.images.get(name)):
+                yield _broken(each.site, "image", f"not the image of {name}", group=name)
+            elif count and found is not None and found.virtual_mib > group.need.disk_mib:
+                yield _broken(each.site, "disk", f"disk below the image of {name}", group=name)
+
+
+def _hosts_have_room(
+    problem: Problem, plan: Plan, offers: Mapping[str, Offer]
+) -> Iterator[Shortfall]:
+    leaving = _pairs_leaving_hosts(problem, plan)
+    for each in plan.sites:
+        hosts = offers[each.site].hosts
+        placed: Counter[str] = Counter()
+        if len(each.packing) > len(hosts):
+            yield _broken(each.site, "hosts", "packed on hosts that are not offered")
+            continue
+        for number, counts in enumerate(each.packing):
+            used = Vector(uplink_mbit_s=leaving[each.site, number])
+            for name, count in counts.items():
+                group = problem.group(name)
+                placed[name] += count
+                for _ in range(count):
+                    used += group.need
+                if count and not hosts[number].suits(group):
+                    yield _broken(each.site, "hosts", f"{name} on an unfit host", group=name)
+                if group.max_per_host and count > group.max_per_host:
+                    yield _broken(each.site, "hosts", f"too many of {name} on one host")
+            yield from used.shortfall_from(hosts[number].free, site=each.site)
+        if {name: count for name, count in placed.items() if count} != dict(each.counts):
+            yield _broken(each.site, "hosts", "packing and counts differ")
+
+
+def _pairs_leaving_hosts(problem: Problem, plan: Plan) -> Counter[tuple[str, int]]:
+    """Mbit/s that promised pairs take of each host's uplink, by site and host, pair by pair:
+    only where the two ends are on different hosts."""
+    homes: dict[str, list[tuple[str, int]]] = {group.name: [] for group in problem.groups}
+    for each in plan.sites:
+        for number, counts in enumerate(each.packing):
+            for name, count in counts.items():
+                homes[name].extend([(each.site, number)] * count)
+    taken: Counter[tuple[str, int]] = Counter()
+    for promise in problem.promises:
+        if promise.a == promise.b:
+            pairs = list(combinations(homes[promise.a], 2))
+        else:
+            pairs = [(one, two) for one in homes[promise.a] for two in homes[promise.b]]
+        for one, two in pairs:
+            if one != two:
+                taken[one] += promise.mbit_s
+                taken[two] += promise.mbit_s
+    return taken
+
+
+def _promised_pairs(problem: Problem, plan: Plan) -> Iterator[tuple[str, str, str, int]]:
+    """Network, the two sites and Mbit/s of each promised pair of workspaces, one by one."""
+    homes: dict[str, list[str]] = {group.name: [] for group in problem.groups}
+    for each in plan.sites:
+        for name, count in each.counts.items():
+            homes[name].extend([each.site] * count)
+    for promise in problem.promises:
+        if promise.a == promise.b:
+            pairs = list(combinations(homes[promise.a], 2))
+        else:
+            pairs = [(one, two) for one in homes[promise.a] for two in homes[promise.b]]
+        for one, two in pairs:
+            yield promise.network, one, two, promise.mbit_s
+
+
+def _links_have_room(
+    problem: Problem, plan: Plan, offers: Mapping[str, Offer]
+) -> Iterator[Shortfall]:
+    needed: Counter[tuple[str, str, str]] = Counter()
+    for network, one, two, mbit_s in _promised_pairs(problem, plan):
+        if one != two:
+            needed[one, two, network] += mbit_s
+            needed[two, one, network] += mbit_s
+    planned = {(link.from_site, link.to_site, link.network): link.mbit_s for link in plan.links}
+    if planned != dict(needed):
+        yield _broken("", "link_egress", "planned links and promised pairs differ")
+    between: Counter[tuple[str, str]] = Counter()
+    for (one, two, _), mbit_s in needed.items():
+        between[one, two] += mbit_s
+    for one, two in _sites_that_share_a_network(problem, plan):
+        if two not in offers[one].links or one not in offers[two].links:
+            yield _broken(one, "link_egress", f"no link from {one} to {two}", peer=two)
+            continue
+        wanted = between[one, two]
+        for site, peer, resource, free in (
+            (one, two, "link_egress", offers[one].links[two].egress_mbit_s),
+            (two, one, "link_ingress", offers[two].links[one].ingress_mbit_s),
+        ):
+            if wanted > free:
+                yield Shortfall(
+                    site=site,
+                    resource=resource,
+                    peer=peer,
+                    wanted=wanted,
+                    available=max(free, 0),
+                    unit="Mbit/s",
+                )
+
+
+def _sites_that_share_a_network(problem: Problem, plan: Plan) -> Iterator[tuple[str, str]]:
+    """Ordered pairs of sites that have workspaces on one and the same network."""
+    nets = {
+        each.site: {
+            net for name, n in each.counts.items() if n for net in problem.group(name).networks
+        }
+        for each in plan.sites
+    }
+    for one in nets:
+        for two in nets:
+            if one != two and nets[one] & nets[two]:
+                yield one, two
+
+
+def _latencies_are_kept(
+    problem: Problem, plan: Plan, offers: Mapping[str, Offer]
+) -> Iterator[Shortfall]:
+    for limit in problem.limits:
+        for one in plan.sites:
+            for two in plan.sites:
+                if one.site == two.site:
+                    continue
+                if not (one.counts.get(limit.a, 0) and two.counts.get(limit.b, 0)):
+                    continue
+                there, back = offers[one.site].links, offers[two.site].links
+                if two.site not in there or one.site not in back:
+                    continue  # told of as a missing link
+                found = max(there[two.site].latency, back[one.site].latency)
+                if found > limit.most:
+                    yield Shortfall(
+                        site=one.site,
+                        peer=two.site,
+                        resource="latency",
+                        wanted=round(limit.most / timedelta(microseconds=1)),
+                        available=round(found / timedelta(microseconds=1)),
+                        unit="us",
+                        group=limit.a,
+                        message=f"{one.site} and {two.site} are {_ms(found)} apart;"
+                        f" {limit.a} and {limit.b} must be within {_ms(limit.most)}",
+                    )
+
+
+def _refusals_are_heeded(problem: Problem, plan: Plan) -> Iterator[Shortfall]:
+    for cut in problem.cuts:
+        if cut.start == plan.window.start and all(
+            plan.count(group, site) >= count for (group, site), count in cut.counts.items()
+        ):
+            sites = ", ".join(sorted({site for _, site in cut.counts}))
+            yield _broken(sites, "policy", f"{sites} refused as much")
+
+
+def _ms(span: timedelta) -> str:
+    return f"{span / timedelta(milliseconds=1):g} ms"

@@ -1,0 +1,210 @@
+"""What the planner is asked: one cluster, several candidate windows, what sites offer in each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from intertie.common.intervals import Window
+from intertie.common.quantities import Vector
+from intertie.common.spec import ClusterSpec, Group, demand_of
+
+ANY_HYPERVISOR = "any"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupNeed:
+    """n like workspaces, and where they may be."""
+
+    name: str
+    fewest: int
+    most: int
+    need: Vector
+    """Of one workspace, without what promised pairs take from its host's uplink."""
+    image: str
+    architecture: str
+    hypervisor: str
+    networks: tuple[str, ...] = ()
+    allow_sites: tuple[str, ...] = ()
+    """Empty: any."""
+    deny_sites: tuple[str, ...] = ()
+    max_per_site: int = 0
+    """0: no bound; so for the next two."""
+    max_per_host: int = 0
+    min_sites: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """Bandwidth between every workspace of `a` and every other one of `b`, each direction."""
+
+    a: str
+    b: str
+    network: str
+    mbit_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyLimit:
+    """One way, between every workspace of `a` and every other one of `b`."""
+
+    a: str
+    b: str
+    network: str
+    most: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRoom:
+    """What one host has free over a whole window. Hosts have no names here: only a hold
+    knows which one a workspace gets."""
+
+    free: Vector
+    hypervisors: frozenset[str] = frozenset()
+    architecture: str = "x86_64"
+
+    def suits(self, group: GroupNeed) -> bool:
+        """Whether the host can run what the group is, room or not."""
+        return self.architecture == group.architecture and (
+            group.hypervisor in ("", ANY_HYPERVISOR) or group.hypervisor in self.hypervisors
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkRoom:
+    """What a site has free of its directed halves of one link, over a whole window."""
+
+    egress_mbit_s: int
+    ingress_mbit_s: int
+    latency: timedelta
+    """One way, as this end declares it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFound:
+    digest: str
+    size_bytes: int = 0
+    virtual_mib: int = 0
+    """No disk may be smaller."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tariff:
+    """Price of one unit for one hour."""
+
+    vcpu_hour: float = 0.0
+    memory_gib_hour: float = 0.0
+    disk_gib_hour: float = 0.0
+    link_mbit_s_hour: float = 0.0
+
+    def workspace_hour(self, need: Vector) -> float:
+        return (
+            need.vcpus * self.vcpu_hour
+            + need.memory_mib / 1024 * self.memory_gib_hour
+            + need.disk_mib / 1024 * self.disk_gib_hour
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What one site could give over one window."""
+
+    hosts: tuple[HostRoom, ...] = ()
+    links: Mapping[str, LinkRoom] = field(default_factory=dict)
+    """By peer."""
+    images: Mapping[str, ImageFound] = field(default_factory=dict)
+    """By what the request calls it; an image that is not there is not in it."""
+    tariff: Tariff = Tariff()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    name: str
+    offers: tuple[Offer, ...]
+    """One for each candidate window of the problem."""
+
+    @property
+    def images(self) -> Mapping[str, ImageFound]:
+        return self.offers[0].images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What a site has refused: at this start, at least these counts together."""
+
+    start: datetime
+    counts: Mapping[tuple[str, str], int]
+    """By (group, site); only what is above 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    groups: tuple[GroupNeed, ...]
+    sites: tuple[Site, ...]
+    windows: tuple[Window, ...]
+    """Candidates, the earliest first."""
+    promises: tuple[Promise, ...] = ()
+    limits: tuple[LatencyLimit, ...] = ()
+    max_sites: int = 0
+    cuts: tuple[Cut, ...] = ()
+
+    def group(self, name: str) -> GroupNeed:
+        return next(group for group in self.groups if group.name == name)
+
+    def site(self, name: str) -> Site:
+        return next(site for site in self.sites if site.name == name)
+
+
+def problem_of(
+    spec: ClusterSpec,
+    windows: tuple[Window, ...],
+    offers: Mapping[str, Sequence[Offer]],
+    cuts: tuple[Cut, ...] = (),
+) -> Problem:
+    """The planner's view of a normalised specification and the offers of the sites."""
+    return Problem(
+        groups=tuple(_need_of(group) for group in spec.groups),
+        sites=tuple(Site(name=name, offers=tuple(offers[name])) for name in sorted(offers)),
+        windows=windows,
+        promises=tuple(
+            Promise(
+                a=group.name,
+                b=pair.group,
+                network=pair.network,
+                mbit_s=pair.bandwidth.guarantee_mbit_s,
+            )
+            for group in spec.groups
+            for pair in group.allocation.pairs
+            if pair.bandwidth.guarantee_mbit_s > 0
+        ),
+        limits=tuple(
+            LatencyLimit(
+                a=bound.groups[0],
+                b=bound.groups[1],
+                network=network.name,
+                most=bound.max_latency,
+            )
+            for network in spec.networks
+            for bound in network.latency
+        ),
+        max_sites=spec.placement.max_sites,
+        cuts=cuts,
+    )
+
+
+def _need_of(group: Group) -> GroupNeed:
+    place = group.placement
+    return GroupNeed(
+        name=group.name,
+        fewest=group.fewest,
+        most=group.most,
+        need=demand_of(group.allocation, len(group.networks), 0),
+        image=group.environment.image,
+        architecture=group.environment.architecture,
+        hypervisor=group.environment.hypervisor,
+        networks=group.networks,
+        allow_sites=place.allow_sites,
+        deny_sites=place.deny_sites,
+        max_per_site=place.max_per_site,
+        max_per_host=place.max_per_host,
+        min_sites=place.min_sites,
+    )
