@@ -46,7 +46,7 @@ def _up(options: argparse.Namespace) -> int:
         with open(options.topology, encoding="utf-8") as file:
             topology = Topology.from_json(file.read())
     bed = Testbed.create(topology, options.instance)
-    bed.up(_report, services=not options.no_services)
+    bed.up(_report, services=not options.no_services, keep_failed=options.keep_failed)
     print(f"export INTERTIE_CONFIG={bed.places.run / 'client.toml'}")
     return 0
 
@@ -116,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
 
     up = verb("up", _up, "bring an instance up; interrupted, it takes it down again")
     up.add_argument("--no-services", action="store_true", help="hosts, network and etcd only")
+    up.add_argument(
+        "--keep-failed", action="store_true", help="when a component fails, leave all for a look"
+    )
     up.add_argument("--topology", metavar="FILE", help="JSON; two sites of two hosts without it")
     down = verb("down", _down, "remove everything of an instance, whatever became of its testbed")
     down.add_argument("--all", action="store_true", help="every instance found")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import capabilities
-from testbed.component import Component, Inside, environment_of
+from testbed.component import Component, ComponentFailed, Inside, environment_of
 from testbed.domains import create_certificates
 from testbed.etcds import etcd_components
 from testbed.fabric import Fabric
@@ -83,10 +83,17 @@ class Testbed:
 
     # The whole
 
-    def up(self, progress: Callable[[Progress], None] = _silent, *, services: bool = True) -> None:
+    def up(
+        self,
+        progress: Callable[[Progress], None] = _silent,
+        *,
+        services: bool = True,
+        keep_failed: bool = False,
+    ) -> None:
         """All of it ready, or nothing left of it: any failure, a signal included, takes it down.
 
-        Without `services` there are hosts with libvirt, the network, certificates and etcd.
+        Without `services` there are hosts with libvirt, the network, certificates and etcd. With
+        `keep_failed`, what there is stays when a component fails, for a look at its log.
         """
         check_machine()
         self._refuse_existing(leftovers(self.places))
@@ -94,9 +101,10 @@ class Testbed:
             self._refuse_existing([str(path) for path in self.places.run.iterdir()])
             try:
                 self._up(progress, services=services)
-            except BaseException:
-                with undisturbed():
-                    sweep(self.places)
+            except BaseException as failure:
+                if not (keep_failed and isinstance(failure, ComponentFailed)):
+                    with undisturbed():
+                        sweep(self.places)
                 raise
 
     def down(self) -> None:

@@ -13,7 +13,7 @@ from testbed.topology import check_name
 RUN = Path("/run/intertie")
 DISK = Path("/var/lib/intertie/testbed")
 NETNS = Path("/run/netns")
-MARK = "INTERTIE_TESTBED"
+MARK = "TESTBED_INSTANCE"
 """Environment variable of every process that the testbed starts; its value is the instance."""
 
 

@@ -36,6 +36,9 @@ def prepare_services(places: Places, topology: Topology) -> None:
     """Writes every configuration file."""
     for label in (*(site.name for site in topology.sites), META):
         (places.run / label).mkdir(parents=True, exist_ok=True)
+    for site in topology.sites:
+        for service in ("broker", "imagestore"):
+            _data(places, f"{site.name}/{service}").mkdir(parents=True)
     for name, table in configurations(places, topology).items():
         _config_file(places, name).write_text(toml.dumps(table))
 
@@ -254,7 +257,6 @@ def _metasched(places: Places, topology: Topology) -> Table:
     listen = f"0.0.0.0:{METASCHED_PORT}"
     return {
         "name": topology.metasched,
-        "data": _data(places, "meta/metasched"),
         **_common(places, "meta/metasched", meta, "metasched", listen, [meta, *sites]),
         **_etcd(topology, meta, topology.meta_address(), "metasched", topology.metasched),
         "sites": [
