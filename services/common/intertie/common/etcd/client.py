@@ -21,6 +21,7 @@ from etcd3aio.auth import AuthService
 from etcd3aio.kv import KVService, prefix_range_end
 from etcd3aio.lease import LeaseService
 from etcd3aio.watch import WatchService
+
 from intertie.common.errors import EtcdUnavailable
 from intertie.common.settings import EtcdSettings
 

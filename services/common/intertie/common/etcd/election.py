@@ -11,6 +11,7 @@ import contextlib
 from typing import Any
 
 import structlog
+
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotLeading
 from intertie.common.etcd.client import CALL_TIMEOUT_S, Compare, Etcd, EtcdRefused, Put, reach

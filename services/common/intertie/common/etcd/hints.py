@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import structlog
+
 from intertie.common.clock import Clock
 from intertie.common.etcd.client import Etcd
 

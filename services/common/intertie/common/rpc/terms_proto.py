@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from intertie.api.types.v1 import resources_pb2 as types_pb2
 from intertie.common import terms
 from intertie.common.errors import FieldInvalid, Shortfall

@@ -1,0 +1,207 @@
+"""Who calls: a SPIFFE name in a certificate, issued by a root of that name's own trust domain.
+
+TLS alone accepts a certificate of any root that a server trusts. Here a root speaks for its own
+domain only, so that one site cannot issue certificates in the name of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from intertie.common.errors import FieldInvalid, IdentityUnknown
+from intertie.common.names import check_label
+from intertie.common.settings import TrustSettings
+
+SITE_SUFFIX = ".site.intertie"
+META_SUFFIX = ".meta.intertie"
+
+
+class Role(Enum):
+    USER = "user"
+    OPERATOR = "operator"
+    BROKER = "broker"
+    AGENT = "agent"
+    IMAGESTORE = "imagestore"
+    METASCHED = "metasched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnBehalfOf:
+    """The user whose request a broker handed on, as the broker vouches for it."""
+
+    spiffe: str
+    tenant: str
+    """Empty: an operator, of no tenant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    spiffe: str
+    trust_domain: str
+    role: Role
+    name: str
+    """Of the user, operator, host, or the service itself."""
+    tenant: str | None = None
+    """Only of users."""
+    host: str | None = None
+    """Only of agents."""
+    on_behalf_of: OnBehalfOf | None = None
+
+    @property
+    def caller(self) -> str:
+        """SPIFFE name of who wants it: the user, also when a broker handed the request on."""
+        return self.on_behalf_of.spiffe if self.on_behalf_of else self.spiffe
+
+    @property
+    def own_tenant(self) -> str | None:
+        """The only tenant that this call may touch; None: the role is bound to none."""
+        if self.on_behalf_of:
+            return self.on_behalf_of.tenant or None
+        return self.tenant
+
+    @property
+    def site(self) -> str:
+        """The site whose domain it is; empty for others."""
+        return site_of(self.trust_domain)
+
+    def __str__(self) -> str:
+        return self.spiffe
+
+
+class Trust:
+    """The domains that may call or be called, each with its own roots."""
+
+    def __init__(self, roots: dict[str, tuple[x509.Certificate, ...]]) -> None:
+        self._roots = roots
+
+    @classmethod
+    def load(cls, settings: Iterable[TrustSettings]) -> Trust:
+        """Reads the PEM files. The same domain may be named twice, while its root changes."""
+        roots: dict[str, tuple[x509.Certificate, ...]] = {}
+        for each in settings:
+            found = tuple(x509.load_pem_x509_certificates(Path(each.roots).read_bytes()))
+            roots[each.domain] = roots.get(each.domain, ()) + found
+        return cls(roots)
+
+    @property
+    def domains(self) -> frozenset[str]:
+        return frozenset(self._roots)
+
+    def roots_of(self, domain: str) -> tuple[x509.Certificate, ...]:
+        return self._roots.get(domain, ())
+
+    def domain_of(self, server_name: str) -> str:
+        """The trust domain that a server's DNS name lies in, or ValueError."""
+        for domain in self._roots:
+            if server_name == domain or server_name.endswith(f".{domain}"):
+                return domain
+        raise ValueError(f"{server_name}: no [[trust]] names its domain")
+
+    def pem(self, domain: str = "") -> bytes:
+        """Roots of one domain, or of all."""
+        chosen = [self._roots[domain]] if domain else self._roots.values()
+        return b"".join(root.public_bytes(Encoding.PEM) for roots in chosen for root in roots)
+
+
+def identity_of(certificate: bytes | x509.Certificate, trust: Trust, *, now: datetime) -> Identity:
+    """Whom a leaf certificate (PEM) speaks for, or IdentityUnknown."""
+    leaf = certificate if isinstance(certificate, x509.Certificate) else load_leaf(certificate)
+    identity = parse_spiffe(_spiffe_of(leaf))
+    if not leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
+        raise IdentityUnknown(f"{identity}: its certificate is not valid at {now:%FT%TZ}")
+    if not any(
+        root.not_valid_before_utc <= now < root.not_valid_after_utc and _issued(leaf, root)
+        for root in trust.roots_of(identity.trust_domain)
+    ):
+        raise IdentityUnknown(f"{identity}: not issued by a trusted root of its own domain")
+    return identity
+
+
+def load_leaf(pem: bytes) -> x509.Certificate:
+    """The first certificate of a PEM file."""
+    try:
+        return x509.load_pem_x509_certificates(pem)[0]
+    except ValueError:
+        raise IdentityUnknown("its certificate cannot be read") from None
+
+
+def parse_spiffe(spiffe: str) -> Identity:
+    """What a SPIFFE name says; whether it is true is another question."""
+    scheme, separator, rest = spiffe.partition("://")
+    domain, _, path = rest.partition("/")
+    if scheme != "spiffe" or not separator:
+        raise IdentityUnknown(f"{spiffe!r} is no SPIFFE name")
+    try:
+        return _parse_path(spiffe, domain, path.split("/"))
+    except FieldInvalid as error:
+        raise IdentityUnknown(f"{spiffe!r}: {error.problem}") from None
+
+
+def site_of(domain: str) -> str:
+    """`north` of `north.site.intertie`; empty for a domain of another kind."""
+    return domain.removesuffix(SITE_SUFFIX) if domain.endswith(SITE_SUFFIX) else ""
+
+
+_current: ContextVar[Identity] = ContextVar("identity")
+
+
+def current_identity() -> Identity:
+    """Of the call that is being handled."""
+    return _current.get()
+
+
+def set_current_identity(identity: Identity) -> None:
+    """For the interceptor, once a call. Every call is a task of its own, so nothing is reset."""
+    _current.set(identity)
+
+
+def _parse_path(spiffe: str, domain: str, path: list[str]) -> Identity:
+    at_site, at_meta = domain.endswith(SITE_SUFFIX), domain.endswith(META_SUFFIX)
+    match path:
+        case ["tenant", tenant, "user", name] if at_site or at_meta:
+            tenant = check_label(tenant, "tenant")
+            return Identity(
+                spiffe=spiffe, trust_domain=domain, role=Role.USER, name=name, tenant=tenant
+            )
+        case ["operator", name] if at_site or at_meta:
+            return Identity(spiffe=spiffe, trust_domain=domain, role=Role.OPERATOR, name=name)
+        case ["agent", host] if at_site:
+            host = check_label(host, "host")
+            return Identity(
+                spiffe=spiffe, trust_domain=domain, role=Role.AGENT, name=host, host=host
+            )
+        case ["broker" | "imagestore" as service] if at_site:
+            return Identity(spiffe=spiffe, trust_domain=domain, role=Role(service), name=service)
+        case ["metasched"] if at_meta:
+            return Identity(
+                spiffe=spiffe, trust_domain=domain, role=Role.METASCHED, name="metasched"
+            )
+    raise IdentityUnknown(f"{spiffe!r} has no role here")
+
+
+def _spiffe_of(leaf: x509.Certificate) -> str:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        raise IdentityUnknown("its certificate has no SPIFFE name") from None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        raise IdentityUnknown(f"its certificate has {len(uris)} URI names, one is expected")
+    return uris[0]
+
+
+def _issued(leaf: x509.Certificate, root: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(root)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

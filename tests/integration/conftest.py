@@ -1,0 +1,65 @@
+"""Real etcd on loopback, and certificates of two sites and a meta-scheduler."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from intertie.common.etcd.client import Etcd
+from tests.integration.etcd_server import EtcdServer
+from tests.integration.pki import TestDomain
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    """Shared by the tests of a run: leave it running. Kill one of your own (`own_etcd_server`)."""
+    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def own_etcd_server(tmp_path: Path) -> Iterator[EtcdServer]:
+    """For a test that kills and restarts it."""
+    server = EtcdServer(tmp_path)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def etcd_prefix() -> str:
+    """No other test's keys are under it."""
+    return f"/test/{next(_numbers)}"
+
+
+@pytest.fixture
+async def etcd(etcd_server: EtcdServer, etcd_prefix: str) -> AsyncIterator[Etcd]:
+    client = await Etcd.connect(etcd_server.settings(etcd_prefix))
+    yield client
+    await client.close()
+
+
+@pytest.fixture(scope="session")
+def north(tmp_path_factory: pytest.TempPathFactory) -> TestDomain:
+    return TestDomain.create(tmp_path_factory.mktemp("pki"), "north.site.intertie")
+
+
+@pytest.fixture(scope="session")
+def south(tmp_path_factory: pytest.TempPathFactory) -> TestDomain:
+    return TestDomain.create(tmp_path_factory.mktemp("pki"), "south.site.intertie")
+
+
+@pytest.fixture(scope="session")
+def meta(tmp_path_factory: pytest.TempPathFactory) -> TestDomain:
+    return TestDomain.create(tmp_path_factory.mktemp("pki"), "meta.meta.intertie")

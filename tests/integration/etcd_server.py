@@ -1,0 +1,73 @@
+"""A real etcd of one member on loopback, without TLS, on data in a folder."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+from intertie.common.settings import EtcdSettings
+
+_READY_WITHIN_S = 30.0
+
+
+class EtcdServer:
+    """Can be killed, and started again on the same data and ports."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._client_port, self._peer_port = _free_ports()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self._client_port}"
+
+    def settings(self, prefix: str) -> EtcdSettings:
+        return EtcdSettings(endpoints=(self.endpoint,), prefix=prefix)
+
+    def start(self) -> None:
+        client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
+        with (self._folder / "etcd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    "etcd",
+                    f"--data-dir={self._folder / 'data'}",
+                    f"--listen-client-urls={client}",
+                    f"--advertise-client-urls={client}",
+                    f"--listen-peer-urls={peer}",
+                    f"--initial-advertise-peer-urls={peer}",
+                    f"--initial-cluster=default={peer}",
+                    "--logger=zap",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        self._wait_until_ready()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _wait_until_ready(self) -> None:
+        end = time.monotonic() + _READY_WITHIN_S
+        while time.monotonic() < end:
+            try:
+                with urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=1) as answer:
+                    if b"true" in answer.read():
+                        return
+            except OSError:
+                time.sleep(0.05)
+        log = (self._folder / "etcd.log").read_text(errors="replace")
+        raise TimeoutError(f"etcd was not ready in time:\n{log[-2000:]}")
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
