@@ -43,16 +43,17 @@ def report(error: BaseException, notes: Console, *, document: Document | None = 
             for problem in problems:
                 _say(notes, str(problem), problem.remedy)
         case NoCapacity(shortfalls=shortfalls):
-            _say(notes, "it does not fit")
+            _say(notes, f"it does not fit [{error.reason}]")
             notes.print(shortfall_table(shortfalls))
             _say_remedy(notes, REMEDIES[error.reason])
         case FieldInvalid(field=field, problem=problem):
             line = document.line_of(field) if document else 0
             place = f"{field.removeprefix('spec.')} (line {line})" if line else field
             remedy = "" if ";" in problem else REMEDIES[error.reason]
-            _say(notes, f"{place}: {problem}" if place else problem, remedy)
+            text = f"{problem} [{error.reason}]"
+            _say(notes, f"{place}: {text}" if place else text, remedy)
         case DomainError():
-            _say(notes, str(error), REMEDIES.get(error.reason, ""))
+            _say(notes, f"{error} [{error.reason}]", REMEDIES.get(error.reason, ""))
         case ConfigMissing() | ConfigInvalid() | EndpointUnknown():
             _say(notes, str(error), error.remedy)
             return USAGE

@@ -60,19 +60,18 @@ async def show(run: Run, name: ImageArgument, *, site: SiteOption = None) -> Non
 
 async def put(
     run: Run,
+    name: Annotated[str, typer.Argument(help="What to call it: the name that clusters use.")],
     file: Annotated[Path, typer.Argument(help="A disk image, raw or qcow2.")],
     *,
-    name: Annotated[str, typer.Option(help="What to call it; else as the file is called.")] = "",
     site: SiteOption = None,
 ) -> None:
     """Store an image. Broken off, the same command goes on where it stopped."""
     if not file.is_file():
         raise usage(f"{file} is not a file")
-    image_id = name or file.name.partition(".")[0]
     stored = []
     async with await run.connect() as client:
         for store in _stores(run, client, site):
-            image = await _put_at(run, store, file, image_id)
+            image = await _put_at(run, store, name, file)
             stored.append(image)
             if run.output is Format.TABLE:
                 run.print_lines(image.name)
@@ -80,7 +79,7 @@ async def put(
         run.write(run.plain(list(stored)))
 
 
-async def _put_at(run: Run, store: Images, file: Path, image_id: str) -> Image:
+async def _put_at(run: Run, store: Images, name: str, file: Path) -> Image:
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -91,13 +90,13 @@ async def _put_at(run: Run, store: Images, file: Path, image_id: str) -> Image:
         disable=not run.notes.is_terminal,
     )
     with progress:
-        task = progress.add_task(shown(f"{image_id} to {store.site}"), total=None)
+        task = progress.add_task(shown(f"{name} to {store.site}"), total=None)
         image = await store.put(
             file,
-            image_id,
+            name,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    run.note(f"{image_id} is at {store.site}: {render.size(image.size_bytes)}, {image.digest[:15]}")
+    run.note(f"{name} is at {store.site}: {render.size(image.size_bytes)}, {image.digest[:15]}")
     return image
 
 

@@ -1,0 +1,353 @@
+"""The `intertie` command against a real server: mutual TLS, errors, streams, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
+from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
+from intertie.api.metasched.v1 import sites_pb2, sites_pb2_grpc
+from intertie.client import Client, connect, load
+from intertie.common.clock import SystemClock
+from intertie.common.errors import (
+    ConnectionRefused,
+    FieldInvalid,
+    NoCapacity,
+    NotFound,
+    NotLeading,
+    Shortfall,
+)
+from intertie.common.rpc.server import Server
+from intertie.common.settings import ListenSettings, TlsSettings, TrustSettings
+from testbed.pki import Authority
+from tests.fakes.user_api import SERIAL, FakeClusters, FakeImages, FakeKnownSites
+
+SPEC = """
+name: demo
+groups:
+  - name: node
+    count: 2
+    environment: {image: intertie-guest}
+    allocation: {vcpus: 1, memory_mib: 128, disk_mib: 256}
+"""
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeFakeFakeFake alice@example"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    listen: ListenSettings
+    tls: TlsSettings
+    trust: tuple[TrustSettings, ...]
+
+
+@dataclass(kw_only=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(kw_only=True)
+class Place:
+    """A service of its own, and a user's folder with a configuration for it."""
+
+    folder: Path
+    authority: Authority
+    clusters: FakeClusters = field(default_factory=FakeClusters)
+    images: FakeImages = field(default_factory=FakeImages)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "client.toml"
+
+    @property
+    def spec(self) -> Path:
+        return self.folder / "demo.yaml"
+
+    async def start(self, *args: str, stdin: int | None = None) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "intertie.cli", "--config", str(self.config), *args,
+            stdin=stdin if stdin is not None else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+
+    async def say(self, *args: str) -> Said:
+        process = await self.start(*args)
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode is not None
+        assert b"Traceback" not in err
+        return Said(code=process.returncode, out=out.decode(), err=err.decode())
+
+    async def do(self, *args: str) -> str:
+        said = await self.say(*args)
+        assert said.code == 0, said.err
+        return said.out
+
+    async def connect(self) -> Client:
+        return await connect(load(self.config))
+
+
+def write_config(path: Path, *, certificate: str = "alice", roots: str = "ca") -> None:
+    path.write_text(
+        f"""
+[endpoints.north]
+kind = "metasched"
+address = "unix:{path.parent}/api.sock"
+server_name = "metasched.meta.meta.intertie"
+certificate = "{certificate}.pem"
+key = "{certificate}.key"
+roots = "{roots}.pem"
+tenant = "demo"
+images_address = "unix:{path.parent}/api.sock"
+"""
+    )
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    authority = Authority(tmp_path)
+    authority.create("meta")
+    domain = "spiffe://meta.meta.intertie"
+    authority.issue(
+        "server",
+        common_name="server",
+        spiffe=f"{domain}/metasched",
+        dns=["metasched.meta.meta.intertie"],
+    )
+    user = f"{domain}/tenant/demo/user/alice"
+    authority.issue("alice", common_name="alice", spiffe=user)
+    made = Place(folder=tmp_path, authority=authority)
+    made.spec.write_text(SPEC)
+    write_config(made.config)
+    settings = Settings(
+        listen=ListenSettings(addresses=(f"unix:{tmp_path}/api.sock",)),
+        tls=TlsSettings(certificate=tmp_path / "server.pem", key=tmp_path / "server.key"),
+        trust=(TrustSettings(domain="meta.meta.intertie", roots=authority.roots),),
+    )
+    server = Server(
+        settings,
+        SystemClock(),
+        [
+            (
+                clusters_pb2_grpc.add_ClustersServicer_to_server,
+                made.clusters,
+                clusters_pb2.DESCRIPTOR.services_by_name["Clusters"],
+            ),
+            (
+                sites_pb2_grpc.add_KnownSitesServicer_to_server,
+                FakeKnownSites(),
+                sites_pb2.DESCRIPTOR.services_by_name["KnownSites"],
+            ),
+            (
+                images_pb2_grpc.add_ImagesServicer_to_server,
+                made.images,
+                images_pb2.DESCRIPTOR.services_by_name["Images"],
+            ),
+        ],
+    )
+    await server.start()
+    yield made
+    await server.stop(0.1)
+
+
+async def test_create_waits_until_all_are_ready_and_prints_only_the_name(place: Place) -> None:
+    said = await place.say("cluster", "create", "-f", str(place.spec))
+    assert said.code == 0
+    assert said.out == "metascheds/meta/tenants/demo/clusters/demo\n"
+    assert "node-0       north/n1     staging" in said.err
+    assert "node-1       north/n1     ready" in said.err
+
+
+async def test_a_create_that_meets_a_replica_without_lead_is_made_again_with_its_request_id(
+    place: Place,
+) -> None:
+    place.clusters.refusals = [NotLeading("other"), NotLeading("other")]
+    await place.do("cluster", "create", "-f", str(place.spec), "--no-wait")
+    ids = [request.request_id for request in place.clusters.requests]
+    assert len(ids) == 3
+    assert len(set(ids)) == 1
+    assert ids[0]
+
+
+async def test_ssh_keys_are_added_to_every_group(place: Place) -> None:
+    key = place.folder / "id.pub"
+    key.write_text(KEY + "\n")
+    args = ("cluster", "create", "-f", str(place.spec), "--no-wait", "--name", "other")
+    await place.do(*args, "--ssh-key", str(key))
+    [request] = place.clusters.requests
+    assert request.cluster_id == "other"
+    [group] = request.spec.groups
+    assert list(group.environment.contextualization.ssh_authorized_keys) == [KEY]
+
+
+async def test_no_capacity_is_a_table_site_by_site(place: Place) -> None:
+    place.clusters.refusals = [
+        NoCapacity(
+            (
+                Shortfall(site="south", resource="memory", wanted=4096, available=1792, unit="MiB"),
+                Shortfall(site="north", resource="link_egress", wanted=300, available=200,
+                          unit="Mbit/s", peer="south"),
+            )
+        )
+    ]  # fmt: skip
+    said = await place.say("cluster", "create", "-f", str(place.spec))
+    assert said.code == 1
+    assert said.out == ""
+    rows = [line.split() for line in said.err.splitlines()]
+    assert ["south", "memory", "4096", "MiB", "1792", "MiB"] in rows
+    assert ["north", "link", "to", "south", "link_egress", "300", "Mbit/s", "200", "Mbit/s"] in rows
+    assert "NO_CAPACITY" in said.err
+    assert "Try: Ask for less" in said.err
+
+
+async def test_a_field_that_the_service_refuses_is_named_with_its_line(place: Place) -> None:
+    place.clusters.refusals = [FieldInvalid("spec.groups[0].allocation.vcpus", "too many")]
+    said = await place.say("cluster", "create", "-f", str(place.spec))
+    assert said.code == 1
+    assert "error: groups[0].allocation.vcpus (line 7): too many [FIELD_INVALID]" in said.err
+
+
+async def test_plan_takes_nothing(place: Place) -> None:
+    assert "2 node" in await place.do("plan", "-f", str(place.spec))
+    assert place.clusters.clusters == {}
+    assert place.clusters.requests[0].validate_only
+
+
+async def test_list_turns_pages_and_show_and_delete_take_short_names(place: Place) -> None:
+    for name in ("a", "b", "c"):
+        await place.do("cluster", "create", "-f", str(place.spec), "--no-wait", "--name", name)
+    listed = json.loads(await place.do("cluster", "list", "-o", "json"))
+    assert [each["name"].rpartition("/")[2] for each in listed] == ["a", "b", "c"]
+    shown = json.loads(await place.do("cluster", "show", "b", "-o", "json"))
+    assert shown["state"] == "SCHEDULED"
+    assert shown["workspaces"][0]["ready"] is False
+    assert (await place.do("cluster", "delete", "b")).endswith("/clusters/b\n")
+    assert "CANCELLED" in await place.do("cluster", "list", "--all")
+    assert "CANCELLED" not in await place.do("cluster", "list")
+
+
+async def test_ctrl_c_while_waiting_says_that_the_cluster_goes_on(place: Place) -> None:
+    place.clusters.stuck = True
+    process = await place.start("cluster", "create", "-f", str(place.spec))
+    assert process.stdout
+    assert process.stderr
+    await asyncio.wait_for(process.stdout.readline(), 30)
+    await asyncio.wait_for(process.stderr.readline(), 30)
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 130
+    assert b"intertie cluster delete demo" in err
+    assert b"Traceback" not in err
+
+
+async def test_sites_and_hosts(place: Place) -> None:
+    table = await place.do("site", "list")
+    assert "unreachable: no answer" in table
+    assert "south 160/200 Mbit/s out, 200/200 in, 5ms" in table
+    assert "gateway" in await place.do("host", "list")
+    shown = json.loads(await place.do("host", "show", "north/n2", "-o", "json"))
+    assert shown["name"] == "sites/north/hosts/n2"
+    said = await place.say("host", "show", "north/n9")
+    assert said.code == 1
+    assert "NOT_FOUND" in said.err
+
+
+async def test_an_upload_that_breaks_off_goes_on_where_it_stopped(place: Place) -> None:
+    image = place.folder / "disk.img"
+    image.write_bytes(bytes(range(256)) * 12_000)
+    place.images.cuts = [1_000_000, 2_000_000]
+    await place.do("image", "put", "guest", str(image))
+    assert place.images.offsets == [0, 1_000_000, 2_000_000]
+    await place.do("image", "put", "again", str(image))
+    assert place.images.offsets[-1] == image.stat().st_size
+    assert "READY" in await place.do("image", "list")
+    await place.do("image", "delete", "guest")
+
+
+async def test_forward_joins_stdin_and_stdout_to_a_port(place: Place) -> None:
+    await place.do("cluster", "create", "-f", str(place.spec), "--no-wait")
+    payload = bytes(range(256)) * 4096
+    process = await place.start(
+        "cluster", "forward", "demo", "node-0", "22", stdin=asyncio.subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(process.communicate(payload), 30)
+    assert out == payload
+    assert (process.returncode, err) == (0, b"")
+
+
+async def test_forward_takes_a_plain_file_as_stdin(place: Place) -> None:
+    await place.do("cluster", "create", "-f", str(place.spec), "--no-wait")
+    with place.spec.open("rb") as file:
+        process = await place.start(
+            "cluster", "forward", "demo", "node-0", "22", stdin=file.fileno()
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert out == place.spec.read_bytes()
+
+
+async def test_forward_says_when_nothing_listens(place: Place) -> None:
+    await place.do("cluster", "create", "-f", str(place.spec), "--no-wait")
+    said = await place.say("cluster", "forward", "demo", "node-0", "1")
+    assert said.code == 1
+    assert "CONNECTION_REFUSED" in said.err
+
+
+async def test_the_sdk_attaches_to_a_console_and_raises_what_the_service_raised(
+    place: Place,
+) -> None:
+    await place.do("cluster", "create", "-f", str(place.spec), "--no-wait")
+    async with await place.connect() as client:
+        async with await client.clusters.attach("demo", "node-0") as console:
+            assert await console.read() == SERIAL
+            await console.write(b"root\n")
+            assert await console.read() == b"root\n"
+        with pytest.raises(ConnectionRefused) as refused:
+            await client.clusters.attach("demo", "node-0", port=1)
+        assert refused.value.port == 1
+        with pytest.raises(NotFound):
+            await client.clusters.attach("nosuch", "node-0")
+
+
+async def test_watch_with_json_prints_a_document_a_line(place: Place) -> None:
+    await place.do("cluster", "create", "-f", str(place.spec), "--no-wait")
+    lines = (await place.do("cluster", "watch", "demo", "-o", "json")).splitlines()
+    assert [json.loads(line)["state"] for line in lines] == ["SCHEDULED", "ACTIVE"]
+
+
+async def test_nobody_at_the_address_is_said_with_what_to_do(place: Place) -> None:
+    other = place.folder / "elsewhere"
+    other.mkdir()
+    write_config(other / "client.toml", certificate="../alice", roots="../ca")
+    said = await place.say("--config", str(other / "client.toml"), "cluster", "list")
+    assert said.code == 1
+    assert "north does not answer at unix:" in said.err
+    assert "Try: Check that the service runs" in said.err
+
+
+async def test_a_certificate_of_a_foreign_authority_is_said_with_what_to_do(place: Place) -> None:
+    foreign = Authority(place.folder, "foreign")
+    foreign.create("foreign")
+    spiffe = "spiffe://meta.meta.intertie/tenant/demo/user/mallory"
+    foreign.issue("mallory", common_name="mallory", spiffe=spiffe)
+    for certificate, roots in (("mallory", "ca"), ("alice", "foreign")):
+        write_config(place.config, certificate=certificate, roots=roots)
+        said = await place.say("cluster", "list")
+        assert said.code == 1
+        assert "Try: " in said.err
+        assert "certificate" in said.err
+
+
+async def test_a_key_that_is_not_there_is_named(place: Place) -> None:
+    write_config(place.config, certificate="nobody")
+    said = await place.say("cluster", "list")
+    assert said.code == 1
+    assert "nobody.key: no such file" in said.err
