@@ -76,8 +76,8 @@ def _status(options: argparse.Namespace) -> int:
 
 def _exec(options: argparse.Namespace) -> int:
     bed = Testbed.find(options.instance)
-    words = [word for word in options.command if word != "--"] or ["/bin/sh"]
-    argv = bed.command(options.place, words)
+    words = options.command[1:] if options.command[:1] == ["--"] else options.command
+    argv = bed.command(options.place, words or ["/bin/sh"])
     keep = {name: os.environ[name] for name in ("TERM",) if name in os.environ}
     os.execvpe(argv[0], argv, environment_of(bed.places) | keep)
 

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from testbed import InstanceExists, Testbed, default_topology
+from testbed import (
+    HostSpec,
+    InstanceExists,
+    SiteSpec,
+    Testbed,
+    Topology,
+    default_topology,
+)
 from testbed.inventory import inventory
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
@@ -217,6 +224,26 @@ def test_stop_and_restart_of_a_component(bed: Testbed) -> None:
     assert Testbed.find(SHARED).component("south/etcd-0").pid == etcd.pid
 
 
+def command(verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "testbed", verb, "--instance", SHARED, *words]
+    return subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_the_command_acts_on_what_another_process_brought_up(bed: Testbed) -> None:
+    assert command("exec", "north/n2", "--", "echo", "--", "a b").stdout == "-- a b\n"
+    assert command("cut", "north", "south").returncode == 0
+    assert not pings(bed, "north/n1", bed.topology.gateway_wan_address("south", "s1"))
+    assert command("heal", "south", "north").returncode == 0
+    assert pings(bed, "north/n1", bed.topology.gateway_wan_address("south", "s1"))
+    assert command("kill", "south/s2/virtlogd").returncode == 0
+    assert "south/s2/virtlogd        down" in command("status").stdout
+    assert command("restart", "south/s2/virtlogd").returncode == 0
+    assert bed.component("south/s2/virtlogd").running
+    refused = command("kill", "south/s9/virtlogd")
+    assert refused.returncode == 1
+    assert "south/s2/virtlogd" in refused.stderr
+
+
 def test_instances_live_side_by_side(bed: Testbed) -> None:
     with pytest.raises(InstanceExists):
         Testbed.create(default_topology(), SHARED).up(services=False)
@@ -231,6 +258,25 @@ def test_instances_live_side_by_side(bed: Testbed) -> None:
     second.down()
     assert {name: each.pid for name, each in bed.components().items()} == pids
     assert pings(bed, "north/n1", bed.topology.host_address("north", "n2"))
+
+
+def test_sites_without_a_link_reach_the_metasched_only_and_etcd_may_have_three_members() -> None:
+    def site(name: str) -> SiteSpec:
+        return SiteSpec(name=name, hosts=(HostSpec(name="h1", gateway=True),))
+
+    topology = Topology(sites=(site("east"), site("west")), etcd_members=3)
+    apart = Testbed.create(topology, SECOND)
+    apart.down()
+    try:
+        apart.up(services=False)
+        assert pings(apart, "east/ctl", topology.meta_address())
+        assert not pings(apart, "east/ctl", topology.ctl_wan_address("west"))
+        apart.component("east/etcd-1").kill9()
+        assert apart.component("east/etcd-2").ready()
+        apart.component("east/etcd-1").start()
+    finally:
+        apart.down()
+    assert apart.leftovers() == []
 
 
 def up_command(until: str) -> subprocess.Popen[str]:
