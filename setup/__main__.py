@@ -1,6 +1,7 @@
 """`python3 -m setup`: whatever is missing to run Intertie from this tree, and nothing else."""
 
 import fcntl
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ _TREE = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     facts = probe(_TREE)
     if found := problems(facts):
         return _refuse(found)

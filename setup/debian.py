@@ -45,6 +45,7 @@ def update_lists() -> None:
 def install(packages: list[str]) -> None:
     """Installs them; no service of theirs runs afterwards, now or at the next boot."""
     with _no_services():
+        logged(["dpkg", "--configure", "-a"])  # what an interrupted run left half done
         logged(["apt-get", "-q", "-y", "--no-install-recommends", "install", *packages])
     if Path("/run/systemd/system").exists() and (units := _units_of(packages)):
         logged(["systemctl", "disable", *units])
@@ -58,16 +59,22 @@ def logged(command: list[str], *, cwd: Path | None = None) -> None:
         log.write(f"\n$ {' '.join(command)}\n".encode())
         log.flush()
         begin = log.tell()
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=cwd,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            check=False,
         )
-    if done.returncode != 0:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            # Killing a package manager would leave the system half changed: let it end.
+            process.terminate()
+            process.wait()
+            raise
+    if process.returncode != 0:
         with _LOG.open("rb") as log:
             log.seek(begin)
             last = log.read().decode(errors="replace").splitlines()[-15:]

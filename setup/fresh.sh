@@ -58,12 +58,14 @@ cp "$folder/apt.conf" "$root/etc/apt/apt.conf.d/99carried"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
-# Folders of this machine that its pip configuration names, read-only.
+# Folders of this machine that its pip configuration names, read-only; the files of an index lie
+# beside its folder `simple`.
 named=$(
-  cat /etc/pip.conf /etc/xdg/pip/* /root/.config/pip/* /root/.pip/* 2>/dev/null
+  cat /etc/pip.conf /etc/xdg/pip/*.conf /root/.config/pip/*.conf /root/.pip/*.conf 2>/dev/null || :
   env | grep '^PIP_' || :
 )
 for path in $(printf '%s\n' "$named" | grep -oE '(file://|[= ,])/[^ ,"]+' | sed -E 's#^(file://|[= ,])##'); do
+  path=${path%/simple}
   [ -d "$path" ] || continue
   case $path in /etc/* | /proc/* | /sys/* | /dev/* | /) continue ;; esac
   mkdir -p "$root$path"
