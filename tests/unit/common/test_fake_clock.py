@@ -4,7 +4,6 @@ import asyncio
 from datetime import timedelta
 
 from intertie.common.clock import Clock, SystemClock
-
 from tests.fakes.clock import START, FakeClock
 
 
