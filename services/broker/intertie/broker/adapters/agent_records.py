@@ -1,0 +1,166 @@
+"""Records that brokers and agents exchange through etcd, as serialized protobuf messages."""
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from intertie.api.broker.v1 import site_pb2
+from intertie.api.nodeagent.v1 import records_pb2
+from intertie.broker.domain.fleet import HostFacts, SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.wanted import WantedNetwork, WantedPart, WantedWorkspace
+from intertie.common.quantities import Vector
+from intertie.common.rpc.spec_proto import (
+    allocation_to_proto,
+    bandwidth_to_proto,
+    environment_to_proto,
+    host_entries_to_proto,
+    timestamp_from_proto,
+    window_to_proto,
+)
+
+log = structlog.get_logger(__name__)
+
+SCHEMA = 1
+
+
+def wanted_to_bytes(wanted: WantedPart) -> bytes:
+    message = records_pb2.WantedPart(
+        schema=SCHEMA,
+        part=wanted.part,
+        part_uid=wanted.part_uid,
+        generation=wanted.generation,
+        window=window_to_proto(wanted.window),
+        gone=wanted.gone,
+        workspaces=[_workspace(each) for each in wanted.workspaces],
+        networks=[_network(each) for each in wanted.networks],
+        host_entries=host_entries_to_proto(wanted.host_entries),
+        cluster=wanted.cluster,
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def _workspace(wanted: WantedWorkspace) -> records_pb2.WantedWorkspace:
+    return records_pb2.WantedWorkspace(
+        name=wanted.name,
+        uid=wanted.uid,
+        environment=environment_to_proto(wanted.environment),
+        allocation=allocation_to_proto(wanted.allocation),
+        nics=[
+            records_pb2.WantedNic(
+                network_uid=nic.network_uid,
+                mac=nic.mac,
+                address=nic.address,
+                bandwidth=bandwidth_to_proto(nic.bandwidth),
+            )
+            for nic in wanted.nics
+        ],
+        nonce=wanted.nonce,
+    )
+
+
+def _network(wanted: WantedNetwork) -> records_pb2.WantedNetwork:
+    return records_pb2.WantedNetwork(
+        uid=wanted.uid,
+        name=wanted.name,
+        vni=wanted.vni,
+        mtu=wanted.mtu,
+        tunnels=[
+            records_pb2.Tunnel(address=each.address, macs=each.macs) for each in wanted.tunnels
+        ],
+        pairs=[
+            records_pb2.WantedPair(
+                local_mac=each.local_mac,
+                remote_mac=each.remote_mac,
+                bandwidth=bandwidth_to_proto(each.bandwidth),
+            )
+            for each in wanted.pairs
+        ],
+        uplink_guarantee_mbit_s=wanted.uplink_guarantee_mbit_s,
+        uplink_cap_mbit_s=wanted.uplink_cap_mbit_s,
+        wide_tunnels=[
+            records_pb2.WideTunnel(
+                site=each.site,
+                address=each.address,
+                port=each.port,
+                vni=each.vni,
+                macs=each.macs,
+                guarantee_mbit_s=each.guarantee_mbit_s,
+                cap_mbit_s=each.cap_mbit_s,
+            )
+            for each in wanted.wide_tunnels
+        ],
+    )
+
+
+def facts_from_bytes(octets: bytes, host: str) -> HostFacts | None:
+    """`host` is the key's: an agent speaks for its own host only. None when unreadable."""
+    try:
+        message = records_pb2.HostFacts.FromString(octets)
+    except DecodeError:
+        log.warning("facts.unreadable", host=host)
+        return None
+    if message.schema != SCHEMA:
+        log.warning("facts.unknown_schema", host=host, schema=message.schema)
+        return None
+    return HostFacts(
+        host=host,
+        capacity=capacity_from_proto(message.capacity),
+        address=message.address,
+        agent_address=message.agent_address,
+        gateway=message.gateway,
+        wide_address=message.wide_address,
+        wide_port=message.wide_port,
+        hypervisors=tuple(message.hypervisors),
+        architecture=message.architecture,
+        missing=tuple(message.missing),
+        report_time=timestamp_from_proto(message.report_time, "report_time"),
+        mtu=message.mtu,
+        wide_mtu=message.wide_mtu,
+    )
+
+
+def capacity_from_proto(message: site_pb2.Capacity) -> Vector:
+    return Vector(
+        vcpus=message.vcpus,
+        memory_mib=message.memory_mib,
+        disk_mib=message.disk_mib,
+        iops=message.iops,
+        throughput_mib_s=message.throughput_mib_s,
+        uplink_mbit_s=message.uplink_mbit_s,
+    ).at_least_zero()
+
+
+def seen_from_bytes(octets: bytes, host: str) -> SeenPart | None:
+    """None when unreadable: as if the host had said nothing."""
+    try:
+        message = records_pb2.SeenPart.FromString(octets)
+    except DecodeError:
+        log.warning("seen.unreadable", host=host)
+        return None
+    if message.schema != SCHEMA:
+        log.warning("seen.unknown_schema", host=host, schema=message.schema)
+        return None
+    return SeenPart(
+        host=host,
+        part_uid=message.part_uid,
+        generation=message.generation,
+        workspaces=tuple(_seen_workspace(each) for each in message.workspaces),
+        gone=message.gone,
+        message=message.message,
+    )
+
+
+def _seen_workspace(message: records_pb2.SeenWorkspace) -> SeenWorkspace:
+    known = message.state in set(WorkspaceState)
+    return SeenWorkspace(
+        name=message.name,
+        state=WorkspaceState(message.state) if known else WorkspaceState.STATE_UNSPECIFIED,
+        message=message.message,
+        ready=message.ready,
+        ready_time=(
+            timestamp_from_proto(message.ready_time, "ready_time")
+            if message.HasField("ready_time")
+            else None
+        ),
+        staging_done_bytes=message.staging_done_bytes,
+        staging_total_bytes=message.staging_total_bytes,
+    )

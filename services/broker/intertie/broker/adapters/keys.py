@@ -1,0 +1,68 @@
+"""Where in etcd, below the site's prefix, the broker keeps what."""
+
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.records import ForwardRecord, Record, RequestRecord
+from intertie.common.names import ClusterName, PartName, uid_of
+
+GENERATION = "ledger/generation"
+PARTS = "parts/"
+CLUSTERS = "clusters/"
+REQUESTS = "requests/"
+FORWARDS = "forwards/"
+WANTED = "wanted/"
+SEEN = "seen/"
+
+
+def part_key(name: PartName) -> str:
+    return f"{PARTS}{name.tenant}/{name.part_id}"
+
+
+def cluster_key(tenant: str, cluster_id: str) -> str:
+    return f"{CLUSTERS}{tenant}/{cluster_id}"
+
+
+def forward_key(tenant: str, cluster_id: str) -> str:
+    return f"{FORWARDS}{tenant}/{cluster_id}"
+
+
+def request_key(caller: str, request_id: str) -> str:
+    return f"{REQUESTS}{uid_of(caller)}/{request_id}"
+
+
+def vni_key(vni: int) -> str:
+    return f"vni/{vni}"
+
+
+def wanted_key(host: str, part_uid: str) -> str:
+    return f"{WANTED}{host}/parts/{part_uid}"
+
+
+def of_record(record: Record) -> str:
+    match record:
+        case Part():
+            return part_key(record.path)
+        case ClusterRecord():
+            name = ClusterName.parse(record.name)
+            return cluster_key(name.tenant, name.cluster_id)
+        case ForwardRecord():
+            name = ClusterName.parse(record.name)
+            return forward_key(name.tenant, name.cluster_id)
+        case RequestRecord():
+            return request_key(record.caller, record.request_id)
+
+
+def host_and_part(key: str) -> tuple[str, str] | None:
+    """Of `wanted/{host}/parts/{uid}` and `seen/{host}/parts/{uid}`; None of other keys."""
+    match key.split("/"):
+        case [_, host, "parts", uid]:
+            return host, uid
+    return None
+
+
+def host_of_facts(key: str) -> str:
+    """Of `seen/{host}/facts`; empty of other keys."""
+    match key.split("/"):
+        case ["seen", host, "facts"]:
+            return host
+    return ""

@@ -1,0 +1,137 @@
+"""What the use cases need of the outside."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.decision import Decision, OpenedReceipt, Receipt, ReceiptBody
+from intertie.broker.domain.fleet import SeenPart
+from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.planning import Image
+from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
+from intertie.common.names import PartName
+from intertie.common.spec import ClusterSpec
+
+
+class Ledger(Protocol):
+    """The site's record of everything; every read is linearizable.
+
+    Everything raises EtcdUnavailable when the store does not answer; after `commit` that leaves
+    open whether it was done.
+    """
+
+    async def view(self) -> LedgerView:
+        """The generation first, then everything that counts."""
+        ...
+
+    async def part(self, name: PartName) -> Versioned[Part] | None: ...
+
+    async def parts(self, tenant: str = "") -> tuple[Versioned[Part], ...]:
+        """Of one tenant, or all, in the order of their names."""
+        ...
+
+    async def cluster(self, tenant: str, cluster_id: str) -> Versioned[ClusterRecord] | None: ...
+
+    async def clusters(self, tenant: str = "") -> tuple[Versioned[ClusterRecord], ...]: ...
+
+    async def request(self, caller: str, request_id: str) -> Versioned[RequestRecord] | None: ...
+
+    async def requests(self) -> tuple[Versioned[RequestRecord], ...]: ...
+
+    async def forward(self, tenant: str, cluster_id: str) -> Versioned[ForwardRecord] | None: ...
+
+    async def forwards(self, tenant: str = "") -> tuple[Versioned[ForwardRecord], ...]: ...
+
+    async def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
+        """What agents say: by part uid, then by host."""
+        ...
+
+    async def told(self) -> Mapping[str, frozenset[str]]:
+        """Hosts that have a record of a part: by part uid."""
+        ...
+
+    async def commit(self, change: Change) -> int:
+        """The revision at which it was written. StaleWrite when something is not as it was
+        read, NotLeading when this replica does not lead."""
+        ...
+
+    async def check_leading(self) -> None:
+        """NotLeading when this replica does not lead, as far as it knows."""
+        ...
+
+    async def leader(self) -> str: ...
+
+
+class Hints(Protocol):
+    def passes(self, *, period_s: float) -> AsyncIterator[None]:
+        """Yields at once, then whenever something may have changed, at the latest each period."""
+        ...
+
+
+class Images(Protocol):
+    async def find(self, tenant: str, image: str) -> Image | None:
+        """By name or digest; None unless it is ready at this site. SiteUnreachable when the
+        image store does not answer."""
+        ...
+
+
+class Notary(Protocol):
+    """Signs for this site, and checks what others signed."""
+
+    def sign(self, body: ReceiptBody) -> Receipt: ...
+
+    def open(self, receipt: Receipt) -> OpenedReceipt:
+        """DecisionInvalid unless signature and certificate are good."""
+        ...
+
+
+class Registers(Protocol):
+    async def resolve(self, coordinator: str, tx: str, reason: str) -> Decision:
+        """Races to ABORT at the coordinator's register; the decision that stands.
+        SiteUnreachable when it does not answer or is not known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """On whose behalf something is done."""
+
+    spiffe: str
+    tenant: str
+    """Empty: of no tenant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """A cluster as its meta-scheduler tells of it; only the wire looks into it."""
+
+    name: str
+    message: bytes
+    over: bool
+    etag: str
+
+
+class Metasched(Protocol):
+    """The meta-scheduler that requests are handed on to. Its refusals are raised as they are;
+    SiteUnreachable when it does not answer, which leaves open what it did."""
+
+    name: str
+
+    async def create(
+        self,
+        caller: Caller,
+        tenant: str,
+        cluster_id: str,
+        spec: ClusterSpec,
+        *,
+        request_id: str,
+        validate_only: bool,
+    ) -> Foreign: ...
+
+    async def get(self, caller: Caller, tenant: str, cluster_id: str) -> Foreign: ...
+
+    async def delete(self, caller: Caller, tenant: str, cluster_id: str, etag: str) -> Foreign: ...
+
+    def watch(self, caller: Caller, tenant: str, cluster_id: str) -> AsyncIterator[Foreign]: ...

@@ -1,0 +1,118 @@
+"""What is written down beside parts and clusters, and changes: what is written together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.wanted import WantedPart
+from intertie.common.errors import RequestIdReuse
+from intertie.common.names import uid_of
+
+REQUESTS_KEPT = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestKey:
+    """One request: who asks, by which id, and the digest of all else that the request says."""
+
+    caller: str
+    request_id: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """That a request was answered, and with what: kept for 24 hours."""
+
+    caller: str
+    request_id: str
+    digest: str
+    answer: str
+    """Name of the cluster, the part or, for what was handed on, the cluster's local name."""
+    uid: str
+    create_time: datetime
+    expire_time: datetime
+
+    @classmethod
+    def of(cls, key: RequestKey, *, answer: str, uid: str, now: datetime) -> "RequestRecord":
+        return cls(
+            caller=key.caller,
+            request_id=key.request_id,
+            digest=key.digest,
+            answer=answer,
+            uid=uid,
+            create_time=now,
+            expire_time=now + REQUESTS_KEPT,
+        )
+
+    def answers(self, key: RequestKey, *, now: datetime) -> bool:
+        """The same request again gets the first answer; the same id with another body is
+        refused; after 24 hours the id is free."""
+        if now >= self.expire_time:
+            return False
+        if self.digest != key.digest:
+            raise RequestIdReuse(key.request_id)
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardRecord:
+    """That a request was handed on to a meta-scheduler, written before it is."""
+
+    name: str
+    """The cluster's local name, an alias from here on."""
+    metasched: str
+    request_id: str
+    """Derived from the caller's, the same for every retry."""
+    caller: str
+    create_time: datetime
+
+
+def forwarded_request_id(key: RequestKey) -> str:
+    return f"fwd-{uid_of(key.caller, key.request_id)}"
+
+
+Record = Part | ClusterRecord | RequestRecord | ForwardRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """Put the record, if it was last written at `read_at`; 0: if there is none."""
+
+    record: Record
+    read_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erase:
+    record: Record
+    read_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """All of it, or nothing; the leader's only."""
+
+    writes: tuple[Write, ...] = ()
+    erasures: tuple[Erase, ...] = ()
+    admitted_on: LedgerView | None = None
+    """Set where capacity is taken: the ledger must still be as it was read, and its generation
+    grows."""
+    wanted: Mapping[str, WantedPart] = field(default_factory=dict)
+    """By host."""
+    unwanted: tuple[tuple[str, str], ...] = ()
+    """(host, part uid)"""
+    vnis: tuple[tuple[int, str], ...] = ()
+    """(VXLAN id, part uid): nobody's until now."""
+
+    def vnis_given_back(self) -> tuple[int, ...]:
+        """A part that is over has no ids."""
+        return tuple(
+            each.vni
+            for write in self.writes
+            if isinstance(write.record, Part) and write.record.over
+            for each in write.record.network_ids
+        )

@@ -1,0 +1,193 @@
+"""Admits a cluster at this site, or hands it on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from intertie.broker.domain.cluster import ClusterRecord, ClusterState, ClusterView, view_of
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView, Versioned, free_vnis
+from intertie.broker.domain.part import NetworkId, Part, PartState
+from intertie.broker.domain.planning import Draft, Image, check_disks, draft, elsewhere, pinned
+from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger
+from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.broker.usecases.forwarding import Forwarding
+from intertie.common.clock import Clock
+from intertie.common.errors import ImageNotReady, NameTaken, NoCapacity, NotFound, Shortfall
+from intertie.common.names import ClusterName, PartName, uid_of
+from intertie.common.spec import ClusterSpec, normalise, validate
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    name: ClusterName
+    """Under this site."""
+    spec: ClusterSpec
+    """As it was sent."""
+    request: RequestKey
+    validate_only: bool
+
+
+class CreateCluster:
+    def __init__(
+        self,
+        ledger: Ledger,
+        images: Images,
+        admission: Admission,
+        forwarding: Forwarding,
+        policy: Policy,
+        clock: Clock,
+        draw_seed: Callable[[], str],
+    ) -> None:
+        self._ledger = ledger
+        self._images = images
+        self._admission = admission
+        self._forwarding = forwarding
+        self._policy = policy
+        self._clock = clock
+        self._draw_seed = draw_seed
+
+    async def __call__(self, order: Order, caller: Caller) -> ClusterView | Foreign:
+        """Locally where this site can serve the request alone; else at the meta-scheduler,
+        whose refusal then is the answer."""
+        if not order.validate_only:
+            before = await self._admission.answered(order.request)
+            if before is not None:
+                return await self._as_before(order, caller, before.uid)
+        now = self._clock.now()
+        validate(order.spec, now=now)
+        try:
+            return await self._here(order, normalise(order.spec, now=now), caller)
+        except (NoCapacity, ImageNotReady) as refusal:
+            if not self._forwarding.possible:
+                raise
+            log.info("create.hand_on", cluster=str(order.name), why=str(refusal))
+        if order.validate_only:
+            return await self._forwarding.plan(caller, order.name, order.spec)
+        await self._ledger.check_leading()
+        await self._check_name(order.name)
+        return await self._forwarding.create(caller, order.name, order.spec, order.request)
+
+    async def _here(self, order: Order, spec: ClusterSpec, caller: Caller) -> ClusterView | Foreign:
+        if why := elsewhere(spec, self._policy.site):
+            shortfall = Shortfall(
+                site=self._policy.site,
+                resource="policy",
+                message=f"{self._policy.site} cannot be the only site: {why}",
+            )
+            raise NoCapacity((shortfall,))
+        images = await self._find_images(spec, order.name.tenant)
+        check_disks(spec, images)
+        if order.validate_only:
+            return await self._planned(order, spec, images, caller)
+
+        await self._forwarding.check_free(caller, order.name)
+
+        async def decide(view: LedgerView, now: datetime) -> Admitted:
+            old = await self._check_name(order.name)
+            record, part = self._draft(order, spec, images, caller, view, now)
+            change = Change(
+                writes=(
+                    Write(record=part),
+                    Write(record=record, read_at=old.revision if old else 0),
+                ),
+                admitted_on=view,
+                vnis=tuple((each.vni, part.uid) for each in part.network_ids),
+            )
+            return Admitted(change=change, answer=record.name, uid=record.uid)
+
+        admitted = await self._admission.admit(order.request, decide)
+        log.info("create.admitted", cluster=admitted.answer, uid=admitted.uid)
+        return await self._as_before(order, caller, admitted.uid)
+
+    async def _planned(
+        self, order: Order, spec: ClusterSpec, images: dict[str, Image], caller: Caller
+    ) -> ClusterView:
+        view, now = await self._ledger.view(), self._clock.now()
+        record, part = self._draft(order, spec, images, caller, view, now)
+        planned = replace(record, state=ClusterState.PLANNED)
+        return view_of(planned, part, {}, site=self._policy.site)
+
+    def _draft(
+        self,
+        order: Order,
+        spec: ClusterSpec,
+        images: dict[str, Image],
+        caller: Caller,
+        view: LedgerView,
+        now: datetime,
+    ) -> tuple[ClusterRecord, Part]:
+        site = self._policy.site
+        uid = uid_of(str(order.name), order.request.caller, order.request.request_id, f"{now}")
+        found = draft(order.name, uid, pinned(spec, images), view, self._policy, now=now)
+        part = self._part(order, caller, uid, found, view, now)
+        record = ClusterRecord(
+            name=str(order.name),
+            uid=uid,
+            spec=spec,
+            owner=caller.spiffe,
+            state=ClusterState.SCHEDULED,
+            part=str(PartName(site, order.name.tenant, f"c{uid}")),
+            window=part.window,
+            counts=found.counts,
+            cost=found.cost,
+            reasons=found.reasons,
+            shortfalls=found.shortfalls,
+            create_time=now,
+        )
+        return record, part
+
+    def _part(
+        self, order: Order, caller: Caller, uid: str, found: Draft, view: LedgerView, now: datetime
+    ) -> Part:
+        """Confirmed at once: the only participant is its own coordinator."""
+        spec = found.allotment.spec
+        vnis = free_vnis(view.vnis, len(spec.networks))
+        return Part(
+            name=str(PartName(self._policy.site, order.name.tenant, f"c{uid}")),
+            state=PartState.CONFIRMED,
+            spec=spec,
+            owner=caller.spiffe,
+            create_time=now,
+            seed=self._draw_seed(),
+            placed=found.allotment.placed,
+            gateway=found.allotment.gateway,
+            network_ids=tuple(
+                NetworkId(network=network.name, vni=vni)
+                for network, vni in zip(spec.networks, vnis, strict=True)
+            ),
+        )
+
+    async def _find_images(self, spec: ClusterSpec, tenant: str) -> dict[str, Image]:
+        found: dict[str, Image] = {}
+        for name in dict.fromkeys(group.environment.image for group in spec.groups):
+            image = await self._images.find(tenant, name)
+            if image is None:
+                raise ImageNotReady(name, self._policy.site)
+            found[name] = image
+        return found
+
+    async def _check_name(self, name: ClusterName) -> Versioned[ClusterRecord] | None:
+        """NameTaken while a cluster of that name lives; else what it may be written over."""
+        old = await self._ledger.cluster(name.tenant, name.cluster_id)
+        if old is not None and not old.value.over:
+            raise NameTaken(str(name))
+        return old
+
+    async def _as_before(self, order: Order, caller: Caller, uid: str) -> ClusterView | Foreign:
+        """The first call's cluster as it is now."""
+        name = order.name
+        record = await self._ledger.cluster(name.tenant, name.cluster_id)
+        if record is not None and record.value.uid == uid:
+            part = await self._ledger.part(PartName.parse(record.value.part))
+            seen = (await self._ledger.seen()).get(part.value.uid, {}) if part else {}
+            site = self._policy.site
+            return view_of(record.value, part.value if part else None, seen, site=site)
+        if await self._forwarding.find(name) is not None:
+            return await self._forwarding.create(caller, name, order.spec, order.request)
+        raise NotFound(str(name))

@@ -1,0 +1,156 @@
+"""Requests that this site cannot serve alone are handed on to its meta-scheduler.
+
+The record comes first, so that a retry, or another replica, asks again with the same derived
+request id, and the meta-scheduler answers as it did before.
+"""
+
+import structlog
+
+from intertie.broker.domain.ledger import Versioned
+from intertie.broker.domain.ports import Caller, Foreign, Ledger, Metasched
+from intertie.broker.domain.records import (
+    Change,
+    Erase,
+    ForwardRecord,
+    RequestKey,
+    RequestRecord,
+    Write,
+    forwarded_request_id,
+)
+from intertie.broker.usecases.admission import contend
+from intertie.common.clock import Clock
+from intertie.common.errors import (
+    EtcdUnavailable,
+    FieldInvalid,
+    ImageNotReady,
+    NameTaken,
+    NoCapacity,
+    NotFound,
+    StaleWrite,
+)
+from intertie.common.names import ClusterName, uid_of
+from intertie.common.spec import ClusterSpec
+
+log = structlog.get_logger(__name__)
+
+FINAL = (NoCapacity, ImageNotReady, FieldInvalid, NameTaken)
+"""Refusals after which nothing is left at the meta-scheduler, so nothing is to be found again."""
+
+
+class Forwarding:
+    def __init__(self, ledger: Ledger, metasched: Metasched | None, clock: Clock) -> None:
+        self._ledger = ledger
+        self._metasched = metasched
+        self._clock = clock
+
+    @property
+    def possible(self) -> bool:
+        return self._metasched is not None
+
+    async def plan(self, caller: Caller, name: ClusterName, spec: ClusterSpec) -> Foreign:
+        """Asks what would be given; writes nothing."""
+        return await self._to().create(
+            caller, name.tenant, name.cluster_id, spec, request_id="", validate_only=True
+        )
+
+    async def create(
+        self, caller: Caller, name: ClusterName, spec: ClusterSpec, request: RequestKey
+    ) -> Foreign:
+        """Writes down that it is handed on, then does so."""
+        record = await contend(lambda: self._record(caller, name, request))
+        log.info("forward.create", cluster=record.name, metasched=record.metasched)
+        try:
+            return await self._to().create(
+                caller,
+                name.tenant,
+                name.cluster_id,
+                spec,
+                request_id=record.request_id,
+                validate_only=False,
+            )
+        except FINAL:
+            await self._forget(record, request)
+            raise
+
+    async def find(self, name: ClusterName) -> Versioned[ForwardRecord] | None:
+        return await self._ledger.forward(name.tenant, name.cluster_id)
+
+    async def get(self, caller: Caller, name: ClusterName) -> Foreign:
+        return await self._to().get(caller, name.tenant, name.cluster_id)
+
+    async def delete(self, caller: Caller, name: ClusterName, etag: str) -> Foreign:
+        return await self._to().delete(caller, name.tenant, name.cluster_id, etag)
+
+    def metasched(self) -> Metasched:
+        return self._to()
+
+    async def check_free(
+        self, caller: Caller, name: ClusterName
+    ) -> Versioned[ForwardRecord] | None:
+        """NameTaken while a cluster that was handed on under this name lives; else the record
+        that may be written over."""
+        found = await self.find(name)
+        if found is None:
+            return None
+        try:
+            living = not (await self.get(caller, name)).over
+        except NotFound:
+            living = False
+        if living:
+            raise NameTaken(str(name))
+        return found
+
+    def _to(self) -> Metasched:
+        if self._metasched is None:
+            raise NotFound("a meta-scheduler of this site")
+        return self._metasched
+
+    async def _record(
+        self, caller: Caller, name: ClusterName, request: RequestKey
+    ) -> ForwardRecord:
+        before = await self._ledger.request(request.caller, request.request_id)
+        now = self._clock.now()
+        if before is not None and before.value.answers(request, now=now):
+            found = await self.find(name)
+            if found is not None and found.value.request_id == forwarded_request_id(request):
+                return found.value
+        old = await self.check_free(caller, name)
+        record = ForwardRecord(
+            name=str(name),
+            metasched=self._to().name,
+            request_id=forwarded_request_id(request),
+            caller=caller.spiffe,
+            create_time=now,
+        )
+        answer = RequestRecord.of(
+            request, answer=str(name), uid=uid_of("forward", record.request_id), now=now
+        )
+        change = Change(
+            writes=(
+                Write(record=record, read_at=old.revision if old else 0),
+                Write(record=answer, read_at=before.revision if before else 0),
+            )
+        )
+        try:
+            await self._ledger.commit(change)
+        except EtcdUnavailable:
+            written = await self.find(name)
+            if written is None or written.value != record:
+                raise
+        return record
+
+    async def _forget(self, record: ForwardRecord, request: RequestKey) -> None:
+        """Takes the records back. Losing them to another writer, or to a store that is away,
+        does no harm: a retry asks again with the same id."""
+        name = ClusterName.parse(record.name)
+        try:
+            forward = await self.find(name)
+            answer = await self._ledger.request(request.caller, request.request_id)
+            if forward is None or answer is None or forward.value != record:
+                return
+            erasures = tuple(
+                Erase(record=each.value, read_at=each.revision) for each in (forward, answer)
+            )
+            await self._ledger.commit(Change(erasures=erasures))
+        except (StaleWrite, EtcdUnavailable) as error:
+            log.info("forward.not_forgotten", cluster=record.name, problem=str(error))

@@ -1,0 +1,156 @@
+"""HOLD: places a part and counts it, until it expires."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from intertie.broker.domain.decision import Receipt, ReceiptBody
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.planning import allot
+from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
+from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.common.clock import Clock
+from intertie.common.errors import (
+    ClockSkew,
+    FieldInvalid,
+    ImageNotReady,
+    NameTaken,
+    NotFound,
+    RoleDenied,
+)
+from intertie.common.names import PartName, is_digest
+from intertie.common.part_spec import PartSpec
+
+log = structlog.get_logger(__name__)
+
+MAX_SKEW = timedelta(seconds=2)
+MAX_TTL = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldOrder:
+    name: PartName
+    spec: PartSpec
+    tx: str
+    digest: str
+    ttl: timedelta
+    coordinator: str
+    participants: tuple[str, ...]
+    decide_by: datetime
+    coordinator_time: datetime
+    owner: str
+    request: RequestKey
+
+
+class HoldPart:
+    def __init__(
+        self,
+        ledger: Ledger,
+        images: Images,
+        admission: Admission,
+        notary: Notary,
+        policy: Policy,
+        clock: Clock,
+        draw_seed: Callable[[], str],
+    ) -> None:
+        self._ledger = ledger
+        self._images = images
+        self._admission = admission
+        self._notary = notary
+        self._policy = policy
+        self._clock = clock
+        self._draw_seed = draw_seed
+
+    async def __call__(self, order: HoldOrder, caller: Caller) -> tuple[Part, Receipt]:
+        now = self._clock.now()
+        _check_skew(order, now)
+        _check(order, caller, self._policy.site, now)
+        for digest in dict.fromkeys(each.environment.image for each in order.spec.workspaces):
+            if await self._images.find(order.name.tenant, digest) is None:
+                raise ImageNotReady(digest, self._policy.site)
+
+        async def decide(view: LedgerView, now: datetime) -> Admitted:
+            if await self._ledger.part(order.name) is not None:
+                raise NameTaken(str(order.name))
+            part = self._part(order, view, now)
+            change = Change(writes=(Write(record=part),), admitted_on=view)
+            return Admitted(change=change, answer=part.name, uid=part.uid)
+
+        answer = await self._admission.admit(order.request, decide)
+        held = await self._ledger.part(PartName.parse(answer.answer))
+        if held is None:
+            raise NotFound(answer.answer)
+        log.info("part.held", part=answer.answer, tx=order.tx)
+        return held.value, self._notary.sign(receipt_of(held.value, now=self._clock.now()))
+
+    def _part(self, order: HoldOrder, view: LedgerView, now: datetime) -> Part:
+        allotment = allot(order.spec, view, self._policy, now=now)
+        return Part(
+            name=str(order.name),
+            state=PartState.HELD,
+            spec=allotment.spec,
+            owner=order.owner,
+            create_time=now,
+            seed=self._draw_seed(),
+            placed=allotment.placed,
+            gateway=allotment.gateway,
+            tx=order.tx,
+            digest=order.digest,
+            coordinator=order.coordinator,
+            participants=order.participants,
+            expire_time=now + order.ttl,
+            decide_by=order.decide_by,
+        )
+
+
+def receipt_of(part: Part, *, now: datetime, state: PartState | None = None) -> ReceiptBody:
+    site = part.path.site
+    return ReceiptBody(
+        tx=part.tx,
+        digest=part.digest,
+        site=site,
+        part=part.name,
+        state=state or part.state,
+        sign_time=now,
+        endpoints=part.endpoints,
+    )
+
+
+def _check_skew(order: HoldOrder, now: datetime) -> None:
+    """The clocks of site and coordinator agree within 2 s. The way of the request only adds to
+    what is measured, so a skew that is let pass is a small one."""
+    offset = now - order.coordinator_time
+    if abs(offset) > MAX_SKEW:
+        raise ClockSkew(offset)
+
+
+def _check(order: HoldOrder, caller: Caller, site: str, now: datetime) -> None:
+    if order.coordinator != caller.spiffe:
+        raise RoleDenied(caller.spiffe, "Hold", f"{order.coordinator} is named as coordinator")
+    if not order.tx or not order.digest:
+        raise FieldInvalid("digest" if order.tx else "tx", "is required")
+    if not timedelta(0) < order.ttl <= MAX_TTL:
+        raise FieldInvalid("ttl", "must be more than 0 and at most 10 minutes")
+    if site not in order.participants:
+        raise FieldInvalid("participants", f"{site} is asked, and not among them")
+    if order.spec.window.end <= now:
+        raise FieldInvalid("spec.window.end_time", "is over")
+    if order.decide_by <= now:
+        raise FieldInvalid("decide_by", "is over")
+    labels = [each.label for each in order.spec.workspaces]
+    if len(set(labels)) != len(labels):
+        raise FieldInvalid("spec.workspaces", "has the same workspace twice")
+    networks = {network.name for network in order.spec.networks}
+    for position, each in enumerate(order.spec.workspaces):
+        at = f"spec.workspaces[{position}]"
+        if not is_digest(each.environment.image):
+            raise FieldInvalid(f"{at}.environment.image", "must be a digest, `b3:` and 64 digits")
+        if not {nic.network for nic in each.nics} <= networks:
+            raise FieldInvalid(f"{at}.nics", "names a network that the part does not have")
+        if min(each.allocation.vcpus, each.allocation.memory_mib, each.allocation.disk_mib) < 1:
+            raise FieldInvalid(f"{at}.allocation", "vcpus, memory_mib and disk_mib are 1 or more")

@@ -1,0 +1,153 @@
+"""A ledger in memory that keeps the promises of the one in etcd."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from intertie.broker.adapters import keys
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
+from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.records import Change, Erase, ForwardRecord, RequestRecord, Write
+from intertie.broker.domain.wanted import WantedPart
+from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
+from intertie.common.names import PartName
+
+
+class MemoryLedger:
+    """`leading`, `broken` and `loses_answer` are for tests to set."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.leading = True
+        self.broken = False
+        self.loses_answer = False
+        """The next commit is done, and its answer lost."""
+        self.wanted: dict[tuple[str, str], WantedPart] = {}
+        self.commits: list[Change] = []
+        self._records: dict[str, Versioned[Any]] = {}
+        self._generation = (0, 0)
+        self._vnis: dict[int, str] = {}
+        self._facts: dict[str, HostFacts] = {}
+        self._seen: dict[str, dict[str, SeenPart]] = {}
+        self._revision = 1
+
+    def report(self, facts: HostFacts) -> None:
+        self._facts[facts.host] = facts
+
+    def see(self, *reports: SeenPart) -> None:
+        for each in reports:
+            self._seen.setdefault(each.part_uid, {})[each.host] = each
+
+    async def view(self) -> LedgerView:
+        self._check()
+        return LedgerView(
+            generation=self._generation[0],
+            generation_revision=self._generation[1],
+            parts=await self.parts(),
+            vnis=frozenset(self._vnis),
+            fleet=Fleet.of(self._facts.values(), self.policy),
+        )
+
+    async def part(self, name: PartName) -> Versioned[Part] | None:
+        return self._one(keys.part_key(name))
+
+    async def parts(self, tenant: str = "") -> tuple[Versioned[Part], ...]:
+        return self._all(keys.PARTS, tenant)
+
+    async def cluster(self, tenant: str, cluster_id: str) -> Versioned[ClusterRecord] | None:
+        return self._one(keys.cluster_key(tenant, cluster_id))
+
+    async def clusters(self, tenant: str = "") -> tuple[Versioned[ClusterRecord], ...]:
+        return self._all(keys.CLUSTERS, tenant)
+
+    async def request(self, caller: str, request_id: str) -> Versioned[RequestRecord] | None:
+        return self._one(keys.request_key(caller, request_id))
+
+    async def requests(self) -> tuple[Versioned[RequestRecord], ...]:
+        return self._all(keys.REQUESTS, "")
+
+    async def forward(self, tenant: str, cluster_id: str) -> Versioned[ForwardRecord] | None:
+        return self._one(keys.forward_key(tenant, cluster_id))
+
+    async def forwards(self, tenant: str = "") -> tuple[Versioned[ForwardRecord], ...]:
+        return self._all(keys.FORWARDS, tenant)
+
+    async def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
+        self._check()
+        return {uid: dict(hosts) for uid, hosts in self._seen.items()}
+
+    async def told(self) -> Mapping[str, frozenset[str]]:
+        self._check()
+        found: dict[str, set[str]] = {}
+        for host, uid in self.wanted:
+            found.setdefault(uid, set()).add(host)
+        return {uid: frozenset(hosts) for uid, hosts in found.items()}
+
+    async def commit(self, change: Change) -> int:
+        self._check()
+        if not self.leading:
+            raise NotLeading("another")
+        self._compare(change)
+        self._revision += 1
+        self._write(change)
+        self.commits.append(change)
+        if self.loses_answer:
+            self.loses_answer = False
+            raise EtcdUnavailable("the answer was lost")
+        return self._revision
+
+    async def check_leading(self) -> None:
+        if not self.leading:
+            raise NotLeading("another")
+
+    async def leader(self) -> str:
+        return "this" if self.leading else "another"
+
+    def _compare(self, change: Change) -> None:
+        admitted_on = change.admitted_on
+        if admitted_on is not None and admitted_on.generation_revision != self._generation[1]:
+            raise StaleWrite(keys.GENERATION)
+        compared: list[Write | Erase] = [*change.writes, *change.erasures]
+        for each in compared:
+            key = keys.of_record(each.record)
+            stored = self._records.get(key)
+            if (stored.revision if stored else 0) != each.read_at:
+                raise StaleWrite(key)
+        for vni, _ in change.vnis:
+            if vni in self._vnis:
+                raise StaleWrite(keys.vni_key(vni))
+
+    def _write(self, change: Change) -> None:
+        if change.admitted_on is not None:
+            self._generation = (change.admitted_on.generation + 1, self._revision)
+        for write in change.writes:
+            self._records[keys.of_record(write.record)] = Versioned(
+                value=write.record, revision=self._revision
+            )
+        for erasure in change.erasures:
+            del self._records[keys.of_record(erasure.record)]
+        for vni, part_uid in change.vnis:
+            self._vnis[vni] = part_uid
+        for vni in change.vnis_given_back():
+            self._vnis.pop(vni, None)
+        for host, wanted in change.wanted.items():
+            self.wanted[host, wanted.part_uid] = wanted
+        for place in change.unwanted:
+            self.wanted.pop(place, None)
+
+    def _check(self) -> None:
+        if self.broken:
+            raise EtcdUnavailable("broken for a test")
+
+    def _one(self, key: str) -> Versioned[Any] | None:
+        self._check()
+        return self._records.get(key)
+
+    def _all(self, prefix: str, tenant: str) -> tuple[Versioned[Any], ...]:
+        self._check()
+        start = f"{prefix}{tenant}/" if tenant else prefix
+        return tuple(self._under(start))
+
+    def _under(self, start: str) -> Iterable[Versioned[Any]]:
+        return (self._records[key] for key in sorted(self._records) if key.startswith(start))
