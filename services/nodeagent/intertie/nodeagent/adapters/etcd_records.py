@@ -1,0 +1,81 @@
+"""The site's records: reads what is wanted of this host, writes what it has seen."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from intertie.api.nodeagent.v1 import records_pb2 as pb
+from intertie.common.errors import EtcdUnavailable, FieldInvalid
+from intertie.common.etcd.client import DeleteKey, Etcd, EtcdRefused, Op, Put
+from intertie.nodeagent.convert import facts_to_proto, part_from_proto, seen_to_proto
+from intertie.nodeagent.domain.failures import RecordsUnreadable
+from intertie.nodeagent.domain.reconcile import Listing
+from intertie.nodeagent.domain.report import HostFacts, SeenPart
+
+log = structlog.get_logger(__name__)
+
+
+class EtcdRecords:
+    """`wanted/{host}/` and `seen/{host}/` in the site's etcd, as serialized messages."""
+
+    def __init__(self, etcd: Etcd, host: str) -> None:
+        self._etcd = etcd
+        self._wanted = f"wanted/{host}/parts/"
+        self._seen = f"seen/{host}/"
+        self._refused: dict[str, bytes] = {}
+        self._revision = 0
+
+    async def wanted(self) -> Listing:
+        try:
+            snapshot = await self._etcd.range(self._wanted)
+        except (EtcdUnavailable, EtcdRefused) as error:
+            raise RecordsUnreadable(f"wanted records: {error}") from error
+        self._revision = snapshot.revision
+        parts, unreadable = [], {}
+        for entry in snapshot.entries:
+            try:
+                parts.append(part_from_proto(pb.WantedPart.FromString(entry.value)))
+            except (DecodeError, FieldInvalid) as error:
+                unreadable[entry.key.rpartition("/")[2]] = str(error)
+                if self._refused.get(entry.key) != entry.value:
+                    self._refused[entry.key] = entry.value
+                    log.error("records.unreadable", key=entry.key, problem=str(error))
+        return Listing(parts=tuple(parts), unreadable=unreadable)
+
+    async def hints(self) -> AsyncIterator[None]:
+        start = self._revision + 1 if self._revision else 0
+        changes = self._etcd.watch(self._wanted, start)
+        try:
+            async for _ in changes:
+                yield
+        except EtcdUnavailable:
+            return
+        finally:
+            await changes.aclose()
+
+    async def seen_uids(self) -> frozenset[str]:
+        try:
+            snapshot = await self._etcd.range(f"{self._seen}parts/")
+        except (EtcdUnavailable, EtcdRefused) as error:
+            raise RecordsUnreadable(f"seen records: {error}") from error
+        return frozenset(entry.key.rpartition("/")[2] for entry in snapshot.entries)
+
+    async def write_seen(self, part: SeenPart, *, now: datetime) -> None:
+        message = seen_to_proto(part, now=now)
+        await self._write(Put(f"{self._seen}parts/{part.uid}", message.SerializeToString()))
+
+    async def delete_seen(self, part_uid: str) -> None:
+        await self._write(DeleteKey(f"{self._seen}parts/{part_uid}"))
+
+    async def write_facts(self, facts: HostFacts, *, now: datetime) -> None:
+        message = facts_to_proto(facts, now=now)
+        await self._write(Put(f"{self._seen}facts", message.SerializeToString()))
+
+    async def _write(self, op: Op) -> None:
+        """Unguarded: nobody else writes below `seen/{host}`, and every value is complete."""
+        try:
+            await self._etcd.txn([], [op])
+        except (EtcdUnavailable, EtcdRefused) as error:
+            raise RecordsUnreadable(f"{op.key}: {error}") from error

@@ -1,0 +1,232 @@
+"""Guests through libvirt.
+
+libvirt's calls block, and block for ever while libvirtd is stopped: each runs in a thread of its
+own that is given up after a while. A connection that failed is opened anew at the next call.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import libvirt
+import libvirt_qemu  # type: ignore[import-untyped]
+
+from intertie.nodeagent.domain.domain_xml import BUILDERS, METADATA, Machine, domain_xml
+from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
+from intertie.nodeagent.domain.ports import DomainCounters
+from intertie.nodeagent.domain.reconcile import DomainState
+
+T = TypeVar("T")
+
+_TIMEOUT_S = 20.0
+_MAX_GIVEN_UP = 8
+_OWN = re.compile(r"it-[0-9a-f]{12}")
+_AGENT_TIMEOUT_S = 2
+_GONE = (libvirt.VIR_ERR_NO_DOMAIN,)
+_BROKEN = frozenset(
+    {
+        libvirt.VIR_ERR_SYSTEM_ERROR,
+        libvirt.VIR_ERR_RPC,
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_INVALID_CONN,
+        libvirt.VIR_ERR_INTERNAL_ERROR,
+    }
+)
+
+
+class LibvirtHypervisor:
+    """The domains of one libvirt, which is named by its URI."""
+
+    def __init__(self, uri: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self._uri = uri
+        self._timeout_s = timeout_s
+        self._connection: libvirt.virConnect | None = None
+        self._lock = threading.Lock()
+        self._given_up = 0
+        # libvirt prints every error to stderr unless told not to.
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+
+    async def states(self) -> Mapping[str, DomainState]:
+        return await self._call(_states)
+
+    async def define(self, machine: Machine, kind: str) -> None:
+        if kind not in BUILDERS:
+            raise HostFailure(f"no guest can be described to hypervisor {kind}", final=True)
+        xml = domain_xml(kind, machine)
+        await self._call(lambda connection: connection.defineXML(xml))
+
+    async def start(self, name: str) -> None:
+        await self._call(lambda connection: connection.lookupByName(name).create())
+
+    async def stop(self, name: str) -> None:
+        await self._call(lambda connection: _stop(connection.lookupByName(name)))
+
+    async def remove(self, name: str) -> None:
+        await self._call(lambda connection: _remove(connection, name))
+
+    async def agent_answers(self, name: str) -> bool:
+        return await self._call(lambda connection: _ping(connection, name))
+
+    async def counters(self) -> Mapping[str, DomainCounters]:
+        return await self._call(_counters)
+
+    async def kinds(self, *, allow_kvm: bool) -> tuple[str, ...]:
+        """Domain types that this host can run, the preferred one first.
+
+        KVM only where it is allowed as well: a /dev/kvm may be there and not work.
+        """
+        offered = await self._call(lambda connection: _offered(connection.getCapabilities()))
+        kvm_works = allow_kvm and os.access("/dev/kvm", os.R_OK | os.W_OK)
+        order = [kind for kind in ("kvm", "qemu") if kind in offered and kind in BUILDERS]
+        return tuple(kind for kind in order if kind != "kvm" or kvm_works)
+
+    async def _call(self, function: Callable[[Any], T]) -> T:
+        """`function(connection)` in a thread; a dead or silent libvirtd is HypervisorSilent."""
+        if self._given_up >= _MAX_GIVEN_UP:
+            raise HypervisorSilent(f"libvirt has not answered {self._given_up} calls")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        waited = True
+
+        def finish(result: T | None, error: Exception | None) -> None:
+            if not waited:
+                self._given_up -= 1
+            elif future.cancelled():
+                return
+            elif error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]
+
+        def work() -> None:
+            result: T | None = None
+            failure: Exception | None = None
+            try:
+                result = function(self._connect())
+            except libvirt.libvirtError as error:
+                failure = self._failure(error)
+            except Exception as error:
+                failure = error
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+                loop.call_soon_threadsafe(finish, result, failure)
+
+        threading.Thread(target=work, daemon=True, name="libvirt").start()
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
+        except TimeoutError:
+            waited = False
+            self._given_up += 1
+            self._connection = None
+            raise HypervisorSilent(f"libvirt did not answer within {self._timeout_s} s") from None
+
+    def _connect(self) -> libvirt.virConnect:
+        connection = self._connection
+        if connection is not None and connection.isAlive():
+            return connection
+        with self._lock:
+            if self._connection is None or not self._connection.isAlive():
+                self._connection = libvirt.open(self._uri)
+            return self._connection
+
+    def _failure(self, error: libvirt.libvirtError) -> HostFailure:
+        text = error.get_error_message() or "libvirt failed"
+        connection = self._connection
+        if error.get_error_code() in _BROKEN and (connection is None or not _alive(connection)):
+            self._connection = None
+            return HypervisorSilent(f"libvirt: {text}")
+        return HostFailure(f"libvirt: {text}")
+
+
+def _alive(connection: libvirt.virConnect) -> bool:
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
+def _states(connection: libvirt.virConnect) -> dict[str, DomainState]:
+    flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+    rows = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, flags)
+    found = {}
+    for domain, stats in rows:
+        if _OWN.fullmatch(domain.name()):
+            state, reason = stats.get("state.state"), stats.get("state.reason")
+            found[domain.name()] = _state(state, reason)
+    return found
+
+
+def _state(state: int, reason: int) -> DomainState:
+    if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
+        return DomainState.PAUSED
+    if state == libvirt.VIR_DOMAIN_SHUTOFF:
+        switched_off = reason == libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
+        return DomainState.POWERED_OFF if switched_off else DomainState.OFF
+    if state == libvirt.VIR_DOMAIN_CRASHED:
+        return DomainState.OFF
+    return DomainState.RUNNING
+
+
+def _stop(domain: libvirt.virDomain) -> None:
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise
+
+
+def _remove(connection: libvirt.virConnect, name: str) -> None:
+    """Only a domain that carries this project's mark."""
+    try:
+        domain = connection.lookupByName(name)
+        if METADATA not in domain.XMLDesc():
+            raise HostFailure(f"domain {name} was not made by an agent", final=True)
+        _stop(domain)
+        domain.undefine()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in _GONE:
+            raise
+
+
+def _ping(connection: libvirt.virConnect, name: str) -> bool:
+    domain = connection.lookupByName(name)
+    command = '{"execute": "guest-ping"}'
+    try:
+        libvirt_qemu.qemuAgentCommand(domain, command, _AGENT_TIMEOUT_S, 0)
+    except libvirt.libvirtError:
+        return False
+    return True
+
+
+def _counters(connection: libvirt.virConnect) -> dict[str, DomainCounters]:
+    wanted = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BLOCK
+    flags = (
+        libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+    )
+    return {
+        domain.name(): DomainCounters(
+            cpu_time_ns=stats.get("cpu.time", 0),
+            read_bytes=stats.get("block.0.rd.bytes", 0),
+            read_operations=stats.get("block.0.rd.reqs", 0),
+            write_bytes=stats.get("block.0.wr.bytes", 0),
+            write_operations=stats.get("block.0.wr.reqs", 0),
+        )
+        for domain, stats in connection.getAllDomainStats(wanted, flags)
+        if _OWN.fullmatch(domain.name())
+    }
+
+
+def _offered(capabilities: str) -> frozenset[str]:
+    root = ET.fromstring(capabilities)
+    return frozenset(
+        domain.get("type", "")
+        for guest in root.iter("guest")
+        for arch in guest.findall("arch")
+        if arch.get("name") == "x86_64"
+        for domain in arch.findall("domain")
+    )

@@ -1,0 +1,120 @@
+"""What the agent must not forget, on its own disk: replaced as a whole, never half written."""
+
+import json
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from intertie.api.nodeagent.v1 import records_pb2 as pb
+from intertie.common.errors import FieldInvalid
+from intertie.nodeagent.convert import part_from_proto, part_to_proto
+from intertie.nodeagent.domain.reconcile import KnownPart, Note
+
+log = structlog.get_logger(__name__)
+
+_SCHEMA = 1
+
+
+class StateFile:
+    """Parts with the highest generation that was obeyed, and when the site was last heard of."""
+
+    def __init__(self, folder: Path) -> None:
+        self._parts = folder / "parts.json"
+        self._contact = folder / "contact.json"
+        self._classes = folder / "classes.json"
+
+    def load(self) -> dict[str, KnownPart] | None:
+        document = _read(self._parts)
+        if document is None:
+            return None
+        try:
+            return {uid: _part(entry) for uid, entry in document["parts"].items()}
+        except (KeyError, TypeError, ValueError, FieldInvalid) as error:
+            log.error("state.unreadable", file=str(self._parts), problem=str(error))
+            return None
+
+    def save(self, parts: Mapping[str, KnownPart]) -> None:
+        entries = {uid: _entry(part) for uid, part in parts.items()}
+        _write(self._parts, {"parts": entries})
+
+    def load_contact(self) -> datetime | None:
+        document = _read(self._contact)
+        try:
+            return datetime.fromisoformat(document["last"]) if document else None
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def save_contact(self, moment: datetime) -> None:
+        _write(self._contact, {"last": moment.isoformat()})
+
+    def load_classes(self) -> dict[str, dict[str, int]]:
+        document = _read(self._classes)
+        devices: dict[str, dict[str, int]] = document.get("devices", {}) if document else {}
+        return devices
+
+    def save_classes(self, devices: Mapping[str, Mapping[str, int]]) -> None:
+        _write(self._classes, {"devices": devices})
+
+
+def _part(entry: Mapping[str, Any]) -> KnownPart:
+    return KnownPart(
+        wanted=part_from_proto(pb.WantedPart.FromString(b64decode(entry["record"]))),
+        present=entry["present"],
+        notes={
+            uid: Note(
+                ready_time=datetime.fromisoformat(note["ready"]) if note["ready"] else None,
+                powered_off=note["powered_off"],
+            )
+            for uid, note in entry["notes"].items()
+        },
+    )
+
+
+def _entry(part: KnownPart) -> Mapping[str, Any]:
+    return {
+        "name": part.wanted.name,
+        "generation": part.wanted.generation,
+        "end": part.wanted.window.end.isoformat(),
+        "present": part.present,
+        "notes": {
+            uid: {
+                "ready": note.ready_time.isoformat() if note.ready_time else "",
+                "powered_off": note.powered_off,
+            }
+            for uid, note in part.notes.items()
+        },
+        "record": b64encode(part_to_proto(part.wanted).SerializeToString()).decode(),
+    }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(path.read_bytes())
+        if document["schema"] != _SCHEMA:
+            raise ValueError(f"schema {document['schema']}")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.error("state.unreadable", file=str(path), problem=str(error))
+        return None
+    return dict(document)
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        json.dump({"schema": _SCHEMA, **document}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.chmod(0o600)
+    fresh.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

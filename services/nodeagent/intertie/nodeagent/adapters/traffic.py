@@ -1,0 +1,206 @@
+"""HTB classes and their filters, by `tc`.
+
+A class id stands for one key for good, and the filters of a class have a preference of their own,
+made from its id: so what is there can be told apart without reading filters back.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from intertie.nodeagent.adapters.commands import batch, run, run_json
+from intertie.nodeagent.domain.ports import ClassCounters
+from intertie.nodeagent.domain.traffic_plan import (
+    DEFAULT_CLASS,
+    ROOT_CLASS,
+    ClassPlan,
+    DevicePlan,
+    NicPlan,
+    Word,
+    allot,
+)
+
+_OWN_IFB = re.compile(r"ii[0-9a-f]{9}")
+_CLASS = re.compile(r"^class htb 1:(?P<id>[0-9a-f]+) (?:root|parent 1:(?P<parent>[0-9a-f]+))", re.M)
+_CLASS_STATISTICS = re.compile(
+    _CLASS.pattern
+    + r"[^\n]*\n\s*Sent (?P<bytes>\d+) bytes (?P<packets>\d+) pkt "
+    + r"\(dropped (?P<drops>\d+), overlimits (?P<overlimits>\d+)",
+    re.M,
+)
+_PREF = re.compile(r"\bpref (\d+)\b")
+_PAIR_WORDS = 6
+_GENERAL_PREF = 0x7000
+"""Filters of a whole network come after those of pairs."""
+_NIC_CLASS = 1
+Keys = dict[str, dict[str, int]]
+"""Device to key to class id."""
+
+
+class TcTraffic:
+    """Shapes devices of the agent's network namespace."""
+
+    def __init__(self, load: Callable[[], Keys], save: Callable[[Keys], None]) -> None:
+        self._save = save
+        self._ids: Keys = load()
+        self._applied: dict[str, DevicePlan] = {}
+        self._nics: dict[str, NicPlan] = {}
+
+    async def apply_device(self, plan: DevicePlan) -> None:
+        shaped = await _htb_devices()
+        if plan.device in shaped and self._applied.get(plan.device) == plan:
+            return
+        if plan.device not in shaped or plan.device not in self._ids:
+            self._ids[plan.device] = {}
+            self._applied.pop(plan.device, None)
+            await batch("tc", lines=_new_tree(plan))
+        before = self._ids[plan.device]
+        ids = allot([each.key for each in plan.classes], before)
+        # Written down before it is done: an id never stands for two things after a crash.
+        self._ids[plan.device] = {**before, **ids}
+        self._save(self._ids)
+        await self._apply_classes(plan, ids)
+        self._ids[plan.device] = ids
+        self._save(self._ids)
+        self._applied[plan.device] = plan
+
+    async def _apply_classes(self, plan: DevicePlan, ids: Mapping[str, int]) -> None:
+        device = plan.device
+        shown = await run("tc", "filter", "show", "dev", device, "parent", "1:")
+        prefs = {int(text) for text in _PREF.findall(shown)}
+        wanted = {_pref(each, ids[each.key]) for each in plan.classes if each.match}
+        lines = [f"filter del dev {device} parent 1: pref {n}" for n in sorted(prefs - wanted)]
+        live = await _class_ids(device)
+        kept = {ROOT_CLASS, DEFAULT_CLASS, *ids.values()}
+        # Children first: a class that holds others cannot go.
+        gone = [number for number in live if number not in kept]
+        gone.sort(key=lambda number: live[number] == ROOT_CLASS)
+        lines += [f"class del dev {device} classid 1:{number:x}" for number in gone]
+        for each in plan.classes:
+            parent = ids[each.parent] if each.parent else ROOT_CLASS
+            number = ids[each.key]
+            if number in live and live[number] != parent:
+                lines.append(f"class del dev {device} classid 1:{number:x}")
+            lines.append(_class(device, parent, number, each.rate_kbit, each.ceil_kbit))
+            if each.match:
+                lines.append(_queue(device, number, each.rate_kbit))
+            pref = _pref(each, number)
+            if each.match and pref not in prefs:
+                lines.append(
+                    f"filter add dev {device} parent 1: protocol ip pref {pref} u32 "
+                    f"{' '.join(map(_match, each.match))} flowid 1:{number:x}"
+                )
+        await batch("tc", lines=lines)
+
+    async def apply_nics(self, nics: tuple[NicPlan, ...]) -> None:
+        shaped = await _htb_devices()
+        links: list[dict[str, Any]] = await run_json("ip", "-json", "link", "show")
+        there = {link["ifname"] for link in links}
+        for nic in nics:
+            whole = {nic.tap, nic.ifb} <= shaped
+            if nic.tap in there and not (whole and self._nics.get(nic.tap) == nic):
+                await _shape_nic(nic, has_ifb=nic.ifb in there)
+                self._nics[nic.tap] = nic
+        wanted = {nic.ifb for nic in nics}
+        stale = [name for name in there if _OWN_IFB.fullmatch(name) and name not in wanted]
+        await batch("ip", lines=[f"link del {name}" for name in stale])
+        self._nics = {nic.tap: nic for nic in nics if nic.tap in self._nics}
+
+    async def device_counters(self, device: str) -> Mapping[str, ClassCounters]:
+        by_id = await _counters(device)
+        keys = self._ids.get(device, {})
+        return {key: by_id[number] for key, number in keys.items() if number in by_id}
+
+    async def nic_counters(self, device: str) -> ClassCounters:
+        return (await _counters(device)).get(_NIC_CLASS, ClassCounters())
+
+
+def _new_tree(plan: DevicePlan) -> list[str]:
+    device = plan.device
+    return [
+        f"qdisc replace dev {device} root handle 1: htb default {DEFAULT_CLASS:x}",
+        _class(device, 0, ROOT_CLASS, plan.capacity_kbit, plan.capacity_kbit),
+        _class(device, ROOT_CLASS, DEFAULT_CLASS, plan.default_kbit, plan.capacity_kbit),
+        _queue(device, DEFAULT_CLASS, plan.capacity_kbit),
+    ]
+
+
+def _class(device: str, parent: int, number: int, rate_kbit: int, ceil_kbit: int) -> str:
+    """A burst of 10 ms, and never less than one large segment of a guest."""
+    burst = max(65_536, rate_kbit * 125 // 100)
+    cburst = max(65_536, ceil_kbit * 125 // 100)
+    quantum = min(max(rate_kbit * 125 // 1000, 1_600), 65_536)
+    holder = f"1:{parent:x}" if parent else "1:"
+    return (
+        f"class replace dev {device} parent {holder} classid 1:{number:x} htb "
+        f"rate {rate_kbit}kbit ceil {ceil_kbit}kbit burst {burst} cburst {cburst} "
+        f"quantum {quantum}"
+    )
+
+
+def _queue(device: str, number: int, rate_kbit: int) -> str:
+    """50 ms at the class's rate, and never less than four large segments: the kernel's own
+    choice is a thousand packets, which may be a minute."""
+    limit = max(262_144, rate_kbit * 125 // 20)
+    return f"qdisc replace dev {device} parent 1:{number:x} bfifo limit {limit}"
+
+
+def _pref(plan: ClassPlan, number: int) -> int:
+    return number if len(plan.match) >= _PAIR_WORDS else number + _GENERAL_PREF
+
+
+def _match(word: Word) -> str:
+    return f"match u32 {word.value:#010x} {word.mask:#010x} at {word.offset}"
+
+
+async def _shape_nic(nic: NicPlan, *, has_ifb: bool) -> None:
+    """To the guest: HTB on its tap. From it: what enters by the tap passes an ifb with HTB."""
+    lines = [] if has_ifb else [f"link add {nic.ifb} type ifb"]
+    await batch("ip", lines=[*lines, f"link set {nic.ifb} up"])
+    shaped = []
+    for device in (nic.tap, nic.ifb):
+        shaped += [
+            f"qdisc replace dev {device} root handle 1: htb default {_NIC_CLASS:x}",
+            _class(device, 0, _NIC_CLASS, nic.rate_kbit, nic.ceil_kbit),
+            _queue(device, _NIC_CLASS, nic.ceil_kbit),
+        ]
+    qdiscs: list[dict[str, Any]] = await run_json("tc", "-json", "qdisc", "show", "dev", nic.tap)
+    if not any(qdisc["kind"] == "ingress" for qdisc in qdiscs):
+        shaped.append(f"qdisc add dev {nic.tap} ingress")
+    else:
+        shaped.append(f"filter del dev {nic.tap} parent ffff:")
+    shaped.append(
+        f"filter add dev {nic.tap} parent ffff: protocol all pref 1 u32 match u32 0 0 "
+        f"action mirred egress redirect dev {nic.ifb}"
+    )
+    await batch("tc", lines=shaped)
+
+
+async def _htb_devices() -> frozenset[str]:
+    """Devices whose root is an HTB of this agent's shape."""
+    qdiscs: list[dict[str, Any]] = await run_json("tc", "-json", "qdisc", "show")
+    return frozenset(
+        qdisc["dev"]
+        for qdisc in qdiscs
+        if qdisc["kind"] == "htb" and qdisc.get("root") and qdisc.get("handle") == "1:"
+    )
+
+
+async def _class_ids(device: str) -> dict[int, int]:
+    """Minor id of each class to that of its parent, 0 for none."""
+    shown = await run("tc", "class", "show", "dev", device)
+    return {int(m["id"], 16): int(m["parent"] or "0", 16) for m in _CLASS.finditer(shown)}
+
+
+async def _counters(device: str) -> dict[int, ClassCounters]:
+    """Read from text: this `tc` knows no JSON for classes."""
+    shown = await run("tc", "-statistics", "class", "show", "dev", device)
+    return {
+        int(m["id"], 16): ClassCounters(
+            bytes=int(m["bytes"]),
+            packets=int(m["packets"]),
+            overlimits=int(m["overlimits"]),
+            drops=int(m["drops"]),
+        )
+        for m in _CLASS_STATISTICS.finditer(shown)
+    }

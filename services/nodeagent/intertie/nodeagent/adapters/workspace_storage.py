@@ -1,0 +1,87 @@
+"""Disks and seeds of workspaces on the host's own file system."""
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from intertie.nodeagent.adapters.commands import run
+from intertie.nodeagent.adapters.pycdlib_seed import seed_image
+from intertie.nodeagent.domain.domain_xml import MIB
+from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.ports import BaseImage
+
+_UID = re.compile(r"[0-9a-f]{12}")
+
+
+class WorkspaceStorage:
+    """A qcow2 overlay a workspace over a base that all of its kind share."""
+
+    def __init__(self, files: WorkspaceFiles) -> None:
+        self._files = files
+        for folder in files.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def has_disk(self, uid: str) -> bool:
+        return self._files.disk(uid).exists()
+
+    def has_seed(self, uid: str) -> bool:
+        return self._files.seed(uid).exists()
+
+    def uids(self) -> frozenset[str]:
+        found = set()
+        for folder in (f for f in self._files.folders if f != self._files.cache):
+            for path in folder.iterdir():
+                if match := _UID.match(path.name):
+                    found.add(match.group())
+        return frozenset(found)
+
+    async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None:
+        """Published by renaming: a disk that is there is whole."""
+        if base.virtual_size_bytes > size_mib * MIB:
+            raise HostFailure(
+                f"the image needs a disk of {-(-base.virtual_size_bytes // MIB)} MiB, "
+                f"the allocation has {size_mib} MiB",
+                final=True,
+            )
+        disk = self._files.disk(uid)
+        fresh = disk.with_suffix(".new")
+        backing = ("-b", base.path, "-F", base.format)
+        await run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(fresh), f"{size_mib}M")
+        fresh.rename(disk)
+
+    async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
+        seed = self._files.seed(uid)
+        fresh = seed.with_suffix(".new")
+        fresh.write_bytes(await asyncio.to_thread(seed_image, files))
+        fresh.chmod(0o644)
+        fresh.rename(seed)
+
+    async def remove(self, uid: str) -> None:
+        for folder in (f for f in self._files.folders if f != self._files.cache):
+            for path in folder.glob(f"{uid}.*"):
+                path.unlink(missing_ok=True)
+
+    def free_mib(self) -> int:
+        """What guests could use: free now, and what those that are here take already."""
+        room = os.statvfs(self._files.data)
+        used = sum(path.stat().st_blocks * 512 for path in _files(self._files.disks))
+        cached = sum(path.stat().st_blocks * 512 for path in _files(self._files.cache))
+        return (room.f_bavail * room.f_frsize + used + cached) // MIB
+
+    def disk_cache(self) -> str:
+        """`none` where the file system can bypass its cache, so that a cap meets the disk."""
+        probe = self._files.disks / ".o_direct"
+        try:
+            os.close(os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_DIRECT, 0o600))
+        except OSError:
+            return "writeback"
+        finally:
+            probe.unlink(missing_ok=True)
+        return "none"
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file()]

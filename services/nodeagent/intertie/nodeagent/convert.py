@@ -1,0 +1,227 @@
+"""Records and API messages between the wire and the domain."""
+
+from datetime import datetime
+
+from intertie.api.broker.v1 import site_pb2
+from intertie.api.nodeagent.v1 import records_pb2 as pb
+from intertie.common.errors import FieldInvalid
+from intertie.common.rpc.spec_proto import (
+    allocation_from_proto,
+    allocation_to_proto,
+    bandwidth_from_proto,
+    bandwidth_to_proto,
+    environment_from_proto,
+    environment_to_proto,
+    host_entries_from_proto,
+    host_entries_to_proto,
+    timestamp_to_proto,
+    window_from_proto,
+    window_to_proto,
+)
+from intertie.nodeagent.domain.record_rules import check_part
+from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
+from intertie.nodeagent.domain.wanted import (
+    Tunnel,
+    WantedNetwork,
+    WantedNic,
+    WantedPair,
+    WantedPart,
+    WantedWorkspace,
+    WideTunnel,
+)
+
+SCHEMA = 1
+
+
+def part_from_proto(message: pb.WantedPart) -> WantedPart:
+    """FieldInvalid when this agent does not understand the record."""
+    if message.schema != SCHEMA:
+        raise FieldInvalid("schema", f"{message.schema} is not known to this agent")
+    part = WantedPart(
+        name=message.part,
+        uid=message.part_uid,
+        generation=message.generation,
+        window=window_from_proto(message.window, "window"),
+        gone=message.gone,
+        workspaces=tuple(_workspace(each) for each in message.workspaces),
+        networks=tuple(_network(each) for each in message.networks),
+        host_entries=host_entries_from_proto(message.host_entries),
+        cluster=message.cluster,
+    )
+    check_part(part)
+    return part
+
+
+def _workspace(message: pb.WantedWorkspace) -> WantedWorkspace:
+    field = f"workspaces.{message.name}"
+    return WantedWorkspace(
+        name=message.name,
+        uid=message.uid,
+        environment=environment_from_proto(message.environment, f"{field}.environment"),
+        allocation=allocation_from_proto(message.allocation, f"{field}.allocation"),
+        nics=tuple(
+            WantedNic(
+                network_uid=nic.network_uid,
+                mac=nic.mac,
+                address=nic.address,
+                bandwidth=bandwidth_from_proto(nic.bandwidth),
+            )
+            for nic in message.nics
+        ),
+        nonce=message.nonce,
+    )
+
+
+def _network(message: pb.WantedNetwork) -> WantedNetwork:
+    return WantedNetwork(
+        uid=message.uid,
+        name=message.name,
+        vni=message.vni,
+        mtu=message.mtu,
+        tunnels=tuple(
+            Tunnel(address=each.address, macs=tuple(each.macs)) for each in message.tunnels
+        ),
+        pairs=tuple(
+            WantedPair(
+                local_mac=each.local_mac,
+                remote_mac=each.remote_mac,
+                bandwidth=bandwidth_from_proto(each.bandwidth),
+            )
+            for each in message.pairs
+        ),
+        uplink_guarantee_mbit_s=message.uplink_guarantee_mbit_s,
+        uplink_cap_mbit_s=message.uplink_cap_mbit_s,
+        wide_tunnels=tuple(
+            WideTunnel(
+                site=each.site,
+                address=each.address,
+                port=each.port,
+                vni=each.vni,
+                macs=tuple(each.macs),
+                guarantee_mbit_s=each.guarantee_mbit_s,
+                cap_mbit_s=each.cap_mbit_s,
+            )
+            for each in message.wide_tunnels
+        ),
+    )
+
+
+def seen_to_proto(part: SeenPart, *, now: datetime) -> pb.SeenPart:
+    return pb.SeenPart(
+        schema=SCHEMA,
+        part=part.name,
+        part_uid=part.uid,
+        generation=part.generation,
+        workspaces=[_seen_workspace(each) for each in part.workspaces],
+        gone=part.gone,
+        message=part.message,
+        report_time=timestamp_to_proto(now),
+    )
+
+
+def _seen_workspace(seen: SeenWorkspace) -> pb.SeenWorkspace:
+    message = pb.SeenWorkspace(
+        name=seen.name,
+        uid=seen.uid,
+        state=seen.state.value,
+        message=seen.message,
+        ready=seen.ready_time is not None,
+        staging_done_bytes=seen.staging_done_bytes,
+        staging_total_bytes=seen.staging_total_bytes,
+    )
+    if seen.ready_time is not None:
+        message.ready_time.CopyFrom(timestamp_to_proto(seen.ready_time))
+    return message
+
+
+def facts_to_proto(facts: HostFacts, *, now: datetime) -> pb.HostFacts:
+    capacity = facts.capacity
+    return pb.HostFacts(
+        schema=SCHEMA,
+        host=facts.host,
+        capacity=site_pb2.Capacity(
+            vcpus=capacity.vcpus,
+            memory_mib=capacity.memory_mib,
+            disk_mib=capacity.disk_mib,
+            iops=capacity.iops,
+            throughput_mib_s=capacity.throughput_mib_s,
+            uplink_mbit_s=capacity.uplink_mbit_s,
+        ),
+        address=facts.address,
+        agent_address=facts.agent_address,
+        gateway=bool(facts.wide_address),
+        wide_address=facts.wide_address,
+        wide_port=facts.wide_port,
+        hypervisors=facts.hypervisors,
+        architecture=facts.architecture,
+        missing=facts.missing,
+        report_time=timestamp_to_proto(now),
+        mtu=facts.mtu,
+        wide_mtu=facts.wide_mtu,
+    )
+
+
+def part_to_proto(part: WantedPart) -> pb.WantedPart:
+    """The record again, as the agent keeps it on its own disk."""
+    return pb.WantedPart(
+        schema=SCHEMA,
+        part=part.name,
+        part_uid=part.uid,
+        generation=part.generation,
+        window=window_to_proto(part.window),
+        gone=part.gone,
+        workspaces=[
+            pb.WantedWorkspace(
+                name=each.name,
+                uid=each.uid,
+                environment=environment_to_proto(each.environment),
+                allocation=allocation_to_proto(each.allocation),
+                nics=[
+                    pb.WantedNic(
+                        network_uid=nic.network_uid,
+                        mac=nic.mac,
+                        address=nic.address,
+                        bandwidth=bandwidth_to_proto(nic.bandwidth),
+                    )
+                    for nic in each.nics
+                ],
+                nonce=each.nonce,
+            )
+            for each in part.workspaces
+        ],
+        networks=[_network_to_proto(each) for each in part.networks],
+        host_entries=host_entries_to_proto(part.host_entries),
+        cluster=part.cluster,
+    )
+
+
+def _network_to_proto(network: WantedNetwork) -> pb.WantedNetwork:
+    return pb.WantedNetwork(
+        uid=network.uid,
+        name=network.name,
+        vni=network.vni,
+        mtu=network.mtu,
+        tunnels=[pb.Tunnel(address=each.address, macs=each.macs) for each in network.tunnels],
+        pairs=[
+            pb.WantedPair(
+                local_mac=each.local_mac,
+                remote_mac=each.remote_mac,
+                bandwidth=bandwidth_to_proto(each.bandwidth),
+            )
+            for each in network.pairs
+        ],
+        uplink_guarantee_mbit_s=network.uplink_guarantee_mbit_s,
+        uplink_cap_mbit_s=network.uplink_cap_mbit_s,
+        wide_tunnels=[
+            pb.WideTunnel(
+                site=each.site,
+                address=each.address,
+                port=each.port,
+                vni=each.vni,
+                macs=each.macs,
+                guarantee_mbit_s=each.guarantee_mbit_s,
+                cap_mbit_s=each.cap_mbit_s,
+            )
+            for each in network.wide_tunnels
+        ],
+    )

@@ -1,0 +1,185 @@
+"""libvirt's document of a guest. See https://libvirt.org/formatdomain.html for every element."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from intertie.nodeagent.domain.guest import READY_PORT
+
+METADATA = "https://intertie.org/workspace/1"
+"""XML namespace of the mark by which an agent knows its own domains."""
+
+_PERIOD_US = 100_000
+_SHARES_PER_VCPU = 1024
+_TCG_CACHE_MIB = 64
+"""Translated code of an emulated guest; QEMU's own default is 1 GiB a guest."""
+_OVERHEAD_MIB = 256
+"""QEMU's own memory, beside the guest's."""
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nic:
+    tap: str
+    mac: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """All that the document of one guest depends on."""
+
+    name: str
+    workspace_uid: str
+    part_uid: str
+    title: str
+    vcpus: int
+    memory_mib: int
+    disk: str
+    disk_cache: str
+    """`none` or `writeback`"""
+    cap_iops: int
+    """0: no cap."""
+    cap_mib_s: int
+    seed: str
+    ready_socket: str
+    console_socket: str
+    console_log: str
+    nics: tuple[Nic, ...] = ()
+    agent_channel: bool = False
+    architecture: str = "x86_64"
+    cgroups: bool = True
+    """Whether libvirt can set CPU shares and memory limits on this host."""
+
+
+def domain_xml(kind: str, machine: Machine) -> str:
+    """The document for a host of this hypervisor; KeyError: nobody has written one for it."""
+    root = BUILDERS[kind](machine)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def domain_uuid(workspace_uid: str) -> str:
+    """libvirt wants one; the same for the same workspace always (RFC 9562, version 8)."""
+    digits = f"{workspace_uid:0>12}"
+    return f"696e7465-7274-8965-8000-{digits}"
+
+
+def _qemu(machine: Machine) -> ET.Element:
+    root = _full_virtualization("qemu", machine)
+    ET.SubElement(root, "cpu", mode="maximum", check="none")
+    tcg = ET.SubElement(_need(root, "features"), "tcg")
+    _text(tcg, "tb-cache", str(_TCG_CACHE_MIB), unit="MiB")
+    return root
+
+
+def _kvm(machine: Machine) -> ET.Element:
+    root = _full_virtualization("kvm", machine)
+    ET.SubElement(root, "cpu", mode="host-passthrough", check="none")
+    return root
+
+
+BUILDERS: Mapping[str, Callable[[Machine], ET.Element]] = {"qemu": _qemu, "kvm": _kvm}
+"""libvirt's domain type to what builds its document."""
+
+
+def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
+    root = ET.Element("domain", type=kind)
+    _text(root, "name", machine.name)
+    _text(root, "uuid", domain_uuid(machine.workspace_uid))
+    _text(root, "title", machine.title)
+    mark = ET.SubElement(ET.SubElement(root, "metadata"), f"{{{METADATA}}}workspace")
+    mark.set("uid", machine.workspace_uid)
+    mark.set("part", machine.part_uid)
+    _text(root, "memory", str(machine.memory_mib), unit="MiB")
+    _text(root, "vcpu", str(machine.vcpus))
+    if machine.cgroups:
+        limit_mib = machine.memory_mib + _OVERHEAD_MIB + (_TCG_CACHE_MIB if kind == "qemu" else 0)
+        _text(ET.SubElement(root, "memtune"), "hard_limit", str(limit_mib), unit="MiB")
+        tune = ET.SubElement(root, "cputune")
+        _text(tune, "shares", str(_SHARES_PER_VCPU * machine.vcpus))
+        _text(tune, "period", str(_PERIOD_US))
+        _text(tune, "quota", str(_PERIOD_US))
+    system = ET.SubElement(root, "os")
+    _text(system, "type", "hvm", arch=machine.architecture, machine="pc")
+    ET.SubElement(system, "boot", dev="hd")
+    features = ET.SubElement(root, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(root, "clock", offset="utc")
+    _text(root, "on_poweroff", "destroy")
+    _text(root, "on_reboot", "restart")
+    _text(root, "on_crash", "destroy")
+    devices = ET.SubElement(root, "devices")
+    _root_disk(devices, machine)
+    _seed_disk(devices, machine)
+    for nic in machine.nics:
+        _nic(devices, nic)
+    _serial(devices, machine)
+    _channels(devices, machine)
+    ET.SubElement(devices, "controller", type="usb", model="none")
+    ET.SubElement(devices, "memballoon", model="none")
+    rng = ET.SubElement(devices, "rng", model="virtio")
+    _text(rng, "backend", "/dev/urandom", model="random")
+    return root
+
+
+def _root_disk(devices: ET.Element, machine: Machine) -> None:
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    driver = ET.SubElement(disk, "driver", name="qemu", type="qcow2", cache=machine.disk_cache)
+    if machine.disk_cache == "none":
+        driver.set("io", "threads")
+    driver.set("discard", "unmap")
+    ET.SubElement(disk, "source", file=machine.disk)
+    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    if machine.cap_iops or machine.cap_mib_s:
+        tune = ET.SubElement(disk, "iotune")
+        if machine.cap_mib_s:
+            _text(tune, "total_bytes_sec", str(machine.cap_mib_s * MIB))
+        if machine.cap_iops:
+            _text(tune, "total_iops_sec", str(machine.cap_iops))
+
+
+def _seed_disk(devices: ET.Element, machine: Machine) -> None:
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw")
+    ET.SubElement(disk, "source", file=machine.seed)
+    ET.SubElement(disk, "target", dev="vdb", bus="virtio")
+    ET.SubElement(disk, "readonly")
+
+
+def _nic(devices: ET.Element, nic: Nic) -> None:
+    """A tap that is there already: the agent makes it, plugs it in and shapes it."""
+    element = ET.SubElement(devices, "interface", type="ethernet")
+    ET.SubElement(element, "mac", address=nic.mac)
+    ET.SubElement(element, "target", dev=nic.tap, managed="no")
+    ET.SubElement(element, "model", type="virtio")
+    ET.SubElement(element, "mtu", size=str(nic.mtu))
+    ET.SubElement(element, "rom", enabled="no")
+
+
+def _serial(devices: ET.Element, machine: Machine) -> None:
+    serial = ET.SubElement(devices, "serial", type="unix")
+    ET.SubElement(serial, "source", mode="bind", path=machine.console_socket)
+    ET.SubElement(serial, "log", file=machine.console_log, append="on")
+    ET.SubElement(serial, "target", port="0")
+
+
+def _channels(devices: ET.Element, machine: Machine) -> None:
+    channel = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(channel, "source", mode="bind", path=machine.ready_socket)
+    ET.SubElement(channel, "target", type="virtio", name=READY_PORT)
+    if machine.agent_channel:
+        channel = ET.SubElement(devices, "channel", type="unix")
+        ET.SubElement(channel, "source", mode="bind")
+        ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+
+
+def _text(parent: ET.Element, name: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, name, attributes).text = text
+
+
+def _need(root: ET.Element, name: str) -> ET.Element:
+    found = root.find(name)
+    if found is None:
+        raise KeyError(name)
+    return found

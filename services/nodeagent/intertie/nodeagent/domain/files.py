@@ -1,0 +1,53 @@
+"""Where everything of a host's guests is on its own disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_SOCKET_PATH = 107
+"""Bytes that fit into a unix socket's address."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceFiles:
+    """Names of files, all of which follow from the workspace's uid."""
+
+    data: Path
+
+    @property
+    def disks(self) -> Path:
+        return self.data / "disks"
+
+    @property
+    def seeds(self) -> Path:
+        return self.data / "seeds"
+
+    @property
+    def channels(self) -> Path:
+        return self.data / "ch"
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "log"
+
+    @property
+    def cache(self) -> Path:
+        return self.data / "cache"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return self.disks, self.seeds, self.channels, self.logs, self.cache
+
+    def disk(self, uid: str) -> Path:
+        return self.disks / f"{uid}.qcow2"
+
+    def seed(self, uid: str) -> Path:
+        return self.seeds / f"{uid}.iso"
+
+    def ready_socket(self, uid: str) -> Path:
+        return self.channels / f"{uid}.ready"
+
+    def console_socket(self, uid: str) -> Path:
+        return self.channels / f"{uid}.tty"
+
+    def console_log(self, uid: str) -> Path:
+        return self.logs / f"{uid}.log"

@@ -1,0 +1,67 @@
+"""From what is wanted of a workspace to the machine that libvirt is told to make."""
+
+from dataclasses import dataclass
+
+from intertie.common.names import DeviceNames
+from intertie.common.spec import ANY_HYPERVISOR
+from intertie.common.terms import Readiness
+from intertie.nodeagent.domain.domain_xml import Machine, Nic
+from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFacts:
+    """What the host offers to every guest."""
+
+    hypervisors: tuple[str, ...]
+    """Domain types, the preferred one first."""
+    disk_cache: str
+    cgroups: bool
+
+
+def hypervisor_for(workspace: WantedWorkspace, offered: tuple[str, ...]) -> str:
+    """The one that is asked for, or the host's preferred one."""
+    asked = workspace.environment.hypervisor
+    if asked and asked != ANY_HYPERVISOR:
+        if asked not in offered:
+            raise HostFailure(f"this host has no hypervisor {asked}", final=True)
+        return asked
+    if not offered:
+        raise HostFailure("this host has no hypervisor that works")
+    return offered[0]
+
+
+def machine_of(
+    part: WantedPart, workspace: WantedWorkspace, files: WorkspaceFiles, facts: MachineFacts
+) -> Machine:
+    uid, allocation = workspace.uid, workspace.allocation
+    disk = allocation.disk
+    return Machine(
+        name=DeviceNames.domain(uid),
+        workspace_uid=uid,
+        part_uid=part.uid,
+        title=f"{part.cluster}/workspaces/{workspace.name}",
+        vcpus=allocation.vcpus,
+        memory_mib=allocation.memory_mib,
+        disk=str(files.disk(uid)),
+        disk_cache=facts.disk_cache,
+        cap_iops=disk.cap_iops or disk.guarantee_iops,
+        cap_mib_s=disk.cap_mib_s or disk.guarantee_mib_s,
+        seed=str(files.seed(uid)),
+        ready_socket=str(files.ready_socket(uid)),
+        console_socket=str(files.console_socket(uid)),
+        console_log=str(files.console_log(uid)),
+        nics=tuple(
+            Nic(
+                tap=DeviceNames.tap(uid, number),
+                mac=nic.mac,
+                mtu=part.network(nic.network_uid).mtu,
+            )
+            for number, nic in enumerate(workspace.nics)
+        ),
+        agent_channel=workspace.environment.readiness is Readiness.GUEST_AGENT,
+        architecture=workspace.environment.architecture or "x86_64",
+        cgroups=facts.cgroups,
+    )

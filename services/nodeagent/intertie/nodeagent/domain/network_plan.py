@@ -1,0 +1,189 @@
+"""Which links, forwarding entries and filters the wanted networks need on this host."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from intertie.common.names import DeviceNames
+from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPart
+
+VXLAN_PORT = 4789
+VXLAN_BYTES = 50
+"""IPv4, UDP and VXLAN headers and the inner Ethernet header."""
+FLOOD = "00:00:00:00:00:00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where this host is on its underlay and, at a gateway, on the WAN."""
+
+    host: str
+    interface: str
+    address: str
+    wide_interface: str = ""
+    wide_address: str = ""
+    wide_port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgePlan:
+    name: str
+    mac: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VxlanPlan:
+    """A tunnel end without learning: everything that it knows is in the forwarding entries."""
+
+    name: str
+    bridge: str
+    vni: int
+    address: str
+    interface: str
+    port: int
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapPlan:
+    name: str
+    bridge: str
+    mtu: int
+    guest_mac: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FdbEntry:
+    """Frames to `mac` (all zero: those to everybody) go to `address`. 0: the device's own."""
+
+    device: str
+    mac: str
+    address: str
+    vni: int = 0
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkPlan:
+    bridges: tuple[BridgePlan, ...] = ()
+    vxlans: tuple[VxlanPlan, ...] = ()
+    taps: tuple[TapPlan, ...] = ()
+    fdb: frozenset[FdbEntry] = field(default_factory=frozenset)
+
+    @property
+    def devices(self) -> frozenset[str]:
+        links: tuple[BridgePlan | VxlanPlan | TapPlan, ...]
+        links = (*self.bridges, *self.vxlans, *self.taps)
+        return frozenset(link.name for link in links)
+
+
+def plan_networks(parts: Iterable[WantedPart], place: Place) -> NetworkPlan:
+    """Everything that has to exist for these parts, and nothing else."""
+    bridges: list[BridgePlan] = []
+    vxlans: list[VxlanPlan] = []
+    taps: list[TapPlan] = []
+    fdb: set[FdbEntry] = set()
+    for part in parts:
+        for network in part.networks:
+            bridge = DeviceNames.bridge(network.uid)
+            mac = bridge_mac(place.host, network.uid)
+            bridges.append(BridgePlan(name=bridge, mac=mac, mtu=network.mtu))
+            vxlans.extend(_vxlans(network, bridge, place))
+            fdb.update(_fdb(network))
+        for workspace, number, nic in part.taps():
+            taps.append(
+                TapPlan(
+                    name=DeviceNames.tap(workspace.uid, number),
+                    bridge=DeviceNames.bridge(nic.network_uid),
+                    mtu=part.network(nic.network_uid).mtu,
+                    guest_mac=nic.mac,
+                )
+            )
+    return NetworkPlan(
+        bridges=tuple(bridges), vxlans=tuple(vxlans), taps=tuple(taps), fdb=frozenset(fdb)
+    )
+
+
+def _vxlans(network: WantedNetwork, bridge: str, place: Place) -> Iterator[VxlanPlan]:
+    if network.tunnels:
+        yield VxlanPlan(
+            name=DeviceNames.vxlan(network.uid),
+            bridge=bridge,
+            vni=network.vni,
+            address=place.address,
+            interface=place.interface,
+            port=VXLAN_PORT,
+            mtu=network.mtu,
+        )
+    if network.wide_tunnels and place.wide_address:
+        yield VxlanPlan(
+            name=DeviceNames.wide_vxlan(network.uid),
+            bridge=bridge,
+            vni=network.vni,
+            address=place.wide_address,
+            interface=place.wide_interface,
+            port=place.wide_port,
+            mtu=network.mtu,
+        )
+
+
+def _fdb(network: WantedNetwork) -> Iterator[FdbEntry]:
+    """A flooding entry a tunnel, and one a machine behind it.
+
+    An entry to another site carries the receiver's id and port, so that no two sites have to
+    agree on an id.
+    """
+    for tunnel in network.tunnels:
+        for mac in (FLOOD, *tunnel.macs):
+            yield FdbEntry(DeviceNames.vxlan(network.uid), mac, tunnel.address)
+    for wide in network.wide_tunnels:
+        for mac in (FLOOD, *wide.macs):
+            device = DeviceNames.wide_vxlan(network.uid)
+            yield FdbEntry(device, mac, wide.address, wide.vni, wide.port)
+
+
+def bridge_mac(host: str, network_uid: str) -> str:
+    """The host's own address on a network: the same always, and on no other host."""
+    octets = bytearray(blake2b(f"{host}/{network_uid}".encode(), digest_size=6).digest())
+    octets[0] = (octets[0] & 0b1111_1100) | 0b0000_0010
+    return ":".join(f"{octet:02x}" for octet in octets)
+
+
+def link_local(mac: str) -> str:
+    """The IPv6 address that a guest makes for itself from its MAC (RFC 4291, appendix A)."""
+    octets = [int(octet, 16) for octet in mac.split(":")]
+    octets[0] ^= 0b0000_0010
+    halves = [*octets[:3], 0xFF, 0xFE, *octets[3:]]
+    groups = [f"{high << 8 | low:x}" for high, low in zip(halves[::2], halves[1::2], strict=True)]
+    return "fe80::" + ":".join(groups)
+
+
+def filter_rules(taps: Iterable[TapPlan]) -> str:
+    """The nftables ruleset: a guest speaks with its own address only and reaches no service of
+    the host.
+
+    What it may send the host: neighbour discovery, and what is no beginning of a TCP connection
+    (answers to connections that the host opened to it).
+    """
+    ports = ", ".join(f'"{tap.name}" . {tap.guest_mac}' for tap in taps)
+    elements = f"    elements = {{ {ports} }}\n" if ports else ""
+    return f"""\
+table bridge intertie
+delete table bridge intertie
+table bridge intertie {{
+  set ports {{
+    type ifname . ether_addr
+{elements}  }}
+  chain from_guests {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname "it*" meta ibrname "ib*" iifname . ether saddr != @ports drop
+  }}
+  chain to_host {{
+    type filter hook input priority 0; policy accept;
+    meta ibrname "ib*" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, echo-reply }} accept
+    meta ibrname "ib*" ip6 saddr fe80::/10 tcp flags & (syn | ack) != syn accept
+    meta ibrname "ib*" drop
+  }}
+}}
+"""

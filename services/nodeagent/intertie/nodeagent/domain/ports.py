@@ -1,0 +1,194 @@
+"""What the passes need of the host and of the site; adapters provide it."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from intertie.nodeagent.domain.domain_xml import Machine
+from intertie.nodeagent.domain.network_plan import NetworkPlan
+from intertie.nodeagent.domain.reconcile import DomainState, KnownPart, Listing
+from intertie.nodeagent.domain.report import HostFacts, SeenPart
+from intertie.nodeagent.domain.traffic_plan import DevicePlan, NicPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainCounters:
+    """Since the guest was started."""
+
+    cpu_time_ns: int = 0
+    read_bytes: int = 0
+    read_operations: int = 0
+    write_bytes: int = 0
+    write_operations: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassCounters:
+    """Since the class was made."""
+
+    bytes: int = 0
+    packets: int = 0
+    overlimits: int = 0
+    drops: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseImage:
+    """A verified image on this host, shared by all guests that run it."""
+
+    path: str
+    format: str
+    """`raw` or `qcow2`"""
+    virtual_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What came of a network plan; all empty when everything is as planned."""
+
+    missing: frozenset[str] = frozenset()
+    """Devices that could not be made."""
+    left: frozenset[str] = frozenset()
+    """Devices that could not be removed."""
+    problem: str = ""
+
+
+class Hypervisor(Protocol):
+    """Every method raises HypervisorSilent when libvirt does not answer in time."""
+
+    async def states(self) -> Mapping[str, DomainState]:
+        """Of this agent's domains, by name."""
+        ...
+
+    async def define(self, machine: Machine, kind: str) -> None: ...
+
+    async def start(self, name: str) -> None: ...
+
+    async def stop(self, name: str) -> None:
+        """Pulls the plug. The domain stays defined."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Nothing is left of the domain, whether it ran or not."""
+        ...
+
+    async def agent_answers(self, name: str) -> bool:
+        """The QEMU guest agent answers a ping."""
+        ...
+
+    async def counters(self) -> Mapping[str, DomainCounters]: ...
+
+
+class HostNetwork(Protocol):
+    async def apply(self, plan: NetworkPlan) -> "Applied":
+        """Makes what is missing, removes what is the agent's and not in the plan.
+
+        What cannot be done for one network does not keep it from the others.
+        """
+        ...
+
+
+class Traffic(Protocol):
+    async def apply_device(self, plan: DevicePlan) -> None: ...
+
+    async def apply_nics(self, nics: tuple[NicPlan, ...]) -> None:
+        """Makes what is missing, removes ifbs that are not in the plan."""
+        ...
+
+    async def device_counters(self, device: str) -> Mapping[str, ClassCounters]:
+        """By key of the class."""
+        ...
+
+    async def nic_counters(self, device: str) -> ClassCounters: ...
+
+
+class Storage(Protocol):
+    """Disks, seeds, sockets and logs of workspaces."""
+
+    def has_disk(self, uid: str) -> bool: ...
+
+    def has_seed(self, uid: str) -> bool: ...
+
+    def uids(self) -> frozenset[str]:
+        """Every workspace that has left anything here."""
+        ...
+
+    async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None: ...
+
+    async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None: ...
+
+    async def remove(self, uid: str) -> None: ...
+
+    def free_mib(self) -> int: ...
+
+
+class Images(Protocol):
+    def ready(self, digest: str) -> BaseImage | None: ...
+
+    def request(self, digest: str, tenant: str) -> None:
+        """Begins to fetch it, unless that goes on already.
+
+        Raises HostFailure with what went wrong the last time, once.
+        """
+        ...
+
+    def progress(self, digest: str) -> Staging: ...
+
+    def retain(self, digests: frozenset[str]) -> None:
+        """Those that are in use; others may go when room is short."""
+        ...
+
+
+class Records(Protocol):
+    """Every method raises RecordsUnreadable when the site's records cannot be had."""
+
+    async def wanted(self) -> Listing: ...
+
+    def hints(self) -> AsyncIterator[None]:
+        """Yields when something may have changed; ends on trouble."""
+        ...
+
+    async def write_facts(self, facts: HostFacts, *, now: datetime) -> None: ...
+
+    async def seen_uids(self) -> frozenset[str]: ...
+
+    async def write_seen(self, part: SeenPart, *, now: datetime) -> None: ...
+
+    async def delete_seen(self, part_uid: str) -> None: ...
+
+
+class StateStore(Protocol):
+    def load(self) -> dict[str, KnownPart] | None:
+        """None: nothing is known, as on a new host or with a damaged file."""
+        ...
+
+    def save(self, parts: Mapping[str, KnownPart]) -> None: ...
+
+    def load_contact(self) -> datetime | None:
+        """When the site's records were last read."""
+        ...
+
+    def save_contact(self, moment: datetime) -> None: ...
+
+
+class Channels(Protocol):
+    """Listens for guests that say that they are ready."""
+
+    def listen(self, uid: str, nonce: str) -> None:
+        """Begins to listen, unless that goes on already."""
+        ...
+
+    def close(self, uid: str) -> None: ...
+
+    def heard(self) -> Mapping[str, datetime]:
+        """Who has said so since it was last asked."""
+        ...
+
+    def listening(self) -> frozenset[str]: ...

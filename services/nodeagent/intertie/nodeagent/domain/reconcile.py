@@ -1,0 +1,186 @@
+"""What is to be done on this host: decided from what is wanted, known and seen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+
+from intertie.common.terms import OnIsolation
+from intertie.nodeagent.domain.failures import Attempts
+from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
+
+STAGING_LEAD = timedelta(seconds=60)
+"""How long before its window opens a part's images, disks and networks are made."""
+
+
+class Phase(Enum):
+    """Where a part is in its life, as this host sees it."""
+
+    WAIT = "WAIT"
+    STAGE = "STAGE"
+    RUN = "RUN"
+    OVER = "OVER"
+
+
+class DomainState(Enum):
+    """What libvirt says of a guest."""
+
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    POWERED_OFF = "POWERED_OFF"
+    """The guest switched itself off."""
+    OFF = "OFF"
+    """Not running, for any other reason."""
+
+
+class WorkspaceState(Enum):
+    """As intertie.api.cluster.v1.Workspace.State, by number."""
+
+    PLANNED = 1
+    STAGING = 2
+    DEFINED = 3
+    RUNNING = 4
+    PAUSED = 5
+    STOPPED = 6
+    ENDED = 7
+    FAILED = 8
+
+
+class Step(Enum):
+    """One thing to do for a workspace."""
+
+    STAGE_IMAGE = "STAGE_IMAGE"
+    MAKE_DISK = "MAKE_DISK"
+    MAKE_SEED = "MAKE_SEED"
+    DEFINE = "DEFINE"
+    START = "START"
+    STOP = "STOP"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What has to be remembered of a workspace."""
+
+    ready_time: datetime | None = None
+    powered_off: bool = False
+    """The guest switched itself off and stays off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPart:
+    """A part as it is kept on the host's own disk."""
+
+    wanted: WantedPart
+    """Of the highest generation ever seen."""
+    present: bool = True
+    """Its record was there at the last listing."""
+    notes: Mapping[str, Note] = field(default_factory=dict)
+    """By workspace uid."""
+
+    def note(self, uid: str) -> Note:
+        return self.notes.get(uid, Note())
+
+    def with_note(self, uid: str, note: Note) -> "KnownPart":
+        return replace(self, notes={**self.notes, uid: note})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What is there of a workspace."""
+
+    domain: DomainState | None = None
+    image: bool = False
+    disk: bool = False
+    seed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Every record of this host, at one moment."""
+
+    parts: tuple[WantedPart, ...] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Part uid to what is wrong: records that this agent does not understand."""
+
+
+def merge(known: Mapping[str, KnownPart], listing: Listing) -> dict[str, KnownPart]:
+    """What is known after a complete listing of the records.
+
+    A record of a lower generation than one that was obeyed before changes nothing, nor does one
+    that cannot be read. A part whose record is away is over, whatever it said.
+    """
+    by_uid = {part.uid: part for part in listing.parts}
+    merged = {}
+    for uid in {**known, **by_uid}:
+        before, now = known.get(uid), by_uid.get(uid)
+        if before is None:
+            merged[uid] = KnownPart(wanted=by_uid[uid])
+        elif now is None:
+            merged[uid] = replace(before, present=uid in listing.unreadable)
+        elif now.generation >= before.wanted.generation:
+            merged[uid] = replace(before, wanted=now, present=True)
+        else:
+            merged[uid] = replace(before, present=True)
+    return merged
+
+
+def phase_of(part: KnownPart, *, now: datetime) -> Phase:
+    """The window rules, even where nobody can be asked: at its end a part is over."""
+    window = part.wanted.window
+    if not part.present or part.wanted.gone or now >= window.end:
+        return Phase.OVER
+    if now >= window.start:
+        return Phase.RUN
+    if now >= window.start - STAGING_LEAD:
+        return Phase.STAGE
+    return Phase.WAIT
+
+
+def must_stop(workspace: WantedWorkspace, *, last_contact: datetime, now: datetime) -> bool:
+    """A workspace with `on_isolation: STOP` is stopped `stop_after` after the last contact."""
+    term = workspace.allocation.availability
+    return term.on_isolation is OnIsolation.STOP and now - last_contact >= term.stop_after
+
+
+def steps(phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool) -> tuple[Step, ...]:
+    """What is missing, in the order in which it has to be made.
+
+    A guest that runs is never touched, but for one that must be stopped; one that is paused was
+    paused by somebody on purpose.
+    """
+    if seen.domain in (DomainState.RUNNING, DomainState.PAUSED):
+        return (Step.STOP,) if isolated else ()
+    if phase not in (Phase.STAGE, Phase.RUN):
+        return ()
+    needed = []
+    if not seen.disk:
+        if not seen.image:
+            return (Step.STAGE_IMAGE,)
+        needed.append(Step.MAKE_DISK)
+    if not seen.seed:
+        needed.append(Step.MAKE_SEED)
+    if seen.domain is None:
+        needed.append(Step.DEFINE)
+    switched_off = powered_off or seen.domain is DomainState.POWERED_OFF
+    if phase is Phase.RUN and not switched_off and not isolated:
+        needed.append(Step.START)
+    return tuple(needed)
+
+
+def state_of(
+    phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool, attempts: Attempts
+) -> WorkspaceState:
+    """How a workspace is reported."""
+    if phase is Phase.OVER:
+        return WorkspaceState.ENDED
+    if seen.domain is DomainState.RUNNING:
+        return WorkspaceState.RUNNING
+    if seen.domain is DomainState.PAUSED:
+        return WorkspaceState.PAUSED
+    if attempts.is_failure:
+        return WorkspaceState.FAILED
+    if powered_off or seen.domain is DomainState.POWERED_OFF or (isolated and seen.domain):
+        return WorkspaceState.STOPPED
+    if seen.domain is not None:
+        return WorkspaceState.DEFINED
+    return WorkspaceState.PLANNED if phase is Phase.WAIT else WorkspaceState.STAGING

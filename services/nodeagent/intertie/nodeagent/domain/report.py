@@ -1,0 +1,68 @@
+"""What the agent says it has found and done."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from intertie.nodeagent.domain.reconcile import WorkspaceState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenWorkspace:
+    name: str
+    uid: str
+    state: WorkspaceState
+    message: str = ""
+    ready_time: datetime | None = None
+    """None: not ready."""
+    staging_done_bytes: int = 0
+    staging_total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenPart:
+    name: str
+    uid: str
+    generation: int
+    workspaces: tuple[SeenWorkspace, ...] = ()
+    gone: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What may be promised on this host."""
+
+    vcpus: int
+    memory_mib: int
+    disk_mib: int
+    iops: int
+    throughput_mib_s: int
+    uplink_mbit_s: int
+
+    def within(self, other: "Capacity") -> "Capacity":
+        """The lesser of both, amount by amount."""
+        return Capacity(
+            vcpus=min(self.vcpus, other.vcpus),
+            memory_mib=min(self.memory_mib, other.memory_mib),
+            disk_mib=min(self.disk_mib, other.disk_mib),
+            iops=min(self.iops, other.iops),
+            throughput_mib_s=min(self.throughput_mib_s, other.throughput_mib_s),
+            uplink_mbit_s=min(self.uplink_mbit_s, other.uplink_mbit_s),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    host: str
+    capacity: Capacity
+    address: str
+    agent_address: str
+    wide_address: str = ""
+    """Empty: no gateway."""
+    wide_port: int = 0
+    hypervisors: tuple[str, ...] = ()
+    architecture: str = "x86_64"
+    missing: tuple[str, ...] = ()
+    """What the host cannot do, a sentence each."""
+    mtu: int = 1500
+    wide_mtu: int = 0

@@ -1,0 +1,81 @@
+"""The NoCloud seed: what a guest is told about itself at its first boot.
+
+Intertie's own part (host names, keys) is vendor-data. It is user-data as well where the user gave
+none, for guests that read no vendor-data; a user's own bytes are never changed.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+
+from intertie.common.part_spec import HostEntry
+from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
+
+LABEL = "cidata"
+
+
+def seed_files(part: WantedPart, workspace: WantedWorkspace) -> Mapping[str, bytes]:
+    """File name to content. All but the user's own is JSON, which is YAML too."""
+    keys = workspace.environment.contextualization.ssh_authorized_keys
+    hosts = hosts_file(workspace.name, part.host_entries)
+    config = b"#cloud-config\n" + _json(
+        {
+            "ssh_authorized_keys": list(keys),
+            "disable_root": False,
+            "manage_etc_hosts": False,
+            "write_files": [
+                {
+                    "path": "/etc/hosts",
+                    "encoding": "b64",
+                    "permissions": "0644",
+                    "content": b64encode(hosts.encode()).decode(),
+                }
+            ],
+        }
+    )
+    return {
+        "meta-data": _json(
+            {
+                "instance-id": workspace.uid,
+                "local-hostname": workspace.name,
+                "public-keys": list(keys),
+                "intertie_nonce": workspace.nonce,
+            }
+        ),
+        "network-config": _json(_network_config(part, workspace)),
+        "vendor-data": config,
+        "user-data": workspace.environment.contextualization.user_data or config,
+    }
+
+
+def hosts_file(workspace: str, entries: Iterable[HostEntry]) -> str:
+    """The /etc/hosts of every workspace: the whole cluster, whichever site a machine is at."""
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    known = False
+    for entry in entries:
+        known = known or workspace in entry.names
+        lines.append(f"{entry.address} {' '.join(entry.names)}")
+    if not known:
+        lines.insert(1, f"127.0.1.1 {workspace}")
+    return "\n".join(lines) + "\n"
+
+
+def _network_config(part: WantedPart, workspace: WantedWorkspace) -> Mapping[str, object]:
+    return {
+        "version": 2,
+        "ethernets": {
+            f"nic{number}": {
+                "match": {"macaddress": nic.mac},
+                "addresses": [nic.address],
+                "mtu": part.network(nic.network_uid).mtu,
+                "dhcp4": False,
+                "dhcp6": False,
+                "accept-ra": False,
+            }
+            for number, nic in enumerate(workspace.nics)
+        },
+    }
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1).encode() + b"\n"

@@ -1,0 +1,235 @@
+"""Classes of traffic: what every flow is promised, and the most that it may use.
+
+A promise counts the payload of TCP in full-sized frames, because that is what a guest can
+measure; rates of classes are higher by the headers that a device sees.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+
+from intertie.common.names import DeviceNames
+from intertie.common.terms import BandwidthTerm
+from intertie.nodeagent.domain.network_plan import VXLAN_BYTES, VXLAN_PORT, Place
+from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPart
+
+_ETHERNET_BYTES = 14
+_TCP_BYTES = 52
+"""IPv4 header, TCP header, time stamps."""
+DEFAULT_CLASS = 2
+"""Minor id of the class of everything that nothing was promised to: management above all."""
+ROOT_CLASS = 1
+_FIRST_FREE_CLASS = 16
+_MAX_CLASS = 0x6FFF
+_SHAPED_SHARE = 0.98
+"""Of an uplink: what is queued must be queued here, where the classes are."""
+_DEFAULT_FLOOR_KBIT = 5_000
+_SMALL_KBIT = 64
+"""Rate of a class that is promised nothing: HTB knows no zero."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Word:
+    """A 32-bit word of the packet at `offset` from its IP header."""
+
+    value: int
+    mask: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassPlan:
+    """One HTB class. `key` names it for good; `match` selects its packets, earlier classes first.
+
+    A class without `match` takes what falls through (the default class) or only holds others.
+    """
+
+    key: str
+    parent: str = ""
+    """Key of the class that it borrows from; empty: the root class."""
+    rate_kbit: int
+    ceil_kbit: int
+    match: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePlan:
+    device: str
+    capacity_kbit: int
+    default_kbit: int
+    classes: tuple[ClassPlan, ...] = ()
+    """Parents before children, the more special match before the more general."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NicPlan:
+    """Both directions of one NIC: `tap` towards the guest, `ifb` from it."""
+
+    tap: str
+    ifb: str
+    rate_kbit: int
+    ceil_kbit: int
+
+
+def on_tap(mbit_s: int, mtu: int) -> int:
+    """kbit/s on a tap, headers included, for so many Mbit/s of payload."""
+    return round(mbit_s * 1000 * (mtu + _ETHERNET_BYTES) / (mtu - _TCP_BYTES))
+
+
+def on_uplink(mbit_s: int, mtu: int) -> int:
+    """kbit/s on an uplink, encapsulation included, for so many Mbit/s of payload."""
+    frame = mtu + _ETHERNET_BYTES + VXLAN_BYTES
+    return round(mbit_s * 1000 * frame / (mtu - _TCP_BYTES))
+
+
+def promisable_mbit_s(capacity_mbit_s: int, mtu: int) -> int:
+    """How much payload an uplink of this capacity carries beside the default class."""
+    guest_mtu = mtu - VXLAN_BYTES
+    free_kbit = shaped_kbit(capacity_mbit_s) - _default_floor(capacity_mbit_s)
+    return free_kbit * 1000 // on_uplink(1000, guest_mtu)
+
+
+def shaped_kbit(capacity_mbit_s: int) -> int:
+    return int(capacity_mbit_s * 1000 * _SHAPED_SHARE)
+
+
+def _default_floor(capacity_mbit_s: int) -> int:
+    return min(_DEFAULT_FLOOR_KBIT, capacity_mbit_s * 1000 // 20)
+
+
+def plan_nics(parts: Iterable[WantedPart], uplink_mbit_s: int) -> tuple[NicPlan, ...]:
+    return tuple(
+        _nic(part, workspace.uid, number, nic.network_uid, nic.bandwidth, uplink_mbit_s)
+        for part in parts
+        for workspace, number, nic in part.taps()
+    )
+
+
+def _nic(
+    part: WantedPart, uid: str, number: int, network_uid: str, term: BandwidthTerm, uplink: int
+) -> NicPlan:
+    mtu = part.network(network_uid).mtu
+    cap = term.cap_mbit_s or term.guarantee_mbit_s or uplink
+    rate = max(on_tap(term.guarantee_mbit_s, mtu), _SMALL_KBIT)
+    return NicPlan(
+        tap=DeviceNames.tap(uid, number),
+        ifb=DeviceNames.ifb(uid, number),
+        rate_kbit=rate,
+        ceil_kbit=max(on_tap(cap, mtu), rate),
+    )
+
+
+def plan_uplink(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -> DevicePlan:
+    """The underlay: a class a network, inside it one a promised pair and one for the rest."""
+    capacity = shaped_kbit(capacity_mbit_s)
+    pairs: list[ClassPlan] = []
+    rests: list[ClassPlan] = []
+    holders: list[ClassPlan] = []
+    for part in parts:
+        for network in part.networks:
+            if not network.tunnels:
+                continue
+            own = tuple(_pairs(network, capacity))
+            promised = sum(pair.rate_kbit for pair in own)
+            rate = max(on_uplink(network.uplink_guarantee_mbit_s, network.mtu), promised)
+            cap = on_uplink(network.uplink_cap_mbit_s, network.mtu) or capacity
+            ceil = max(min(cap, capacity), rate, _SMALL_KBIT)
+            holder = f"net/{network.uid}"
+            holders.append(ClassPlan(key=holder, rate_kbit=max(rate, _SMALL_KBIT), ceil_kbit=ceil))
+            pairs.extend(own)
+            rests.append(
+                ClassPlan(
+                    key=f"rest/{network.uid}/{network.vni}",
+                    parent=holder,
+                    rate_kbit=max(rate - promised, _SMALL_KBIT),
+                    ceil_kbit=ceil,
+                    match=_vxlan_words(VXLAN_PORT, network.vni),
+                )
+            )
+    return DevicePlan(
+        device=place.interface,
+        capacity_kbit=capacity,
+        default_kbit=_default_floor(capacity_mbit_s),
+        classes=(*holders, *pairs, *rests),
+    )
+
+
+def _pairs(network: WantedNetwork, capacity: int) -> Iterator[ClassPlan]:
+    """Only pairs whose other end is reached over the underlay."""
+    behind = {mac for tunnel in network.tunnels for mac in tunnel.macs}
+    for pair in network.pairs:
+        term = pair.bandwidth
+        if pair.remote_mac not in behind or not (term.guarantee_mbit_s or term.cap_mbit_s):
+            continue
+        rate = max(on_uplink(term.guarantee_mbit_s, network.mtu), _SMALL_KBIT)
+        cap = on_uplink(term.cap_mbit_s, network.mtu)
+        yield ClassPlan(
+            key=f"pair/{network.uid}/{network.vni}/{pair.local_mac}/{pair.remote_mac}",
+            parent=f"net/{network.uid}",
+            rate_kbit=rate,
+            ceil_kbit=max(min(cap, capacity), rate),
+            match=(
+                *_vxlan_words(VXLAN_PORT, network.vni),
+                *_mac_words(source=pair.local_mac, target=pair.remote_mac),
+            ),
+        )
+
+
+def plan_wide(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -> DevicePlan:
+    """The WAN at a gateway: a class a reservation, which is one network towards one site."""
+    capacity = shaped_kbit(capacity_mbit_s)
+    classes = []
+    for part in parts:
+        for network in part.networks:
+            for wide in network.wide_tunnels:
+                rate = max(on_uplink(wide.guarantee_mbit_s, network.mtu), _SMALL_KBIT)
+                cap = on_uplink(wide.cap_mbit_s or wide.guarantee_mbit_s, network.mtu) or capacity
+                classes.append(
+                    ClassPlan(
+                        key=f"link/{network.uid}/{wide.site}/{wide.address}/{wide.port}/{wide.vni}",
+                        rate_kbit=rate,
+                        ceil_kbit=max(min(cap, capacity), rate),
+                        match=(
+                            *_vxlan_words(wide.port, wide.vni),
+                            Word(_ipv4(wide.address), 0xFFFFFFFF, 16),
+                        ),
+                    )
+                )
+    return DevicePlan(
+        device=place.wide_interface,
+        capacity_kbit=capacity,
+        default_kbit=_default_floor(capacity_mbit_s),
+        classes=tuple(classes),
+    )
+
+
+def _ipv4(address: str) -> int:
+    return int.from_bytes(bytes(int(octet) for octet in address.split(".")), "big")
+
+
+def _vxlan_words(port: int, vni: int) -> tuple[Word, ...]:
+    """UDP to `port` with this VXLAN id, behind an IPv4 header of 20 bytes."""
+    return (
+        Word(17 << 16, 0x00FF0000, 8),
+        Word(port, 0x0000FFFF, 20),
+        Word(vni << 8, 0xFFFFFF00, 32),
+    )
+
+
+def _mac_words(*, source: str, target: str) -> tuple[Word, ...]:
+    """The encapsulated frame's addresses; the target comes first on the wire."""
+    octets = bytes(int(octet, 16) for mac in (target, source) for octet in mac.split(":"))
+    return tuple(
+        Word(int.from_bytes(octets[at : at + 4], "big"), 0xFFFFFFFF, 36 + at) for at in (0, 4, 8)
+    )
+
+
+def allot(keys: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
+    """A class id for every key: the one that it has, or the lowest that is free."""
+    kept = {key: known[key] for key in keys if key in known}
+    taken = set(kept.values())
+    free = (number for number in count(_FIRST_FREE_CLASS) if number not in taken)
+    ids = {key: kept[key] if key in kept else next(free) for key in keys}
+    if ids and max(ids.values()) > _MAX_CLASS:
+        raise ValueError(f"more than {_MAX_CLASS} classes on one device")
+    return ids

@@ -1,0 +1,97 @@
+"""What the broker wants of this host: values with the names and fields of the records."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from intertie.common.intervals import Window
+from intertie.common.part_spec import HostEntry
+from intertie.common.terms import Allocation, BandwidthTerm, Environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedNic:
+    network_uid: str
+    mac: str
+    address: str
+    """With prefix length."""
+    bandwidth: BandwidthTerm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedWorkspace:
+    name: str
+    uid: str
+    environment: Environment
+    """Its image is a digest."""
+    allocation: Allocation
+    nics: tuple[WantedNic, ...] = ()
+    nonce: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """To another host of the site."""
+
+    address: str
+    macs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WideTunnel:
+    """To the gateway of another site; `vni` is the receiver's."""
+
+    site: str
+    address: str
+    port: int
+    vni: int
+    macs: tuple[str, ...] = ()
+    guarantee_mbit_s: int = 0
+    cap_mbit_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedPair:
+    local_mac: str
+    remote_mac: str
+    bandwidth: BandwidthTerm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedNetwork:
+    uid: str
+    name: str
+    vni: int
+    mtu: int
+    tunnels: tuple[Tunnel, ...] = ()
+    pairs: tuple[WantedPair, ...] = ()
+    uplink_guarantee_mbit_s: int = 0
+    uplink_cap_mbit_s: int = 0
+    """0: up to the capacity of the uplink."""
+    wide_tunnels: tuple[WideTunnel, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedPart:
+    name: str
+    uid: str
+    generation: int
+    window: Window
+    gone: bool = False
+    workspaces: tuple[WantedWorkspace, ...] = ()
+    networks: tuple[WantedNetwork, ...] = ()
+    host_entries: tuple[HostEntry, ...] = ()
+    cluster: str = ""
+
+    @property
+    def tenant(self) -> str:
+        """Of `sites/{site}/tenants/{tenant}/parts/{part}`."""
+        return self.name.split("/")[3]
+
+    def network(self, uid: str) -> WantedNetwork:
+        return next(network for network in self.networks if network.uid == uid)
+
+    def taps(self) -> Iterator[tuple[WantedWorkspace, int, WantedNic]]:
+        """Every NIC on this host, with its number in its workspace."""
+        for workspace in self.workspaces:
+            for number, nic in enumerate(workspace.nics):
+                yield workspace, number, nic

@@ -1,0 +1,440 @@
+"""Drives the host towards what is wanted: look, decide, do what is missing, again and again.
+
+Nothing here remembers what it did: each pass starts from what libvirt, the kernel and the disk
+show. Only the records that were obeyed and what guests said is kept, in the state file.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.common.names import DeviceNames
+from intertie.common.terms import Readiness
+from intertie.nodeagent.domain.failures import (
+    Attempts,
+    HostFailure,
+    HypervisorSilent,
+    RecordsUnreadable,
+)
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
+from intertie.nodeagent.domain.network_plan import Place, plan_networks
+from intertie.nodeagent.domain.ports import (
+    Applied,
+    Channels,
+    HostNetwork,
+    Hypervisor,
+    Images,
+    Records,
+    StateStore,
+    Storage,
+    Traffic,
+)
+from intertie.nodeagent.domain.reconcile import (
+    DomainState,
+    KnownPart,
+    Note,
+    Observed,
+    Phase,
+    Step,
+    merge,
+    must_stop,
+    phase_of,
+    state_of,
+    steps,
+)
+from intertie.nodeagent.domain.report import SeenPart, SeenWorkspace
+from intertie.nodeagent.domain.seed import seed_files
+from intertie.nodeagent.domain.traffic_plan import plan_nics, plan_uplink, plan_wide
+from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 4
+"""Guests that are made or started at the same time."""
+_CONTACT_S = 5.0
+
+
+class Reconciler:
+    """All parts of one host. `sweep` is one pass; `run` makes one every `period_s` and on hints."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        records: Records,
+        state: StateStore,
+        hypervisor: Hypervisor,
+        network: HostNetwork,
+        traffic: Traffic,
+        storage: Storage,
+        images: Images,
+        channels: Channels,
+        files: WorkspaceFiles,
+        place: Place,
+        machine: MachineFacts,
+        uplink_mbit_s: int,
+        wide_mbit_s: int,
+        period_s: float,
+    ) -> None:
+        self._clock = clock
+        self._records = records
+        self._state = state
+        self._hypervisor = hypervisor
+        self._network = network
+        self._traffic = traffic
+        self._storage = storage
+        self._images = images
+        self._channels = channels
+        self._files = files
+        self._place = place
+        self._machine = machine
+        self._uplink_mbit_s = uplink_mbit_s
+        self._wide_mbit_s = wide_mbit_s
+        self._period_s = period_s
+        loaded = state.load()
+        self._known: dict[str, KnownPart] = loaded or {}
+        self._complete = loaded is not None
+        """Whether what is not known may be taken for not wanted."""
+        self._contact = state.load_contact() or clock.now()
+        self._contact_saved = clock.monotonic() - _CONTACT_S
+        self._attempts: dict[str, Attempts] = {}
+        self._domains: Mapping[str, DomainState] | None = None
+        self._applied = Applied()
+        self._problems: list[str] = []
+        self._stuck = False
+        """Something that nobody wants could not be removed in this pass."""
+        self._report: tuple[SeenPart, ...] | None = None
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._hint = asyncio.Event()
+        self.swept = asyncio.Event()
+        """Set after every pass; whoever waits for one clears it."""
+
+    @property
+    def known(self) -> Mapping[str, KnownPart]:
+        return self._known
+
+    @property
+    def domains(self) -> Mapping[str, DomainState]:
+        """As of the last pass; empty while libvirt is silent."""
+        return self._domains or {}
+
+    @property
+    def report(self) -> tuple[SeenPart, ...] | None:
+        """Of every part that this host knows; None before the first pass that could see."""
+        return self._report
+
+    def forget(self, part_uid: str) -> None:
+        """Of a part that is gone from the host and from the records."""
+        part = self._known.get(part_uid)
+        if part is not None and not part.present:
+            del self._known[part_uid]
+            self._state.save(self._known)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow())
+            while True:
+                self._hint.clear()
+                try:
+                    await self.sweep()
+                except HostFailure as error:
+                    log.warning("sweep.failed", problem=str(error))
+                except Exception as error:
+                    # One pass that fails must not end all: guests have to be stopped in time.
+                    log.error("sweep.failed", problem=repr(error), exc_info=True)
+                self.swept.set()
+                await self._pause()
+
+    async def _pause(self) -> None:
+        waiting = {
+            asyncio.ensure_future(self._clock.sleep(self._period_s)),
+            asyncio.ensure_future(self._hint.wait()),
+        }
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+
+    async def _follow(self) -> None:
+        """Hints only make a pass come sooner."""
+        while True:
+            with contextlib.suppress(RecordsUnreadable):
+                async for _ in self._records.hints():
+                    self._hint.set()
+            await self._clock.sleep(self._period_s)
+
+    async def sweep(self) -> None:
+        """One pass."""
+        self._problems = []
+        self._stuck = False
+        await self._read_records()
+        if not self._complete:
+            return
+        now = self._clock.now()
+        try:
+            self._domains = await self._hypervisor.states()
+        except HypervisorSilent as error:
+            self._domains = None
+            self._problem(error)
+        phases = {uid: phase_of(part, now=now) for uid, part in self._known.items()}
+        active = [
+            self._known[uid].wanted
+            for uid, phase in phases.items()
+            if phase in (Phase.STAGE, Phase.RUN)
+        ]
+        await self._clear(active)
+        await self._connect(active)
+        self._images.retain(
+            frozenset(ws.environment.image for part in active for ws in part.workspaces)
+        )
+        await asyncio.gather(
+            *(
+                self._drive(self._known[uid], workspace, phase, now)
+                for uid, phase in phases.items()
+                if phase in (Phase.STAGE, Phase.RUN)
+                for workspace in self._known[uid].wanted.workspaces
+            )
+        )
+        await self._settle(phases)
+        self._report = tuple(
+            self._seen(part, phases[uid], now) for uid, part in sorted(self._known.items())
+        )
+
+    # What is wanted
+
+    async def _read_records(self) -> None:
+        try:
+            listing = await self._records.wanted()
+        except RecordsUnreadable as error:
+            log.warning("records.unreadable", problem=str(error))
+            return
+        self._contact = self._clock.now()
+        if self._clock.monotonic() - self._contact_saved >= _CONTACT_S:
+            self._state.save_contact(self._contact)
+            self._contact_saved = self._clock.monotonic()
+        merged = merge(self._known, listing)
+        if merged != self._known or not self._complete:
+            for uid, part in merged.items():
+                before = self._known.get(uid)
+                if before is None or before.wanted.generation != part.wanted.generation:
+                    log.info(
+                        "part.wanted",
+                        part=part.wanted.name,
+                        generation=part.wanted.generation,
+                        gone=part.wanted.gone,
+                    )
+                    for workspace in part.wanted.workspaces:
+                        self._attempts.pop(workspace.uid, None)
+            # Written down before it is obeyed.
+            self._state.save(merged)
+            self._known = merged
+        self._complete = self._complete or not listing.unreadable
+
+    # Away with what is not wanted
+
+    async def _clear(self, active: list[WantedPart]) -> None:
+        """Removes guests, then their files. While libvirt is silent, nothing: a guest may run."""
+        uids = {workspace.uid for part in active for workspace in part.workspaces}
+        if self._domains is None:
+            return
+        wanted = {DeviceNames.domain(uid) for uid in uids}
+        left = dict(self._domains)
+        for name in [name for name in self._domains if name not in wanted]:
+            try:
+                await self._hypervisor.remove(name)
+                del left[name]
+                log.info("guest.removed", domain=name)
+            except HostFailure as error:
+                self._stuck = True
+                self._problem(error)
+        self._domains = left
+        for uid in (self._storage.uids() | self._channels.listening()) - uids:
+            self._channels.close(uid)
+            self._attempts.pop(uid, None)
+            if DeviceNames.domain(uid) not in left:
+                await self._storage.remove(uid)
+
+    # Networks
+
+    async def _connect(self, active: list[WantedPart]) -> None:
+        try:
+            self._applied = await self._network.apply(plan_networks(active, self._place))
+            if self._applied.problem:
+                self._problem(HostFailure(self._applied.problem))
+            await self._traffic.apply_nics(plan_nics(active, self._uplink_mbit_s))
+            await self._traffic.apply_device(plan_uplink(active, self._place, self._uplink_mbit_s))
+            if self._place.wide_address:
+                await self._traffic.apply_device(plan_wide(active, self._place, self._wide_mbit_s))
+            self._stuck = self._stuck or bool(self._applied.left)
+        except HostFailure as error:
+            self._stuck = True
+            self._problem(error)
+
+    # Guests
+
+    async def _drive(
+        self, part: KnownPart, workspace: WantedWorkspace, phase: Phase, now: datetime
+    ) -> None:
+        if self._domains is None:
+            return
+        seen, note = self._observe(workspace), part.note(workspace.uid)
+        isolated = must_stop(workspace, last_contact=self._contact, now=now)
+        wanted = steps(phase, seen, powered_off=note.powered_off, isolated=isolated)
+        attempts = self._attempts.get(workspace.uid, Attempts())
+        if not wanted or not attempts.may_try(now=self._clock.monotonic()):
+            if not wanted:
+                self._attempts.pop(workspace.uid, None)
+            return
+        async with self._at_once:
+            try:
+                for step in wanted:
+                    await self._do(step, part.wanted, workspace)
+            except HypervisorSilent as error:
+                self._problem(error)
+            except HostFailure as error:
+                tried = attempts.failed(error, now=self._clock.monotonic())
+                self._attempts[workspace.uid] = tried
+                log.warning("guest.failed", workspace=workspace.uid, problem=str(error))
+
+    async def _do(self, step: Step, part: WantedPart, workspace: WantedWorkspace) -> None:
+        uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
+        match step:
+            case Step.STAGE_IMAGE:
+                self._images.request(workspace.environment.image, part.tenant)
+                return
+            case Step.MAKE_DISK:
+                base = self._images.ready(workspace.environment.image)
+                if base is None:
+                    return
+                await self._storage.make_disk(uid, base, workspace.allocation.disk_mib)
+            case Step.MAKE_SEED:
+                await self._storage.make_seed(uid, seed_files(part, workspace))
+            case Step.DEFINE:
+                kind = hypervisor_for(workspace, self._machine.hypervisors)
+                machine = machine_of(part, workspace, self._files, self._machine)
+                await self._hypervisor.define(machine, kind)
+            case Step.START:
+                taps = {DeviceNames.tap(uid, number) for number in range(len(workspace.nics))}
+                if taps & self._applied.missing:
+                    raise HostFailure(f"its network is not there: {self._applied.problem}")
+                self._remember(part.uid, uid, Note())
+                await self._hypervisor.start(name)
+            case Step.STOP:
+                await self._hypervisor.stop(name)
+        log.info("guest.step", step=step.value, workspace=uid, name=workspace.name)
+
+    def _observe(self, workspace: WantedWorkspace) -> Observed:
+        uid = workspace.uid
+        return Observed(
+            domain=self.domains.get(DeviceNames.domain(uid)),
+            image=self._images.ready(workspace.environment.image) is not None,
+            disk=self._storage.has_disk(uid),
+            seed=self._storage.has_seed(uid),
+        )
+
+    def _remember(self, part_uid: str, uid: str, note: Note) -> None:
+        part = self._known[part_uid]
+        if part.note(uid) != note:
+            self._known[part_uid] = part.with_note(uid, note)
+            self._state.save(self._known)
+
+    # What came of it
+
+    async def _settle(self, phases: Mapping[str, Phase]) -> None:
+        """Looks at the guests again, and listens to those that are not ready yet."""
+        if self._domains is None:
+            return
+        try:
+            self._domains = await self._hypervisor.states()
+        except HypervisorSilent as error:
+            self._domains = None
+            self._problem(error)
+            return
+        heard = self._channels.heard()
+        for uid, phase in phases.items():
+            if phase is not Phase.RUN:
+                continue
+            for workspace in self._known[uid].wanted.workspaces:
+                await self._listen(uid, workspace, heard.get(workspace.uid))
+
+    async def _listen(
+        self, part_uid: str, workspace: WantedWorkspace, heard: datetime | None
+    ) -> None:
+        uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
+        state, note = self.domains.get(name), self._known[part_uid].note(uid)
+        if state is not DomainState.RUNNING:
+            self._channels.close(uid)
+            if state is DomainState.POWERED_OFF:
+                note = replace(note, powered_off=True)
+            self._remember(part_uid, uid, replace(note, ready_time=None))
+            return
+        if note.ready_time is not None:
+            return
+        now = self._clock.now()
+        match workspace.environment.readiness:
+            case Readiness.RUNNING:
+                heard = now
+            case Readiness.GUEST_AGENT:
+                with contextlib.suppress(HostFailure):
+                    heard = now if await self._hypervisor.agent_answers(name) else None
+            case Readiness.CHANNEL:
+                self._channels.listen(uid, workspace.nonce)
+        if heard is not None:
+            self._channels.close(uid)
+            self._remember(part_uid, uid, Note(ready_time=heard))
+
+    def _seen(self, part: KnownPart, phase: Phase, now: datetime) -> SeenPart:
+        wanted = part.wanted
+        gone = phase is Phase.OVER and not self._stuck and self._domains is not None
+        if self._domains is None:
+            before = {seen.uid: seen for seen in self._report or ()}.get(wanted.uid)
+            if before is not None:
+                # Nothing is known of the guests but that they were left alone.
+                return replace(before, generation=wanted.generation, message=self._message())
+        return SeenPart(
+            name=wanted.name,
+            uid=wanted.uid,
+            generation=wanted.generation,
+            workspaces=tuple(
+                self._seen_workspace(part, workspace, phase, now) for workspace in wanted.workspaces
+            ),
+            gone=gone,
+            message=self._message(),
+        )
+
+    def _seen_workspace(
+        self, part: KnownPart, workspace: WantedWorkspace, phase: Phase, now: datetime
+    ) -> SeenWorkspace:
+        note = part.note(workspace.uid)
+        attempts = self._attempts.get(workspace.uid, Attempts())
+        staging = self._images.progress(workspace.environment.image)
+        state = state_of(
+            phase,
+            self._observe(workspace),
+            powered_off=note.powered_off,
+            isolated=must_stop(workspace, last_contact=self._contact, now=now),
+            attempts=attempts,
+        )
+        return SeenWorkspace(
+            name=workspace.name,
+            uid=workspace.uid,
+            state=state,
+            message=attempts.problem,
+            ready_time=note.ready_time if phase is Phase.RUN else None,
+            staging_done_bytes=staging.done_bytes,
+            staging_total_bytes=staging.total_bytes,
+        )
+
+    def _problem(self, error: HostFailure) -> None:
+        self._problems.append(str(error))
+        log.warning("sweep.problem", problem=str(error))
+
+    def _message(self) -> str:
+        return "; ".join(dict.fromkeys(self._problems))

@@ -1,0 +1,77 @@
+"""Tells the site what this host has and what was found on it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.nodeagent.domain.failures import HostFailure, RecordsUnreadable
+from intertie.nodeagent.domain.ports import Records
+from intertie.nodeagent.domain.report import HostFacts, SeenPart
+from intertie.nodeagent.loops.reconcile import Reconciler
+
+log = structlog.get_logger(__name__)
+
+FACTS_S = 5.0
+_ALL_S = 30.0
+"""How often everything is written again: whatever became of the records, they are right by then."""
+
+
+class Reporter:
+    """Writes seen records when they change, and facts as a sign of life."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        records: Records,
+        clock: Clock,
+        facts: Callable[[], Awaitable[HostFacts]],
+    ) -> None:
+        self._reconciler = reconciler
+        self._records = records
+        self._clock = clock
+        self._facts = facts
+        self._written: dict[str, SeenPart] = {}
+        self._all_at = clock.monotonic()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_facts())
+            while True:
+                await self._reconciler.swept.wait()
+                self._reconciler.swept.clear()
+                try:
+                    await self.tell()
+                except RecordsUnreadable as error:
+                    log.warning("report.failed", problem=str(error))
+
+    async def tell(self) -> None:
+        """Brings the records up to the reconciler's last report."""
+        report = self._reconciler.report
+        if report is None:
+            return
+        if self._clock.monotonic() >= self._all_at:
+            kept = {part.uid for part in report}
+            for uid in await self._records.seen_uids() - kept:
+                await self._records.delete_seen(uid)
+            self._written = {}
+            self._all_at = self._clock.monotonic() + _ALL_S
+        for part in report:
+            known = self._reconciler.known.get(part.uid)
+            if known is not None and not known.present and part.gone:
+                await self._records.delete_seen(part.uid)
+                self._written.pop(part.uid, None)
+                self._reconciler.forget(part.uid)
+                log.info("part.forgotten", part=part.name)
+            elif self._written.get(part.uid) != part:
+                await self._records.write_seen(part, now=self._clock.now())
+                self._written[part.uid] = part
+
+    async def _tell_facts(self) -> None:
+        while True:
+            try:
+                await self._records.write_facts(await self._facts(), now=self._clock.now())
+            except HostFailure as error:
+                log.warning("facts.failed", problem=str(error))
+            await self._clock.sleep(FACTS_S)

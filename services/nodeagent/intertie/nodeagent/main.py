@@ -1,0 +1,154 @@
+"""`intertie-nodeagent --config FILE`: makes everything, and runs it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import structlog
+import uvloop
+
+from intertie.api.nodeagent.v1 import nodeagent_pb2, nodeagent_pb2_grpc
+from intertie.common import logs
+from intertie.common.clock import SystemClock
+from intertie.common.etcd.client import Etcd
+from intertie.common.process import run_until_signalled
+from intertie.common.rpc.client import channel
+from intertie.common.rpc.identity import Trust
+from intertie.common.rpc.server import ListenFailed, Server
+from intertie.common.settings import SettingsInvalid, load
+from intertie.nodeagent.adapters import capabilities
+from intertie.nodeagent.adapters.attachments import Attachments
+from intertie.nodeagent.adapters.etcd_records import EtcdRecords
+from intertie.nodeagent.adapters.host_facts import FactsReader
+from intertie.nodeagent.adapters.image_cache import ImageCache
+from intertie.nodeagent.adapters.imagestore_client import ImagestoreClient
+from intertie.nodeagent.adapters.iproute_network import IprouteNetwork
+from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
+from intertie.nodeagent.adapters.ready_channels import ReadyChannels
+from intertie.nodeagent.adapters.state_file import StateFile
+from intertie.nodeagent.adapters.traffic import TcTraffic
+from intertie.nodeagent.adapters.workspace_storage import WorkspaceStorage
+from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.machine import MachineFacts
+from intertie.nodeagent.domain.network_plan import Place
+from intertie.nodeagent.loops.reconcile import Reconciler
+from intertie.nodeagent.loops.report import Reporter
+from intertie.nodeagent.measurements import Measurements
+from intertie.nodeagent.servicer import NodeAgentServicer
+from intertie.nodeagent.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_LIBVIRT_RETRY_S = 2.0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="intertie-nodeagent", description=__doc__)
+    parser.add_argument("--config", required=True, help="settings, a TOML file")
+    arguments = parser.parse_args(argv)
+    try:
+        settings = load(Settings, arguments.config)
+        logs.configure("nodeagent", settings.log.level)
+        uvloop.run(serve(settings))
+    except (SettingsInvalid, HostFailure, ListenFailed) as error:
+        sys.exit(f"intertie-nodeagent: {error}")
+
+
+async def serve(settings: Settings) -> None:
+    if programs := capabilities.missing_programs():
+        raise HostFailure(f"{', '.join(programs)}: not found; install iproute2, nftables and QEMU")
+    clock = SystemClock()
+    files = WorkspaceFiles(settings.data)
+    storage = WorkspaceStorage(files)
+    state = StateFile(settings.data)
+    hypervisor = LibvirtHypervisor(settings.libvirt_uri)
+    traffic = TcTraffic(state.load_classes, state.save_classes)
+    trust = Trust.load(settings.trust)
+    store = settings.imagestore
+    source = ImagestoreClient(
+        lambda: channel(store.address, settings.tls, trust, store.server_name)
+    )
+    images = ImageCache(files.cache, source, keep_mib=settings.image_cache_mib)
+    etcd = await Etcd.connect(settings.etcd)
+    records = EtcdRecords(etcd, settings.host)
+    channels = ReadyChannels(files, clock)
+    place = _place(settings)
+    missing = list(await capabilities.missing_features())
+    cgroups = capabilities.cpu_cgroups()
+    if not cgroups:
+        missing.append("cgroups cannot be made: CPU shares and memory limits are not enforced")
+    kinds = await _kinds(hypervisor, settings, clock)
+    facts = FactsReader(settings, storage, hypervisors=kinds, missing=tuple(missing))
+    for sentence in missing:
+        log.warning("host.missing", what=sentence)
+    reconciler = Reconciler(
+        clock=clock,
+        records=records,
+        state=state,
+        hypervisor=hypervisor,
+        network=IprouteNetwork(),
+        traffic=traffic,
+        storage=storage,
+        images=images,
+        channels=channels,
+        files=files,
+        place=place,
+        machine=MachineFacts(hypervisors=kinds, disk_cache=storage.disk_cache(), cgroups=cgroups),
+        uplink_mbit_s=facts.uplink_mbit_s(),
+        wide_mbit_s=settings.gateway.capacity_mbit_s if settings.gateway else 0,
+        period_s=settings.period_s,
+    )
+    reporter = Reporter(reconciler, records, clock, facts.read)
+    servicer = NodeAgentServicer(
+        site=settings.site,
+        reconciler=reconciler,
+        attachments=Attachments(files),
+        measurements=Measurements(hypervisor, traffic, place),
+        clock=clock,
+        facts=facts.read,
+    )
+    descriptor = nodeagent_pb2.DESCRIPTOR.services_by_name["NodeAgent"]
+    add = nodeagent_pb2_grpc.add_NodeAgentServicer_to_server
+    server = Server(settings, clock, [(add, servicer, descriptor)])
+    try:
+        await run_until_signalled(server, [reconciler.run(), reporter.run()])
+    finally:
+        await images.close()
+        await source.close()
+        await etcd.close()
+
+
+async def _kinds(
+    hypervisor: LibvirtHypervisor, settings: Settings, clock: SystemClock
+) -> tuple[str, ...]:
+    """Waits for libvirt: an agent that cannot see its guests must not say anything of them."""
+    while True:
+        try:
+            kinds = await hypervisor.kinds(allow_kvm=settings.allow_kvm)
+        except HostFailure as error:
+            log.warning("libvirt.waiting", problem=str(error))
+            await clock.sleep(_LIBVIRT_RETRY_S)
+            continue
+        chosen = tuple(kind for kind in kinds if settings.hypervisor in ("auto", kind))
+        if not chosen:
+            raise HostFailure(f"hypervisor {settings.hypervisor} does not work here: {kinds} do")
+        return chosen
+
+
+def _place(settings: Settings) -> Place:
+    underlay, gateway = settings.underlay, settings.gateway
+    if gateway is None:
+        return Place(host=settings.host, interface=underlay.interface, address=underlay.address)
+    return Place(
+        host=settings.host,
+        interface=underlay.interface,
+        address=underlay.address,
+        wide_interface=gateway.interface,
+        wide_address=gateway.address,
+        wide_port=gateway.port,
+    )
+
+
+if __name__ == "__main__":
+    main()

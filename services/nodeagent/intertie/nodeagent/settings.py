@@ -1,0 +1,83 @@
+"""Settings of a node agent: one TOML file."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from intertie.common.settings import (
+    EtcdSettings,
+    ListenSettings,
+    LogSettings,
+    NonEmpty,
+    PeerSettings,
+    Section,
+    ServiceSettings,
+    TlsSettings,
+    TrustSettings,
+)
+from intertie.nodeagent.domain.files import MAX_SOCKET_PATH, WorkspaceFiles
+from intertie.nodeagent.domain.network_plan import VXLAN_PORT
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class UnderlaySettings(Section):
+    """The interface towards the other hosts of the site."""
+
+    interface: NonEmpty
+    address: NonEmpty
+    capacity_mbit_s: Positive
+
+
+class GatewaySettings(Section):
+    """The interface towards other sites; only a gateway has one."""
+
+    interface: NonEmpty
+    address: NonEmpty
+    port: Annotated[int, Field(ge=1, le=65535)] = 4790
+    capacity_mbit_s: Positive
+
+
+class OfferSettings(Section):
+    """The most that may be promised here, whatever the host has."""
+
+    vcpus: Positive
+    memory_mib: Positive
+    disk_mib: Positive
+    pool_iops: Positive
+    pool_throughput_mib_s: Positive
+
+
+class Settings(ServiceSettings):
+    site: NonEmpty
+    host: NonEmpty
+    data: Path
+    """Pool, image cache, seeds and state."""
+    libvirt_uri: NonEmpty = "qemu:///system"
+    hypervisor: Literal["auto", "qemu", "kvm"] = "auto"
+    """`auto`: whatever is found to work."""
+    allow_kvm: bool = False
+    """Somebody has seen a guest boot with KVM here: that /dev/kvm is there does not say so."""
+    period_s: Annotated[float, Field(gt=0)] = 2.0
+    """Between two passes."""
+    image_cache_mib: Annotated[int, Field(ge=0)] = 4096
+    """Images beyond this are let go once no guest runs them."""
+    listen: ListenSettings
+    tls: TlsSettings
+    trust: tuple[TrustSettings, ...]
+    etcd: EtcdSettings
+    imagestore: PeerSettings
+    underlay: UnderlaySettings
+    gateway: GatewaySettings | None = None
+    offer: OfferSettings
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        longest = WorkspaceFiles(self.data).ready_socket("0" * 12)
+        if len(str(longest).encode()) > MAX_SOCKET_PATH:
+            raise ValueError(f"data: {longest} is longer than a unix socket's address may be")
+        if self.gateway is not None and self.gateway.port == VXLAN_PORT:
+            raise ValueError(f"gateway.port: {VXLAN_PORT} is the underlay's")
+        return self
