@@ -1,0 +1,169 @@
+"""The capacity function against a counter that shares no code with it.
+
+The counter knows minutes only: it lists, minute by minute, who is there.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intertie.common.calendar import Calendar, Demand
+from intertie.common.intervals import Window
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MINUTES = 24
+RESOURCES = ("host/n1/vcpus", "host/n1/iops", "link/south/egress")
+
+
+@dataclass(frozen=True)
+class Stay:
+    """From the beginning of minute `first` to the end of minute `last`."""
+
+    name: str
+    first: int
+    last: int
+    amounts: dict[str, int]
+
+    @property
+    def demand(self) -> Demand:
+        return Demand(self.name, window(self.first, self.last), self.amounts)
+
+
+def window(first: int, last: int) -> Window:
+    return Window(NOON + timedelta(minutes=first), NOON + timedelta(minutes=last + 1))
+
+
+def used(stays: list[Stay], resource: str, minute: int) -> int:
+    return sum(stay.amounts.get(resource, 0) for stay in stays if stay.first <= minute <= stay.last)
+
+
+def most(stays: list[Stay], resource: str, first: int, last: int) -> int:
+    return max(used(stays, resource, minute) for minute in range(first, last + 1))
+
+
+amounts = st.dictionaries(st.sampled_from(RESOURCES), st.integers(0, 6), max_size=3)
+spans = st.tuples(st.integers(0, MINUTES - 1), st.integers(0, MINUTES - 1)).map(
+    lambda ends: (min(ends), max(ends))
+)
+capacities = st.dictionaries(st.sampled_from(RESOURCES), st.integers(0, 10), max_size=3)
+
+
+@st.composite
+def stays(draw: st.DrawFn, most_of_them: int = 12) -> list[Stay]:
+    drawn = draw(st.lists(st.tuples(spans, amounts), max_size=most_of_them))
+    return [Stay(str(n), first, last, took) for n, ((first, last), took) in enumerate(drawn)]
+
+
+@given(capacities, stays())
+def test_nothing_is_ever_over_capacity_if_only_what_fits_is_added(
+    capacity: dict[str, int], wanted: list[Stay]
+) -> None:
+    calendar = Calendar(capacity)
+    taken: list[Stay] = []
+    for stay in wanted:
+        if calendar.fits(stay.demand):
+            calendar.add(stay.demand)
+            taken.append(stay)
+    for resource in RESOURCES:
+        for minute in range(MINUTES):
+            assert used(taken, resource, minute) <= capacity.get(resource, 0)
+
+
+@given(capacities, stays(), st.data())
+def test_what_fits_is_never_refused(
+    capacity: dict[str, int], there: list[Stay], data: st.DataObject
+) -> None:
+    """It fits exactly if in no minute more than the capacity would be used."""
+    calendar = Calendar(capacity, [stay.demand for stay in there])
+    (first, last), took = data.draw(spans), data.draw(amounts)
+    new = Stay("new", first, last, took)
+    room = all(
+        most([*there, new], resource, first, last) <= capacity.get(resource, 0)
+        for resource, amount in took.items()
+        if amount
+    )
+    assert calendar.fits(new.demand) == room
+
+
+@given(capacities, stays(), spans)
+def test_free_and_peak_are_what_counting_says(
+    capacity: dict[str, int], there: list[Stay], span: tuple[int, int]
+) -> None:
+    calendar = Calendar(capacity, [stay.demand for stay in there])
+    for resource in RESOURCES:
+        peak = calendar.peak(resource, window(*span))
+        assert peak == most(there, resource, *span)
+        assert calendar.free(resource, window(*span)) + peak == capacity.get(resource, 0)
+
+
+@given(capacities, stays(), st.data())
+def test_shortfalls_are_exact(
+    capacity: dict[str, int], there: list[Stay], data: st.DataObject
+) -> None:
+    """Asking for just what is said to be available fits; one more does not."""
+    calendar = Calendar(capacity, [stay.demand for stay in there])
+    (first, last), took = data.draw(spans), data.draw(amounts)
+    short = calendar.shortfalls(Stay("new", first, last, took).demand)
+    for resource, wanted, available in short:
+        assert wanted == took[resource] > available
+        left = capacity.get(resource, 0) - most(there, resource, first, last)
+        assert available == max(left, 0)
+    reduced = took | {resource: available for resource, _, available in short}
+    assert calendar.fits(Stay("less", first, last, reduced).demand)
+    for resource, _, available in short:
+        more = reduced | {resource: available + 1}
+        assert not calendar.fits(Stay("more", first, last, more).demand)
+
+
+@given(stays(), st.data())
+def test_removing_restores(there: list[Stay], data: st.DataObject) -> None:
+    """In whatever order: the calendar is the one that never knew what was removed."""
+    calendar = Calendar({}, [stay.demand for stay in there[: len(there) // 2]])
+    for stay in there[len(there) // 2 :]:
+        calendar.add(stay.demand)
+    gone = data.draw(st.permutations(there))[: data.draw(st.integers(0, len(there)))]
+    for stay in gone:
+        calendar.remove(stay.name)
+    left = [stay for stay in there if stay not in gone]
+    for resource in RESOURCES:
+        for minute in range(MINUTES):
+            assert calendar.peak(resource, window(minute, minute)) == used(left, resource, minute)
+
+
+@given(stays())
+def test_one_by_one_or_all_at_once_is_the_same(there: list[Stay]) -> None:
+    at_once = Calendar({}, [stay.demand for stay in there])
+    one_by_one = Calendar({})
+    for stay in there:
+        one_by_one.add(stay.demand)
+    for resource in RESOURCES:
+        for first in range(MINUTES):
+            for last in range(first, MINUTES):
+                there_and_then = window(first, last)
+                assert at_once.peak(resource, there_and_then) == one_by_one.peak(
+                    resource, there_and_then
+                )
+
+
+@given(spans, spans)
+def test_windows_that_touch_do_not_meet(one: tuple[int, int], other: tuple[int, int]) -> None:
+    meet = bool(set(range(one[0], one[1] + 1)) & set(range(other[0], other[1] + 1)))
+    calendar = Calendar({RESOURCES[0]: 1}, [Stay("one", *one, {RESOURCES[0]: 1}).demand])
+    assert calendar.fits(Stay("other", *other, {RESOURCES[0]: 1}).demand) == (not meet)
+    assert window(*one).overlaps(window(*other)) == meet
+    both = window(*one).intersect(window(*other))
+    assert (both is not None) == meet
+
+
+def test_ten_thousand_demands_are_no_burden() -> None:
+    """Counted in steps of the profile, not in seconds: none is kept that nobody needs."""
+    resource = RESOURCES[0]
+    calendar = Calendar({resource: 10_000})
+    for n in range(10_000):
+        calendar.add(Stay(str(n), n % 500, n % 500 + 3, {resource: 1}).demand)
+    assert calendar.peak(resource, window(0, 600)) == 80
+    for n in range(10_000):
+        calendar.remove(str(n))
+    assert calendar.peak(resource, window(0, 600)) == 0
