@@ -161,11 +161,13 @@ def _imagestore_address(topology: Topology, site: str, domain: Domain) -> Table:
 def _broker(places: Places, topology: Topology, site: SiteSpec) -> Table:
     domain, meta = site_domain(places, site.name), meta_domain(places, topology)
     name = f"{site.name}/broker"
+    # A decision carries receipts of every site: their roots are needed to verify them.
+    trusted = [domain, meta, *(site_domain(places, peer) for peer in topology.peers(site.name))]
     links = [link for link in topology.links if site.name in link.ends]
     return {
         "site": site.name,
         "data": _data(places, name),
-        **_common(places, name, domain, "broker", f"0.0.0.0:{BROKER_PORT}", [domain, meta]),
+        **_common(places, name, domain, "broker", f"0.0.0.0:{BROKER_PORT}", trusted),
         **_etcd(topology, domain, topology.ctl_address(site.name), "broker", site.name),
         **_imagestore_address(topology, site.name, domain),
         "policy": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from intertie.common.errors import FieldInvalid, RoleDenied
-from intertie.common.rpc.identity import Identity, Role
+from intertie.common.rpc.identity import Identity, Role, site_of
 
 _USER, _OPERATOR, _BROKER = Role.USER, Role.OPERATOR, Role.BROKER
 _AGENT, _METASCHED = Role.AGENT, Role.METASCHED
@@ -97,8 +97,11 @@ def check_role(method: str, identity: Identity, own_domain: str) -> None:
         and FROM_OTHER_DOMAINS.get(service) is not identity.role
     ):
         raise RoleDenied(identity.spiffe, method, f"only callers of {own_domain} may")
-    if service == _CLUSTERS and identity.role is _BROKER and identity.on_behalf_of is None:
-        raise RoleDenied(identity.spiffe, method, "a broker may only hand on a user's request")
+    if service == _CLUSTERS and identity.role is _BROKER:
+        if site_of(own_domain):
+            raise RoleDenied(identity.spiffe, method, "requests are handed on to meta-schedulers")
+        if identity.on_behalf_of is None:
+            raise RoleDenied(identity.spiffe, method, "a broker may only hand on a user's request")
 
 
 def check_tenant(method: str, identity: Identity, message: Any) -> None:
