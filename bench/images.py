@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setup.guest_image import image_path
 from testbed.bed import Testbed
+from testbed.guest import guest_image
 
 
 def put_guest_image(bed: Testbed) -> None:
@@ -17,7 +17,7 @@ def put_guest_image(bed: Testbed) -> None:
         subprocess.run(
             [
                 str(intertie), "--config", str(bed.client()), "--endpoint", site.name,
-                "image", "put", "intertie-guest", str(image_path()),
+                "image", "put", "intertie-guest", str(guest_image()),
             ],
             check=True,
             stdout=subprocess.DEVNULL,

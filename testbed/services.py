@@ -162,7 +162,8 @@ def _broker(places: Places, topology: Topology, site: SiteSpec) -> Table:
     domain, meta = site_domain(places, site.name), meta_domain(places, topology)
     name = f"{site.name}/broker"
     # A decision carries receipts of every site: their roots are needed to verify them.
-    trusted = [domain, meta, *(site_domain(places, peer) for peer in topology.peers(site.name))]
+    peers = [site_domain(places, each.name) for each in topology.sites if each != site]
+    trusted = [domain, meta, *peers]
     links = [link for link in topology.links if site.name in link.ends]
     return {
         "site": site.name,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed.bed import Testbed
-from setup.guest_image import image_path
+from testbed.guest import guest_image
 from testbed.topology import default_topology
 from tests.e2e.driver import User, make_key
 
@@ -33,7 +33,7 @@ def _user(sites: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
     folder = tmp_path_factory.mktemp("user")
     user = User(testbed=sites, config=sites.client(), folder=folder, key=make_key(folder))
     for site in ("north", "south"):
-        user.at(site).do("image", "put", "intertie-guest", str(image_path()))
+        user.at(site).do("image", "put", "intertie-guest", str(guest_image()))
     return user
 
 
