@@ -16,9 +16,11 @@ _READY_WITHIN_S = 30.0
 class EtcdServer:
     """Can be killed, and started again on the same data and ports."""
 
+    scheme = "http"
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._client_port, self._peer_port = _free_ports()
+        self._client_port, self._peer_port, self._metrics_port = _free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -28,8 +30,12 @@ class EtcdServer:
     def settings(self, prefix: str) -> EtcdSettings:
         return EtcdSettings(endpoints=(self.endpoint,), prefix=prefix)
 
+    def options(self) -> list[str]:
+        """More command line options, for kinds of servers that derive from this one."""
+        return []
+
     def start(self) -> None:
-        client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
+        client, peer = f"{self.scheme}://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
         with (self._folder / "etcd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -41,6 +47,8 @@ class EtcdServer:
                     f"--initial-advertise-peer-urls={peer}",
                     f"--initial-cluster=default={peer}",
                     "--logger=zap",
+                    f"--listen-metrics-urls=http://127.0.0.1:{self._metrics_port}",
+                    *self.options(),
                 ],
                 stdout=log,
                 stderr=log,
@@ -54,10 +62,11 @@ class EtcdServer:
             self._process = None
 
     def _wait_until_ready(self) -> None:
+        health = f"http://127.0.0.1:{self._metrics_port}/health"
         end = time.monotonic() + _READY_WITHIN_S
         while time.monotonic() < end:
             try:
-                with urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=1) as answer:
+                with urllib.request.urlopen(health, timeout=1) as answer:
                     if b"true" in answer.read():
                         return
             except OSError:
@@ -66,8 +75,12 @@ class EtcdServer:
         raise TimeoutError(f"etcd was not ready in time:\n{log[-2000:]}")
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

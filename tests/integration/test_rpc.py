@@ -436,7 +436,7 @@ async def test_a_relayed_stream_carries_bytes_half_closes_and_is_cancelled(
 
         servicer.cancelled.clear()
         held = clusters.Attach()
-        await held.write(attach_pb2.AttachRequest(open={"workspace": name}))
+        await held.write(_open(name))
         assert (await held.read()).opened
         held.cancel()
         async with asyncio.timeout(5):
@@ -462,7 +462,7 @@ async def test_a_relay_holds_back_a_sender_whose_receiver_does_not_read(
         calling(relay, alice, north) as clusters,
     ):
         stream = clusters.Attach()
-        opened = attach_pb2.AttachRequest(open={"workspace": f"{NAME}/workspaces/w-0"})
+        opened = _open(f"{NAME}/workspaces/w-0")
         await stream.write(opened)
         assert (await stream.read()).opened
         taken = 0
@@ -482,10 +482,15 @@ async def _result(call: Any) -> Any:
     return await call
 
 
+def _open(workspace: str, port: int = 0) -> attach_pb2.AttachRequest:
+    opened = attach_pb2.AttachRequest.Open(workspace=workspace, port=port)
+    return attach_pb2.AttachRequest(open=opened)
+
+
 async def _attach_requests(
     workspace: str, blocks: list[bytes] | None = None, port: int = 0
 ) -> AsyncIterator[attach_pb2.AttachRequest]:
-    yield attach_pb2.AttachRequest(open={"workspace": workspace, "port": port})
+    yield _open(workspace, port)
     for block in blocks or ():
         yield attach_pb2.AttachRequest(data=block)
 

@@ -198,14 +198,16 @@ class Etcd:
     async def watch(self, prefix: str, start_revision: int = 0) -> AsyncGenerator[Change, None]:
         """Hints, from `start_revision` on: some may be missing, some may come twice.
 
-        Yields after every reconnection too, and ends when etcd cannot go on from where it was
-        (compacted, refused): the caller lists again, then watches again.
+        Yields after every reconnection too (from 0, when it stands as well), and ends when etcd
+        cannot go on from where it was (compacted, refused): the caller lists again, then watches
+        again.
         """
         start = (self._prefix + prefix).encode()
         answers: Any = self._watches.watch(
             start, prefix_range_end(start), start_revision, progress_notify=True
         )
-        created = False
+        # Before a watch from now on stands, and while one is reconnected, changes go unseen.
+        gap = start_revision == 0
         try:
             async for answer in answers:
                 revision = answer.header.revision
@@ -213,9 +215,9 @@ class Etcd:
                     yield Change(revision=revision)
                     return
                 if answer.created:
-                    if created:
+                    if gap:
                         yield Change(revision=revision)
-                    created = True
+                    gap = True
                 if answer.events:
                     keys = tuple({self._own(each.kv.key): None for each in answer.events})
                     yield Change(revision=revision, keys=keys)

@@ -83,6 +83,8 @@ class Election:
         """Returns with the key written under a lease of ours."""
         while True:
             granted: Any = await reach(self._etcd.leases.grant(LEASE_TTL_S, timeout=CALL_TIMEOUT_S))
+            # One from before an outage still holds the key, and no one else needs to wait for it.
+            await self._give_up_lease()
             self._lease = granted.ID
             done = await self._etcd.txn(
                 [Compare.absent(self._key)],
@@ -149,11 +151,11 @@ class Election:
         self._created = 0
 
     async def _give_up_lease(self) -> None:
-        lease, self._lease = self._lease, 0
-        if lease:
-            # Without an answer the lease runs out by itself.
+        """Without an answer it is tried again at the next campaign; or runs out by itself."""
+        if self._lease:
             with contextlib.suppress(EtcdUnavailable, EtcdRefused):
-                await reach(self._etcd.leases.revoke(lease, timeout=1.0))
+                await reach(self._etcd.leases.revoke(self._lease, timeout=1.0))
+                self._lease = 0
 
 
 async def _first(stream: Any) -> Any:

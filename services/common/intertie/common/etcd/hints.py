@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import structlog
 
@@ -15,7 +15,9 @@ log = structlog.get_logger(__name__)
 _REWATCH_S = 1.0
 
 
-async def passes(etcd: Etcd, prefix: str, clock: Clock, *, period_s: float) -> AsyncIterator[None]:
+async def passes(
+    etcd: Etcd, prefix: str, clock: Clock, *, period_s: float
+) -> AsyncGenerator[None, None]:
     """Yields at once, then whenever something under `prefix` changed, at the latest each period.
 
     Changes that come while the loop is at work are merged into one pass. Needs no etcd to go on.
