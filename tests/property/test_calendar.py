@@ -130,6 +130,8 @@ def test_removing_restores(there: list[Stay], data: st.DataObject) -> None:
     for resource in RESOURCES:
         for minute in range(MINUTES):
             assert calendar.peak(resource, window(minute, minute)) == used(left, resource, minute)
+        never_knew = Calendar({}, [stay.demand for stay in left])
+        assert calendar.moments(resource) == never_knew.moments(resource)
 
 
 @given(stays())
@@ -157,13 +159,22 @@ def test_windows_that_touch_do_not_meet(one: tuple[int, int], other: tuple[int, 
     assert (both is not None) == meet
 
 
-def test_ten_thousand_demands_are_no_burden() -> None:
-    """Counted in steps of the profile, not in seconds: none is kept that nobody needs."""
+def test_ten_thousand_demands_leave_no_more_steps_than_there_are_changes() -> None:
     resource = RESOURCES[0]
     calendar = Calendar({resource: 10_000})
     for n in range(10_000):
         calendar.add(Stay(str(n), n % 500, n % 500 + 3, {resource: 1}).demand)
     assert calendar.peak(resource, window(0, 600)) == 80
+    assert len(calendar.moments(resource)) == 8
     for n in range(10_000):
         calendar.remove(str(n))
-    assert calendar.peak(resource, window(0, 600)) == 0
+    assert calendar.moments(resource) == ()
+
+
+@given(stays())
+def test_moments_are_those_at_which_the_sum_changes(there: list[Stay]) -> None:
+    calendar = Calendar({}, [stay.demand for stay in there])
+    for resource in RESOURCES:
+        sums = [0, *(used(there, resource, minute) for minute in range(MINUTES)), 0]
+        changes = [at for at in range(MINUTES + 1) if sums[at] != sums[at + 1]]
+        assert calendar.moments(resource) == tuple(NOON + timedelta(minutes=at) for at in changes)

@@ -63,6 +63,11 @@ class Calendar:
         """What may be taken over the whole window; negative where too much was promised."""
         return self.capacity(resource) - self.peak(resource, window)
 
+    def moments(self, resource: str) -> tuple[datetime, ...]:
+        """When the sum of demand changes, in order: the only starts worth trying later."""
+        profile = self._profiles.get(resource)
+        return profile.moments() if profile else ()
+
     def fits(self, demand: Demand) -> bool:
         return not self.shortfalls(demand)
 
@@ -118,6 +123,9 @@ class _Profile:
                 level += change
                 self._times.append(time)
                 self._levels.append(level)
+
+    def moments(self) -> tuple[datetime, ...]:
+        return tuple(self._times)
 
     def peak(self, window: Window) -> int:
         first = bisect_right(self._times, window.start)
