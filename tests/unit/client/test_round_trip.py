@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from intertie.api.cluster.v1.cluster_pb2 import ClusterSpec
+from intertie.api.cluster.v1.cluster_pb2 import ClusterSpec, Network
 from intertie.client.document import read_document
 from intertie.client.plain import write_document
 from intertie.client.spans import format_span, parse_span
@@ -65,6 +65,8 @@ def set_field(message: Any, field: Any, draw: st.DrawFn) -> None:
 
 
 @given(message_of(ClusterSpec.DESCRIPTOR), TEXTS)
+@example(ClusterSpec(), "\x85")
+@example(ClusterSpec(networks=[Network(name="\n")]), " \n a")
 def test_a_specification_written_as_yaml_is_read_back_the_same(
     spec: ClusterSpec, name: str
 ) -> None:

@@ -78,7 +78,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
+    """Lines as they are where they are plain ones; whatever YAML might fold or drop, quoted."""
+    style = None
+    if not all(char.isprintable() or char == "\n" for char in text) or not text.isascii():
+        style = '"'
+    elif "\n" in text:
+        style = "|" if text[0] not in " \n" and text.strip() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
