@@ -1,0 +1,184 @@
+"""The sites' brokers over gRPC."""
+
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import TypeVar
+
+import grpc
+
+from intertie.api.broker.v1 import (
+    part_pb2,
+    parts_pb2,
+    parts_pb2_grpc,
+    site_pb2,
+    site_pb2_grpc,
+)
+from intertie.api.types.v1 import attach_pb2
+from intertie.common.errors import EtcdUnavailable, NotFound, SiteUnreachable
+from intertie.common.intervals import Window
+from intertie.common.names import PartName
+from intertie.common.rpc.attach import relay
+from intertie.common.rpc.client import channel, to_domain_error
+from intertie.common.rpc.identity import Trust
+from intertie.common.rpc.spec_proto import part_spec_to_proto
+from intertie.common.rpc.terms_proto import (
+    duration_to_proto,
+    timestamp_to_proto,
+    window_to_proto,
+)
+from intertie.common.settings import NamedPeerSettings, TlsSettings
+from intertie.metasched.adapters.offer_proto import (
+    decision_to_proto,
+    offer_from_proto,
+    part_from_proto,
+    receipt_from_proto,
+)
+from intertie.metasched.domain.cluster import PartSeen
+from intertie.metasched.domain.commit import Decision, Receipt
+from intertie.metasched.domain.ports import HoldOrder
+from intertie.metasched.domain.problem import Offer
+
+T = TypeVar("T")
+
+LOOK_TIMEOUT_S = 3.0
+"""Of calls that only look: whoever waits for the answer has an older one."""
+
+
+class Broker:
+    """One site's stubs."""
+
+    def __init__(self, site: str, connection: grpc.aio.Channel) -> None:
+        self.site = site
+        self.connection = connection
+        self.parts = parts_pb2_grpc.PartsStub(connection)
+        self.hosts = site_pb2_grpc.HostsStub(connection)
+        self.sites = site_pb2_grpc.SitesStub(connection)
+
+
+class BrokerSites:
+    """Every known site. A broker that is not there, too slow, or without its etcd is
+    SiteUnreachable; what brokers refuse is raised as the error that they meant."""
+
+    def __init__(self, brokers: Mapping[str, Broker], *, timeout_s: float) -> None:
+        self._brokers = brokers
+        self._timeout_s = timeout_s
+
+    @classmethod
+    def connect(
+        cls,
+        peers: tuple[NamedPeerSettings, ...],
+        tls: TlsSettings,
+        trust: Trust,
+        *,
+        timeout_s: float,
+    ) -> "BrokerSites":
+        """Lazy: connects with the first call to each."""
+        return cls(
+            {
+                peer.name: Broker(peer.name, channel(peer.address, tls, trust, peer.server_name))
+                for peer in peers
+            },
+            timeout_s=timeout_s,
+        )
+
+    async def close(self) -> None:
+        for broker in self._brokers.values():
+            await broker.connection.close()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._brokers)
+
+    async def offers(
+        self, site: str, tenant: str, windows: tuple[Window, ...], images: tuple[str, ...]
+    ) -> tuple[Offer, ...]:
+        request = parts_pb2.ListOffersRequest(
+            parent=f"sites/{site}/tenants/{tenant}",
+            windows=[window_to_proto(window) for window in windows],
+            images=images,
+        )
+        broker = self._broker(site)
+        answer = await self._answer(site, broker.parts.ListOffers(request, timeout=self._timeout_s))
+        if len(answer.offers) != len(windows):
+            raise SiteUnreachable(site, f"{len(answer.offers)} offers for {len(windows)} windows")
+        return tuple(offer_from_proto(each) for each in answer.offers)
+
+    async def hold(self, order: HoldOrder) -> None:
+        part = order.part
+        request = parts_pb2.HoldPartRequest(
+            parent=f"sites/{part.site}/tenants/{part.tenant}",
+            part_id=part.part_id,
+            spec=part_spec_to_proto(order.spec),
+            tx=order.tx,
+            digest=order.digest,
+            ttl=duration_to_proto(order.ttl),
+            coordinator=order.coordinator,
+            participants=order.participants,
+            decide_by=timestamp_to_proto(order.decide_by),
+            coordinator_time=timestamp_to_proto(order.now),
+            request_id=order.tx,
+            owner=order.owner,
+        )
+        broker = self._broker(part.site)
+        await self._answer(part.site, broker.parts.Hold(request, timeout=self._timeout_s))
+
+    async def prepare(self, part: PartName) -> Receipt:
+        request = parts_pb2.PreparePartRequest(name=str(part))
+        broker = self._broker(part.site)
+        answer = await self._answer(
+            part.site, broker.parts.Prepare(request, timeout=self._timeout_s)
+        )
+        return receipt_from_proto(answer.receipt)
+
+    async def resolve(self, part: PartName, decision: Decision) -> None:
+        request = parts_pb2.ResolvePartRequest(name=str(part), decision=decision_to_proto(decision))
+        broker = self._broker(part.site)
+        await self._answer(part.site, broker.parts.Resolve(request, timeout=self._timeout_s))
+
+    async def release(self, part: PartName, reason: str) -> None:
+        request = parts_pb2.ReleasePartRequest(name=str(part), reason=reason)
+        broker = self._broker(part.site)
+        await self._answer(part.site, broker.parts.Release(request, timeout=self._timeout_s))
+
+    async def part(self, part: PartName) -> PartSeen:
+        request = parts_pb2.GetPartRequest(name=str(part))
+        broker = self._broker(part.site)
+        answer: part_pb2.Part = await self._answer(
+            part.site, broker.parts.Get(request, timeout=LOOK_TIMEOUT_S)
+        )
+        return part_from_proto(answer)
+
+    async def describe(self, site: str) -> site_pb2.Site:
+        """What the site tells of itself, for whoever looks at it."""
+        request = site_pb2.GetSiteRequest(name=f"sites/{site}")
+        broker = self._broker(site)
+        return await self._answer(site, broker.sites.Get(request, timeout=LOOK_TIMEOUT_S))
+
+    async def hosts(self, request: site_pb2.ListHostsRequest) -> site_pb2.ListHostsResponse:
+        site = request.parent.removeprefix("sites/")
+        broker = self._broker(site)
+        return await self._answer(site, broker.hosts.List(request, timeout=self._timeout_s))
+
+    def attach(
+        self,
+        site: str,
+        opened: attach_pb2.AttachRequest.Open,
+        requests: AsyncIterator[attach_pb2.AttachRequest],
+    ) -> AsyncIterator[attach_pb2.AttachResponse]:
+        """A byte stream to a workspace that is named as the site names it."""
+        return relay(opened, requests, self._broker(site).parts.Attach)
+
+    def _broker(self, site: str) -> Broker:
+        broker = self._brokers.get(site)
+        if broker is None:
+            raise NotFound(f"sites/{site}")
+        return broker
+
+    async def _answer(self, site: str, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            meant = to_domain_error(error)
+            if meant is None or isinstance(meant, EtcdUnavailable):
+                problem = f"{error.code().name}: {error.details()}"
+                raise SiteUnreachable(site, problem) from None
+            raise meant from None

@@ -1,0 +1,74 @@
+"""Clusters and idempotency records in the meta-scheduler's etcd."""
+
+from collections.abc import Mapping
+
+from intertie.common.errors import NotLeading, StaleWrite
+from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put
+from intertie.common.etcd.election import Election
+from intertie.common.etcd.records import decode, encode
+from intertie.common.names import ClusterName
+from intertie.metasched.domain.cluster import ClusterRecord
+from intertie.metasched.domain.ports import RequestRecord, Stored
+
+
+def cluster_key(name: str) -> str:
+    path = ClusterName.parse(name)
+    return f"clusters/{path.tenant}/{path.cluster_id}"
+
+
+def request_key(key: str) -> str:
+    return f"requests/{key}"
+
+
+class EtcdClusters:
+    def __init__(self, etcd: Etcd, election: Election) -> None:
+        self._etcd = etcd
+        self._election = election
+
+    async def check_leading(self) -> None:
+        if not self._election.is_leader:
+            raise NotLeading(await self._election.leader())
+
+    async def get(self, name: str) -> Stored | None:
+        entry = await self._etcd.get(cluster_key(name))
+        if entry is None:
+            return None
+        return Stored(record=decode(ClusterRecord, entry.value), read_at=entry.mod_revision)
+
+    async def listed(self, tenant: str = "") -> tuple[Stored, ...]:
+        snapshot = await self._etcd.range(f"clusters/{tenant}/" if tenant else "clusters/")
+        return tuple(
+            Stored(record=decode(ClusterRecord, each.value), read_at=each.mod_revision)
+            for each in snapshot.entries
+        )
+
+    async def request(self, key: str) -> RequestRecord | None:
+        entry = await self._etcd.get(request_key(key))
+        return decode(RequestRecord, entry.value) if entry else None
+
+    async def requests(self) -> Mapping[str, RequestRecord]:
+        snapshot = await self._etcd.range("requests/")
+        return {
+            each.key.removeprefix("requests/"): decode(RequestRecord, each.value)
+            for each in snapshot.entries
+        }
+
+    async def save(self, record: ClusterRecord, *, read_at: int) -> int:
+        key = cluster_key(record.name)
+        return await self._write([Compare.mod(key, read_at)], [Put(key, encode(record))])
+
+    async def delete(self, stored: Stored) -> None:
+        key = cluster_key(stored.record.name)
+        then: list[Op] = [DeleteKey(key)]
+        if stored.record.request_key:
+            then.append(DeleteKey(request_key(stored.record.request_key)))
+        await self._write([Compare.mod(key, stored.read_at)], then)
+
+    async def forget_request(self, key: str) -> None:
+        await self._write([], [DeleteKey(request_key(key))])
+
+    async def _write(self, compare: list[Compare], then: list[Op]) -> int:
+        result = await self._etcd.txn([self._election.leader_guard(), *compare], then)
+        if not result.succeeded:
+            raise StaleWrite(then[0].key)
+        return result.revision

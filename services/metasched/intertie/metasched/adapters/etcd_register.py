@@ -1,0 +1,102 @@
+"""The decision register, and the transactions that are not settled, in etcd."""
+
+from intertie.common.errors import StaleWrite
+from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put
+from intertie.common.etcd.election import Election
+from intertie.common.etcd.records import decode, encode
+from intertie.metasched.adapters.etcd_clusters import cluster_key, request_key
+from intertie.metasched.domain.cluster import ClusterRecord
+from intertie.metasched.domain.commit import Decision, TxRecord
+from intertie.metasched.domain.ports import RequestRecord
+
+
+class EtcdRegister:
+    """Every write but an ABORT compares the leader's election key. An ABORT need not: it
+    compares that nothing is decided, and any replica may answer a site in doubt."""
+
+    def __init__(self, etcd: Etcd, election: Election) -> None:
+        self._etcd = etcd
+        self._election = election
+
+    async def transaction(self, tx: str) -> TxRecord | None:
+        entry = await self._etcd.get(_tx_key(tx))
+        return decode(TxRecord, entry.value) if entry else None
+
+    async def transactions(self) -> tuple[TxRecord, ...]:
+        snapshot = await self._etcd.range("txs/")
+        return tuple(decode(TxRecord, each.value) for each in snapshot.entries)
+
+    async def decision(self, tx: str) -> Decision | None:
+        entry = await self._etcd.get(_decision_key(tx))
+        return decode(Decision, entry.value) if entry else None
+
+    async def begin(
+        self,
+        tx: TxRecord,
+        cluster: ClusterRecord,
+        *,
+        read_at: int,
+        request: RequestRecord | None,
+    ) -> int:
+        key = cluster_key(cluster.name)
+        compare = [
+            self._election.leader_guard(),
+            Compare.mod(key, read_at),
+            Compare.absent(_tx_key(tx.tx)),
+            Compare.absent(_decision_key(tx.tx)),
+        ]
+        then: list[Op] = [Put(key, encode(cluster)), Put(_tx_key(tx.tx), encode(tx))]
+        if request is not None:
+            compare.append(Compare.absent(request_key(cluster.request_key)))
+            then.append(Put(request_key(cluster.request_key), encode(request)))
+        return await self._write(compare, then)
+
+    async def proceed(self, tx: TxRecord, cluster: ClusterRecord, *, read_at: int) -> int:
+        key = cluster_key(cluster.name)
+        return await self._write(
+            [
+                self._election.leader_guard(),
+                Compare.mod(key, read_at),
+                Compare.absent(_decision_key(tx.tx)),
+            ],
+            [Put(key, encode(cluster)), Put(_tx_key(tx.tx), encode(tx))],
+        )
+
+    async def commit(self, decision: Decision, cluster: ClusterRecord, *, read_at: int) -> None:
+        key = cluster_key(cluster.name)
+        await self._write(
+            [
+                self._election.leader_guard(),
+                Compare.absent(_decision_key(decision.tx)),
+                Compare.mod(key, read_at),
+            ],
+            [Put(_decision_key(decision.tx), encode(decision)), Put(key, encode(cluster))],
+        )
+
+    async def abort(self, decision: Decision) -> Decision:
+        key = _decision_key(decision.tx)
+        result = await self._etcd.txn([Compare.absent(key)], [Put(key, encode(decision))])
+        if result.succeeded:
+            return decision
+        first = await self.decision(decision.tx)
+        if first is None:
+            raise StaleWrite(key)  # decisions are never deleted: somebody else's hands
+        return first
+
+    async def settle(self, tx: str) -> None:
+        """Nothing is compared but that the decision is there."""
+        await self._write([self._election.leader_guard()], [DeleteKey(_tx_key(tx))])
+
+    async def _write(self, compare: list[Compare], then: list[Op]) -> int:
+        result = await self._etcd.txn(compare, then)
+        if not result.succeeded:
+            raise StaleWrite(then[0].key)
+        return result.revision
+
+
+def _tx_key(tx: str) -> str:
+    return f"txs/{tx}"
+
+
+def _decision_key(tx: str) -> str:
+    return f"decision/{tx}"

@@ -1,0 +1,107 @@
+"""Sites' answers on the wire as values of the domain, and decisions both ways."""
+
+from intertie.api.broker.v1 import part_pb2
+from intertie.common.quantities import Vector
+from intertie.common.rpc.terms_proto import (
+    duration_from_proto,
+    timestamp_from_proto,
+    timestamp_to_proto,
+)
+from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
+from intertie.metasched.domain.commit import Decision, Outcome, Receipt
+from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer, Tariff
+
+_MIB = 1024 * 1024
+_OVER = frozenset({part_pb2.Part.ENDED, part_pb2.Part.RELEASED, part_pb2.Part.EXPIRED})
+_WORKSPACE_STATES = dict(enumerate(WorkspaceState, start=1))
+"""By number, as in intertie.api.cluster.v1.Workspace.State."""
+
+
+def offer_from_proto(message: part_pb2.Offer) -> Offer:
+    return Offer(
+        hosts=tuple(
+            HostRoom(
+                free=Vector(
+                    vcpus=host.vcpus,
+                    memory_mib=host.memory_mib,
+                    disk_mib=host.disk_mib,
+                    iops=host.iops,
+                    throughput_mib_s=host.throughput_mib_s,
+                    uplink_mbit_s=host.uplink_mbit_s,
+                ),
+                hypervisors=frozenset(host.hypervisors),
+                architecture=host.architecture,
+            )
+            for host in message.hosts
+        ),
+        links={
+            link.peer: LinkRoom(
+                egress_mbit_s=link.egress_mbit_s,
+                ingress_mbit_s=link.ingress_mbit_s,
+                latency=duration_from_proto(link.latency, "links.latency"),
+            )
+            for link in message.links
+        },
+        images={
+            image.image: ImageFound(
+                digest=image.digest,
+                size_bytes=image.size_bytes,
+                virtual_mib=-(-image.virtual_size_bytes // _MIB),
+            )
+            for image in message.images
+            if image.digest
+        },
+        tariff=Tariff(
+            vcpu_hour=message.tariff.vcpu_hour,
+            memory_gib_hour=message.tariff.memory_gib_hour,
+            disk_gib_hour=message.tariff.disk_gib_hour,
+            link_mbit_s_hour=message.tariff.link_mbit_s_hour,
+        ),
+    )
+
+
+def part_from_proto(message: part_pb2.Part) -> PartSeen:
+    return PartSeen(
+        over=message.state in _OVER,
+        end_reason=message.end_reason,
+        ending=message.HasField("end_requested_time"),
+        workspaces=tuple(
+            WorkspaceSeen(
+                label=each.name.rpartition("/")[2],
+                host=each.host,
+                state=_WORKSPACE_STATES.get(each.state, WorkspaceState.PLANNED),
+                message=each.message,
+                ready=each.ready,
+                ready_time=(
+                    timestamp_from_proto(each.ready_time, "ready_time")
+                    if each.HasField("ready_time")
+                    else None
+                ),
+                staging_done_bytes=each.staging_done_bytes,
+                staging_total_bytes=each.staging_total_bytes,
+            )
+            for each in message.workspaces
+        ),
+    )
+
+
+def receipt_from_proto(message: part_pb2.Receipt) -> Receipt:
+    return Receipt(body=message.body, signature=message.signature, certificate=message.certificate)
+
+
+def decision_to_proto(decision: Decision) -> part_pb2.Decision:
+    return part_pb2.Decision(
+        tx=decision.tx,
+        outcome=_OUTCOMES[decision.outcome],
+        digest=decision.digest,
+        receipts=[
+            part_pb2.Receipt(body=each.body, signature=each.signature, certificate=each.certificate)
+            for each in decision.receipts
+        ],
+        decide_time=timestamp_to_proto(decision.decide_time),
+        decided_by=decision.decided_by,
+        reason=decision.reason,
+    )
+
+
+_OUTCOMES = {Outcome.COMMIT: part_pb2.Decision.COMMIT, Outcome.ABORT: part_pb2.Decision.ABORT}

@@ -1,0 +1,163 @@
+"""Clusters on the wire."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.common.errors import FieldInvalid
+from intertie.common.names import ANY, ClusterName, Parent, check_label
+from intertie.common.rpc.identity import Identity
+from intertie.common.rpc.spec_proto import cluster_spec_from_proto, cluster_spec_to_proto
+from intertie.common.rpc.terms_proto import (
+    duration_to_proto,
+    shortfall_to_proto,
+    timestamp_to_proto,
+    window_to_proto,
+)
+from intertie.metasched.domain.cluster import (
+    ClusterState,
+    ClusterView,
+    Guarantee,
+    GuaranteeKind,
+    WorkspaceState,
+    WorkspaceView,
+)
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.usecases.create_cluster import Order
+
+_STATES: Mapping[ClusterState, cluster_pb2.Cluster.State.ValueType] = {
+    state: cluster_pb2.Cluster.State.Value(state.name) for state in ClusterState
+}
+_WORKSPACE_STATES: Mapping[WorkspaceState, cluster_pb2.Workspace.State.ValueType] = {
+    state: cluster_pb2.Workspace.State.Value(state.name) for state in WorkspaceState
+}
+_KINDS: Mapping[GuaranteeKind, cluster_pb2.Guarantee.Kind.ValueType] = {
+    kind: cluster_pb2.Guarantee.Kind.Value(kind.name) for kind in GuaranteeKind
+}
+_REQUEST_ID = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+def parent_of(text: str, authority: str) -> Parent:
+    """The parent under this service; `-` stands for it, every other authority is not here."""
+    parent = Parent.parse(text, "parent").at(authority)
+    if parent.authority != authority:
+        raise FieldInvalid("parent", f"{text!r} is not served here; use {authority}/tenants/…")
+    return parent
+
+
+def name_of(text: str, authority: str, field: str = "name") -> str:
+    """The full name of a cluster of this service."""
+    name = ClusterName.parse(text, field)
+    return str(name.at(authority)) if name.authority == ANY else text
+
+
+def order_of(
+    request: clusters_pb2.CreateClusterRequest, identity: Identity, authority: str
+) -> Order:
+    parent = parent_of(request.parent, authority)
+    if parent.tenant == ANY:
+        raise FieldInvalid("parent", "must name a tenant")
+    if not request.validate_only and not request.request_id:
+        raise FieldInvalid("request_id", "must not be empty; give a UUID, the same at a retry")
+    if len(request.request_id) > 64 or not set(request.request_id) <= _REQUEST_ID:
+        raise FieldInvalid("request_id", "must be 1 to 64 of A-Z, a-z, 0-9 and ._-")
+    return Order(
+        name=ClusterName(parent, check_label(request.cluster_id, "cluster_id")),
+        spec=cluster_spec_from_proto(request.spec),
+        caller=identity.caller,
+        request_id=request.request_id,
+    )
+
+
+def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
+    record = view.record
+    message = cluster_pb2.Cluster(
+        name=record.name,
+        uid=record.uid,
+        spec=cluster_spec_to_proto(record.spec),
+        state=_STATES[record.state],
+        window=window_to_proto(record.window),
+        plan=plan_to_proto(record.plan),
+        workspaces=[_workspace_to_proto(record.name, each) for each in view.workspaces],
+        create_time=timestamp_to_proto(record.create_time),
+        etag=view.etag,
+        end_requested_time=_maybe(record.end_requested_time),
+        guarantees=[_guarantee_to_proto(each) for each in view.guarantees],
+        owner=record.owner,
+    )
+    if record.failure is not None:
+        message.failure.CopyFrom(
+            cluster_pb2.Failure(
+                reason=record.failure.reason,
+                message=record.failure.message,
+                shortfalls=[shortfall_to_proto(each) for each in record.failure.shortfalls],
+            )
+        )
+    return message
+
+
+def plan_to_proto(plan: Plan) -> cluster_pb2.Plan:
+    between: dict[tuple[str, str], cluster_pb2.PlannedLink] = {}
+    for link in plan.links:
+        planned = between.setdefault(
+            (link.from_site, link.to_site),
+            cluster_pb2.PlannedLink(
+                from_site=link.from_site,
+                to_site=link.to_site,
+                latency=duration_to_proto(link.latency),
+            ),
+        )
+        planned.mbit_s += link.mbit_s
+    return cluster_pb2.Plan(
+        start_time=timestamp_to_proto(plan.window.start),
+        parts=[
+            cluster_pb2.PlannedPart(site=each.site, counts=dict(each.counts), cost=each.cost)
+            for each in plan.sites
+        ],
+        links=list(between.values()),
+        cost=plan.cost,
+        reasons=plan.reasons,
+        shortfalls=[shortfall_to_proto(each) for each in plan.shortfalls],
+        optimal=plan.optimal,
+    )
+
+
+def _workspace_to_proto(cluster: str, view: WorkspaceView) -> cluster_pb2.Workspace:
+    seen = view.seen
+    return cluster_pb2.Workspace(
+        name=f"{cluster}/workspaces/{view.label}",
+        group=view.group,
+        index=view.index,
+        site=view.site,
+        host=seen.host,
+        state=_WORKSPACE_STATES[seen.state],
+        message=seen.message,
+        ready=seen.ready,
+        ready_time=_maybe(seen.ready_time),
+        addresses=[
+            cluster_pb2.Address(network=nic.network, address=nic.address, mac=nic.mac)
+            for nic in view.nics
+        ],
+        staging_done_bytes=seen.staging_done_bytes,
+        staging_total_bytes=seen.staging_total_bytes,
+        image_digest=view.image_digest,
+    )
+
+
+def _guarantee_to_proto(value: Guarantee) -> cluster_pb2.Guarantee:
+    message = cluster_pb2.Guarantee(
+        kind=_KINDS[value.kind],
+        to=value.target,
+        network=value.network,
+        guarantee=value.guarantee,
+        cap=value.cap,
+        unit=value.unit,
+    )
+    setattr(message, "from", value.source)  # a keyword of Python, a field of the proto
+    return message
+
+
+def _maybe(moment: datetime | None) -> Timestamp | None:
+    return timestamp_to_proto(moment) if moment is not None else None

@@ -1,0 +1,347 @@
+"""A cluster that spans sites, and what its parts make of it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+
+from intertie.common.errors import IllegalMove, Shortfall
+from intertie.common.intervals import Window
+from intertie.common.names import ClusterName, uid_of, workspace_label
+from intertie.common.part_spec import PartNic
+from intertie.common.spec import ClusterSpec, Layout, layout
+from intertie.metasched.domain.plan import Plan
+
+CANCELLED = "CANCELLED"
+WINDOW_OVER = "WINDOW_OVER"
+WORKSPACE_FAILED = "WORKSPACE_FAILED"
+PART_LOST = "PART_LOST"
+"""Reasons for which a cluster ends; the first three are those of parts too."""
+
+UNREACHABLE = "site unreachable"
+
+
+class ClusterState(Enum):
+    REQUESTED = "REQUESTED"
+    PLANNED = "PLANNED"
+    HELD = "HELD"
+    SCHEDULED = "SCHEDULED"
+    ACTIVE = "ACTIVE"
+    ENDED = "ENDED"
+    REJECTED = "REJECTED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+
+
+NEXT: dict[ClusterState, frozenset[ClusterState]] = {
+    ClusterState.REQUESTED: frozenset({ClusterState.PLANNED, ClusterState.REJECTED}),
+    ClusterState.PLANNED: frozenset({ClusterState.HELD, ClusterState.REJECTED}),
+    ClusterState.HELD: frozenset({ClusterState.SCHEDULED, ClusterState.REJECTED}),
+    ClusterState.SCHEDULED: frozenset(
+        {
+            ClusterState.ACTIVE,
+            ClusterState.ENDED,
+            ClusterState.CANCELLED,
+            ClusterState.FAILED,
+        }
+    ),
+    ClusterState.ACTIVE: frozenset(
+        {ClusterState.ENDED, ClusterState.CANCELLED, ClusterState.FAILED}
+    ),
+    ClusterState.ENDED: frozenset(),
+    ClusterState.REJECTED: frozenset(),
+    ClusterState.CANCELLED: frozenset(),
+    ClusterState.FAILED: frozenset(),
+}
+"""Every edge there is. A cluster is written down when it is PLANNED; one that is REJECTED is
+an error to its caller and its record is deleted."""
+
+PENDING = frozenset({ClusterState.PLANNED, ClusterState.HELD})
+"""Its co-allocation is not decided yet."""
+
+LIVE = frozenset({ClusterState.SCHEDULED, ClusterState.ACTIVE})
+
+_STATE_AFTER = {
+    CANCELLED: ClusterState.CANCELLED,
+    WORKSPACE_FAILED: ClusterState.FAILED,
+    PART_LOST: ClusterState.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    reason: str
+    message: str
+    shortfalls: tuple[Shortfall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterRecord:
+    name: str
+    uid: str
+    spec: ClusterSpec
+    """Normalised; images as the owner named them."""
+    owner: str
+    state: ClusterState
+    plan: Plan
+    tx: str
+    """Of the co-allocation that holds, or tries to hold, its parts."""
+    parts: Mapping[str, str]
+    """Site to the full name of its part."""
+    request_key: str = ""
+    """Of the idempotency record that was written with it."""
+    create_time: datetime
+    end_requested_time: datetime | None = None
+    end_reason: str = ""
+    end_time: datetime | None = None
+    failure: Failure | None = None
+
+    @property
+    def path(self) -> ClusterName:
+        return ClusterName.parse(self.name)
+
+    @property
+    def window(self) -> Window:
+        return self.plan.window
+
+    @property
+    def over(self) -> bool:
+        return not NEXT[self.state]
+
+    def counts(self) -> dict[str, int]:
+        return {group.name: self.plan.count(group.name) for group in self.spec.groups}
+
+    def layout(self) -> Layout:
+        """Addresses and names; the same wherever and whenever it is computed."""
+        return layout(self.uid, self.spec, self.counts(), self.plan.site_of(), self.path.cluster_id)
+
+    def move(self, to: ClusterState, *, now: datetime) -> "ClusterRecord":
+        """The cluster after one step. `now` is given, never asked for."""
+        if to not in NEXT[self.state]:
+            raise IllegalMove(f"{self.name}: {self.state.name} to {to.name}")
+        return replace(self, state=to, end_time=None if NEXT[to] else now)
+
+    def ending(
+        self, *, now: datetime, reason: str, failure: Failure | None = None
+    ) -> "ClusterRecord":
+        """Its end is asked for; its state changes once nothing is left. The first reason stands."""
+        if self.over or self.end_requested_time is not None:
+            return self
+        return replace(self, end_requested_time=now, end_reason=reason, failure=failure)
+
+
+class WorkspaceState(Enum):
+    PLANNED = "PLANNED"
+    STAGING = "STAGING"
+    DEFINED = "DEFINED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+    ENDED = "ENDED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceSeen:
+    """What a site last said of one workspace."""
+
+    label: str
+    host: str = ""
+    state: WorkspaceState = WorkspaceState.PLANNED
+    message: str = ""
+    ready: bool = False
+    ready_time: datetime | None = None
+    staging_done_bytes: int = 0
+    staging_total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartSeen:
+    """What a site says of its part."""
+
+    over: bool
+    """In a state that it does not leave, or not known there any more."""
+    end_reason: str = ""
+    ending: bool = False
+    """Its end was asked for at the site."""
+    workspaces: tuple[WorkspaceSeen, ...] = ()
+    current: bool = True
+    """False: the site does not answer now, and this is what it said last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceView:
+    """One machine, as planned and as last seen."""
+
+    label: str
+    group: str
+    index: int
+    site: str
+    nics: tuple[PartNic, ...]
+    image_digest: str
+    seen: WorkspaceSeen
+
+
+class GuaranteeKind(Enum):
+    PAIR_BANDWIDTH = "PAIR_BANDWIDTH"
+    NIC_BANDWIDTH = "NIC_BANDWIDTH"
+    DISK_IOPS = "DISK_IOPS"
+    DISK_THROUGHPUT = "DISK_THROUGHPUT"
+    LINK_BANDWIDTH = "LINK_BANDWIDTH"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarantee:
+    kind: GuaranteeKind
+    source: str
+    target: str = ""
+    network: str = ""
+    guarantee: int
+    cap: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """The record with what the sites last said of its workspaces."""
+
+    record: ClusterRecord
+    workspaces: tuple[WorkspaceView, ...]
+    guarantees: tuple[Guarantee, ...] = field(default=())
+
+    @property
+    def etag(self) -> str:
+        """Changes with the record and with every change of a workspace."""
+        return uid_of("cluster", repr(self.record), repr(self.workspaces))
+
+
+def progressed(
+    record: ClusterRecord, parts: Mapping[str, PartSeen], *, now: datetime
+) -> ClusterRecord:
+    """The cluster as its parts make it: ACTIVE once all workspaces are ready, at its end once
+    no site has anything left. A workspace that failed, or a part that a site gave up inside
+    the window, ends the whole cluster.
+
+    `parts` has what is known, by site; a site that never answered is not in it.
+    """
+    if record.state not in LIVE:
+        return record
+    known = len(parts) == len(record.parts)
+    for site, part in parts.items():
+        failed = next((w for w in part.workspaces if w.state is WorkspaceState.FAILED), None)
+        if failed is not None or part.end_reason == WORKSPACE_FAILED:
+            what = f"{failed.label}: {failed.message}" if failed else "a workspace failed"
+            failure = Failure(reason=WORKSPACE_FAILED, message=f"{site}: {what}")
+            record = record.ending(now=now, reason=WORKSPACE_FAILED, failure=failure)
+        elif part.over and part.end_reason != WINDOW_OVER and now < record.window.end:
+            message = f"{site} ended its part: {part.end_reason or 'it is not known there'}"
+            failure = Failure(reason=PART_LOST, message=message)
+            record = record.ending(now=now, reason=PART_LOST, failure=failure)
+    if known and all(part.over for part in parts.values()):
+        return record.move(_STATE_AFTER.get(record.end_reason, ClusterState.ENDED), now=now)
+    if (
+        record.state is ClusterState.SCHEDULED
+        and known
+        and all(w.ready for part in parts.values() for w in part.workspaces)
+        and any(part.workspaces for part in parts.values())
+    ):
+        return record.move(ClusterState.ACTIVE, now=now)
+    return record
+
+
+def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView:
+    return ClusterView(
+        record=record,
+        workspaces=tuple(_workspaces(record, parts)),
+        guarantees=tuple(guarantees_of(record)),
+    )
+
+
+def _workspaces(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> Iterator[WorkspaceView]:
+    nics, site_of, counts = record.layout().nics, record.plan.site_of(), record.counts()
+    for group in record.spec.groups:
+        for index in range(counts[group.name]):
+            label = workspace_label(group.name, index)
+            site = site_of[label]
+            yield WorkspaceView(
+                label=label,
+                group=group.name,
+                index=index,
+                site=site,
+                nics=nics[label],
+                image_digest=record.plan.images.get(group.name, ""),
+                seen=_seen(record, parts.get(site), label),
+            )
+
+
+def _seen(record: ClusterRecord, part: PartSeen | None, label: str) -> WorkspaceSeen:
+    if record.over:
+        return WorkspaceSeen(label=label, state=WorkspaceState.ENDED)
+    if part is None:
+        message = UNREACHABLE if record.state in LIVE else ""
+        return WorkspaceSeen(label=label, message=message)
+    said = next((each for each in part.workspaces if each.label == label), None)
+    if part.over and (said is None or said.state is not WorkspaceState.FAILED):
+        return WorkspaceSeen(label=label, state=WorkspaceState.ENDED)
+    said = said or WorkspaceSeen(label=label)
+    return said if part.current else replace(said, message=UNREACHABLE)
+
+
+def guarantees_of(record: ClusterRecord) -> Iterator[Guarantee]:
+    """Every promise that is more than nothing: pairs, NICs, disks, links between sites."""
+    placed = record.layout()
+    for network, pairs in placed.pairs.items():
+        for pair in pairs:
+            if pair.bandwidth.guarantee_mbit_s:
+                yield Guarantee(
+                    kind=GuaranteeKind.PAIR_BANDWIDTH,
+                    source=pair.a,
+                    target=pair.b,
+                    network=network,
+                    guarantee=pair.bandwidth.guarantee_mbit_s,
+                    cap=pair.bandwidth.cap_mbit_s,
+                    unit="Mbit/s",
+                )
+    for label in placed.nics:
+        yield from _guarantees_of_workspace(record, label)
+    for link in record.plan.links:
+        yield Guarantee(
+            kind=GuaranteeKind.LINK_BANDWIDTH,
+            source=link.from_site,
+            target=link.to_site,
+            network=link.network,
+            guarantee=link.mbit_s,
+            cap=link.mbit_s,
+            unit="Mbit/s",
+        )
+
+
+def _guarantees_of_workspace(record: ClusterRecord, label: str) -> Iterator[Guarantee]:
+    group = record.spec.group(label.rpartition("-")[0])
+    nic, disk = group.allocation.nic, group.allocation.disk
+    if nic.guarantee_mbit_s:
+        for network in group.networks:
+            yield Guarantee(
+                kind=GuaranteeKind.NIC_BANDWIDTH,
+                source=label,
+                network=network,
+                guarantee=nic.guarantee_mbit_s,
+                cap=nic.cap_mbit_s,
+                unit="Mbit/s",
+            )
+    if disk.guarantee_iops:
+        yield Guarantee(
+            kind=GuaranteeKind.DISK_IOPS,
+            source=label,
+            guarantee=disk.guarantee_iops,
+            cap=disk.cap_iops,
+            unit="1/s",
+        )
+    if disk.guarantee_mib_s:
+        yield Guarantee(
+            kind=GuaranteeKind.DISK_THROUGHPUT,
+            source=label,
+            guarantee=disk.guarantee_mib_s,
+            cap=disk.cap_mib_s,
+            unit="MiB/s",
+        )

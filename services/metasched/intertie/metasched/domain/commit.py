@@ -1,0 +1,141 @@
+"""The coordinator's side of all-or-nothing: what may be decided, and from which facts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+
+from intertie.common.errors import IllegalMove
+
+
+class TxState(Enum):
+    HOLDING = "HOLDING"
+    PREPARING = "PREPARING"
+    COMMITTED = "COMMITTED"
+    ABORTED = "ABORTED"
+    SETTLED = "SETTLED"
+
+
+NEXT: dict[TxState, frozenset[TxState]] = {
+    TxState.HOLDING: frozenset({TxState.PREPARING, TxState.ABORTED}),
+    TxState.PREPARING: frozenset({TxState.COMMITTED, TxState.ABORTED}),
+    TxState.COMMITTED: frozenset({TxState.SETTLED}),
+    TxState.ABORTED: frozenset({TxState.SETTLED}),
+    TxState.SETTLED: frozenset(),
+}
+"""Every edge there is. SETTLED is never written: the record goes once every site has answered;
+the decision stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TxRecord:
+    """One attempt at a co-allocation, written before the first site hears of it."""
+
+    tx: str
+    cluster: str
+    cluster_uid: str
+    coordinator: str
+    """SPIFFE name of who may decide."""
+    owner: str
+    digest: str
+    parts: Mapping[str, str]
+    """Site to the full name of its part."""
+    create_time: datetime
+    decide_by: datetime
+    hold_ttl: timedelta
+    state: TxState = TxState.HOLDING
+
+    @property
+    def participants(self) -> tuple[str, ...]:
+        return tuple(sorted(self.parts))
+
+    def move(self, to: TxState) -> "TxRecord":
+        if to not in NEXT[self.state]:
+            raise IllegalMove(f"{self.tx}: {self.state.name} to {to.name}")
+        return replace(self, state=to)
+
+
+class Outcome(Enum):
+    COMMIT = "COMMIT"
+    ABORT = "ABORT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What a site signed, as it came: nothing in it is believed before it is verified."""
+
+    body: bytes
+    signature: bytes
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptFacts:
+    """What a receipt says, once its signature is known to be that of the site's broker."""
+
+    tx: str
+    digest: str
+    site: str
+    part: str
+    prepared: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The fate of one co-allocation. Write-once."""
+
+    tx: str
+    outcome: Outcome
+    digest: str = ""
+    receipts: tuple[Receipt, ...] = ()
+    decide_time: datetime
+    decided_by: str
+    reason: str = ""
+
+
+def tx_name(number: str) -> str:
+    """`t` and 20 hex digits; also the id of the part at every site."""
+    return f"t{number[:20]}"
+
+
+def why_not_commit(tx: TxRecord, facts: Mapping[str, ReceiptFacts], *, now: datetime) -> str | None:
+    """COMMIT takes a PREPARED receipt of every participant over one digest, before decide_by.
+    None: nothing speaks against it."""
+    if now >= tx.decide_by:
+        return f"it was not decided by {tx.decide_by.isoformat()}"
+    for site, part in sorted(tx.parts.items()):
+        said = facts.get(site)
+        if said is None:
+            return f"{site} has not prepared"
+        for problem, broken in (
+            ("is signed by another site", said.site != site),
+            ("is of another co-allocation", said.tx != tx.tx),
+            ("is of another part", said.part != part),
+            ("is over another digest", said.digest != tx.digest),
+            ("does not say PREPARED", not said.prepared),
+        ):
+            if broken:
+                return f"the receipt of {site} {problem}"
+    return None
+
+
+def commit_of(tx: TxRecord, receipts: Mapping[str, Receipt], *, now: datetime) -> Decision:
+    return Decision(
+        tx=tx.tx,
+        outcome=Outcome.COMMIT,
+        digest=tx.digest,
+        receipts=tuple(receipts[site] for site in tx.participants),
+        decide_time=now,
+        decided_by=tx.coordinator,
+    )
+
+
+def abort_of(tx: str, *, by: str, reason: str, now: datetime, digest: str = "") -> Decision:
+    return Decision(
+        tx=tx,
+        outcome=Outcome.ABORT,
+        digest=digest,
+        decide_time=now,
+        decided_by=by,
+        reason=reason,
+    )

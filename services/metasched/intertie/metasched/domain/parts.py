@@ -1,0 +1,109 @@
+"""The pieces of a cluster that sites are asked to hold, and the digest of all of them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from intertie.common.names import workspace_label
+from intertie.common.part_spec import LinkReservation, PartNetwork, PartSpec, PartWorkspace
+from intertie.common.spec import ClusterSpec, Layout
+from intertie.metasched.domain.plan import LinkPlan, Plan
+
+
+def part_specs(
+    name: str, uid: str, spec: ClusterSpec, plan: Plan, placed: Layout
+) -> dict[str, PartSpec]:
+    """What each site of the plan is to hold; `spec` is normalised, `placed` its layout."""
+    site_of = plan.site_of()
+    return {
+        site: PartSpec(
+            cluster=name,
+            cluster_uid=uid,
+            window=plan.window,
+            workspaces=_workspaces(spec, plan, placed, site_of, site),
+            networks=_networks(spec, placed, site_of, site),
+            links=_links(plan.links, site),
+            host_entries=placed.host_entries,
+        )
+        for site in plan.site_names
+    }
+
+
+def agreement_digest(specs: Mapping[str, PartSpec]) -> str:
+    """Of everything that all sites are asked for: what their receipts must agree on.
+
+    BLAKE2b over canonical JSON, so that it depends on nothing but the values.
+    """
+    return digest_of({site: asdict(spec) for site, spec in specs.items()})
+
+
+def digest_of(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    return "b2:" + hashlib.blake2b(canonical.encode(), digest_size=32).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value / timedelta(microseconds=1)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(type(value).__name__)
+
+
+def _workspaces(
+    spec: ClusterSpec, plan: Plan, placed: Layout, site_of: Mapping[str, str], site: str
+) -> tuple[PartWorkspace, ...]:
+    return tuple(
+        PartWorkspace(
+            group=group.name,
+            index=index,
+            environment=replace(group.environment, image=plan.images[group.name]),
+            allocation=group.allocation,
+            nics=placed.nics[label],
+            max_per_host=group.placement.max_per_host,
+        )
+        for group in spec.groups
+        for index in range(plan.count(group.name))
+        if site_of[label := workspace_label(group.name, index)] == site
+    )
+
+
+def _networks(
+    spec: ClusterSpec, placed: Layout, site_of: Mapping[str, str], site: str
+) -> tuple[PartNetwork, ...]:
+    return tuple(
+        PartNetwork(
+            name=network.name,
+            subnet=network.subnet,
+            members=placed.members[network.name],
+            pairs=tuple(
+                pair
+                for pair in placed.pairs[network.name]
+                if site in (site_of[pair.a], site_of[pair.b])
+            ),
+        )
+        for network in spec.networks
+        if any(member.site == site for member in placed.members[network.name])
+    )
+
+
+def _links(links: tuple[LinkPlan, ...], site: str) -> tuple[LinkReservation, ...]:
+    """The site's own halves: what it sends to each peer, and what it takes from it."""
+    halves: dict[tuple[str, str], list[int]] = {}
+    for link in links:
+        if link.from_site == site:
+            halves.setdefault((link.to_site, link.network), [0, 0])[0] += link.mbit_s
+        elif link.to_site == site:
+            halves.setdefault((link.from_site, link.network), [0, 0])[1] += link.mbit_s
+    return tuple(
+        LinkReservation(peer=peer, network=network, egress_mbit_s=out, ingress_mbit_s=into)
+        for (peer, network), (out, into) in sorted(halves.items())
+    )

@@ -1,0 +1,153 @@
+"""What the use cases need of the world; adapters and the tests' fakes provide it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from intertie.common.intervals import Window
+from intertie.common.names import PartName
+from intertie.common.part_spec import PartSpec
+from intertie.metasched.domain.cluster import ClusterRecord, PartSeen
+from intertie.metasched.domain.commit import Decision, Receipt, ReceiptFacts, TxRecord
+from intertie.metasched.domain.problem import Offer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldOrder:
+    """What a site is asked to hold, and for how long."""
+
+    part: PartName
+    spec: PartSpec
+    tx: str
+    digest: str
+    ttl: timedelta
+    coordinator: str
+    participants: tuple[str, ...]
+    decide_by: datetime
+    now: datetime
+    """The coordinator's clock."""
+    owner: str
+
+
+class Sites(Protocol):
+    """The brokers. Each method raises SiteUnreachable where there is no answer in time, which
+    leaves open whether it was done; and the errors of intertie.api.broker.v1.Parts."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    async def offers(
+        self, site: str, tenant: str, windows: tuple[Window, ...], images: tuple[str, ...]
+    ) -> tuple[Offer, ...]:
+        """One for each window, in their order."""
+        ...
+
+    async def hold(self, order: HoldOrder) -> None: ...
+
+    async def prepare(self, part: PartName) -> Receipt: ...
+
+    async def resolve(self, part: PartName, decision: Decision) -> None: ...
+
+    async def release(self, part: PartName, reason: str) -> None: ...
+
+    async def part(self, part: PartName) -> PartSeen: ...
+
+
+class ReceiptReader(Protocol):
+    def read(self, receipt: Receipt, site: str) -> ReceiptFacts:
+        """DecisionInvalid unless the broker of that very site has signed it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """At most one cluster for a caller and request id."""
+
+    digest: str
+    """Of the request's body."""
+    cluster: str
+    cluster_uid: str
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    record: ClusterRecord
+    read_at: int
+    """Revision that a write of it must compare."""
+
+
+class Clusters(Protocol):
+    """Every write raises StaleWrite when it lost to another, NotLeading on another replica."""
+
+    async def check_leading(self) -> None:
+        """NotLeading, with who does, unless this replica leads as far as it knows."""
+        ...
+
+    async def get(self, name: str) -> Stored | None: ...
+
+    async def listed(self, tenant: str = "") -> tuple[Stored, ...]:
+        """By name; of all tenants, without one."""
+        ...
+
+    async def request(self, key: str) -> RequestRecord | None: ...
+
+    async def requests(self) -> Mapping[str, RequestRecord]: ...
+
+    async def save(self, record: ClusterRecord, *, read_at: int) -> int:
+        """The revision that it was written at."""
+        ...
+
+    async def delete(self, stored: Stored) -> None:
+        """The record, and the idempotency record that was written with it."""
+        ...
+
+    async def forget_request(self, key: str) -> None: ...
+
+
+class Register(Protocol):
+    """Decisions, and the transactions that are not settled yet."""
+
+    async def transaction(self, tx: str) -> TxRecord | None: ...
+
+    async def transactions(self) -> tuple[TxRecord, ...]: ...
+
+    async def decision(self, tx: str) -> Decision | None: ...
+
+    async def begin(
+        self,
+        tx: TxRecord,
+        cluster: ClusterRecord,
+        *,
+        read_at: int,
+        request: RequestRecord | None,
+    ) -> int:
+        """Writes the transaction, its cluster and, the first time, the idempotency record
+        together, or raises StaleWrite: the cluster's key or the request's was written by
+        another. The revision it was written at."""
+        ...
+
+    async def proceed(self, tx: TxRecord, cluster: ClusterRecord, *, read_at: int) -> int:
+        """Writes how far it has come."""
+        ...
+
+    async def commit(self, decision: Decision, cluster: ClusterRecord, *, read_at: int) -> None:
+        """UNDECIDED to COMMIT, together with the cluster's record; StaleWrite when something
+        else stands, when the cluster was written by another, or when another replica leads."""
+        ...
+
+    async def abort(self, decision: Decision) -> Decision:
+        """UNDECIDED to ABORT, from any replica; the decision that stands."""
+        ...
+
+    async def settle(self, tx: str) -> None:
+        """Forgets a transaction that every site has answered for. The decision stays."""
+        ...
+
+
+class Pause(Protocol):
+    """Lets a test stop the coordinator at a named point: `after_hold`, `after_prepare`,
+    `after_decide`."""
+
+    async def __call__(self, point: str) -> None: ...

@@ -1,0 +1,76 @@
+"""Brings decisions to sites that have not answered, and takes back what is to end."""
+
+import asyncio
+
+import structlog
+
+from intertie.common.errors import DomainError, NotFound
+from intertie.common.names import PartName
+from intertie.metasched.domain.cluster import LIVE, ClusterRecord
+from intertie.metasched.domain.ports import Clusters, Register, Sites
+from intertie.metasched.usecases.coallocate import Coallocate
+from intertie.metasched.usecases.create_cluster import Underway
+from intertie.metasched.usecases.part_cache import PartCache
+
+log = structlog.get_logger(__name__)
+
+
+class Settle:
+    def __init__(
+        self,
+        clusters: Clusters,
+        register: Register,
+        sites: Sites,
+        coallocate: Coallocate,
+        parts: PartCache,
+        underway: Underway,
+    ) -> None:
+        self._clusters = clusters
+        self._register = register
+        self._sites = sites
+        self._coallocate = coallocate
+        self._parts = parts
+        self._underway = underway
+
+    async def sweep(self) -> None:
+        """One pass over everything that is not settled; a site that is away costs the others
+        one deadline, and is asked again in the next pass."""
+        txs = await self._register.transactions()
+        await asyncio.gather(
+            *(self._settle(tx.tx) for tx in txs if tx.cluster not in self._underway)
+        )
+        ending = [
+            each.record
+            for each in await self._clusters.listed()
+            if each.record.state in LIVE and each.record.end_requested_time is not None
+        ]
+        await asyncio.gather(*(self._release(record) for record in ending))
+
+    async def _settle(self, tx_id: str) -> None:
+        tx = await self._register.transaction(tx_id)
+        decision = await self._register.decision(tx_id)
+        if tx is None or decision is None:
+            return
+        if await self._coallocate.tell(tx, decision):
+            log.info("settle.settled", tx=tx_id, outcome=decision.outcome.name)
+
+    async def _release(self, record: ClusterRecord) -> None:
+        """Asks every site for the end that it has not begun."""
+        seen = await self._parts.parts_of(record)
+        await asyncio.gather(
+            *(
+                self._release_at(record, site, part)
+                for site, part in record.parts.items()
+                if site not in seen or not (seen[site].over or seen[site].ending)
+            )
+        )
+
+    async def _release_at(self, record: ClusterRecord, site: str, part: str) -> None:
+        try:
+            await self._sites.release(PartName.parse(part), record.end_reason)
+        except NotFound:
+            return
+        except DomainError as error:
+            log.info("settle.not_released", cluster=record.name, site=site, problem=str(error))
+        else:
+            log.info("settle.released", cluster=record.name, site=site)

@@ -1,0 +1,203 @@
+"""The process: settings, connections, use cases, loops, server, in this order."""
+
+import argparse
+import asyncio
+import contextlib
+import secrets
+import signal
+import sys
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any
+
+import structlog
+import uvloop
+
+from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
+from intertie.api.metasched.v1 import (
+    decisions_pb2,
+    decisions_pb2_grpc,
+    sites_pb2,
+    sites_pb2_grpc,
+)
+from intertie.common.clock import Clock, SystemClock
+from intertie.common.etcd.client import Etcd
+from intertie.common.etcd.election import Election
+from intertie.common.logs import configure
+from intertie.common.rpc.identity import Trust, identity_of, load_leaf
+from intertie.common.rpc.server import ListenFailed, Registration, Server
+from intertie.common.settings import SettingsInvalid, load
+from intertie.metasched.adapters.broker_client import BrokerSites
+from intertie.metasched.adapters.etcd_clusters import EtcdClusters
+from intertie.metasched.adapters.etcd_register import EtcdRegister
+from intertie.metasched.adapters.receipts import SignedReceipts
+from intertie.metasched.loops.pace import paced
+from intertie.metasched.loops.recover import Recover
+from intertie.metasched.loops.refresh import Refresh
+from intertie.metasched.loops.settle import Settle
+from intertie.metasched.servicers import (
+    ClustersServicer,
+    DecisionsServicer,
+    KnownSitesServicer,
+)
+from intertie.metasched.settings import MetaschedSettings
+from intertie.metasched.usecases.attach import FindWorkspace
+from intertie.metasched.usecases.coallocate import Coallocate
+from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster, Underway
+from intertie.metasched.usecases.decisions import Decisions
+from intertie.metasched.usecases.delete_cluster import DeleteCluster
+from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.list_clusters import ListClusters
+from intertie.metasched.usecases.part_cache import PartCache
+from intertie.metasched.usecases.planning import Effort, Planning
+from intertie.metasched.usecases.watch_cluster import WatchCluster
+
+log = structlog.get_logger(__name__)
+
+LOOP_PERIOD_S = 1.0
+DRAIN_S = 10.0
+
+
+class FaultPause:
+    """Waits at the one point that a test of faults has named; everywhere else, not at all."""
+
+    def __init__(self, fault: tuple[str, float] | None, clock: Clock) -> None:
+        self._fault = fault
+        self._clock = clock
+
+    async def __call__(self, point: str) -> None:
+        if self._fault is not None and self._fault[0] == point:
+            log.warning("fault.pausing", point=point, seconds=self._fault[1])
+            await self._clock.sleep(self._fault[1])
+
+
+class Metasched:
+    """One replica, put together from its settings."""
+
+    def __init__(self, settings: MetaschedSettings, etcd: Etcd, clock: Clock) -> None:
+        self._etcd = etcd
+        trust = Trust.load(settings.trust)
+        own = identity_of(load_leaf(settings.tls.certificate.read_bytes()), trust, now=clock.now())
+        replica = settings.replica or settings.listen.addresses[0]
+        self._election = Election(etcd, "metasched", replica, clock)
+        self._sites = BrokerSites.connect(
+            settings.sites, settings.tls, trust, timeout_s=settings.commit.rpc_timeout_s
+        )
+        clusters = EtcdClusters(etcd, self._election)
+        register = EtcdRegister(etcd, self._election)
+        parts = PartCache(self._sites, clock)
+        get = GetCluster(clusters, parts, clock)
+        underway = Underway()
+        coallocate = Coallocate(
+            self._sites,
+            register,
+            SignedReceipts(trust, clock),
+            clock,
+            FaultPause(settings.fault, clock),
+        )
+        effort = Effort(
+            horizon=timedelta(hours=settings.planning.horizon_h),
+            slot=timedelta(minutes=settings.planning.slot_min),
+            solver=settings.planning.effort,
+        )
+        self._create = CreateCluster(
+            clusters=clusters,
+            register=register,
+            planning=Planning(self._sites, effort),
+            coallocate=coallocate,
+            get_cluster=get,
+            underway=underway,
+            clock=clock,
+            terms=CommitTerms(
+                coordinator=own.spiffe,
+                hold_ttl=timedelta(seconds=settings.commit.hold_ttl_s),
+                decide_within=timedelta(seconds=settings.commit.decide_within_s),
+            ),
+            draw=lambda: secrets.token_hex(16),
+        )
+        clusters_servicer = ClustersServicer(
+            authority=f"metascheds/{settings.name}",
+            create=self._create,
+            get=get,
+            listing=ListClusters(clusters),
+            watch=WatchCluster(get, clock),
+            delete=DeleteCluster(clusters, get, clock),
+            find=FindWorkspace(clusters),
+            sites=self._sites,
+        )
+        decisions = DecisionsServicer(Decisions(register, self._sites.names, clock))
+        self._server = Server(
+            settings,
+            clock,
+            _registrations(clusters_servicer, decisions, KnownSitesServicer(self._sites)),
+        )
+        sweeps = {
+            "recover": Recover(clusters, register, underway, clock).sweep,
+            "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,
+            "refresh": Refresh(clusters, parts, clock).sweep,
+        }
+        self._background: list[Coroutine[Any, Any, None]] = [self._election.run()]
+        self._background += [
+            paced(name, sweep, self._election, clock, period_s=LOOP_PERIOD_S)
+            for name, sweep in sweeps.items()
+        ]
+
+    async def run(self, until: asyncio.Event) -> None:
+        """Serves until the event; then lets what was begun be decided, and gives up the lead."""
+        await self._server.start()
+        tasks = [asyncio.create_task(each) for each in self._background]
+        try:
+            await until.wait()
+            log.info("metasched.stopping")
+            await self._server.stop(grace_s=DRAIN_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._create.drain(), DRAIN_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._sites.close()
+            await self._etcd.close()
+
+
+def _registrations(
+    clusters: ClustersServicer, decisions: DecisionsServicer, sites: KnownSitesServicer
+) -> list[Registration]:
+    return [
+        (
+            clusters_pb2_grpc.add_ClustersServicer_to_server,
+            clusters,
+            clusters_pb2.DESCRIPTOR.services_by_name["Clusters"],
+        ),
+        (
+            decisions_pb2_grpc.add_DecisionsServicer_to_server,
+            decisions,
+            decisions_pb2.DESCRIPTOR.services_by_name["Decisions"],
+        ),
+        (
+            sites_pb2_grpc.add_KnownSitesServicer_to_server,
+            sites,
+            sites_pb2.DESCRIPTOR.services_by_name["KnownSites"],
+        ),
+    ]
+
+
+async def _serve(settings: MetaschedSettings) -> None:
+    until = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, until.set)
+    etcd = await Etcd.connect(settings.etcd)
+    await Metasched(settings, etcd, SystemClock()).run(until)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="intertie-metasched", description=__doc__)
+    parser.add_argument("--config", required=True, help="settings, a TOML file")
+    arguments = parser.parse_args()
+    try:
+        settings = load(MetaschedSettings, arguments.config)
+        configure("metasched", settings.log.level)
+        uvloop.run(_serve(settings))
+    except (SettingsInvalid, ListenFailed) as error:
+        sys.exit(f"intertie-metasched: {error}")

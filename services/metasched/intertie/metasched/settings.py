@@ -1,0 +1,69 @@
+"""What a meta-scheduler is told by its file; `INTERTIE_` variables override single fields."""
+
+import re
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from intertie.common.settings import (
+    EtcdSettings,
+    ListenSettings,
+    LogSettings,
+    NamedPeerSettings,
+    NonEmpty,
+    Section,
+    ServiceSettings,
+    TlsSettings,
+    TrustSettings,
+)
+
+FAULT_POINTS = ("after_hold", "after_prepare", "after_decide")
+_FAULT = re.compile(rf"({'|'.join(FAULT_POINTS)}):(\d+(?:\.\d+)?)")
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class PlanningSettings(Section):
+    horizon_h: Positive = 24.0
+    """Nothing is put off beyond this."""
+    slot_min: Positive = 5.0
+    """Starts are tried so far apart."""
+    effort: Positive = 2.0
+    """CP-SAT's deterministic time for each objective; about seconds."""
+
+
+class CommitSettings(Section):
+    hold_ttl_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    decide_within_s: Positive = 20.0
+    rpc_timeout_s: Positive = 5.0
+
+
+class MetaschedSettings(ServiceSettings):
+    name: NonEmpty
+    """`meta` of `metascheds/meta`."""
+    replica: str = ""
+    """What other replicas see of this one; its first listening address, when empty."""
+    listen: ListenSettings
+    tls: TlsSettings
+    trust: Annotated[tuple[TrustSettings, ...], Field(min_length=1)]
+    etcd: EtcdSettings
+    log: LogSettings = LogSettings()
+    sites: Annotated[tuple[NamedPeerSettings, ...], Field(min_length=1)]
+    planning: PlanningSettings = PlanningSettings()
+    commit: CommitSettings = CommitSettings()
+    fault_pause: str = ""
+    """For tests of faults alone: `after_hold:30` makes the coordinator of every co-allocation
+    wait 30 s at that point, so that something can be killed there. `INTERTIE_FAULT_PAUSE`."""
+
+    @field_validator("fault_pause")
+    @classmethod
+    def _names_a_point(cls, text: str) -> str:
+        if text and not _FAULT.fullmatch(text):
+            raise ValueError(f"must read POINT:SECONDS, POINT being one of {FAULT_POINTS}")
+        return text
+
+    @property
+    def fault(self) -> tuple[str, float] | None:
+        """The point and the seconds."""
+        found = _FAULT.fullmatch(self.fault_pause)
+        return (found[1], float(found[2])) if found else None

@@ -1,0 +1,226 @@
+"""All or nothing: hold, prepare, decide, tell."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.common.errors import (
+    Aborted,
+    DecisionInvalid,
+    DomainError,
+    NotFound,
+    NotLeading,
+    PartOver,
+    SiteUnreachable,
+    StaleWrite,
+)
+from intertie.common.names import PartName
+from intertie.common.part_spec import PartSpec
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
+from intertie.metasched.domain.commit import (
+    Decision,
+    Outcome,
+    Receipt,
+    ReceiptFacts,
+    TxRecord,
+    TxState,
+    abort_of,
+    commit_of,
+    why_not_commit,
+)
+from intertie.metasched.domain.ports import HoldOrder, Pause, ReceiptReader, Register, Sites
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_ATTEMPTS = 2
+"""A hold or a prepare whose answer was lost is asked for once more; both are idempotent."""
+
+_LOST = "its end was asked for, a site did not wait, or another replica took over"
+
+
+class Refused(Exception):
+    """Sites would not hold or prepare; the transaction is aborted and all were told."""
+
+    def __init__(self, tx: str, refusals: Mapping[str, DomainError]) -> None:
+        super().__init__("; ".join(f"{site}: {error}" for site, error in refusals.items()))
+        self.tx = tx
+        self.refusals = refusals
+
+
+class Coallocate:
+    """One transaction from its record to its decision; see docs on commit for the protocol.
+
+    The record is written before this is called. Whatever happens here, and wherever it stops,
+    the loop that recovers finds the record and settles it.
+    """
+
+    def __init__(
+        self,
+        sites: Sites,
+        register: Register,
+        receipts: ReceiptReader,
+        clock: Clock,
+        pause: Pause,
+    ) -> None:
+        self._sites = sites
+        self._register = register
+        self._receipts = receipts
+        self._clock = clock
+        self._pause = pause
+
+    async def __call__(
+        self,
+        tx: TxRecord,
+        specs: Mapping[str, PartSpec],
+        cluster: ClusterRecord,
+        *,
+        read_at: int,
+    ) -> ClusterRecord:
+        """The cluster, SCHEDULED: COMMIT is on record and the sites were told.
+
+        Refused or Aborted: ABORT is on record, and the sites that could be reached were told.
+        """
+        try:
+            cluster, decision = await self._decide(tx, specs, cluster, read_at)
+        except (Refused, DomainError) as error:
+            log.info("commit.aborting", tx=tx.tx, problem=str(error))
+            decision = await self._register.abort(
+                abort_of(
+                    tx.tx,
+                    by=tx.coordinator,
+                    reason=str(error)[:500],
+                    now=self._clock.now(),
+                    digest=tx.digest,
+                )
+            )
+            if decision.outcome is Outcome.ABORT:
+                await self.tell(tx, decision)
+                raise
+            # The answer to our COMMIT was lost, the COMMIT was not.
+            cluster = cluster.move(ClusterState.HELD, now=self._clock.now())
+            cluster = cluster.move(ClusterState.SCHEDULED, now=self._clock.now())
+        log.info("commit.committed", tx=tx.tx, cluster=cluster.name, sites=tx.participants)
+        await self._pause("after_decide")
+        await self.tell(tx, decision)
+        return cluster
+
+    async def tell(self, tx: TxRecord, decision: Decision) -> bool:
+        """Brings the decision to every site once; true, and settled, when all have answered."""
+        answered = await asyncio.gather(
+            *(self._tell(site, part, decision) for site, part in sorted(tx.parts.items()))
+        )
+        if not all(answered):
+            return False
+        await self._register.settle(tx.tx)
+        return True
+
+    async def _decide(
+        self,
+        tx: TxRecord,
+        specs: Mapping[str, PartSpec],
+        cluster: ClusterRecord,
+        read_at: int,
+    ) -> tuple[ClusterRecord, Decision]:
+        await self._at_all(tx, lambda site: self._hold(tx, site, specs[site]))
+        await self._pause("after_hold")
+        tx = tx.move(TxState.PREPARING)
+        cluster = cluster.move(ClusterState.HELD, now=self._clock.now())
+        try:
+            read_at = await self._register.proceed(tx, cluster, read_at=read_at)
+        except StaleWrite:
+            raise Aborted(tx.tx, _LOST) from None
+        receipts = await self._at_all(tx, lambda site: self._prepare(tx, site))
+        facts = self._verified(tx, receipts)
+        await self._pause("after_prepare")
+        now = self._clock.now()
+        problem = why_not_commit(tx, facts, now=now)
+        if problem is not None:
+            raise Aborted(tx.tx, problem)
+        decision = commit_of(tx, receipts, now=now)
+        cluster = cluster.move(ClusterState.SCHEDULED, now=now)
+        try:
+            await self._register.commit(decision, cluster, read_at=read_at)
+        except StaleWrite:
+            raise Aborted(tx.tx, _LOST) from None
+        return cluster, decision
+
+    async def _at_all(self, tx: TxRecord, ask: Callable[[str], Awaitable[T]]) -> dict[str, T]:
+        """Every participant's answer, asked all at once, or Refused."""
+        sites = tx.participants
+        answers = await asyncio.gather(
+            *(self._asked(tx, site, ask) for site in sites), return_exceptions=True
+        )
+        refusals: dict[str, DomainError] = {}
+        good: dict[str, T] = {}
+        for site, answer in zip(sites, answers, strict=True):
+            if isinstance(answer, DomainError):
+                refusals[site] = answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                good[site] = answer
+        if refusals:
+            raise Refused(tx.tx, refusals)
+        return good
+
+    async def _asked(self, tx: TxRecord, site: str, ask: Callable[[str], Awaitable[T]]) -> T:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await ask(site)
+            except SiteUnreachable as error:
+                if attempt == _ATTEMPTS or self._clock.now() >= tx.decide_by:
+                    raise
+                log.info("commit.asking_again", tx=tx.tx, site=site, problem=str(error))
+            except NotLeading as error:
+                raise SiteUnreachable(site, str(error)) from None
+        raise AssertionError("unreachable")
+
+    async def _hold(self, tx: TxRecord, site: str, spec: PartSpec) -> None:
+        await self._sites.hold(
+            HoldOrder(
+                part=PartName.parse(tx.parts[site]),
+                spec=spec,
+                tx=tx.tx,
+                digest=tx.digest,
+                ttl=tx.hold_ttl,
+                coordinator=tx.coordinator,
+                participants=tx.participants,
+                decide_by=tx.decide_by,
+                now=self._clock.now(),
+                owner=tx.owner,
+            )
+        )
+
+    async def _prepare(self, tx: TxRecord, site: str) -> Receipt:
+        return await self._sites.prepare(PartName.parse(tx.parts[site]))
+
+    def _verified(self, tx: TxRecord, receipts: Mapping[str, Receipt]) -> dict[str, ReceiptFacts]:
+        facts = {}
+        for site, receipt in receipts.items():
+            try:
+                facts[site] = self._receipts.read(receipt, site)
+            except DecisionInvalid as error:
+                raise Aborted(tx.tx, f"the receipt of {site}: {error.problem}") from None
+        return facts
+
+    async def _tell(self, site: str, part: str, decision: Decision) -> bool:
+        """Whether the site needs to hear no more of it."""
+        try:
+            await self._sites.resolve(PartName.parse(part), decision)
+        except NotFound:
+            if decision.outcome is Outcome.COMMIT:
+                log.warning("commit.part_gone", tx=decision.tx, site=site)
+            return True
+        except PartOver as error:
+            if decision.outcome is Outcome.COMMIT:
+                log.error("commit.part_over", tx=decision.tx, site=site, problem=str(error))
+            return True
+        except DomainError as error:
+            log.warning("commit.not_told", tx=decision.tx, site=site, problem=str(error))
+            return False
+        return True

@@ -1,0 +1,312 @@
+"""Plans a cluster over the sites and has them commit to it, whole or not at all."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.common.errors import (
+    Aborted,
+    DomainError,
+    HoldExpired,
+    ImageNotReady,
+    NameTaken,
+    NoCapacity,
+    NotFound,
+    PartOver,
+    RequestIdReuse,
+    SiteUnreachable,
+    StaleWrite,
+)
+from intertie.common.names import ClusterName, PartName, uid_of
+from intertie.common.spec import ClusterSpec, normalise, validate
+from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
+from intertie.metasched.domain.commit import TxRecord, tx_name
+from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Stored
+from intertie.metasched.usecases.coallocate import Coallocate, Refused
+from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.planning import Brief, Planning
+
+log = structlog.get_logger(__name__)
+
+PLANS = 4
+"""The first plan and three more after refusals."""
+
+_WAIT_S = 0.2
+_LOST = "its end was asked for, or another replica took over"
+_PLAN_AGAIN = (NoCapacity, ImageNotReady, SiteUnreachable, HoldExpired, NotFound, PartOver)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A request to create a cluster. Who asks is who it is for: of a request that a broker
+    handed on, the user."""
+
+    name: ClusterName
+    """Under this meta-scheduler."""
+    spec: ClusterSpec
+    caller: str
+    request_id: str
+
+    @property
+    def request_key(self) -> str:
+        return f"{uid_of(self.caller)}/{self.request_id}"
+
+    @property
+    def digest(self) -> str:
+        return digest_of({"name": str(self.name), "spec": asdict(self.spec)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitTerms:
+    coordinator: str
+    """Our own SPIFFE name."""
+    hold_ttl: timedelta
+    decide_within: timedelta
+
+
+class Underway:
+    """Clusters that a task of this process is at work on: their transactions are not for the
+    loop that recovers."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, int] = {}
+
+    def __contains__(self, cluster: str) -> bool:
+        return cluster in self._names
+
+    def add(self, cluster: str) -> None:
+        self._names[cluster] = self._names.get(cluster, 0) + 1
+
+    def remove(self, cluster: str) -> None:
+        self._names[cluster] -= 1
+        if not self._names[cluster]:
+            del self._names[cluster]
+
+
+class CreateCluster:
+    def __init__(
+        self,
+        *,
+        clusters: Clusters,
+        register: Register,
+        planning: Planning,
+        coallocate: Coallocate,
+        get_cluster: GetCluster,
+        underway: Underway,
+        clock: Clock,
+        terms: CommitTerms,
+        draw: Callable[[], str],
+    ) -> None:
+        """`draw` gives 32 hex digits that nobody else has."""
+        self._clusters = clusters
+        self._register = register
+        self._planning = planning
+        self._coallocate = coallocate
+        self._get_cluster = get_cluster
+        self._underway = underway
+        self._clock = clock
+        self._terms = terms
+        self._draw = draw
+        self._tasks: set[asyncio.Task[ClusterView]] = set()
+
+    async def plan_only(self, order: Order) -> ClusterView:
+        """What would be done now. Takes and writes nothing."""
+        spec = self._normal(order.spec)
+        brief = self._planning.brief(order.name.tenant, spec, now=self._clock.now())
+        plan = await self._planning(brief)
+        return await self._get_cluster.view(self._record(order, spec, plan, uid=self._uid()))
+
+    async def __call__(self, order: Order) -> ClusterView:
+        """The cluster once it is committed; at a retry, the first call's as it is now.
+
+        Goes on when the caller goes away: a retry with the same id waits for the outcome.
+        """
+        await self._clusters.check_leading()
+        spec = self._normal(order.spec)
+        task = asyncio.create_task(self._create(order, spec))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Until all that was begun is decided."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _normal(self, spec: ClusterSpec) -> ClusterSpec:
+        now = self._clock.now()
+        validate(spec, now=now)
+        return normalise(spec, now=now)
+
+    async def _create(self, order: Order, spec: ClusterSpec) -> ClusterView:
+        name = str(order.name)
+        while True:
+            earlier = await self._earlier(order)
+            if earlier is not None:
+                return earlier
+            stored = await self._clusters.get(name)
+            if stored is not None and not stored.record.over:
+                raise NameTaken(name)
+            self._underway.add(name)
+            try:
+                return await self._undertake(order, spec, stored)
+            except _Overtaken:
+                continue
+            finally:
+                self._underway.remove(name)
+
+    async def _earlier(self, order: Order) -> ClusterView | None:
+        """What the request id stands for already. While that is being made, waits."""
+        while (request := await self._clusters.request(order.request_key)) is not None:
+            if request.digest != order.digest:
+                raise RequestIdReuse(order.request_id)
+            stored = await self._clusters.get(request.cluster)
+            if stored is None or stored.record.uid != request.cluster_uid:
+                if await self._clusters.request(order.request_key) == request:
+                    raise NotFound(request.cluster)
+                continue
+            if stored.record.state not in PENDING:
+                return await self._get_cluster.view(stored.record)
+            await self._clock.sleep(_WAIT_S)
+        return None
+
+    async def _undertake(
+        self, order: Order, spec: ClusterSpec, replaced: Stored | None
+    ) -> ClusterView:
+        """Plans and co-allocates until it is committed, or nothing is left to try."""
+        uid = self._uid()
+        read_at = replaced.read_at if replaced else 0
+        brief = self._planning.brief(order.name.tenant, spec, now=self._clock.now())
+        begun = False
+        try:
+            for number in range(1, PLANS + 1):
+                plan = await self._planning(brief)
+                log.info("create.planned", cluster=str(order.name), sites=plan.site_names)
+                try:
+                    record = await self._attempt(order, spec, plan, uid, read_at, begun)
+                    return await self._get_cluster.view(record)
+                except Refused as error:
+                    begun = True
+                    log.info("create.refused", cluster=str(order.name), problem=str(error))
+                    brief = _next(brief, plan, error, last=number == PLANS)
+                    read_at = await self._still_ours(order, uid)
+            raise AssertionError("unreachable")
+        except (DomainError, Refused):
+            await self._discard(order, uid)
+            raise
+
+    async def _attempt(
+        self,
+        order: Order,
+        spec: ClusterSpec,
+        plan: Plan,
+        uid: str,
+        read_at: int,
+        begun: bool,
+    ) -> ClusterRecord:
+        """One transaction, recorded first, then carried through."""
+        now = self._clock.now()
+        tx_id = tx_name(self._draw())
+        parts = {site: str(PartName(site, order.name.tenant, tx_id)) for site in plan.site_names}
+        record = self._record(order, spec, plan, uid=uid, tx=tx_id, parts=parts)
+        specs = part_specs(record.name, uid, spec, plan, record.layout())
+        tx = TxRecord(
+            tx=tx_id,
+            cluster=record.name,
+            cluster_uid=uid,
+            coordinator=self._terms.coordinator,
+            owner=order.caller,
+            digest=agreement_digest(specs),
+            parts=parts,
+            create_time=now,
+            decide_by=now + self._terms.decide_within,
+            hold_ttl=self._terms.hold_ttl,
+        )
+        request = RequestRecord(
+            digest=order.digest, cluster=record.name, cluster_uid=uid, create_time=now
+        )
+        try:
+            read_at = await self._register.begin(
+                tx, record, read_at=read_at, request=None if begun else request
+            )
+        except StaleWrite:
+            await self._clusters.check_leading()
+            if begun:
+                raise Aborted(
+                    tx_id, "its end was asked for, or another replica took over"
+                ) from None
+            raise _Overtaken from None
+        return await self._coallocate(tx, specs, record, read_at=read_at)
+
+    async def _still_ours(self, order: Order, uid: str) -> int:
+        stored = await self._clusters.get(str(order.name))
+        if stored is None or stored.record.uid != uid:
+            raise Aborted("", "another replica took over")
+        if stored.record.end_requested_time is not None:
+            raise Aborted(stored.record.tx, "its end was asked for")
+        return stored.read_at
+
+    async def _discard(self, order: Order, uid: str) -> None:
+        """What could not be had leaves no record: a retry plans anew."""
+        try:
+            stored = await self._clusters.get(str(order.name))
+            if stored and stored.record.uid == uid and stored.record.state in PENDING:
+                await self._clusters.delete(stored)
+        except DomainError as error:
+            log.warning("create.not_discarded", cluster=str(order.name), problem=str(error))
+
+    def _uid(self) -> str:
+        return self._draw()[:12]
+
+    def _record(
+        self,
+        order: Order,
+        spec: ClusterSpec,
+        plan: Plan,
+        *,
+        uid: str,
+        tx: str = "",
+        parts: dict[str, str] | None = None,
+    ) -> ClusterRecord:
+        return ClusterRecord(
+            name=str(order.name),
+            uid=uid,
+            spec=spec,
+            owner=order.caller,
+            state=ClusterState.PLANNED,
+            plan=plan,
+            tx=tx,
+            parts=parts or {},
+            request_key=order.request_key,
+            create_time=self._clock.now(),
+        )
+
+
+class _Overtaken(Exception):
+    """The name or the request id was written by another call meanwhile."""
+
+
+def _next(brief: Brief, plan: Plan, error: Refused, *, last: bool) -> Brief:
+    """What to plan by after a refusal; raises what the caller is told when it is over."""
+    for refusal in error.refusals.values():
+        if not isinstance(refusal, _PLAN_AGAIN):
+            raise refusal
+    if not last:
+        return brief.after(plan, error.refusals)
+    short = tuple(
+        each
+        for refusal in error.refusals.values()
+        if isinstance(refusal, NoCapacity)
+        for each in refusal.shortfalls
+    )
+    if short:
+        raise NoCapacity(short)
+    first = next(iter(error.refusals.values()))
+    if isinstance(first, SiteUnreachable | ImageNotReady):
+        raise first
+    raise Aborted(error.tx, f"sites did not keep what they held: {error}")

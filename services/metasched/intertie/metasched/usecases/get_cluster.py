@@ -1,0 +1,25 @@
+"""A cluster as it is now."""
+
+from intertie.common.clock import Clock
+from intertie.common.errors import NotFound
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterView, progressed, view_of
+from intertie.metasched.domain.ports import Clusters
+from intertie.metasched.usecases.part_cache import PartCache
+
+
+class GetCluster:
+    def __init__(self, clusters: Clusters, parts: PartCache, clock: Clock) -> None:
+        self._clusters = clusters
+        self._parts = parts
+        self._clock = clock
+
+    async def __call__(self, name: str) -> ClusterView:
+        stored = await self._clusters.get(name)
+        if stored is None:
+            raise NotFound(name)
+        return await self.view(stored.record)
+
+    async def view(self, record: ClusterRecord) -> ClusterView:
+        """The record folded with what the sites say; what they say is not written here."""
+        parts = await self._parts.parts_of(record)
+        return view_of(progressed(record, parts, now=self._clock.now()), parts)

@@ -1,0 +1,187 @@
+"""Asks sites what they could give, and plans over the answers."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from intertie.common.errors import (
+    DomainError,
+    ImageNotReady,
+    NoCapacity,
+    Shortfall,
+    SiteUnreachable,
+)
+from intertie.common.intervals import Window
+from intertie.common.spec import ClusterSpec
+from intertie.metasched.domain.candidates import allowed, candidate_windows, images_missing
+from intertie.metasched.domain.explain import explained, shortfalls
+from intertie.metasched.domain.model import solve
+from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.ports import Sites
+from intertie.metasched.domain.problem import Cut, Offer, Problem, problem_of
+
+log = structlog.get_logger(__name__)
+
+_BETWEEN_SITES = frozenset({"uplink", "link_egress", "link_ingress"})
+"""What a site has to give of these depends on what is at the others."""
+
+
+class PlanUnsound(Exception):
+    """The model gave a plan that its independent check refuses: a bug."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    horizon: timedelta
+    slot: timedelta
+    solver: float
+    """CP-SAT's deterministic time for each objective."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """What one cluster's planning goes by; grows with every refusal."""
+
+    tenant: str
+    spec: ClusterSpec
+    """Normalised."""
+    windows: tuple[Window, ...]
+    cuts: tuple[Cut, ...] = ()
+    refused: tuple[Shortfall, ...] = ()
+    """What sites said was short when they refused a hold."""
+    without: Mapping[str, SiteUnreachable]
+    """Sites that are left out, and why."""
+    image_gone: Mapping[str, ImageNotReady]
+    """Sites that turned out not to have an image when they were to hold."""
+
+    def after(self, plan: Plan, refusals: Mapping[str, DomainError]) -> "Brief":
+        """The next attempt's: what was refused is not asked for again."""
+        cuts, refused = list(self.cuts), list(self.refused)
+        without, image_gone = dict(self.without), dict(self.image_gone)
+        for site, error in refusals.items():
+            if isinstance(error, NoCapacity):
+                cuts.append(_cut_of(plan, site, error))
+                refused.extend(error.shortfalls)
+            elif isinstance(error, ImageNotReady):
+                image_gone[site] = error
+            elif isinstance(error, SiteUnreachable):
+                without[site] = error
+        return replace(
+            self,
+            cuts=tuple(cuts),
+            refused=tuple(dict.fromkeys(refused)),
+            without=without,
+            image_gone=image_gone,
+        )
+
+
+def _cut_of(plan: Plan, site: str, error: NoCapacity) -> Cut:
+    """The refused counts at the site; with those elsewhere, where they made the difference."""
+    everywhere = any(short.resource in _BETWEEN_SITES for short in error.shortfalls)
+    return Cut(
+        start=plan.window.start,
+        counts={
+            (group, each.site): count
+            for each in plan.sites
+            if everywhere or each.site == site
+            for group, count in each.counts.items()
+        },
+    )
+
+
+class Planning:
+    def __init__(self, sites: Sites, effort: Effort) -> None:
+        self._sites = sites
+        self._effort = effort
+
+    def brief(self, tenant: str, spec: ClusterSpec, *, now: datetime) -> Brief:
+        windows = candidate_windows(
+            spec.lease, now=now, slot=self._effort.slot, horizon=self._effort.horizon
+        )
+        return Brief(tenant=tenant, spec=spec, windows=windows, without={}, image_gone={})
+
+    async def __call__(self, brief: Brief) -> Plan:
+        """The best plan that the sites' offers allow, checked and explained.
+
+        SiteUnreachable where there is none but a site that may be used did not answer;
+        ImageNotReady where no site that may be used has an image; else NoCapacity.
+        """
+        offers, silent = await self._offers(brief)
+        problem = problem_of(brief.spec, brief.windows, offers, brief.cuts)
+        plan = await asyncio.to_thread(solve, problem, effort=self._effort.solver)
+        if plan is not None:
+            unsound = check(problem, plan)
+            if unsound:
+                raise PlanUnsound("; ".join(str(each) for each in unsound))
+            plan = await asyncio.to_thread(explained, problem, plan)
+            return _with_silent(plan, silent)
+        raise await self._why_not(brief, problem, silent)
+
+    async def _offers(
+        self, brief: Brief
+    ) -> tuple[dict[str, tuple[Offer, ...]], dict[str, SiteUnreachable]]:
+        """Of every site that some group may use, and of those, which did not answer."""
+        problem = problem_of(brief.spec, brief.windows, {})
+        silent = dict(brief.without)
+        images = tuple(dict.fromkeys(group.image for group in problem.groups))
+        names = [
+            name
+            for name in self._sites.names
+            if name not in silent and any(allowed(group, name) for group in problem.groups)
+        ]
+        answers = await asyncio.gather(
+            *(self._sites.offers(name, brief.tenant, brief.windows, images) for name in names),
+            return_exceptions=True,
+        )
+        offers: dict[str, tuple[Offer, ...]] = {}
+        for name, answer in zip(names, answers, strict=True):
+            if isinstance(answer, DomainError):
+                log.warning("planning.no_offer", site=name, problem=str(answer))
+                silent[name] = (
+                    answer
+                    if isinstance(answer, SiteUnreachable)
+                    else SiteUnreachable(name, f"it offers nothing: {answer}")
+                )
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                gone = brief.image_gone.get(name)
+                offers[name] = _without_image(answer, gone.image) if gone else answer
+        return offers, silent
+
+    async def _why_not(
+        self, brief: Brief, problem: Problem, silent: Mapping[str, SiteUnreachable]
+    ) -> DomainError:
+        for error in silent.values():
+            return error
+        missing = images_missing(problem)
+        if missing:
+            named = [group for group in problem.groups if group.image == missing[0]]
+            places = {s.name for s in problem.sites for g in named if allowed(g, s.name)}
+            return ImageNotReady(missing[0], places.pop() if len(places) == 1 else "")
+        short = await asyncio.to_thread(shortfalls, problem, effort=self._effort.solver)
+        return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
+
+
+def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:
+    return tuple(
+        replace(
+            offer,
+            images={
+                name: found
+                for name, found in offer.images.items()
+                if image not in (name, found.digest)
+            },
+        )
+        for offer in offers
+    )
+
+
+def _with_silent(plan: Plan, silent: Mapping[str, SiteUnreachable]) -> Plan:
+    return replace(
+        plan,
+        reasons=(*plan.reasons, *(f"{name} is not used: {e}" for name, e in silent.items())),
+    )

@@ -1,0 +1,27 @@
+"""A cluster as it is now, and again whenever it changes."""
+
+from collections.abc import AsyncGenerator
+
+from intertie.common.clock import Clock
+from intertie.metasched.domain.cluster import ClusterView
+from intertie.metasched.usecases.get_cluster import GetCluster
+
+PERIOD_S = 1.0
+
+
+class WatchCluster:
+    def __init__(self, get_cluster: GetCluster, clock: Clock) -> None:
+        self._get_cluster = get_cluster
+        self._clock = clock
+
+    async def __call__(self, name: str) -> AsyncGenerator[ClusterView, None]:
+        """Until it is over. Sites are asked once a second; what changes between is merged."""
+        etag = ""
+        while True:
+            view = await self._get_cluster(name)
+            if view.etag != etag:
+                etag = view.etag
+                yield view
+            if view.record.over:
+                return
+            await self._clock.sleep(PERIOD_S)
