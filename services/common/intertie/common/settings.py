@@ -6,9 +6,9 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -78,7 +78,7 @@ class NamedPeerSettings(PeerSettings):
 
 
 class EtcdSettings(Section):
-    """The etcd of the service's own trust domain. Without `ca` no TLS: on loopback only."""
+    """The etcd of the service's own trust domain. Without `ca`, no TLS: on loopback only."""
 
     endpoints: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
     ca: Path | None = None
@@ -87,6 +87,17 @@ class EtcdSettings(Section):
     server_name: str = ""
     prefix: Annotated[str, Field(pattern=r"^/[^ ]*[^/ ]$")]
     """Before every key: `/intertie/north`."""
+
+    @model_validator(mode="after")
+    def _plain_on_loopback_only(self) -> Self:
+        given = [file is not None for file in (self.ca, self.certificate, self.key)]
+        if all(given):
+            return self
+        if any(given):
+            raise ValueError("ca, certificate and key go together; give all three")
+        if not all(endpoint.startswith("127.") for endpoint in self.endpoints):
+            raise ValueError("ca, certificate and key are required unless etcd is on 127.0.0.0/8")
+        return self
 
 
 class LogSettings(Section):
