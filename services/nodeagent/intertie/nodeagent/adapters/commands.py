@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 from typing import Any
 
 from intertie.nodeagent.domain.failures import HostFailure
@@ -11,25 +12,23 @@ _TIMEOUT_S = 30.0
 
 async def run(*argv: str, stdin: str = "") -> str:
     """What the program wrote. A failure or a delay of 30 s raises HostFailure."""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    return await asyncio.to_thread(_run, argv, stdin)
+
+
+def _run(argv: tuple[str, ...], stdin: str) -> str:
+    """By `subprocess`, which starts a program without running fork handlers of gRPC."""
     try:
-        out, err = await asyncio.wait_for(process.communicate(stdin.encode()), _TIMEOUT_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        done = subprocess.run(
+            argv, input=stdin.encode(), capture_output=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
         raise HostFailure(f"{argv[0]} did not end within {_TIMEOUT_S:.0f} s") from None
-    except asyncio.CancelledError:
-        process.kill()
-        raise
-    if process.returncode != 0:
-        said = err.decode(errors="replace").strip() or out.decode(errors="replace").strip()
+    except OSError as error:
+        raise HostFailure(f"{argv[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()
         raise HostFailure(f"{' '.join(argv[:3])}: {said[:500]}")
-    return out.decode(errors="replace")
+    return done.stdout.decode(errors="replace")
 
 
 async def run_json(*argv: str) -> Any:

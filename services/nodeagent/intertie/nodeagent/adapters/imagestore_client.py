@@ -1,5 +1,7 @@
 """The site's image store, as an agent sees it."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -52,7 +54,7 @@ class ImagestoreClient:
     def _stub(self) -> rpc.ImagesAsyncStub:
         if self._channel is None:
             self._channel = self._connect()
-        return rpc.ImagesAsyncStub(self._channel)
+        return rpc.ImagesStub(self._channel)
 
     async def _failure(self, error: grpc.aio.AioRpcError, digest: str) -> HostFailure:
         meant = to_domain_error(error)

@@ -15,11 +15,20 @@ from typing import Any, TypeVar
 
 import libvirt
 import libvirt_qemu  # type: ignore[import-untyped]
+import structlog
 
-from intertie.nodeagent.domain.domain_xml import BUILDERS, METADATA, Machine, domain_xml
+from intertie.nodeagent.domain.domain_xml import (
+    BUILDERS,
+    METADATA,
+    Machine,
+    domain_xml,
+    memory_limit_mib,
+)
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
 from intertie.nodeagent.domain.ports import DomainCounters
 from intertie.nodeagent.domain.reconcile import DomainState
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -61,7 +70,7 @@ class LibvirtHypervisor:
         await self._call(lambda connection: connection.defineXML(xml))
 
     async def start(self, name: str) -> None:
-        await self._call(lambda connection: connection.lookupByName(name).create())
+        await self._call(lambda connection: _start(connection.lookupByName(name)))
 
     async def stop(self, name: str) -> None:
         await self._call(lambda connection: _stop(connection.lookupByName(name)))
@@ -169,6 +178,22 @@ def _state(state: int, reason: int) -> DomainState:
     if state == libvirt.VIR_DOMAIN_CRASHED:
         return DomainState.OFF
     return DomainState.RUNNING
+
+
+def _start(domain: libvirt.virDomain) -> None:
+    """Started guests get their memory limit where libvirt manages cgroups."""
+    domain.create()
+    root = ET.fromstring(domain.XMLDesc())
+    if root.find("cputune") is None:
+        return
+    memory_mib = domain.maxMemory() // 1024
+    limit_kib = memory_limit_mib(root.get("type", ""), memory_mib) * 1024
+    try:
+        domain.setMemoryParameters(
+            {libvirt.VIR_DOMAIN_MEMORY_HARD_LIMIT: limit_kib}, libvirt.VIR_DOMAIN_AFFECT_LIVE
+        )
+    except libvirt.libvirtError as error:
+        log.warning("guest.no_memory_limit", domain=domain.name(), problem=str(error))
 
 
 def _stop(domain: libvirt.virDomain) -> None:

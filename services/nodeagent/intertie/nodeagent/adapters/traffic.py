@@ -53,7 +53,8 @@ class TcTraffic:
         if plan.device not in shaped or plan.device not in self._ids:
             self._ids[plan.device] = {}
             self._applied.pop(plan.device, None)
-            await batch("tc", lines=_new_tree(plan))
+            old = [f"qdisc del dev {plan.device} root"] if plan.device in shaped else []
+            await batch("tc", lines=[*old, *_new_tree(plan)])
         before = self._ids[plan.device]
         ids = allot([each.key for each in plan.classes], before)
         # Written down before it is done: an id never stands for two things after a crash.
@@ -99,7 +100,7 @@ class TcTraffic:
         for nic in nics:
             whole = {nic.tap, nic.ifb} <= shaped
             if nic.tap in there and not (whole and self._nics.get(nic.tap) == nic):
-                await _shape_nic(nic, has_ifb=nic.ifb in there)
+                await _shape_nic(nic, has_ifb=nic.ifb in there, shaped=shaped)
                 self._nics[nic.tap] = nic
         wanted = {nic.ifb for nic in nics}
         stale = [name for name in there if _OWN_IFB.fullmatch(name) and name not in wanted]
@@ -153,27 +154,26 @@ def _match(word: Word) -> str:
     return f"match u32 {word.value:#010x} {word.mask:#010x} at {word.offset}"
 
 
-async def _shape_nic(nic: NicPlan, *, has_ifb: bool) -> None:
+async def _shape_nic(nic: NicPlan, *, has_ifb: bool, shaped: frozenset[str]) -> None:
     """To the guest: HTB on its tap. From it: what enters by the tap passes an ifb with HTB."""
     lines = [] if has_ifb else [f"link add {nic.ifb} type ifb"]
     await batch("ip", lines=[*lines, f"link set {nic.ifb} up"])
-    shaped = []
+    rows = []
     for device in (nic.tap, nic.ifb):
-        shaped += [
-            f"qdisc replace dev {device} root handle 1: htb default {_NIC_CLASS:x}",
-            _class(device, 0, _NIC_CLASS, nic.rate_kbit, nic.ceil_kbit),
-            _queue(device, _NIC_CLASS, nic.ceil_kbit),
-        ]
+        if device not in shaped:
+            rows.append(f"qdisc replace dev {device} root handle 1: htb default {_NIC_CLASS:x}")
+        rows.append(_class(device, 0, _NIC_CLASS, nic.rate_kbit, nic.ceil_kbit))
+        rows.append(_queue(device, _NIC_CLASS, nic.ceil_kbit))
     qdiscs: list[dict[str, Any]] = await run_json("tc", "-json", "qdisc", "show", "dev", nic.tap)
     if not any(qdisc["kind"] == "ingress" for qdisc in qdiscs):
-        shaped.append(f"qdisc add dev {nic.tap} ingress")
+        rows.append(f"qdisc add dev {nic.tap} ingress")
     else:
-        shaped.append(f"filter del dev {nic.tap} parent ffff:")
-    shaped.append(
+        rows.append(f"filter del dev {nic.tap} parent ffff:")
+    rows.append(
         f"filter add dev {nic.tap} parent ffff: protocol all pref 1 u32 match u32 0 0 "
         f"action mirred egress redirect dev {nic.ifb}"
     )
-    await batch("tc", lines=shaped)
+    await batch("tc", lines=rows)
 
 
 async def _htb_devices() -> frozenset[str]:

@@ -65,6 +65,15 @@ def domain_uuid(workspace_uid: str) -> str:
     return f"696e7465-7274-8965-8000-{digits}"
 
 
+def memory_limit_mib(kind: str, memory_mib: int) -> int:
+    """The most that a guest's emulator may take.
+
+    Not in the document: there it would also be a limit on locked memory, which libvirt cannot
+    set everywhere.
+    """
+    return memory_mib + _OVERHEAD_MIB + (_TCG_CACHE_MIB if kind == "qemu" else 0)
+
+
 def _qemu(machine: Machine) -> ET.Element:
     root = _full_virtualization("qemu", machine)
     ET.SubElement(root, "cpu", mode="maximum", check="none")
@@ -94,8 +103,6 @@ def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
     _text(root, "memory", str(machine.memory_mib), unit="MiB")
     _text(root, "vcpu", str(machine.vcpus))
     if machine.cgroups:
-        limit_mib = machine.memory_mib + _OVERHEAD_MIB + (_TCG_CACHE_MIB if kind == "qemu" else 0)
-        _text(ET.SubElement(root, "memtune"), "hard_limit", str(limit_mib), unit="MiB")
         tune = ET.SubElement(root, "cputune")
         _text(tune, "shares", str(_SHARES_PER_VCPU * machine.vcpus))
         _text(tune, "period", str(_PERIOD_US))

@@ -177,13 +177,18 @@ table bridge intertie {{
 {elements}  }}
   chain from_guests {{
     type filter hook prerouting priority -300; policy accept;
-    iifname "it*" meta ibrname "ib*" iifname . ether saddr != @ports drop
+    iifname "it*" iifname . ether saddr != @ports drop
+  }}
+  chain guarded {{
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, echo-reply }} accept
+    ip6 saddr fe80::/10 tcp flags & (syn | ack) != syn accept
+    drop
   }}
   chain to_host {{
     type filter hook input priority 0; policy accept;
-    meta ibrname "ib*" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, echo-reply }} accept
-    meta ibrname "ib*" ip6 saddr fe80::/10 tcp flags & (syn | ack) != syn accept
-    meta ibrname "ib*" drop
+    iifname "it*" jump guarded
+    iifname "iv*" jump guarded
+    iifname "iw*" jump guarded
   }}
 }}
 """

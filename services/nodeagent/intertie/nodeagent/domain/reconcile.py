@@ -146,7 +146,7 @@ def steps(phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool) ->
     """What is missing, in the order in which it has to be made.
 
     A guest that runs is never touched, but for one that must be stopped; one that is paused was
-    paused by somebody on purpose.
+    paused by somebody on purpose. Each start is from the newest description.
     """
     if seen.domain in (DomainState.RUNNING, DomainState.PAUSED):
         return (Step.STOP,) if isolated else ()
@@ -159,10 +159,11 @@ def steps(phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool) ->
         needed.append(Step.MAKE_DISK)
     if not seen.seed:
         needed.append(Step.MAKE_SEED)
-    if seen.domain is None:
-        needed.append(Step.DEFINE)
     switched_off = powered_off or seen.domain is DomainState.POWERED_OFF
-    if phase is Phase.RUN and not switched_off and not isolated:
+    starts = phase is Phase.RUN and not switched_off and not isolated
+    if starts or seen.domain is None:
+        needed.append(Step.DEFINE)
+    if starts:
         needed.append(Step.START)
     return tuple(needed)
 
