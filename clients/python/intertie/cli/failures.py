@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from intertie.cli.remedies import REMEDIES
-from intertie.cli.terminal import shown, styled
+from intertie.cli.terminal import quantity, shown, styled
 from intertie.client import ClientError, Document, DocumentInvalid
 from intertie.client.errors import ConfigInvalid, ConfigMissing, EndpointUnknown
 from intertie.common.errors import DomainError, FieldInvalid, NoCapacity, Shortfall
@@ -99,6 +99,7 @@ def shortfall_table(shortfalls: Iterable[Shortfall]) -> Table:
         table.add_column(title)
     table.add_column("WANTED", justify="right")
     table.add_column("AVAILABLE", justify="right")
+    table.add_column("")
     by_site: Callable[[Shortfall], str] = lambda each: each.site  # noqa: E731
     for site, of_site in groupby(sorted(shortfalls, key=by_site), key=by_site):
         for index, each in enumerate(of_site):
@@ -118,9 +119,8 @@ def _where(short: Shortfall) -> str:
     return short.host
 
 
-def _amounts(short: Shortfall) -> tuple[str, str]:
+def _amounts(short: Shortfall) -> tuple[str, str, str]:
     """Numbers where there are some, else the sentence."""
     if short.unit or short.wanted:
-        unit = f" {short.unit}" if short.unit else ""
-        return shown(f"{short.wanted}{unit}"), shown(f"{short.available}{unit}")
-    return shown(short.message or "missing"), ""
+        return quantity(short.wanted, short.unit), quantity(short.available, short.unit), ""
+    return "", "", shown(short.message or "missing")

@@ -16,7 +16,7 @@ from intertie.api.cluster.v1.cluster_pb2 import Cluster, Guarantee, Plan, Worksp
 from intertie.api.imagestore.v1.images_pb2 import Image
 from intertie.api.metasched.v1.sites_pb2 import KnownSite
 from intertie.cli.failures import shortfall_table
-from intertie.cli.terminal import styled
+from intertie.cli.terminal import quantity, styled
 from intertie.client.spans import format_span
 from intertie.common.rpc.terms_proto import shortfall_from_proto
 
@@ -151,8 +151,8 @@ def guarantees(found: Iterable[Guarantee]) -> Table:
             styled(getattr(each, "from")),
             styled(each.to),
             styled(each.network),
-            styled(f"{each.guarantee} {each.unit}"),
-            styled(f"{each.cap} {each.unit}"),
+            quantity(each.guarantee, each.unit),
+            quantity(each.cap, each.unit),
         )
     return made
 

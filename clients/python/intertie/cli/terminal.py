@@ -9,20 +9,28 @@ from rich.console import Console
 from rich.text import Text
 
 PIPE_WIDTH = 200
-"""Columns where no terminal says how many it has: tables are not folded for a pipe."""
+"""Columns where no terminal says how many it has."""
 
 
 def results() -> Console:
-    return _console(sys.stdout)
+    """Tables are never cut: a terminal that is too narrow folds their lines itself."""
+    console = _console(sys.stdout, None)
+    return _console(sys.stdout, max(console.width, PIPE_WIDTH))
 
 
 def notes() -> Console:
-    return _console(sys.stderr)
+    return _console(sys.stderr, None if sys.stderr.isatty() else PIPE_WIDTH)
 
 
-def _console(file: TextIO) -> Console:
-    width = None if file.isatty() else PIPE_WIDTH
-    return Console(file=file, width=width, highlight=False, markup=False, soft_wrap=False)
+def _console(file: TextIO, width: int | None) -> Console:
+    return Console(file=file, width=width, highlight=False, markup=False)
+
+
+def quantity(number: int, unit: str) -> str:
+    """`150/s`, `20 Mbit/s`, `3`."""
+    if unit.startswith("1/"):
+        return shown(f"{number}{unit[1:]}")
+    return shown(f"{number} {unit}" if unit else number)
 
 
 def shown(text: object) -> str:

@@ -1,0 +1,169 @@
+"""Tables as text: golden files in tests/golden/cli. INTERTIE_UPDATE_GOLDEN=1 writes them anew."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from google.protobuf.text_format import Parse
+from rich.console import Console, RenderableType
+
+from intertie.api.broker.v1.site_pb2 import Host
+from intertie.api.cluster.v1.cluster_pb2 import Cluster, Plan, Workspace
+from intertie.api.imagestore.v1.images_pb2 import Image
+from intertie.api.metasched.v1.sites_pb2 import KnownSite
+from intertie.cli import render
+from intertie.cli.failures import shortfall_table
+from intertie.cli.terminal import shown
+from intertie.cli.waiting import Lines, staged
+from intertie.common.errors import Shortfall
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "cli"
+
+CLUSTER = Parse(
+    """
+    name: "metascheds/meta/tenants/demo/clusters/two-sites"
+    state: SCHEDULED
+    owner: "spiffe://meta.meta.intertie/tenant/demo/user/alice"
+    window { start_time { seconds: 1800000000 } end_time { seconds: 1800003600 } }
+    workspaces {
+      name: "x/workspaces/head-0" site: "north" host: "n1" state: RUNNING ready: true
+      addresses { network: "lan" address: "10.1.0.10/24" }
+      staging_done_bytes: 1048576 staging_total_bytes: 1048576 image_digest: "b3:1"
+    }
+    workspaces {
+      name: "x/workspaces/worker-0" site: "south" host: "s1" state: STAGING
+      addresses { network: "lan" address: "10.1.0.11/24" }
+      staging_done_bytes: 524288 staging_total_bytes: 1048576 image_digest: "b3:1"
+    }
+    workspaces {
+      name: "x/workspaces/worker-1" site: "south" host: "s1"
+      state: FAILED message: "no\\x1b[2J disk"
+      staging_done_bytes: 524288 staging_total_bytes: 1048576 image_digest: "b3:1"
+    }
+    guarantees {
+      kind: PAIR_BANDWIDTH from: "head-0" to: "worker-0" network: "lan"
+      guarantee: 20 cap: 40 unit: "Mbit/s"
+    }
+    guarantees { kind: DISK_IOPS from: "head-0" guarantee: 150 cap: 200 unit: "1/s" }
+    """,
+    Cluster(),
+)
+PLAN = Parse(
+    """
+    start_time { seconds: 1800000000 } cost: 0.1234 optimal: true
+    parts {
+      site: "north" cost: 0.05
+      counts { key: "worker" value: 1 } counts { key: "head" value: 1 }
+    }
+    parts { site: "south" counts { key: "worker" value: 2 } cost: 0.0734 }
+    links { from_site: "north" to_site: "south" mbit_s: 40 latency { nanos: 5000000 } }
+    reasons: "worker asks for 2 sites"
+    """,
+    Plan(),
+)
+SITES = [
+    Parse(
+        """
+        reachable: true
+        site {
+          name: "sites/north" hosts: 2 hosts_alive: 1
+          capacity { vcpus: 32 memory_mib: 3584 disk_mib: 16384 iops: 4000 }
+          free { vcpus: 30 memory_mib: 3328 disk_mib: 15872 iops: 3600 }
+          links {
+            peer: "south" egress_mbit_s: 200 ingress_mbit_s: 200
+            free_egress_mbit_s: 160 free_ingress_mbit_s: 200 latency { nanos: 5000000 }
+          }
+        }
+        """,
+        KnownSite(),
+    ),
+    Parse('site { name: "sites/south" } message: "no answer"', KnownSite()),
+]
+HOST = Parse(
+    """
+    name: "sites/north/hosts/n1" alive: true gateway: true workspaces: 2
+    capacity { vcpus: 16 memory_mib: 1792 disk_mib: 8192 iops: 2000 uplink_mbit_s: 400 }
+    free { vcpus: 14 memory_mib: 1536 disk_mib: 7680 iops: 1600 uplink_mbit_s: 340 }
+    missing: "no KVM"
+    """,
+    Host(),
+)
+IMAGE = Parse(
+    'name: "sites/north/tenants/demo/images/guest" digest: "b3:ab" state: READY'
+    " size_bytes: 17863168 virtual_size_bytes: 67108864",
+    Image(),
+)
+SHORT = (
+    Shortfall(site="south", host="s1", group="worker", resource="memory", wanted=4096,
+              available=1792, unit="MiB"),
+    Shortfall(site="north", peer="south", resource="link_egress", wanted=300, available=200,
+              unit="Mbit/s"),
+    Shortfall(site="south", resource="image", message="image nosuch is not there"),
+)  # fmt: skip
+
+
+def text_of(renderable: RenderableType) -> str:
+    out = io.StringIO()
+    Console(file=out, width=140, highlight=False, markup=False).print(renderable)
+    return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "renderable"),
+    [
+        ("clusters", render.clusters([CLUSTER])),
+        ("cluster", render.cluster(CLUSTER)),
+        ("plan", render.plan(PLAN)),
+        ("sites", render.sites(SITES)),
+        ("hosts", render.hosts([HOST])),
+        ("images", render.images([("north", IMAGE)])),
+        ("shortfalls", shortfall_table(SHORT)),
+    ],
+)
+def test_a_table_reads_as_its_golden_file(name: str, renderable: RenderableType) -> None:
+    path = GOLDEN / f"{name}.txt"
+    text = text_of(renderable)
+    if os.environ.get("INTERTIE_UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_what_others_say_cannot_drive_the_terminal() -> None:
+    assert shown("a\x1b[2Jb\rc\nd") == "a?[2Jb?c\nd"
+    assert "\x1b" not in text_of(render.cluster(CLUSTER))
+
+
+def test_guests_of_one_image_on_one_host_share_its_bytes() -> None:
+    mib = 1024 * 1024
+    assert staged(CLUSTER.workspaces) == (mib + mib // 2, 2 * mib)
+
+
+def test_without_a_terminal_every_change_is_a_line_and_said_once() -> None:
+    out = io.StringIO()
+    notes = Console(file=out, width=140)
+    again = Cluster()
+    again.CopyFrom(CLUSTER)
+    again.workspaces[1].state = Workspace.RUNNING
+    with Lines(notes) as lines:
+        for cluster in (CLUSTER, CLUSTER, again):
+            lines.update(cluster)
+    assert out.getvalue().splitlines() == [
+        "head-0       north/n1     ready",
+        "worker-0     south/s1     staging",
+        "worker-1     south/s1     failed: no?[2J disk",
+        "worker-0     south/s1     booting",
+    ]
+
+
+def test_a_watch_says_what_has_changed_only() -> None:
+    said: dict[str, str] = {}
+    assert len(render.changes(CLUSTER, said)) == 4
+    assert render.changes(CLUSTER, said) == []
+    again = Cluster()
+    again.CopyFrom(CLUSTER)
+    again.end_requested_time.FromSeconds(1)
+    assert render.changes(again, said) == ["cluster      SCHEDULED, ending, 1/3 ready"]

@@ -1,0 +1,84 @@
+"""The client configuration: which field of which file is wrong, and what else there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from intertie.client.config import Endpoint, parse
+from intertie.client.errors import (
+    ClientError,
+    ConfigInvalid,
+    EndpointUnknown,
+    HandshakeFailed,
+    ServiceFailed,
+    TimedOut,
+    Unreachable,
+    to_error,
+)
+
+ENDPOINT = {
+    "kind": "site",
+    "address": "north:7400",
+    "server_name": "broker.north.site.intertie",
+    "certificate": "alice.pem",
+    "key": "/keys/alice.key",
+    "roots": "ca.pem",
+    "tenant": "demo",
+}
+PATH = Path("/etc/client.toml")
+
+
+def test_files_are_relative_to_the_configuration() -> None:
+    endpoint: Endpoint = parse({"endpoints": {"north": ENDPOINT}}, PATH).endpoint()
+    assert endpoint.certificate == Path("/etc/alice.pem")
+    assert endpoint.key == Path("/keys/alice.key")
+    assert endpoint.parent == "-/tenants/demo"
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        ({}, "endpoints: at least one"),
+        ({"endpoints": {}}, "endpoints: at least one"),
+        ({"endpoints": {"a": 1}}, "endpoints.a: must be a table"),
+        ({"endpoints": {"a": ENDPOINT | {"kind": "x"}}}, "endpoints.a.kind: must be"),
+        ({"endpoints": {"a": ENDPOINT | {"tenant": 7}}}, "endpoints.a.tenant: must be given"),
+        ({"endpoints": {"a": ENDPOINT | {"key": ""}}}, "endpoints.a.key: must be given"),
+        ({"endpoints": {"a": ENDPOINT}, "default": "b"}, "default: 'b' is none of a"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_field(raw: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigInvalid) as refused:
+        parse(raw, PATH)
+    assert str(refused.value).startswith(f"/etc/client.toml: {says}")
+
+
+def test_an_endpoint_that_is_not_there_is_refused_with_those_that_are() -> None:
+    config = parse({"endpoints": {"a": ENDPOINT, "b": ENDPOINT}}, PATH)
+    with pytest.raises(EndpointUnknown) as refused:
+        config.endpoint("c")
+    assert "a, b" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("code", "says", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "failed to connect; last error: refused", Unreachable),
+        (grpc.StatusCode.UNAVAILABLE, "Ssl handshake failed: x", HandshakeFailed),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", TimedOut),
+        (grpc.StatusCode.INTERNAL, "internal error", ServiceFailed),
+        (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ServiceFailed),
+    ],
+)
+def test_failures_on_the_way_have_types_of_their_own(
+    code: grpc.StatusCode, says: str, kind: type[ClientError]
+) -> None:
+    metadata = grpc.aio.Metadata()
+    error = grpc.aio.AioRpcError(code, metadata, metadata, details=says)
+    raised = to_error(error, endpoint="north", address="north:7400")
+    assert type(raised) is kind
+    assert "last error" not in str(raised)
