@@ -52,6 +52,8 @@ def _packages() -> None:
         with _step(f"installing {len(missing)} Debian packages"):
             debian.update_lists()
             debian.install(missing)
+    if not debian.has_emulator_user():
+        debian.add_emulator_user()
 
 
 def _environment() -> None:

@@ -1,14 +1,17 @@
 """Debian packages: which are missing, and their installation without starting any service."""
 
+import grp
 import os
+import pwd
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _ASIDE = Path("/usr/sbin/policy-rc.d.before-intertie")
 _DENY = "#!/bin/sh\n# Put here by Intertie's set-up while it installs packages.\nexit 101\n"
+_EMULATOR_USER = "libvirt-qemu"
 _LOG = Path("/var/log/intertie-setup.log")
 
 
@@ -51,6 +54,23 @@ def install(packages: list[str]) -> None:
         logged(["systemctl", "disable", *units])
 
 
+def has_emulator_user() -> bool:
+    """Whether libvirtd could start."""
+    return _known(pwd.getpwnam, _EMULATOR_USER) and _known(grp.getgrnam, _EMULATOR_USER)
+
+
+def add_emulator_user() -> None:
+    """The user that Debian's libvirtd looks up at its start.
+
+    It comes with a package that would also run a libvirtd of the machine's own.
+    """
+    if not _known(grp.getgrnam, _EMULATOR_USER):
+        logged(["groupadd", "--system", _EMULATOR_USER])
+    if not _known(pwd.getpwnam, _EMULATOR_USER):
+        options = "--system --no-create-home --home-dir /var/lib/libvirt --shell /usr/sbin/nologin"
+        logged(["useradd", *options.split(), "--gid", _EMULATOR_USER, _EMULATOR_USER])
+
+
 def logged(command: list[str], *, cwd: Path | None = None) -> None:
     """Runs a command with its output in the set-up's log; shows the end of it on failure."""
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
@@ -79,6 +99,14 @@ def logged(command: list[str], *, cwd: Path | None = None) -> None:
             log.seek(begin)
             last = log.read().decode(errors="replace").splitlines()[-15:]
         raise CommandFailed("\n".join([f"{' '.join(command[:4])} ... failed ({_LOG}):", *last]))
+
+
+def _known(lookup: Callable[[str], object], name: str) -> bool:
+    try:
+        lookup(name)
+    except KeyError:
+        return False
+    return True
 
 
 @contextmanager
