@@ -40,9 +40,16 @@ class FakeClusters(clusters_pb2_grpc.ClustersServicer):
         self.refusals: list[DomainError] = []
         self.stuck = False
         """Nothing becomes ready."""
+        self.silent = False
+        """Creates are never answered."""
+        self.asked = asyncio.Event()
+        """A Create has arrived."""
 
     async def Create(self, request: Any, context: Any) -> Cluster:
         self.requests.append(request)
+        self.asked.set()
+        if self.silent:
+            await asyncio.Event().wait()
         if self.refusals:
             raise self.refusals.pop(0)
         name = f"{AUTHORITY}/{request.parent.removeprefix('-/')}/clusters/{request.cluster_id}"

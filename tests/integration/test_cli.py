@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
+import termios
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -315,6 +317,40 @@ async def test_the_sdk_attaches_to_a_console_and_raises_what_the_service_raised(
         assert refused.value.port == 1
         with pytest.raises(NotFound):
             await client.clusters.attach("nosuch", "node-0")
+
+
+async def test_a_console_on_a_terminal_is_left_by_its_escape_and_the_terminal_is_as_before(
+    place: Place,
+) -> None:
+    await place.do("cluster", "create", "-f", str(place.spec), "--no-wait")
+    ours, theirs = os.openpty()
+    before = termios.tcgetattr(theirs)
+    try:
+        process = await place.start("cluster", "console", "demo", "node-0", stdin=theirs)
+        assert process.stdout
+        assert await asyncio.wait_for(process.stdout.readexactly(len(SERIAL)), 30) == SERIAL
+        os.write(ours, b"ls\x03\r")
+        assert await asyncio.wait_for(process.stdout.readexactly(4), 30) == b"ls\x03\r"
+        os.write(ours, b"x\x1dy")
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+        assert (process.returncode, out) in {(0, b""), (0, b"x")}
+        assert b"Ctrl-] leaves" in err
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+async def test_ctrl_c_before_the_answer_says_how_to_learn_it(place: Place) -> None:
+    place.clusters.silent = True
+    args = ("cluster", "create", "-f", str(place.spec), "--request-id", "r-1")
+    process = await place.start(*args)
+    await asyncio.wait_for(place.clusters.asked.wait(), 30)
+    process.send_signal(signal.SIGINT)
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, out) == (130, b"")
+    assert b"--request-id r-1" in err
+    assert b"Traceback" not in err
 
 
 async def test_watch_with_json_prints_a_document_a_line(place: Place) -> None:
