@@ -1,6 +1,8 @@
 """The site and its hosts: what there is, and what of it is free at this moment."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime
 
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.offers import HostView, SiteView, host_named, hosts_of, site_of
@@ -31,10 +33,15 @@ class Inventory:
         return host_named(await self.hosts(), name.host, str(name))
 
     async def watch(self) -> AsyncIterator[HostView]:
-        """Every host as it is now, then each again whenever it changes."""
+        """Every host as it is now, then each again whenever it changes; another sign of life
+        is no change."""
         sent: dict[str, HostView] = {}
         async for _ in self._hints.passes(period_s=RELIST_S):
             for each in await self.hosts():
-                if sent.get(each.facts.host) != each:
-                    sent[each.facts.host] = each
+                if _but_for_the_time(each) != sent.get(each.facts.host):
+                    sent[each.facts.host] = _but_for_the_time(each)
                     yield each
+
+
+def _but_for_the_time(view: HostView) -> HostView:
+    return replace(view, facts=replace(view.facts, report_time=datetime.min))

@@ -1,0 +1,37 @@
+"""The site's image store, asked what it has."""
+
+import grpc
+
+from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
+from intertie.broker.domain.planning import Image
+from intertie.common.errors import FieldInvalid, NotFound, SiteUnreachable
+from intertie.common.names import ImageName
+from intertie.common.rpc.client import to_domain_error
+
+TIMEOUT_S = 5.0
+
+
+class GrpcImages:
+    """See domain.ports.Images."""
+
+    def __init__(self, channel: grpc.aio.Channel, site: str) -> None:
+        self._stub = images_pb2_grpc.ImagesStub(channel)
+        self._site = site
+
+    async def find(self, tenant: str, image: str) -> Image | None:
+        request = images_pb2.StatImageRequest(name=str(ImageName(self._site, tenant, image)))
+        try:
+            found = await self._stub.Stat(request, timeout=TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            meant = to_domain_error(error)
+            if isinstance(meant, NotFound | FieldInvalid):
+                return None
+            problem = f"its image store: {error.details() or error.code().name}"
+            raise meant or SiteUnreachable(self._site, problem) from None
+        if found.state != images_pb2.Image.READY:
+            return None
+        return Image(
+            digest=found.digest,
+            size_bytes=found.size_bytes,
+            virtual_size_bytes=found.virtual_size_bytes,
+        )

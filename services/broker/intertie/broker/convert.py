@@ -1,0 +1,313 @@
+"""Between the API's messages and the domain."""
+
+import hashlib
+import re
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from intertie.api.broker.v1 import part_pb2, parts_pb2, site_pb2
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.broker.adapters.receipts import endpoint_to_proto
+from intertie.broker.domain.cluster import ClusterView, Guarantee, PartView, WorkspaceView
+from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
+from intertie.broker.domain.ports import Foreign
+from intertie.broker.domain.records import RequestKey
+from intertie.broker.domain.tariff import Tariff
+from intertie.broker.usecases.create_cluster import Order
+from intertie.broker.usecases.hold_part import HoldOrder
+from intertie.common.errors import FieldInvalid, NotFound
+from intertie.common.names import ClusterName, Parent, PartName, check_label
+from intertie.common.quantities import Vector
+from intertie.common.rpc.spec_proto import (
+    cluster_spec_from_proto,
+    cluster_spec_to_proto,
+    duration_from_proto,
+    duration_to_proto,
+    part_spec_from_proto,
+    part_spec_to_proto,
+    shortfall_to_proto,
+    timestamp_from_proto,
+    timestamp_to_proto,
+    window_to_proto,
+)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def parent_here(text: str, site: str) -> Parent:
+    """A parent that is this site's; `-` stands for it."""
+    parent = Parent.parse(text)
+    if parent.authority not in ("-", f"sites/{site}"):
+        raise NotFound(text)
+    return Parent(f"sites/{site}", parent.tenant)
+
+
+def cluster_here(text: str, site: str) -> ClusterName:
+    name = ClusterName.parse(text)
+    if name.authority not in ("-", f"sites/{site}"):
+        raise NotFound(text)
+    return ClusterName(Parent(f"sites/{site}", name.tenant), name.cluster_id)
+
+
+def part_here(text: str, site: str) -> PartName:
+    name = PartName.parse(text)
+    if name.site not in ("-", site):
+        raise NotFound(text)
+    return PartName(site, name.tenant, name.part_id)
+
+
+def order_from_proto(
+    request: clusters_pb2.CreateClusterRequest, *, site: str, caller: str
+) -> Order:
+    parent = parent_here(request.parent, site)
+    if parent.tenant == "-":
+        raise FieldInvalid("parent", "must name one tenant")
+    cluster_id = check_label(request.cluster_id, "cluster_id")
+    if not request.validate_only or request.request_id:
+        _check_request_id(request.request_id)
+    return Order(
+        name=ClusterName(parent, cluster_id),
+        spec=cluster_spec_from_proto(request.spec),
+        request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(request)),
+        validate_only=request.validate_only,
+    )
+
+
+def hold_from_proto(request: parts_pb2.HoldPartRequest, *, site: str, caller: str) -> HoldOrder:
+    parent = parent_here(request.parent, site)
+    if parent.tenant == "-":
+        raise FieldInvalid("parent", "must name one tenant")
+    _check_request_id(request.request_id)
+    body = parts_pb2.HoldPartRequest()
+    body.CopyFrom(request)
+    body.ClearField("coordinator_time")  # when it was sent, which differs with each retry
+    return HoldOrder(
+        name=PartName(site, parent.tenant, check_label(request.part_id, "part_id")),
+        spec=part_spec_from_proto(request.spec),
+        tx=request.tx,
+        digest=request.digest,
+        ttl=duration_from_proto(request.ttl, "ttl"),
+        coordinator=request.coordinator,
+        participants=tuple(request.participants),
+        decide_by=timestamp_from_proto(request.decide_by, "decide_by"),
+        coordinator_time=timestamp_from_proto(request.coordinator_time, "coordinator_time"),
+        owner=request.owner,
+        request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(body)),
+    )
+
+
+def _check_request_id(text: str) -> None:
+    if not _REQUEST_ID.fullmatch(text):
+        raise FieldInvalid("request_id", "must be 1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`")
+
+
+def _digest(message: Message) -> str:
+    octets = message.SerializeToString(deterministic=True)
+    return hashlib.blake2b(octets, digest_size=16).hexdigest()
+
+
+def cluster_to_proto(view: ClusterView | Foreign) -> cluster_pb2.Cluster:
+    if isinstance(view, Foreign):
+        return cluster_pb2.Cluster.FromString(view.message)
+    record = view.record
+    message = cluster_pb2.Cluster(
+        name=record.name,
+        uid=record.uid,
+        spec=cluster_spec_to_proto(record.spec),
+        state=cluster_pb2.Cluster.State.Value(record.state.name),
+        window=window_to_proto(record.window),
+        plan=_plan(view),
+        workspaces=[_workspace(each, view) for each in view.workspaces],
+        create_time=timestamp_to_proto(record.create_time),
+        etag=view.etag,
+        guarantees=[_guarantee(each) for each in view.guarantees],
+        owner=record.owner,
+    )
+    if record.end_requested_time is not None:
+        message.end_requested_time.CopyFrom(timestamp_to_proto(record.end_requested_time))
+    if record.failure is not None:
+        message.failure.reason = record.failure.reason
+        message.failure.message = record.failure.message
+        message.failure.shortfalls.extend(
+            shortfall_to_proto(each) for each in record.failure.shortfalls
+        )
+    return message
+
+
+def _plan(view: ClusterView) -> cluster_pb2.Plan:
+    record = view.record
+    part = cluster_pb2.PlannedPart(site=view.site, counts=dict(record.counts), cost=record.cost)
+    return cluster_pb2.Plan(
+        start_time=timestamp_to_proto(record.window.start),
+        parts=[part],
+        cost=record.cost,
+        reasons=record.reasons,
+        shortfalls=[shortfall_to_proto(each) for each in record.shortfalls],
+    )
+
+
+def _workspace(workspace: WorkspaceView, view: ClusterView) -> cluster_pb2.Workspace:
+    return cluster_pb2.Workspace(
+        name=f"{view.record.name}/workspaces/{workspace.label}",
+        group=workspace.group,
+        index=workspace.index,
+        site=view.site,
+        host=workspace.host,
+        state=cluster_pb2.Workspace.State.Value(workspace.state.name),
+        message=workspace.message,
+        ready=workspace.ready,
+        ready_time=_moment(workspace),
+        addresses=[
+            cluster_pb2.Address(network=nic.network, address=nic.address, mac=nic.mac)
+            for nic in workspace.nics
+        ],
+        staging_done_bytes=workspace.staging_done_bytes,
+        staging_total_bytes=workspace.staging_total_bytes,
+        image_digest=workspace.image_digest,
+    )
+
+
+def _moment(workspace: WorkspaceView) -> Timestamp | None:
+    return timestamp_to_proto(workspace.ready_time) if workspace.ready_time else None
+
+
+def _guarantee(guarantee: Guarantee) -> cluster_pb2.Guarantee:
+    message = cluster_pb2.Guarantee(
+        kind=cluster_pb2.Guarantee.Kind.Value(guarantee.kind.name),
+        to=guarantee.target,
+        network=guarantee.network,
+        guarantee=guarantee.guarantee,
+        cap=guarantee.cap,
+        unit=guarantee.unit,
+    )
+    setattr(message, "from", guarantee.source)  # a word of Python's
+    return message
+
+
+def part_to_proto(view: PartView) -> part_pb2.Part:
+    part = view.part
+    message = part_pb2.Part(
+        name=part.name,
+        state=part_pb2.Part.State.Value(part.state.name),
+        spec=part_spec_to_proto(part.spec),
+        tx=part.tx,
+        digest=part.digest,
+        generation=part.generation,
+        coordinator=part.coordinator,
+        participants=part.participants,
+        end_reason=part.end_reason,
+        workspaces=[
+            part_pb2.PlacedWorkspace(
+                name=f"{part.name}/workspaces/{each.label}",
+                host=each.host,
+                state=int(each.state),
+                message=each.message,
+                ready=each.ready,
+                ready_time=_moment(each),
+                staging_done_bytes=each.staging_done_bytes,
+                staging_total_bytes=each.staging_total_bytes,
+            )
+            for each in view.workspaces
+        ],
+        endpoints=[endpoint_to_proto(each) for each in part.endpoints],
+        etag=view.etag,
+        owner=part.owner,
+    )
+    if part.expire_time is not None:
+        message.expire_time.CopyFrom(timestamp_to_proto(part.expire_time))
+    if part.decide_by is not None:
+        message.decide_by.CopyFrom(timestamp_to_proto(part.decide_by))
+    if part.end_requested_time is not None:
+        message.end_requested_time.CopyFrom(timestamp_to_proto(part.end_requested_time))
+    return message
+
+
+def offer_to_proto(offer: Offer) -> part_pb2.Offer:
+    return part_pb2.Offer(
+        site=offer.site,
+        window=window_to_proto(offer.window),
+        hosts=[
+            part_pb2.HostOffer(
+                **dict(each.free.items()),
+                hypervisors=each.hypervisors,
+                architecture=each.architecture,
+            )
+            for each in offer.hosts
+        ],
+        links=[
+            part_pb2.LinkOffer(
+                peer=each.link.peer,
+                egress_mbit_s=each.egress_mbit_s,
+                ingress_mbit_s=each.ingress_mbit_s,
+                latency=duration_to_proto(each.link.latency),
+            )
+            for each in offer.links
+        ],
+        images=[
+            part_pb2.ImageOffer(
+                image=each.asked,
+                digest=each.image.digest if each.image else "",
+                size_bytes=each.image.size_bytes if each.image else 0,
+                virtual_size_bytes=each.image.virtual_size_bytes if each.image else 0,
+            )
+            for each in offer.images
+        ],
+        tariff=tariff_to_proto(offer.tariff),
+        site_time=timestamp_to_proto(offer.site_time),
+    )
+
+
+def tariff_to_proto(tariff: Tariff) -> part_pb2.Tariff:
+    return part_pb2.Tariff(
+        vcpu_hour=tariff.vcpu_hour,
+        memory_gib_hour=tariff.memory_gib_hour,
+        disk_gib_hour=tariff.disk_gib_hour,
+        link_mbit_s_hour=tariff.link_mbit_s_hour,
+    )
+
+
+def capacity_to_proto(vector: Vector) -> site_pb2.Capacity:
+    return site_pb2.Capacity(**dict(vector.items()))
+
+
+def host_to_proto(view: HostView) -> site_pb2.Host:
+    facts = view.facts
+    return site_pb2.Host(
+        name=f"sites/{view.site}/hosts/{facts.host}",
+        capacity=capacity_to_proto(view.capacity),
+        free=capacity_to_proto(view.free),
+        gateway=facts.gateway,
+        address=facts.address,
+        hypervisors=facts.hypervisors,
+        architecture=facts.architecture,
+        missing=facts.missing,
+        report_time=timestamp_to_proto(facts.report_time),
+        alive=view.alive,
+        workspaces=view.workspaces,
+    )
+
+
+def site_to_proto(view: SiteView) -> site_pb2.Site:
+    return site_pb2.Site(
+        name=f"sites/{view.site}",
+        capacity=capacity_to_proto(view.capacity),
+        free=capacity_to_proto(view.free),
+        hosts=view.hosts,
+        hosts_alive=view.hosts_alive,
+        links=[_site_link(each) for each in view.links],
+        ledger_generation=view.ledger_generation,
+        site_time=timestamp_to_proto(view.site_time),
+        leader=view.leader,
+    )
+
+
+def _site_link(free: LinkFree) -> site_pb2.SiteLink:
+    return site_pb2.SiteLink(
+        peer=free.link.peer,
+        egress_mbit_s=free.link.egress_mbit_s,
+        ingress_mbit_s=free.link.ingress_mbit_s,
+        free_egress_mbit_s=free.egress_mbit_s,
+        free_ingress_mbit_s=free.ingress_mbit_s,
+        latency=duration_to_proto(free.link.latency),
+    )

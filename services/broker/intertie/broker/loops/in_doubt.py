@@ -1,0 +1,49 @@
+"""Asks the register about parts that are prepared and past the time to decide."""
+
+import structlog
+
+from intertie.broker.domain.decision import Outcome
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.ports import Ledger, Registers
+from intertie.broker.usecases.resolve_part import ResolvePart
+from intertie.common.clock import Clock
+from intertie.common.errors import DomainError, EtcdUnavailable, NotLeading
+
+log = structlog.get_logger(__name__)
+
+
+class InDoubt:
+    def __init__(
+        self, ledger: Ledger, registers: Registers, resolve: ResolvePart, clock: Clock
+    ) -> None:
+        self._ledger = ledger
+        self._registers = registers
+        self._resolve = resolve
+        self._clock = clock
+
+    async def sweep(self) -> None:
+        for found in await self._ledger.parts():
+            if found.value.in_doubt(now=self._clock.now()):
+                await self._ask(found.value)
+
+    async def _ask(self, part: Part) -> None:
+        """A part stays PREPARED for as long as its register does not answer: only a decision
+        moves it."""
+        try:
+            decision = await self._registers.resolve(
+                part.coordinator, part.tx, f"{part.path.site} was left in doubt"
+            )
+            if decision.outcome is not Outcome.OPEN:
+                await self._resolve.read_from_register(part.path, decision)
+        except (EtcdUnavailable, NotLeading):
+            raise
+        except DomainError as error:
+            log.warning(
+                "in_doubt.unresolved",
+                part=part.name,
+                tx=part.tx,
+                reason=error.reason,
+                problem=str(error),
+            )
+        else:
+            log.info("in_doubt.asked", part=part.name, outcome=decision.outcome.name)

@@ -1,0 +1,112 @@
+"""Tells agents what is wanted, and takes note of what they say."""
+
+from collections.abc import Awaitable, Mapping
+from datetime import datetime, timedelta
+
+import structlog
+
+from intertie.broker.domain.cluster import (
+    WORKSPACE_FAILED,
+    ClusterRecord,
+    failed,
+    lost,
+    settled,
+    workspaces_of,
+)
+from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
+from intertie.broker.domain.ledger import Versioned
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.ports import Ledger
+from intertie.broker.domain.reconcile import End, Tell, step_of
+from intertie.broker.domain.records import Change, Write
+from intertie.common.clock import Clock
+from intertie.common.errors import StaleWrite
+
+log = structlog.get_logger(__name__)
+
+Reports = Mapping[str, Mapping[str, SeenPart]]
+
+PATIENCE = timedelta(seconds=20)
+"""A workspace that is FAILED for so long without a break is lost: agents try again by
+themselves what may come right, a restart of libvirtd for one."""
+
+
+class Reconcile:
+    def __init__(self, ledger: Ledger, policy: Policy, clock: Clock) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._clock = clock
+        self._failing_since: dict[str, datetime] = {}
+
+    async def sweep(self) -> None:
+        view = await self._ledger.view()
+        told = await self._ledger.told()
+        seen = await self._ledger.seen()
+        clusters = await self._ledger.clusters()
+        for found in view.parts:
+            uid = found.value.uid
+            hosts = told.get(uid, frozenset())
+            await self._guarded(self._part(found, hosts, seen.get(uid, {}), view.fleet))
+        parts = {each.value.name: each for each in view.parts}
+        for cluster in clusters:
+            if not cluster.value.over:
+                await self._guarded(self._cluster(cluster, parts.get(cluster.value.part), seen))
+
+    async def _guarded(self, step: Awaitable[None]) -> None:
+        """One part that another has just written does not keep the others waiting."""
+        try:
+            await step
+        except StaleWrite as error:
+            log.debug("reconcile.lost_race", key=error.key)
+
+    async def _part(
+        self,
+        found: Versioned[Part],
+        told: frozenset[str],
+        seen: Mapping[str, SeenPart],
+        fleet: Fleet,
+    ) -> None:
+        now = self._clock.now()
+        match step_of(found.value, told, seen, fleet, self._policy, now=now):
+            case Tell(part=part, wanted=wanted):
+                write = Write(record=part, read_at=found.revision)
+                await self._ledger.commit(Change(writes=(write,), wanted=wanted))
+                log.info(
+                    "reconcile.told",
+                    part=part.name,
+                    generation=part.generation,
+                    hosts=sorted(wanted),
+                    gone=part.end_requested_time is not None,
+                )
+            case End(part=part, hosts=hosts):
+                write = Write(record=part, read_at=found.revision)
+                unwanted = tuple((host, part.uid) for host in hosts)
+                await self._ledger.commit(Change(writes=(write,), unwanted=unwanted))
+                log.info("reconcile.ended", part=part.name, reason=part.end_reason)
+
+    async def _cluster(
+        self, cluster: Versioned[ClusterRecord], part: Versioned[Part] | None, seen: Reports
+    ) -> None:
+        now = self._clock.now()
+        record = cluster.value
+        workspaces = workspaces_of(part.value, seen.get(part.value.uid, {})) if part else ()
+        after = settled(record, part.value if part else None, workspaces, now=now)
+        writes = [Write(record=after, read_at=cluster.revision)]
+        if part is not None and self._lost(record.uid, bool(failed(workspaces)), now):
+            if part.value.state is not PartState.CONFIRMED or part.value.end_requested_time:
+                return
+            after = lost(record, workspaces, now=now)
+            ending = part.value.ending(now=now, reason=WORKSPACE_FAILED)
+            writes = [
+                Write(record=after, read_at=cluster.revision),
+                Write(record=ending, read_at=part.revision),
+            ]
+        if after != record:
+            await self._ledger.commit(Change(writes=tuple(writes)))
+            log.info("reconcile.cluster", cluster=record.name, state=after.state.name)
+
+    def _lost(self, uid: str, fails: bool, now: datetime) -> bool:
+        if not fails:
+            self._failing_since.pop(uid, None)
+            return False
+        return now - self._failing_since.setdefault(uid, now) >= PATIENCE

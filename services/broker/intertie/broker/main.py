@@ -1,0 +1,215 @@
+"""The broker of a site: `intertie-broker --config FILE`."""
+
+import argparse
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import grpc
+import uvloop
+
+from intertie.api.broker.v1 import parts_pb2, parts_pb2_grpc, site_pb2, site_pb2_grpc
+from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
+from intertie.broker.adapters.etcd_ledger import EtcdLedger
+from intertie.broker.adapters.imagestore_client import GrpcImages
+from intertie.broker.adapters.metasched_client import GrpcMetasched, GrpcRegisters
+from intertie.broker.adapters.nodeagent_client import GrpcAgents
+from intertie.broker.adapters.receipts import SigningNotary
+from intertie.broker.loops.expire import Expire
+from intertie.broker.loops.in_doubt import InDoubt
+from intertie.broker.loops.passes import keep
+from intertie.broker.loops.reconcile import Reconcile
+from intertie.broker.loops.retention import Retention
+from intertie.broker.servicers.clusters import ClustersServicer
+from intertie.broker.servicers.parts import PartsServicer
+from intertie.broker.servicers.site import HostsServicer, SitesServicer
+from intertie.broker.settings import BrokerSettings
+from intertie.broker.usecases.admission import Admission
+from intertie.broker.usecases.create_cluster import CreateCluster
+from intertie.broker.usecases.delete_cluster import DeleteCluster
+from intertie.broker.usecases.find_workspace import FindWorkspace
+from intertie.broker.usecases.forwarding import Forwarding
+from intertie.broker.usecases.get_cluster import GetCluster
+from intertie.broker.usecases.get_parts import GetParts
+from intertie.broker.usecases.hold_part import HoldPart
+from intertie.broker.usecases.hosts import Inventory
+from intertie.broker.usecases.list_clusters import ListClusters
+from intertie.broker.usecases.list_offers import ListOffers
+from intertie.broker.usecases.prepare_part import PreparePart
+from intertie.broker.usecases.release_part import ReleasePart
+from intertie.broker.usecases.resolve_part import ResolvePart
+from intertie.broker.usecases.watch_cluster import WatchCluster
+from intertie.common import logs
+from intertie.common.clock import Clock, SystemClock
+from intertie.common.etcd.client import Etcd
+from intertie.common.etcd.election import Election
+from intertie.common.etcd.hints import passes
+from intertie.common.process import run_until_signalled
+from intertie.common.rpc.client import channel
+from intertie.common.rpc.identity import Trust
+from intertie.common.rpc.server import ListenFailed, Server
+from intertie.common.rpc.signing import Signer
+from intertie.common.settings import SettingsInvalid, load
+
+EXPIRE_S = 1.0
+IN_DOUBT_S = 1.0
+RECONCILE_S = 2.0
+RETENTION_S = 60.0
+
+
+class EtcdHints:
+    """See domain.ports.Hints. One prefix serves all: what is written often is little."""
+
+    def __init__(self, etcd: Etcd, prefix: str, clock: Clock) -> None:
+        self._etcd = etcd
+        self._prefix = prefix
+        self._clock = clock
+
+    def passes(self, *, period_s: float) -> AsyncIterator[None]:
+        return passes(self._etcd, self._prefix, self._clock, period_s=period_s)
+
+
+class Broker:
+    """Everything that one replica is made of."""
+
+    def __init__(self, settings: BrokerSettings, etcd: Etcd, clock: Clock) -> None:
+        site, policy = settings.site, settings.site_policy()
+        trust = Trust.load(settings.trust)
+        signer = Signer.load(settings.tls)
+        identity = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.election = Election(etcd, "broker", identity, clock)
+        self.ledger = EtcdLedger(etcd, self.election, policy)
+        self._etcd, self._clock = etcd, clock
+
+        def dial(address: str, server_name: str) -> grpc.aio.Channel:
+            return channel(address, settings.tls, trust, server_name)
+
+        def dial_agent(address: str, host: str) -> grpc.aio.Channel:
+            return dial(address, f"{host}.agent.{site}.site.intertie")
+
+        store = dial(settings.imagestore.address, settings.imagestore.server_name)
+        metascheds = {
+            each.trust_domain: dial(each.address, each.server_name) for each in settings.metascheds
+        }
+        self._channels = [store, *metascheds.values()]
+        metasched: GrpcMetasched | None = None
+        if settings.metascheds:
+            first = settings.metascheds[0]
+            line = metascheds[first.trust_domain]
+            metasched = GrpcMetasched(first.name, first.trust_domain, line, signer, clock)
+        self._agents = GrpcAgents(dial_agent)
+        ledger, images = self.ledger, GrpcImages(store, site)
+        notary = SigningNotary(signer, trust, clock)
+        admission = Admission(ledger, clock)
+        forwarding = Forwarding(ledger, metasched, clock)
+        get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger)
+        find = FindWorkspace(ledger, get, parts, forwarding)
+        resolve = ResolvePart(ledger, notary, clock)
+        inventory = Inventory(ledger, EtcdHints(etcd, "seen/", clock), policy, clock)
+        clusters_servicer = ClustersServicer(
+            site,
+            CreateCluster(ledger, images, admission, forwarding, policy, clock, _seed),
+            get,
+            ListClusters(ledger, forwarding, site),
+            WatchCluster(get, forwarding, EtcdHints(etcd, "", clock)),
+            DeleteCluster(ledger, get, forwarding, clock),
+            find,
+            self._agents,
+            metasched,
+        )
+        parts_servicer = PartsServicer(
+            site,
+            clock,
+            ListOffers(ledger, images, policy, clock),
+            HoldPart(ledger, images, admission, notary, policy, clock, _seed),
+            PreparePart(ledger, notary, policy, clock),
+            resolve,
+            ReleasePart(ledger, clock),
+            parts,
+            find,
+            self._agents,
+        )
+        self.server = Server(
+            settings,
+            clock,
+            [
+                (
+                    clusters_pb2_grpc.add_ClustersServicer_to_server,
+                    clusters_servicer,
+                    clusters_pb2.DESCRIPTOR.services_by_name["Clusters"],
+                ),
+                (
+                    parts_pb2_grpc.add_PartsServicer_to_server,
+                    parts_servicer,
+                    parts_pb2.DESCRIPTOR.services_by_name["Parts"],
+                ),
+                (
+                    site_pb2_grpc.add_HostsServicer_to_server,
+                    HostsServicer(site, inventory),
+                    site_pb2.DESCRIPTOR.services_by_name["Hosts"],
+                ),
+                (
+                    site_pb2_grpc.add_SitesServicer_to_server,
+                    SitesServicer(site, inventory),
+                    site_pb2.DESCRIPTOR.services_by_name["Sites"],
+                ),
+            ],
+        )
+        self._expire = Expire(ledger, clock)
+        self._in_doubt = InDoubt(ledger, GrpcRegisters(metascheds), resolve, clock)
+        self._reconcile = Reconcile(ledger, policy, clock)
+        self._retention = Retention(ledger, forwarding, clock)
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """To be run for ever, beside the server."""
+        return [
+            self.election.run(),
+            self._keep("expire", self._expire.sweep, "parts/", EXPIRE_S),
+            self._keep("in_doubt", self._in_doubt.sweep, "parts/", IN_DOUBT_S),
+            self._keep("reconcile", self._reconcile.sweep, "", RECONCILE_S),
+            self._keep("retention", self._retention.sweep, "election/", RETENTION_S),
+        ]
+
+    async def close(self) -> None:
+        await self._agents.close()
+        for each in self._channels:
+            await each.close()
+
+    def _keep(self, name: str, sweep: Any, prefix: str, period_s: float) -> Any:
+        hints = EtcdHints(self._etcd, prefix, self._clock)
+        return keep(name, sweep, self.ledger, hints, period_s=period_s)
+
+
+def _seed() -> str:
+    return secrets.token_hex(16)
+
+
+async def run(settings: BrokerSettings) -> None:
+    etcd = await Etcd.connect(settings.etcd)
+    broker = Broker(settings, etcd, SystemClock())
+    try:
+        await run_until_signalled(broker.server, broker.loops())
+    finally:
+        await broker.close()
+        await etcd.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="intertie-broker", description=__doc__)
+    parser.add_argument("--config", required=True, metavar="FILE", help="settings, TOML")
+    arguments = parser.parse_args()
+    try:
+        settings = load(BrokerSettings, arguments.config)
+        logs.configure("broker", settings.log.level)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings))
+    except (SettingsInvalid, ListenFailed) as error:
+        sys.exit(f"intertie-broker: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The Clusters API of a site."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
+from intertie.api.types.v1 import attach_pb2
+from intertie.broker import convert
+from intertie.broker.adapters.metasched_client import GrpcMetasched
+from intertie.broker.adapters.nodeagent_client import GrpcAgents
+from intertie.broker.domain.ports import Caller
+from intertie.broker.usecases.create_cluster import CreateCluster
+from intertie.broker.usecases.delete_cluster import DeleteCluster
+from intertie.broker.usecases.find_workspace import AtMetasched, FindWorkspace
+from intertie.broker.usecases.get_cluster import GetCluster
+from intertie.broker.usecases.list_clusters import ListClusters
+from intertie.broker.usecases.watch_cluster import WatchCluster
+from intertie.common.errors import NotFound
+from intertie.common.names import split_workspace
+from intertie.common.rpc import attach
+from intertie.common.rpc.identity import current_identity
+from intertie.common.rpc.pages import page_of
+
+Context = Any
+
+
+def caller() -> Caller:
+    identity = current_identity()
+    return Caller(spiffe=identity.caller, tenant=identity.own_tenant or "")
+
+
+class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
+    def __init__(
+        self,
+        site: str,
+        create: CreateCluster,
+        get: GetCluster,
+        list_clusters: ListClusters,
+        watch: WatchCluster,
+        delete: DeleteCluster,
+        find: FindWorkspace,
+        agents: GrpcAgents,
+        metasched: GrpcMetasched | None,
+    ) -> None:
+        self._site = site
+        self._create = create
+        self._get = get
+        self._list = list_clusters
+        self._watch = watch
+        self._delete = delete
+        self._find = find
+        self._agents = agents
+        self._metasched = metasched
+
+    async def Create(
+        self, request: clusters_pb2.CreateClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        who = caller()
+        order = convert.order_from_proto(request, site=self._site, caller=who.spiffe)
+        return convert.cluster_to_proto(await self._create(order, who))
+
+    async def Get(
+        self, request: clusters_pb2.GetClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        name = convert.cluster_here(request.name, self._site)
+        return convert.cluster_to_proto(await self._get(name, caller()))
+
+    async def List(
+        self, request: clusters_pb2.ListClustersRequest, context: Context
+    ) -> clusters_pb2.ListClustersResponse:
+        parent = convert.parent_here(request.parent, self._site)
+        found = await self._list("" if parent.tenant == "-" else parent.tenant, caller())
+        page, following = page_of(
+            found,
+            lambda each: each[0],
+            size=request.page_size,
+            token=request.page_token,
+            scope=f"{parent}/clusters",
+        )
+        return clusters_pb2.ListClustersResponse(
+            clusters=[convert.cluster_to_proto(view) for _, view in page],
+            next_page_token=following,
+        )
+
+    async def Watch(
+        self, request: clusters_pb2.WatchClusterRequest, context: Context
+    ) -> AsyncIterator[cluster_pb2.Cluster]:
+        name = convert.cluster_here(request.name, self._site)
+        async for view in self._watch(name, caller()):
+            yield convert.cluster_to_proto(view)
+
+    async def Delete(
+        self, request: clusters_pb2.DeleteClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        name = convert.cluster_here(request.name, self._site)
+        return convert.cluster_to_proto(await self._delete(name, request.etag, caller()))
+
+    async def Attach(
+        self, request_iterator: AsyncIterator[attach_pb2.AttachRequest], context: Context
+    ) -> AsyncIterator[attach_pb2.AttachResponse]:
+        opened = await attach.opening(request_iterator)
+        owner, workspace = split_workspace(opened.workspace, "open.workspace")
+        name = convert.cluster_here(owner, self._site)
+        at = await self._find.of_cluster(name, workspace)
+        if isinstance(at, AtMetasched):
+            if self._metasched is None:
+                raise NotFound(opened.workspace)
+            stream = self._metasched.attach(
+                caller(), at.tenant, at.cluster_id, opened, request_iterator
+            )
+        else:
+            stream = self._agents.attach(at, opened, request_iterator)
+        async for each in stream:
+            yield each
