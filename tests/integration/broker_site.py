@@ -1,0 +1,404 @@
+"""A broker of a site in this process: real etcd, real gRPC; agents, images and register faked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc, site_pb2, site_pb2_grpc
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
+from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
+from intertie.api.nodeagent.v1 import records_pb2
+from intertie.api.types.v1 import resources_pb2
+from intertie.broker.main import Broker
+from intertie.broker.settings import (
+    BrokerSettings,
+    LinkSettings,
+    PolicySettings,
+    TariffSettings,
+)
+from intertie.common.clock import Clock, SystemClock
+from intertie.common.errors import NotFound
+from intertie.common.etcd.client import DeleteKey, Etcd, Put
+from intertie.common.rpc.client import channel
+from intertie.common.rpc.server import Registration, Server
+from intertie.common.rpc.spec_proto import timestamp_to_proto
+from intertie.common.settings import (
+    EtcdSettings,
+    ListenSettings,
+    NamedPeerSettings,
+    PeerSettings,
+    TlsSettings,
+    TrustSettings,
+)
+from tests.integration.pki import TestDomain, trust_in
+
+DIGEST = "b3:" + "ab" * 32
+READY = 4
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class ServerOnly:
+    """What a fake server needs of settings."""
+
+    listen: ListenSettings
+    tls: TlsSettings
+    trust: tuple[TrustSettings, ...]
+
+
+class FakeImages(images_pb2_grpc.ImagesServicer):
+    """Has one image, `guest`, of 64 MiB."""
+
+    async def Stat(self, request: images_pb2.StatImageRequest, context: Any) -> images_pb2.Image:
+        if request.name.rpartition("/")[2] not in ("guest", DIGEST):
+            raise NotFound(request.name)
+        return images_pb2.Image(
+            name=request.name,
+            digest=DIGEST,
+            size_bytes=20 * MIB,
+            virtual_size_bytes=64 * MIB,
+            state=images_pb2.Image.READY,
+        )
+
+
+async def serve(
+    folder: Path,
+    name: str,
+    tls: TlsSettings,
+    trust: Sequence[TestDomain],
+    servicers: list[Registration],
+) -> tuple[Server, str]:
+    """A server on a unix socket of its own."""
+    address = f"unix:{folder / name}"
+    settings = ServerOnly(
+        ListenSettings(addresses=(address,)), tls, tuple(each.trust for each in trust)
+    )
+    server = Server(settings, SystemClock(), servicers)
+    await server.start()
+    return server, address
+
+
+@dataclass
+class FakeAgents:
+    """Does at once what is wanted of every host, and says so; `hosts` name those that live."""
+
+    etcd: Etcd
+    hosts: Mapping[str, Mapping[str, int]]
+    gateway: str = ""
+    ready: bool = True
+    obedient: bool = True
+    state: int = READY
+    wanted: dict[tuple[str, str], records_pb2.WantedPart] = field(default_factory=dict)
+
+    async def report(self, clock: Clock) -> None:
+        for position, (host, capacity) in enumerate(self.hosts.items()):
+            at_gateway = host == self.gateway
+            facts = records_pb2.HostFacts(
+                schema=1,
+                host=host,
+                capacity=site_pb2.Capacity(**capacity),
+                address=f"10.201.0.{11 + position}",
+                agent_address="127.0.0.1:1",
+                gateway=at_gateway,
+                wide_address="10.250.0.11" if at_gateway else "",
+                wide_port=4790 if at_gateway else 0,
+                hypervisors=["qemu"],
+                architecture="x86_64",
+                report_time=timestamp_to_proto(clock.now()),
+                mtu=1500,
+                wide_mtu=1500 if at_gateway else 0,
+            )
+            await self.put(f"seen/{host}/facts", facts)
+
+    async def put(self, key: str, message: Message) -> None:
+        await self.etcd.txn([], [Put(key, message.SerializeToString())])
+
+    async def obey(self) -> None:
+        """One pass over everything that is wanted."""
+        entries = (await self.etcd.range("wanted/")).entries
+        self.wanted = {}
+        for entry in entries:
+            _, host, _, uid = entry.key.split("/")
+            wanted = records_pb2.WantedPart.FromString(entry.value)
+            self.wanted[host, uid] = wanted
+            await self.put(f"seen/{host}/parts/{uid}", self._seen(wanted))
+        for entry in (await self.etcd.range("seen/")).entries:
+            pieces = entry.key.split("/")
+            if len(pieces) == 4 and (pieces[1], pieces[3]) not in self.wanted:
+                await self.etcd.txn([], [DeleteKey(entry.key)])
+
+    def _seen(self, wanted: records_pb2.WantedPart) -> records_pb2.SeenPart:
+        return records_pb2.SeenPart(
+            schema=1,
+            part=wanted.part,
+            part_uid=wanted.part_uid,
+            generation=wanted.generation,
+            gone=wanted.gone,
+            workspaces=[]
+            if wanted.gone
+            else [
+                records_pb2.SeenWorkspace(
+                    name=each.name, uid=each.uid, state=self.state, ready=self.ready
+                )
+                for each in wanted.workspaces
+            ],
+        )
+
+    async def run(self, clock: Clock) -> None:
+        for turn in range(1_000_000):
+            if turn % 50 == 0:
+                await self.report(clock)
+            if self.obedient:
+                await self.obey()
+            await clock.sleep(0.1)
+
+
+HOST = {
+    "vcpus": 4,
+    "memory_mib": 2048,
+    "disk_mib": 8192,
+    "iops": 2000,
+    "throughput_mib_s": 400,
+    "uplink_mbit_s": 400,
+}
+
+
+@dataclass
+class Site:
+    """A site's broker with all it talks to."""
+
+    domain: TestDomain
+    address: str
+    etcd: Etcd
+    agents: FakeAgents
+    broker: Broker
+    settings: BrokerSettings
+    trusted: tuple[TestDomain, ...]
+    channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    def dial(self, tls: TlsSettings) -> grpc.aio.Channel:
+        line = channel(
+            self.address, tls, trust_in(*self.trusted), self.domain.server_name("broker")
+        )
+        self.channels.append(line)
+        return line
+
+    def clusters(self, tls: TlsSettings | None = None) -> clusters_pb2_grpc.ClustersAsyncStub:
+        return clusters_pb2_grpc.ClustersStub(self.dial(tls or self.domain.user("demo", "alice")))
+
+    def parts(self, tls: TlsSettings) -> parts_pb2_grpc.PartsAsyncStub:
+        return parts_pb2_grpc.PartsStub(self.dial(tls))
+
+    def hosts(self, tls: TlsSettings) -> site_pb2_grpc.HostsAsyncStub:
+        return site_pb2_grpc.HostsStub(self.dial(tls))
+
+    def sites(self, tls: TlsSettings) -> site_pb2_grpc.SitesAsyncStub:
+        return site_pb2_grpc.SitesStub(self.dial(tls))
+
+    async def until_leading(self) -> None:
+        async with asyncio.timeout(15):
+            await self.broker.election.wait_until_leading()
+
+
+@contextlib.asynccontextmanager
+async def site(
+    folder: Path,
+    etcd_settings: EtcdSettings,
+    domain: TestDomain,
+    trusted: Sequence[TestDomain],
+    *,
+    metascheds: Sequence[NamedPeerSettings] = (),
+    hosts: Mapping[str, Mapping[str, int]] | None = None,
+    clock: Clock | None = None,
+    name: str = "broker",
+    lead: bool = True,
+) -> AsyncIterator[Site]:
+    """Up, leading, and with its hosts known."""
+    clock = clock or SystemClock()
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    domains = (domain, *trusted)
+    images, images_address = await serve(
+        folder,
+        f"{name}-images",
+        domain.service("imagestore"),
+        domains,
+        [
+            (
+                images_pb2_grpc.add_ImagesServicer_to_server,
+                FakeImages(),
+                images_pb2.DESCRIPTOR.services_by_name["Images"],
+            )
+        ],
+    )
+    site_name = domain.name.partition(".")[0]
+    hosts = {"n1": HOST, "n2": HOST} if hosts is None else hosts
+    settings = BrokerSettings(
+        site=site_name,
+        listen=ListenSettings(addresses=(f"unix:{folder / name}",)),
+        tls=domain.service("broker"),
+        trust=tuple(each.trust for each in domains),
+        etcd=etcd_settings,
+        imagestore=PeerSettings(
+            address=images_address, server_name=domain.server_name("imagestore")
+        ),
+        policy=PolicySettings(hosts=tuple(hosts)),
+        tariff=TariffSettings(vcpu_hour=0.04, memory_gib_hour=0.01),
+        links=(LinkSettings(peer="south", egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0),),
+        metascheds=tuple(metascheds),
+    )
+    etcd = await Etcd.connect(etcd_settings)
+    agents = FakeAgents(etcd, hosts, gateway=next(iter(hosts), ""))
+    await agents.report(clock)
+    broker = Broker(settings, etcd, clock)
+    await broker.server.start()
+    tasks = [asyncio.create_task(loop) for loop in broker.loops()]
+    tasks.append(asyncio.create_task(agents.run(SystemClock())))
+    up = Site(domain, f"unix:{folder / name}", etcd, agents, broker, settings, domains)
+    try:
+        if lead:
+            await up.until_leading()
+        yield up
+    finally:
+        for line in up.channels:
+            await line.close()
+        await broker.server.stop(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await broker.close()
+        await images.stop(0)
+        await etcd.close()
+
+
+def cluster_spec(
+    *,
+    count: int = 2,
+    vcpus: int = 1,
+    memory_mib: int = 128,
+    pair_mbit_s: int = 10,
+    **group: Any,
+) -> cluster_pb2.ClusterSpec:
+    return cluster_pb2.ClusterSpec(
+        groups=[
+            cluster_pb2.Group(
+                name="worker",
+                count=count,
+                environment=resources_pb2.Environment(image="guest"),
+                allocation=resources_pb2.Allocation(
+                    vcpus=vcpus,
+                    memory_mib=memory_mib,
+                    disk_mib=128,
+                    disk=resources_pb2.DiskTerm(guarantee_iops=100),
+                    pairs=[
+                        resources_pb2.PairTerm(
+                            group="worker",
+                            bandwidth=resources_pb2.BandwidthTerm(guarantee_mbit_s=pair_mbit_s),
+                        )
+                    ]
+                    if pair_mbit_s
+                    else [],
+                ),
+                **group,
+            )
+        ],
+        networks=[cluster_pb2.Network(name="lan", subnet="10.1.0.0/24")],
+    )
+
+
+def create(
+    cluster_id: str, spec: cluster_pb2.ClusterSpec, request_id: str, **more: Any
+) -> clusters_pb2.CreateClusterRequest:
+    return clusters_pb2.CreateClusterRequest(
+        parent="-/tenants/demo", cluster_id=cluster_id, spec=spec, request_id=request_id, **more
+    )
+
+
+def hold(
+    tx: str,
+    clock: Clock,
+    coordinator: str,
+    *,
+    participants: Sequence[str] = ("north", "south"),
+    vcpus: int = 1,
+    ttl_s: float = 30,
+    decide_within_s: float = 20,
+    start_in_s: float = 0,
+    hours: float = 1,
+    request_id: str = "",
+    link_mbit_s: int = 10,
+) -> parts_pb2.HoldPartRequest:
+    """One workspace here, `a-0`, and one at south, `b-0`."""
+    now = clock.now()
+    member = part_pb2.PartNetwork.Member
+    start = now + timedelta(seconds=start_in_s)
+    request = parts_pb2.HoldPartRequest(
+        parent="sites/north/tenants/demo",
+        part_id=tx,
+        tx=tx,
+        digest="b3:" + "cd" * 32,
+        coordinator=coordinator,
+        participants=participants,
+        request_id=request_id or f"hold-{tx}",
+        owner="spiffe://meta.meta.intertie/tenant/demo/user/alice",
+        spec=part_pb2.PartSpec(
+            cluster=f"metascheds/meta/tenants/demo/clusters/{tx}",
+            cluster_uid=tx[:12],
+            window=resources_pb2.Window(
+                start_time=timestamp_to_proto(start),
+                end_time=timestamp_to_proto(start + timedelta(hours=hours)),
+            ),
+            workspaces=[
+                part_pb2.PartWorkspace(
+                    group="a",
+                    environment=resources_pb2.Environment(image=DIGEST),
+                    allocation=resources_pb2.Allocation(vcpus=vcpus, memory_mib=128, disk_mib=128),
+                    nics=[
+                        part_pb2.PartNic(
+                            network="lan", mac="02:00:00:00:00:01", address="10.1.0.10/24"
+                        )
+                    ],
+                )
+            ],
+            networks=[
+                part_pb2.PartNetwork(
+                    name="lan",
+                    subnet="10.1.0.0/24",
+                    members=[
+                        member(
+                            workspace="a-0",
+                            site="north",
+                            mac="02:00:00:00:00:01",
+                            address="10.1.0.10/24",
+                        ),
+                        member(
+                            workspace="b-0",
+                            site="south",
+                            mac="02:00:00:00:00:02",
+                            address="10.1.0.11/24",
+                        ),
+                    ],
+                )
+            ],
+            links=[
+                part_pb2.LinkReservation(
+                    peer="south",
+                    network="lan",
+                    egress_mbit_s=link_mbit_s,
+                    ingress_mbit_s=link_mbit_s,
+                )
+            ],
+        ),
+    )
+    request.ttl.FromTimedelta(timedelta(seconds=ttl_s))
+    request.decide_by.CopyFrom(timestamp_to_proto(now + timedelta(seconds=decide_within_s)))
+    request.coordinator_time.CopyFrom(timestamp_to_proto(now))
+    return request

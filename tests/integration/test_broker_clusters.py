@@ -1,0 +1,232 @@
+"""Clusters of one site through the broker's API, on real etcd."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+
+from intertie.api.broker.v1 import site_pb2
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
+from intertie.common import errors
+from intertie.common.rpc.client import to_domain_error
+from tests.integration.broker_site import HOST, Site, cluster_spec, create, site
+from tests.integration.etcd_server import EtcdServer
+from tests.integration.pki import TestDomain
+
+pytestmark = pytest.mark.etcd
+
+NAME = "sites/north/tenants/demo/clusters"
+
+
+@pytest.fixture
+async def here(
+    tmp_path: Path,
+    etcd_server: EtcdServer,
+    etcd_prefix: str,
+    north: TestDomain,
+    south: TestDomain,
+) -> AsyncIterator[Site]:
+    async with site(tmp_path, etcd_server.settings(etcd_prefix), north, (south,)) as up:
+        yield up
+
+
+async def refusal(call: Awaitable[object]) -> errors.DomainError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    meant = to_domain_error(caught.value)
+    assert meant is not None, caught.value
+    return meant
+
+
+async def until(
+    stub: clusters_pb2_grpc.ClustersAsyncStub, name: str, state: cluster_pb2.Cluster.State.ValueType
+) -> list[cluster_pb2.Cluster]:
+    """Everything that Watch tells until the state is reached."""
+    told = []
+    async with asyncio.timeout(20):
+        async for each in stub.Watch(clusters_pb2.WatchClusterRequest(name=name)):
+            told.append(each)
+            if each.state == state:
+                break
+    return told
+
+
+async def test_a_cluster_is_admitted_becomes_active_and_leaves_nothing(here: Site) -> None:
+    stub = here.clusters()
+    made = await stub.Create(create("one", cluster_spec(), "r1"))
+    assert made.name == f"{NAME}/one"
+    assert made.state in (cluster_pb2.Cluster.SCHEDULED, cluster_pb2.Cluster.ACTIVE)
+    assert {each.host for each in made.workspaces} == {"n1", "n2"}
+    assert {each.kind for each in made.guarantees} == {
+        cluster_pb2.Guarantee.PAIR_BANDWIDTH,
+        cluster_pb2.Guarantee.DISK_IOPS,
+    }
+    assert made.plan.cost > 0
+
+    told = await until(stub, made.name, cluster_pb2.Cluster.ACTIVE)
+    assert all(each.ready for each in told[-1].workspaces)
+    wanted = list(here.agents.wanted.values())
+    assert len(wanted) == 2
+    for each in wanted:
+        [network] = each.networks
+        assert network.vni >= 4096
+        assert network.mtu == 1450
+        assert [len(tunnel.macs) for tunnel in network.tunnels] == [1]
+        assert [pair.bandwidth.guarantee_mbit_s for pair in network.pairs] == [10]
+        assert each.workspaces[0].nonce
+    assert len({each.workspaces[0].nonce for each in wanted}) == 2
+
+    ending = await stub.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
+    assert ending.HasField("end_requested_time")
+    told = await until(stub, made.name, cluster_pb2.Cluster.CANCELLED)
+    assert all(each.state == cluster_pb2.Workspace.ENDED for each in told[-1].workspaces)
+    assert not (await here.etcd.range("wanted/")).entries
+    assert not (await here.etcd.range("vni/")).entries
+    again = await stub.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
+    assert again.state == cluster_pb2.Cluster.CANCELLED
+
+
+async def test_the_same_request_twice_is_one_cluster_and_another_body_is_refused(
+    here: Site,
+) -> None:
+    stub = here.clusters()
+    first, second = await asyncio.gather(
+        stub.Create(create("one", cluster_spec(), "r1")),
+        stub.Create(create("one", cluster_spec(), "r1")),
+    )
+    assert first.uid == second.uid
+    assert len((await here.etcd.range("parts/")).entries) == 1
+    other = await refusal(stub.Create(create("one", cluster_spec(count=3), "r1")))
+    assert isinstance(other, errors.RequestIdReuse)
+    taken = await refusal(stub.Create(create("one", cluster_spec(), "r2")))
+    assert isinstance(taken, errors.NameTaken)
+
+
+async def test_what_does_not_fit_is_refused_with_what_is_short(here: Site) -> None:
+    stub = here.clusters()
+    refused = await refusal(stub.Create(create("big", cluster_spec(vcpus=5), "r1")))
+    assert isinstance(refused, errors.NoCapacity)
+    [short] = refused.shortfalls
+    assert (short.site, short.resource, short.wanted, short.available) == ("north", "vcpus", 5, 4)
+    assert "largest free on one host is 4" in short.message
+    many = await refusal(stub.Create(create("many", cluster_spec(count=9), "r2")))
+    assert isinstance(many, errors.NoCapacity)
+    assert (many.shortfalls[0].wanted, many.shortfalls[0].available) == (9, 8)
+    assert not (await here.etcd.range("parts/")).entries
+
+
+async def test_fields_and_images_are_refused_by_name(here: Site) -> None:
+    stub = here.clusters()
+    small = cluster_spec()
+    small.groups[0].allocation.disk_mib = 10
+    refused = await refusal(stub.Create(create("one", small, "r1")))
+    assert isinstance(refused, errors.FieldInvalid)
+    assert refused.field == "spec.groups[0].allocation.disk_mib"
+    assert "64 MiB" in refused.problem
+    unknown = cluster_spec()
+    unknown.groups[0].environment.image = "nothing"
+    missing = await refusal(stub.Create(create("one", unknown, "r2")))
+    assert isinstance(missing, errors.ImageNotReady)
+    nameless = await refusal(stub.Create(create("one", cluster_spec(), "")))
+    assert isinstance(nameless, errors.FieldInvalid)
+    assert nameless.field == "request_id"
+
+
+async def test_validate_only_plans_and_takes_nothing(here: Site) -> None:
+    stub = here.clusters()
+    plan = await stub.Create(create("one", cluster_spec(), "", validate_only=True))
+    assert plan.state == cluster_pb2.Cluster.PLANNED
+    assert dict(plan.plan.parts[0].counts) == {"worker": 2}
+    assert not (await here.etcd.range("parts/")).entries
+    assert not (await here.etcd.range("requests/")).entries
+
+
+async def test_as_many_as_fit_and_a_start_put_off_until_there_is_room(here: Site) -> None:
+    stub = here.clusters()
+    spec = cluster_spec(count=0, vcpus=2, min_count=2, max_count=9)
+    spec.lease.duration.FromTimedelta(timedelta(minutes=10))
+    made = await stub.Create(create("all", spec, "r1"))
+    assert dict(made.plan.parts[0].counts) == {"worker": 4}
+    assert made.plan.shortfalls
+    later = cluster_spec()
+    later.lease.max_delay.FromTimedelta(timedelta(hours=1))
+    second = await stub.Create(create("later", later, "r2"))
+    assert second.window.start_time == made.window.end_time
+
+
+async def test_lists_in_pages_and_refuses_other_tenants(here: Site) -> None:
+    stub = here.clusters()
+    for position in range(3):
+        await stub.Create(create(f"c{position}", cluster_spec(count=1), f"r{position}"))
+    request = clusters_pb2.ListClustersRequest(parent="-/tenants/demo", page_size=2)
+    first = await stub.List(request)
+    request.page_token = first.next_page_token
+    second = await stub.List(request)
+    found = [each.name for each in (*first.clusters, *second.clusters)]
+    assert found == [f"{NAME}/c{position}" for position in range(3)]
+    assert not second.next_page_token
+    stranger = here.clusters(here.domain.user("other", "eve"))
+    denied = await refusal(stranger.Get(clusters_pb2.GetClusterRequest(name=found[0])))
+    assert isinstance(denied, errors.RoleDenied)
+
+
+async def test_an_old_etag_deletes_nothing(here: Site) -> None:
+    stub = here.clusters()
+    made = await stub.Create(create("one", cluster_spec(), "r1"))
+    await until(stub, made.name, cluster_pb2.Cluster.ACTIVE)
+    stale = clusters_pb2.DeleteClusterRequest(name=made.name, etag=made.etag)
+    assert isinstance(await refusal(stub.Delete(stale)), errors.EtagStale)
+    fresh = await stub.Get(clusters_pb2.GetClusterRequest(name=made.name))
+    stale.etag = fresh.etag
+    assert (await stub.Delete(stale)).HasField("end_requested_time")
+
+
+async def test_the_window_ends_it(here: Site) -> None:
+    stub = here.clusters()
+    spec = cluster_spec()
+    spec.lease.end_time.FromDatetime(datetime.now(UTC) + timedelta(seconds=4))
+    made = await stub.Create(create("short", spec, "r1"))
+    told = await until(stub, made.name, cluster_pb2.Cluster.ENDED)
+    assert told[-1].state == cluster_pb2.Cluster.ENDED
+
+
+async def test_hosts_and_site_say_what_is_free(here: Site) -> None:
+    alice = here.domain.user("demo", "alice")
+    await here.clusters().Create(create("one", cluster_spec(), "r1"))
+    hosts = await here.hosts(alice).List(site_pb2.ListHostsRequest(parent="sites/north"))
+    assert [(each.name, each.free.vcpus, each.alive) for each in hosts.hosts] == [
+        ("sites/north/hosts/n1", HOST["vcpus"] - 1, True),
+        ("sites/north/hosts/n2", HOST["vcpus"] - 1, True),
+    ]
+    told = []
+    async for each in here.hosts(alice).Watch(site_pb2.WatchHostsRequest(parent="sites/-")):
+        told.append(each.name)
+        if len(told) == 2:
+            break
+    assert told == [each.name for each in hosts.hosts]
+    whole = await here.sites(alice).Get(site_pb2.GetSiteRequest(name="sites/-"))
+    assert (whole.hosts_alive, whole.free.vcpus, whole.ledger_generation) == (2, 6, 1)
+    assert whole.leader
+    absent = here.hosts(alice).Get(site_pb2.GetHostRequest(name="sites/north/hosts/n9"))
+    assert isinstance(await refusal(absent), errors.NotFound)
+
+
+async def test_a_replica_that_does_not_lead_answers_reads_and_refuses_writes(
+    here: Site, tmp_path: Path, north: TestDomain, south: TestDomain
+) -> None:
+    made = await here.clusters().Create(create("one", cluster_spec(), "r1"))
+    async with site(tmp_path / "second", here.settings.etcd, north, (south,), lead=False) as second:
+        stub = second.clusters()
+        found = await stub.Get(clusters_pb2.GetClusterRequest(name=made.name))
+        assert found.uid == made.uid
+        refused = await refusal(stub.Create(create("two", cluster_spec(), "r2")))
+        assert isinstance(refused, errors.NotLeading)
+        deleted = stub.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
+        assert isinstance(await refusal(deleted), errors.NotLeading)
+        same = await stub.Create(create("one", cluster_spec(), "r1"))
+        assert same.uid == made.uid
