@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 
 from intertie.api.broker.v1 import part_pb2, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
@@ -17,9 +17,8 @@ from intertie.common.errors import DomainError
 from intertie.common.rpc import pages
 from intertie.common.rpc.attach import opening
 from intertie.common.rpc.identity import Role, current_identity
-from intertie.metasched.adapters.broker_client import BrokerSites
-from intertie.metasched.adapters.offer_proto import decision_to_proto
 from intertie.metasched.convert import cluster_to_proto, name_of, order_of, parent_of
+from intertie.metasched.convert_parts import decision_to_proto
 from intertie.metasched.usecases.attach import FindWorkspace
 from intertie.metasched.usecases.create_cluster import CreateCluster
 from intertie.metasched.usecases.decisions import Decisions
@@ -29,6 +28,26 @@ from intertie.metasched.usecases.list_clusters import ListClusters
 from intertie.metasched.usecases.watch_cluster import WatchCluster
 
 Context = Any
+
+
+class Brokers(Protocol):
+    """What is asked of a site and handed on as it comes."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    async def describe(self, site: str) -> site_pb2.Site: ...
+
+    async def hosts(self, request: site_pb2.ListHostsRequest) -> site_pb2.ListHostsResponse: ...
+
+    def attach(
+        self,
+        site: str,
+        opened: Any,
+        requests: AsyncIterator[attach_pb2.AttachRequest],
+    ) -> AsyncIterator[attach_pb2.AttachResponse]:
+        """A byte stream to a workspace that `opened` names as the site names it."""
+        ...
 
 
 class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
@@ -42,7 +61,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         watch: WatchCluster,
         delete: DeleteCluster,
         find: FindWorkspace,
-        sites: BrokerSites,
+        sites: Brokers,
     ) -> None:
         self._authority = authority
         self._create = create
@@ -129,7 +148,7 @@ class DecisionsServicer(decisions_pb2_grpc.DecisionsServicer):
 
 
 class KnownSitesServicer(sites_pb2_grpc.KnownSitesServicer):
-    def __init__(self, sites: BrokerSites) -> None:
+    def __init__(self, sites: Brokers) -> None:
         self._sites = sites
 
     async def List(

@@ -1,7 +1,7 @@
 """The sites' brokers over gRPC."""
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -26,7 +26,7 @@ from intertie.common.rpc.terms_proto import (
     window_to_proto,
 )
 from intertie.common.settings import NamedPeerSettings, TlsSettings
-from intertie.metasched.adapters.offer_proto import (
+from intertie.metasched.convert_parts import (
     decision_to_proto,
     offer_from_proto,
     part_from_proto,
@@ -161,7 +161,7 @@ class BrokerSites:
     def attach(
         self,
         site: str,
-        opened: attach_pb2.AttachRequest.Open,
+        opened: Any,
         requests: AsyncIterator[attach_pb2.AttachRequest],
     ) -> AsyncIterator[attach_pb2.AttachResponse]:
         """A byte stream to a workspace that is named as the site names it."""
