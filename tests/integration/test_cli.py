@@ -378,8 +378,10 @@ async def test_a_certificate_of_a_foreign_authority_is_said_with_what_to_do(plac
         write_config(place.config, certificate=certificate, roots=roots)
         said = await place.say("cluster", "list")
         assert said.code == 1
-        assert "Try: " in said.err
-        assert "certificate" in said.err
+        first, second = said.err.splitlines()
+        assert first.startswith("error: ")
+        assert second.startswith("Try: ")
+        assert "certificate" in second
 
 
 async def test_a_key_that_is_not_there_is_named(place: Place) -> None:

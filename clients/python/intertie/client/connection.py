@@ -11,6 +11,7 @@ import grpc
 from intertie.client.config import Endpoint
 from intertie.client.errors import (
     CertificateUnreadable,
+    ConnectionClosed,
     NoImageStore,
     Unreachable,
     to_error,
@@ -78,7 +79,7 @@ class Connection:
 
 def is_passing(error: Exception) -> bool:
     """Whether the same call may well succeed a moment later."""
-    return isinstance(error, Unreachable | NotLeading | EtcdUnavailable)
+    return isinstance(error, Unreachable | ConnectionClosed | NotLeading | EtcdUnavailable)
 
 
 def open_connection(endpoint: Endpoint, clock: Clock) -> Connection:

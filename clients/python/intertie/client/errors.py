@@ -6,11 +6,20 @@ fields; what happened on this side is a ClientError.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import grpc
 
 from intertie.common.rpc.errors import to_domain_error
+
+_HANDSHAKE = re.compile(r"handshake|certificate|\bssl|\btls|peer name", re.IGNORECASE)
+_CLOSED = re.compile(r"socket closed|connection reset|broken pipe", re.IGNORECASE)
+_PREFIXES = re.compile(
+    r"^[A-Z_]+: |(?:ipv[46]|unix):\S* ?|connect failed: |addr: +error: |"
+    r"failed to connect to remote host: ",
+    re.IGNORECASE,
+)
 
 
 class ClientError(Exception):
@@ -59,6 +68,18 @@ class Unreachable(ClientError):
         self.remedy = "Check that the service runs and that the address is right, then try again."
 
 
+class ConnectionClosed(ClientError):
+    """Somebody answered, and hung up before the answer."""
+
+    remedy = (
+        "It may have stopped just now: try again. If it stays so, the service does not trust your"
+        " certificate: check its date, and that it is from an authority that the service knows."
+    )
+
+    def __init__(self, endpoint: str, address: str) -> None:
+        super().__init__(f"{endpoint} at {address} closed the connection")
+
+
 class HandshakeFailed(ClientError):
     """Somebody answered, but the two do not trust each other."""
 
@@ -99,22 +120,20 @@ def to_error(error: grpc.aio.AioRpcError, *, endpoint: str, address: str) -> Exc
     if (typed := to_domain_error(error)) is not None:
         return typed
     code = error.code()
-    message = error.details() or ""
+    problem = _problem(error.details() or "", address)
     if code is grpc.StatusCode.UNAVAILABLE:
-        if _is_handshake(message):
-            return HandshakeFailed(endpoint, address, _short(message))
-        return Unreachable(endpoint, address, _short(message))
+        if _HANDSHAKE.search(problem):
+            return HandshakeFailed(endpoint, address, problem)
+        if _CLOSED.search(problem):
+            return ConnectionClosed(endpoint, address)
+        return Unreachable(endpoint, address, problem)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TimedOut(endpoint)
-    return ServiceFailed(code.name, message)
+    return ServiceFailed(code.name, problem)
 
 
-def _is_handshake(message: str) -> bool:
-    words = ("handshake", "certificate", "ssl", "tls", "peer name")
-    return any(word in message.lower() for word in words)
-
-
-def _short(message: str) -> str:
-    """gRPC's own words without the addresses and the file names that it puts around them."""
-    last = message.rpartition("last error: ")[2] or message
-    return last if len(last) <= 200 else last[:197] + "..."
+def _problem(details: str, address: str) -> str:
+    """The end of gRPC's own words: before it come codes, and the address once or twice."""
+    _, _, last = details.replace(address, "").rpartition("last error: ")
+    words = _PREFIXES.sub("", last).strip(" :") or "no reason is given"
+    return words if len(words) <= 200 else words[:197] + "..."
