@@ -1,0 +1,117 @@
+"""What a site cannot serve alone is handed on, and found again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+
+import grpc
+import pytest
+
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.common import errors
+from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.rpc.client import to_domain_error
+from tests.integration.broker_meta import Meta, metasched
+from tests.integration.broker_site import Site, cluster_spec, create, site
+from tests.integration.etcd_server import EtcdServer
+from tests.integration.pki import TestDomain
+
+pytestmark = pytest.mark.etcd
+
+LOCAL = "sites/north/tenants/demo/clusters/wide"
+REMOTE = "metascheds/meta/tenants/demo/clusters/wide"
+
+
+@pytest.fixture
+async def beyond(tmp_path: Path, meta: TestDomain, north: TestDomain) -> AsyncIterator[Meta]:
+    async with metasched(tmp_path, meta, (north,)) as up:
+        yield up
+
+
+@pytest.fixture
+async def here(
+    tmp_path: Path,
+    etcd_server: EtcdServer,
+    etcd_prefix: str,
+    north: TestDomain,
+    meta: TestDomain,
+    beyond: Meta,
+) -> AsyncIterator[Site]:
+    settings = etcd_server.settings(etcd_prefix)
+    async with site(tmp_path, settings, north, (meta,), metascheds=(beyond.peer,)) as up:
+        yield up
+
+
+async def refusal(call: Awaitable[object]) -> errors.DomainError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    meant = to_domain_error(caught.value)
+    assert meant is not None, caught.value
+    return meant
+
+
+async def test_what_is_too_large_is_handed_on_once_and_reached_by_its_local_name(
+    here: Site, beyond: Meta
+) -> None:
+    stub = here.clusters()
+    made = await stub.Create(create("wide", cluster_spec(count=20), "r1"))
+    again = await stub.Create(create("wide", cluster_spec(count=20), "r1"))
+    assert made.name == again.name == REMOTE
+    assert len(beyond.elsewhere.request_ids) == 1
+    assert set(beyond.elsewhere.callers) == {"spiffe://north.site.intertie/tenant/demo/user/alice"}
+    assert not (await here.etcd.range("parts/")).entries
+
+    found = await stub.Get(clusters_pb2.GetClusterRequest(name=LOCAL))
+    assert found.name == REMOTE
+    listed = await stub.List(clusters_pb2.ListClustersRequest(parent="-/tenants/demo"))
+    assert [each.name for each in listed.clusters] == [REMOTE]
+    async for each in stub.Watch(clusters_pb2.WatchClusterRequest(name=LOCAL)):
+        assert each.name == REMOTE
+    taken = await refusal(stub.Create(create("wide", cluster_spec(count=20), "r2")))
+    assert isinstance(taken, errors.NameTaken)
+    other = await refusal(stub.Create(create("wide", cluster_spec(count=21), "r1")))
+    assert isinstance(other, errors.RequestIdReuse)
+
+    deleted = await stub.Delete(clusters_pb2.DeleteClusterRequest(name=LOCAL))
+    assert deleted.state == cluster_pb2.Cluster.CANCELLED
+    small = await stub.Create(create("wide", cluster_spec(), "r3"))
+    assert small.name == LOCAL
+
+
+async def test_another_sites_name_in_the_placement_hands_it_on(here: Site, beyond: Meta) -> None:
+    spec = cluster_spec()
+    spec.groups[0].placement.allow_sites.append("south")
+    plan = await here.clusters().Create(create("wide", spec, "", validate_only=True))
+    assert plan.name == REMOTE
+    assert not (await here.etcd.range("forwards/")).entries
+    made = await here.clusters().Create(create("wide", spec, "r1"))
+    assert made.name == REMOTE
+
+
+async def test_a_refusal_beyond_is_the_answer_and_leaves_no_record(
+    here: Site, beyond: Meta
+) -> None:
+    beyond.elsewhere.refusal = NoCapacity((Shortfall(site="south", resource="vcpus"),))
+    stub = here.clusters()
+    refused = await refusal(stub.Create(create("wide", cluster_spec(count=20), "r1")))
+    assert isinstance(refused, errors.NoCapacity)
+    assert refused.shortfalls[0].site == "south"
+    assert not (await here.etcd.range("forwards/")).entries
+    assert not (await here.etcd.range("requests/")).entries
+    beyond.elsewhere.refusal = None
+    made = await stub.Create(create("wide", cluster_spec(count=20), "r1"))
+    assert made.name == REMOTE
+
+
+async def test_a_lost_answer_is_found_by_the_retry(here: Site, beyond: Meta) -> None:
+    """A bug would be a second id: the meta-scheduler would make a second cluster."""
+    stub = here.clusters()
+    beyond.elsewhere.refusal = errors.SiteUnreachable("south", "for a test")
+    refused = await refusal(stub.Create(create("wide", cluster_spec(count=20), "r1")))
+    assert isinstance(refused, errors.SiteUnreachable)
+    assert len((await here.etcd.range("forwards/")).entries) == 1
+    beyond.elsewhere.refusal = None
+    await stub.Create(create("wide", cluster_spec(count=20), "r1"))
+    await stub.Create(create("wide", cluster_spec(count=20), "r1"))
+    assert len(beyond.elsewhere.request_ids) == 1
