@@ -1,0 +1,88 @@
+"""What an image is: bytes known by their digest, and names of tenants that point to them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from intertie.common.errors import FieldInvalid, OffsetMismatch
+from intertie.common.names import ImageName, is_digest
+
+BLOCK_BYTES = 1_000_000
+"""Most of one message."""
+
+
+class Format(Enum):
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What a caller says it is about to send, checked before a byte is taken."""
+
+    tenant: str
+    image_id: str
+    digest: str
+    size_bytes: int
+    owner: str
+    """SPIFFE name of the caller."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """An upload that has not ended, as its bytes on disk tell."""
+
+    announcement: Announcement
+    uploaded_bytes: int
+    touch_time: datetime
+    """When bytes last arrived."""
+    verified: bool = False
+    """All bytes are there and match; only the name has still to be published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A name and what it points to. Published whole or not at all."""
+
+    tenant: str
+    image_id: str
+    digest: str
+    size_bytes: int
+    virtual_size_bytes: int
+    format: Format
+    create_time: datetime
+    owner: str
+
+    @property
+    def etag(self) -> str:
+        text = f"{self.digest} {self.create_time.isoformat()} {self.owner}"
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def name_at(self, site: str) -> str:
+        return str(ImageName(site, self.tenant, self.image_id))
+
+
+def check_announcement(said: Announcement, *, max_bytes: int) -> None:
+    """FieldInvalid unless the digest is one and the size is possible here."""
+    if not is_digest(said.digest):
+        raise FieldInvalid("header.digest", "must read b3: and 64 hexadecimal digits (BLAKE3)")
+    if said.size_bytes < 1:
+        raise FieldInvalid("header.size_bytes", "must be the image's size in bytes, 1 or more")
+    if said.size_bytes > max_bytes:
+        raise FieldInvalid(
+            "header.size_bytes", f"is {said.size_bytes}; this store takes at most {max_bytes}"
+        )
+
+
+def check_range(offset: int, length: int, size_bytes: int) -> int:
+    """How many bytes a fetch gets; a range that reaches behind the end is cut there."""
+    if offset < 0:
+        raise FieldInvalid("offset", "must not be negative")
+    if length < 0:
+        raise FieldInvalid("length", "must not be negative; 0 asks for all up to the end")
+    if offset > size_bytes:
+        raise OffsetMismatch(offset, size_bytes)
+    return min(length or size_bytes, size_bytes - offset)

@@ -1,0 +1,94 @@
+"""The Images service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from intertie.api.imagestore.v1 import images_pb2 as pb
+from intertie.api.imagestore.v1 import images_pb2_grpc
+from intertie.common.errors import FieldInvalid
+from intertie.common.names import ImageName, Parent
+from intertie.common.rpc.identity import Role, current_identity
+from intertie.common.rpc.pages import page_of
+from intertie.imagestore import convert
+from intertie.imagestore.domain.image import BLOCK_BYTES, Image
+from intertie.imagestore.usecases.put_image import PutImage
+from intertie.imagestore.usecases.read_images import FetchImage, ListImages, StatImage
+from intertie.imagestore.usecases.shelf import Shelf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    put: PutImage
+    stat: StatImage
+    list: ListImages
+    fetch: FetchImage
+    shelf: Shelf
+
+
+class ImagesServicer(images_pb2_grpc.ImagesServicer):
+    def __init__(self, usecases: UseCases, *, site: str) -> None:
+        self._do = usecases
+        self._site = site
+
+    async def Put(self, request_iterator: Any, context: Any) -> pb.Image:
+        frames = aiter(request_iterator)
+        first = await anext(frames, None)
+        if first is None or first.WhichOneof("frame") != "header":
+            raise FieldInvalid("header", "must be the first message of the stream")
+        owner = current_identity().caller
+        said = convert.announcement_from_proto(first.header, site=self._site, owner=owner)
+        image = await self._do.put(said, first.header.offset, _blocks(frames))
+        return convert.image_to_proto(image, site=self._site)
+
+    async def Stat(self, request: pb.StatImageRequest, context: Any) -> pb.Image:
+        found = await self._do.stat(ImageName.parse(request.name), any_tenant=_is_host())
+        if isinstance(found, Image):
+            return convert.image_to_proto(found, site=self._site)
+        return convert.upload_to_proto(found, site=self._site)
+
+    async def List(self, request: pb.ListImagesRequest, context: Any) -> pb.ListImagesResponse:
+        parent = Parent.parse(request.parent)
+        page, following = page_of(
+            self._do.list(parent),
+            lambda image: f"{image.tenant}/{image.image_id}",
+            size=request.page_size,
+            token=request.page_token,
+            scope=f"images of {parent.tenant}",
+        )
+        images = [convert.image_to_proto(image, site=self._site) for image in page]
+        return pb.ListImagesResponse(images=images, next_page_token=following)
+
+    async def Fetch(
+        self, request: pb.FetchImageRequest, context: Any
+    ) -> AsyncIterator[pb.FetchImageResponse]:
+        blocks = self._do.fetch(
+            ImageName.parse(request.name),
+            offset=request.offset,
+            length=request.length,
+            any_tenant=_is_host(),
+        )
+        async with aclosing(blocks):
+            async for offset, data in blocks:
+                yield pb.FetchImageResponse(offset=offset, data=data)
+
+    async def Delete(self, request: pb.DeleteImageRequest, context: Any) -> pb.Image:
+        image = await self._do.shelf.withdraw(ImageName.parse(request.name), etag=request.etag)
+        return convert.image_to_proto(image, site=self._site, deleted=True)
+
+
+def _is_host() -> bool:
+    """Hosts are told what to run by digest; whose name it has is not theirs to know."""
+    return current_identity().role is Role.AGENT
+
+
+async def _blocks(frames: AsyncIterator[pb.PutImageRequest]) -> AsyncIterator[bytes]:
+    async for frame in frames:
+        if frame.WhichOneof("frame") != "data":
+            raise FieldInvalid("data", "must be in every message after the first")
+        if len(frame.data) > BLOCK_BYTES:
+            raise FieldInvalid("data", f"must be at most {BLOCK_BYTES} bytes a message")
+        yield frame.data
