@@ -8,12 +8,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
-from intertie.broker.adapters.receipts import endpoint_to_proto
 from intertie.broker.domain.cluster import ClusterView, Guarantee, PartView, WorkspaceView
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
 from intertie.broker.domain.ports import Foreign
 from intertie.broker.domain.records import RequestKey
 from intertie.broker.domain.tariff import Tariff
+from intertie.broker.receipts_proto import endpoint_to_proto
 from intertie.broker.usecases.create_cluster import Order
 from intertie.broker.usecases.hold_part import HoldOrder
 from intertie.common.errors import FieldInvalid, NotFound

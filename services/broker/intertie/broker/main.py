@@ -9,13 +9,13 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-import grpc
 import uvloop
 
 from intertie.api.broker.v1 import parts_pb2, parts_pb2_grpc, site_pb2, site_pb2_grpc
 from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.adapters.imagestore_client import GrpcImages
+from intertie.broker.adapters.lines import Lines
 from intertie.broker.adapters.metasched_client import GrpcMetasched, GrpcRegisters
 from intertie.broker.adapters.nodeagent_client import GrpcAgents
 from intertie.broker.adapters.receipts import SigningNotary
@@ -49,7 +49,6 @@ from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
 from intertie.common.etcd.hints import passes
 from intertie.common.process import run_until_signalled
-from intertie.common.rpc.client import channel
 from intertie.common.rpc.identity import Trust
 from intertie.common.rpc.server import ListenFailed, Server
 from intertie.common.rpc.signing import Signer
@@ -85,23 +84,18 @@ class Broker:
         self.ledger = EtcdLedger(etcd, self.election, policy)
         self._etcd, self._clock = etcd, clock
 
-        def dial(address: str, server_name: str) -> grpc.aio.Channel:
-            return channel(address, settings.tls, trust, server_name)
-
-        def dial_agent(address: str, host: str) -> grpc.aio.Channel:
-            return dial(address, f"{host}.agent.{site}.site.intertie")
-
-        store = dial(settings.imagestore.address, settings.imagestore.server_name)
+        lines = self._lines = Lines(settings.tls, trust)
+        store = lines.to(settings.imagestore.address, settings.imagestore.server_name)
         metascheds = {
-            each.trust_domain: dial(each.address, each.server_name) for each in settings.metascheds
+            each.trust_domain: lines.to(each.address, each.server_name)
+            for each in settings.metascheds
         }
-        self._channels = [store, *metascheds.values()]
         metasched: GrpcMetasched | None = None
         if settings.metascheds:
             first = settings.metascheds[0]
             line = metascheds[first.trust_domain]
             metasched = GrpcMetasched(first.name, first.trust_domain, line, signer, clock)
-        self._agents = GrpcAgents(dial_agent)
+        agents = GrpcAgents(lines, site)
         ledger, images = self.ledger, GrpcImages(store, site)
         notary = SigningNotary(signer, trust, clock)
         admission = Admission(ledger, clock)
@@ -118,7 +112,7 @@ class Broker:
             WatchCluster(get, forwarding, EtcdHints(etcd, "", clock)),
             DeleteCluster(ledger, get, forwarding, clock),
             find,
-            self._agents,
+            agents,
             metasched,
         )
         parts_servicer = PartsServicer(
@@ -131,7 +125,7 @@ class Broker:
             ReleasePart(ledger, clock),
             parts,
             find,
-            self._agents,
+            agents,
         )
         self.server = Server(
             settings,
@@ -175,9 +169,7 @@ class Broker:
         ]
 
     async def close(self) -> None:
-        await self._agents.close()
-        for each in self._channels:
-            await each.close()
+        await self._lines.close()
 
     def _keep(self, name: str, sweep: Any, prefix: str, period_s: float) -> Any:
         hints = EtcdHints(self._etcd, prefix, self._clock)

@@ -8,9 +8,9 @@ import grpc
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.metasched.v1 import decisions_pb2, decisions_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
-from intertie.broker.adapters.receipts import decision_from_proto
 from intertie.broker.domain.decision import Decision
 from intertie.broker.domain.ports import Caller, Foreign
+from intertie.broker.receipts_proto import decision_from_proto
 from intertie.common.clock import Clock
 from intertie.common.errors import SiteUnreachable
 from intertie.common.names import ANY, ClusterName, Parent

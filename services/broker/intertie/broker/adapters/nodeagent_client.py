@@ -1,22 +1,20 @@
 """The agents of the site's hosts: only streams go to them."""
 
-from collections.abc import AsyncIterator, Callable
-
-import grpc
+from collections.abc import AsyncIterator
 
 from intertie.api.nodeagent.v1 import nodeagent_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
-from intertie.broker.usecases.find_workspace import AtHost
+from intertie.broker.adapters.lines import Lines
+from intertie.broker.domain.ports import AtHost
 from intertie.common.rpc import attach
-
-Dial = Callable[[str, str], grpc.aio.Channel]
-"""(address, host) to a channel; the host's name must be in the agent's certificate."""
 
 
 class GrpcAgents:
-    def __init__(self, dial: Dial) -> None:
-        self._dial = dial
-        self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}
+    """Each must show the certificate of its host."""
+
+    def __init__(self, lines: Lines, site: str) -> None:
+        self._lines = lines
+        self._site = site
 
     async def attach(
         self,
@@ -28,17 +26,7 @@ class GrpcAgents:
         onward = attach_pb2.AttachRequest.Open()
         onward.CopyFrom(opened)
         onward.workspace = at.workspace
-        stub = nodeagent_pb2_grpc.NodeAgentStub(self._channel(at))
+        line = self._lines.to(at.agent_address, f"{at.host}.agent.{self._site}.site.intertie")
+        stub = nodeagent_pb2_grpc.NodeAgentStub(line)
         async for each in attach.relay(onward, requests, stub.Attach):
             yield each
-
-    async def close(self) -> None:
-        for channel in self._channels.values():
-            await channel.close()
-
-    def _channel(self, at: AtHost) -> grpc.aio.Channel:
-        """One a host, kept; a new one when its agent moved."""
-        key = (at.agent_address, at.host)
-        if key not in self._channels:
-            self._channels[key] = self._dial(at.agent_address, at.host)
-        return self._channels[key]

@@ -15,6 +15,20 @@ from intertie.common.names import PartName
 from intertie.common.spec import ClusterSpec
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtHost:
+    host: str
+    agent_address: str
+    workspace: str
+    """As its agent knows it: `{part}/workspaces/{workspace}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtMetasched:
+    cluster_id: str
+    tenant: str
+
+
 class Ledger(Protocol):
     """The site's record of everything; every read is linearizable.
 

@@ -6,12 +6,11 @@ from typing import Any
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
 from intertie.broker import convert
-from intertie.broker.adapters.metasched_client import GrpcMetasched
-from intertie.broker.adapters.nodeagent_client import GrpcAgents
-from intertie.broker.domain.ports import Caller
+from intertie.broker.domain.ports import AtMetasched, Caller
+from intertie.broker.servicers.streams import Agents, Beyond
 from intertie.broker.usecases.create_cluster import CreateCluster
 from intertie.broker.usecases.delete_cluster import DeleteCluster
-from intertie.broker.usecases.find_workspace import AtMetasched, FindWorkspace
+from intertie.broker.usecases.find_workspace import FindWorkspace
 from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.broker.usecases.list_clusters import ListClusters
 from intertie.broker.usecases.watch_cluster import WatchCluster
@@ -39,8 +38,8 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         watch: WatchCluster,
         delete: DeleteCluster,
         find: FindWorkspace,
-        agents: GrpcAgents,
-        metasched: GrpcMetasched | None,
+        agents: Agents,
+        metasched: Beyond | None,
     ) -> None:
         self._site = site
         self._create = create

@@ -6,10 +6,10 @@ from typing import Any
 from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
 from intertie.broker import convert
-from intertie.broker.adapters.nodeagent_client import GrpcAgents
-from intertie.broker.adapters.receipts import decision_from_proto, receipt_to_proto
 from intertie.broker.domain.part import Part
+from intertie.broker.receipts_proto import decision_from_proto, receipt_to_proto
 from intertie.broker.servicers.clusters import caller
+from intertie.broker.servicers.streams import Agents
 from intertie.broker.usecases.find_workspace import FindWorkspace
 from intertie.broker.usecases.get_parts import GetParts
 from intertie.broker.usecases.hold_part import HoldPart
@@ -38,7 +38,7 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
         release: ReleasePart,
         get: GetParts,
         find: FindWorkspace,
-        agents: GrpcAgents,
+        agents: Agents,
     ) -> None:
         self._site = site
         self._clock = clock

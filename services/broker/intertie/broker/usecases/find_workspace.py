@@ -1,30 +1,13 @@
 """Where a stream to a workspace has to go."""
 
-from dataclasses import dataclass
-
 from intertie.broker.domain.cluster import WorkspaceView
 from intertie.broker.domain.fleet import WorkspaceState
-from intertie.broker.domain.ports import Ledger
+from intertie.broker.domain.ports import AtHost, AtMetasched, Ledger
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.broker.usecases.get_parts import GetParts
 from intertie.common.errors import NotFound, WorkspaceNotRunning
 from intertie.common.names import ClusterName, PartName
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AtHost:
-    host: str
-    agent_address: str
-    workspace: str
-    """As its agent knows it: `{part}/workspaces/{workspace}`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AtMetasched:
-    cluster_id: str
-    tenant: str
-
 
 RUNS = frozenset({WorkspaceState.RUNNING, WorkspaceState.PAUSED})
 
