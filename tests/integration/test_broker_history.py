@@ -1,0 +1,441 @@
+"""Eight clients against one ledger on real etcd; their history is replayed by a checker that
+shares no code with what it checks.
+
+Each client has an admission of its own, so nothing but etcd's transactions keeps them apart. The
+history is etcd's own: every revision under the prefix, as `etcdctl watch` tells it, and the
+records are read as plain JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+import pytest
+
+from intertie.broker.adapters.etcd_ledger import EtcdLedger
+from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, Receipt, ReceiptBody
+from intertie.broker.domain.fleet import LinkPolicy, Policy
+from intertie.broker.domain.planning import Image
+from intertie.broker.domain.ports import Caller
+from intertie.broker.domain.records import RequestKey
+from intertie.broker.loops.expire import Expire
+from intertie.broker.loops.reconcile import Reconcile
+from intertie.broker.usecases.admission import Admission
+from intertie.broker.usecases.create_cluster import CreateCluster, Order
+from intertie.broker.usecases.delete_cluster import DeleteCluster
+from intertie.broker.usecases.forwarding import Forwarding
+from intertie.broker.usecases.get_cluster import GetCluster
+from intertie.broker.usecases.hold_part import HoldOrder, HoldPart
+from intertie.broker.usecases.prepare_part import PreparePart
+from intertie.broker.usecases.release_part import ReleasePart
+from intertie.broker.usecases.resolve_part import ResolvePart
+from intertie.common.clock import SystemClock
+from intertie.common.errors import DomainError, NoCapacity
+from intertie.common.etcd.client import Etcd, Put
+from intertie.common.etcd.election import Election
+from intertie.common.intervals import Window
+from intertie.common.names import ClusterName, Parent, PartName
+from intertie.common.part_spec import (
+    LinkReservation,
+    Member,
+    PartNetwork,
+    PartNic,
+    PartSpec,
+    PartWorkspace,
+)
+from intertie.common.spec import (
+    Allocation,
+    BandwidthTerm,
+    ClusterSpec,
+    DiskTerm,
+    Environment,
+    Group,
+    LeaseTerms,
+    Network,
+    PairTerm,
+)
+from tests.integration.broker_site import FakeAgents
+from tests.integration.etcd_server import EtcdServer
+
+pytestmark = pytest.mark.etcd
+
+History = list[tuple[int, str, Any]]
+
+CLIENTS = 8
+ROUNDS = 14
+CLOCK = SystemClock()
+DIGEST = "b3:" + "ab" * 32
+COORDINATOR = "spiffe://meta.meta.intertie/metasched"
+HOST = {
+    "vcpus": 6,
+    "memory_mib": 1000,
+    "disk_mib": 2000,
+    "iops": 1500,
+    "throughput_mib_s": 300,
+    "uplink_mbit_s": 150,
+}
+HOSTS = {"n1": HOST, "n2": HOST, "n3": {**HOST, "vcpus": 3}}
+LINK = 100
+POLICY = Policy(
+    site="north",
+    hosts=tuple(HOSTS),
+    default_disk_cap_iops=200,
+    default_disk_cap_mib_s=40,
+    links=(LinkPolicy(peer="south", egress_mbit_s=LINK, ingress_mbit_s=LINK),),
+)
+
+
+class OneImage:
+    async def find(self, tenant: str, image: str) -> Image | None:
+        return Image(digest=DIGEST, size_bytes=1, virtual_size_bytes=1)
+
+
+class PlainNotary:
+    """Signatures are another test's subject."""
+
+    def sign(self, body: ReceiptBody) -> Receipt:
+        return Receipt(body=repr(body).encode(), signature=b"", certificate=b"")
+
+    def open(self, receipt: Receipt) -> OpenedReceipt:
+        raise AssertionError("only aborts are decided here")
+
+
+@dataclass
+class Client:
+    """One caller with an admission, and a connection to etcd, of its own."""
+
+    number: int
+    ledger: EtcdLedger
+    chance: random.Random
+    done: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        images, notary = OneImage(), PlainNotary()
+        admission = Admission(self.ledger, CLOCK)
+        forwarding = Forwarding(self.ledger, None, CLOCK)
+        get = GetCluster(self.ledger, forwarding, "north")
+        self.create = CreateCluster(
+            self.ledger, images, admission, forwarding, POLICY, CLOCK, lambda: "seed"
+        )
+        self.delete = DeleteCluster(self.ledger, get, forwarding, CLOCK)
+        self.hold = HoldPart(self.ledger, images, admission, notary, POLICY, CLOCK, lambda: "seed")
+        self.prepare = PreparePart(self.ledger, notary, POLICY, CLOCK)
+        self.resolve = ResolvePart(self.ledger, notary, CLOCK)
+        self.release = ReleasePart(self.ledger, CLOCK)
+
+    async def run(self) -> None:
+        for turn in range(ROUNDS):
+            step = self.chance.choice((self.a_cluster, self.a_cluster, self.a_part))
+            try:
+                await step(turn)
+            except DomainError as error:
+                self.done[error.reason] += 1
+
+    async def a_cluster(self, turn: int) -> None:
+        """Created, by chance twice at once with the same request id, and by chance deleted."""
+        user = Caller(spiffe=f"user-{self.number}", tenant="demo")
+        name = ClusterName(Parent("sites/north", "demo"), f"c{self.number}-{turn}")
+        key = RequestKey(caller=user.spiffe, request_id=f"c{turn}", digest="same")
+        order = Order(name=name, spec=self._spec(), request=key, validate_only=False)
+        times = self.chance.choice((1, 1, 2))
+        found = await asyncio.gather(
+            *(self.create(order, user) for _ in range(times)), return_exceptions=True
+        )
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+        self.done["created"] += 1
+        if self.chance.random() < 0.6:
+            await self.delete(name, "", user)
+
+    async def a_part(self, turn: int) -> None:
+        """Held; then prepared, released, or left to expire; what is prepared is aborted."""
+        tx = f"t{self.number}-{turn}"
+        order = self._hold_order(tx)
+        coordinator = Caller(spiffe=COORDINATOR, tenant="")
+        await self.hold(order, coordinator)
+        await self.hold(order, coordinator)
+        self.done["held"] += 1
+        match self.chance.randrange(3):
+            case 0:
+                await self.release(order.name, "", coordinator)
+            case 1:
+                await self.prepare(order.name, coordinator)
+                aborted = Decision(tx=tx, outcome=Outcome.ABORT, decided_by=COORDINATOR)
+                await self.resolve(order.name, aborted, coordinator)
+
+    def _spec(self) -> ClusterSpec:
+        many = self.chance.randint(1, 3)
+        group = Group(
+            name="w",
+            count=many,
+            environment=Environment(image="guest"),
+            allocation=Allocation(
+                vcpus=self.chance.randint(1, 2),
+                memory_mib=100 * self.chance.randint(1, 4),
+                disk_mib=100,
+                disk=DiskTerm(guarantee_iops=self.chance.choice((0, 300))),
+                nic=BandwidthTerm(guarantee_mbit_s=self.chance.choice((0, 10))),
+                pairs=(PairTerm(group="w", bandwidth=BandwidthTerm(guarantee_mbit_s=20)),),
+            ),
+        )
+        start = CLOCK.now() + timedelta(minutes=self.chance.choice((1, 30, 60)))
+        return ClusterSpec(
+            groups=(group,),
+            networks=(Network(name="lan", subnet="10.0.0.0/24"),),
+            lease=LeaseTerms(start_time=start, duration=timedelta(minutes=45)),
+        )
+
+    def _hold_order(self, tx: str) -> HoldOrder:
+        now = CLOCK.now()
+        start = now + timedelta(minutes=self.chance.choice((1, 30, 60)))
+        lan = PartNetwork(
+            name="lan",
+            subnet="10.0.0.0/24",
+            members=(
+                Member(workspace="w-0", site="north", mac="02::1", address="10.0.0.10/24"),
+                Member(workspace="v-0", site="south", mac="02::2", address="10.0.0.11/24"),
+            ),
+        )
+        workspace = PartWorkspace(
+            group="w",
+            index=0,
+            environment=Environment(image=DIGEST),
+            allocation=Allocation(vcpus=self.chance.randint(1, 3), memory_mib=200, disk_mib=100),
+            nics=(PartNic(network="lan", mac="02::1", address="10.0.0.10/24"),),
+        )
+        return HoldOrder(
+            name=PartName("north", "demo", tx),
+            spec=PartSpec(
+                cluster="metascheds/meta/tenants/demo/clusters/x",
+                cluster_uid=tx,
+                window=Window(start, start + timedelta(minutes=45)),
+                workspaces=(workspace,),
+                networks=(lan,),
+                links=(
+                    LinkReservation(
+                        peer="south", network="lan", egress_mbit_s=30, ingress_mbit_s=20
+                    ),
+                ),
+            ),
+            tx=tx,
+            digest="d",
+            ttl=timedelta(seconds=1),
+            coordinator=COORDINATOR,
+            participants=("north", "south"),
+            decide_by=now + timedelta(minutes=5),
+            coordinator_time=now,
+            owner="somebody",
+            request=RequestKey(caller=COORDINATOR, request_id=tx, digest=tx),
+        )
+
+
+@contextlib.asynccontextmanager
+async def leading(etcd: Etcd) -> AsyncIterator[Election]:
+    election = Election(etcd, "broker", "history", CLOCK)
+    task = asyncio.create_task(election.run())
+    try:
+        async with asyncio.timeout(15):
+            await election.wait_until_leading()
+        yield election
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def background(ledger: EtcdLedger) -> None:
+    expire, reconcile = Expire(ledger, CLOCK), Reconcile(ledger, POLICY, CLOCK)
+    for _ in range(100_000):
+        with contextlib.suppress(DomainError):
+            await expire.sweep()
+            await reconcile.sweep()
+        await asyncio.sleep(0.05)
+
+
+async def history(etcd: Etcd, server: EtcdServer) -> History:
+    """(revision, key, record) of every write in order; an empty record for a deletion."""
+    await etcd.txn([], [Put("zzz/the-end", b"-")])
+    watch = await asyncio.create_subprocess_exec(
+        "etcdctl", f"--endpoints={server.endpoint}", "watch", "--prefix", etcd.prefix,
+        "--rev=1", "-w", "json",
+        stdout=asyncio.subprocess.PIPE, limit=1 << 26,
+    )  # fmt: skip
+    assert watch.stdout is not None
+    found: History = []
+    try:
+        async with asyncio.timeout(60):
+            async for line in watch.stdout:
+                for event in json.loads(line).get("Events", ()):
+                    pair = event["kv"]
+                    key = base64.b64decode(pair["key"]).decode().removeprefix(etcd.prefix)
+                    if key == "zzz/the-end":
+                        return found
+                    gone = event.get("type") == 1
+                    value = b"" if gone else base64.b64decode(pair.get("value", ""))
+                    keep = key.startswith(("parts/", "requests/", "ledger/"))
+                    body = json.loads(value) if keep and value else ""
+                    found.append((pair["mod_revision"], key, body))
+    finally:
+        watch.kill()
+        await watch.wait()
+    raise AssertionError("the history has no end")
+
+
+EDGES = {
+    ("", "HELD"), ("", "CONFIRMED"),
+    ("HELD", "PREPARED"), ("HELD", "RELEASED"), ("HELD", "EXPIRED"),
+    ("PREPARED", "CONFIRMED"), ("PREPARED", "RELEASED"), ("CONFIRMED", "ENDED"),
+}  # fmt: skip
+
+
+def replay(writes: History) -> list[str]:
+    """What is wrong with a history; nothing, one hopes."""
+    wrong: list[str] = []
+    parts: dict[str, dict[str, Any]] = {}
+    answers: Counter[str] = Counter()
+    asked: dict[str, str] = {}
+    for revision, group in groupby(writes, key=lambda each: each[0]):
+        made, answered = [], []
+        for _, key, body in group:
+            if key.startswith("parts/") and isinstance(body, dict):
+                before = parts.get(key, {"state": ""})["state"]
+                if before != body["state"] and (before, body["state"]) not in EDGES:
+                    wrong.append(f"{revision}: {key} went from {before} to {body['state']}")
+                if not before:
+                    made.append(body["name"])
+                parts[key] = body
+            if key.startswith("requests/") and isinstance(body, dict):
+                if asked.setdefault(key, body["answer"]) != body["answer"]:
+                    wrong.append(f"{revision}: {key} was answered twice")
+                answers[key] += 1
+                answered.append(body["answer"])
+        if len(made) != len(answered):
+            wrong.append(f"{revision}: {made} for the requests {answered}")
+        wrong += [f"{revision}: {each}" for each in overfull(parts.values())]
+    wrong += [f"{key} was written {times} times" for key, times in answers.items() if times > 1]
+    return wrong
+
+
+def overfull(parts: Any) -> Iterator[str]:
+    """Counts every resource again at every moment at which a part begins."""
+    counted = [each for each in parts if each["state"] in ("HELD", "PREPARED", "CONFIRMED")]
+    for moment in {at(each)[0] for each in counted}:
+        use: Counter[str] = Counter()
+        for each in counted:
+            start, end = at(each)
+            if start <= moment < end:
+                use.update(dict(takes(each)))
+        for resource, amount in use.items():
+            host, _, what = resource.partition(" ")
+            most = LINK if host == "link" else HOSTS[host][what]
+            if amount > most:
+                yield f"{resource} is promised {amount} of {most} at {moment}"
+
+
+def at(part: dict[str, Any]) -> tuple[datetime, datetime]:
+    window = part["spec"]["window"]
+    return datetime.fromisoformat(window["start"]), datetime.fromisoformat(window["end"])
+
+
+def takes(part: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    use: Counter[str] = Counter()
+    where = {each["workspace"]: each["host"] for each in part["placed"]}
+    for each in part["spec"]["workspaces"]:
+        label, has = f"{each['group']}-{each['index']}", each["allocation"]
+        host = where[label]
+        use[f"{host} vcpus"] += has["vcpus"]
+        use[f"{host} memory_mib"] += has["memory_mib"]
+        use[f"{host} disk_mib"] += has["disk_mib"]
+        use[f"{host} iops"] += has["disk"]["cap_iops"]
+        use[f"{host} throughput_mib_s"] += has["disk"]["cap_mib_s"]
+        use[f"{host} uplink_mbit_s"] += has["nic"]["guarantee_mbit_s"] * len(each["nics"])
+        for network in part["spec"]["networks"]:
+            for pair in network["pairs"]:
+                ends = {pair["a"], pair["b"]}
+                if label in ends and len({where.get(end) for end in ends}) > 1:
+                    use[f"{host} uplink_mbit_s"] += pair["bandwidth"]["guarantee_mbit_s"]
+    for link in part["spec"]["links"]:
+        use["link egress"] += link["egress_mbit_s"]
+        use["link ingress"] += link["ingress_mbit_s"]
+        use[f"{part['gateway']} uplink_mbit_s"] += link["egress_mbit_s"]
+    yield from use.items()
+
+
+async def test_no_history_of_eight_clients_promises_more_than_there_is(
+    etcd: Etcd, etcd_server: EtcdServer, etcd_prefix: str
+) -> None:
+    agents = FakeAgents(etcd, HOSTS, gateway="n1")
+    await agents.report(CLOCK)
+    connections = [await Etcd.connect(etcd_server.settings(etcd_prefix)) for _ in range(CLIENTS)]
+    try:
+        async with leading(etcd) as election:
+            clients = [
+                Client(number, EtcdLedger(connection, election, POLICY), random.Random(number))
+                for number, connection in enumerate(connections)
+            ]
+            beside = [
+                asyncio.create_task(background(EtcdLedger(etcd, election, POLICY))),
+                asyncio.create_task(agents.run(CLOCK)),
+            ]
+            try:
+                await asyncio.gather(*(client.run() for client in clients))
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+        writes = await history(etcd, etcd_server)
+    finally:
+        for connection in connections:
+            await connection.close()
+    done: Counter[str] = sum((client.done for client in clients), Counter())
+    assert replay(writes) == []
+    # A history in which nobody was refused, or nothing was made, would show nothing.
+    assert done["created"] > 10, done
+    assert done["held"] > 5, done
+    assert done[NoCapacity.reason] > 5, done
+
+
+def test_the_checker_sees_what_is_wrong() -> None:
+    part = {
+        "name": "p",
+        "state": "CONFIRMED",
+        "placed": [{"workspace": "w-0", "host": "n1"}],
+        "gateway": "",
+        "spec": {
+            "window": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-01T01:00:00Z"},
+            "workspaces": [
+                {
+                    "group": "w",
+                    "index": 0,
+                    "nics": [],
+                    "allocation": {
+                        "vcpus": 4,
+                        "memory_mib": 1,
+                        "disk_mib": 1,
+                        "disk": {"cap_iops": 1, "cap_mib_s": 1},
+                        "nic": {"guarantee_mbit_s": 0},
+                    },
+                }
+            ],
+            "networks": [],
+            "links": [],
+        },
+    }
+    request = {"answer": "p"}
+    good: History = [(1, "parts/demo/p", part), (1, "requests/x/1", request)]
+    assert replay(good) == []
+    twice = [*good, (2, "parts/demo/q", part), (2, "requests/x/2", request)]
+    assert any("n1 vcpus is promised 8 of 6" in each for each in replay(twice))
+    assert replay([*good, (2, "requests/x/1", request)])
+    back = [*good, (2, "parts/demo/p", {**part, "state": "HELD"})]
+    assert any("from CONFIRMED to HELD" in each for each in replay(back))
