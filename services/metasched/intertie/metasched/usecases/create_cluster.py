@@ -296,16 +296,11 @@ def _next(brief: Brief, plan: Plan, error: Refused, *, last: bool) -> Brief:
     for refusal in error.refusals.values():
         if not isinstance(refusal, _PLAN_AGAIN):
             raise refusal
+    brief = brief.after(plan, error.refusals)
     if not last:
-        return brief.after(plan, error.refusals)
-    short = tuple(
-        each
-        for refusal in error.refusals.values()
-        if isinstance(refusal, NoCapacity)
-        for each in refusal.shortfalls
-    )
-    if short:
-        raise NoCapacity(short)
+        return brief
+    if brief.refused:
+        raise NoCapacity(brief.refused)
     first = next(iter(error.refusals.values()))
     if isinstance(first, SiteUnreachable | ImageNotReady):
         raise first

@@ -1,0 +1,341 @@
+"""Sites in memory: parts that move as COMMIT.md has it, and wires that lose messages."""
+
+import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import TypeVar
+
+from intertie.common.clock import Clock
+from intertie.common.errors import (
+    DecisionInvalid,
+    DecisionPending,
+    DomainError,
+    HoldExpired,
+    NameTaken,
+    NoCapacity,
+    NotFound,
+    PartOver,
+    Shortfall,
+    SiteUnreachable,
+)
+from intertie.common.intervals import Window
+from intertie.common.names import PartName
+from intertie.common.part_spec import PartSpec
+from intertie.common.quantities import Vector
+from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
+from intertie.metasched.domain.commit import Decision, Outcome, Receipt, ReceiptFacts
+from intertie.metasched.domain.ports import HoldOrder
+from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer
+
+T = TypeVar("T")
+
+
+class Fault(Enum):
+    """What happens to one message."""
+
+    LOSE_REQUEST = "LOSE_REQUEST"
+    LOSE_REPLY = "LOSE_REPLY"
+
+
+class State(Enum):
+    HELD = "HELD"
+    PREPARED = "PREPARED"
+    CONFIRMED = "CONFIRMED"
+    ENDED = "ENDED"
+    RELEASED = "RELEASED"
+    EXPIRED = "EXPIRED"
+
+
+COUNTED = frozenset({State.HELD, State.PREPARED, State.CONFIRMED})
+GONE = frozenset({State.RELEASED, State.EXPIRED})
+
+
+@dataclass(slots=True, kw_only=True)
+class FakePart:
+    state: State
+    spec: PartSpec
+    tx: str
+    digest: str
+    expire_time: datetime
+    decide_by: datetime
+    end_reason: str = ""
+    ending: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeSite:
+    """One host. `hidden_vcpus` are offered and not there: a hold finds out."""
+
+    name: str
+    clock: Clock
+    vcpus: int = 4
+    hidden_vcpus: int = 0
+    links: Mapping[str, LinkRoom] = field(default_factory=dict)
+    images: Mapping[str, ImageFound] = field(default_factory=dict)
+    down: bool = False
+    signs_as: str = ""
+    """Whose receipts it forges."""
+    faults: dict[str, list[Fault | DomainError]] = field(default_factory=lambda: defaultdict(list))
+    """By method: what happens to its next calls, one each."""
+    calls: list[str] = field(default_factory=list)
+    parts: dict[str, FakePart] = field(default_factory=dict)
+    seen: dict[str, WorkspaceSeen] = field(default_factory=dict)
+    """What workspaces report, by label."""
+
+    def used(self) -> int:
+        self.expire()
+        return sum(
+            each.allocation.vcpus
+            for part in self.parts.values()
+            if part.state in COUNTED
+            for each in part.spec.workspaces
+        )
+
+    def expire(self) -> None:
+        for part in self.parts.values():
+            if part.state is State.HELD and self.clock.now() >= part.expire_time:
+                part.state = State.EXPIRED
+
+    def in_doubt(self) -> list[str]:
+        """Transactions whose parts are prepared past the moment of decision."""
+        now = self.clock.now()
+        return [
+            part.tx
+            for part in self.parts.values()
+            if part.state is State.PREPARED and now >= part.decide_by
+        ]
+
+    def offer(self) -> Offer:
+        free = self.vcpus - self.used() + self.hidden_vcpus
+        room = Vector(
+            vcpus=free,
+            memory_mib=65536,
+            disk_mib=65536,
+            iops=10000,
+            throughput_mib_s=10000,
+            uplink_mbit_s=1000,
+        )
+        host = HostRoom(free=room, hypervisors=frozenset({"qemu"}))
+        return Offer(hosts=(host,), links=self.links, images=self.images)
+
+    def hold(self, order: HoldOrder) -> None:
+        self.expire()
+        name = str(order.part)
+        if (part := self.parts.get(name)) is not None:
+            if part.state is not State.HELD or part.digest != order.digest:
+                raise NameTaken(name)
+            return
+        wanted = sum(each.allocation.vcpus for each in order.spec.workspaces)
+        free = self.vcpus - self.used()
+        if wanted > free:
+            short = Shortfall(
+                site=self.name, resource="vcpus", wanted=wanted, available=free, unit="vCPU"
+            )
+            raise NoCapacity((short,))
+        self.parts[name] = FakePart(
+            state=State.HELD,
+            spec=order.spec,
+            tx=order.tx,
+            digest=order.digest,
+            expire_time=self.clock.now() + order.ttl,
+            decide_by=order.decide_by,
+        )
+
+    def prepare(self, name: PartName) -> Receipt:
+        self.expire()
+        part = self._part(name)
+        if part.state is State.EXPIRED:
+            raise HoldExpired(str(name))
+        if part.state not in (State.HELD, State.PREPARED):
+            raise PartOver(str(name), part.state.name)
+        part.state = State.PREPARED
+        return self.receipt(name)
+
+    def receipt(self, name: PartName) -> Receipt:
+        part = self._part(name)
+        facts = {
+            "tx": part.tx,
+            "digest": part.digest,
+            "site": self.name,
+            "part": str(name),
+            "prepared": part.state is State.PREPARED,
+        }
+        return Receipt(
+            body=json.dumps(facts).encode(),
+            signature=b"signed",
+            certificate=(self.signs_as or self.name).encode(),
+        )
+
+    def resolve(self, name: PartName, outcome: Outcome) -> None:
+        self.expire()
+        part = self._part(name)
+        if outcome is Outcome.COMMIT:
+            if part.state in GONE:
+                raise PartOver(str(name), part.state.name)
+            if part.state is State.HELD:
+                raise DecisionInvalid("it was never prepared")
+            if part.state is State.PREPARED:
+                part.state = State.CONFIRMED
+        elif part.state in (State.HELD, State.PREPARED):
+            part.state = State.RELEASED
+        elif part.state in (State.CONFIRMED, State.ENDED):
+            raise DecisionInvalid("a COMMIT was applied before")
+
+    def release(self, name: PartName, reason: str) -> None:
+        part = self._part(name)
+        if part.state is State.PREPARED:
+            raise DecisionPending(str(name))
+        if part.state is State.HELD:
+            part.state = State.RELEASED
+        elif part.state is State.CONFIRMED and not part.ending:
+            part.ending, part.end_reason = True, reason
+
+    def finish(self) -> None:
+        """The agents have taken back what is to end, or whose window is over."""
+        for part in self.parts.values():
+            if part.state is State.CONFIRMED:
+                if part.ending:
+                    part.state = State.ENDED
+                elif self.clock.now() >= part.spec.window.end:
+                    part.state, part.end_reason = State.ENDED, "WINDOW_OVER"
+
+    def look(self, name: PartName) -> PartSeen:
+        self.expire()
+        part = self._part(name)
+        return PartSeen(
+            over=part.state not in COUNTED,
+            end_reason=part.end_reason,
+            ending=part.ending,
+            workspaces=tuple(
+                self.seen.get(each.label, WorkspaceSeen(label=each.label))
+                for each in part.spec.workspaces
+            ),
+        )
+
+    def boot(self) -> None:
+        """Every workspace of every part is ready."""
+        for part in self.parts.values():
+            for each in part.spec.workspaces:
+                self.seen[each.label] = WorkspaceSeen(
+                    label=each.label, host="h1", state=WorkspaceState.RUNNING, ready=True
+                )
+
+    def _part(self, name: PartName) -> FakePart:
+        part = self.parts.get(str(name))
+        if part is None:
+            raise NotFound(str(name))
+        return part
+
+
+class MemorySites:
+    """domain.ports.Sites over fake sites."""
+
+    def __init__(self, *sites: FakeSite) -> None:
+        self.by_name = {site.name: site for site in sites}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.by_name)
+
+    async def offers(
+        self, site: str, tenant: str, windows: tuple[Window, ...], images: tuple[str, ...]
+    ) -> tuple[Offer, ...]:
+        return await self._call(site, "offers", lambda at: tuple(at.offer() for _ in windows))
+
+    async def hold(self, order: HoldOrder) -> None:
+        await self._call(order.part.site, "hold", lambda at: at.hold(order))
+
+    async def prepare(self, part: PartName) -> Receipt:
+        return await self._call(part.site, "prepare", lambda at: at.prepare(part))
+
+    async def resolve(self, part: PartName, decision: Decision) -> None:
+        await self._call(part.site, "resolve", lambda at: at.resolve(part, decision.outcome))
+
+    async def release(self, part: PartName, reason: str) -> None:
+        await self._call(part.site, "release", lambda at: at.release(part, reason))
+
+    async def part(self, part: PartName) -> PartSeen:
+        return await self._call(part.site, "part", lambda at: at.look(part))
+
+    async def _call(self, name: str, method: str, act: Callable[[FakeSite], T]) -> T:
+        site = self.by_name[name]
+        site.calls.append(method)
+        if site.down:
+            raise SiteUnreachable(name, "it is down")
+        fault = site.faults[method].pop(0) if site.faults[method] else None
+        if isinstance(fault, DomainError):
+            raise fault
+        if fault is Fault.LOSE_REQUEST:
+            raise SiteUnreachable(name, "the request was lost")
+        answer = act(site)
+        if fault is Fault.LOSE_REPLY:
+            raise SiteUnreachable(name, "the reply was lost")
+        return answer
+
+
+class PlainReceipts:
+    """Reads the fake sites' receipts; the certificate says whose they are."""
+
+    def read(self, receipt: Receipt, site: str) -> ReceiptFacts:
+        if receipt.certificate != site.encode() or receipt.signature != b"signed":
+            raise DecisionInvalid("it is signed by another")
+        return ReceiptFacts(**json.loads(receipt.body))
+
+
+class Crash(Exception):
+    """The process is gone: no use case catches this."""
+
+
+class CrashingSites(MemorySites):
+    """The coordinator dies at its n-th step, before or after the step took effect. Steps are
+    messages to sites and, by `step`, writes to the register."""
+
+    def __init__(self, sites: MemorySites, crash: "CrashPlan") -> None:
+        self.by_name = sites.by_name
+        self._crash = crash
+
+    async def _call(self, name: str, method: str, act: Callable[[FakeSite], T]) -> T:
+        if method in ("offers", "part"):
+            return await super()._call(name, method, act)
+        return await self._crash.step(lambda: super(CrashingSites, self)._call(name, method, act))
+
+
+@dataclass(slots=True)
+class CrashPlan:
+    at: int
+    after: bool
+    steps: int = 0
+
+    @property
+    def happened(self) -> bool:
+        return self.steps >= self.at
+
+    async def step(self, act: Callable[[], Awaitable[T]]) -> T:
+        if self.happened:
+            raise Crash
+        self.steps += 1
+        if self.happened and not self.after:
+            raise Crash
+        answer = await act()
+        if self.happened:
+            raise Crash
+        return answer
+
+
+def two_sites(clock: Clock, image: ImageFound, *, vcpus: int = 4) -> tuple[FakeSite, FakeSite]:
+    room = LinkRoom(egress_mbit_s=100, ingress_mbit_s=100, latency=timedelta(milliseconds=5))
+    north = FakeSite(
+        name="north", clock=clock, vcpus=vcpus, links={"south": room}, images={"guest": image}
+    )
+    return north, replace(
+        north,
+        name="south",
+        links={"north": room},
+        parts={},
+        calls=[],
+        faults=defaultdict(list),
+        seen={},
+    )

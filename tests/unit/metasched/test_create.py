@@ -1,0 +1,363 @@
+"""Creating a cluster: all sites or none, whatever they answer."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from intertie.common import errors
+from intertie.common.names import ClusterName, Parent
+from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.commit import Outcome
+from tests.fakes.site import Fault, State
+from tests.unit.metasched.world import NAME, Points, World, order, spec
+
+
+async def test_a_cluster_that_fits_no_site_alone_is_held_by_both_and_committed() -> None:
+    world = World()
+    process = await world.process()
+    view = await process.create(order(what=spec(5)))
+    assert view.record.state is ClusterState.SCHEDULED
+    assert {each.site for each in view.workspaces} == {"north", "south"}
+    assert list(world.states().values()) == [{"north": State.CONFIRMED, "south": State.CONFIRMED}]
+    decision = await process.register.decision(view.record.tx)
+    assert decision is not None
+    assert decision.outcome is Outcome.COMMIT
+    assert len(decision.receipts) == 2
+    assert await process.register.transactions() == ()
+    assert process.points.passed == ["after_hold", "after_prepare", "after_decide"]
+
+
+async def test_what_sites_hold_is_what_was_planned() -> None:
+    world = World()
+    process = await world.process()
+    view = await process.create(order(what=spec(5, mbit_s=10)))
+    held = {site.name: next(iter(site.parts.values())).spec for site in (world.north, world.south)}
+    labels = [each.label for part in held.values() for each in part.workspaces]
+    assert sorted(labels) == sorted(each.label for each in view.workspaces)
+    assert all(
+        each.environment.image.startswith("b3:") for p in held.values() for each in p.workspaces
+    )
+    for name, part in held.items():
+        assert part.window == view.record.window
+        assert {each.site for each in part.networks[0].members} == {"north", "south"}
+        assert [each.peer for each in part.links] == [({"north", "south"} - {name}).pop()]
+        assert part.links[0].egress_mbit_s == part.links[0].ingress_mbit_s > 0
+        assert len(part.host_entries) == 6
+
+
+async def test_plan_only_takes_and_writes_nothing() -> None:
+    world = World()
+    process = await world.process(leads=False)
+    view = await process.create.plan_only(order(what=spec(5)))
+    assert view.record.state is ClusterState.PLANNED
+    assert sum(view.record.counts().values()) == 6
+    assert world.etcd.history == []
+    assert world.states() == {}
+
+
+async def test_a_replica_that_does_not_lead_refuses() -> None:
+    world = World()
+    await world.process()
+    other = await world.process(leads=False)
+    with pytest.raises(errors.NotLeading) as caught:
+        await other.create(order())
+    assert caught.value.leader == "replica-1"
+
+
+async def test_the_same_request_again_gives_the_same_cluster() -> None:
+    world = World()
+    process = await world.process()
+    first = await process.create(order())
+    again = await process.create(order())
+    assert again.record.uid == first.record.uid
+    assert len(world.states()) == 1
+
+
+async def test_the_same_request_at_once_makes_one_cluster() -> None:
+    world = World()
+    process = await world.process()
+    calls = [asyncio.create_task(process.create(order())) for _ in range(4)]
+    while not all(each.done() for each in calls):
+        await asyncio.wait(calls, timeout=0.01)
+        await world.clock.advance(0.2)
+    assert len({each.result().record.uid for each in calls}) == 1
+    assert len(world.confirmed()) == 1
+
+
+async def test_the_same_request_id_with_another_body_is_refused() -> None:
+    world = World()
+    process = await world.process()
+    await process.create(order())
+    with pytest.raises(errors.RequestIdReuse):
+        await process.create(order(what=spec(1)))
+    with pytest.raises(errors.RequestIdReuse):
+        await process.create(order(name=ClusterName(Parent("metascheds/meta", "demo"), "c2")))
+
+
+async def test_the_request_id_is_the_callers_own() -> None:
+    world = World(vcpus=20)
+    process = await world.process()
+    await process.create(order())
+    other = ClusterName(Parent("metascheds/meta", "demo"), "c2")
+    bob = replace(order(name=other), caller="spiffe://meta.meta.intertie/tenant/demo/user/bob")
+    assert (await process.create(bob)).record.name == str(other)
+
+
+async def test_a_name_in_use_is_taken() -> None:
+    process = await World().process()
+    await process.create(order())
+    with pytest.raises(errors.NameTaken):
+        await process.create(order("r2"))
+
+
+async def test_a_site_that_refuses_leads_to_another_plan() -> None:
+    world = World()
+    world.north.hidden_vcpus = 2
+    process = await world.process()
+    view = await process.create(order(what=spec(3)))
+    assert view.record.state is ClusterState.SCHEDULED
+    assert world.north.used() + world.south.used() == 4
+    assert len(world.confirmed()) == 1
+    assert await process.register.transactions() == ()
+
+
+async def test_where_no_plan_is_left_the_refusals_say_what_was_short() -> None:
+    world = World()
+    world.north.hidden_vcpus = world.south.hidden_vcpus = 2
+    process = await world.process()
+    with pytest.raises(errors.NoCapacity) as caught:
+        await process.create(order(what=spec(8)))
+    assert {each.site for each in caught.value.shortfalls} >= {"north", "south"}
+    assert await process.clusters.listed() == ()
+    assert await process.clusters.requests() == {}
+    assert world.north.used() == world.south.used() == 0
+
+
+async def test_an_error_is_not_kept_a_retry_plans_anew() -> None:
+    world = World(vcpus=1)
+    process = await world.process()
+    with pytest.raises(errors.NoCapacity):
+        await process.create(order())
+    world.north.vcpus = 4
+    assert (await process.create(order())).record.state is ClusterState.SCHEDULED
+
+
+async def test_nothing_is_tried_more_than_four_times() -> None:
+    world = World(vcpus=20)
+    short = errors.NoCapacity((errors.Shortfall(site="north", resource="vcpus", wanted=1),))
+    world.north.faults["hold"] = [short] * 9
+    world.south.faults["hold"] = [short] * 9
+    process = await world.process()
+    with pytest.raises(errors.NoCapacity):
+        await process.create(order(what=spec(9, most=15)))
+    assert len((await world.etcd.range("decision/")).entries) == 4
+
+
+async def test_no_image_anywhere_is_told_as_that() -> None:
+    world = World()
+    world.north.images = world.south.images = {}
+    with pytest.raises(errors.ImageNotReady) as caught:
+        await (await world.process()).create(order())
+    assert (caught.value.image, caught.value.site) == ("guest", "")
+
+
+async def test_an_image_that_went_between_offer_and_hold_means_another_site() -> None:
+    world = World()
+    world.north.faults["hold"] = [errors.ImageNotReady("b3:" + "1" * 64, "north")]
+    view = await (await world.process()).create(order())
+    assert view.record.plan.site_names == ("south",)
+
+
+async def test_a_site_that_is_down_is_planned_around() -> None:
+    world = World()
+    world.north.down = True
+    view = await (await world.process()).create(order(what=spec(3)))
+    assert view.record.plan.site_names == ("south",)
+    assert any("north" in reason for reason in view.record.plan.reasons)
+
+
+async def test_a_site_that_is_down_and_needed_is_what_the_caller_is_told() -> None:
+    world = World()
+    world.north.down = True
+    with pytest.raises(errors.SiteUnreachable):
+        await (await world.process()).create(order(what=spec(5)))
+
+
+@pytest.mark.parametrize("method", ["hold", "prepare", "resolve"])
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_one_lost_message_is_sent_again(method: str, fault: Fault) -> None:
+    world = World()
+    world.north.faults[method] = [fault]
+    process = await world.process()
+    view = await process.create(order(what=spec(5)))
+    await world.settle(process, seconds=3)
+    assert world.confirmed() == {view.record.tx}
+    assert await process.register.transactions() == ()
+
+
+@pytest.mark.parametrize("method", ["hold", "prepare"])
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_a_site_that_stays_silent_before_the_decision_leaves_nothing(
+    method: str, fault: Fault
+) -> None:
+    world = World()
+    world.north.faults[method] = [fault] * 2
+    process = await world.process()
+    with pytest.raises(errors.SiteUnreachable):
+        await process.create(order(what=spec(5)))
+    await world.settle(process)
+    world.check_all_or_nothing()
+    assert world.north.used() == world.south.used() == 0
+    assert await process.clusters.listed() == ()
+    assert await process.register.transactions() == ()
+
+
+async def test_a_site_that_goes_silent_is_planned_around() -> None:
+    world = World(vcpus=20)
+    process = await world.process()
+    world.north.faults["hold"] = [Fault.LOSE_REPLY] * 2
+    view = await process.create(order(what=spec(5)))
+    await world.settle(process, seconds=3)
+    assert view.record.plan.site_names == ("south",)
+    assert world.confirmed() == {view.record.tx}
+    assert world.north.used() == 0
+
+
+async def test_a_site_that_is_away_after_the_decision_is_told_later() -> None:
+    world = World()
+    world.south.faults["resolve"] = [Fault.LOSE_REQUEST] * 5
+    process = await world.process()
+    view = await process.create(order(what=spec(5)))
+    assert view.record.state is ClusterState.SCHEDULED
+    assert world.confirmed() == set()
+    for _ in range(6):
+        await process.settle.sweep()
+    assert world.confirmed() == {view.record.tx}
+    assert await process.register.transactions() == ()
+
+
+async def test_a_receipt_of_another_site_commits_nothing() -> None:
+    world = World()
+    process = await world.process()
+    world.south.signs_as = "north"
+    with pytest.raises(errors.Aborted):
+        await process.create(order(what=spec(5)))
+    world.check_all_or_nothing()
+    assert world.north.used() == world.south.used() == 0
+
+
+class Late(Points):
+    """Time passes at a point."""
+
+    def __init__(self, world: World, point: str, seconds: float) -> None:
+        super().__init__()
+        self._world, self._point, self._seconds = world, point, seconds
+
+    async def __call__(self, point: str) -> None:
+        await super().__call__(point)
+        if point == self._point:
+            await self._world.clock.advance(self._seconds)
+
+
+async def test_after_decide_by_nothing_is_committed() -> None:
+    world = World()
+    process = await world.process(points=Late(world, "after_prepare", 20))
+    with pytest.raises(errors.Aborted):
+        await process.create(order(what=spec(5)))
+    world.check_all_or_nothing()
+    assert world.north.used() == world.south.used() == 0
+
+
+async def test_a_hold_that_ran_out_is_planned_again() -> None:
+    world = World()
+    late = Late(world, "after_hold", 31)
+    process = await world.process(points=late)
+    with pytest.raises(errors.Aborted):
+        await process.create(order(what=spec(5)))
+    assert late.passed.count("after_hold") == 4
+    assert world.north.used() == world.south.used() == 0
+
+
+class Racing(Points):
+    """A site in doubt asks the register at a point."""
+
+    def __init__(self, point: str) -> None:
+        super().__init__()
+        self._point = point
+        self.act = None
+
+    async def __call__(self, point: str) -> None:
+        await super().__call__(point)
+        if point == self._point and self.act is not None:
+            await self.act()
+
+
+async def test_a_site_that_raced_to_abort_first_wins() -> None:
+    world = World()
+    racing = Racing("after_prepare")
+    process = await world.process(points=racing)
+
+    async def race() -> None:
+        (tx,) = await process.register.transactions()
+        await process.decisions.resolve(tx.tx, caller="broker", site="north", reason="in doubt")
+
+    racing.act = race  # type: ignore[assignment]
+    with pytest.raises(errors.Aborted):
+        await process.create(order(what=spec(5)))
+    world.check_all_or_nothing()
+    assert world.north.used() == world.south.used() == 0
+
+
+async def test_a_delete_that_comes_before_the_decision_aborts_it() -> None:
+    world = World()
+    racing = Racing("after_prepare")
+    process = await world.process(points=racing)
+
+    async def delete() -> None:
+        await process.delete(str(NAME))
+
+    racing.act = delete  # type: ignore[assignment]
+    with pytest.raises(errors.Aborted):
+        await process.create(order(what=spec(5)))
+    assert await process.clusters.listed() == ()
+    assert world.north.used() == world.south.used() == 0
+
+
+async def test_a_deposed_coordinator_commits_nothing() -> None:
+    world = World()
+    racing = Racing("after_prepare")
+    process = await world.process(points=racing)
+
+    async def depose() -> None:
+        successor = await world.process()
+        await successor.recover.sweep()
+
+    racing.act = depose  # type: ignore[assignment]
+    with pytest.raises(errors.DomainError):
+        await process.create(order(what=spec(5)))
+    world.check_all_or_nothing()
+    assert world.confirmed() == set()
+
+
+async def test_a_commit_whose_answer_was_lost_stands() -> None:
+    world = World()
+    racing = Racing("after_prepare")
+    process = await world.process(points=racing)
+
+    async def lose() -> None:
+        world.etcd.loses_answer = True
+
+    racing.act = lose  # type: ignore[assignment]
+    view = await process.create(order(what=spec(5)))
+    assert view.record.state is ClusterState.SCHEDULED
+    assert world.confirmed() == {view.record.tx}
+
+
+async def test_a_start_is_put_off_only_as_long_as_the_owner_accepts() -> None:
+    world = World()
+    process = await world.process()
+    late = replace(spec(3), lease=replace(spec().lease, max_delay=timedelta(minutes=7)))
+    view = await process.create(order(what=late))
+    assert view.record.window.start == world.clock.now()

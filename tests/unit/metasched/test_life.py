@@ -1,0 +1,246 @@
+"""A cluster after it was committed: what sites say of it, and its end."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from intertie.common import errors
+from intertie.metasched.domain.cluster import (
+    UNREACHABLE,
+    ClusterState,
+    GuaranteeKind,
+    WorkspaceSeen,
+    WorkspaceState,
+)
+from intertie.metasched.loops.refresh import RETENTION
+from tests.fakes.site import State
+from tests.unit.metasched.world import NAME, Process, World, order, spec
+
+
+async def committed(world: World) -> Process:
+    process = await world.process()
+    await process.create(order(what=spec(5, mbit_s=10)))
+    return process
+
+
+async def state(process: Process) -> ClusterState:
+    stored = await process.clusters.get(str(NAME))
+    assert stored is not None
+    return stored.record.state
+
+
+async def test_it_is_active_once_every_workspace_is_ready() -> None:
+    world = World()
+    process = await committed(world)
+    world.north.boot()
+    await process.refresh.sweep()
+    assert await state(process) is ClusterState.SCHEDULED
+    world.south.boot()
+    await world.clock.advance(1)
+    view = await process.get(str(NAME))
+    assert view.record.state is ClusterState.ACTIVE
+    assert all(each.seen.ready and each.seen.host == "h1" for each in view.workspaces)
+    await process.refresh.sweep()
+    assert await state(process) is ClusterState.ACTIVE
+
+
+async def test_sites_are_asked_once_a_second_at_most() -> None:
+    world = World()
+    process = await committed(world)
+    await world.clock.advance(10)
+    before = world.north.calls.count("part")
+    for _ in range(5):
+        await process.get(str(NAME))
+    assert world.north.calls.count("part") == before + 1
+    await world.clock.advance(1)
+    await process.get(str(NAME))
+    assert world.north.calls.count("part") == before + 2
+
+
+async def test_a_site_that_does_not_answer_keeps_what_it_said_last() -> None:
+    world = World()
+    process = await committed(world)
+    world.north.boot()
+    world.south.boot()
+    await world.clock.advance(1)
+    before = await process.get(str(NAME))
+    world.south.down = True
+    await world.clock.advance(5)
+    view = await process.get(str(NAME))
+    assert view.record.state is ClusterState.ACTIVE
+    there = [each.seen for each in view.workspaces if each.site == "south"]
+    assert all(each.state is WorkspaceState.RUNNING for each in there)
+    assert all(each.message == UNREACHABLE for each in there)
+    assert view.etag != before.etag
+
+
+async def test_the_etag_changes_with_a_workspace_and_stays_without() -> None:
+    world = World()
+    process = await committed(world)
+    first = (await process.get(str(NAME))).etag
+    await world.clock.advance(2)
+    assert (await process.get(str(NAME))).etag == first
+    world.north.boot()
+    await world.clock.advance(2)
+    assert (await process.get(str(NAME))).etag != first
+
+
+async def test_delete_ends_it_at_every_site_and_then_it_is_cancelled() -> None:
+    world = World()
+    process = await committed(world)
+    view = await process.delete(str(NAME))
+    assert view.record.end_requested_time == world.clock.now()
+    assert view.record.state is ClusterState.SCHEDULED
+    await process.settle.sweep()
+    await world.clock.advance(2)
+    await process.refresh.sweep()
+    assert await state(process) is ClusterState.SCHEDULED  # the agents are still at it
+    await world.settle(process)
+    assert await state(process) is ClusterState.CANCELLED
+    assert {s for states in world.states().values() for s in states.values()} == {State.ENDED}
+    again = await process.delete(str(NAME))
+    assert again.record.state is ClusterState.CANCELLED
+
+
+async def test_delete_waits_for_a_site_that_is_away() -> None:
+    world = World()
+    process = await committed(world)
+    world.south.down = True
+    await process.delete(str(NAME))
+    await world.settle(process, seconds=9)
+    assert await state(process) is ClusterState.SCHEDULED
+    world.south.down = False
+    await world.settle(process, seconds=30)
+    assert await state(process) is ClusterState.CANCELLED
+
+
+async def test_delete_of_what_was_seen_only() -> None:
+    world = World()
+    process = await committed(world)
+    with pytest.raises(errors.EtagStale):
+        await process.delete(str(NAME), "stale")
+    view = await process.get(str(NAME))
+    assert (await process.delete(str(NAME), view.etag)).record.end_requested_time
+
+
+async def test_a_name_is_free_again_once_its_cluster_is_over() -> None:
+    world = World()
+    process = await committed(world)
+    await process.delete(str(NAME))
+    with pytest.raises(errors.NameTaken):
+        await process.create(order("r2"))
+    await world.settle(process)
+    second = await process.create(order("r2"))
+    assert second.record.state is ClusterState.SCHEDULED
+
+
+async def test_it_is_ended_when_its_window_is_over() -> None:
+    world = World()
+    process = await committed(world)
+    await world.clock.advance(3600)
+    await world.settle(process)
+    assert await state(process) is ClusterState.ENDED
+
+
+async def test_a_workspace_that_failed_ends_the_cluster_with_the_reason() -> None:
+    world = World()
+    process = await committed(world)
+    part = next(iter(world.north.parts.values()))
+    label = part.spec.workspaces[0].label
+    world.north.seen[label] = WorkspaceSeen(
+        label=label, state=WorkspaceState.FAILED, message="disk is broken"
+    )
+    await world.clock.advance(2)
+    await world.settle(process)
+    stored = await process.clusters.get(str(NAME))
+    assert stored is not None
+    assert stored.record.state is ClusterState.FAILED
+    assert stored.record.failure is not None
+    assert "disk is broken" in stored.record.failure.message
+    assert world.south.used() == 0
+
+
+async def test_a_part_that_a_site_gave_up_takes_the_rest_with_it() -> None:
+    world = World()
+    process = await committed(world)
+    part = next(iter(world.north.parts.values()))
+    part.state, part.end_reason = State.ENDED, "OPERATOR"
+    await world.clock.advance(2)
+    await world.settle(process)
+    assert await state(process) is ClusterState.FAILED
+    assert world.south.used() == 0
+
+
+async def test_watch_tells_changes_until_it_is_over() -> None:
+    world = World()
+    process = await committed(world)
+    states: list[ClusterState] = []
+
+    async def watch() -> None:
+        async for view in process.watch(str(NAME)):
+            states.append(view.record.state)
+
+    watching = asyncio.create_task(watch())
+    await world.clock.advance(5)
+    assert states == [ClusterState.SCHEDULED]
+    world.north.boot()
+    world.south.boot()
+    await world.clock.advance(3)
+    assert states[-1] is ClusterState.ACTIVE
+    await process.delete(str(NAME))
+    await world.settle(process, seconds=9)
+    assert watching.done()
+    assert states[-1:] == [ClusterState.CANCELLED]
+    assert len(states) <= 5
+
+
+async def test_guarantees_are_told_term_by_term() -> None:
+    world = World()
+    process = await committed(world)
+    view = await process.get(str(NAME))
+    kinds = [each.kind for each in view.guarantees]
+    assert kinds.count(GuaranteeKind.PAIR_BANDWIDTH) == 5
+    assert kinds.count(GuaranteeKind.LINK_BANDWIDTH) == 2
+
+
+async def test_records_of_clusters_that_are_over_go_after_a_day() -> None:
+    world = World()
+    process = await committed(world)
+    await process.delete(str(NAME))
+    await world.settle(process)
+    await world.clock.advance((RETENTION - timedelta(minutes=2)).total_seconds())
+    await process.refresh.sweep()
+    assert await state(process) is ClusterState.CANCELLED
+    await world.clock.advance(600)
+    await process.refresh.sweep()
+    assert await process.clusters.get(str(NAME)) is None
+    assert await process.clusters.requests() == {}
+    assert (await world.etcd.range("decision/")).entries  # decisions stay
+
+
+async def test_a_request_id_outlives_the_day_only_with_its_cluster() -> None:
+    world = World(vcpus=20)
+    process = await world.process()
+    long = replace(spec(3), lease=replace(spec().lease, duration=timedelta(days=3)))
+    first = await process.create(order(what=long))
+    await world.clock.advance(timedelta(days=2).total_seconds())
+    await process.refresh.sweep()
+    assert (await process.create(order(what=long))).record.uid == first.record.uid
+
+
+async def test_only_participants_race_a_decision() -> None:
+    world = World()
+    process = await world.process()
+    view = await process.create(order(what=spec(5)))
+    with pytest.raises(errors.NotFound):
+        await process.decisions.get("t0")
+    unknown = await process.decisions.resolve("t0", caller="b", site="north", reason="")
+    assert unknown.outcome.name == "ABORT"
+    with pytest.raises(errors.RoleDenied):
+        await process.decisions.resolve("t1", caller="b", site="west", reason="")
+    stands = await process.decisions.resolve(
+        view.record.tx, caller="b", site="north", reason="in doubt"
+    )
+    assert stands.outcome.name == "COMMIT"

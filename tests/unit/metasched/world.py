@@ -1,0 +1,219 @@
+"""A meta-scheduler's use cases over sites, register and clock in memory."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from intertie.common.etcd.client import Compare, Op, TxnResult
+from intertie.common.names import ClusterName, Parent, PartName
+from intertie.common.spec import (
+    Allocation,
+    BandwidthTerm,
+    ClusterSpec,
+    Environment,
+    Group,
+    LeaseTerms,
+    Network,
+    PairTerm,
+)
+from intertie.metasched.adapters.etcd_clusters import EtcdClusters
+from intertie.metasched.adapters.etcd_register import EtcdRegister
+from intertie.metasched.domain.problem import ImageFound
+from intertie.metasched.loops.recover import Recover
+from intertie.metasched.loops.refresh import Refresh
+from intertie.metasched.loops.settle import Settle
+from intertie.metasched.usecases.coallocate import Coallocate
+from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster, Order, Underway
+from intertie.metasched.usecases.decisions import Decisions
+from intertie.metasched.usecases.delete_cluster import DeleteCluster
+from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.part_cache import PartCache
+from intertie.metasched.usecases.planning import Effort, Planning
+from intertie.metasched.usecases.watch_cluster import WatchCluster
+from tests.fakes.clock import FakeClock
+from tests.fakes.etcd import MemoryElection, MemoryEtcd
+from tests.fakes.site import (
+    GONE,
+    CrashingSites,
+    CrashPlan,
+    FakeSite,
+    MemorySites,
+    PlainReceipts,
+    State,
+    two_sites,
+)
+
+IMAGE = ImageFound(digest="b3:" + "1" * 64, virtual_mib=64)
+COORDINATOR = "spiffe://meta.meta.intertie/metasched"
+ALICE = "spiffe://meta.meta.intertie/tenant/demo/user/alice"
+NAME = ClusterName(Parent("metascheds/meta", "demo"), "c1")
+
+
+def spec(workers: int = 3, *, mbit_s: int = 0, most: int = 0) -> ClusterSpec:
+    """A head and workers of one vCPU each, all on one network."""
+    pairs = (PairTerm(group="head", bandwidth=BandwidthTerm(guarantee_mbit_s=mbit_s)),)
+    environment = Environment(image="guest")
+    allocation = Allocation(vcpus=1, memory_mib=128, disk_mib=128)
+    return ClusterSpec(
+        groups=(
+            Group(name="head", count=1, environment=environment, allocation=allocation),
+            Group(
+                name="worker",
+                count=0 if most else workers,
+                min_count=workers if most else 0,
+                max_count=most,
+                environment=environment,
+                allocation=Allocation(
+                    vcpus=1, memory_mib=128, disk_mib=128, pairs=pairs if mbit_s else ()
+                ),
+            ),
+        ),
+        networks=(Network(name="lan", subnet="10.1.0.0/24"),),
+        lease=LeaseTerms(duration=timedelta(hours=1)),
+    )
+
+
+def order(
+    request_id: str = "r1", name: ClusterName = NAME, what: ClusterSpec | None = None
+) -> Order:
+    return Order(name=name, spec=what or spec(), caller=ALICE, request_id=request_id)
+
+
+class CrashingEtcd(MemoryEtcd):
+    """One process's way to a store that outlives it: writes are steps of its crash plan."""
+
+    def __init__(self, store: MemoryEtcd, crash: CrashPlan) -> None:
+        self.__dict__ = store.__dict__
+        self.crash = crash
+
+    async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
+        crash = self.crash
+        return await crash.step(lambda: MemoryEtcd.txn(self, compare, then))
+
+
+class Points:
+    """Remembers the points it came by; `acts` are done there."""
+
+    def __init__(self) -> None:
+        self.passed: list[str] = []
+
+    async def __call__(self, point: str) -> None:
+        self.passed.append(point)
+
+
+@dataclass
+class Process:
+    """One replica of the meta-scheduler."""
+
+    clusters: EtcdClusters
+    register: EtcdRegister
+    create: CreateCluster
+    get: GetCluster
+    delete: DeleteCluster
+    watch: WatchCluster
+    decisions: Decisions
+    recover: Recover
+    settle: Settle
+    refresh: Refresh
+    points: Points
+    election: MemoryElection
+
+
+@dataclass
+class World:
+    clock: FakeClock = field(default_factory=FakeClock)
+    etcd: MemoryEtcd = field(default_factory=MemoryEtcd)
+    vcpus: int = 4
+
+    def __post_init__(self) -> None:
+        self.north, self.south = two_sites(self.clock, IMAGE, vcpus=self.vcpus)
+        self.sites = MemorySites(self.north, self.south)
+        self._numbers = itertools.count(1)
+
+    async def process(
+        self, crash: CrashPlan | None = None, *, points: Points | None = None, leads: bool = True
+    ) -> Process:
+        sites = CrashingSites(self.sites, crash) if crash else self.sites
+        election = MemoryElection(self.etcd, f"replica-{next(self._numbers)}")
+        if leads:
+            await election.win()
+        etcd: MemoryEtcd = CrashingEtcd(self.etcd, crash) if crash else self.etcd
+        clusters, register = EtcdClusters(etcd, election), EtcdRegister(etcd, election)
+        parts = PartCache(sites, self.clock)
+        get = GetCluster(clusters, parts, self.clock)
+        underway, points = Underway(), points or Points()
+        coallocate = Coallocate(sites, register, PlainReceipts(), self.clock, points)
+        effort = Effort(horizon=timedelta(hours=24), slot=timedelta(minutes=5), solver=1.0)
+        create = CreateCluster(
+            clusters=clusters,
+            register=register,
+            planning=Planning(sites, effort),
+            coallocate=coallocate,
+            get_cluster=get,
+            underway=underway,
+            clock=self.clock,
+            terms=CommitTerms(
+                coordinator=COORDINATOR,
+                hold_ttl=timedelta(seconds=30),
+                decide_within=timedelta(seconds=20),
+            ),
+            draw=lambda: f"{next(self._numbers):032x}"[::-1],
+        )
+        return Process(
+            clusters=clusters,
+            register=register,
+            create=create,
+            get=get,
+            delete=DeleteCluster(clusters, get, self.clock),
+            watch=WatchCluster(get, self.clock),
+            decisions=Decisions(register, self.sites.names, self.clock),
+            recover=Recover(clusters, register, underway, self.clock),
+            settle=Settle(clusters, register, sites, coallocate, parts, underway),
+            refresh=Refresh(clusters, parts, self.clock),
+            points=points,
+            election=election,
+        )
+
+    async def settle(self, process: Process, seconds: float = 60) -> None:
+        """Loops of the leader and sites in doubt, for a while, all messages arriving."""
+        for _ in range(3):
+            await process.recover.sweep()
+            await process.settle.sweep()
+            for site in self.sites.by_name.values():
+                await self.ask_register(process, site)
+                site.finish()
+            await process.refresh.sweep()
+            await self.clock.advance(seconds / 3)
+
+    async def ask_register(self, process: Process, site: FakeSite) -> None:
+        for tx in site.in_doubt():
+            stands = await process.decisions.resolve(
+                tx, caller=f"broker of {site.name}", site=site.name, reason="in doubt"
+            )
+            for name, part in site.parts.items():
+                if part.tx == tx:
+                    site.resolve(PartName.parse(name), stands.outcome)
+
+    def states(self) -> dict[str, dict[str, State]]:
+        """Of every transaction: the state of its part at each site that has one."""
+        found: dict[str, dict[str, State]] = {}
+        for site in self.sites.by_name.values():
+            for part in site.parts.values():
+                found.setdefault(part.tx, {})[site.name] = part.state
+        return found
+
+    def check_all_or_nothing(self) -> None:
+        """Never CONFIRMED at one site and let go at another; never above capacity."""
+        for tx, states in self.states().items():
+            gone = {site for site, state in states.items() if state in GONE}
+            confirmed = {site for site, state in states.items() if state is State.CONFIRMED}
+            assert not (gone and confirmed), (tx, states)
+        for site in self.sites.by_name.values():
+            assert site.used() <= site.vcpus
+
+    def confirmed(self) -> set[str]:
+        """Transactions that hold at all of their sites."""
+        return {
+            tx for tx, states in self.states().items() if set(states.values()) == {State.CONFIRMED}
+        }
