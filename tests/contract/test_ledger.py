@@ -1,0 +1,275 @@
+"""What every ledger promises: held by the one in etcd and by the one in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Protocol
+
+import pytest
+
+from intertie.api.broker.v1 import site_pb2
+from intertie.api.nodeagent.v1 import records_pb2
+from intertie.broker.adapters.etcd_ledger import EtcdLedger
+from intertie.broker.domain.cluster import ClusterRecord, ClusterState
+from intertie.broker.domain.fleet import Fleet, HostFacts, SeenPart
+from intertie.broker.domain.part import NetworkId, PartState
+from intertie.broker.domain.ports import Ledger
+from intertie.broker.domain.records import (
+    Change,
+    Erase,
+    ForwardRecord,
+    RequestKey,
+    RequestRecord,
+    Write,
+)
+from intertie.broker.domain.wanted import wanted_of
+from intertie.common.errors import NotLeading, StaleWrite
+from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Put
+from intertie.common.rpc.spec_proto import timestamp_to_proto
+from intertie.common.spec import ClusterSpec
+from tests.fakes.ledger import MemoryLedger
+from tests.integration.etcd_server import EtcdServer
+from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
+
+KEY = RequestKey(caller="alice", request_id="r1", digest="d")
+
+
+class Kind(Protocol):
+    """A ledger, and what others do to its store."""
+
+    ledger: Ledger
+
+    async def report(self, found: HostFacts) -> None: ...
+    async def see(self, seen: SeenPart) -> None: ...
+    async def depose(self) -> None: ...
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self.memory = MemoryLedger(POLICY)
+        self.ledger: Ledger = self.memory
+
+    async def report(self, found: HostFacts) -> None:
+        self.memory.report(found)
+
+    async def see(self, seen: SeenPart) -> None:
+        self.memory.see(seen)
+
+    async def depose(self) -> None:
+        self.memory.leading = False
+
+
+class Leads:
+    """Led by whoever wrote the key."""
+
+    def __init__(self, created: int) -> None:
+        self.created = created
+        self.is_leader = True
+
+    def leader_guard(self) -> Compare:
+        return Compare.created("election/broker", self.created)
+
+    async def leader(self) -> str:
+        return "another"
+
+
+class InEtcd:
+    def __init__(self, etcd: Etcd, ledger: EtcdLedger) -> None:
+        self.etcd = etcd
+        self.ledger: Ledger = ledger
+
+    @classmethod
+    async def of(cls, etcd: Etcd) -> InEtcd:
+        done = await etcd.txn([], [Put("election/broker", b"this")])
+        return cls(etcd, EtcdLedger(etcd, Leads(done.revision), POLICY))
+
+    async def report(self, found: HostFacts) -> None:
+        message = records_pb2.HostFacts(
+            schema=1,
+            host=found.host,
+            capacity=site_pb2.Capacity(**dict(found.capacity.items())),
+            address=found.address,
+            agent_address=found.agent_address,
+            gateway=found.gateway,
+            wide_address=found.wide_address,
+            wide_port=found.wide_port,
+            hypervisors=found.hypervisors,
+            architecture=found.architecture,
+            report_time=timestamp_to_proto(found.report_time),
+            mtu=found.mtu,
+            wide_mtu=found.wide_mtu,
+        )
+        await self._put(f"seen/{found.host}/facts", message.SerializeToString())
+
+    async def see(self, seen: SeenPart) -> None:
+        message = records_pb2.SeenPart(
+            schema=1, part_uid=seen.part_uid, generation=seen.generation, gone=seen.gone
+        )
+        await self._put(f"seen/{seen.host}/parts/{seen.part_uid}", message.SerializeToString())
+
+    async def depose(self) -> None:
+        await self.etcd.txn([], [DeleteKey("election/broker")])
+        await self._put("election/broker", b"another")
+
+    async def _put(self, key: str, value: bytes) -> None:
+        await self.etcd.txn([], [Put(key, value)])
+
+
+@pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
+async def kind(request: pytest.FixtureRequest) -> AsyncIterator[Kind]:
+    if request.param == "memory":
+        yield InMemory()
+    else:
+        server: EtcdServer = request.getfixturevalue("etcd_server")
+        prefix: str = request.getfixturevalue("etcd_prefix")
+        etcd = await Etcd.connect(server.settings(prefix))
+        yield await InEtcd.of(etcd)
+        await etcd.close()
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    with pytest.raises(StaleWrite):
+        yield
+
+
+def a_cluster() -> ClusterRecord:
+    return ClusterRecord(
+        name="sites/north/tenants/demo/clusters/one",
+        uid="u",
+        spec=ClusterSpec(groups=()),
+        owner="alice",
+        state=ClusterState.SCHEDULED,
+        part="sites/north/tenants/demo/parts/t1",
+        window=part().window,
+        counts=(("w", 1),),
+        cost=1.5,
+        reasons=("because",),
+        shortfalls=(),
+        create_time=NOW,
+    )
+
+
+async def test_an_admission_is_written_whole_and_read_back(kind: Kind) -> None:
+    ledger = kind.ledger
+    view = await ledger.view()
+    assert (view.generation, view.generation_revision) == (0, 0)
+    held, cluster = part("t1", PartState.HELD), a_cluster()
+    request = RequestRecord.of(KEY, answer=held.name, uid="u", now=NOW)
+    forward = ForwardRecord(
+        name="sites/north/tenants/demo/clusters/far",
+        metasched="meta",
+        request_id="fwd-1",
+        caller="alice",
+        create_time=NOW,
+    )
+    writes = tuple(Write(record=each) for each in (held, cluster, request, forward))
+    await ledger.commit(Change(writes=writes, admitted_on=view))
+
+    after = await ledger.view()
+    assert after.generation == 1
+    assert [each.value for each in after.parts] == [held]
+    found = await ledger.part(held.path)
+    assert found is not None
+    assert found.value == held
+    stored = await ledger.cluster("demo", "one")
+    assert stored is not None
+    assert stored.value == cluster
+    answer = await ledger.request("alice", "r1")
+    assert answer is not None
+    assert answer.value == request
+    assert [each.value for each in await ledger.forwards("demo")] == [forward]
+    assert await ledger.request("bob", "r1") is None
+    assert await ledger.clusters("other") == ()
+
+
+async def test_of_two_admissions_on_one_view_the_second_is_refused(kind: Kind) -> None:
+    view = await kind.ledger.view()
+    first, second = part("t1", PartState.HELD), part("t2", PartState.HELD)
+    await kind.ledger.commit(Change(writes=(Write(record=first),), admitted_on=view))
+    with refused():
+        await kind.ledger.commit(Change(writes=(Write(record=second),), admitted_on=view))
+    assert await kind.ledger.part(second.path) is None
+
+
+async def test_of_two_moves_of_one_part_the_second_is_refused(kind: Kind) -> None:
+    held = part("t1", PartState.HELD)
+    revision = await kind.ledger.commit(Change(writes=(Write(record=held),)))
+    prepared = held.move(PartState.PREPARED, now=NOW)
+    expired = held.move(PartState.EXPIRED, now=NOW)
+    await kind.ledger.commit(Change(writes=(Write(record=prepared, read_at=revision),)))
+    with refused():
+        await kind.ledger.commit(Change(writes=(Write(record=expired, read_at=revision),)))
+    with refused():
+        await kind.ledger.commit(Change(writes=(Write(record=held),)))
+    found = await kind.ledger.part(held.path)
+    assert found is not None
+    assert found.value.state is PartState.PREPARED
+
+
+async def test_nothing_is_written_when_one_of_several_is_stale(kind: Kind) -> None:
+    one, two = part("t1", PartState.HELD), part("t2", PartState.HELD)
+    await kind.ledger.commit(Change(writes=(Write(record=one),)))
+    with refused():
+        await kind.ledger.commit(Change(writes=(Write(record=two), Write(record=one))))
+    assert await kind.ledger.part(two.path) is None
+
+
+async def test_a_vxlan_id_has_one_owner_until_its_part_is_over(kind: Kind) -> None:
+    def owning(part_id: str) -> Change:
+        of = part(part_id, network_ids=(NetworkId(network="lan", vni=4096),))
+        return Change(writes=(Write(record=of),), vnis=((4096, of.uid),))
+
+    revision = await kind.ledger.commit(owning("t1"))
+    assert (await kind.ledger.view()).vnis == {4096}
+    with refused():
+        await kind.ledger.commit(owning("t2"))
+    [write] = owning("t1").writes
+    assert not isinstance(write.record, RequestRecord | ForwardRecord | ClusterRecord)
+    over = write.record.move(PartState.ENDED, now=NOW, reason="over")
+    await kind.ledger.commit(Change(writes=(Write(record=over, read_at=revision),)))
+    assert (await kind.ledger.view()).vnis == frozenset()
+    await kind.ledger.commit(owning("t2"))
+
+
+async def test_who_does_not_lead_writes_nothing(kind: Kind) -> None:
+    await kind.depose()
+    with pytest.raises(NotLeading):
+        await kind.ledger.commit(Change(writes=(Write(record=part()),)))
+    assert await kind.ledger.parts() == ()
+
+
+async def test_what_is_erased_is_gone_unless_it_changed(kind: Kind) -> None:
+    request = RequestRecord.of(KEY, answer="a", uid="u", now=NOW)
+    first = await kind.ledger.commit(Change(writes=(Write(record=request),)))
+    later = replace(request, expire_time=NOW + timedelta(days=2))
+    second = await kind.ledger.commit(Change(writes=(Write(record=later, read_at=first),)))
+    with refused():
+        await kind.ledger.commit(Change(erasures=(Erase(record=request, read_at=first),)))
+    await kind.ledger.commit(Change(erasures=(Erase(record=later, read_at=second),)))
+    assert await kind.ledger.requests() == ()
+
+
+async def test_hosts_are_told_and_said_no_more(kind: Kind) -> None:
+    confirmed = part()
+    fleet = Fleet(facts={"n1": facts("n1")})
+    wanted = wanted_of(confirmed, fleet, POLICY, gone=False)
+    revision = await kind.ledger.commit(Change(writes=(Write(record=confirmed),), wanted=wanted))
+    assert await kind.ledger.told() == {confirmed.uid: {"n1"}}
+    await kind.see(SeenPart(host="n1", part_uid=confirmed.uid, generation=3, gone=True))
+    seen = (await kind.ledger.seen())[confirmed.uid]["n1"]
+    assert (seen.generation, seen.gone) == (3, True)
+    over = confirmed.move(PartState.ENDED, now=NOW + HOUR)
+    write = Write(record=over, read_at=revision)
+    await kind.ledger.commit(Change(writes=(write,), unwanted=(("n1", confirmed.uid),)))
+    assert await kind.ledger.told() == {}
+
+
+async def test_only_admitted_hosts_are_in_the_fleet(kind: Kind) -> None:
+    await kind.report(facts("n1"))
+    await kind.report(facts("n9"))
+    view = await kind.ledger.view()
+    assert view.fleet.facts == {"n1": facts("n1")}
