@@ -19,6 +19,8 @@ from intertie.imagestore.usecases.put_image import PutImage
 from intertie.imagestore.usecases.read_images import FetchImage, ListImages, StatImage
 from intertie.imagestore.usecases.shelf import Shelf
 
+ACCEPTED_KEY = "intertie-accepted"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UseCases:
@@ -41,7 +43,7 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
             raise FieldInvalid("header", "must be the first message of the stream")
         owner = current_identity().caller
         said = convert.announcement_from_proto(first.header, site=self._site, owner=owner)
-        image = await self._do.put(said, first.header.offset, _blocks(frames))
+        image = await self._do.put(said, first.header.offset, _blocks(frames, context))
         return convert.image_to_proto(image, site=self._site)
 
     async def Stat(self, request: pb.StatImageRequest, context: Any) -> pb.Image:
@@ -85,7 +87,10 @@ def _is_host() -> bool:
     return current_identity().role is Role.AGENT
 
 
-async def _blocks(frames: AsyncIterator[pb.PutImageRequest]) -> AsyncIterator[bytes]:
+async def _blocks(frames: AsyncIterator[pb.PutImageRequest], context: Any) -> AsyncIterator[bytes]:
+    # Tells the caller that its header was taken. One that waits for this before it sends bytes
+    # gets a refusal as it was meant: a sender cut short by one may see a broken stream instead.
+    await context.send_initial_metadata(((ACCEPTED_KEY, "1"),))
     async for frame in frames:
         if frame.WhichOneof("frame") != "data":
             raise FieldInvalid("data", "must be in every message after the first")

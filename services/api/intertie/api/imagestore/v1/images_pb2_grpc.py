@@ -82,6 +82,10 @@ class ImagesServicer:
         arrived and their BLAKE3 digest is the one that was announced. Broken off,
         it goes on from `uploaded_bytes` as Stat tells. Idempotent.
 
+        When the header is taken and bytes are wanted, initial metadata with
+        `intertie-accepted` comes. A caller that sends none before it gets a refusal,
+        or the image when the store has its bytes, instead of a stream cut short.
+
         | Condition                                | Code               | Reason          | Caller                             |
         |------------------------------------------|--------------------|-----------------|------------------------------------|
         | bytes do not match digest or size        | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start         |

@@ -45,6 +45,10 @@ class ImagesStub:
     arrived and their BLAKE3 digest is the one that was announced. Broken off,
     it goes on from `uploaded_bytes` as Stat tells. Idempotent.
 
+    When the header is taken and bytes are wanted, initial metadata with
+    `intertie-accepted` comes. A caller that sends none before it gets a refusal,
+    or the image when the store has its bytes, instead of a stream cut short.
+
     | Condition                                | Code               | Reason          | Caller                             |
     |------------------------------------------|--------------------|-----------------|------------------------------------|
     | bytes do not match digest or size        | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start         |
@@ -94,6 +98,10 @@ class ImagesAsyncStub(ImagesStub):
     in order, at most 1,000,000 bytes each. Published only when all bytes have
     arrived and their BLAKE3 digest is the one that was announced. Broken off,
     it goes on from `uploaded_bytes` as Stat tells. Idempotent.
+
+    When the header is taken and bytes are wanted, initial metadata with
+    `intertie-accepted` comes. A caller that sends none before it gets a refusal,
+    or the image when the store has its bytes, instead of a stream cut short.
 
     | Condition                                | Code               | Reason          | Caller                             |
     |------------------------------------------|--------------------|-----------------|------------------------------------|
@@ -147,6 +155,10 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
         in order, at most 1,000,000 bytes each. Published only when all bytes have
         arrived and their BLAKE3 digest is the one that was announced. Broken off,
         it goes on from `uploaded_bytes` as Stat tells. Idempotent.
+
+        When the header is taken and bytes are wanted, initial metadata with
+        `intertie-accepted` comes. A caller that sends none before it gets a refusal,
+        or the image when the store has its bytes, instead of a stream cut short.
 
         | Condition                                | Code               | Reason          | Caller                             |
         |------------------------------------------|--------------------|-----------------|------------------------------------|
