@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 from intertie.common.errors import ConnectionRefused, ConsoleTaken
@@ -76,13 +77,25 @@ class Attachments:
     ) -> AsyncIterator[Attachment]:
         """`address` is a link-local one, `device` the bridge that it is on."""
         try:
-            reader, writer = await asyncio.wait_for(
-                asyncio.open_connection(f"{address}%{device}", port), _CONNECT_TIMEOUT_S
-            )
-        except (OSError, TimeoutError) as error:
+            sock = await asyncio.to_thread(_connect, address, device, port)
+        except OSError as error:
             raise ConnectionRefused(workspace, port) from error
+        reader, writer = await asyncio.open_connection(sock=sock)
         connection = Attachment(reader, writer)
         try:
             yield connection
         finally:
             connection.close()
+
+
+def _connect(address: str, device: str, port: int) -> socket.socket:
+    """The event loop's own connect was seen to leave out the scope of the address."""
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(_CONNECT_TIMEOUT_S)
+        sock.connect((address, port, 0, socket.if_nametoindex(device)))
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

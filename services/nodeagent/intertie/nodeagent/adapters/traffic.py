@@ -94,11 +94,11 @@ class TcTraffic:
         await batch("tc", lines=lines)
 
     async def apply_nics(self, nics: tuple[NicPlan, ...]) -> None:
-        shaped = await _htb_devices()
+        shaped, redirected = await _htb_devices(), await _redirected_devices()
         links: list[dict[str, Any]] = await run_json("ip", "-json", "link", "show")
         there = {link["ifname"] for link in links}
         for nic in nics:
-            whole = {nic.tap, nic.ifb} <= shaped
+            whole = {nic.tap, nic.ifb} <= shaped and nic.tap in redirected
             if nic.tap in there and not (whole and self._nics.get(nic.tap) == nic):
                 await _shape_nic(nic, has_ifb=nic.ifb in there, shaped=shaped)
                 self._nics[nic.tap] = nic
@@ -156,14 +156,15 @@ def _match(word: Word) -> str:
 
 async def _shape_nic(nic: NicPlan, *, has_ifb: bool, shaped: frozenset[str]) -> None:
     """To the guest: HTB on its tap. From it: what enters by the tap passes an ifb with HTB."""
-    lines = [] if has_ifb else [f"link add {nic.ifb} type ifb"]
+    new = [f"link add {nic.ifb} type ifb", f"link set {nic.ifb} addrgenmode none"]
+    lines = [] if has_ifb else new
     await batch("ip", lines=[*lines, f"link set {nic.ifb} up"])
     rows = []
     for device in (nic.tap, nic.ifb):
         if device not in shaped:
             rows.append(f"qdisc replace dev {device} root handle 1: htb default {_NIC_CLASS:x}")
-        rows.append(_class(device, 0, _NIC_CLASS, nic.rate_kbit, nic.ceil_kbit))
-        rows.append(_queue(device, _NIC_CLASS, nic.ceil_kbit))
+        rows.append(_class(device, 0, _NIC_CLASS, nic.cap_kbit, nic.cap_kbit))
+        rows.append(_queue(device, _NIC_CLASS, nic.cap_kbit))
     qdiscs: list[dict[str, Any]] = await run_json("tc", "-json", "qdisc", "show", "dev", nic.tap)
     if not any(qdisc["kind"] == "ingress" for qdisc in qdiscs):
         rows.append(f"qdisc add dev {nic.tap} ingress")
@@ -184,6 +185,12 @@ async def _htb_devices() -> frozenset[str]:
         for qdisc in qdiscs
         if qdisc["kind"] == "htb" and qdisc.get("root") and qdisc.get("handle") == "1:"
     )
+
+
+async def _redirected_devices() -> frozenset[str]:
+    """Devices with an ingress queue: what enters by them goes through an ifb."""
+    qdiscs: list[dict[str, Any]] = await run_json("tc", "-json", "qdisc", "show")
+    return frozenset(qdisc["dev"] for qdisc in qdiscs if qdisc["kind"] == "ingress")
 
 
 async def _class_ids(device: str) -> dict[int, int]:

@@ -63,12 +63,15 @@ class DevicePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NicPlan:
-    """Both directions of one NIC: `tap` towards the guest, `ifb` from it."""
+    """Both directions of one NIC: `tap` towards the guest, `ifb` from it.
+
+    Alone on its device, a class is promised all that it may use: what is guaranteed to the NIC
+    can only be lost on the uplink, and is kept there.
+    """
 
     tap: str
     ifb: str
-    rate_kbit: int
-    ceil_kbit: int
+    cap_kbit: int
 
 
 def on_tap(mbit_s: int, mtu: int) -> int:
@@ -108,14 +111,11 @@ def plan_nics(parts: Iterable[WantedPart], uplink_mbit_s: int) -> tuple[NicPlan,
 def _nic(
     part: WantedPart, uid: str, number: int, network_uid: str, term: BandwidthTerm, uplink: int
 ) -> NicPlan:
-    mtu = part.network(network_uid).mtu
-    cap = term.cap_mbit_s or term.guarantee_mbit_s or uplink
-    rate = max(on_tap(term.guarantee_mbit_s, mtu), _SMALL_KBIT)
+    cap = max(term.cap_mbit_s, term.guarantee_mbit_s) or uplink
     return NicPlan(
         tap=DeviceNames.tap(uid, number),
         ifb=DeviceNames.ifb(uid, number),
-        rate_kbit=rate,
-        ceil_kbit=max(on_tap(cap, mtu), rate),
+        cap_kbit=on_tap(cap, part.network(network_uid).mtu),
     )
 
 
