@@ -65,7 +65,6 @@ ACCESS: dict[str, frozenset[Role]] = {
     f"{_KNOWN_SITES}/List": _PEOPLE,
     f"{_KNOWN_SITES}/ListHosts": _PEOPLE,
     f"{_HEALTH}/Check": _ANYONE,
-    f"{_HEALTH}/List": _ANYONE,
     f"{_HEALTH}/Watch": _ANYONE,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _ANYONE,
 }
@@ -77,7 +76,6 @@ FROM_OTHER_DOMAINS: dict[str, Role] = {
     _HOSTS: _METASCHED,
     _SITES: _METASCHED,
     _IMAGES: _METASCHED,
-    _KNOWN_SITES: _METASCHED,
 }
 """The one role that may come from another trust domain than the server's own, for a service.
 Everybody else is known at home only: a peer's users are nobody's tenants here."""

@@ -1,0 +1,104 @@
+"""The one table of errors: complete, unambiguous, and read back as it was written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+
+from intertie.common import errors
+from intertie.common.rpc.errors import CODES, from_status, to_status
+
+SHORTFALL = errors.Shortfall(
+    site="north", resource="vcpus", wanted=8, available=3, unit="vCPU", message="north is short"
+)
+SAMPLES: list[errors.DomainError] = [
+    errors.FieldInvalid("spec.groups[1].count", "must be 1 or more"),
+    errors.NotFound("sites/north/hosts/n1"),
+    errors.NameTaken("a"),
+    errors.RequestIdReuse("r-1"),
+    errors.NoCapacity((SHORTFALL, SHORTFALL)),
+    errors.ImageNotReady("debian", "north"),
+    errors.ClockSkew(timedelta(seconds=-2.5)),
+    errors.HoldExpired("p"),
+    errors.PartOver("p", "RELEASED"),
+    errors.DecisionPending("p"),
+    errors.DecisionInvalid("a receipt is missing"),
+    errors.EtagStale("a"),
+    errors.StaleWrite("k"),
+    errors.Aborted("t1", "south refused"),
+    errors.NotLeading("broker-1"),
+    errors.EtcdUnavailable("timed out"),
+    errors.SiteUnreachable("south", "no route"),
+    errors.IdentityUnknown("no certificate"),
+    errors.RoleDenied("spiffe://a/b", "/x/Y", "not its own"),
+    errors.WorkspaceNotRunning("w-0", "STAGING"),
+    errors.ConnectionRefused("w-0", 22),
+    errors.ConsoleTaken("w-0"),
+    errors.DigestMismatch("b3:1", "b3:2"),
+    errors.OffsetMismatch(5, 7),
+    errors.PutInProgress("b3:1"),
+    errors.StoreFull(10, 3),
+]
+
+
+def test_every_domain_error_has_a_code_and_its_own_reason() -> None:
+    known = set(errors.DomainError.__subclasses__())
+    assert known == set(CODES)
+    assert len({error.reason for error in known}) == len(known)
+    assert all(re.fullmatch(r"[A-Z]+(_[A-Z]+)*", error.reason) for error in known)
+
+
+def test_there_is_a_sample_of_every_error() -> None:
+    assert {type(error) for error in SAMPLES} == set(CODES)
+
+
+@pytest.mark.parametrize("error", SAMPLES, ids=lambda error: error.reason)
+def test_an_error_is_read_back_as_it_was_written(error: errors.DomainError) -> None:
+    status = to_status(error)
+    assert status.code == CODES[type(error)].value[0]
+    assert status.message == str(error)
+    back = from_status(status)
+    assert type(back) is type(error)
+    for field in fields(error):  # type: ignore[arg-type]
+        assert getattr(back, field.name) == getattr(error, field.name)
+
+
+def test_a_status_of_others_is_none_of_ours() -> None:
+    status = to_status(errors.NotFound("a"))
+    status.ClearField("details")
+    assert from_status(status) is None
+
+
+def test_a_huge_refusal_stays_small_enough_for_metadata() -> None:
+    error = errors.NoCapacity((SHORTFALL,) * 10_000)
+    status = to_status(error)
+    assert status.ByteSize() < 32 * 1024
+    back = from_status(status)
+    assert isinstance(back, errors.NoCapacity)
+    assert 0 < len(back.shortfalls) < 100
+
+
+_CELLS = re.compile(r"//\s*\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|")
+
+
+def test_the_tables_in_the_protos_say_what_the_code_does() -> None:
+    """Every reason that a method documents exists and has the documented code."""
+    by_reason = {kind.reason: code for kind, code in CODES.items()}
+    seen = set()
+    for proto in Path("protos").rglob("*.proto"):
+        for line in proto.read_text().splitlines():
+            cells = _CELLS.search(line)
+            if cells is None:
+                continue
+            code, reason = cells[2].strip(), cells[3].strip()
+            if code in ("Code", "") or set(code) == {"-"}:
+                continue
+            assert reason in by_reason, f"{proto}: {reason}"
+            assert by_reason[reason] is grpc.StatusCode[code], f"{proto}: {reason}"
+            seen.add(reason)
+    assert len(seen) > 15
