@@ -203,8 +203,12 @@ class Client:
             name="lan",
             subnet="10.0.0.0/24",
             members=(
-                Member(workspace="w-0", site="north", mac="02::1", address="10.0.0.10/24"),
-                Member(workspace="v-0", site="south", mac="02::2", address="10.0.0.11/24"),
+                Member(
+                    workspace="w-0", site="north", mac="02:00:00:00:00:01", address="10.0.0.10/24"
+                ),
+                Member(
+                    workspace="v-0", site="south", mac="02:00:00:00:00:02", address="10.0.0.11/24"
+                ),
             ),
         )
         workspace = PartWorkspace(
@@ -212,13 +216,13 @@ class Client:
             index=0,
             environment=Environment(image=DIGEST),
             allocation=Allocation(vcpus=self.chance.randint(1, 3), memory_mib=200, disk_mib=100),
-            nics=(PartNic(network="lan", mac="02::1", address="10.0.0.10/24"),),
+            nics=(PartNic(network="lan", mac="02:00:00:00:00:01", address="10.0.0.10/24"),),
         )
         return HoldOrder(
             name=PartName("north", "demo", tx),
             spec=PartSpec(
                 cluster="metascheds/meta/tenants/demo/clusters/x",
-                cluster_uid=tx,
+                cluster_uid="0123456789ab",
                 window=Window(start, start + timedelta(minutes=45)),
                 workspaces=(workspace,),
                 networks=(lan,),

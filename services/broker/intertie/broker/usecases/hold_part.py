@@ -23,7 +23,8 @@ from intertie.common.errors import (
     NotFound,
     RoleDenied,
 )
-from intertie.common.names import PartName, is_digest
+from intertie.common.names import PartName
+from intertie.common.part_rules import validate_part
 from intertie.common.part_spec import PartSpec
 
 log = structlog.get_logger(__name__)
@@ -142,15 +143,13 @@ def _check(order: HoldOrder, caller: Caller, site: str, now: datetime) -> None:
         raise FieldInvalid("spec.window.end_time", "is over")
     if order.decide_by <= now:
         raise FieldInvalid("decide_by", "is over")
-    labels = [each.label for each in order.spec.workspaces]
-    if len(set(labels)) != len(labels):
-        raise FieldInvalid("spec.workspaces", "has the same workspace twice")
-    networks = {network.name for network in order.spec.networks}
-    for position, each in enumerate(order.spec.workspaces):
-        at = f"spec.workspaces[{position}]"
-        if not is_digest(each.environment.image):
-            raise FieldInvalid(f"{at}.environment.image", "must be a digest, `b3:` and 64 digits")
-        if not {nic.network for nic in each.nics} <= networks:
-            raise FieldInvalid(f"{at}.nics", "names a network that the part does not have")
-        if min(each.allocation.vcpus, each.allocation.memory_mib, each.allocation.disk_mib) < 1:
-            raise FieldInvalid(f"{at}.allocation", "vcpus, memory_mib and disk_mib are 1 or more")
+    validate_part(order.spec)
+    ours = {each.label for each in order.spec.workspaces}
+    for position, network in enumerate(order.spec.networks):
+        for member in network.members:
+            if (member.site == site) != (member.workspace in ours):
+                raise FieldInvalid(
+                    f"spec.networks[{position}].members",
+                    f"{member.workspace} is said to be at {member.site}; the part's workspaces, "
+                    f"and no others, are at {site}",
+                )
