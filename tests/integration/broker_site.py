@@ -96,6 +96,7 @@ class FakeAgents:
     gateway: str = ""
     ready: bool = True
     obedient: bool = True
+    agent_address: str = "127.0.0.1:1"
     state: int = READY
     wanted: dict[tuple[str, str], records_pb2.WantedPart] = field(default_factory=dict)
 
@@ -107,7 +108,7 @@ class FakeAgents:
                 host=host,
                 capacity=site_pb2.Capacity(**capacity),
                 address=f"10.201.0.{11 + position}",
-                agent_address="127.0.0.1:1",
+                agent_address=self.agent_address,
                 gateway=at_gateway,
                 wide_address="10.250.0.11" if at_gateway else "",
                 wide_port=4790 if at_gateway else 0,

@@ -85,6 +85,24 @@ def test_a_hypervisor_that_no_host_has() -> None:
     assert "kvm" in refused.message
 
 
+def test_no_promise_where_it_cannot_be_enforced() -> None:
+    lame = {
+        "n1": Room(
+            facts=facts("n1", missing=("HTB is not there: bandwidth is not guaranteed",)),
+            free=WHOLE,
+        )
+    }
+    assert hosts_of(part_spec(*workers(2)), lame)
+    nic = BandwidthTerm(guarantee_mbit_s=1)
+    for spec in (
+        part_spec(workspace(nic=nic)),
+        part_spec(*workers(2), pairs=(("w-0", "w-1", 1),)),
+    ):
+        [refused] = short(spec, lame)
+        assert refused.resource == "policy"
+        assert "HTB is not there" in refused.message
+
+
 def test_no_host_is_alive() -> None:
     [refused] = short(part_spec(workspace()), {})
     assert refused.resource == "hosts"

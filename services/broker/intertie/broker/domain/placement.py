@@ -26,13 +26,28 @@ class Room:
     facts: HostFacts
     free: Vector
 
-    def admits(self, workspace: PartWorkspace) -> bool:
-        """A host admits what its hypervisors and its architecture can run."""
+    def refusal(self, workspace: PartWorkspace, *, promised: bool) -> str:
+        """Why this host cannot run the workspace whatever is free on it; empty when it can.
+
+        `promised`: bandwidth is, which is not to be had where it cannot be enforced.
+        """
         environment = workspace.environment
-        offered = self.facts.hypervisors
-        right_hypervisor = environment.hypervisor in ("", ANY_HYPERVISOR, *offered)
-        right_architecture = environment.architecture in ("", self.facts.architecture)
-        return right_hypervisor and (right_architecture or not self.facts.architecture)
+        if environment.hypervisor not in ("", ANY_HYPERVISOR, *self.facts.hypervisors):
+            return f"does not run {environment.hypervisor}"
+        if self.facts.architecture and environment.architecture not in (
+            "",
+            self.facts.architecture,
+        ):
+            return f"is no {environment.architecture}"
+        needed: tuple[str, ...] = NEEDED_FOR_NICS if workspace.nics else ()
+        if promised:
+            needed += NEEDED_FOR_PROMISES
+        return next((each for each in self.facts.missing if each.startswith(needed)), "")
+
+
+NEEDED_FOR_NICS = ("bridges", "VXLAN", "taps")
+NEEDED_FOR_PROMISES = ("HTB", "ifb")
+"""First words of the sentences in which agents say what their hosts cannot do."""
 
 
 @dataclass(slots=True)
@@ -58,8 +73,12 @@ class _Board:
             uplink += -mbit_s if self.host_of.get(other) == host else mbit_s
         return self.left[host] - replace(amounts, uplink_mbit_s=uplink)
 
+    def refused(self, workspace: PartWorkspace, host: str) -> str:
+        promised = workspace.allocation.nic.guarantee_mbit_s or self.pairs[workspace.label]
+        return self.rooms[host].refusal(workspace, promised=bool(promised))
+
     def takes(self, workspace: PartWorkspace, host: str) -> bool:
-        if not self.rooms[host].admits(workspace):
+        if self.refused(workspace, host):
             return False
         already = self.of_group.get((workspace.group, host), 0)
         if workspace.max_per_host and already >= workspace.max_per_host:
@@ -232,26 +251,29 @@ def _one_of_each_group(spec: PartSpec) -> list[PartWorkspace]:
 
 
 def _not_admitted(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iterator[Shortfall]:
+    board = _Board(rooms, pair_mbit_s(spec))
     for each in _one_of_each_group(spec):
-        if not any(room.admits(each) for room in rooms.values()):
-            environment = each.environment
+        refusals = {host: board.refused(each, host) for host in sorted(rooms)}
+        if all(refusals.values()):
+            said = "; ".join(f"{host}: {why}" for host, why in refusals.items())
             yield Shortfall(
                 site=site,
                 resource="policy",
                 group=each.group,
-                message=(
-                    f"{site}: no host runs {environment.architecture or 'any'} machines "
-                    f"under {environment.hypervisor or ANY_HYPERVISOR}"
-                ),
+                message=f"{site}: no host can run {each.group} ({said})",
             )
+
+
+def _able(spec: PartSpec, workspace: PartWorkspace, rooms: Mapping[str, Room]) -> dict[str, Room]:
+    board = _Board(rooms, pair_mbit_s(spec))
+    return {host: room for host, room in rooms.items() if not board.refused(workspace, host)}
 
 
 def _too_many_a_host(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iterator[Shortfall]:
     for each in _one_of_each_group(spec):
         count = sum(other.group == each.group for other in spec.workspaces)
-        fitting = sum(
-            room.admits(each) and fixed_amounts(each) <= room.free for room in rooms.values()
-        )
+        able = _able(spec, each, rooms)
+        fitting = sum(fixed_amounts(each) <= room.free for room in able.values())
         if each.max_per_host and fitting and count > each.max_per_host * fitting:
             wanted = -(-count // each.max_per_host)
             yield Shortfall(
@@ -269,7 +291,7 @@ def _too_many_a_host(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> It
 
 def _too_large_for_one(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iterator[Shortfall]:
     for each in _one_of_each_group(spec):
-        able = {host: room for host, room in rooms.items() if room.admits(each)}
+        able = _able(spec, each, rooms)
         amounts = fixed_amounts(each)
         if any(amounts <= room.free for room in able.values()):
             continue
@@ -330,7 +352,7 @@ def _does_not_pack(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iter
         if fitting:
             board.put(workspace, min(fitting, key=lambda each: _fill(board, workspace, each)))
             continue
-        hosts = [host for host in rooms if rooms[host].admits(workspace)]
+        hosts = list(_able(spec, workspace, rooms))
         found = False
         for name in DIMENSIONS:
             lefts = {host: dict(board.left[host].items())[name] for host in hosts}
