@@ -79,12 +79,12 @@ class Metasched:
         trust = Trust.load(settings.trust)
         own = identity_of(load_leaf(settings.tls.certificate.read_bytes()), trust, now=clock.now())
         replica = settings.replica or settings.listen.addresses[0]
-        self._election = Election(etcd, "metasched", replica, clock)
+        self.election = Election(etcd, "metasched", replica, clock)
         self._sites = BrokerSites.connect(
             settings.sites, settings.tls, trust, timeout_s=settings.commit.rpc_timeout_s
         )
-        clusters = EtcdClusters(etcd, self._election)
-        register = EtcdRegister(etcd, self._election)
+        clusters = EtcdClusters(etcd, self.election)
+        register = EtcdRegister(etcd, self.election)
         parts = PartCache(self._sites, clock)
         get = GetCluster(clusters, parts, clock)
         underway = Underway()
@@ -136,11 +136,15 @@ class Metasched:
             "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,
             "refresh": Refresh(clusters, parts, clock).sweep,
         }
-        self._background: list[Coroutine[Any, Any, None]] = [self._election.run()]
+        self._background: list[Coroutine[Any, Any, None]] = [self.election.run()]
         self._background += [
-            paced(name, sweep, self._election, clock, period_s=LOOP_PERIOD_S)
+            paced(name, sweep, self.election, clock, period_s=LOOP_PERIOD_S)
             for name, sweep in sweeps.items()
         ]
+
+    def begun(self) -> tuple[asyncio.Task[Any], ...]:
+        """Creates that are at work, whether or not their callers still wait."""
+        return self._create.begun()
 
     async def run(self, until: asyncio.Event) -> None:
         """Serves until the event; then lets what was begun be decided, and gives up the lead."""
@@ -153,6 +157,7 @@ class Metasched:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._create.drain(), DRAIN_S)
         finally:
+            await self._server.stop(0)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

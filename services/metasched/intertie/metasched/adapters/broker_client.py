@@ -61,6 +61,9 @@ class BrokerSites:
     def __init__(self, brokers: Mapping[str, Broker], *, timeout_s: float) -> None:
         self._brokers = brokers
         self._timeout_s = timeout_s
+        self._patient: dict[str, Any] = {"timeout": timeout_s, "wait_for_ready": True}
+        """Of calls in the midst of a co-allocation: a broker that is just being restarted is
+        waited for as long as one that is slow."""
 
     @classmethod
     def connect(
@@ -119,25 +122,23 @@ class BrokerSites:
             owner=order.owner,
         )
         broker = self._broker(part.site)
-        await self._answer(part.site, broker.parts.Hold(request, timeout=self._timeout_s))
+        await self._answer(part.site, broker.parts.Hold(request, **self._patient))
 
     async def prepare(self, part: PartName) -> Receipt:
         request = parts_pb2.PreparePartRequest(name=str(part))
         broker = self._broker(part.site)
-        answer = await self._answer(
-            part.site, broker.parts.Prepare(request, timeout=self._timeout_s)
-        )
+        answer = await self._answer(part.site, broker.parts.Prepare(request, **self._patient))
         return receipt_from_proto(answer.receipt)
 
     async def resolve(self, part: PartName, decision: Decision) -> None:
         request = parts_pb2.ResolvePartRequest(name=str(part), decision=decision_to_proto(decision))
         broker = self._broker(part.site)
-        await self._answer(part.site, broker.parts.Resolve(request, timeout=self._timeout_s))
+        await self._answer(part.site, broker.parts.Resolve(request, **self._patient))
 
     async def release(self, part: PartName, reason: str) -> None:
         request = parts_pb2.ReleasePartRequest(name=str(part), reason=reason)
         broker = self._broker(part.site)
-        await self._answer(part.site, broker.parts.Release(request, timeout=self._timeout_s))
+        await self._answer(part.site, broker.parts.Release(request, **self._patient))
 
     async def part(self, part: PartName) -> PartSeen:
         request = parts_pb2.GetPartRequest(name=str(part))

@@ -134,6 +134,10 @@ class CreateCluster:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
+    def begun(self) -> tuple[asyncio.Task[ClusterView], ...]:
+        """What goes on, whether or not its caller still waits."""
+        return tuple(self._tasks)
+
     async def drain(self) -> None:
         """Until all that was begun is decided."""
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,268 @@
+"""Two sites with real brokers and one meta-scheduler, in this process: real etcd, real gRPC.
+
+Agents and image stores are fakes: what is wanted of a host is done at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
+from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
+from intertie.api.metasched.v1 import decisions_pb2_grpc, sites_pb2_grpc
+from intertie.broker.main import Broker
+from intertie.broker.settings import BrokerSettings, LinkSettings, PolicySettings, TariffSettings
+from intertie.common.clock import SystemClock
+from intertie.common.etcd.client import Etcd
+from intertie.common.rpc.client import channel
+from intertie.common.settings import (
+    ListenSettings,
+    NamedPeerSettings,
+    PeerSettings,
+    TlsSettings,
+)
+from intertie.metasched.main import Metasched
+from intertie.metasched.settings import CommitSettings, MetaschedSettings
+from tests.integration.broker_site import HOST, FakeAgents, FakeImages, serve
+from tests.integration.etcd_server import EtcdServer
+from tests.integration.pki import TestDomain, trust_in
+
+CLOCK = SystemClock()
+
+
+@dataclass
+class FederationSite:
+    """A site's broker, which can be stopped and started again on the same store."""
+
+    name: str
+    folder: Path
+    settings: BrokerSettings
+    agents: FakeAgents
+    broker: Broker | None = None
+    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        self.broker = Broker(self.settings, await Etcd.connect(self.settings.etcd), CLOCK)
+        await self.broker.server.start()
+        self.tasks = [asyncio.create_task(loop) for loop in self.broker.loops()]
+        async with asyncio.timeout(15):
+            await self.broker.election.wait_until_leading()
+
+    async def stop(self) -> None:
+        if self.broker is None:
+            return
+        await self.broker.server.stop(0)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.broker.close()
+        self.broker = None
+
+
+@dataclass
+class Federation:
+    meta: TestDomain
+    sites: Mapping[str, FederationSite]
+    settings: MetaschedSettings
+    domains: tuple[TestDomain, ...]
+    metasched: Metasched | None = None
+    task: asyncio.Task[None] | None = None
+    channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    async def start(self, **changes: Any) -> None:
+        """A replica of the meta-scheduler; `changes` to its settings."""
+        settings = self.settings.model_copy(update=changes)
+        self.metasched = Metasched(settings, await Etcd.connect(settings.etcd), CLOCK)
+        self.task = asyncio.create_task(self.metasched.run(asyncio.Event()))
+        async with asyncio.timeout(15):
+            await self.metasched.election.wait_until_leading()
+
+    async def kill(self) -> None:
+        """Nothing is finished; the lead is given up, so that no test waits for a lease."""
+        if self.task is None or self.metasched is None:
+            return
+        for each in self.metasched.begun():
+            each.cancel()
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        self.task = self.metasched = None
+
+    def dial(self, tls: TlsSettings) -> grpc.aio.Channel:
+        line = channel(
+            self.settings.listen.addresses[0],
+            tls,
+            trust_in(*self.domains),
+            self.meta.server_name("metasched"),
+        )
+        self.channels.append(line)
+        return line
+
+    @property
+    def alice(self) -> TlsSettings:
+        return self.meta.user("demo", "alice")
+
+    def clusters(self, tls: TlsSettings | None = None) -> clusters_pb2_grpc.ClustersAsyncStub:
+        return clusters_pb2_grpc.ClustersStub(self.dial(tls or self.alice))
+
+    def decisions(self, tls: TlsSettings) -> decisions_pb2_grpc.DecisionsAsyncStub:
+        return decisions_pb2_grpc.DecisionsStub(self.dial(tls))
+
+    def known_sites(self) -> sites_pb2_grpc.KnownSitesAsyncStub:
+        return sites_pb2_grpc.KnownSitesStub(self.dial(self.alice))
+
+    async def parts(self, site: str) -> list[part_pb2.Part]:
+        """What the site says, to its operator, of all its parts."""
+        at = self.sites[site]
+        domain = next(each for each in self.domains if each.name.startswith(site))
+        line = channel(
+            at.settings.listen.addresses[0],
+            domain.operator("olga"),
+            trust_in(*self.domains),
+            domain.server_name("broker"),
+        )
+        try:
+            stub = parts_pb2_grpc.PartsStub(line)
+            request = parts_pb2.ListPartsRequest(parent=f"sites/{site}/tenants/demo")
+            return list((await stub.List(request)).parts)
+        finally:
+            await line.close()
+
+    async def until_settled(self, seconds: float = 20) -> dict[str, set[str]]:
+        """Until no part is HELD or PREPARED anywhere; then the states by transaction."""
+        async with asyncio.timeout(seconds):
+            while True:
+                states: dict[str, set[str]] = {}
+                for site in self.sites:
+                    for part in await self.parts(site):
+                        state = part_pb2.Part.State.Name(part.state)
+                        states.setdefault(part.tx, set()).add(state)
+                if not {"HELD", "PREPARED"} & set().union(*states.values(), set()):
+                    return states
+                await CLOCK.sleep(0.2)
+
+
+@contextlib.asynccontextmanager
+async def federation(
+    folder: Path,
+    etcd: EtcdServer,
+    prefix: str,
+    north: TestDomain,
+    south: TestDomain,
+    meta: TestDomain,
+) -> AsyncIterator[Federation]:
+    """Up, and led."""
+    domains = (north, south, meta)
+    address = f"unix:{folder / 'meta'}"
+    peer = NamedPeerSettings(
+        name="meta",
+        address=address,
+        server_name=meta.server_name("metasched"),
+        trust_domain=meta.name,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        sites = {
+            name: await stack.enter_async_context(
+                _site(folder, etcd, f"{prefix}/{name}", name, other, domain, domains, peer)
+            )
+            for name, other, domain in (("north", "south", north), ("south", "north", south))
+        }
+        settings = MetaschedSettings(
+            name="meta",
+            listen=ListenSettings(addresses=(address,)),
+            tls=meta.service("metasched"),
+            trust=tuple(each.trust for each in domains),
+            etcd=etcd.settings(f"{prefix}/meta"),
+            sites=tuple(
+                NamedPeerSettings(
+                    name=name,
+                    address=site.settings.listen.addresses[0],
+                    server_name=domain.server_name("broker"),
+                    trust_domain=domain.name,
+                )
+                for (name, site), domain in zip(sites.items(), (north, south), strict=True)
+            ),
+            commit=CommitSettings(hold_ttl_s=20, decide_within_s=15, rpc_timeout_s=5),
+        )
+        up = Federation(meta, sites, settings, domains)
+        try:
+            await up.start()
+            yield up
+        finally:
+            for line in up.channels:
+                await line.close()
+            await up.kill()
+
+
+@contextlib.asynccontextmanager
+async def _site(
+    folder: Path,
+    etcd: EtcdServer,
+    prefix: str,
+    name: str,
+    other: str,
+    domain: TestDomain,
+    domains: tuple[TestDomain, ...],
+    peer: NamedPeerSettings,
+) -> AsyncIterator[FederationSite]:
+    images, images_address = await serve(
+        folder,
+        f"{name}-images",
+        domain.service("imagestore"),
+        domains,
+        [
+            (
+                images_pb2_grpc.add_ImagesServicer_to_server,
+                FakeImages(),  # type: ignore[abstract]  # only what a broker asks
+                images_pb2.DESCRIPTOR.services_by_name["Images"],
+            )
+        ],
+    )
+    hosts = {"n1": HOST, "n2": HOST}
+    settings = BrokerSettings(
+        site=name,
+        listen=ListenSettings(addresses=(f"unix:{folder / name}",)),
+        tls=domain.service("broker"),
+        trust=tuple(each.trust for each in domains),
+        etcd=etcd.settings(prefix),
+        imagestore=PeerSettings(
+            address=images_address, server_name=domain.server_name("imagestore")
+        ),
+        policy=PolicySettings(hosts=tuple(hosts), cpu_overcommit=1.0, memory_reserve_mib=0),
+        tariff=TariffSettings(vcpu_hour=0.04),
+        links=(LinkSettings(peer=other, egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0),),
+        metascheds=(peer,),
+    )
+    store = await Etcd.connect(settings.etcd)
+    agents = FakeAgents(store, hosts, gateway="n1")
+    await agents.report(CLOCK)
+    obeying = asyncio.create_task(agents.run(CLOCK))
+    site = FederationSite(name, folder, settings, agents)
+    try:
+        await site.start()
+        yield site
+    finally:
+        await site.stop()
+        obeying.cancel()
+        await asyncio.gather(obeying, return_exceptions=True)
+        await images.stop(0)
+        await store.close()
+
+
+def create(
+    cluster_id: str, spec: cluster_pb2.ClusterSpec, request_id: str = "", **more: Any
+) -> clusters_pb2.CreateClusterRequest:
+    return clusters_pb2.CreateClusterRequest(
+        parent="-/tenants/demo",
+        cluster_id=cluster_id,
+        spec=spec,
+        request_id=request_id or f"r-{cluster_id}",
+        **more,
+    )

@@ -1,0 +1,98 @@
+"""What may be decided, and from which facts; the pieces that sites agree on."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import pytest
+
+from intertie.common.errors import IllegalMove
+from intertie.metasched.domain import cluster, commit
+from intertie.metasched.domain.commit import ReceiptFacts, TxRecord, TxState, why_not_commit
+from intertie.metasched.domain.parts import agreement_digest, part_specs
+from tests.unit.metasched.world import World, order, spec
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TX = TxRecord(
+    tx="t1",
+    cluster="metascheds/meta/tenants/demo/clusters/c1",
+    cluster_uid="u1",
+    coordinator="spiffe://meta.meta.intertie/metasched",
+    owner="alice",
+    digest="b2:1",
+    parts={site: f"sites/{site}/tenants/demo/parts/t1" for site in ("north", "south")},
+    create_time=NOW,
+    decide_by=NOW + timedelta(seconds=20),
+    hold_ttl=timedelta(seconds=30),
+)
+FACTS = {
+    site: ReceiptFacts(tx="t1", digest="b2:1", site=site, part=part, prepared=True)
+    for site, part in TX.parts.items()
+}
+
+
+def test_all_receipts_in_time_commit() -> None:
+    assert why_not_commit(TX, FACTS, now=TX.decide_by - timedelta(microseconds=1)) is None
+
+
+def test_decide_by_itself_is_too_late() -> None:
+    assert why_not_commit(TX, FACTS, now=TX.decide_by)
+
+
+def test_one_missing_receipt_is_enough() -> None:
+    for site in FACTS:
+        rest = {name: facts for name, facts in FACTS.items() if name != site}
+        assert why_not_commit(TX, rest, now=NOW) == f"{site} has not prepared"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tx": "t2"},
+        {"digest": "b2:2"},
+        {"site": "north"},
+        {"part": "sites/south/tenants/demo/parts/t2"},
+        {"prepared": False},
+    ],
+)
+def test_a_receipt_of_something_else_commits_nothing(wrong: dict[str, object]) -> None:
+    facts = {**FACTS, "south": replace(FACTS["south"], **wrong)}  # type: ignore[arg-type]
+    assert "south" in (why_not_commit(TX, facts, now=NOW) or "")
+
+
+def test_only_the_tables_edges_are_moves() -> None:
+    for state, to in product(TxState, TxState):
+        tx = replace(TX, state=state)
+        if to in commit.NEXT[state]:
+            assert tx.move(to).state is to
+        else:
+            with pytest.raises(IllegalMove):
+                tx.move(to)
+
+
+async def test_clusters_move_along_their_tables_edges_only() -> None:
+    record = (await (await World().process()).create.plan_only(order())).record
+    for state, to in product(cluster.ClusterState, cluster.ClusterState):
+        at = replace(record, state=state)
+        if to in cluster.NEXT[state]:
+            moved = at.move(to, now=NOW)
+            assert moved.state is to
+            assert (moved.end_time is not None) is moved.over
+        else:
+            with pytest.raises(IllegalMove):
+                at.move(to, now=NOW)
+
+
+async def test_the_digest_is_of_everything_that_was_agreed_and_of_nothing_else() -> None:
+    record = (await (await World().process()).create.plan_only(order(what=spec(5)))).record
+    specs = part_specs(record.name, record.uid, record.spec, record.plan, record.layout())
+    digest = agreement_digest(specs)
+    assert digest == agreement_digest(dict(reversed(specs.items())))
+    for site, part in specs.items():
+        for changed in (
+            replace(part, cluster_uid="other"),
+            replace(part, workspaces=part.workspaces[1:]),
+            replace(part, host_entries=()),
+            replace(part, window=replace(part.window, end=part.window.end + timedelta(seconds=1))),
+        ):
+            assert agreement_digest({**specs, site: changed}) != digest

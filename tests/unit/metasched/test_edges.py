@@ -1,0 +1,111 @@
+"""Where messages become values and settings become terms."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from pydantic import ValidationError
+
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.common.errors import FieldInvalid
+from intertie.common.rpc.identity import Identity
+from intertie.common.rpc.spec_proto import cluster_spec_to_proto
+from intertie.metasched.convert import cluster_to_proto, name_of, order_of, parent_of
+from intertie.metasched.settings import MetaschedSettings
+from tests.unit.metasched.world import ALICE, World, order, spec
+
+META = "metascheds/meta"
+IDENTITY = cast(Identity, SimpleNamespace(caller=ALICE))
+
+
+def request(**changes: Any) -> clusters_pb2.CreateClusterRequest:
+    fields: dict[str, Any] = {
+        "parent": "-/tenants/demo",
+        "cluster_id": "c1",
+        "spec": cluster_spec_to_proto(spec()),
+        "request_id": "r1",
+    }
+    return clusters_pb2.CreateClusterRequest(**{**fields, **changes})
+
+
+def test_an_order_is_for_this_service_whatever_stands_for_it() -> None:
+    for parent in ("-/tenants/demo", "metascheds/meta/tenants/demo"):
+        found = order_of(request(parent=parent), IDENTITY, META)
+        assert found.name == order().name
+        assert found.digest == order_of(request(), IDENTITY, META).digest
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("parent", {"parent": "sites/north/tenants/demo"}),
+        ("parent", {"parent": "-/tenants/-"}),
+        ("cluster_id", {"cluster_id": "No_Label"}),
+        ("request_id", {"request_id": ""}),
+        ("request_id", {"request_id": "a b"}),
+        ("request_id", {"request_id": "x" * 65}),
+    ],
+)
+def test_a_malformed_field_is_named(field: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        order_of(request(**changes), IDENTITY, META)
+    assert caught.value.field == field
+
+
+def test_the_digest_of_a_request_is_of_its_body() -> None:
+    one = order_of(request(), IDENTITY, META)
+    assert one.digest == order_of(request(request_id="r2"), IDENTITY, META).digest
+    assert one.digest != order_of(request(cluster_id="c2"), IDENTITY, META).digest
+    other = cluster_spec_to_proto(spec(4))
+    assert one.digest != order_of(request(spec=other), IDENTITY, META).digest
+
+
+def test_names_of_this_service_may_be_short() -> None:
+    assert name_of("-/tenants/demo/clusters/c1", META) == f"{META}/tenants/demo/clusters/c1"
+    assert name_of("metascheds/x/tenants/demo/clusters/c1", META).startswith("metascheds/x/")
+    assert str(parent_of("-/tenants/demo", META)) == f"{META}/tenants/demo"
+
+
+async def test_a_cluster_on_the_wire_says_everything() -> None:
+    world = World()
+    process = await world.process()
+    view = await process.create(order(what=spec(5, mbit_s=10)))
+    message = cluster_to_proto(view)
+    assert message.state == cluster_pb2.Cluster.SCHEDULED
+    assert message.owner == ALICE
+    assert message.etag == view.etag
+    assert [each.name.rpartition("/")[2] for each in message.workspaces] == [
+        "head-0",
+        *(f"worker-{n}" for n in range(5)),
+    ]
+    assert all(each.addresses[0].mac and each.image_digest for each in message.workspaces)
+    assert sum(sum(each.counts.values()) for each in message.plan.parts) == 6
+    assert {(each.from_site, each.to_site) for each in message.plan.links} == {
+        ("north", "south"),
+        ("south", "north"),
+    }
+    assert not message.HasField("end_requested_time")
+    assert not message.HasField("failure")
+
+
+def settings(**changes: Any) -> MetaschedSettings:
+    fields: dict[str, Any] = {
+        "name": "meta",
+        "listen": {"addresses": ["127.0.0.1:7400"]},
+        "tls": {"certificate": Path("c"), "key": Path("k")},
+        "trust": [{"domain": "meta.meta.intertie", "roots": Path("r")}],
+        "etcd": {"endpoints": ["127.0.0.1:2379"], "prefix": "/intertie/meta"},
+        "sites": [{"name": "north", "address": "a:1", "server_name": "broker.north.site.intertie"}],
+    }
+    return MetaschedSettings(**{**fields, **changes})
+
+
+def test_no_fault_is_paused_for_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings().fault is None
+    monkeypatch.setenv("INTERTIE_FAULT_PAUSE", "after_prepare:2.5")
+    assert settings().fault == ("after_prepare", 2.5)
+    for wrong in ("after_lunch:2", "after_hold", "after_hold:-1"):
+        monkeypatch.setenv("INTERTIE_FAULT_PAUSE", wrong)
+        with pytest.raises(ValidationError):
+            settings()
