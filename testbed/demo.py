@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 from rich.text import Text
 
 from setup.guest_image import image_path
@@ -92,6 +94,13 @@ class Demo:
     def say(self, text: str, style: str = "") -> None:
         self.screen.print(Text(text, style))
 
+    def show(self, table: Table) -> None:
+        """A pipe gets no blanks at the ends of lines."""
+        with self.screen.capture() as captured:
+            self.screen.print(table)
+        for line in captured.get().splitlines():
+            self.screen.out(line if self.screen.is_terminal else line.rstrip(), highlight=False)
+
     def title(self, text: str) -> None:
         took_s = time.monotonic() - self.begun
         self.screen.print()
@@ -153,8 +162,8 @@ class Demo:
                 bars.update(task, description=step.step, completed=step.done, total=step.total)
 
             self.bed.up(told)
-        running = self.bed.components()
-        self.say(f"{len(running)} processes run: {', '.join(running)}")
+        kinds = Counter(name.rpartition("/")[2].partition("-")[0] for name in self.bed.components())
+        self.say("Running: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
         make_key(self.key)
 
     def look_at_sites(self) -> None:
@@ -184,7 +193,7 @@ class Demo:
         with self.bars() as bars:
             task = bars.add_task("guests asked", total=len(names))
             trips = self.guests.ping_all(names, lambda: bars.advance(task))
-        self.screen.print(ping_matrix(names, trips))
+        self.show(ping_matrix(names, trips))
         self.problems += [f"no answer to the ping from {each}" for each in unanswered(trips)]
 
     def measure(self) -> None:
@@ -201,7 +210,7 @@ class Demo:
                 bars.advance(task)
             iops = self.guests.measure_iops(disk_owners, SECONDS, lambda: bars.advance(task))
         found = [*bandwidths(pairs, rates), *disks(guarantees, iops)]
-        self.screen.print(comparisons(found))
+        self.show(comparisons(found))
         self.problems += [
             f"{each.what} {each.where}: {each.promised:g} {each.unit} promised,"
             f" {each.measured:.1f} measured"

@@ -10,6 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 
+CAP_TOLERANCE = 1.1
+"""A burst that was saved up before counts in a measurement of a few seconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """One promise, and what a guest found."""
@@ -24,6 +28,15 @@ class Comparison:
     @property
     def kept(self) -> bool:
         return self.measured >= self.promised
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """In a word, and its colour. A cap is no promise to the guest: above it is a remark."""
+        if not self.kept:
+            return "BROKEN", "bold red"
+        if self.cap and self.measured > self.cap * CAP_TOLERANCE:
+            return "kept, above its cap", "yellow"
+        return "kept", "green"
 
 
 def _table(*titles: str) -> Table:
@@ -109,14 +122,14 @@ def disks(guarantees: Iterable[Mapping[str, Any]], rates: Mapping[str, float]) -
 def comparisons(found: Iterable[Comparison]) -> Table:
     made = _table("GUARANTEE", "WHERE", "PROMISED", "AT MOST", "MEASURED IN THE GUEST", "")
     for each in found:
-        style = "green" if each.kept else "bold red"
+        word, style = each.verdict
         made.add_row(
             each.what,
             each.where,
             f"{each.promised:g} {each.unit}",
             f"{each.cap:g} {each.unit}",
             Text(f"{each.measured:.1f} {each.unit}", style),
-            Text("kept" if each.kept else "BROKEN", style),
+            Text(word, style),
         )
     return made
 

@@ -39,6 +39,8 @@ def test_less_than_promised_is_broken_however_little() -> None:
     iops = {"kind": "DISK_IOPS", "from": "a", "guarantee": 150, "cap": 200}
     [disk] = disks([iops, pair("a", "b")], {"a": 149.0})
     assert not disk.kept
+    found = bandwidths(pairs, {("a", "b"): 20.0, ("b", "a"): 44.1})
+    assert [each.verdict[0] for each in found] == ["kept", "kept, above its cap"]
 
 
 def test_pings_are_read_by_name_and_silence_is_no_answer() -> None:

@@ -76,7 +76,7 @@ class Run:
     def show(self, plain: Message | list[Any], table: Callable[[], RenderableType]) -> None:
         """The result in the form that was asked for."""
         if self.output is Format.TABLE:
-            self.results.print(table())
+            terminal.print_table(self.results, table())
             return
         self.write(self.plain(plain))
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from intertie.cli.remedies import REMEDIES
-from intertie.cli.terminal import quantity, shown, styled
+from intertie.cli.terminal import print_table, quantity, shown, styled
 from intertie.client import ClientError, Document, DocumentInvalid
 from intertie.client.errors import ConfigInvalid, ConfigMissing, EndpointUnknown
 from intertie.common.errors import DomainError, FieldInvalid, NoCapacity, Shortfall
@@ -44,7 +44,7 @@ def report(error: BaseException, notes: Console, *, document: Document | None = 
                 _say(notes, str(problem), problem.remedy)
         case NoCapacity(shortfalls=shortfalls):
             _say(notes, f"it does not fit [{error.reason}]")
-            notes.print(shortfall_table(shortfalls))
+            print_table(notes, shortfall_table(shortfalls))
             _say_remedy(notes, REMEDIES[error.reason])
         case FieldInvalid(field=field, problem=problem):
             line = document.line_of(field) if document else 0

@@ -207,7 +207,7 @@ def sites(found: Iterable[KnownSite]) -> RenderableType:
             f"{site.free.iops}/{site.capacity.iops}",
             styled("; ".join(links)),
         )
-    made.caption = "free/in all"
+    made.caption = "Amounts are free/total."
     made.caption_justify = "left"
     return made
 
@@ -230,7 +230,7 @@ def hosts(found: Iterable[Host]) -> RenderableType:
             str(host.workspaces),
             styled("; ".join(host.missing), WAITING),
         )
-    made.caption = "free/in all"
+    made.caption = "Amounts are free/total."
     made.caption_justify = "left"
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 PIPE_WIDTH = 200
@@ -24,6 +24,18 @@ def notes() -> Console:
 
 def _console(file: TextIO, width: int | None) -> Console:
     return Console(file=file, width=width, highlight=False, markup=False)
+
+
+def print_table(console: Console, table: RenderableType) -> None:
+    """A pipe gets no blanks at the ends of lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        console.file.write(line.rstrip() + "\n")
+    console.file.flush()
 
 
 def quantity(number: int, unit: str) -> str:
