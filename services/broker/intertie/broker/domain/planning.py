@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from intertie.broker.domain.board import Room
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import (
     LedgerView,
@@ -15,7 +16,7 @@ from intertie.broker.domain.ledger import (
     with_site_defaults,
 )
 from intertie.broker.domain.part import Placed, leaves_site
-from intertie.broker.domain.placement import Room, place
+from intertie.broker.domain.placement import place
 from intertie.common.calendar import Calendar
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window

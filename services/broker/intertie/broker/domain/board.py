@@ -1,0 +1,129 @@
+"""A placement in the making: hosts, what is left of them, and what may still go where."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from intertie.broker.domain.fleet import HostFacts
+from intertie.broker.domain.ledger import fixed_amounts
+from intertie.common.part_spec import PartWorkspace
+from intertie.common.quantities import Vector
+from intertie.common.spec import ANY_HYPERVISOR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """One host that may take workspaces, and what of it is free."""
+
+    facts: HostFacts
+    free: Vector
+
+    def refusal(self, workspace: PartWorkspace, *, promised: bool) -> str:
+        """Why this host cannot run the workspace whatever is free on it; empty when it can.
+
+        `promised`: bandwidth is, which is not to be had where it cannot be enforced.
+        """
+        environment = workspace.environment
+        if environment.hypervisor not in ("", ANY_HYPERVISOR, *self.facts.hypervisors):
+            return f"does not run {environment.hypervisor}"
+        if self.facts.architecture and environment.architecture not in (
+            "",
+            self.facts.architecture,
+        ):
+            return f"is no {environment.architecture}"
+        needed: tuple[str, ...] = NEEDED_FOR_NICS if workspace.nics else ()
+        if promised:
+            needed += NEEDED_FOR_PROMISES
+        return next((each for each in self.facts.missing if each.startswith(needed)), "")
+
+
+NEEDED_FOR_NICS = ("bridges", "VXLAN", "taps")
+NEEDED_FOR_PROMISES = ("HTB", "ifb")
+"""First words of the sentences in which agents say what their hosts cannot do."""
+
+
+@dataclass(slots=True)
+class Board:
+    """A placement in the making."""
+
+    rooms: Mapping[str, Room]
+    pairs: Mapping[str, Mapping[str, int]]
+    lax_uplink: bool = False
+    host_of: dict[str, str] = field(default_factory=dict)
+    left: dict[str, Vector] = field(default_factory=dict)
+    of_group: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.left = {host: room.free for host, room in self.rooms.items()}
+
+    def after(self, workspace: PartWorkspace, host: str) -> Vector:
+        """What would be left of the host. Pairs whose other end is not there, or not placed
+        yet, count against its uplink; those that come together no longer do."""
+        amounts = fixed_amounts(workspace)
+        uplink = amounts.uplink_mbit_s
+        for other, mbit_s in self.pairs[workspace.label].items():
+            uplink += -mbit_s if self.host_of.get(other) == host else mbit_s
+        return self.left[host] - replace(amounts, uplink_mbit_s=uplink)
+
+    def refused(self, workspace: PartWorkspace, host: str) -> str:
+        promised = workspace.allocation.nic.guarantee_mbit_s or self.pairs[workspace.label]
+        return self.rooms[host].refusal(workspace, promised=bool(promised))
+
+    def takes(self, workspace: PartWorkspace, host: str) -> bool:
+        if self.refused(workspace, host):
+            return False
+        already = self.of_group.get((workspace.group, host), 0)
+        if workspace.max_per_host and already >= workspace.max_per_host:
+            return False
+        left = self.after(workspace, host)
+        if self.lax_uplink:
+            left = replace(left, uplink_mbit_s=0)
+        return Vector() <= left
+
+    def put(self, workspace: PartWorkspace, host: str) -> None:
+        self.left[host] = self.after(workspace, host)
+        self.host_of[workspace.label] = host
+        key = (workspace.group, host)
+        self.of_group[key] = self.of_group.get(key, 0) + 1
+
+    def take_back(self, workspace: PartWorkspace) -> None:
+        host = self.host_of.pop(workspace.label)
+        self.of_group[workspace.group, host] -= 1
+        self.left[host] = self.left[host] + (self.left[host] - self.after(workspace, host))
+
+    def sound(self) -> bool:
+        return all(Vector() <= left for left in self.left.values())
+
+
+def largest_first(
+    workspaces: Sequence[PartWorkspace], rooms: Mapping[str, Room]
+) -> list[PartWorkspace]:
+    """By the largest share that any dimension takes of the whole site; ties as in the spec."""
+    total = sum_free(rooms)
+    totals = dict(total.items())
+
+    def share(workspace: PartWorkspace) -> float:
+        return max(
+            amount / max(totals[name], 1) for name, amount in fixed_amounts(workspace).items()
+        )
+
+    return sorted(workspaces, key=lambda each: -share(each))
+
+
+def share_left(board: Board, left: Vector) -> float:
+    largest = {
+        name: max((dict(room.free.items())[name] for room in board.rooms.values()), default=0)
+        for name in ("vcpus", "memory_mib", "disk_mib")
+    }
+    return sum(amount / max(largest[name], 1) for name, amount in left.items() if name in largest)
+
+
+def sum_free(rooms: Mapping[str, Room]) -> Vector:
+    total = Vector()
+    for room in rooms.values():
+        total = total + room.free.at_least_zero()
+    return total
+
+
+def best_fit(board: Board, workspace: PartWorkspace, host: str) -> tuple[object, ...]:
+    """A preference for the host that is left with least."""
+    return (share_left(board, board.after(workspace, host)), host)
