@@ -9,7 +9,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-
 CAP_TOLERANCE = 1.1
 """A burst that was saved up before counts in a measurement of a few seconds."""
 

@@ -157,6 +157,14 @@ def test_without_a_terminal_every_change_is_a_line_and_said_once() -> None:
         "worker-1     south/s1     failed: no?[2J disk",
         "worker-0     south/s1     booting",
     ]
+    again.end_requested_time.FromSeconds(1)
+    again.workspaces[0].state = Workspace.ENDED
+    with Lines(notes) as lines:
+        lines.update(again)
+    assert out.getvalue().splitlines()[4:6] == [
+        "head-0       north/n1     ended",
+        "worker-0     south/s1     being taken back",
+    ]
 
 
 def test_a_watch_says_what_has_changed_only() -> None:

@@ -50,8 +50,10 @@ def staged(workspaces: Iterable[Workspace]) -> tuple[int, int]:
     return done, sum(each.staging_total_bytes for each in copies.values())
 
 
-def state_of(workspace: Workspace) -> str:
-    """In a word or two; what the guest says of itself counts once it runs."""
+def state_of(workspace: Workspace, *, ending: bool = False) -> str:
+    """In a word or two; what the guest says of itself counts while it runs."""
+    if ending and workspace.state not in (Workspace.ENDED, Workspace.FAILED):
+        return "being taken back"
     if workspace.state == Workspace.RUNNING:
         return "ready" if workspace.ready else "booting"
     word = Workspace.State.Name(workspace.state).lower()
@@ -90,7 +92,8 @@ class Bars:
 
     def update(self, cluster: Cluster) -> None:
         done, total = staged(cluster.workspaces)
-        if total:
+        ending = cluster.HasField("end_requested_time")
+        if total and not ending:
             if self._staging is None:
                 self._staging = self._progress.add_task("staging", what="")
             what = f"{size(done)} of {size(total)}"
@@ -100,7 +103,9 @@ class Bars:
             if name not in self._tasks:
                 self._tasks[name] = self._progress.add_task(shown(name), total=_READY_STEP, what="")
             step = _READY_STEP if workspace.ready else _STEPS.get(workspace.state, 0)
-            what = shown(f"{place_of(workspace)}  {state_of(workspace)}")
+            if ending:
+                step = _READY_STEP if workspace.state == Workspace.ENDED else 0
+            what = shown(f"{place_of(workspace)}  {state_of(workspace, ending=ending)}")
             self._progress.update(self._tasks[name], completed=step, what=what)
 
 
@@ -123,9 +128,10 @@ class Lines:
         pass
 
     def update(self, cluster: Cluster) -> None:
+        ending = cluster.HasField("end_requested_time")
         for workspace in cluster.workspaces:
             name = last(workspace.name)
-            says = f"{place_of(workspace):<12} {state_of(workspace)}"
+            says = f"{place_of(workspace):<12} {state_of(workspace, ending=ending)}"
             if self._said.get(name) != says:
                 self._said[name] = says
                 self._notes.print(styled(f"{name:<12} {says}"), soft_wrap=True)
