@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -72,7 +72,7 @@ class AgentClient:
 
         return asyncio.run(asyncio.wait_for(self._with_stub(greet), 30))
 
-    async def _with_stub(self, use: Any) -> Any:
+    async def _with_stub(self, use: Callable[[Any], Awaitable[T]]) -> T:
         domain = site_domain(self.testbed.places, self.site)
         credential = domain.service_credential("broker")
         tls = TlsSettings(certificate=credential.certificate, key=credential.key)

@@ -1,0 +1,311 @@
+"""Node agents on real hosts, without a broker: the test writes the records that one would."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from blake3 import blake3
+
+from intertie.api.nodeagent.v1 import records_pb2 as pb
+from intertie.common.names import uid_of
+from setup.guest_image import image_path
+from testbed.bed import Testbed
+from testbed.hosts import agent_data
+from testbed.topology import HostSpec, SiteSpec, Topology, WanLink
+from tests.e2e.agent_client import AgentClient
+from tests.e2e.agent_records import Member, SiteRecords, eventually, wanted_part
+
+pytestmark = [pytest.mark.e2e, pytest.mark.root]
+
+INSTANCE = "agent"
+HOSTS = ("n1", "n2")
+MEMBERS = (Member(name="a-0", host="n1", number=0), Member(name="b-0", host="n2", number=1))
+PROMISED_MBIT_S = 20
+CAP_IOPS = 100
+RUNNING = 4
+READY_WITHIN_S = 90
+
+
+class Site:
+    """Two hosts with agents, and the image in their caches."""
+
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        self.records = SiteRecords(testbed, "north")
+        self.image = f"b3:{blake3(image_path().read_bytes()).hexdigest()}"
+        self.agents = {host: AgentClient(testbed, "north", host) for host in HOSTS}
+        self.underlay = {host: testbed.topology.host_address("north", host) for host in HOSTS}
+
+    def want(
+        self,
+        part: str,
+        *,
+        generation: int = 1,
+        gone: bool = False,
+        lasts: timedelta = timedelta(hours=1),
+        vni: int = 4711,
+        guarantee_mbit_s: int = PROMISED_MBIT_S,
+    ) -> None:
+        for host in HOSTS:
+            wanted = wanted_part(
+                host,
+                MEMBERS,
+                self.underlay,
+                part=part,
+                image=self.image,
+                generation=generation,
+                lasts=lasts,
+                vni=vni,
+                guarantee_mbit_s=guarantee_mbit_s,
+                cap_mbit_s=guarantee_mbit_s,
+                cap_iops=CAP_IOPS,
+            )
+            wanted.gone = gone
+            self.records.want(host, wanted)
+
+    def wait_ready(self, part: str) -> float:
+        def ready() -> bool:
+            seen = [self.records.seen(host, uid_of(part)) for host in HOSTS]
+            return all(
+                each and [(w.state, w.ready) for w in each.workspaces] == [(RUNNING, True)]
+                for each in seen
+            )
+
+        return eventually(ready, "guests are ready", within_s=READY_WITHIN_S)
+
+    def wait_gone(self, part: str, *, within_s: float = 30) -> None:
+        def gone() -> bool:
+            seen = [self.records.seen(host, uid_of(part)) for host in HOSTS]
+            return all(each is not None and each.gone for each in seen)
+
+        eventually(gone, "everything is gone", within_s=within_s)
+
+    def forget(self, part: str) -> None:
+        for host in HOSTS:
+            self.records.unwant(host, uid_of(part))
+
+        def forgotten() -> bool:
+            return all(self.records.seen(host, uid_of(part)) is None for host in HOSTS)
+
+        eventually(forgotten, "what was seen is deleted", within_s=20)
+
+    def on(self, part: str, member: Member, command: str) -> str:
+        agent = self.agents[member.host]
+        return agent.on_console(f"{part}/workspaces/{member.name}", command)
+
+    def pids(self) -> list[int]:
+        return [pid for host in HOSTS for pid in self.testbed.guest_pids(f"north/{host}")]
+
+    def inventory(self) -> list[list[str]]:
+        return [self.testbed.inventory(f"north/{host}") for host in HOSTS]
+
+    def agent_process(self, host: str) -> str:
+        return f"north/{host}/nodeagent"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    hosts = tuple(HostSpec(name=name, gateway=name == "n1") for name in HOSTS)
+    north = SiteSpec(name="north", hosts=hosts)
+    south = SiteSpec(name="south", hosts=(HostSpec(name="s1", gateway=True),))
+    link = WanLink(a="north", b="south", mbps=100)
+    testbed = Testbed.create(Topology(sites=(north, south), links=(link,)), INSTANCE)
+    testbed.down()
+    testbed.up(services=False)
+    try:
+        made = Site(testbed)
+        for where, host in (("north", "n1"), ("north", "n2"), ("south", "s1")):
+            cache = agent_data(testbed.places, where, host) / "cache"
+            cache.mkdir(parents=True)
+            shutil.copy(image_path(), cache / f"{made.image.removeprefix('b3:')}.img")
+            testbed.component(f"{where}/{host}/nodeagent").start()
+            records = SiteRecords(testbed, where)
+            eventually(
+                lambda records=records, host=host: records.facts(host) is not None,  # type: ignore[misc]
+                f"facts of {host}",
+                within_s=20,
+            )
+        yield made
+    finally:
+        testbed.down()
+    assert testbed.leftovers() == []
+
+
+@pytest.fixture
+def part(site: Site, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a part of which nothing is left after the test, nor of any other."""
+    name = f"sites/north/tenants/demo/parts/{uid_of(request.node.name)}"
+    eventually(lambda: not site.pids(), "no guest runs", within_s=30)
+    before = site.inventory()
+    yield name
+    for host in HOSTS:
+        if not site.testbed.component(site.agent_process(host)).running:
+            site.testbed.component(site.agent_process(host)).start()
+    site.forget(name)
+    assert site.inventory() == before
+
+
+def test_facts_are_what_was_found_within_what_is_allowed(site: Site) -> None:
+    facts = site.records.facts("n1")
+    assert facts is not None
+    spec = site.testbed.topology.host("north/n1")[1]
+    assert facts.address == "10.201.0.11"
+    assert facts.wide_address == "10.250.0.11"
+    assert facts.gateway
+    assert "qemu" in facts.hypervisors
+    assert 0 < facts.capacity.vcpus <= spec.vcpus
+    assert facts.capacity.memory_mib == spec.memory_mib
+    assert 0.8 * spec.uplink_mbps < facts.capacity.uplink_mbit_s < spec.uplink_mbps
+
+
+def test_guests_on_two_hosts_are_one_network_with_its_promises_until_they_are_gone(
+    site: Site, part: str
+) -> None:
+    site.want(part)
+    site.wait_ready(part)
+    a, b = MEMBERS
+
+    assert "1 packets received" in site.on(part, a, "ping -c 1 -W 5 b-0")
+    assert "1 packets received" in site.on(part, b, "ping -c 1 -W 5 a-0")
+    banner = site.agents["n1"].banner(f"{part}/workspaces/a-0", 22)
+    assert banner.startswith(b"SSH-2.0")
+
+    measured = re.search(r'"mbit_s":([0-9.]+)', site.on(part, a, "measure-bandwidth b-0 4"))
+    assert measured is not None
+    assert 0.85 * PROMISED_MBIT_S <= float(measured.group(1)) <= 1.05 * PROMISED_MBIT_S
+    counted = {(m.workspace, m.kind): m for m in site.agents["n1"].measurements()}
+    kinds = {m.Kind.Name(m.kind) for m in counted.values()}
+    assert {"NIC_TO_GUEST", "NIC_FROM_GUEST", "PAIR_OUT", "DISK_READ", "CPU"} <= kinds
+
+    # The host's own services are out of a guest's reach: its agent listens on every interface.
+    bridge = re.search(r"ib[0-9a-f]{10}", "\n".join(site.inventory()[0]))
+    assert bridge is not None
+    address = site.testbed.run("north/n1", ["ip", "-6", "-br", "addr", "show", bridge.group()])
+    host = address.stdout.split()[2].partition("/")[0]
+    said = site.on(part, a, f"nc -w 3 {host}%eth0 7402 </dev/null; echo status $?; ping -c 1 b-0")
+    assert "status 0" not in said
+
+    site.want(part, generation=2, gone=True)
+    site.wait_gone(part)
+    assert site.pids() == []
+
+
+def test_guests_outlive_agents_and_libvirtd_that_are_killed(site: Site, part: str) -> None:
+    site.want(part)
+    site.wait_ready(part)
+    guests = site.pids()
+    assert len(guests) == 2
+    for process in ("north/n1/libvirtd", "north/n1/nodeagent", "north/n2/nodeagent"):
+        site.testbed.component(process).kill9()
+    for process in ("north/n1/nodeagent", "north/n2/nodeagent", "north/n1/libvirtd"):
+        site.testbed.component(process).start(wait=process.endswith("libvirtd"))
+
+    # A new generation is taken up: everything works again, on the same guests.
+    site.want(part, generation=2)
+
+    def settled() -> bool:
+        seen = [site.records.seen(host, uid_of(part)) for host in HOSTS]
+        return all(each and each.generation == 2 and not each.message for each in seen)
+
+    assert eventually(settled, "agents and libvirtd are back", within_s=30) < 15
+    site.wait_ready(part)
+    assert site.pids() == guests
+    assert "1 packets received" in site.on(part, MEMBERS[0], "ping -c 1 -W 5 b-0")
+
+    # An older record is not obeyed.
+    site.want(part, generation=1, gone=True)
+    site.testbed.component("north/n1/nodeagent").restart()
+    eventually(
+        lambda: (
+            (seen := site.records.seen("n1", uid_of(part))) is not None
+            and seen.generation == 2
+            and not seen.gone
+        ),
+        "the higher generation stands",
+        within_s=20,
+    )
+    assert site.pids() == guests
+
+
+def test_at_the_end_of_the_window_guests_are_stopped_though_etcd_is_gone(
+    site: Site, part: str
+) -> None:
+    site.want(part, lasts=timedelta(seconds=45))
+    site.wait_ready(part)
+    etcd = site.testbed.component("north/etcd-0")
+    etcd.stop()
+    try:
+        eventually(lambda: not site.pids(), "guests are stopped", within_s=60)
+    finally:
+        etcd.cont()
+    site.wait_gone(part)
+
+
+def test_networks_with_the_same_addresses_do_not_see_each_other(site: Site, part: str) -> None:
+    other = f"{part}x"
+    site.want(part)
+    site.want(other, vni=4712)
+    site.wait_ready(part)
+    site.wait_ready(other)
+    # Both have a guest at 10.1.0.11: each answers to its own cluster only.
+    site.on(part, MEMBERS[1], "echo first >/tmp/who")
+    site.on(other, MEMBERS[1], "echo second >/tmp/who; ip addr del 10.1.0.11/24 dev eth0")
+    assert "1 packets received" in site.on(part, MEMBERS[0], "ping -c 1 -W 5 10.1.0.11")
+    assert "0 packets received" in site.on(other, MEMBERS[0], "ping -c 1 -W 3 10.1.0.11")
+    site.forget(other)
+
+
+def test_two_sites_are_one_network_through_their_gateways(site: Site, part: str) -> None:
+    """The gateway of the first site has no guest of the part; each site has ids of its own."""
+    a, b = MEMBERS[1], Member(name="c-0", host="s1", number=2)
+    south = SiteRecords(site.testbed, "south")
+    far = f"sites/south/tenants/demo/parts/{uid_of(part)}"
+    topology = site.testbed.topology
+    north_wan = topology.gateway_wan_address("north", "n1")
+    south_wan = topology.gateway_wan_address("south", "s1")
+
+    def wanted(host: str, name: str, vni: int) -> pb.WantedPart:
+        made = wanted_part(host, (a, b), {}, part=name, image=site.image, vni=vni)
+        made.networks[0].ClearField("tunnels")
+        return made
+
+    gateway = wanted("n1", part, 5001)
+    gateway.networks[0].tunnels.add(address=site.underlay["n2"], macs=[a.mac])
+    gateway.networks[0].wide_tunnels.add(
+        site="south",
+        address=south_wan,
+        port=4790,
+        vni=6001,
+        macs=[b.mac],
+        guarantee_mbit_s=PROMISED_MBIT_S,
+        cap_mbit_s=PROMISED_MBIT_S,
+    )
+    inner = wanted("n2", part, 5001)
+    inner.networks[0].tunnels.add(address=site.underlay["n1"], macs=[b.mac])
+    other = wanted("s1", far, 6001)
+    other.networks[0].wide_tunnels.add(
+        site="north", address=north_wan, port=4790, vni=5001, macs=[a.mac]
+    )
+    site.records.want("n1", gateway)
+    site.records.want("n2", inner)
+    south.want("s1", other)
+    try:
+
+        def ready() -> bool:
+            seen = (site.records.seen("n2", uid_of(part)), south.seen("s1", uid_of(far)))
+            return all(each and all(w.ready for w in each.workspaces) for each in seen)
+
+        eventually(ready, "guests are ready", within_s=READY_WITHIN_S)
+        assert "1 packets received" in site.on(part, a, "ping -c 1 -W 5 c-0")
+        measured = re.search(r'"mbit_s":([0-9.]+)', site.on(part, a, "measure-bandwidth c-0 4"))
+        assert measured is not None
+        assert 0.85 * PROMISED_MBIT_S <= float(measured.group(1)) <= 1.05 * PROMISED_MBIT_S
+        kinds = {m.Kind.Name(m.kind) for m in site.agents["n1"].measurements() if m.bytes}
+        assert "LINK_OUT" in kinds
+    finally:
+        south.unwant("s1", uid_of(far))
+        eventually(lambda: south.seen("s1", uid_of(far)) is None, "the south is clear", within_s=30)

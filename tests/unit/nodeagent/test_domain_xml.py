@@ -1,0 +1,60 @@
+"""The document that libvirt is given, against golden files."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from intertie.common.terms import DiskTerm, Environment, Readiness
+from intertie.nodeagent.domain.domain_xml import domain_xml, memory_limit_mib
+from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
+from tests.unit.nodeagent.parts import DIGEST, PART, WORKSPACE
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "nodeagent"
+FACTS = MachineFacts(hypervisors=("qemu",), disk_cache="none", cgroups=True)
+FILES = WorkspaceFiles(Path("/var/lib/intertie/n1"))
+
+
+@pytest.mark.parametrize("kind", ["qemu", "kvm"])
+def test_the_document_is_the_golden_one(kind: str) -> None:
+    xml = domain_xml(kind, machine_of(PART, WORKSPACE, FILES, FACTS))
+    assert xml == (GOLDEN / f"domain-{kind}.xml").read_text()
+
+
+def test_every_disk_is_capped_at_its_guarantee_when_no_cap_is_given() -> None:
+    disk = DiskTerm(guarantee_iops=70, guarantee_mib_s=3)
+    workspace = replace(WORKSPACE, allocation=replace(WORKSPACE.allocation, disk=disk))
+    root = ET.fromstring(domain_xml("qemu", machine_of(PART, workspace, FILES, FACTS)))
+    assert root.findtext(".//iotune/total_iops_sec") == "70"
+    assert root.findtext(".//iotune/total_bytes_sec") == str(3 * 1024 * 1024)
+
+
+def test_the_guest_agent_has_a_channel_only_where_it_tells_readiness() -> None:
+    environment = Environment(image=DIGEST, readiness=Readiness.GUEST_AGENT)
+    for workspace, channels in ((WORKSPACE, 1), (replace(WORKSPACE, environment=environment), 2)):
+        root = ET.fromstring(domain_xml("qemu", machine_of(PART, workspace, FILES, FACTS)))
+        assert len(root.findall(".//channel")) == channels
+
+
+def test_a_host_without_cgroups_is_asked_for_none() -> None:
+    facts = replace(FACTS, cgroups=False)
+    root = ET.fromstring(domain_xml("qemu", machine_of(PART, WORKSPACE, FILES, facts)))
+    assert root.find("cputune") is None
+
+
+def test_the_memory_limit_leaves_room_for_the_emulator() -> None:
+    assert memory_limit_mib("kvm", 512) > 512
+    assert memory_limit_mib("qemu", 512) > memory_limit_mib("kvm", 512)
+
+
+def test_a_hypervisor_that_is_not_there_is_no_matter_of_time() -> None:
+    kvm = replace(WORKSPACE, environment=Environment(image=DIGEST, hypervisor="kvm"))
+    with pytest.raises(HostFailure, match="kvm") as failure:
+        hypervisor_for(kvm, ("qemu",))
+    assert failure.value.final
+    assert hypervisor_for(WORKSPACE, ("qemu",)) == "qemu"

@@ -1,0 +1,62 @@
+"""What a guest is told at its first boot."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from intertie.common.terms import Contextualization, Environment
+from intertie.nodeagent.domain.seed import seed_files
+from intertie.nodeagent.domain.wanted import WantedWorkspace
+from tests.unit.nodeagent.parts import A_MAC, A_UID, DIGEST, PART, WORKSPACE
+
+KEY = "ssh-ed25519 AAAA alice"
+
+
+def with_context(**context: Any) -> WantedWorkspace:
+    environment = Environment(image=DIGEST, contextualization=Contextualization(**context))
+    return replace(WORKSPACE, environment=environment)
+
+
+def test_a_guest_is_told_its_name_its_nonce_and_its_keys() -> None:
+    meta = json.loads(seed_files(PART, with_context(ssh_authorized_keys=(KEY,)))["meta-data"])
+    assert meta["instance-id"] == A_UID
+    assert meta["local-hostname"] == "a-0"
+    assert meta["intertie_nonce"] == "secret"
+    assert meta["public-keys"] == [KEY]
+
+
+def test_its_network_is_matched_by_mac() -> None:
+    config = json.loads(seed_files(PART, WORKSPACE)["network-config"])
+    nic = config["ethernets"]["nic0"]
+    assert nic["match"]["macaddress"] == A_MAC
+    assert nic["addresses"] == ["10.1.0.10/24"]
+    assert nic["mtu"] == 1450
+
+
+def test_intertie_s_part_is_yaml_with_the_hosts_of_the_whole_cluster() -> None:
+    text = seed_files(PART, with_context(ssh_authorized_keys=(KEY,)))["vendor-data"]
+    assert text.startswith(b"#cloud-config\n")
+    config = yaml.safe_load(text)
+    assert config["ssh_authorized_keys"] == [KEY]
+    [file] = config["write_files"]
+    hosts = b64decode(file["content"]).decode().splitlines()
+    assert file["path"] == "/etc/hosts"
+    assert "10.1.0.10 a-0.c a-0" in hosts
+    assert "10.1.0.11 b-0.c b-0" in hosts
+
+
+def test_a_user_s_own_bytes_are_not_touched() -> None:
+    own = b"#!/bin/sh\necho \xff\r\n"
+    files = seed_files(PART, with_context(user_data=own, ssh_authorized_keys=(KEY,)))
+    assert files["user-data"] == own
+    assert KEY.encode() in files["vendor-data"]
+
+
+def test_without_any_user_data_is_intertie_s_part() -> None:
+    files = seed_files(PART, WORKSPACE)
+    assert files["user-data"] == files["vendor-data"]

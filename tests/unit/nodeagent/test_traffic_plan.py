@@ -1,0 +1,111 @@
+"""Classes: what is promised is what HTB is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intertie.common.terms import BandwidthTerm
+from intertie.nodeagent.domain.traffic_plan import (
+    Word,
+    allot,
+    on_tap,
+    on_uplink,
+    plan_nics,
+    plan_uplink,
+    plan_wide,
+    promisable_mbit_s,
+    shaped_kbit,
+)
+from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPart
+from tests.unit.nodeagent.parts import GATEWAY, LAN, PART, PLACE, WIDE, WORKSPACE
+
+
+def part_with(network: WantedNetwork) -> WantedPart:
+    return replace(PART, networks=(network,))
+
+
+def test_a_network_s_class_holds_its_pairs_and_the_rest_of_its_promise() -> None:
+    plan = plan_uplink([PART], PLACE, 400)
+    holder, pair, rest = plan.classes
+    assert holder.rate_kbit == on_uplink(60, 1450)
+    assert (pair.rate_kbit, pair.ceil_kbit) == (on_uplink(50, 1450), on_uplink(80, 1450))
+    assert pair.parent == rest.parent == holder.key
+    assert rest.rate_kbit == holder.rate_kbit - pair.rate_kbit
+    assert rest.ceil_kbit == plan.capacity_kbit
+
+
+def test_a_pair_is_told_by_port_id_and_both_addresses_of_the_inner_frame() -> None:
+    _, pair, rest = plan_uplink([PART], PLACE, 400).classes
+    outer = (
+        Word(0x00110000, 0x00FF0000, 8),
+        Word(4789, 0xFFFF, 20),
+        Word(77 << 8, 0xFFFFFF00, 32),
+    )
+    assert rest.match == outer
+    assert pair.match == (
+        *outer,
+        Word(0x02000000, 0xFFFFFFFF, 36),
+        Word(0x000B0200, 0xFFFFFFFF, 40),
+        Word(0x0000000A, 0xFFFFFFFF, 44),
+    )
+
+
+def test_a_pair_on_one_host_needs_no_class() -> None:
+    local = replace(LAN.pairs[0], remote_mac="02:00:00:00:00:0f")
+    assert len(plan_uplink([part_with(replace(LAN, pairs=(local,)))], PLACE, 400).classes) == 2
+
+
+def test_a_reservation_between_sites_has_a_class_of_its_own() -> None:
+    wide = part_with(replace(LAN, wide_tunnels=(WIDE,)))
+    [link] = plan_wide([wide], GATEWAY, 200).classes
+    assert link.rate_kbit == on_uplink(20, 1450)
+    assert link.ceil_kbit == on_uplink(30, 1450)
+    assert Word(99 << 8, 0xFFFFFF00, 32) in link.match
+    assert Word(0x0AFA000C, 0xFFFFFFFF, 16) in link.match
+
+
+@pytest.mark.parametrize(
+    ("term", "cap_mbit_s"),
+    [
+        (BandwidthTerm(guarantee_mbit_s=10, cap_mbit_s=40), 40),
+        (BandwidthTerm(guarantee_mbit_s=10), 10),
+        (BandwidthTerm(cap_mbit_s=7), 7),
+        (BandwidthTerm(), 400),
+    ],
+)
+def test_a_nic_is_capped_and_one_without_terms_by_the_uplink(
+    term: BandwidthTerm, cap_mbit_s: int
+) -> None:
+    nic = replace(WORKSPACE.nics[0], bandwidth=term)
+    part = replace(PART, workspaces=(replace(WORKSPACE, nics=(nic,)),))
+    [plan] = plan_nics([part], 400)
+    assert (plan.tap, plan.ifb) == ("itaaaaaaaa0", "iiaaaaaaaa0")
+    assert plan.cap_kbit == on_tap(cap_mbit_s, 1450)
+
+
+@given(st.integers(min_value=10, max_value=100_000))
+def test_all_that_is_promised_fits_the_wire(capacity_mbit_s: int) -> None:
+    promised = promisable_mbit_s(capacity_mbit_s, 1500)
+    default = plan_uplink([], PLACE, capacity_mbit_s).default_kbit
+    assert 0 < promised < capacity_mbit_s
+    assert on_uplink(promised, 1450) + default <= shaped_kbit(capacity_mbit_s)
+
+
+KEYS = st.lists(st.text(max_size=3), unique=True, max_size=20)
+
+
+@given(KEYS, KEYS)
+def test_a_class_keeps_its_id_and_no_two_share_one(before: list[str], after: list[str]) -> None:
+    known = allot(before, {})
+    ids = allot(after, known)
+    assert len(set(ids.values())) == len(after) == len(ids)
+    assert all(ids[key] == known[key] for key in after if key in known)
+    assert all(number >= 16 for number in ids.values())
+
+
+def test_an_id_is_not_given_away_while_its_old_owner_is_still_known() -> None:
+    assert allot(["a", "b"], {"b": 16}) == {"a": 17, "b": 16}
