@@ -11,15 +11,15 @@ import grpc
 import pytest
 
 from intertie.api.broker.v1 import part_pb2, site_pb2
-from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.metasched.v1 import decisions_pb2, sites_pb2
-from intertie.api.types.v1 import resources_pb2
+from intertie.api.types.v1 import attach_pb2, resources_pb2
 from intertie.common import errors
-from intertie.common.rpc.client import to_domain_error
+from intertie.common.rpc.client import channel, to_domain_error
 from intertie.metasched.settings import CommitSettings
 from tests.fakes.site_brokers import CLOCK, Federation, create, federation
 from tests.integration.etcd_server import EtcdServer
-from tests.integration.pki import TestDomain
+from tests.integration.pki import TestDomain, trust_in
 
 pytestmark = pytest.mark.etcd
 
@@ -310,3 +310,48 @@ async def test_eight_clients_at_once_never_overfill_a_site(here: Federation) -> 
             assert isinstance(to_domain_error(each), errors.NoCapacity | errors.Aborted)
     states = await here.until_settled()
     assert sum(each == {"CONFIRMED"} for each in states.values()) == 4
+
+
+async def test_a_broker_hands_on_what_it_cannot_serve_alone(here: Federation) -> None:
+    """The user asks the site; the cluster is the meta-scheduler's, and the user's."""
+    north = here.domains[0]
+    line = channel(
+        here.sites["north"].settings.listen.addresses[0],
+        north.user("demo", "bob"),
+        trust_in(*here.domains),
+        north.server_name("broker"),
+    )
+    here.channels.append(line)
+    stub = clusters_pb2_grpc.ClustersStub(line)
+    spec = two_groups(11, mbit_s=1, pinned=False)
+    cluster = await stub.Create(create("c1", spec))
+    assert cluster.name == NAME
+    assert cluster.owner == "spiffe://north.site.intertie/tenant/demo/user/bob"
+    assert {each.site for each in cluster.workspaces} == {"north", "south"}
+    again = await stub.Create(create("c1", spec))
+    assert again.uid == cluster.uid
+    seen = await stub.Get(clusters_pb2.GetClusterRequest(name="-/tenants/demo/clusters/c1"))
+    assert seen.uid == cluster.uid
+
+
+async def test_attach_goes_to_the_site_of_the_workspace(here: Federation) -> None:
+    await here.clusters().Create(create("c1", two_groups()))
+    await until(here, cluster_pb2.Cluster.ACTIVE)
+
+    async def attached(workspace: str) -> object:
+        opened = attach_pb2.AttachRequest.Open(
+            workspace=workspace, channel=attach_pb2.AttachRequest.Open.TCP, port=22
+        )
+
+        async def requests() -> AsyncIterator[attach_pb2.AttachRequest]:
+            yield attach_pb2.AttachRequest(open=opened)
+
+        return [each async for each in here.clusters().Attach(requests())]
+
+    nobody = await refusal(attached(f"{NAME}/workspaces/worker-7"))
+    assert isinstance(nobody, errors.NotFound)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:  # the fake agents take no streams
+        await attached(f"{NAME}/workspaces/worker-0")
+    assert to_domain_error(caught.value) is None or not isinstance(
+        to_domain_error(caught.value), errors.NotFound
+    )

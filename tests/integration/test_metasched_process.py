@@ -1,0 +1,139 @@
+"""The meta-scheduler as the process that runs: settings from a file, signals, a kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.common.rpc.client import to_domain_error
+from intertie.metasched.settings import MetaschedSettings
+from tests.fakes.site_brokers import CLOCK, Federation, create, federation
+from tests.integration.etcd_server import EtcdServer
+from tests.integration.pki import TestDomain
+from tests.integration.test_metasched import two_groups
+
+pytestmark = pytest.mark.etcd
+
+
+@pytest.fixture
+async def here(
+    tmp_path: Path,
+    etcd_server: EtcdServer,
+    etcd_prefix: str,
+    north: TestDomain,
+    south: TestDomain,
+    meta: TestDomain,
+) -> AsyncIterator[Federation]:
+    async with federation(tmp_path, etcd_server, etcd_prefix, north, south, meta) as up:
+        await up.kill()
+        yield up
+
+
+def as_toml(settings: MetaschedSettings) -> str:
+    lines = [f'name = "{settings.name}"', "[listen]"]
+    lines += [f'addresses = ["{settings.listen.addresses[0]}"]', "[tls]"]
+    lines += [f'certificate = "{settings.tls.certificate}"', f'key = "{settings.tls.key}"']
+    for trust in settings.trust:
+        lines += ["[[trust]]", f'domain = "{trust.domain}"', f'roots = "{trust.roots}"']
+    lines += ["[etcd]", f'endpoints = ["{settings.etcd.endpoints[0]}"]']
+    lines += [f'prefix = "{settings.etcd.prefix}"']
+    for site in settings.sites:
+        lines += ["[[sites]]", f'name = "{site.name}"', f'address = "{site.address}"']
+        lines += [f'server_name = "{site.server_name}"', f'trust_domain = "{site.trust_domain}"']
+    lines += ["[commit]", "hold_ttl_s = 20", "decide_within_s = 15", "rpc_timeout_s = 5"]
+    return "\n".join(lines) + "\n"
+
+
+@asynccontextmanager
+async def running(
+    here: Federation, folder: Path, **env: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    config = folder / "metasched.toml"
+    await asyncio.to_thread(config.write_text, as_toml(here.settings))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from intertie.metasched.main import main; main()",
+        "--config",
+        str(config),
+        env={**os.environ, **env},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def created(here: Federation) -> cluster_pb2.Cluster:
+    """Asks until somebody leads and answers, always with the same request id."""
+    stub = here.clusters()
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await stub.Create(create("c1", two_groups()))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise AssertionError(str(to_domain_error(error))) from error
+                await CLOCK.sleep(0.2)
+
+
+async def test_it_serves_until_it_is_told_to_stop(here: Federation, tmp_path: Path) -> None:
+    async with running(here, tmp_path) as process:
+        cluster = await created(here)
+        assert cluster.state == cluster_pb2.Cluster.SCHEDULED
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(15):
+            assert await process.wait() == 0
+    async with running(here, tmp_path):
+        again = await created(here)
+        assert again.uid == cluster.uid
+
+
+async def test_kill_9_between_prepare_and_decision_leaves_nothing_of_that_attempt(
+    here: Federation, tmp_path: Path
+) -> None:
+    async with running(here, tmp_path, INTERTIE_FAULT_PAUSE="after_prepare:60") as process:
+        call = asyncio.ensure_future(created(here))
+        async with asyncio.timeout(30):
+            while [len(await here.parts(site)) for site in here.sites] != [1, 1]:
+                await CLOCK.sleep(0.1)
+        process.kill()
+        await process.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    async with running(here, tmp_path):
+        states = await here.until_settled(40)
+        assert all(each <= {"RELEASED", "EXPIRED"} for each in states.values())
+        await created(here)
+        stub = here.clusters()
+        listed = await stub.List(clusters_pb2.ListClustersRequest(parent="-/tenants/demo"))
+        assert len(listed.clusters) == 1
+
+
+async def test_settings_that_cannot_be_used_are_told_in_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "metasched.toml"
+    await asyncio.to_thread(config.write_text, 'name = "meta"\nmispelt = 1\n')
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from intertie.metasched.main import main; main()",
+        "--config",
+        str(config),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await process.communicate()
+    assert process.returncode == 1
+    assert b"mispelt: is not a setting" in told
+    assert b"Traceback" not in told
