@@ -39,7 +39,7 @@ class AgentClient:
 
         return asyncio.run(self._with_stub(ask))
 
-    def on_console(self, workspace: str, command: str, *, within_s: float = 60) -> str:
+    def on_console(self, workspace: str, command: str, *, within_s: float = 150) -> str:
         """What the command writes on the guest's serial console."""
         mark = uuid4().hex[:8]
         # Quotes in the middle: the echo of the line is not mistaken for the marks.
@@ -70,7 +70,7 @@ class AgentClient:
                     return bytes(response.data)
             raise AssertionError("nothing was sent")
 
-        return asyncio.run(asyncio.wait_for(self._with_stub(greet), 30))
+        return asyncio.run(asyncio.wait_for(self._with_stub(greet), 60))
 
     async def _with_stub(self, use: Callable[[Any], Awaitable[T]]) -> T:
         domain = site_domain(self.testbed.places, self.site)

@@ -1,0 +1,253 @@
+"""A host in memory: what the passes of the agent need of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from intertie.nodeagent.domain.domain_xml import Machine
+from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent, RecordsUnreadable
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.machine import MachineFacts
+from intertie.nodeagent.domain.network_plan import NetworkPlan
+from intertie.nodeagent.domain.ports import (
+    Applied,
+    BaseImage,
+    ClassCounters,
+    DomainCounters,
+    Staging,
+)
+from intertie.nodeagent.domain.reconcile import DomainState, KnownPart, Listing
+from intertie.nodeagent.domain.report import HostFacts, SeenPart
+from intertie.nodeagent.domain.traffic_plan import DevicePlan, NicPlan
+from intertie.nodeagent.loops.reconcile import Reconciler
+from tests.fakes.clock import FakeClock
+from tests.unit.nodeagent.parts import NOW, PLACE
+
+
+class MemoryRecords:
+    def __init__(self) -> None:
+        self.listing = Listing()
+        self.readable = True
+        self.seen: dict[str, SeenPart] = {}
+
+    async def wanted(self) -> Listing:
+        self._check()
+        return self.listing
+
+    async def hints(self) -> AsyncIterator[None]:
+        for _ in ():
+            yield
+
+    async def seen_uids(self) -> frozenset[str]:
+        self._check()
+        return frozenset(self.seen)
+
+    async def write_seen(self, part: SeenPart, *, now: datetime) -> None:
+        self._check()
+        self.seen[part.uid] = part
+
+    async def delete_seen(self, part_uid: str) -> None:
+        self._check()
+        self.seen.pop(part_uid, None)
+
+    async def write_facts(self, facts: HostFacts, *, now: datetime) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        if not self.readable:
+            raise RecordsUnreadable("away")
+
+
+class MemoryState:
+    def __init__(self) -> None:
+        self.parts: dict[str, KnownPart] | None = None
+        self.contact: datetime | None = None
+
+    def load(self) -> dict[str, KnownPart] | None:
+        return None if self.parts is None else dict(self.parts)
+
+    def save(self, parts: Mapping[str, KnownPart]) -> None:
+        self.parts = dict(parts)
+
+    def load_contact(self) -> datetime | None:
+        return self.contact
+
+    def save_contact(self, moment: datetime) -> None:
+        self.contact = moment
+
+
+class MemoryHypervisor:
+    def __init__(self) -> None:
+        self.domains: dict[str, DomainState] = {}
+        self.silent = False
+        self.refuses_start = False
+        self.refuses_removal = False
+        self.starts = 0
+
+    async def states(self) -> Mapping[str, DomainState]:
+        self._check()
+        return dict(self.domains)
+
+    async def define(self, machine: Machine, kind: str) -> None:
+        self._check()
+        self.domains[machine.name] = DomainState.OFF
+
+    async def start(self, name: str) -> None:
+        self._check()
+        self.starts += 1
+        if self.refuses_start:
+            raise HostFailure("libvirt: no")
+        self.domains[name] = DomainState.RUNNING
+
+    async def stop(self, name: str) -> None:
+        self._check()
+        self.domains[name] = DomainState.OFF
+
+    async def remove(self, name: str) -> None:
+        self._check()
+        if self.refuses_removal:
+            raise HostFailure("libvirt: busy")
+        self.domains.pop(name, None)
+
+    async def agent_answers(self, name: str) -> bool:
+        return True
+
+    async def counters(self) -> Mapping[str, DomainCounters]:
+        return {}
+
+    def _check(self) -> None:
+        if self.silent:
+            raise HypervisorSilent("libvirt is silent")
+
+
+class MemoryNetwork:
+    def __init__(self) -> None:
+        self.plan = NetworkPlan()
+        self.result = Applied()
+
+    async def apply(self, plan: NetworkPlan) -> Applied:
+        self.plan = plan
+        return self.result
+
+
+class MemoryTraffic:
+    def __init__(self) -> None:
+        self.nics: tuple[NicPlan, ...] = ()
+
+    async def apply_device(self, plan: DevicePlan) -> None:
+        pass
+
+    async def apply_nics(self, nics: tuple[NicPlan, ...]) -> None:
+        self.nics = nics
+
+    async def device_counters(self, device: str) -> Mapping[str, ClassCounters]:
+        return {}
+
+    async def nic_counters(self, device: str) -> ClassCounters:
+        return ClassCounters()
+
+
+class MemoryStorage:
+    def __init__(self) -> None:
+        self.disks: set[str] = set()
+        self.seeds: set[str] = set()
+
+    def has_disk(self, uid: str) -> bool:
+        return uid in self.disks
+
+    def has_seed(self, uid: str) -> bool:
+        return uid in self.seeds
+
+    def uids(self) -> frozenset[str]:
+        return frozenset(self.disks | self.seeds)
+
+    async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None:
+        self.disks.add(uid)
+
+    async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
+        self.seeds.add(uid)
+
+    async def remove(self, uid: str) -> None:
+        self.disks.discard(uid)
+        self.seeds.discard(uid)
+
+    def free_mib(self) -> int:
+        return 1024
+
+
+class MemoryImages:
+    def __init__(self) -> None:
+        self.here: set[str] = set()
+        self.asked: list[str] = []
+
+    def ready(self, digest: str) -> BaseImage | None:
+        if digest not in self.here:
+            return None
+        return BaseImage(path="/base", format="qcow2", virtual_size_bytes=1)
+
+    def request(self, digest: str, tenant: str) -> None:
+        self.asked.append(f"{tenant}/{digest}")
+
+    def progress(self, digest: str) -> Staging:
+        return Staging(done_bytes=1, total_bytes=2)
+
+    def retain(self, digests: frozenset[str]) -> None:
+        pass
+
+
+class MemoryChannels:
+    def __init__(self) -> None:
+        self.open: dict[str, str] = {}
+        self.said: dict[str, datetime] = {}
+
+    def listen(self, uid: str, nonce: str) -> None:
+        self.open[uid] = nonce
+
+    def close(self, uid: str) -> None:
+        self.open.pop(uid, None)
+
+    def heard(self) -> Mapping[str, datetime]:
+        said, self.said = self.said, {}
+        return said
+
+    def listening(self) -> frozenset[str]:
+        return frozenset(self.open)
+
+
+class Host:
+    """Everything that outlives an agent, and the agent, which can be started anew."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(NOW)
+        self.records = MemoryRecords()
+        self.state = MemoryState()
+        self.hypervisor = MemoryHypervisor()
+        self.network = MemoryNetwork()
+        self.traffic = MemoryTraffic()
+        self.storage = MemoryStorage()
+        self.images = MemoryImages()
+        self.channels = MemoryChannels()
+        self.agent = self.start()
+
+    def start(self) -> Reconciler:
+        self.channels = MemoryChannels()
+        self.agent = Reconciler(
+            clock=self.clock,
+            records=self.records,
+            state=self.state,
+            hypervisor=self.hypervisor,
+            network=self.network,
+            traffic=self.traffic,
+            storage=self.storage,
+            images=self.images,
+            channels=self.channels,
+            files=WorkspaceFiles(Path("/data")),
+            place=PLACE,
+            machine=MachineFacts(hypervisors=("qemu",), disk_cache="none", cgroups=True),
+            uplink_mbit_s=400,
+            wide_mbit_s=0,
+            period_s=2.0,
+        )
+        return self.agent

@@ -1,0 +1,216 @@
+"""Passes of the agent on a host in memory: what it makes, keeps, and takes away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from intertie.common.terms import AvailabilityTerm, OnIsolation
+from intertie.nodeagent.domain.ports import Applied
+from intertie.nodeagent.domain.reconcile import DomainState, Listing, WorkspaceState
+from intertie.nodeagent.domain.report import SeenPart
+from intertie.nodeagent.loops.report import Reporter
+from tests.unit.nodeagent.host import Host
+from tests.unit.nodeagent.parts import A_UID, DIGEST, PART, WINDOW, WORKSPACE
+
+DOMAIN = f"it-{A_UID}"
+
+
+@pytest.fixture
+def host() -> Host:
+    made = Host()
+    made.records.listing = Listing(parts=(PART,))
+    made.images.here.add(DIGEST)
+    return made
+
+
+def seen(host: Host) -> SeenPart:
+    assert host.agent.report is not None
+    [part] = host.agent.report
+    return part
+
+
+async def test_a_guest_is_made_started_and_reported_ready_when_it_says_so(host: Host) -> None:
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+    assert host.channels.open == {A_UID: "secret"}
+    assert seen(host).workspaces[0].ready_time is None
+
+    host.channels.said = {A_UID: host.clock.now()}
+    await host.agent.sweep()
+    [workspace] = seen(host).workspaces
+    assert workspace.state is WorkspaceState.RUNNING
+    assert workspace.ready_time == host.clock.now()
+    assert host.channels.open == {}
+
+
+async def test_an_image_that_is_not_here_is_fetched_for_its_tenant(host: Host) -> None:
+    host.images.here.clear()
+    await host.agent.sweep()
+    assert host.images.asked == [f"demo/{DIGEST}"]
+    [workspace] = seen(host).workspaces
+    assert workspace.state is WorkspaceState.STAGING
+    assert (workspace.staging_done_bytes, workspace.staging_total_bytes) == (1, 2)
+
+
+async def test_a_restarted_agent_keeps_its_guests_and_knows_that_they_are_ready(host: Host) -> None:
+    await host.agent.sweep()
+    host.channels.said = {A_UID: host.clock.now()}
+    await host.agent.sweep()
+    host.start()
+    await host.agent.sweep()
+    assert host.hypervisor.starts == 1
+    assert seen(host).workspaces[0].ready_time is not None
+    assert host.channels.open == {}
+
+
+async def test_an_agent_that_knows_nothing_does_nothing_until_it_can_read(host: Host) -> None:
+    host.hypervisor.domains = {"it-cccccccccccc": DomainState.RUNNING}
+    host.records.readable = False
+    await host.agent.sweep()
+    assert host.agent.report is None
+    assert host.hypervisor.domains == {"it-cccccccccccc": DomainState.RUNNING}
+
+    host.records.readable = True
+    await host.agent.sweep()
+    assert set(host.hypervisor.domains) == {DOMAIN}
+
+
+async def test_at_the_end_of_its_window_a_part_goes_though_nothing_can_be_read(host: Host) -> None:
+    await host.agent.sweep()
+    host.start()
+    host.records.readable = False
+    await host.clock.advance(WINDOW.duration.total_seconds() - 1)
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+
+    await host.clock.advance(1)
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {}
+    assert host.storage.uids() == frozenset()
+    assert host.network.plan.devices == frozenset()
+    assert seen(host).gone
+
+
+async def test_it_is_not_gone_while_anything_is_left(host: Host) -> None:
+    await host.agent.sweep()
+    host.records.listing = Listing(parts=(replace(PART, generation=4, gone=True),))
+
+    host.hypervisor.refuses_removal = True
+    await host.agent.sweep()
+    assert not seen(host).gone
+    assert "busy" in seen(host).message
+    assert host.storage.uids() == {A_UID}
+
+    host.hypervisor.refuses_removal = False
+    host.network.result = Applied(left=frozenset({"ib0123456789"}), problem="busy")
+    await host.agent.sweep()
+    assert not seen(host).gone
+
+    host.network.result = Applied()
+    await host.agent.sweep()
+    assert seen(host).gone
+    assert seen(host).generation == 4
+
+
+async def test_while_libvirt_is_silent_nothing_is_said_to_be_gone_nor_files_removed(
+    host: Host,
+) -> None:
+    await host.agent.sweep()
+    host.records.listing = Listing()
+    host.hypervisor.silent = True
+    await host.agent.sweep()
+    assert not seen(host).gone
+    assert host.storage.uids() == {A_UID}
+    host.hypervisor.silent = False
+    await host.agent.sweep()
+    assert seen(host).gone
+
+
+async def test_a_guest_that_crashed_is_started_again_and_must_say_ready_again(host: Host) -> None:
+    await host.agent.sweep()
+    host.channels.said = {A_UID: host.clock.now()}
+    await host.agent.sweep()
+    host.hypervisor.domains[DOMAIN] = DomainState.OFF
+    await host.agent.sweep()
+    assert host.hypervisor.starts == 2
+    assert seen(host).workspaces[0].ready_time is None
+
+
+async def test_a_guest_that_switched_itself_off_stays_off_when_libvirt_forgets_why(
+    host: Host,
+) -> None:
+    await host.agent.sweep()
+    host.hypervisor.domains[DOMAIN] = DomainState.POWERED_OFF
+    await host.agent.sweep()
+    host.hypervisor.domains[DOMAIN] = DomainState.OFF
+    host.start()
+    await host.agent.sweep()
+    assert host.hypervisor.starts == 1
+    assert seen(host).workspaces[0].state is WorkspaceState.STOPPED
+
+
+async def test_a_start_that_fails_is_tried_again_later_and_told(host: Host) -> None:
+    host.hypervisor.refuses_start = True
+    for _ in range(5):
+        await host.agent.sweep()
+    assert host.hypervisor.starts == 1
+    assert "no" in seen(host).workspaces[0].message
+    for pause in (1, 2):
+        await host.clock.advance(pause)
+        await host.agent.sweep()
+    assert host.hypervisor.starts == 3
+    assert seen(host).workspaces[0].state is WorkspaceState.FAILED
+    host.hypervisor.refuses_start = False
+    await host.clock.advance(4)
+    await host.agent.sweep()
+    await host.agent.sweep()
+    assert seen(host).workspaces[0].state is WorkspaceState.RUNNING
+    assert seen(host).workspaces[0].message == ""
+
+
+async def test_a_guest_without_its_network_is_not_started(host: Host) -> None:
+    host.network.result = Applied(missing=frozenset({"itaaaaaaaa0"}), problem="no bridge")
+    await host.agent.sweep()
+    assert host.hypervisor.starts == 0
+    assert "no bridge" in seen(host).workspaces[0].message
+
+
+async def test_an_isolated_guest_is_stopped_when_its_lease_says_so(host: Host) -> None:
+    term = AvailabilityTerm(on_isolation=OnIsolation.STOP, stop_after=timedelta(seconds=30))
+    allocation = replace(WORKSPACE.allocation, availability=term)
+    part = replace(PART, workspaces=(replace(WORKSPACE, allocation=allocation),))
+    host.records.listing = Listing(parts=(part,))
+    await host.agent.sweep()
+    host.records.readable = False
+    await host.clock.advance(30)
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.OFF}
+    host.records.readable = True
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+
+
+async def test_what_was_seen_is_deleted_once_the_record_and_everything_else_is_gone(
+    host: Host,
+) -> None:
+    async def no_facts() -> None:
+        raise AssertionError
+
+    reporter = Reporter(host.agent, host.records, host.clock, no_facts)  # type: ignore[arg-type]
+    await host.agent.sweep()
+    await reporter.tell()
+    assert set(host.records.seen) == {PART.uid}
+
+    host.records.listing = Listing(parts=(replace(PART, generation=4, gone=True),))
+    await host.agent.sweep()
+    await reporter.tell()
+    assert host.records.seen[PART.uid].gone
+
+    host.records.listing = Listing()
+    await host.agent.sweep()
+    await reporter.tell()
+    assert host.records.seen == {}
+    assert host.state.parts == {}
