@@ -619,7 +619,12 @@ class Offer(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     TARIFF_FIELD_NUMBER: _builtins.int
     SITE_TIME_FIELD_NUMBER: _builtins.int
+    DEFAULT_DISK_CAP_IOPS_FIELD_NUMBER: _builtins.int
+    DEFAULT_DISK_CAP_MIB_S_FIELD_NUMBER: _builtins.int
     site: _builtins.str
+    default_disk_cap_iops: _builtins.int
+    """What a disk is admitted by whose term names neither guarantee nor cap."""
+    default_disk_cap_mib_s: _builtins.int
     @_builtins.property
     def window(self) -> _resources_pb2.Window: ...
     @_builtins.property
@@ -646,10 +651,12 @@ class Offer(_message.Message):
         images: _abc.Iterable[Global___ImageOffer] | None = ...,
         tariff: Global___Tariff | None = ...,
         site_time: _timestamp_pb2.Timestamp | None = ...,
+        default_disk_cap_iops: _builtins.int = ...,
+        default_disk_cap_mib_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "images", b"images", "links", b"links", "site", b"site", "site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_disk_cap_iops", b"default_disk_cap_iops", "default_disk_cap_mib_s", b"default_disk_cap_mib_s", "hosts", b"hosts", "images", b"images", "links", b"links", "site", b"site", "site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
