@@ -153,7 +153,12 @@ class EtcdLedger:
         return self._versioned(kind, entry) if entry else None
 
     async def _all(self, kind: type[T], prefix: str, tenant: str) -> tuple[Versioned[T], ...]:
-        snapshot = await self._etcd.range(f"{prefix}{tenant}/" if tenant else prefix)
+        start = f"{prefix}{tenant}/" if tenant else prefix
+        snapshot = await self._etcd.range(start)
+        there = {entry.key for entry in snapshot.entries}
+        for key in [each for each in self._decoded if each.startswith(start)]:
+            if key not in there:
+                del self._decoded[key]
         return tuple(self._versioned(kind, entry) for entry in snapshot.entries)
 
     def _versioned(self, kind: type[T], entry: Entry) -> Versioned[T]:

@@ -1,7 +1,7 @@
 """A placement in the making: hosts, what is left of them, and what may still go where."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from intertie.broker.domain.fleet import HostFacts
 from intertie.broker.domain.ledger import fixed_amounts
@@ -51,18 +51,30 @@ class Board:
     host_of: dict[str, str] = field(default_factory=dict)
     left: dict[str, Vector] = field(default_factory=dict)
     of_group: dict[tuple[str, str], int] = field(default_factory=dict)
+    largest: Vector = field(default_factory=Vector)
+    """The most that is free on any one host, in each dimension."""
 
     def __post_init__(self) -> None:
         self.left = {host: room.free for host, room in self.rooms.items()}
+        for free in self.left.values():
+            pairs = zip(self.largest.items(), free.items(), strict=True)
+            self.largest = Vector(**{name: max(a, b) for (name, a), (_, b) in pairs})
 
     def after(self, workspace: PartWorkspace, host: str) -> Vector:
         """What would be left of the host. Pairs whose other end is not there, or not placed
         yet, count against its uplink; those that come together no longer do."""
-        amounts = fixed_amounts(workspace)
+        amounts, left = fixed_amounts(workspace), self.left[host]
         uplink = amounts.uplink_mbit_s
         for other, mbit_s in self.pairs[workspace.label].items():
             uplink += -mbit_s if self.host_of.get(other) == host else mbit_s
-        return self.left[host] - replace(amounts, uplink_mbit_s=uplink)
+        return Vector(  # spelt out: this is what a placement spends its time on
+            vcpus=left.vcpus - amounts.vcpus,
+            memory_mib=left.memory_mib - amounts.memory_mib,
+            disk_mib=left.disk_mib - amounts.disk_mib,
+            iops=left.iops - amounts.iops,
+            throughput_mib_s=left.throughput_mib_s - amounts.throughput_mib_s,
+            uplink_mbit_s=left.uplink_mbit_s - uplink,
+        )
 
     def refused(self, workspace: PartWorkspace, host: str) -> str:
         promised = workspace.allocation.nic.guarantee_mbit_s or self.pairs[workspace.label]
@@ -75,9 +87,9 @@ class Board:
         if workspace.max_per_host and already >= workspace.max_per_host:
             return False
         left = self.after(workspace, host)
-        if self.lax_uplink:
-            left = replace(left, uplink_mbit_s=0)
-        return Vector() <= left
+        return min(
+            left.vcpus, left.memory_mib, left.disk_mib, left.iops, left.throughput_mib_s
+        ) >= 0 and (self.lax_uplink or left.uplink_mbit_s >= 0)
 
     def put(self, workspace: PartWorkspace, host: str) -> None:
         self.left[host] = self.after(workspace, host)
@@ -110,11 +122,13 @@ def largest_first(
 
 
 def share_left(board: Board, left: Vector) -> float:
-    largest = {
-        name: max((dict(room.free.items())[name] for room in board.rooms.values()), default=0)
-        for name in ("vcpus", "memory_mib", "disk_mib")
-    }
-    return sum(amount / max(largest[name], 1) for name, amount in left.items() if name in largest)
+    """What is left of a host, as shares of the roomiest."""
+    most = board.largest
+    return (
+        left.vcpus / max(most.vcpus, 1)
+        + left.memory_mib / max(most.memory_mib, 1)
+        + left.disk_mib / max(most.disk_mib, 1)
+    )
 
 
 def sum_free(rooms: Mapping[str, Room]) -> Vector:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from intertie.broker.domain.board import Board, Room, best_fit, largest_first, share_left
 from intertie.broker.domain.ledger import pair_mbit_s
 from intertie.broker.domain.part import Placed
-from intertie.broker.domain.shortfalls import shortfalls
+from intertie.broker.domain.shortfalls import shortfalls, unpacked
 from intertie.common.errors import NoCapacity
 from intertie.common.part_spec import PartSpec, PartWorkspace
 
-SEARCH_STEPS = 4000
+SEARCH_STEPS = 1000
 
 Preference = Callable[[Board, PartWorkspace, str], tuple[object, ...]]
 
@@ -23,6 +23,8 @@ def place(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> tuple[Plac
     """A host for every workspace, or NoCapacity with what was short."""
     if not spec.workspaces:
         return ()
+    if impossible := shortfalls(spec, rooms, site=site):
+        raise NoCapacity(impossible)
     pairs = pair_mbit_s(spec)
     order = largest_first(spec.workspaces, rooms)
     for found in _passes(order, rooms, pairs):
@@ -30,7 +32,7 @@ def place(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> tuple[Plac
             return tuple(
                 Placed(workspace=each.label, host=found[each.label]) for each in spec.workspaces
             )
-    raise NoCapacity(shortfalls(spec, rooms, site=site))
+    raise NoCapacity(tuple(unpacked(spec, rooms, site=site)))
 
 
 def _passes(

@@ -10,17 +10,18 @@ from intertie.common.quantities import DIMENSIONS, RESOURCE_OF, UNIT_OF, Vector
 
 
 def shortfalls(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> tuple[Shortfall, ...]:
-    """Why the workspaces do not fit: the first of these that says anything.
+    """What makes it impossible, however cleverly one places: the first of these that says
+    anything.
 
     Nothing to place on; a group that no host can run, or that its bound on workspaces a host
-    keeps out; one workspace that is larger than any host's room; the sum of all; and, where
-    each fits alone and the sum does too, that they do not pack.
+    keeps out; one workspace that is larger than any host's room; the sum of all. Empty where
+    each fits alone and the sum does too: then they may or may not pack.
     """
     for rule in (_no_rooms, _not_admitted, _too_many_a_host, _too_large_for_one, _too_much):
         found = tuple(rule(spec, rooms, site))
         if found:
             return found
-    return tuple(_does_not_pack(spec, rooms, site))
+    return ()
 
 
 def _no_rooms(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iterator[Shortfall]:
@@ -131,7 +132,7 @@ def _too_much(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iterator[
     yield from total.shortfall_from(sum_free(rooms), site=site)
 
 
-def _does_not_pack(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iterator[Shortfall]:
+def unpacked(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> Iterator[Shortfall]:
     """What the first workspace that found no host would have needed on the best one."""
     pairs = pair_mbit_s(spec)
     board = Board(rooms, pairs)
