@@ -70,6 +70,8 @@ def test_a_broker_speaks_for_its_own_users_only() -> None:
     agent = NORTH.issue("spiffe://north.site.intertie/agent/n1")
     with pytest.raises(IdentityUnknown, match="broker that sent it"):
         accept(token_of(agent), broker=parse_spiffe("spiffe://north.site.intertie/agent/n1"))
+    with pytest.raises(IdentityUnknown, match="broker that sent it"):
+        accept(token_of(agent))
 
 
 def test_what_was_handed_on_goes_no_further() -> None:

@@ -223,6 +223,17 @@ async def test_bytes_go_with_their_last_name(store: Store) -> None:
         await store.shelf.withdraw(named("b"), etag="")
 
 
+async def test_bytes_that_are_just_being_put_again_stay(store: Store) -> None:
+    """Its upload may have become that very blob, with the name about to be written."""
+    await store.put(saying(), 0, blocks(OCTETS))
+    store.shelf.busy.add(("other", digest_of(OCTETS)))
+    await store.shelf.withdraw(named("a"), etag="")
+    assert await store.files.blobs() == [digest_of(OCTETS)]
+    store.shelf.busy.clear()
+    await store.shelf.drop_if_unused(digest_of(OCTETS))
+    assert await store.files.blobs() == []
+
+
 async def test_a_full_store_says_so_and_keeps_no_bytes(store: Store) -> None:
     store.files.capacity_bytes = SIZE - 1
     with pytest.raises(StoreFull) as caught:
