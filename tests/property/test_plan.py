@@ -53,6 +53,7 @@ def hosts(draw: st.DrawFn) -> HostRoom:
             vcpus=draw(small),
             memory_mib=draw(st.integers(0, 8)),
             disk_mib=draw(st.sampled_from([64, 128, 512])),
+            iops=draw(st.sampled_from([0, 10, 30, 90])),
             uplink_mbit_s=draw(st.integers(0, 30)),
         ),
         hypervisors=draw(st.sampled_from([frozenset({"qemu"}), frozenset({"qemu", "kvm"})])),
@@ -74,6 +75,7 @@ def offers(draw: st.DrawFn, site: str) -> Offer:
         },
         images=draw(st.sampled_from([IMAGES, IMAGES, IMAGES, {}])),
         tariff=Tariff(vcpu_hour=draw(st.sampled_from([0.0, 0.5]))),
+        default_iops=draw(st.sampled_from([0, 10])),
     )
 
 

@@ -1,5 +1,6 @@
 """The planner on instances small enough to solve by hand: one test a rule."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from intertie.common.quantities import Vector
@@ -62,6 +63,15 @@ def test_every_dimension_of_a_host_counts() -> None:
         )
         assert planned(fits)
         assert solve(tight) is None, short
+
+
+def test_a_disk_without_terms_counts_by_the_sites_default() -> None:
+    host = replace(offer(room(9, iops=1000, throughput_mib_s=300)), default_iops=500)
+    assert planned(problem([group(fewest=1, most=9)], {"a": host})).count("worker") == 2
+    host = replace(host, default_iops=0, default_mib_s=100)
+    assert planned(problem([group(fewest=1, most=9)], {"a": host})).count("worker") == 3
+    own = group(fewest=1, most=9, need=Vector(vcpus=1, disk_mib=64, iops=100))
+    assert planned(problem([own], {"a": replace(host, default_iops=500)})).count("worker") == 3
 
 
 def test_allow_and_deny_name_the_sites() -> None:

@@ -57,6 +57,8 @@ def offer_from_proto(message: part_pb2.Offer) -> Offer:
             disk_gib_hour=message.tariff.disk_gib_hour,
             link_mbit_s_hour=message.tariff.link_mbit_s_hour,
         ),
+        default_iops=message.default_disk_cap_iops,
+        default_mib_s=message.default_disk_cap_mib_s,
     )
 
 

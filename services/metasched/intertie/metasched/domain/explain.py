@@ -1,6 +1,6 @@
 """Why a plan is as it is, and what was short where there is none."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -81,7 +81,7 @@ def _short_alone(problem: Problem, site: Site, effort: float) -> tuple[Shortfall
     groups = [group for group in problem.groups if hindrance(group, site) is None]
     if not groups:
         return ()
-    wanted, free = _wanted(groups), _most_free(site)
+    wanted, free = _wanted(groups, [site]), _most_free(site)
     short = wanted.shortfall_from(free, site=site.name)
     if short:
         return tuple(_worded(each, f"{site.name} alone") for each in short)
@@ -137,7 +137,7 @@ def _uplinks_too_narrow(site: Site, fits: int, fewest: int) -> Shortfall:
 def _short_together(problem: Problem) -> Iterator[Shortfall]:
     """Only where no way of dividing the cluster over the sites could help."""
     groups = [group for group in problem.groups if usable_sites(problem, group)]
-    wanted = _wanted(groups)
+    wanted = _wanted(groups, problem.sites)
     free = Vector()
     for site in problem.sites:
         free += _most_free(site)
@@ -159,12 +159,16 @@ def _short_between(problem: Problem, effort: float) -> tuple[Shortfall, ...]:
     return ()
 
 
-def _wanted(groups: list[GroupNeed]) -> Vector:
+def _wanted(groups: list[GroupNeed], sites: Sequence[Site]) -> Vector:
     """By the fewest that the owner would take of these groups; without promised pairs, which
-    take uplink only where their ends are on different hosts."""
+    take uplink only where their ends are on different hosts. Where sites take differently for
+    the same, by the least."""
     total = Vector()
     for group in groups:
-        total += group.need * group.fewest
+        least = sites[0].takes(group)
+        for site in sites[1:]:
+            least = least.at_most(site.takes(group))
+        total += least * group.fewest
     return total
 
 
@@ -204,10 +208,10 @@ def _no_more_there(problem: Problem, plan: Plan, group: GroupNeed, site: Site) -
         counts = packing[number] if number < len(packing) else {}
         free = host.free
         for name, count in counts.items():
-            free -= problem.group(name).need * count
+            free -= site.takes(problem.group(name)) * count
         if not host.suits(group):
             continue
-        short = group.need.shortfall_from(free, site=site.name, group=group.name)
+        short = site.takes(group).shortfall_from(free, site=site.name, group=group.name)
         if not short:
             return None
         if best is None or (len(short), -short[0].available) < (len(best), -best[0].available):
@@ -269,7 +273,7 @@ def _why_not(problem: Problem, plan: Plan, site: Site) -> str:
     if len(against) == len(problem.groups):
         return str(against[0])
     groups = [group for group in problem.groups if hindrance(group, site) is None]
-    short = _wanted(groups).shortfall_from(_most_free(site), site=site.name)
+    short = _wanted(groups, [site]).shortfall_from(_most_free(site), site=site.name)
     if short:
         return f"alone it has {short[0].available} of {short[0].wanted} {_NOUN[short[0].resource]}"
     alone = replace(problem, sites=(site,))

@@ -188,7 +188,7 @@ def _never_overfill_a_host(model: Model, problem: Problem) -> None:
         for host in range(_hosts(site)):
             for dimension in DIMENSIONS:
                 taken = sum(
-                    getattr(group.need, dimension) * model.on[group.name, site.name, host]
+                    getattr(site.takes(group), dimension) * model.on[group.name, site.name, host]
                     for group in problem.groups
                 )
                 if dimension == "uplink_mbit_s":

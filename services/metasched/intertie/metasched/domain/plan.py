@@ -149,7 +149,7 @@ def _hosts_have_room(
                 group = problem.group(name)
                 placed[name] += count
                 for _ in range(count):
-                    used += group.need
+                    used += problem.site(each.site).takes(group)
                 if count and not hosts[number].suits(group):
                     yield _broken(each.site, "hosts", f"{name} on an unfit host", group=name)
                 if group.max_per_host and count > group.max_per_host:

@@ -1,7 +1,7 @@
 """What the planner is asked: one cluster, several candidate windows, what sites offer in each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
@@ -19,7 +19,8 @@ class GroupNeed:
     fewest: int
     most: int
     need: Vector
-    """Of one workspace, without what promised pairs take from its host's uplink."""
+    """Of one workspace, without what promised pairs take from its host's uplink. No operations
+    or throughput of disk: the site's default, see Site.takes."""
     image: str
     architecture: str
     hypervisor: str
@@ -114,6 +115,9 @@ class Offer:
     images: Mapping[str, ImageFound] = field(default_factory=dict)
     """By what the request calls it; an image that is not there is not in it."""
     tariff: Tariff = Tariff()
+    default_iops: int = 0
+    """What a disk is admitted by whose term says nothing; so for the next."""
+    default_mib_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +129,15 @@ class Site:
     @property
     def images(self) -> Mapping[str, ImageFound]:
         return self.offers[0].images
+
+    def takes(self, group: GroupNeed) -> Vector:
+        """What one workspace of the group takes of a host here, promised pairs aside."""
+        offer, need = self.offers[0], group.need
+        return replace(
+            need,
+            iops=need.iops or offer.default_iops,
+            throughput_mib_s=need.throughput_mib_s or offer.default_mib_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
