@@ -268,8 +268,9 @@ async def test_hosts_are_told_and_said_no_more(kind: Kind) -> None:
     assert await kind.ledger.told() == {}
 
 
-async def test_only_admitted_hosts_are_in_the_fleet(kind: Kind) -> None:
+async def test_all_hosts_are_known_and_only_admitted_ones_take_anything(kind: Kind) -> None:
     await kind.report(facts("n1"))
     await kind.report(facts("n9"))
-    view = await kind.ledger.view()
-    assert view.fleet.facts == {"n1": facts("n1")}
+    fleet = (await kind.ledger.view()).fleet
+    assert fleet.facts == {"n1": facts("n1"), "n9": facts("n9")}
+    assert fleet.alive(now=NOW) == (facts("n1"),)

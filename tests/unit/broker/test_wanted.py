@@ -106,3 +106,10 @@ def test_a_nonce_is_told_to_its_own_workspace_only() -> None:
     wanted = wanted_of(wide_part("n1", "n2"), FLEET, POLICY, gone=False)
     nonces = {each.workspaces[0].nonce for each in wanted.values()}
     assert len(nonces) == 2
+
+
+def test_a_host_that_is_admitted_no_more_is_still_reached() -> None:
+    """Taken from the policy it gets nothing new; a tunnel less would cut its guests off."""
+    drained = Fleet.of([facts("n1"), facts("n2")], replace(POLICY, hosts=("n1",)))
+    apart = replace(wide_part("n1", "n2"), gateway="", remotes=())
+    assert lan(apart, "n1", drained) == lan(apart, "n1")

@@ -135,18 +135,27 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """The admitted hosts that have ever reported, by name."""
+    """Every host that has ever reported, and which of them are admitted.
+
+    One that is admitted no more gets nothing new; what is on it goes on, and is still reached.
+    """
 
     facts: Mapping[str, HostFacts] = field(default_factory=dict)
+    """By name."""
+    admitted: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, facts: Iterable[HostFacts], policy: Policy) -> "Fleet":
-        admitted = set(policy.hosts)
-        known = {each.host: each for each in facts if each.host in admitted}
-        return cls(facts=dict(sorted(known.items())))
+        known = {each.host: each for each in facts}
+        return cls(facts=dict(sorted(known.items())), admitted=frozenset(policy.hosts))
+
+    def members(self) -> tuple[HostFacts, ...]:
+        """The admitted ones that have ever reported."""
+        return tuple(each for host, each in self.facts.items() if host in self.admitted)
 
     def alive(self, *, now: datetime) -> tuple[HostFacts, ...]:
-        return tuple(each for each in self.facts.values() if each.alive(now=now))
+        """Those that may get something new."""
+        return tuple(each for each in self.members() if each.alive(now=now))
 
     def gateway(self, *, now: datetime) -> str:
         """The host that carries traffic to other sites: the first one that is alive."""

@@ -125,16 +125,16 @@ def hosts_of(view: LedgerView, policy: Policy, *, now: datetime) -> tuple[HostVi
             site=policy.site,
             facts=facts,
             capacity=policy.promisable(facts),
-            free=free_vector(calendar, host, window).at_least_zero(),
+            free=free_vector(calendar, facts.host, window).at_least_zero(),
             alive=facts.alive(now=now),
             workspaces=sum(
-                placed.host == host
+                placed.host == facts.host
                 for each in view.parts
                 if each.value.state is PartState.CONFIRMED and each.value.window.contains(now)
                 for placed in each.value.placed
             ),
         )
-        for host, facts in view.fleet.facts.items()
+        for facts in view.fleet.members()
     )
 
 
