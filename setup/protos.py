@@ -5,13 +5,11 @@ The result is checked in; tests/contract/test_generated_code.py generates it aga
 
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
-from importlib.resources import files
+from importlib.metadata import distribution as distribution_of
 from pathlib import Path
-
-import google.api.annotations_pb2
-from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
@@ -21,28 +19,28 @@ GENERATED = ROOT / "services" / "api"
 def generate(output: Path) -> None:
     """Writes messages, services and their type stubs for every proto below `output`."""
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
-    common_protos = Path(google.api.annotations_pb2.__file__).parents[2]
     scripts = Path(sys.executable).parent
-    code = protoc.main(
-        [
-            "protoc",
-            f"--proto_path={PROTOS}",
-            f"--proto_path={common_protos}",
-            f"--proto_path={files('grpc_tools') / '_proto'}",
-            f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
-            f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
-            f"--python_out={output}",
-            f"--grpc_python_out={output}",
-            f"--mypy_out=quiet:{output}",
-            f"--mypy_grpc_out=quiet:{output}",
-            *sources,
-        ]
-    )
-    if code != 0:
-        raise SystemExit(code)
+    # A process of its own: protoc's native code and OR-Tools' cannot share one.
+    argv = [
+        f"--proto_path={PROTOS}",
+        f"--proto_path={_site_packages('googleapis-common-protos')}",
+        f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
+        f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
+        f"--python_out={output}",
+        f"--grpc_python_out={output}",
+        f"--mypy_out=quiet:{output}",
+        f"--mypy_grpc_out=quiet:{output}",
+        *sources,
+    ]
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *argv], check=True)
     for path in output.rglob("*_pb2_grpc.py*"):
         if not re.search(r"^service ", _source_of(path, output).read_text(), re.MULTILINE):
             path.unlink()
+
+
+def _site_packages(distribution: str) -> Path:
+    """The folder that the distribution's `google/api/*.proto` lie in."""
+    return Path(str(distribution_of(distribution).locate_file("")))
 
 
 def _source_of(generated: Path, output: Path) -> Path:
