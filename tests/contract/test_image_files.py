@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from intertie.common.errors import DigestMismatch
+from intertie.common.errors import DigestMismatch, StoreFull
 from intertie.imagestore.adapters.files import FileImageFiles, FolderDamaged, FolderTaken
 from intertie.imagestore.domain.image import Announcement, Format, Image
 from intertie.imagestore.domain.ports import ImageFiles
@@ -171,4 +172,24 @@ async def test_bytes_that_were_verified_and_not_yet_moved_are_moved(tmp_path: Pa
     assert found.verified
     await files.settle_upload("demo", DIGEST)
     assert await files.blobs() == [DIGEST]
+    files.release()
+
+
+async def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = FileImageFiles(tmp_path)
+    files.claim()
+    upload = await files.open_upload(SAID, now=NOW)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.pwrite", full)
+        with pytest.raises(StoreFull) as caught:
+            await upload.write(OCTETS)
+    assert caught.value.needed == len(OCTETS)
+    await upload.discard()
+    await upload.close()
+    assert await files.uploads() == []
+    assert list(tmp_path.glob("uploads/*/*")) == []
     files.release()
