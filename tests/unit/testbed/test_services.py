@@ -40,6 +40,7 @@ def test_a_broker_knows_its_hosts_its_links_and_who_may_coordinate() -> None:
     assert [each["domain"] for each in broker["trust"]] == [
         "north.site.intertie",
         "meta.meta.intertie",
+        "south.site.intertie",
     ]
     assert broker["listen"]["addresses"] == [
         "0.0.0.0:7400",
