@@ -155,6 +155,17 @@ async def test_nothing_is_tried_more_than_four_times() -> None:
     assert len((await world.etcd.range("decision/")).entries) == 4
 
 
+async def test_a_group_that_a_site_may_not_run_is_not_asked_of_it_again() -> None:
+    world = World(vcpus=9)
+    barred = errors.Shortfall(site="north", resource="policy", group="worker", message="no")
+    world.north.faults["hold"] = [errors.NoCapacity((barred,))]
+    world.south.vcpus = 8
+    view = await (await world.process()).create(order(what=spec(8)))
+    assert view.record.plan.count("worker", "south") == 8
+    assert view.record.plan.count("head", "north") == 1
+    assert len((await world.etcd.range("decision/")).entries) == 2
+
+
 async def test_no_image_anywhere_is_told_as_that() -> None:
     world = World()
     world.north.images = world.south.images = {}

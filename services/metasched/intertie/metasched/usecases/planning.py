@@ -63,7 +63,7 @@ class Brief:
         without, image_gone = dict(self.without), dict(self.image_gone)
         for site, error in refusals.items():
             if isinstance(error, NoCapacity):
-                cuts.append(_cut_of(plan, site, error))
+                cuts += _cuts_of(plan, site, error)
                 refused.extend(error.shortfalls)
             elif isinstance(error, ImageNotReady):
                 image_gone[site] = error
@@ -78,18 +78,21 @@ class Brief:
         )
 
 
-def _cut_of(plan: Plan, site: str, error: NoCapacity) -> Cut:
-    """The refused counts at the site; with those elsewhere, where they made the difference."""
+def _cuts_of(plan: Plan, site: str, error: NoCapacity) -> list[Cut]:
+    """The refused counts at the site; with those elsewhere, where they made the difference. A
+    group that none of the site's hosts may run is left out there altogether."""
+    start = plan.window.start
+    barred = {each.group for each in error.shortfalls if each.resource == "policy" and each.group}
+    if barred:
+        return [Cut(start=start, counts={(group, site): 1}) for group in sorted(barred)]
     everywhere = any(short.resource in _BETWEEN_SITES for short in error.shortfalls)
-    return Cut(
-        start=plan.window.start,
-        counts={
-            (group, each.site): count
-            for each in plan.sites
-            if everywhere or each.site == site
-            for group, count in each.counts.items()
-        },
-    )
+    counts = {
+        (group, each.site): count
+        for each in plan.sites
+        if everywhere or each.site == site
+        for group, count in each.counts.items()
+    }
+    return [Cut(start=start, counts=counts)]
 
 
 class Planning:
