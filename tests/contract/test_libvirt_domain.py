@@ -1,0 +1,80 @@
+"""libvirt itself takes the agent's documents: its schema, and its own fake hypervisor."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
+from intertie.nodeagent.domain.domain_xml import METADATA
+from intertie.nodeagent.domain.failures import HypervisorSilent
+from intertie.nodeagent.domain.reconcile import DomainState
+from tests.unit.nodeagent.parts import A_UID
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "nodeagent").glob("domain-*.xml"))
+
+
+@pytest.fixture
+def connection() -> Iterator[libvirt.virConnect]:
+    opened = libvirt.open("test:///default")
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("document", GOLDEN, ids=lambda path: path.stem)
+def test_the_document_is_valid_and_nothing_of_it_is_lost(
+    connection: libvirt.virConnect, document: Path
+) -> None:
+    given = document.read_text()
+    domain = connection.defineXMLFlags(given, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    kept = ET.fromstring(domain.XMLDesc())
+    for path in (
+        "cputune/quota",
+        "devices/disk/iotune/total_iops_sec",
+        "devices/disk/iotune/total_bytes_sec",
+        "on_poweroff",
+    ):
+        assert kept.findtext(path) == ET.fromstring(given).findtext(path) is not None
+    target = kept.find("devices/interface/target")
+    assert target is not None
+    assert target.attrib == {"dev": f"it{A_UID[:8]}0", "managed": "no"}
+    mark = kept.find(f"metadata/{{{METADATA}}}workspace")
+    assert mark is not None
+    assert mark.get("uid") == A_UID
+
+
+def test_a_word_that_libvirt_does_not_know_is_refused(connection: libvirt.virConnect) -> None:
+    """That it is its schema which says so: the test above could not fail otherwise."""
+    wrong = GOLDEN[0].read_text().replace("on_poweroff", "on_powerof")
+    with pytest.raises(libvirt.libvirtError):
+        connection.defineXMLFlags(wrong, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+
+
+async def test_only_the_agent_s_own_domains_are_seen() -> None:
+    """libvirt's fake host has a running domain named `test`, which is none of the agent's."""
+    assert await LibvirtHypervisor("test:///default").states() == {}
+    assert DomainState.RUNNING in DomainState
+
+
+async def test_a_libvirt_that_is_not_there_is_silence_not_absence(tmp_path: Path) -> None:
+    hypervisor = LibvirtHypervisor(f"qemu+unix:///system?socket={tmp_path}/none")
+    with pytest.raises(HypervisorSilent):
+        await hypervisor.states()
+
+
+async def test_a_libvirt_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+    import socket
+
+    path = tmp_path / "silent"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        uri = f"qemu+unix:///system?socket={path}"
+        hypervisor = LibvirtHypervisor(uri, timeout_s=0.2)
+        for _ in range(2):
+            with pytest.raises(HypervisorSilent):
+                await hypervisor.states()

@@ -1,0 +1,206 @@
+"""The kernel holds what the agent's classes promise: packets between namespaces.
+
+Underlay and bridges are real; processes in namespaces stand for guests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from intertie.common.terms import BandwidthTerm
+from intertie.nodeagent.domain.network_plan import Place
+from intertie.nodeagent.domain.traffic_plan import DevicePlan, plan_uplink
+from intertie.nodeagent.domain.wanted import Tunnel, WantedPair
+from tests.unit.nodeagent.parts import A_MAC, B_MAC, LAN, PART
+
+pytestmark = pytest.mark.root
+
+ONE, TWO = f"it-shape-{os.getpid()}-1", f"it-shape-{os.getpid()}-2"
+UPLINK_MBIT_S = 100
+PAIR_MBIT_S = 20
+FLOOD_MAC, SINK_MAC = "02:00:00:00:00:1a", "02:00:00:00:00:1b"
+
+
+def ip(netns: str, text: str) -> None:
+    """Lines for `ip -batch` in a namespace; empty: the caller's own."""
+    words = ["ip", *(("-n", netns) if netns else ()), "-batch", "-"]
+    subprocess.run(words, input=text, text=True, check=True, capture_output=True)
+
+
+def make_host(name: str, address: str, peer: str, far: list[str], guests: dict[str, str]) -> None:
+    """A bridge over VXLAN; `guests` are MACs and addresses of namespaces that stand for them."""
+    ip(
+        name,
+        f"""
+        addr add {address}/24 dev eth0
+        link set eth0 up
+        link add dev br0 mtu 1450 type bridge
+        link add dev vx0 mtu 1450 type vxlan id 77 local {address} dev eth0 dstport 4789 nolearning
+        link set vx0 master br0 up
+        link set br0 up
+        """,
+    )
+    for mac in ("00:00:00:00:00:00", *far):
+        entry = ["bridge", "-n", name, "fdb", "append", mac, "dev", "vx0", "dst", peer, "self"]
+        subprocess.run(entry, check=True, capture_output=True)
+    for number, (mac, own) in enumerate(guests.items()):
+        guest, port = f"{name}-g{number}", f"g{number}"
+        ip("", f"netns add {guest}")
+        ip(
+            name,
+            f"""
+            link add dev {port} type veth peer name eth0 address {mac} mtu 1450 netns {guest}
+            link set {port} mtu 1450 master br0 up
+            """,
+        )
+        ip(guest, f"addr add {own}/24 dev eth0\nlink set eth0 up")
+
+
+@pytest.fixture
+def hosts() -> Iterator[None]:
+    names = [ONE, TWO, *(f"{host}-g{n}" for host in (ONE, TWO) for n in (0, 1))]
+    try:
+        ip("", f"netns add {ONE}\nnetns add {TWO}")
+        ip("", f"link add name eth0 netns {ONE} type veth peer name eth0 netns {TWO}")
+        near = {A_MAC: "10.1.0.1", FLOOD_MAC: "10.1.0.3"}
+        far = {B_MAC: "10.1.0.2", SINK_MAC: "10.1.0.4"}
+        make_host(ONE, "10.9.0.1", "10.9.0.2", list(far), near)
+        make_host(TWO, "10.9.0.2", "10.9.0.1", list(near), far)
+        yield
+    finally:
+        for name in reversed(names):
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+APPLY = """
+import asyncio, json, sys
+from intertie.nodeagent.adapters.state_file import StateFile
+from intertie.nodeagent.adapters.traffic import TcTraffic
+from pathlib import Path
+from tests.contract.test_traffic_classes import plan
+state = StateFile(Path(sys.argv[1]))
+traffic = TcTraffic(state.load_classes, state.save_classes)
+async def main():
+    for wanted in sys.argv[2].split(","):
+        await traffic.apply_device(plan(wanted == "pair"))
+    print(json.dumps({k: c.bytes for k, c in (await traffic.device_counters("eth0")).items()}))
+asyncio.run(main())
+"""
+
+
+def plan(with_pair: bool) -> DevicePlan:
+    """The agent's own plan for an uplink of 100 Mbit/s, with or without a promised pair."""
+    term = BandwidthTerm(guarantee_mbit_s=PAIR_MBIT_S, cap_mbit_s=PAIR_MBIT_S)
+    pairs = (WantedPair(local_mac=A_MAC, remote_mac=B_MAC, bandwidth=term),)
+    network = replace(
+        LAN,
+        tunnels=(Tunnel(address="10.9.0.2", macs=(B_MAC, SINK_MAC)),),
+        pairs=pairs if with_pair else (),
+        uplink_guarantee_mbit_s=PAIR_MBIT_S if with_pair else 0,
+    )
+    place = Place(host="n1", interface="eth0", address="10.9.0.1")
+    return plan_uplink([replace(PART, networks=(network,))], place, UPLINK_MBIT_S)
+
+
+def apply(folder: Path, wanted: str) -> dict[str, int]:
+    """By the agent's adapter, in a process inside the host."""
+    argv = ["ip", "netns", "exec", ONE, sys.executable, "-c", APPLY]
+    done = subprocess.run(
+        [*argv, str(folder), wanted],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": "."},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    counters: dict[str, int] = json.loads(done.stdout)
+    return counters
+
+
+RECEIVE = """
+import socket, sys, time
+with socket.create_server((sys.argv[1], 9000)) as server:
+    print("listens", flush=True)
+    stream, _ = server.accept()
+    began, got = time.monotonic(), 0
+    while data := stream.recv(1 << 16):
+        got += len(data)
+    print(got * 8 / (time.monotonic() - began) / 1e6)
+"""
+
+SEND = """
+import socket, sys, time
+with socket.create_connection((sys.argv[1], 9000), 5) as stream:
+    until = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < until:
+        stream.sendall(bytes(1 << 15))
+"""
+
+
+async def inside(netns: str, program: str, *words: str) -> asyncio.subprocess.Process:
+    argv = ["ip", "netns", "exec", netns, sys.executable, "-c", program, *words]
+    return await asyncio.create_subprocess_exec(*argv, stdout=subprocess.PIPE)
+
+
+async def payload_mbit_s(guest: str, receiver: str, address: str, seconds: int) -> float:
+    """What arrived over one TCP connection."""
+    listening = await inside(receiver, RECEIVE, address)
+    assert listening.stdout is not None
+    assert await listening.stdout.readline() == b"listens\n"
+    sending = await inside(guest, SEND, address, str(seconds))
+    assert await sending.wait() == 0
+    out, _ = await listening.communicate()
+    return float(out)
+
+
+async def test_a_promised_pair_gets_its_own_while_others_flood_the_uplink(
+    hosts: None, tmp_path: Path
+) -> None:
+    before = apply(tmp_path, "pair")
+    pair, flood = await asyncio.gather(
+        payload_mbit_s(f"{ONE}-g0", f"{TWO}-g0", "10.1.0.2", 4),
+        payload_mbit_s(f"{ONE}-g1", f"{TWO}-g1", "10.1.0.4", 4),
+    )
+    counters = apply(tmp_path, "pair")
+    assert 0.9 * PAIR_MBIT_S <= pair <= 1.05 * PAIR_MBIT_S
+    assert PAIR_MBIT_S < flood < UPLINK_MBIT_S - 0.8 * PAIR_MBIT_S
+    key = next(key for key in counters if key.startswith("pair/"))
+    assert counters[key] - before[key] > 0.8 * pair * 1e6 / 8 * 4
+
+
+async def test_classes_come_and_go_without_a_trace_and_twice_is_once(
+    hosts: None, tmp_path: Path
+) -> None:
+    def shown() -> list[str]:
+        words = ("class", "show", "dev", "eth0"), ("filter", "show", "dev", "eth0", "parent", "1:")
+        texts = [
+            subprocess.run(["tc", "-n", ONE, *each], check=True, capture_output=True, text=True)
+            for each in words
+        ]
+        return sorted(line.split(" leaf ")[0] for t in texts for line in t.stdout.splitlines())
+
+    apply(tmp_path, "none")
+    without = shown()
+    apply(tmp_path, "pair")
+    with_pair = shown()
+    apply(tmp_path, "pair")
+    assert shown() == with_pair != without
+    apply(tmp_path, "none,pair,none")
+    assert [line.split(" rate ")[0] for line in shown()] == [
+        line.split(" rate ")[0] for line in without
+    ]
+
+
+async def test_an_agent_that_lost_its_file_makes_the_tree_anew(hosts: None, tmp_path: Path) -> None:
+    apply(tmp_path, "pair")
+    (tmp_path / "classes.json").unlink()
+    assert any(key.startswith("pair/") for key in apply(tmp_path, "pair"))
