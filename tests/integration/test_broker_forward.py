@@ -62,18 +62,23 @@ async def test_what_is_too_large_is_handed_on_once_and_reached_by_its_local_name
     assert set(beyond.elsewhere.callers) == {"spiffe://north.site.intertie/tenant/demo/user/alice"}
     assert not (await here.etcd.range("parts/")).entries
 
-    found = await stub.Get(clusters_pb2.GetClusterRequest(name=LOCAL))
-    assert found.name == REMOTE
+    for name in (LOCAL, REMOTE):
+        found = await stub.Get(clusters_pb2.GetClusterRequest(name=name))
+        assert found.name == REMOTE
     listed = await stub.List(clusters_pb2.ListClustersRequest(parent="-/tenants/demo"))
     assert [each.name for each in listed.clusters] == [REMOTE]
-    async for each in stub.Watch(clusters_pb2.WatchClusterRequest(name=LOCAL)):
-        assert each.name == REMOTE
+    for name in (LOCAL, REMOTE):
+        async for each in stub.Watch(clusters_pb2.WatchClusterRequest(name=name)):
+            assert each.name == REMOTE
+    elsewhere = REMOTE.replace("metascheds/meta", "metascheds/other")
+    unknown = await refusal(stub.Get(clusters_pb2.GetClusterRequest(name=elsewhere)))
+    assert isinstance(unknown, errors.NotFound)
     taken = await refusal(stub.Create(create("wide", cluster_spec(count=20), "r2")))
     assert isinstance(taken, errors.NameTaken)
     other = await refusal(stub.Create(create("wide", cluster_spec(count=21), "r1")))
     assert isinstance(other, errors.RequestIdReuse)
 
-    deleted = await stub.Delete(clusters_pb2.DeleteClusterRequest(name=LOCAL))
+    deleted = await stub.Delete(clusters_pb2.DeleteClusterRequest(name=REMOTE))
     assert deleted.state == cluster_pb2.Cluster.CANCELLED
     small = await stub.Create(create("wide", cluster_spec(), "r3"))
     assert small.name == LOCAL

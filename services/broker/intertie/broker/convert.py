@@ -44,7 +44,11 @@ def parent_here(text: str, site: str) -> Parent:
 
 
 def cluster_here(text: str, site: str) -> ClusterName:
+    """A cluster's name: this site's own, for which `-` stands too, or a meta-scheduler's, as
+    Create tells it when the request was handed on."""
     name = ClusterName.parse(text)
+    if name.authority.startswith("metascheds/"):
+        return name
     if name.authority not in ("-", f"sites/{site}"):
         raise NotFound(text)
     return ClusterName(Parent(f"sites/{site}", name.tenant), name.cluster_id)

@@ -32,7 +32,7 @@ class DeleteCluster:
         if await self._get.here(name) is not None:
             await self._ledger.check_leading()
             return await contend(lambda: self._end(name, etag))
-        if await self._forwarding.find(name) is not None:
+        if await self._forwarding.reaches(name):
             return await self._forwarding.delete(caller, name, etag)
         raise NotFound(str(name))
 

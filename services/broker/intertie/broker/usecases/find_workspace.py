@@ -24,7 +24,7 @@ class FindWorkspace:
     async def of_cluster(self, name: ClusterName, workspace: str) -> AtHost | AtMetasched:
         view = await self._clusters.here(name)
         if view is None:
-            if await self._forwarding.find(name) is None:
+            if not await self._forwarding.reaches(name):
                 raise NotFound(f"{name}/workspaces/{workspace}")
             return AtMetasched(cluster_id=name.cluster_id, tenant=name.tenant)
         return await self._at_host(view.workspaces, f"{name}", view.record.part, workspace)

@@ -73,7 +73,16 @@ class Forwarding:
             raise
 
     async def find(self, name: ClusterName) -> Versioned[ForwardRecord] | None:
+        if name.authority.startswith("metascheds/"):
+            return None
         return await self._ledger.forward(name.tenant, name.cluster_id)
+
+    async def reaches(self, name: ClusterName) -> bool:
+        """Whether the meta-scheduler is to be asked: the name is under it, or it is a local name
+        under which a request was handed on."""
+        if self._metasched is not None and name.authority == f"metascheds/{self._metasched.name}":
+            return True
+        return await self.find(name) is not None
 
     async def get(self, caller: Caller, name: ClusterName) -> Foreign:
         return await self._to().get(caller, name.tenant, name.cluster_id)

@@ -17,11 +17,13 @@ class GetCluster:
         found = await self.here(name)
         if found is not None:
             return found
-        if await self._forwarding.find(name) is not None:
+        if await self._forwarding.reaches(name):
             return await self._forwarding.get(caller, name)
         raise NotFound(str(name))
 
     async def here(self, name: ClusterName) -> ClusterView | None:
+        if name.authority != f"sites/{self._site}":
+            return None
         record = await self._ledger.cluster(name.tenant, name.cluster_id)
         if record is None:
             return None

@@ -22,7 +22,7 @@ class WatchCluster:
         self, name: ClusterName, caller: Caller
     ) -> AsyncIterator[ClusterView | Foreign]:
         if await self._get.here(name) is None:
-            if await self._forwarding.find(name) is None:
+            if not await self._forwarding.reaches(name):
                 raise NotFound(str(name))
             metasched = self._forwarding.metasched()
             async for foreign in metasched.watch(caller, name.tenant, name.cluster_id):
