@@ -51,6 +51,7 @@ INTERTIE = Path(sys.executable).parent / "intertie"
 EXAMPLE = Path("examples/two-sites.yaml")
 CLUSTER = "two-sites"
 IMAGE = "intertie-guest"
+DEFAULT_INSTANCE = "demo"
 SECONDS = 3
 """How long each measurement takes."""
 INTERRUPTED = 130
@@ -68,6 +69,8 @@ class Demo:
 
     bed: Testbed
     screen: Console
+    keep: bool = False
+    """The cluster stays, and the sites with it."""
     begun: float = field(default_factory=time.monotonic)
     problems: list[str] = field(default_factory=list)
 
@@ -151,7 +154,8 @@ class Demo:
         names = self.look_at_cluster()
         self.ping(names)
         self.measure()
-        self.delete(before, free_before)
+        if not self.keep:
+            self.delete(before, free_before)
 
     def bring_up(self) -> None:
         self.title("Two sites of two hosts each and a meta-scheduler come up on this machine")
@@ -252,13 +256,18 @@ _FAILURES = (
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m testbed.demo", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="leave it up and say how to talk to it")
-    parser.add_argument("--instance", default="demo", help="name of the testbed's instance (demo)")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave all of it up and say how to talk to it"
+    )
+    parser.add_argument(
+        "--instance", default=DEFAULT_INSTANCE, help="name of the testbed's instance"
+    )
     options = parser.parse_args(words)
     interrupt_once()
     os.chdir(Path(__file__).resolve().parent.parent)
     screen = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    demo = Demo(bed=Testbed.create(default_topology(), options.instance), screen=screen)
+    bed = Testbed.create(default_topology(), options.instance)
+    demo = Demo(bed=bed, screen=screen, keep=options.keep)
     try:
         code = _run(demo)
         keep = options.keep and code != INTERRUPTED
@@ -311,11 +320,18 @@ def _stop(demo: Demo, *, quietly: bool) -> int:
 
 
 def _say_how_to_talk_to_it(demo: Demo) -> None:
-    demo.title("It stays up. To talk to it:")
+    instance = demo.bed.places.instance
+    demo.title("Sites and cluster stay up. To talk to them:")
     demo.say(f"  export INTERTIE_CONFIG={demo.config} PATH={INTERTIE.parent}:$PATH")
-    demo.say(f"  intertie cluster create -f {EXAMPLE} --ssh-key {demo.key}.pub")
+    demo.say("  intertie cluster list")
     demo.say(f"  intertie cluster ssh {CLUSTER} head-0 -i {demo.key}")
-    demo.say("  make down    # ends it")
+    demo.say(f"  intertie cluster console {CLUSTER} head-0")
+    demo.say(f"  intertie cluster delete {CLUSTER}")
+    demo.say(
+        "  make down"
+        if instance == DEFAULT_INSTANCE
+        else f"  python -m testbed down --instance {instance}"
+    )
 
 
 if __name__ == "__main__":
