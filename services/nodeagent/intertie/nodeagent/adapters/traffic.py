@@ -47,7 +47,7 @@ class TcTraffic:
         self._nics: dict[str, NicPlan] = {}
 
     async def apply_device(self, plan: DevicePlan) -> None:
-        shaped = await _htb_devices()
+        shaped, _ = await _shaped_devices()
         if plan.device in shaped and self._applied.get(plan.device) == plan:
             return
         if plan.device not in shaped or plan.device not in self._ids:
@@ -94,13 +94,13 @@ class TcTraffic:
         await batch("tc", lines=lines)
 
     async def apply_nics(self, nics: tuple[NicPlan, ...]) -> None:
-        shaped, redirected = await _htb_devices(), await _redirected_devices()
+        shaped, redirected = await _shaped_devices()
         links: list[dict[str, Any]] = await run_json("ip", "-json", "link", "show")
         there = {link["ifname"] for link in links}
         for nic in nics:
             whole = {nic.tap, nic.ifb} <= shaped and nic.tap in redirected
             if nic.tap in there and not (whole and self._nics.get(nic.tap) == nic):
-                await _shape_nic(nic, has_ifb=nic.ifb in there, shaped=shaped)
+                await _shape_nic(nic, has_ifb=nic.ifb in there, shaped=shaped, led=redirected)
                 self._nics[nic.tap] = nic
         wanted = {nic.ifb for nic in nics}
         stale = [name for name in there if _OWN_IFB.fullmatch(name) and name not in wanted]
@@ -154,7 +154,9 @@ def _match(word: Word) -> str:
     return f"match u32 {word.value:#010x} {word.mask:#010x} at {word.offset}"
 
 
-async def _shape_nic(nic: NicPlan, *, has_ifb: bool, shaped: frozenset[str]) -> None:
+async def _shape_nic(
+    nic: NicPlan, *, has_ifb: bool, shaped: frozenset[str], led: frozenset[str]
+) -> None:
     """To the guest: HTB on its tap. From it: what enters by the tap passes an ifb with HTB."""
     new = [f"link add {nic.ifb} type ifb", f"link set {nic.ifb} addrgenmode none"]
     lines = [] if has_ifb else new
@@ -165,8 +167,7 @@ async def _shape_nic(nic: NicPlan, *, has_ifb: bool, shaped: frozenset[str]) -> 
             rows.append(f"qdisc replace dev {device} root handle 1: htb default {_NIC_CLASS:x}")
         rows.append(_class(device, 0, _NIC_CLASS, nic.cap_kbit, nic.cap_kbit))
         rows.append(_queue(device, _NIC_CLASS, nic.cap_kbit))
-    qdiscs: list[dict[str, Any]] = await run_json("tc", "-json", "qdisc", "show", "dev", nic.tap)
-    if not any(qdisc["kind"] == "ingress" for qdisc in qdiscs):
+    if nic.tap not in led:
         rows.append(f"qdisc add dev {nic.tap} ingress")
     else:
         rows.append(f"filter del dev {nic.tap} parent ffff:")
@@ -177,20 +178,16 @@ async def _shape_nic(nic: NicPlan, *, has_ifb: bool, shaped: frozenset[str]) -> 
     await batch("tc", lines=rows)
 
 
-async def _htb_devices() -> frozenset[str]:
-    """Devices whose root is an HTB of this agent's shape."""
+async def _shaped_devices() -> tuple[frozenset[str], frozenset[str]]:
+    """Devices whose root is an HTB of this agent's shape, and those whose incoming packets are
+    led elsewhere."""
     qdiscs: list[dict[str, Any]] = await run_json("tc", "-json", "qdisc", "show")
-    return frozenset(
+    shaped = frozenset(
         qdisc["dev"]
         for qdisc in qdiscs
         if qdisc["kind"] == "htb" and qdisc.get("root") and qdisc.get("handle") == "1:"
     )
-
-
-async def _redirected_devices() -> frozenset[str]:
-    """Devices with an ingress queue: what enters by them goes through an ifb."""
-    qdiscs: list[dict[str, Any]] = await run_json("tc", "-json", "qdisc", "show")
-    return frozenset(qdisc["dev"] for qdisc in qdiscs if qdisc["kind"] == "ingress")
+    return shaped, frozenset(qdisc["dev"] for qdisc in qdiscs if qdisc["kind"] == "ingress")
 
 
 async def _class_ids(device: str) -> dict[int, int]:

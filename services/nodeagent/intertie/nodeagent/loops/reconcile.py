@@ -259,7 +259,11 @@ class Reconciler:
             self._channels.close(uid)
             self._attempts.pop(uid, None)
             if DeviceNames.domain(uid) not in left:
-                await self._storage.remove(uid)
+                try:
+                    await self._storage.remove(uid)
+                except OSError as error:
+                    self._stuck = True
+                    self._problem(HostFailure(f"files of {uid}: {error.strerror}"))
 
     # Networks
 
@@ -273,9 +277,9 @@ class Reconciler:
             if self._place.wide_address:
                 await self._traffic.apply_device(plan_wide(active, self._place, self._wide_mbit_s))
             self._stuck = self._stuck or bool(self._applied.left)
-        except HostFailure as error:
+        except (HostFailure, OSError) as error:
             self._stuck = True
-            self._problem(error)
+            self._problem(HostFailure(str(error)))
 
     # Guests
 
@@ -295,13 +299,22 @@ class Reconciler:
         async with self._at_once:
             try:
                 for step in wanted:
-                    await self._do(step, part.wanted, workspace)
+                    if self._domains is not None:
+                        await self._do(step, part.wanted, workspace)
             except HypervisorSilent as error:
+                self._domains = None
                 self._problem(error)
             except HostFailure as error:
-                tried = attempts.failed(error, now=self._clock.monotonic())
-                self._attempts[workspace.uid] = tried
-                log.warning("guest.failed", workspace=workspace.uid, problem=str(error))
+                self._failed(workspace, attempts, error)
+            except Exception as error:
+                # A fault in one guest's way, whatever it is, does not keep others from theirs.
+                log.error("guest.fault", workspace=workspace.uid, exc_info=True)
+                self._failed(workspace, attempts, HostFailure(repr(error)))
+
+    def _failed(self, workspace: WantedWorkspace, attempts: Attempts, error: HostFailure) -> None:
+        tried = attempts.failed(error, now=self._clock.monotonic())
+        self._attempts[workspace.uid] = tried
+        log.warning("guest.failed", workspace=workspace.uid, problem=str(error))
 
     async def _do(self, step: Step, part: WantedPart, workspace: WantedWorkspace) -> None:
         uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
