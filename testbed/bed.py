@@ -15,6 +15,7 @@ from pathlib import Path
 from testbed import capabilities
 from testbed.component import Component, ComponentFailed, Inside, environment_of
 from testbed.domains import create_certificates
+from testbed.etcd_roles import provision_roles
 from testbed.etcds import etcd_components
 from testbed.fabric import Fabric
 from testbed.hosts import host_components, inside_host, prepare_host
@@ -133,7 +134,7 @@ class Testbed:
         hosts = host_components(places, topology)
         own = service_components(places, topology) if services else []
         etcds = etcd_components(places, topology)
-        total = 3 + len(hosts) + len(etcds) + len(own)
+        total = 3 + services + len(hosts) + len(etcds) + len(own)
         done = 0
 
         def tell(step: str) -> None:
@@ -149,7 +150,10 @@ class Testbed:
         _start_all([*etcds, *hosts], tell)
         self._share_capabilities()
         tell("capabilities")
-        _start_all(own, tell)
+        if services:
+            provision_roles(places, topology)
+            tell("etcd roles")
+            _start_all(own, tell)
 
     def _share_capabilities(self) -> None:
         """One probe a machine; its answer is then kept for the next instance too."""
