@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
+from intertie.nodeagent.adapters.commands import run
 from intertie.nodeagent.adapters.image_cache import ImageCache
 from intertie.nodeagent.adapters.workspace_storage import WorkspaceStorage
 from intertie.nodeagent.domain.failures import HostFailure
@@ -107,8 +107,8 @@ async def test_an_image_that_names_a_file_of_the_host_is_refused(
 ) -> None:
     folder, evil = tmp_path_factory.mktemp("cache"), tmp_path / "evil.qcow2"
     fill(tmp_path / "secret", 1 << 20)
-    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
-    subprocess.run([*create, "-b", str(tmp_path / "secret"), str(evil)], check=True)
+    backing = ("-F", "raw", "-b", str(tmp_path / "secret"))
+    await run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(evil))
     content = bytes_of(evil)
     with pytest.raises(HostFailure, match="refers to another file") as failure:
         await stage(cache_over(folder, MemorySource(content)), digest_of(content))
