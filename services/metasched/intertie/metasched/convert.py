@@ -6,7 +6,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
-from intertie.common.errors import FieldInvalid
+from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.names import ANY, ClusterName, Parent, check_label
 from intertie.common.rpc.identity import Identity
 from intertie.common.rpc.spec_proto import cluster_spec_from_proto, cluster_spec_to_proto
@@ -48,9 +48,11 @@ def parent_of(text: str, authority: str) -> Parent:
 
 
 def name_of(text: str, authority: str, field: str = "name") -> str:
-    """The full name of a cluster of this service."""
-    name = ClusterName.parse(text, field)
-    return str(name.at(authority)) if name.authority == ANY else text
+    """The full name of a cluster of this service; those of others do not exist here."""
+    name = ClusterName.parse(text, field).at(authority)
+    if name.authority != authority:
+        raise NotFound(text)
+    return str(name)
 
 
 def order_of(
