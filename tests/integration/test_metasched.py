@@ -18,6 +18,7 @@ from intertie.common import errors
 from intertie.common.rpc.client import channel, to_domain_error
 from intertie.metasched.settings import CommitSettings
 from tests.fakes.site_brokers import CLOCK, Federation, create, federation
+from tests.integration.broker_site import HOST
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain, trust_in
 
@@ -355,3 +356,20 @@ async def test_attach_goes_to_the_site_of_the_workspace(here: Federation) -> Non
     assert to_domain_error(caught.value) is None or not isinstance(
         to_domain_error(caught.value), errors.NotFound
     )
+
+
+async def test_disks_without_terms_are_planned_as_the_sites_will_admit_them(
+    here: Federation,
+) -> None:
+    """Of 400 MiB/s a disk takes the site's default of 100: 4 a host, 16 in all, not 17."""
+    spec = two_groups(15, mbit_s=1, pinned=False)
+    for site in here.sites.values():
+        site.agents.hosts = {host: {**HOST, "vcpus": 16} for host in ("n1", "n2")}
+        await site.agents.report(CLOCK)
+    cluster = await here.clusters().Create(create("c1", spec))
+    assert len(cluster.workspaces) == 16
+    decisions = await here.parts("north")
+    assert len(decisions) == 1  # at the first attempt
+    refused = await refusal(here.clusters().Create(create("c2", two_groups(1, pinned=False))))
+    assert isinstance(refused, errors.NoCapacity)
+    assert "throughput" in {each.resource for each in refused.shortfalls}

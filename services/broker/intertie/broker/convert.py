@@ -259,6 +259,8 @@ def offer_to_proto(offer: Offer) -> part_pb2.Offer:
         ],
         tariff=tariff_to_proto(offer.tariff),
         site_time=timestamp_to_proto(offer.site_time),
+        default_disk_cap_iops=offer.default_disk_cap_iops,
+        default_disk_cap_mib_s=offer.default_disk_cap_mib_s,
     )
 
 

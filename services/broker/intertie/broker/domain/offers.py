@@ -49,6 +49,8 @@ class Offer:
     images: tuple[ImageOffer, ...]
     tariff: Tariff
     site_time: datetime
+    default_disk_cap_iops: int = 0
+    default_disk_cap_mib_s: int = 0
 
 
 def offers_of(
@@ -77,6 +79,8 @@ def offers_of(
             images=images,
             tariff=policy.tariff,
             site_time=now,
+            default_disk_cap_iops=policy.default_disk_cap_iops,
+            default_disk_cap_mib_s=policy.default_disk_cap_mib_s,
         )
         for window in windows
     )
