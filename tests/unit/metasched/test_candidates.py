@@ -5,14 +5,17 @@ from datetime import timedelta
 
 import pytest
 
+from intertie.common.errors import FieldInvalid
 from intertie.common.spec import LeaseTerms
 from intertie.metasched.domain.candidates import (
     MOST_WINDOWS,
     candidate_windows,
+    check_disks,
     hindrance,
     images_missing,
 )
-from tests.unit.metasched.problems import NOW, group, offer, problem, room
+from intertie.metasched.domain.problem import ImageFound
+from tests.unit.metasched.problems import DIGEST, NOW, group, offer, problem, room
 
 HOUR = timedelta(hours=1)
 SLOT = timedelta(minutes=5)
@@ -63,3 +66,13 @@ def test_an_image_is_missing_only_where_no_allowed_site_has_it() -> None:
     sites = {"a": offer(1), "b": offer(1, images={})}
     assert images_missing(problem([group()], sites)) == ()
     assert images_missing(problem([group(allow_sites=("b",))], sites)) == ("guest",)
+
+
+def test_a_disk_below_its_image_at_every_allowed_site_is_the_owners_to_mend() -> None:
+    large = {"guest": ImageFound(digest=DIGEST, virtual_mib=513)}
+    sites = {"a": offer(1), "b": offer(1, images=large)}
+    check_disks(problem([group()], sites))
+    with pytest.raises(FieldInvalid) as caught:
+        check_disks(problem([group(allow_sites=("b",))], sites))
+    assert caught.value.field == "spec.groups[0].allocation.disk_mib"
+    assert "513 or more" in caught.value.problem

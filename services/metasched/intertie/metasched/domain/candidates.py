@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from intertie.common.errors import Shortfall
+from intertie.common.errors import FieldInvalid, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.spec import DEFAULT_DURATION, LeaseTerms
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
@@ -89,6 +89,20 @@ def images_missing(problem: Problem) -> tuple[str, ...]:
             and not any(group.image in site.images for site in places)
         )
     )
+
+
+def check_disks(problem: Problem) -> None:
+    """FieldInvalid where a group's disk is smaller than its image, wherever it may be."""
+    for number, group in enumerate(problem.groups):
+        places = [site for site in problem.sites if allowed(group, site.name)]
+        sizes = [
+            site.images[group.image].virtual_mib for site in places if group.image in site.images
+        ]
+        if sizes and min(sizes) > group.need.disk_mib:
+            raise FieldInvalid(
+                f"spec.groups[{number}].allocation.disk_mib",
+                f"is {group.need.disk_mib} MiB; image {group.image} needs {min(sizes)} or more",
+            )
 
 
 def _policy(group: GroupNeed, site: Site, message: str) -> Shortfall:

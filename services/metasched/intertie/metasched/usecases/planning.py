@@ -1,9 +1,10 @@
 """Asks sites what they could give, and plans over the answers."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import ParamSpec, TypeVar
 
 import structlog
 
@@ -16,7 +17,12 @@ from intertie.common.errors import (
 )
 from intertie.common.intervals import Window
 from intertie.common.spec import ClusterSpec
-from intertie.metasched.domain.candidates import allowed, candidate_windows, images_missing
+from intertie.metasched.domain.candidates import (
+    allowed,
+    candidate_windows,
+    check_disks,
+    images_missing,
+)
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.model import solve
 from intertie.metasched.domain.plan import Plan, check
@@ -24,6 +30,12 @@ from intertie.metasched.domain.ports import Sites
 from intertie.metasched.domain.problem import Cut, Offer, Problem, problem_of
 
 log = structlog.get_logger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SOLVERS = 2
+"""At most so many problems are solved at a time; the others wait their turn."""
 
 _BETWEEN_SITES = frozenset({"uplink", "link_egress", "link_ingress"})
 """What a site has to give of these depends on what is at the others."""
@@ -99,6 +111,12 @@ class Planning:
     def __init__(self, sites: Sites, effort: Effort) -> None:
         self._sites = sites
         self._effort = effort
+        self._solvers = asyncio.Semaphore(SOLVERS)
+
+    async def _at_work(self, solver: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """In a thread: the service answers others meanwhile."""
+        async with self._solvers:
+            return await asyncio.to_thread(solver, *args, **options)
 
     def brief(self, tenant: str, spec: ClusterSpec, *, now: datetime) -> Brief:
         windows = candidate_windows(
@@ -109,17 +127,19 @@ class Planning:
     async def __call__(self, brief: Brief) -> Plan:
         """The best plan that the sites' offers allow, checked and explained.
 
+        FieldInvalid where a disk is smaller than its image;
         SiteUnreachable where there is none but a site that may be used did not answer;
         ImageNotReady where no site that may be used has an image; else NoCapacity.
         """
         offers, silent = await self._offers(brief)
         problem = problem_of(brief.spec, brief.windows, offers, brief.cuts)
-        plan = await asyncio.to_thread(solve, problem, effort=self._effort.solver)
+        check_disks(problem)
+        plan = await self._at_work(solve, problem, effort=self._effort.solver)
         if plan is not None:
             unsound = check(problem, plan)
             if unsound:
                 raise PlanUnsound("; ".join(str(each) for each in unsound))
-            plan = await asyncio.to_thread(explained, problem, plan)
+            plan = await self._at_work(explained, problem, plan)
             return _with_silent(plan, silent)
         raise await self._why_not(brief, problem, silent)
 
@@ -165,7 +185,7 @@ class Planning:
             named = [group for group in problem.groups if group.image == missing[0]]
             places = {s.name for s in problem.sites for g in named if allowed(g, s.name)}
             return ImageNotReady(missing[0], places.pop() if len(places) == 1 else "")
-        short = await asyncio.to_thread(shortfalls, problem, effort=self._effort.solver)
+        short = await self._at_work(shortfalls, problem, effort=self._effort.solver)
         return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
 
 
