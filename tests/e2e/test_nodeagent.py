@@ -188,7 +188,7 @@ def test_guests_on_two_hosts_are_one_network_with_its_promises_until_they_are_go
     assert site.pids() == []
 
 
-def test_a_guest_reaches_other_guests_and_no_service_of_its_host(site: Site, part: str) -> None:
+def test_a_guest_reaches_other_guests_and_no_service_of_any_host(site: Site, part: str) -> None:
     site.want(part)
     site.wait_ready(part)
     a, b = MEMBERS
@@ -199,11 +199,24 @@ def test_a_guest_reaches_other_guests_and_no_service_of_its_host(site: Site, par
     serve = "import socket; s = socket.create_server(('::', 9999), family=socket.AF_INET6)\n"
     serve += "while True: s.accept()[0].sendall(b'REACHED')"
     server = site.testbed.popen("north/n1", ["python3", "-c", serve])
+    agent = site.testbed.component(site.agent_process("n1"))
+
+    def reached(member: Member) -> bool:
+        return "REACHED" in site.on(part, member, f"nc -w 5 {host}%eth0 9999 </dev/null")
+
     try:
         guest = site.on(part, a, f"nc -w 5 {link_local(b.mac)}%eth0 22 </dev/null | head -c 7")
         assert "SSH-2.0" in guest
-        assert "REACHED" not in site.on(part, a, f"nc -w 5 {host}%eth0 9999 </dev/null")
+        assert not reached(a)
+        assert not reached(b)
+        # It is the filter that keeps them out, and the agent that keeps the filter.
+        agent.stop()
+        site.testbed.run("north/n1", ["nft", "delete", "table", "bridge", "intertie"])
+        assert reached(b)
+        agent.cont()
+        eventually(lambda: not reached(b), "the filter is back", within_s=60)
     finally:
+        agent.cont()
         server.kill()
         server.communicate()
     # With another address than its own it reaches nobody.
@@ -298,7 +311,8 @@ def test_two_sites_are_one_network_through_their_gateways(site: Site, part: str)
     south_wan = topology.gateway_wan_address("south", "s1")
 
     def wanted(host: str, name: str, vni: int) -> pb.WantedPart:
-        made = wanted_part(host, (a, b), {}, part=name, image=site.image, vni=vni)
+        places = {**site.underlay, "s1": south_wan}
+        made = wanted_part(host, (a, b), places, part=name, image=site.image, vni=vni)
         made.networks[0].ClearField("tunnels")
         return made
 

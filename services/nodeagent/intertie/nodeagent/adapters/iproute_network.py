@@ -7,6 +7,7 @@ from typing import Any
 
 from intertie.nodeagent.adapters.commands import batch_all, run, run_json
 from intertie.nodeagent.domain.network_plan import (
+    FILTER_TABLE,
     FLOOD,
     BridgePlan,
     FdbEntry,
@@ -54,7 +55,8 @@ class IprouteNetwork:
 
     async def _apply_rules(self, taps: Iterable[TapPlan]) -> None:
         rules = filter_rules(sorted(taps, key=lambda tap: tap.name))
-        if rules != self._rules:
+        tables = await run("nft", "list", "tables", "bridge")
+        if rules != self._rules or f"table bridge {FILTER_TABLE}" not in tables:
             await run("nft", "-f", "-", stdin=rules)
             self._rules = rules
 

@@ -11,6 +11,7 @@ VXLAN_PORT = 4789
 VXLAN_BYTES = 50
 """IPv4, UDP and VXLAN headers and the inner Ethernet header."""
 FLOOD = "00:00:00:00:00:00"
+FILTER_TABLE = "intertie"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,9 +170,9 @@ def filter_rules(taps: Iterable[TapPlan]) -> str:
     ports = ", ".join(f'"{tap.name}" . {tap.guest_mac}' for tap in taps)
     elements = f"    elements = {{ {ports} }}\n" if ports else ""
     return f"""\
-table bridge intertie
-delete table bridge intertie
-table bridge intertie {{
+table bridge {FILTER_TABLE}
+delete table bridge {FILTER_TABLE}
+table bridge {FILTER_TABLE} {{
   set ports {{
     type ifname . ether_addr
 {elements}  }}
