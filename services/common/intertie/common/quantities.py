@@ -1,7 +1,8 @@
 """The vector of what hosts have and workspaces take."""
 
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from intertie.common.errors import Shortfall
 
@@ -19,31 +20,31 @@ class Vector:
     uplink_mbit_s: int = 0
 
     def __add__(self, other: "Vector") -> "Vector":
-        return _vector(a + b for a, b in zip(astuple(self), astuple(other), strict=True))
+        return _vector(a + b for a, b in zip(_amounts(self), _amounts(other), strict=True))
 
     def __sub__(self, other: "Vector") -> "Vector":
         """May be negative where more is taken away than there is."""
-        return _vector(a - b for a, b in zip(astuple(self), astuple(other), strict=True))
+        return _vector(a - b for a, b in zip(_amounts(self), _amounts(other), strict=True))
 
     def __mul__(self, times: int) -> "Vector":
-        return _vector(each * times for each in astuple(self))
+        return _vector(each * times for each in _amounts(self))
 
     def __le__(self, other: "Vector") -> bool:
-        return all(a <= b for a, b in zip(astuple(self), astuple(other), strict=True))
+        return all(a <= b for a, b in zip(_amounts(self), _amounts(other), strict=True))
 
     def __ge__(self, other: "Vector") -> bool:
         return other <= self
 
     def at_most(self, other: "Vector") -> "Vector":
         """The lesser of the two in every dimension."""
-        return _vector(min(a, b) for a, b in zip(astuple(self), astuple(other), strict=True))
+        return _vector(min(a, b) for a, b in zip(_amounts(self), _amounts(other), strict=True))
 
     def at_least_zero(self) -> "Vector":
-        return _vector(max(each, 0) for each in astuple(self))
+        return _vector(max(each, 0) for each in _amounts(self))
 
     def items(self) -> Iterator[tuple[str, int]]:
         """Field name and amount, in the order of DIMENSIONS."""
-        return iter(zip(DIMENSIONS, astuple(self), strict=True))
+        return iter(zip(DIMENSIONS, _amounts(self), strict=True))
 
     def shortfall_from(
         self, available: "Vector", *, site: str, host: str = "", group: str = ""
@@ -66,6 +67,10 @@ class Vector:
 
 
 DIMENSIONS: tuple[str, ...] = tuple(field.name for field in fields(Vector))
+
+_amounts: Callable[[Vector], tuple[int, ...]] = attrgetter(*DIMENSIONS)
+"""In the order of DIMENSIONS. Not `astuple`, which copies deeply: it was two fifths of the time of
+an admission beside 256 parts."""
 
 RESOURCE_OF: dict[str, str] = {
     "vcpus": "vcpus",
