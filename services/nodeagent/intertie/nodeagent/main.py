@@ -103,7 +103,7 @@ async def serve(settings: Settings) -> None:
     servicer = NodeAgentServicer(
         site=settings.site,
         reconciler=reconciler,
-        attachments=Attachments(files),
+        streams=Attachments(files),
         measurements=Measurements(hypervisor, traffic, place),
         clock=clock,
         facts=facts.read,

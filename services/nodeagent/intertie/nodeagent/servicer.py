@@ -13,10 +13,10 @@ from intertie.common.clock import Clock
 from intertie.common.errors import FieldInvalid, NotFound, SiteUnreachable, WorkspaceNotRunning
 from intertie.common.names import DeviceNames, split_workspace
 from intertie.common.rpc.attach import opening
-from intertie.nodeagent.adapters.attachments import Attachment, Attachments
 from intertie.nodeagent.convert import facts_to_proto, seen_to_proto
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.network_plan import link_local
+from intertie.nodeagent.domain.ports import Stream, Streams
 from intertie.nodeagent.domain.reconcile import DomainState
 from intertie.nodeagent.domain.report import HostFacts
 from intertie.nodeagent.domain.wanted import WantedWorkspace
@@ -34,14 +34,14 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
         *,
         site: str,
         reconciler: Reconciler,
-        attachments: Attachments,
+        streams: Streams,
         measurements: Measurements,
         clock: Clock,
         facts: Callable[[], Awaitable[HostFacts]],
     ) -> None:
         self._site = site
         self._reconciler = reconciler
-        self._attachments = attachments
+        self._streams = streams
         self._measurements = measurements
         self._clock = clock
         self._facts = facts
@@ -87,10 +87,10 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
                 with suppress(asyncio.CancelledError):
                     await sending
 
-    def _open(self, opened: Open) -> AbstractAsyncContextManager[Attachment]:
+    def _open(self, opened: Open) -> AbstractAsyncContextManager[Stream]:
         workspace = self._running(opened.workspace)
         if opened.channel == Open.CONSOLE:
-            return self._attachments.console(workspace.uid, opened.workspace)
+            return self._streams.console(workspace.uid, opened.workspace)
         if opened.channel != Open.TCP:
             raise FieldInvalid("open.channel", "must be CONSOLE or TCP")
         if not 1 <= opened.port <= 65_535:
@@ -98,7 +98,7 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
         if not workspace.nics:
             raise FieldInvalid("open.channel", "TCP needs a workspace with a network")
         nic = workspace.nics[0]
-        return self._attachments.tcp(
+        return self._streams.tcp(
             link_local(nic.mac), DeviceNames.bridge(nic.network_uid), opened.port, opened.workspace
         )
 
@@ -117,7 +117,7 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
         raise NotFound(name)
 
 
-async def _send(requests: AsyncIterator[attach_pb2.AttachRequest], stream: Attachment) -> None:
+async def _send(requests: AsyncIterator[attach_pb2.AttachRequest], stream: Stream) -> None:
     async for request in requests:
         if request.WhichOneof("frame") == "data":
             await stream.send(request.data)

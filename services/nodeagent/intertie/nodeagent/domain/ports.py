@@ -1,6 +1,7 @@
 """What the passes need of the host and of the site; adapters provide it."""
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -192,3 +193,36 @@ class Channels(Protocol):
         ...
 
     def listening(self) -> frozenset[str]: ...
+
+
+class Stream(Protocol):
+    """Bytes to and from a guest."""
+
+    @property
+    def taken(self) -> bool:
+        """A later reader has it now."""
+        ...
+
+    def received(self) -> AsyncIterator[bytes]:
+        """What the guest sends, at most 64 KiB at a time, until it sends no more."""
+        ...
+
+    async def send(self, data: bytes) -> None: ...
+
+    def end(self) -> None:
+        """Half closes it, where that exists."""
+        ...
+
+
+class Streams(Protocol):
+    """Both raise ConnectionRefused; they close what they opened when they are left."""
+
+    def console(self, uid: str, workspace: str) -> AbstractAsyncContextManager[Stream]:
+        """Takes it from whoever has it: that one's stream ends with ConsoleTaken."""
+        ...
+
+    def tcp(
+        self, address: str, device: str, port: int, workspace: str
+    ) -> AbstractAsyncContextManager[Stream]:
+        """`address` is a link-local one, `device` the bridge that it is on."""
+        ...

@@ -72,6 +72,6 @@ class Reporter:
         while True:
             try:
                 await self._records.write_facts(await self._facts(), now=self._clock.now())
-            except HostFailure as error:
+            except (HostFailure, OSError) as error:
                 log.warning("facts.failed", problem=str(error))
             await self._clock.sleep(FACTS_S)
