@@ -143,8 +143,11 @@ async def test_a_guest_that_switched_itself_off_stays_off_when_libvirt_forgets_w
     host: Host,
 ) -> None:
     await host.agent.sweep()
+    host.channels.said = {A_UID: host.clock.now()}
+    await host.agent.sweep()
     host.hypervisor.domains[DOMAIN] = DomainState.POWERED_OFF
     await host.agent.sweep()
+    assert seen(host).workspaces[0].ready_time is None
     host.hypervisor.domains[DOMAIN] = DomainState.OFF
     host.start()
     await host.agent.sweep()
