@@ -204,6 +204,7 @@ class FakeImages(images_pb2_grpc.ImagesServicer):
         have = self.bytes.get(header.digest, b"")
         if header.offset != len(have):
             raise OffsetMismatch(header.offset, len(have))
+        await context.send_initial_metadata((("intertie-accepted", "1"),))
         cut = self.cuts.pop(0) if self.cuts else None
         async for request in requests:
             have += request.data

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -23,6 +24,8 @@ from intertie.common.errors import DigestMismatch, NotFound, OffsetMismatch, Put
 from intertie.common.names import ImageName, check_label, is_digest
 
 CHUNK_BYTES = 1_000_000
+ACCEPTED = "intertie-accepted"
+"""Initial metadata of Put, once the store wants the bytes."""
 MAX_TRIES = 8
 """In a row, without one more byte having arrived."""
 WAIT_S = 0.5
@@ -84,8 +87,7 @@ class Images:
         while True:
             begun_at = header.offset
             try:
-                image: Image = await self._stub.Put(_frames(path, header, progress))
-                return image
+                return await self._send(_frames(path, header, progress))
             except grpc.aio.AioRpcError as error:
                 raised = self._connection.error(error)
             if isinstance(raised, DigestMismatch) and (await _changed(path, digest)):
@@ -101,6 +103,20 @@ class Images:
             if tries == MAX_TRIES:
                 raise raised from None
 
+    async def _send(self, frames: AsyncGenerator[PutImageRequest, None]) -> Image:
+        """No bytes before the store has said that it wants them: a refusal that meets bytes under
+        way would reach the caller as a broken connection."""
+        call = self._stub.Put()
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(await anext(frames))
+            if ACCEPTED in dict(await call.initial_metadata()):
+                async for frame in frames:
+                    await call.write(frame)
+                await call.done_writing()
+        await frames.aclose()
+        image: Image = await call
+        return image
+
     async def _arrived(self, digest: str) -> int:
         """How many of its bytes the store has."""
         try:
@@ -112,7 +128,7 @@ class Images:
 
 async def _frames(
     path: Path, header: PutImageRequest.Header, progress: Progress | None
-) -> AsyncIterator[PutImageRequest]:
+) -> AsyncGenerator[PutImageRequest, None]:
     yield PutImageRequest(header=header)
     sent = header.offset
     if progress:
