@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from intertie.nodeagent.domain.traffic_plan import promisable_mbit_s
 from testbed import toml
 from testbed.component import Component, Inside
 from testbed.domains import Credential, Domain, meta_domain, site_domain
@@ -20,6 +21,7 @@ IMAGESTORE_PORT = 7401
 AGENT_PORT = 7402
 METASCHED_PORT = 7400
 GATEWAY_PORT = 4790
+MTU = 1500
 CPU_OVERCOMMIT = 4.0
 MEMORY_RESERVE_MIB = 256
 
@@ -187,8 +189,8 @@ def _broker(places: Places, topology: Topology, site: SiteSpec) -> Table:
         "links": [
             {
                 "peer": next(iter(link.ends - {site.name})),
-                "egress_mbit_s": link.mbps,
-                "ingress_mbit_s": link.mbps,
+                "egress_mbit_s": promisable_mbit_s(link.mbps, MTU),
+                "ingress_mbit_s": promisable_mbit_s(link.mbps, MTU),
                 "latency_ms": link.latency_ms,
             }
             for link in links
@@ -220,8 +222,8 @@ def _agent(places: Places, topology: Topology, site: SiteSpec, host: HostSpec) -
     address = topology.host_address(site.name, host.name)
     name = f"{site.name}/{host.name}"
     gateway: Table = {}
-    if host.gateway:
-        capacity = sum(link.mbps for link in topology.links if site.name in link.ends)
+    capacity = sum(link.mbps for link in topology.links if site.name in link.ends)
+    if host.gateway and capacity:
         gateway["gateway"] = {
             "interface": "wan0",
             "address": topology.gateway_wan_address(site.name, host.name),

@@ -84,4 +84,4 @@ def test_a_bandwidth_that_no_link_has_is_refused_with_the_link_and_what_it_has(
     assert "NO_CAPACITY" in said.err
     assert "link" in said.err
     assert "300" in said.err
-    assert "200" in said.err
+    assert "176" in said.err

@@ -11,7 +11,6 @@ from intertie.broker.domain.wanted import (
     fingerprint,
     wanted_of,
 )
-from intertie.common.spec import BandwidthTerm
 from tests.unit.broker.samples import POLICY, facts, mac, part, part_spec, workspace
 
 FLEET = Fleet.of([facts("n1"), facts("n2")], POLICY)
@@ -70,14 +69,25 @@ def test_other_hosts_reach_other_sites_through_the_gateway() -> None:
     assert (network.vni, network.mtu) == (4096, 1450)
 
 
-def test_pairs_are_told_at_both_their_hosts_and_not_within_one() -> None:
+def test_a_pair_is_told_where_it_is_sent_from_also_within_one_host() -> None:
     apart = replace(wide_part("n1", "n2"), gateway="", remotes=())
     assert [(each.local_mac, each.remote_mac) for each in lan(apart, "n2").pairs] == [
         (mac("w", 1), mac("w", 0))
     ]
-    together = wide_part("n2", "n2")
-    assert [each.remote_mac for each in lan(together, "n2").pairs] == [FAR]
-    assert lan(together, "n2").pairs[0].bandwidth == BandwidthTerm(guarantee_mbit_s=30)
+    together = lan(wide_part("n2", "n2"), "n2")
+    assert {(each.local_mac, each.remote_mac) for each in together.pairs} == {
+        (mac("w", 0), FAR),
+        (mac("w", 0), mac("w", 1)),
+        (mac("w", 1), mac("w", 0)),
+    }
+    assert together.uplink_guarantee_mbit_s == 30
+
+
+def test_the_gateway_is_told_the_pairs_that_leave_the_site_through_it() -> None:
+    assert [(each.local_mac, each.remote_mac) for each in lan(wide_part("n2"), "n1").pairs] == [
+        (mac("w", 0), FAR)
+    ]
+    assert lan(wide_part("n2"), "n1").uplink_guarantee_mbit_s == 40
 
 
 def test_without_a_remote_endpoint_the_network_stays_local() -> None:

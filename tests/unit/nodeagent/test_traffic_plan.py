@@ -61,11 +61,45 @@ def test_a_pair_on_one_host_needs_no_class() -> None:
 
 def test_a_reservation_between_sites_has_a_class_of_its_own() -> None:
     wide = part_with(replace(LAN, wide_tunnels=(WIDE,)))
-    [link] = plan_wide([wide], GATEWAY, 200).classes
-    assert link.rate_kbit == on_uplink(20, 1450)
-    assert link.ceil_kbit == on_uplink(30, 1450)
-    assert Word(99 << 8, 0xFFFFFF00, 32) in link.match
-    assert Word(0x0AFA000C, 0xFFFFFFFF, 16) in link.match
+    link, rest = plan_wide([wide], GATEWAY, 200).classes
+    assert link.rate_kbit == rest.rate_kbit == on_uplink(20, 1450)
+    assert link.ceil_kbit == rest.ceil_kbit == on_uplink(30, 1450)
+    assert rest.parent == link.key
+    assert Word(99 << 8, 0xFFFFFF00, 32) in rest.match
+    assert Word(0x0AFA000C, 0xFFFFFFFF, 16) in rest.match
+
+
+def test_a_pair_between_sites_has_a_class_inside_its_reservation() -> None:
+    """A bug: one class for all pairs of a reservation let one pair take what another was
+    promised, and go beyond its own cap."""
+    pair = replace(
+        LAN.pairs[0],
+        remote_mac=WIDE.macs[0],
+        bandwidth=BandwidthTerm(guarantee_mbit_s=15, cap_mbit_s=25),
+    )
+    wide = part_with(replace(LAN, pairs=(pair,), wide_tunnels=(WIDE,)))
+    link, own, rest = plan_wide([wide], GATEWAY, 200).classes
+    assert own.parent == rest.parent == link.key
+    assert (own.rate_kbit, own.ceil_kbit) == (on_uplink(15, 1450), on_uplink(25, 1450))
+    assert rest.rate_kbit == link.rate_kbit - own.rate_kbit
+    assert own.match[: len(rest.match)] == rest.match
+    assert len(own.match) == len(rest.match) + 3
+
+
+def test_what_a_guest_sends_to_a_promised_peer_is_capped_wherever_the_peer_is() -> None:
+    """A bug: within one host, and at a gateway, nothing held a pair's cap."""
+    pair = replace(
+        LAN.pairs[0],
+        local_mac=WORKSPACE.nics[0].mac,
+        remote_mac="02:00:00:00:00:0f",
+        bandwidth=BandwidthTerm(guarantee_mbit_s=20, cap_mbit_s=40),
+    )
+    [plan] = plan_nics([part_with(replace(LAN, pairs=(pair,)))], 400)
+    [sent] = plan.sent.classes
+    assert plan.sent.device == plan.ifb
+    assert (sent.rate_kbit, sent.ceil_kbit) == (on_tap(20, 1450), on_tap(40, 1450))
+    assert sent.match == (Word(0x0200, 0xFFFF, -16), Word(0x0000000F, 0xFFFFFFFF, -12))
+    assert plan.sent.default_kbit == plan.cap_kbit - sent.rate_kbit
 
 
 @pytest.mark.parametrize(
@@ -109,3 +143,8 @@ def test_a_class_keeps_its_id_and_no_two_share_one(before: list[str], after: lis
 
 def test_an_id_is_not_given_away_while_its_old_owner_is_still_known() -> None:
     assert allot(["a", "b"], {"b": 16}) == {"a": 17, "b": 16}
+
+
+def test_an_id_does_not_change_hands_in_one_step() -> None:
+    """A bug: a class that came as another went took its id, and with it its filters."""
+    assert allot(["b"], {"a": 16}) == {"b": 17}

@@ -27,7 +27,7 @@ def test_a_broker_knows_its_hosts_its_links_and_who_may_coordinate() -> None:
     assert broker["site"] == "north"
     assert broker["policy"]["hosts"] == ["n1", "n2"]
     assert broker["links"] == [
-        {"peer": "south", "egress_mbit_s": 200, "ingress_mbit_s": 200, "latency_ms": 5.0}
+        {"peer": "south", "egress_mbit_s": 176, "ingress_mbit_s": 176, "latency_ms": 5.0}
     ]
     assert broker["metascheds"] == [
         {

@@ -223,12 +223,18 @@ class _Segment:
             yield Tunnel(address=facts.address, macs=tuple(macs))
 
     def _pairs(self, host: str) -> Iterator[WantedPair]:
-        """Promised pairs with one end here; a pair with both ends here crosses no uplink."""
+        """Promised pairs that begin here and, at the gateway, those that pass it on their way out:
+        each direction is kept where it is sent from."""
+        site_of = {each.workspace: each.site for each in self._network.members}
         mac_of = {each.workspace: each.mac for each in self._network.members}
         here = {each.workspace for each in self._behind.get(host, ())}
+        own = {name for name, site in site_of.items() if site == self._policy.site}
         for pair in self._network.pairs:
             for local, remote in ((pair.a, pair.b), (pair.b, pair.a)):
-                if local in here and remote not in here and remote in mac_of:
+                if local not in own or remote not in mac_of:
+                    continue
+                passes = host == self._part.gateway and remote not in own
+                if local in here or passes:
                     yield WantedPair(
                         local_mac=mac_of[local],
                         remote_mac=mac_of[remote],
@@ -236,7 +242,7 @@ class _Segment:
                     )
 
     def _uplink(self, host: str) -> int:
-        """What the host's uplink carries by promise: NICs, pairs that leave the host and, at
+        """What the host's uplink carries by promise: NICs, pairs of its own that leave it and, at
         the gateway, what is reserved towards other sites."""
         here = {each.workspace for each in self._behind.get(host, ())}
         nics = sum(
@@ -244,7 +250,12 @@ class _Segment:
             for each in self._part.spec.workspaces
             if each.label in here
         )
-        pairs = sum(pair.bandwidth.guarantee_mbit_s for pair in self._pairs(host))
+        pairs = sum(
+            pair.bandwidth.guarantee_mbit_s
+            for pair in self._network.pairs
+            for local, remote in ((pair.a, pair.b), (pair.b, pair.a))
+            if local in here and remote not in here
+        )
         wide = 0
         if host == self._part.gateway:
             links = [each for each in self._part.spec.links if each.network == self._network.name]

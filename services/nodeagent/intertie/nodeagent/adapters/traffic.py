@@ -5,7 +5,7 @@ made from its id: so what is there can be told apart without reading filters bac
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from intertie.nodeagent.adapters.commands import batch, run, run_json
@@ -32,7 +32,8 @@ _PREF = re.compile(r"\bpref (\d+)\b")
 _PAIR_WORDS = 6
 _GENERAL_PREF = 0x7000
 """Filters of a whole network come after those of pairs."""
-_NIC_CLASS = 1
+_NIC_CLASS = ROOT_CLASS
+"""Of a tap, which has one class only; on an ifb, the one that holds all others."""
 Keys = dict[str, dict[str, int]]
 """Device to key to class id."""
 
@@ -48,6 +49,9 @@ class TcTraffic:
 
     async def apply_device(self, plan: DevicePlan) -> None:
         shaped, _ = await _shaped_devices()
+        await self._apply(plan, shaped)
+
+    async def _apply(self, plan: DevicePlan, shaped: frozenset[str]) -> None:
         if plan.device in shaped and self._applied.get(plan.device) == plan:
             return
         if plan.device not in shaped or plan.device not in self._ids:
@@ -55,6 +59,8 @@ class TcTraffic:
             self._applied.pop(plan.device, None)
             old = [f"qdisc del dev {plan.device} root"] if plan.device in shaped else []
             await batch("tc", lines=[*old, *_new_tree(plan)])
+        # What breaks off half done is done again, also when the plan is the old one by then.
+        self._applied.pop(plan.device, None)
         before = self._ids[plan.device]
         ids = allot([each.key for each in plan.classes], before)
         # Written down before it is done: an id never stands for two things after a crash.
@@ -70,7 +76,8 @@ class TcTraffic:
         shown = await run("tc", "filter", "show", "dev", device, "parent", "1:")
         prefs = {int(text) for text in _PREF.findall(shown)}
         wanted = {_pref(each, ids[each.key]) for each in plan.classes if each.match}
-        lines = [f"filter del dev {device} parent 1: pref {n}" for n in sorted(prefs - wanted)]
+        lines = [*_frame(plan)]
+        lines += [f"filter del dev {device} parent 1: pref {n}" for n in sorted(prefs - wanted)]
         live = await _class_ids(device)
         kept = {ROOT_CLASS, DEFAULT_CLASS, *ids.values()}
         # Children first: a class that holds others cannot go.
@@ -101,11 +108,20 @@ class TcTraffic:
             whole = {nic.tap, nic.ifb} <= shaped and nic.tap in redirected
             if nic.tap in there and not (whole and self._nics.get(nic.tap) == nic):
                 await _shape_nic(nic, has_ifb=nic.ifb in there, shaped=shaped, led=redirected)
+                await self._apply(nic.sent, shaped)
                 self._nics[nic.tap] = nic
         wanted = {nic.ifb for nic in nics}
         stale = [name for name in there if _OWN_IFB.fullmatch(name) and name not in wanted]
         await batch("ip", lines=[f"link del {name}" for name in stale])
+        self._forget(name for name in self._ids if _OWN_IFB.fullmatch(name) and name not in wanted)
         self._nics = {nic.tap: nic for nic in nics if nic.tap in self._nics}
+
+    def _forget(self, devices: Iterable[str]) -> None:
+        if gone := tuple(devices):
+            for device in gone:
+                del self._ids[device]
+                self._applied.pop(device, None)
+            self._save(self._ids)
 
     async def device_counters(self, device: str) -> Mapping[str, ClassCounters]:
         by_id = await _counters(device)
@@ -120,9 +136,16 @@ def _new_tree(plan: DevicePlan) -> list[str]:
     device = plan.device
     return [
         f"qdisc replace dev {device} root handle 1: htb default {DEFAULT_CLASS:x}",
-        _class(device, 0, ROOT_CLASS, plan.capacity_kbit, plan.capacity_kbit),
-        _class(device, ROOT_CLASS, DEFAULT_CLASS, plan.default_kbit, plan.capacity_kbit),
+        *_frame(plan),
         _queue(device, DEFAULT_CLASS, plan.capacity_kbit),
+    ]
+
+
+def _frame(plan: DevicePlan) -> list[str]:
+    """The class that all others borrow from, and that of what nothing was promised to."""
+    return [
+        _class(plan.device, 0, ROOT_CLASS, plan.capacity_kbit, plan.capacity_kbit),
+        _class(plan.device, ROOT_CLASS, DEFAULT_CLASS, plan.default_kbit, plan.capacity_kbit),
     ]
 
 
@@ -162,11 +185,10 @@ async def _shape_nic(
     lines = [] if has_ifb else new
     await batch("ip", lines=[*lines, f"link set {nic.ifb} up"])
     rows = []
-    for device in (nic.tap, nic.ifb):
-        if device not in shaped:
-            rows.append(f"qdisc replace dev {device} root handle 1: htb default {_NIC_CLASS:x}")
-        rows.append(_class(device, 0, _NIC_CLASS, nic.cap_kbit, nic.cap_kbit))
-        rows.append(_queue(device, _NIC_CLASS, nic.cap_kbit))
+    if nic.tap not in shaped:
+        rows.append(f"qdisc replace dev {nic.tap} root handle 1: htb default {_NIC_CLASS:x}")
+    rows.append(_class(nic.tap, 0, _NIC_CLASS, nic.cap_kbit, nic.cap_kbit))
+    rows.append(_queue(nic.tap, _NIC_CLASS, nic.cap_kbit))
     if nic.tap not in led:
         rows.append(f"qdisc add dev {nic.tap} ingress")
     else:

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from itertools import count
 
 from intertie.common.names import DeviceNames
-from intertie.common.terms import BandwidthTerm
 from intertie.nodeagent.domain.network_plan import VXLAN_BYTES, VXLAN_PORT, Place
-from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPart
+from intertie.nodeagent.domain.wanted import (
+    WantedNetwork,
+    WantedNic,
+    WantedPair,
+    WantedPart,
+    WideTunnel,
+)
 
 _ETHERNET_BYTES = 14
 _TCP_BYTES = 52
@@ -63,15 +68,20 @@ class DevicePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NicPlan:
-    """Both directions of one NIC: `tap` towards the guest, `ifb` from it.
+    """Both directions of one NIC: `tap` towards the guest, `sent` for what comes from it.
 
     Alone on its device, a class is promised all that it may use: what is guaranteed to the NIC
-    can only be lost on the uplink, and is kept there.
+    can only be lost on the uplink, and is kept there. What the guest sends has a class for each
+    promised pair as well, wherever the other end is: so a pair's cap holds within a host too.
     """
 
     tap: str
-    ifb: str
     cap_kbit: int
+    sent: DevicePlan
+
+    @property
+    def ifb(self) -> str:
+        return self.sent.device
 
 
 def on_tap(mbit_s: int, mtu: int) -> int:
@@ -102,21 +112,43 @@ def _default_floor(capacity_mbit_s: int) -> int:
 
 def plan_nics(parts: Iterable[WantedPart], uplink_mbit_s: int) -> tuple[NicPlan, ...]:
     return tuple(
-        _nic(part, workspace.uid, number, nic.network_uid, nic.bandwidth, uplink_mbit_s)
+        _nic(part, workspace.uid, number, nic, uplink_mbit_s)
         for part in parts
         for workspace, number, nic in part.taps()
     )
 
 
-def _nic(
-    part: WantedPart, uid: str, number: int, network_uid: str, term: BandwidthTerm, uplink: int
-) -> NicPlan:
-    cap = max(term.cap_mbit_s, term.guarantee_mbit_s) or uplink
+def _nic(part: WantedPart, uid: str, number: int, nic: WantedNic, uplink: int) -> NicPlan:
+    network = part.network(nic.network_uid)
+    term = nic.bandwidth
+    cap_kbit = on_tap(max(term.cap_mbit_s, term.guarantee_mbit_s) or uplink, network.mtu)
+    pairs = tuple(_sent_pairs(network, nic.mac, cap_kbit))
+    promised = sum(pair.rate_kbit for pair in pairs)
     return NicPlan(
         tap=DeviceNames.tap(uid, number),
-        ifb=DeviceNames.ifb(uid, number),
-        cap_kbit=on_tap(cap, part.network(network_uid).mtu),
+        cap_kbit=cap_kbit,
+        sent=DevicePlan(
+            device=DeviceNames.ifb(uid, number),
+            capacity_kbit=cap_kbit,
+            default_kbit=max(cap_kbit - promised, _SMALL_KBIT),
+            classes=pairs,
+        ),
     )
+
+
+def _sent_pairs(network: WantedNetwork, mac: str, cap_kbit: int) -> Iterator[ClassPlan]:
+    for pair in network.pairs:
+        term = pair.bandwidth
+        if pair.local_mac != mac or not (term.guarantee_mbit_s or term.cap_mbit_s):
+            continue
+        rate = min(max(on_tap(term.guarantee_mbit_s, network.mtu), _SMALL_KBIT), cap_kbit)
+        ceil = on_tap(term.cap_mbit_s or term.guarantee_mbit_s, network.mtu)
+        yield ClassPlan(
+            key=f"sent/{network.uid}/{pair.remote_mac}",
+            rate_kbit=rate,
+            ceil_kbit=max(min(ceil, cap_kbit), rate),
+            match=_frame_to(pair.remote_mac),
+        )
 
 
 def plan_uplink(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -> DevicePlan:
@@ -155,19 +187,19 @@ def plan_uplink(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int)
 
 
 def _pairs(network: WantedNetwork, capacity: int) -> Iterator[ClassPlan]:
-    """Only pairs whose other end is reached over the underlay."""
+    """Only pairs whose other end is reached over the underlay. What passes the gateway from
+    other hosts is not sent over its underlay again."""
     behind = {mac for tunnel in network.tunnels for mac in tunnel.macs}
     for pair in network.pairs:
         term = pair.bandwidth
         if pair.remote_mac not in behind or not (term.guarantee_mbit_s or term.cap_mbit_s):
             continue
-        rate = max(on_uplink(term.guarantee_mbit_s, network.mtu), _SMALL_KBIT)
-        cap = on_uplink(term.cap_mbit_s, network.mtu)
+        rate, ceil = _pair_kbit(pair, network.mtu, capacity)
         yield ClassPlan(
             key=f"pair/{network.uid}/{network.vni}/{pair.local_mac}/{pair.remote_mac}",
             parent=f"net/{network.uid}",
             rate_kbit=rate,
-            ceil_kbit=max(min(cap, capacity), rate),
+            ceil_kbit=ceil,
             match=(
                 *_vxlan_words(VXLAN_PORT, network.vni),
                 *_mac_words(source=pair.local_mac, target=pair.remote_mac),
@@ -176,31 +208,67 @@ def _pairs(network: WantedNetwork, capacity: int) -> Iterator[ClassPlan]:
 
 
 def plan_wide(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -> DevicePlan:
-    """The WAN at a gateway: a class a reservation, which is one network towards one site."""
+    """The WAN at a gateway: a class a reservation, which is one network towards one site, and
+    inside it one a promised pair and one for the rest."""
     capacity = shaped_kbit(capacity_mbit_s)
-    classes = []
+    holders: list[ClassPlan] = []
+    pairs: list[ClassPlan] = []
+    rests: list[ClassPlan] = []
     for part in parts:
         for network in part.networks:
             for wide in network.wide_tunnels:
                 rate = max(on_uplink(wide.guarantee_mbit_s, network.mtu), _SMALL_KBIT)
                 cap = on_uplink(wide.cap_mbit_s or wide.guarantee_mbit_s, network.mtu) or capacity
-                classes.append(
+                ceil = max(min(cap, capacity), rate)
+                key = f"{network.uid}/{wide.site}/{wide.address}/{wide.port}/{wide.vni}"
+                way = (
+                    *_vxlan_words(wide.port, wide.vni),
+                    Word(_ipv4(wide.address), 0xFFFFFFFF, 16),
+                )
+                own = tuple(_wide_pairs(network, wide, key, way, ceil))
+                promised = sum(pair.rate_kbit for pair in own)
+                holders.append(
+                    ClassPlan(key=f"link/{key}", rate_kbit=max(rate, promised), ceil_kbit=ceil)
+                )
+                pairs.extend(own)
+                rests.append(
                     ClassPlan(
-                        key=f"link/{network.uid}/{wide.site}/{wide.address}/{wide.port}/{wide.vni}",
-                        rate_kbit=rate,
-                        ceil_kbit=max(min(cap, capacity), rate),
-                        match=(
-                            *_vxlan_words(wide.port, wide.vni),
-                            Word(_ipv4(wide.address), 0xFFFFFFFF, 16),
-                        ),
+                        key=f"linkrest/{key}",
+                        parent=f"link/{key}",
+                        rate_kbit=max(rate - promised, _SMALL_KBIT),
+                        ceil_kbit=ceil,
+                        match=way,
                     )
                 )
     return DevicePlan(
         device=place.wide_interface,
         capacity_kbit=capacity,
         default_kbit=_default_floor(capacity_mbit_s),
-        classes=tuple(classes),
+        classes=(*holders, *pairs, *rests),
     )
+
+
+def _wide_pairs(
+    network: WantedNetwork, wide: WideTunnel, key: str, way: tuple[Word, ...], ceil_kbit: int
+) -> Iterator[ClassPlan]:
+    for pair in network.pairs:
+        if pair.remote_mac not in wide.macs or not pair.bandwidth.guarantee_mbit_s:
+            continue
+        rate, ceil = _pair_kbit(pair, network.mtu, ceil_kbit)
+        yield ClassPlan(
+            key=f"linkpair/{key}/{pair.local_mac}/{pair.remote_mac}",
+            parent=f"link/{key}",
+            rate_kbit=rate,
+            ceil_kbit=ceil,
+            match=(*way, *_mac_words(source=pair.local_mac, target=pair.remote_mac)),
+        )
+
+
+def _pair_kbit(pair: WantedPair, mtu: int, capacity_kbit: int) -> tuple[int, int]:
+    """Rate and ceiling of a promised pair where it is encapsulated."""
+    term = pair.bandwidth
+    rate = max(on_uplink(term.guarantee_mbit_s, mtu), _SMALL_KBIT)
+    return rate, max(min(on_uplink(term.cap_mbit_s, mtu), capacity_kbit), rate)
 
 
 def _ipv4(address: str) -> int:
@@ -216,6 +284,15 @@ def _vxlan_words(port: int, vni: int) -> tuple[Word, ...]:
     )
 
 
+def _frame_to(mac: str) -> tuple[Word, ...]:
+    """A frame's target address, which lies before its IP header; words are at multiples of 4."""
+    octets = bytes(int(octet, 16) for octet in mac.split(":"))
+    return (
+        Word(int.from_bytes(octets[:2], "big"), 0x0000FFFF, -16),
+        Word(int.from_bytes(octets[2:], "big"), 0xFFFFFFFF, -12),
+    )
+
+
 def _mac_words(*, source: str, target: str) -> tuple[Word, ...]:
     """The encapsulated frame's addresses; the target comes first on the wire."""
     octets = bytes(int(octet, 16) for mac in (target, source) for octet in mac.split(":"))
@@ -225,9 +302,10 @@ def _mac_words(*, source: str, target: str) -> tuple[Word, ...]:
 
 
 def allot(keys: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
-    """A class id for every key: the one that it has, or the lowest that is free."""
+    """A class id for every key: the one that it has, or the lowest that nobody has or had last:
+    the filters of a class are told by its id, so it must not change hands in one step."""
     kept = {key: known[key] for key in keys if key in known}
-    taken = set(kept.values())
+    taken = set(known.values())
     free = (number for number in count(_FIRST_FREE_CLASS) if number not in taken)
     ids = {key: kept[key] if key in kept else next(free) for key in keys}
     if ids and max(ids.values()) > _MAX_CLASS:
