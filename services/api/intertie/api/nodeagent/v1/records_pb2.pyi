@@ -180,7 +180,9 @@ class WantedNetwork(_message.Message):
 
     @_builtins.property
     def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedPair]:
-        """Promised pairs with one end on this host."""
+        """Promised pairs that begin on this host, wherever they end; at the gateway those too that leave
+        the site through it.
+        """
 
     @_builtins.property
     def wide_tunnels(self) -> _containers.RepeatedCompositeFieldContainer[Global___WideTunnel]:
