@@ -123,3 +123,12 @@ def test_a_host_that_is_admitted_no_more_is_still_reached() -> None:
     drained = Fleet.of([facts("n1"), facts("n2")], replace(POLICY, hosts=("n1",)))
     apart = replace(wide_part("n1", "n2"), gateway="", remotes=())
     assert lan(apart, "n1", drained) == lan(apart, "n1")
+
+
+def test_parts_whose_coordinators_say_one_cluster_uid_share_no_network() -> None:
+    """A bug: who had seen a cluster's uid could join its own machines to that cluster's bridge."""
+    one, other = part("t1"), part("t2")
+    assert one.spec.cluster_uid == other.spec.cluster_uid
+    assert lan(one, "n1").uid != lan(other, "n1").uid
+    told = wanted_of(one, FLEET, POLICY, gone=False)["n1"]
+    assert told.workspaces[0].nics[0].network_uid == lan(one, "n1").uid

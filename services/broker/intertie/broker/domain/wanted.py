@@ -93,7 +93,9 @@ class WantedPart:
 
 
 def network_uid(part: Part, network: str) -> str:
-    return uid_of(part.spec.cluster_uid, network)
+    """Bridges of a host are named after it, so it is of the part's name, which this site knows
+    to be its own; a cluster's uid is whatever its coordinator says."""
+    return uid_of(part.uid, network)
 
 
 def wanted_of(part: Part, fleet: Fleet, policy: Policy, *, gone: bool) -> dict[str, WantedPart]:
