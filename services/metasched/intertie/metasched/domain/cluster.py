@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.common.errors import IllegalMove, Shortfall
@@ -19,6 +19,10 @@ PART_LOST = "PART_LOST"
 """Reasons for which a cluster ends; the first three are those of parts too."""
 
 UNREACHABLE = "site unreachable"
+
+PATIENCE = timedelta(seconds=20)
+"""A workspace that is FAILED for so long without a break is lost, as at the brokers: agents try
+again by themselves what may come right, a restart of libvirtd for one."""
 
 
 class ClusterState(Enum):
@@ -215,22 +219,46 @@ class ClusterView:
         return uid_of("cluster", repr(self.record), repr(self.workspaces))
 
 
+def failing(
+    parts: Mapping[str, PartSeen], since: Mapping[str, datetime], *, now: datetime
+) -> dict[str, datetime]:
+    """Since when each workspace that is FAILED has been so, by label; `since` is what this was
+    before. A site that is silent neither ends a failure nor begins one."""
+    failed = {
+        each.label: part.current
+        for part in parts.values()
+        for each in part.workspaces
+        if each.state is WorkspaceState.FAILED
+    }
+    return {
+        label: since.get(label, now)
+        for label, current in failed.items()
+        if current or label in since
+    }
+
+
 def progressed(
-    record: ClusterRecord, parts: Mapping[str, PartSeen], *, now: datetime
+    record: ClusterRecord,
+    parts: Mapping[str, PartSeen],
+    *,
+    now: datetime,
+    failing_since: Mapping[str, datetime],
 ) -> ClusterRecord:
     """The cluster as its parts make it: ACTIVE once all workspaces are ready, at its end once
-    no site has anything left. A workspace that failed, or a part that a site gave up inside
-    the window, ends the whole cluster.
+    no site has anything left. A workspace that its site says has FAILED for all of
+    PATIENCE, or a part that a site gave up inside the window, ends the whole cluster.
 
     `parts` has what is known, by site; a site that never answered is not in it.
+    `failing_since` is of `failing`; who does not keep it gives an empty one, and ends nothing
+    for a workspace that failed.
     """
     if record.state not in LIVE:
         return record
     known = len(parts) == len(record.parts)
     for site, part in parts.items():
-        failed = next((w for w in part.workspaces if w.state is WorkspaceState.FAILED), None)
-        if failed is not None or part.end_reason == WORKSPACE_FAILED:
-            what = f"{failed.label}: {failed.message}" if failed else "a workspace failed"
+        lost = _lost(part, failing_since, now=now)
+        if lost is not None or part.end_reason == WORKSPACE_FAILED:
+            what = f"{lost.label}: {lost.message}" if lost else "a workspace failed"
             failure = Failure(reason=WORKSPACE_FAILED, message=f"{site}: {what}")
             record = record.ending(now=now, reason=WORKSPACE_FAILED, failure=failure)
         elif part.over and part.end_reason != WINDOW_OVER and now < record.window.end:
@@ -247,6 +275,17 @@ def progressed(
     ):
         return record.move(ClusterState.ACTIVE, now=now)
     return record
+
+
+def _lost(
+    part: PartSeen, failing_since: Mapping[str, datetime], *, now: datetime
+) -> WorkspaceSeen | None:
+    """A workspace that the site says now is FAILED, and that was so for PATIENCE."""
+    for each in part.workspaces if part.current else ():
+        since = failing_since.get(each.label)
+        if each.state is WorkspaceState.FAILED and since and now - since >= PATIENCE:
+            return each
+    return None
 
 
 def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView:

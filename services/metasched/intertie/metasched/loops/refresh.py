@@ -1,13 +1,14 @@
 """Writes what sites say of clusters where it changes their state, and clears old records."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
-from intertie.metasched.domain.cluster import LIVE, progressed
+from intertie.metasched.domain.cluster import LIVE, PATIENCE, failing, progressed
 from intertie.metasched.domain.ports import Clusters, Stored
 from intertie.metasched.usecases.part_cache import PartCache
 
@@ -22,9 +23,19 @@ class Refresh:
         self._clusters = clusters
         self._parts = parts
         self._clock = clock
+        self._failing_since: dict[str, Mapping[str, datetime]] = {}
+        """By cluster's uid, then workspace: in memory, so a replica that takes over waits anew."""
+        self._swept_at = clock.now()
 
     async def sweep(self) -> None:
+        now = self._clock.now()
+        if now - self._swept_at > PATIENCE:
+            self._failing_since.clear()  # another led meanwhile: what came between is not known
+        self._swept_at = now
         stored = await self._clusters.listed()
+        living = {each.record.uid for each in stored if each.record.state in LIVE}
+        for uid in self._failing_since.keys() - living:
+            del self._failing_since[uid]
         await asyncio.gather(*(self._refresh(each) for each in stored))
         await self._clear_requests({each.record.request_key for each in stored})
 
@@ -33,7 +44,9 @@ class Refresh:
         try:
             if record.state in LIVE:
                 seen = await self._parts.parts_of(record)
-                after = progressed(record, seen, now=now)
+                since = failing(seen, self._failing_since.get(record.uid, {}), now=now)
+                self._failing_since[record.uid] = since
+                after = progressed(record, seen, now=now, failing_since=since)
                 if after != record:
                     await self._clusters.save(after, read_at=stored.read_at)
                     log.info("refresh.moved", cluster=record.name, state=after.state.name)

@@ -20,6 +20,8 @@ class GetCluster:
         return await self.view(stored.record)
 
     async def view(self, record: ClusterRecord) -> ClusterView:
-        """The record folded with what the sites say; what they say is not written here."""
+        """The record folded with what the sites say; what they say is not written here. How
+        long a workspace has failed is for the loop that writes it."""
         parts = await self._parts.parts_of(record)
-        return view_of(progressed(record, parts, now=self._clock.now()), parts)
+        now = self._clock.now()
+        return view_of(progressed(record, parts, now=now, failing_since={}), parts)
