@@ -11,13 +11,13 @@ import grpc
 import pytest
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc
-from intertie.api.types.v1 import resources_pb2
+from intertie.api.types.v1 import attach_pb2, resources_pb2
 from intertie.common import errors
 from intertie.common.clock import SystemClock
 from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.spec_proto import timestamp_to_proto
 from tests.integration.broker_meta import COORDINATOR, Meta, abort, commit, metasched, signed
-from tests.integration.broker_site import DIGEST, Site, hold, site
+from tests.integration.broker_site import DIGEST, Site, cluster_spec, create, hold, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 
@@ -35,6 +35,12 @@ async def register(
         yield up
 
 
+@pytest.fixture(scope="session")
+def rival(tmp_path_factory: pytest.TempPathFactory) -> TestDomain:
+    """Another meta-scheduler that the site trusts."""
+    return TestDomain.create(tmp_path_factory.mktemp("pki"), "rival.meta.intertie")
+
+
 @pytest.fixture
 async def here(
     tmp_path: Path,
@@ -43,10 +49,12 @@ async def here(
     north: TestDomain,
     south: TestDomain,
     meta: TestDomain,
+    rival: TestDomain,
     register: Meta,
 ) -> AsyncIterator[Site]:
     settings = etcd_server.settings(etcd_prefix)
-    async with site(tmp_path, settings, north, (south, meta), metascheds=(register.peer,)) as up:
+    trusted = (south, meta, rival)
+    async with site(tmp_path, settings, north, trusted, metascheds=(register.peer,)) as up:
         yield up
 
 
@@ -282,6 +290,42 @@ async def test_users_may_not_touch_parts(here: Site, parts: parts_pb2_grpc.Parts
     user = here.parts(here.domain.user("demo", "alice"))
     refused = await refusal(user.Release(parts_pb2.ReleasePartRequest(name=named("t1"))))
     assert isinstance(refused, errors.RoleDenied)
+
+
+async def test_a_meta_scheduler_sees_only_the_parts_that_it_coordinates(
+    here: Site, parts: parts_pb2_grpc.PartsAsyncStub, rival: TestDomain, north: TestDomain
+) -> None:
+    """A bug: any of them could read every part of every tenant, and open its consoles."""
+    await parts.Hold(hold("t1", CLOCK, COORDINATOR))
+    theirs = here.parts(rival.service("metasched"))
+    await theirs.Hold(hold("t2", CLOCK, "spiffe://rival.meta.intertie/metasched"))
+    local = await here.clusters().Create(create("one", cluster_spec(count=1), "r1"))
+    operator = here.parts(north.operator("op"))
+
+    async def listed(stub: parts_pb2_grpc.PartsAsyncStub, tenant: str) -> list[str]:
+        request = parts_pb2.ListPartsRequest(parent=f"sites/north/tenants/{tenant}")
+        return [each.name for each in (await stub.List(request)).parts]
+
+    for tenant in ("-", "demo"):
+        assert await listed(parts, tenant) == [named("t1")]
+        assert await listed(theirs, tenant) == [named("t2")]
+        assert await listed(operator, tenant) == [named(f"c{local.uid}"), named("t1"), named("t2")]
+    for part_id in ("t1", f"c{local.uid}"):
+        unseen = theirs.Get(parts_pb2.GetPartRequest(name=named(part_id)))
+        assert isinstance(await refusal(unseen), errors.NotFound)
+        seen = await operator.Get(parts_pb2.GetPartRequest(name=named(part_id)))
+        assert seen.name == named(part_id)
+        opened = attach_pb2.AttachRequest.Open(workspace=f"{named(part_id)}/workspaces/a-0")
+        stream = theirs.Attach(iter([attach_pb2.AttachRequest(open=opened)]))
+        refused = await refusal(anext(aiter(stream)))
+        assert isinstance(refused, errors.NotFound)
+        assert refused.name == named(part_id)
+    for call in (
+        theirs.Prepare(parts_pb2.PreparePartRequest(name=named("t1"))),
+        theirs.Release(parts_pb2.ReleasePartRequest(name=named("t1"))),
+        theirs.Resolve(parts_pb2.ResolvePartRequest(name=named("t1"), decision=abort("t1"))),
+    ):
+        assert isinstance(await refusal(call), errors.RoleDenied)
 
 
 async def test_offers_say_what_is_free_over_each_window(

@@ -20,10 +20,17 @@ from intertie.broker.usecases.resolve_part import ResolvePart
 from intertie.common.clock import Clock
 from intertie.common.names import split_workspace
 from intertie.common.rpc import attach
+from intertie.common.rpc.identity import Role, current_identity
 from intertie.common.rpc.pages import page_of
 from intertie.common.rpc.spec_proto import timestamp_to_proto, window_from_proto
 
 Context = Any
+
+
+def coordinator() -> str | None:
+    """Whose parts the caller may see; None: everybody's, for an operator only."""
+    identity = current_identity()
+    return None if identity.role is Role.OPERATOR else identity.spiffe
 
 
 class PartsServicer(parts_pb2_grpc.PartsServicer):
@@ -99,13 +106,14 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
 
     async def Get(self, request: parts_pb2.GetPartRequest, context: Context) -> part_pb2.Part:
         name = convert.part_here(request.name, self._site)
-        return convert.part_to_proto(await self._get.one(name))
+        return convert.part_to_proto(await self._get.one(name, coordinator=coordinator()))
 
     async def List(
         self, request: parts_pb2.ListPartsRequest, context: Context
     ) -> parts_pb2.ListPartsResponse:
         parent = convert.parent_here(request.parent, self._site)
-        found = await self._get.all("" if parent.tenant == "-" else parent.tenant)
+        tenant = "" if parent.tenant == "-" else parent.tenant
+        found = await self._get.all(tenant, coordinator=coordinator())
         page, following = page_of(
             found,
             lambda each: each.part.name,
@@ -122,7 +130,8 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
     ) -> AsyncIterator[attach_pb2.AttachResponse]:
         opened = await attach.opening(request_iterator)
         owner, workspace = split_workspace(opened.workspace, "open.workspace")
-        at = await self._find.of_part(convert.part_here(owner, self._site), workspace)
+        name = convert.part_here(owner, self._site)
+        at = await self._find.of_part(name, workspace, coordinator=coordinator())
         async for each in self._agents.attach(at, opened, request_iterator):
             yield each
 

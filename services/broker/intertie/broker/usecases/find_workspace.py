@@ -29,8 +29,9 @@ class FindWorkspace:
             return AtMetasched(cluster_id=name.cluster_id, tenant=name.tenant)
         return await self._at_host(view.workspaces, f"{name}", view.record.part, workspace)
 
-    async def of_part(self, name: PartName, workspace: str) -> AtHost:
-        view = await self._parts.one(name)
+    async def of_part(self, name: PartName, workspace: str, *, coordinator: str | None) -> AtHost:
+        """See GetParts for `coordinator`."""
+        view = await self._parts.one(name, coordinator=coordinator)
         return await self._at_host(view.workspaces, f"{name}", f"{name}", workspace)
 
     async def _at_host(

@@ -8,12 +8,15 @@ from intertie.common.names import PartName
 
 
 class GetParts:
+    """`coordinator` is the meta-scheduler that asks, to whom other coordinators' parts, and this
+    site's own, do not exist; None: an operator, who sees all."""
+
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    async def one(self, name: PartName) -> PartView:
+    async def one(self, name: PartName, *, coordinator: str | None) -> PartView:
         found = await self._ledger.part(name)
-        if found is None:
+        if found is None or not _shown(found.value, coordinator):
             raise NotFound(str(name))
         return await self.seen(found.value)
 
@@ -21,7 +24,7 @@ class GetParts:
         reports = (await self._ledger.seen()).get(part.uid, {})
         return PartView(part=part, workspaces=workspaces_of(part, reports))
 
-    async def all(self, tenant: str) -> tuple[PartView, ...]:
+    async def all(self, tenant: str, *, coordinator: str | None) -> tuple[PartView, ...]:
         """Of one tenant, or of every tenant where that is empty."""
         seen = await self._ledger.seen()
         return tuple(
@@ -29,4 +32,9 @@ class GetParts:
                 part=each.value, workspaces=workspaces_of(each.value, seen.get(each.value.uid, {}))
             )
             for each in await self._ledger.parts(tenant)
+            if _shown(each.value, coordinator)
         )
+
+
+def _shown(part: Part, coordinator: str | None) -> bool:
+    return coordinator is None or part.coordinator == coordinator
