@@ -346,7 +346,10 @@ class Part(_message.Message):
     tx: _builtins.str
     """The co-allocation it belongs to; empty for a cluster of this site alone."""
     digest: _builtins.str
-    """Of the whole agreement, the same at every site: `b3:` and 64 hex digits."""
+    """Of the whole agreement, the same at every site: as the coordinator makes it,
+    `b2:` and 64 hexadecimal digits, BLAKE2b-256 over canonical JSON. Sites
+    compare it and do not compute it.
+    """
     generation: _builtins.int
     """Grows with every change of terms or of state that agents must obey."""
     coordinator: _builtins.str
@@ -365,14 +368,18 @@ class Part(_message.Message):
     @_builtins.property
     def participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacedWorkspace]: ...
+    def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacedWorkspace]:
+        """Where each one is placed and, once CONFIRMED, what goes on with it."""
+
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """What this site allocated, for the others; set from PREPARED on."""
 
     @_builtins.property
     def end_requested_time(self) -> _timestamp_pb2.Timestamp:
-        """What is going on, once CONFIRMED, with each workspace; and the end asked for."""
+        """When the end of a CONFIRMED part was first asked for; it stays CONFIRMED, and
+        counted, until nothing is left on the hosts.
+        """
 
     def __init__(
         self,

@@ -309,6 +309,7 @@ class ListPartsResponse(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Empty: there are no more."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[_part_pb2.Part]: ...
     def __init__(

@@ -31,9 +31,16 @@ class PartsStub:
     """A site's side of co-allocation, for whoever coordinates. What may happen to a
     part is in docs/states.md.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED, INVALID_ARGUMENT / FIELD_INVALID and
-    UNAVAILABLE / NOT_LEADING, as in Clusters.
+    Every method may also answer:
+
+    | Condition                                                     | Code              | Reason            | Caller                                |
+    |---------------------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts                       | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not, or it does not coordinate the part | PERMISSION_DENIED | ROLE_DENIED       | is at fault                           |
+    | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
+    | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
     def __init__(self, channel):
@@ -88,13 +95,26 @@ class PartsServicer:
     """A site's side of co-allocation, for whoever coordinates. What may happen to a
     part is in docs/states.md.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED, INVALID_ARGUMENT / FIELD_INVALID and
-    UNAVAILABLE / NOT_LEADING, as in Clusters.
+    Every method may also answer:
+
+    | Condition                                                     | Code              | Reason            | Caller                                |
+    |---------------------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts                       | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not, or it does not coordinate the part | PERMISSION_DENIED | ROLE_DENIED       | is at fault                           |
+    | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
+    | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
     def ListOffers(self, request, context):
-        """What the site could give over a window.
+        """What the site could give over each window. Informs, holds nothing.
+
+        | Condition                       | Code             | Reason           | Caller                              |
+        |---------------------------------|------------------|------------------|-------------------------------------|
+        | parent is of another site       | NOT_FOUND        | NOT_FOUND        | asks that site                      |
+        | none or more than 64 windows    | INVALID_ARGUMENT | FIELD_INVALID    | asks in several calls               |
+        | the image store does not answer | UNAVAILABLE      | SITE_UNREACHABLE | plans without this site, or retries |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,13 +126,15 @@ class PartsServicer:
 
         Idempotent by `request_id`, 24 hours.
 
-        | Condition                              | Code                | Reason           | Caller                        |
-        |----------------------------------------|---------------------|------------------|-------------------------------|
-        | something is short                     | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail   |
-        | the image is not at this site          | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site       |
-        | clocks differ by more than 2 s         | FAILED_PRECONDITION | CLOCK_SKEW       | mends its clock               |
-        | request_id was used with another body  | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id        |
-        | the part was here and is over          | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                |
+        | Condition                                                        | Code                | Reason           | Caller                              |
+        |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
+        | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+        | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
+        | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
+        | clocks differ by more than 2 s                                   | FAILED_PRECONDITION | CLOCK_SKEW       | mends its clock                     |
+        | request_id was used with another body                            | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
+        | the part was here and is over                                    | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                      |
+        | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,11 +143,11 @@ class PartsServicer:
     def Prepare(self, request, context):
         """From here on the site may not let go alone. Idempotent.
 
-        | Condition                 | Code                | Reason       | Caller               |
-        |---------------------------|---------------------|--------------|----------------------|
-        | no such part              | NOT_FOUND           | NOT_FOUND    | aborts               |
-        | the hold ran out          | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again  |
-        | the part is over          | FAILED_PRECONDITION | PART_OVER    | aborts               |
+        | Condition        | Code                | Reason       | Caller              |
+        |------------------|---------------------|--------------|---------------------|
+        | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
+        | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
+        | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,11 +157,12 @@ class PartsServicer:
         """Applies a decision. Idempotent; refused unless the decision is the
         coordinator's and, for COMMIT, carries every participant's receipt.
 
-        | Condition                          | Code                | Reason           | Caller              |
-        |------------------------------------|---------------------|------------------|---------------------|
-        | no such part                       | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
-        | receipts are missing or not valid  | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
-        | COMMIT for a part that is over     | FAILED_PRECONDITION | PART_OVER        | is at fault         |
+        | Condition                                                       | Code                | Reason           | Caller              |
+        |-----------------------------------------------------------------|---------------------|------------------|---------------------|
+        | no such part                                                    | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+        | it is open, of another agreement, or not the one applied before | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+        | receipts are missing or not valid                               | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+        | COMMIT for a part that is over                                  | FAILED_PRECONDITION | PART_OVER        | is at fault         |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,29 +172,46 @@ class PartsServicer:
         """Gives back a HELD part, or asks for the end of a CONFIRMED one, which is
         ENDED when nothing is left on the hosts. Idempotent.
 
-        | Condition                 | Code                | Reason           | Caller                    |
-        |---------------------------|---------------------|------------------|---------------------------|
-        | no such part              | NOT_FOUND           | NOT_FOUND        | nothing: it is gone       |
-        | the part is PREPARED      | FAILED_PRECONDITION | DECISION_PENDING | decides first             |
+        | Condition            | Code                | Reason           | Caller              |
+        |----------------------|---------------------|------------------|---------------------|
+        | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+        | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """| Condition    | Code      | Reason    | Caller                                |
+        |--------------|-----------|-----------|---------------------------------------|
+        | no such part | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The parts of a tenant or of all, by name; those that are over until their
+        tombstone goes.
+
+        | Condition                      | Code             | Reason        | Caller               |
+        |--------------------------------|------------------|---------------|----------------------|
+        | parent is of another site      | NOT_FOUND        | NOT_FOUND     | asks that site       |
+        | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request_iterator, context):
         """As Clusters.Attach, for workspaces of a part.
+
+        | Condition                       | Code                | Reason                | Caller                    |
+        |---------------------------------|---------------------|-----------------------|---------------------------|
+        | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+        | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
+        | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
+        | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -232,9 +272,16 @@ class Parts:
     """A site's side of co-allocation, for whoever coordinates. What may happen to a
     part is in docs/states.md.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED, INVALID_ARGUMENT / FIELD_INVALID and
-    UNAVAILABLE / NOT_LEADING, as in Clusters.
+    Every method may also answer:
+
+    | Condition                                                     | Code              | Reason            | Caller                                |
+    |---------------------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts                       | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not, or it does not coordinate the part | PERMISSION_DENIED | ROLE_DENIED       | is at fault                           |
+    | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
+    | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
     @staticmethod

@@ -32,9 +32,16 @@ class PartsStub:
     """A site's side of co-allocation, for whoever coordinates. What may happen to a
     part is in docs/states.md.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED, INVALID_ARGUMENT / FIELD_INVALID and
-    UNAVAILABLE / NOT_LEADING, as in Clusters.
+    Every method may also answer:
+
+    | Condition                                                     | Code              | Reason            | Caller                                |
+    |---------------------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts                       | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not, or it does not coordinate the part | PERMISSION_DENIED | ROLE_DENIED       | is at fault                           |
+    | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
+    | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
     @_typing.overload
@@ -42,121 +49,195 @@ class PartsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PartsAsyncStub: ...
     ListOffers: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ListOffersRequest, _parts_pb2.ListOffersResponse]
-    """What the site could give over a window."""
+    """What the site could give over each window. Informs, holds nothing.
+
+    | Condition                       | Code             | Reason           | Caller                              |
+    |---------------------------------|------------------|------------------|-------------------------------------|
+    | parent is of another site       | NOT_FOUND        | NOT_FOUND        | asks that site                      |
+    | none or more than 64 windows    | INVALID_ARGUMENT | FIELD_INVALID    | asks in several calls               |
+    | the image store does not answer | UNAVAILABLE      | SITE_UNREACHABLE | plans without this site, or retries |
+    """
     Hold: _grpc.UnaryUnaryMultiCallable[_parts_pb2.HoldPartRequest, _parts_pb2.HoldPartResponse]
     """Places the part on hosts, pools, uplinks and links, and counts it against
     their capacity until it expires, in one transaction.
 
     Idempotent by `request_id`, 24 hours.
 
-    | Condition                              | Code                | Reason           | Caller                        |
-    |----------------------------------------|---------------------|------------------|-------------------------------|
-    | something is short                     | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail   |
-    | the image is not at this site          | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site       |
-    | clocks differ by more than 2 s         | FAILED_PRECONDITION | CLOCK_SKEW       | mends its clock               |
-    | request_id was used with another body  | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id        |
-    | the part was here and is over          | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                |
+    | Condition                                                        | Code                | Reason           | Caller                              |
+    |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
+    | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+    | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
+    | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
+    | clocks differ by more than 2 s                                   | FAILED_PRECONDITION | CLOCK_SKEW       | mends its clock                     |
+    | request_id was used with another body                            | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
+    | the part was here and is over                                    | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                      |
+    | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
     """
     Prepare: _grpc.UnaryUnaryMultiCallable[_parts_pb2.PreparePartRequest, _parts_pb2.PreparePartResponse]
     """From here on the site may not let go alone. Idempotent.
 
-    | Condition                 | Code                | Reason       | Caller               |
-    |---------------------------|---------------------|--------------|----------------------|
-    | no such part              | NOT_FOUND           | NOT_FOUND    | aborts               |
-    | the hold ran out          | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again  |
-    | the part is over          | FAILED_PRECONDITION | PART_OVER    | aborts               |
+    | Condition        | Code                | Reason       | Caller              |
+    |------------------|---------------------|--------------|---------------------|
+    | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
+    | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
+    | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
     """
     Resolve: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ResolvePartRequest, _part_pb2.Part]
     """Applies a decision. Idempotent; refused unless the decision is the
     coordinator's and, for COMMIT, carries every participant's receipt.
 
-    | Condition                          | Code                | Reason           | Caller              |
-    |------------------------------------|---------------------|------------------|---------------------|
-    | no such part                       | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
-    | receipts are missing or not valid  | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
-    | COMMIT for a part that is over     | FAILED_PRECONDITION | PART_OVER        | is at fault         |
+    | Condition                                                       | Code                | Reason           | Caller              |
+    |-----------------------------------------------------------------|---------------------|------------------|---------------------|
+    | no such part                                                    | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+    | it is open, of another agreement, or not the one applied before | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+    | receipts are missing or not valid                               | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+    | COMMIT for a part that is over                                  | FAILED_PRECONDITION | PART_OVER        | is at fault         |
     """
     Release: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ReleasePartRequest, _part_pb2.Part]
     """Gives back a HELD part, or asks for the end of a CONFIRMED one, which is
     ENDED when nothing is left on the hosts. Idempotent.
 
-    | Condition                 | Code                | Reason           | Caller                    |
-    |---------------------------|---------------------|------------------|---------------------------|
-    | no such part              | NOT_FOUND           | NOT_FOUND        | nothing: it is gone       |
-    | the part is PREPARED      | FAILED_PRECONDITION | DECISION_PENDING | decides first             |
+    | Condition            | Code                | Reason           | Caller              |
+    |----------------------|---------------------|------------------|---------------------|
+    | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+    | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
     """
     Get: _grpc.UnaryUnaryMultiCallable[_parts_pb2.GetPartRequest, _part_pb2.Part]
+    """| Condition    | Code      | Reason    | Caller                                |
+    |--------------|-----------|-----------|---------------------------------------|
+    | no such part | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
+    """
     List: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ListPartsRequest, _parts_pb2.ListPartsResponse]
+    """The parts of a tenant or of all, by name; those that are over until their
+    tombstone goes.
+
+    | Condition                      | Code             | Reason        | Caller               |
+    |--------------------------------|------------------|---------------|----------------------|
+    | parent is of another site      | NOT_FOUND        | NOT_FOUND     | asks that site       |
+    | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+    """
     Attach: _grpc.StreamStreamMultiCallable[_attach_pb2.AttachRequest, _attach_pb2.AttachResponse]
-    """As Clusters.Attach, for workspaces of a part."""
+    """As Clusters.Attach, for workspaces of a part.
+
+    | Condition                       | Code                | Reason                | Caller                    |
+    |---------------------------------|---------------------|-----------------------|---------------------------|
+    | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+    | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
+    | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
+    | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
+    """
 
 @_typing.type_check_only
 class PartsAsyncStub(PartsStub):
     """A site's side of co-allocation, for whoever coordinates. What may happen to a
     part is in docs/states.md.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED, INVALID_ARGUMENT / FIELD_INVALID and
-    UNAVAILABLE / NOT_LEADING, as in Clusters.
+    Every method may also answer:
+
+    | Condition                                                     | Code              | Reason            | Caller                                |
+    |---------------------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts                       | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not, or it does not coordinate the part | PERMISSION_DENIED | ROLE_DENIED       | is at fault                           |
+    | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
+    | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListOffers: _aio.UnaryUnaryMultiCallable[_parts_pb2.ListOffersRequest, _parts_pb2.ListOffersResponse]  # type: ignore[assignment]
-    """What the site could give over a window."""
+    """What the site could give over each window. Informs, holds nothing.
+
+    | Condition                       | Code             | Reason           | Caller                              |
+    |---------------------------------|------------------|------------------|-------------------------------------|
+    | parent is of another site       | NOT_FOUND        | NOT_FOUND        | asks that site                      |
+    | none or more than 64 windows    | INVALID_ARGUMENT | FIELD_INVALID    | asks in several calls               |
+    | the image store does not answer | UNAVAILABLE      | SITE_UNREACHABLE | plans without this site, or retries |
+    """
     Hold: _aio.UnaryUnaryMultiCallable[_parts_pb2.HoldPartRequest, _parts_pb2.HoldPartResponse]  # type: ignore[assignment]
     """Places the part on hosts, pools, uplinks and links, and counts it against
     their capacity until it expires, in one transaction.
 
     Idempotent by `request_id`, 24 hours.
 
-    | Condition                              | Code                | Reason           | Caller                        |
-    |----------------------------------------|---------------------|------------------|-------------------------------|
-    | something is short                     | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail   |
-    | the image is not at this site          | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site       |
-    | clocks differ by more than 2 s         | FAILED_PRECONDITION | CLOCK_SKEW       | mends its clock               |
-    | request_id was used with another body  | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id        |
-    | the part was here and is over          | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                |
+    | Condition                                                        | Code                | Reason           | Caller                              |
+    |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
+    | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+    | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
+    | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
+    | clocks differ by more than 2 s                                   | FAILED_PRECONDITION | CLOCK_SKEW       | mends its clock                     |
+    | request_id was used with another body                            | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
+    | the part was here and is over                                    | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                      |
+    | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
     """
     Prepare: _aio.UnaryUnaryMultiCallable[_parts_pb2.PreparePartRequest, _parts_pb2.PreparePartResponse]  # type: ignore[assignment]
     """From here on the site may not let go alone. Idempotent.
 
-    | Condition                 | Code                | Reason       | Caller               |
-    |---------------------------|---------------------|--------------|----------------------|
-    | no such part              | NOT_FOUND           | NOT_FOUND    | aborts               |
-    | the hold ran out          | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again  |
-    | the part is over          | FAILED_PRECONDITION | PART_OVER    | aborts               |
+    | Condition        | Code                | Reason       | Caller              |
+    |------------------|---------------------|--------------|---------------------|
+    | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
+    | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
+    | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
     """
     Resolve: _aio.UnaryUnaryMultiCallable[_parts_pb2.ResolvePartRequest, _part_pb2.Part]  # type: ignore[assignment]
     """Applies a decision. Idempotent; refused unless the decision is the
     coordinator's and, for COMMIT, carries every participant's receipt.
 
-    | Condition                          | Code                | Reason           | Caller              |
-    |------------------------------------|---------------------|------------------|---------------------|
-    | no such part                       | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
-    | receipts are missing or not valid  | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
-    | COMMIT for a part that is over     | FAILED_PRECONDITION | PART_OVER        | is at fault         |
+    | Condition                                                       | Code                | Reason           | Caller              |
+    |-----------------------------------------------------------------|---------------------|------------------|---------------------|
+    | no such part                                                    | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+    | it is open, of another agreement, or not the one applied before | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+    | receipts are missing or not valid                               | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+    | COMMIT for a part that is over                                  | FAILED_PRECONDITION | PART_OVER        | is at fault         |
     """
     Release: _aio.UnaryUnaryMultiCallable[_parts_pb2.ReleasePartRequest, _part_pb2.Part]  # type: ignore[assignment]
     """Gives back a HELD part, or asks for the end of a CONFIRMED one, which is
     ENDED when nothing is left on the hosts. Idempotent.
 
-    | Condition                 | Code                | Reason           | Caller                    |
-    |---------------------------|---------------------|------------------|---------------------------|
-    | no such part              | NOT_FOUND           | NOT_FOUND        | nothing: it is gone       |
-    | the part is PREPARED      | FAILED_PRECONDITION | DECISION_PENDING | decides first             |
+    | Condition            | Code                | Reason           | Caller              |
+    |----------------------|---------------------|------------------|---------------------|
+    | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+    | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
     """
     Get: _aio.UnaryUnaryMultiCallable[_parts_pb2.GetPartRequest, _part_pb2.Part]  # type: ignore[assignment]
+    """| Condition    | Code      | Reason    | Caller                                |
+    |--------------|-----------|-----------|---------------------------------------|
+    | no such part | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
+    """
     List: _aio.UnaryUnaryMultiCallable[_parts_pb2.ListPartsRequest, _parts_pb2.ListPartsResponse]  # type: ignore[assignment]
+    """The parts of a tenant or of all, by name; those that are over until their
+    tombstone goes.
+
+    | Condition                      | Code             | Reason        | Caller               |
+    |--------------------------------|------------------|---------------|----------------------|
+    | parent is of another site      | NOT_FOUND        | NOT_FOUND     | asks that site       |
+    | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+    """
     Attach: _aio.StreamStreamMultiCallable[_attach_pb2.AttachRequest, _attach_pb2.AttachResponse]  # type: ignore[assignment]
-    """As Clusters.Attach, for workspaces of a part."""
+    """As Clusters.Attach, for workspaces of a part.
+
+    | Condition                       | Code                | Reason                | Caller                    |
+    |---------------------------------|---------------------|-----------------------|---------------------------|
+    | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+    | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
+    | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
+    | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
+    """
 
 class PartsServicer(metaclass=_abc_1.ABCMeta):
     """A site's side of co-allocation, for whoever coordinates. What may happen to a
     part is in docs/states.md.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED, INVALID_ARGUMENT / FIELD_INVALID and
-    UNAVAILABLE / NOT_LEADING, as in Clusters.
+    Every method may also answer:
+
+    | Condition                                                     | Code              | Reason            | Caller                                |
+    |---------------------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts                       | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not, or it does not coordinate the part | PERMISSION_DENIED | ROLE_DENIED       | is at fault                           |
+    | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
+    | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
     @_abc_1.abstractmethod
@@ -165,7 +246,14 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         request: _parts_pb2.ListOffersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_parts_pb2.ListOffersResponse, _abc.Awaitable[_parts_pb2.ListOffersResponse]]:
-        """What the site could give over a window."""
+        """What the site could give over each window. Informs, holds nothing.
+
+        | Condition                       | Code             | Reason           | Caller                              |
+        |---------------------------------|------------------|------------------|-------------------------------------|
+        | parent is of another site       | NOT_FOUND        | NOT_FOUND        | asks that site                      |
+        | none or more than 64 windows    | INVALID_ARGUMENT | FIELD_INVALID    | asks in several calls               |
+        | the image store does not answer | UNAVAILABLE      | SITE_UNREACHABLE | plans without this site, or retries |
+        """
 
     @_abc_1.abstractmethod
     def Hold(
@@ -178,13 +266,15 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by `request_id`, 24 hours.
 
-        | Condition                              | Code                | Reason           | Caller                        |
-        |----------------------------------------|---------------------|------------------|-------------------------------|
-        | something is short                     | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail   |
-        | the image is not at this site          | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site       |
-        | clocks differ by more than 2 s         | FAILED_PRECONDITION | CLOCK_SKEW       | mends its clock               |
-        | request_id was used with another body  | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id        |
-        | the part was here and is over          | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                |
+        | Condition                                                        | Code                | Reason           | Caller                              |
+        |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
+        | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+        | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
+        | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
+        | clocks differ by more than 2 s                                   | FAILED_PRECONDITION | CLOCK_SKEW       | mends its clock                     |
+        | request_id was used with another body                            | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
+        | the part was here and is over                                    | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                      |
+        | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
         """
 
     @_abc_1.abstractmethod
@@ -195,11 +285,11 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_parts_pb2.PreparePartResponse, _abc.Awaitable[_parts_pb2.PreparePartResponse]]:
         """From here on the site may not let go alone. Idempotent.
 
-        | Condition                 | Code                | Reason       | Caller               |
-        |---------------------------|---------------------|--------------|----------------------|
-        | no such part              | NOT_FOUND           | NOT_FOUND    | aborts               |
-        | the hold ran out          | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again  |
-        | the part is over          | FAILED_PRECONDITION | PART_OVER    | aborts               |
+        | Condition        | Code                | Reason       | Caller              |
+        |------------------|---------------------|--------------|---------------------|
+        | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
+        | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
+        | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
         """
 
     @_abc_1.abstractmethod
@@ -211,11 +301,12 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         """Applies a decision. Idempotent; refused unless the decision is the
         coordinator's and, for COMMIT, carries every participant's receipt.
 
-        | Condition                          | Code                | Reason           | Caller              |
-        |------------------------------------|---------------------|------------------|---------------------|
-        | no such part                       | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
-        | receipts are missing or not valid  | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
-        | COMMIT for a part that is over     | FAILED_PRECONDITION | PART_OVER        | is at fault         |
+        | Condition                                                       | Code                | Reason           | Caller              |
+        |-----------------------------------------------------------------|---------------------|------------------|---------------------|
+        | no such part                                                    | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+        | it is open, of another agreement, or not the one applied before | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+        | receipts are missing or not valid                               | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+        | COMMIT for a part that is over                                  | FAILED_PRECONDITION | PART_OVER        | is at fault         |
         """
 
     @_abc_1.abstractmethod
@@ -227,10 +318,10 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         """Gives back a HELD part, or asks for the end of a CONFIRMED one, which is
         ENDED when nothing is left on the hosts. Idempotent.
 
-        | Condition                 | Code                | Reason           | Caller                    |
-        |---------------------------|---------------------|------------------|---------------------------|
-        | no such part              | NOT_FOUND           | NOT_FOUND        | nothing: it is gone       |
-        | the part is PREPARED      | FAILED_PRECONDITION | DECISION_PENDING | decides first             |
+        | Condition            | Code                | Reason           | Caller              |
+        |----------------------|---------------------|------------------|---------------------|
+        | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+        | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
         """
 
     @_abc_1.abstractmethod
@@ -238,14 +329,26 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _parts_pb2.GetPartRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_part_pb2.Part, _abc.Awaitable[_part_pb2.Part]]: ...
+    ) -> _typing.Union[_part_pb2.Part, _abc.Awaitable[_part_pb2.Part]]:
+        """| Condition    | Code      | Reason    | Caller                                |
+        |--------------|-----------|-----------|---------------------------------------|
+        | no such part | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
+        """
 
     @_abc_1.abstractmethod
     def List(
         self,
         request: _parts_pb2.ListPartsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_parts_pb2.ListPartsResponse, _abc.Awaitable[_parts_pb2.ListPartsResponse]]: ...
+    ) -> _typing.Union[_parts_pb2.ListPartsResponse, _abc.Awaitable[_parts_pb2.ListPartsResponse]]:
+        """The parts of a tenant or of all, by name; those that are over until their
+        tombstone goes.
+
+        | Condition                      | Code             | Reason        | Caller               |
+        |--------------------------------|------------------|---------------|----------------------|
+        | parent is of another site      | NOT_FOUND        | NOT_FOUND     | asks that site       |
+        | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+        """
 
     @_abc_1.abstractmethod
     def Attach(
@@ -253,6 +356,14 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_attach_pb2.AttachRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_attach_pb2.AttachResponse], _abc.AsyncIterator[_attach_pb2.AttachResponse]]:
-        """As Clusters.Attach, for workspaces of a part."""
+        """As Clusters.Attach, for workspaces of a part.
+
+        | Condition                       | Code                | Reason                | Caller                    |
+        |---------------------------------|---------------------|-----------------------|---------------------------|
+        | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+        | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
+        | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
+        | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
+        """
 
 def add_PartsServicer_to_server(servicer: PartsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

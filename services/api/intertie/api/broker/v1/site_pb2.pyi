@@ -128,8 +128,11 @@ class ListHostsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
-    """sites/{site}"""
+    """sites/{site}. Of a broker also `sites/-`, the one that is asked; a
+    meta-scheduler (KnownSites) must be told which.
+    """
     page_size: _builtins.int
+    """0: 100. At most 1000."""
     page_token: _builtins.str
     def __init__(
         self,
@@ -153,6 +156,7 @@ class ListHostsResponse(_message.Message):
     HOSTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Empty: there are no more."""
     @_builtins.property
     def hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Host]: ...
     def __init__(
@@ -175,6 +179,7 @@ class GetHostRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """sites/{site}/hosts/{host}; `-` for the site means the one that is asked."""
     def __init__(
         self,
         *,
@@ -194,6 +199,7 @@ class WatchHostsRequest(_message.Message):
 
     PARENT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
+    """sites/{site}, or `sites/-` for the one that is asked."""
     def __init__(
         self,
         *,

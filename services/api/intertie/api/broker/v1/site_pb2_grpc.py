@@ -27,6 +27,15 @@ if _version_not_supported:
 
 class HostsStub:
     """The hosts of one site.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
     """
 
     def __init__(self, channel):
@@ -54,18 +63,33 @@ class HostsStub:
 
 class HostsServicer:
     """The hosts of one site.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
     """
 
     def List(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """By name.
+
+        | Condition                      | Code             | Reason        | Caller               |
+        |--------------------------------|------------------|---------------|----------------------|
+        | parent is of another site      | NOT_FOUND        | NOT_FOUND     | asks that site       |
+        | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """| Condition     | Code      | Reason    | Caller          |
-        |---------------|-----------|-----------|-----------------|
-        | no such host  | NOT_FOUND | NOT_FOUND | checks the name |
+        """| Condition    | Code      | Reason    | Caller          |
+        |--------------|-----------|-----------|-----------------|
+        | no such host | NOT_FOUND | NOT_FOUND | checks the name |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +97,10 @@ class HostsServicer:
 
     def Watch(self, request, context):
         """Every host as it is now, then each again whenever it changes.
+
+        | Condition                 | Code      | Reason    | Caller         |
+        |---------------------------|-----------|-----------|----------------|
+        | parent is of another site | NOT_FOUND | NOT_FOUND | asks that site |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,6 +134,15 @@ def add_HostsServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Hosts:
     """The hosts of one site.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
     """
 
     @staticmethod
@@ -192,6 +229,15 @@ class Hosts:
 
 class SitesStub:
     """What a site tells of itself.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
     """
 
     def __init__(self, channel):
@@ -209,12 +255,21 @@ class SitesStub:
 
 class SitesServicer:
     """What a site tells of itself.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
     """
 
     def Get(self, request, context):
-        """| Condition     | Code      | Reason    | Caller          |
-        |---------------|-----------|-----------|-----------------|
-        | not this site | NOT_FOUND | NOT_FOUND | asks that site  |
+        """| Condition     | Code      | Reason    | Caller         |
+        |---------------|-----------|-----------|----------------|
+        | not this site | NOT_FOUND | NOT_FOUND | asks that site |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,6 +293,15 @@ def add_SitesServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Sites:
     """What a site tells of itself.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
     """
 
     @staticmethod

@@ -27,44 +27,105 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class HostsStub:
-    """The hosts of one site."""
+    """The hosts of one site.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HostsAsyncStub: ...
     List: _grpc.UnaryUnaryMultiCallable[_site_pb2.ListHostsRequest, _site_pb2.ListHostsResponse]
+    """By name.
+
+    | Condition                      | Code             | Reason        | Caller               |
+    |--------------------------------|------------------|---------------|----------------------|
+    | parent is of another site      | NOT_FOUND        | NOT_FOUND     | asks that site       |
+    | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+    """
     Get: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetHostRequest, _site_pb2.Host]
-    """| Condition     | Code      | Reason    | Caller          |
-    |---------------|-----------|-----------|-----------------|
-    | no such host  | NOT_FOUND | NOT_FOUND | checks the name |
+    """| Condition    | Code      | Reason    | Caller          |
+    |--------------|-----------|-----------|-----------------|
+    | no such host | NOT_FOUND | NOT_FOUND | checks the name |
     """
     Watch: _grpc.UnaryStreamMultiCallable[_site_pb2.WatchHostsRequest, _site_pb2.Host]
-    """Every host as it is now, then each again whenever it changes."""
+    """Every host as it is now, then each again whenever it changes.
+
+    | Condition                 | Code      | Reason    | Caller         |
+    |---------------------------|-----------|-----------|----------------|
+    | parent is of another site | NOT_FOUND | NOT_FOUND | asks that site |
+    """
 
 @_typing.type_check_only
 class HostsAsyncStub(HostsStub):
-    """The hosts of one site."""
+    """The hosts of one site.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     List: _aio.UnaryUnaryMultiCallable[_site_pb2.ListHostsRequest, _site_pb2.ListHostsResponse]  # type: ignore[assignment]
+    """By name.
+
+    | Condition                      | Code             | Reason        | Caller               |
+    |--------------------------------|------------------|---------------|----------------------|
+    | parent is of another site      | NOT_FOUND        | NOT_FOUND     | asks that site       |
+    | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+    """
     Get: _aio.UnaryUnaryMultiCallable[_site_pb2.GetHostRequest, _site_pb2.Host]  # type: ignore[assignment]
-    """| Condition     | Code      | Reason    | Caller          |
-    |---------------|-----------|-----------|-----------------|
-    | no such host  | NOT_FOUND | NOT_FOUND | checks the name |
+    """| Condition    | Code      | Reason    | Caller          |
+    |--------------|-----------|-----------|-----------------|
+    | no such host | NOT_FOUND | NOT_FOUND | checks the name |
     """
     Watch: _aio.UnaryStreamMultiCallable[_site_pb2.WatchHostsRequest, _site_pb2.Host]  # type: ignore[assignment]
-    """Every host as it is now, then each again whenever it changes."""
+    """Every host as it is now, then each again whenever it changes.
+
+    | Condition                 | Code      | Reason    | Caller         |
+    |---------------------------|-----------|-----------|----------------|
+    | parent is of another site | NOT_FOUND | NOT_FOUND | asks that site |
+    """
 
 class HostsServicer(metaclass=_abc_1.ABCMeta):
-    """The hosts of one site."""
+    """The hosts of one site.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
+    """
 
     @_abc_1.abstractmethod
     def List(
         self,
         request: _site_pb2.ListHostsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_site_pb2.ListHostsResponse, _abc.Awaitable[_site_pb2.ListHostsResponse]]: ...
+    ) -> _typing.Union[_site_pb2.ListHostsResponse, _abc.Awaitable[_site_pb2.ListHostsResponse]]:
+        """By name.
+
+        | Condition                      | Code             | Reason        | Caller               |
+        |--------------------------------|------------------|---------------|----------------------|
+        | parent is of another site      | NOT_FOUND        | NOT_FOUND     | asks that site       |
+        | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+        """
 
     @_abc_1.abstractmethod
     def Get(
@@ -72,9 +133,9 @@ class HostsServicer(metaclass=_abc_1.ABCMeta):
         request: _site_pb2.GetHostRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_site_pb2.Host, _abc.Awaitable[_site_pb2.Host]]:
-        """| Condition     | Code      | Reason    | Caller          |
-        |---------------|-----------|-----------|-----------------|
-        | no such host  | NOT_FOUND | NOT_FOUND | checks the name |
+        """| Condition    | Code      | Reason    | Caller          |
+        |--------------|-----------|-----------|-----------------|
+        | no such host | NOT_FOUND | NOT_FOUND | checks the name |
         """
 
     @_abc_1.abstractmethod
@@ -83,36 +144,71 @@ class HostsServicer(metaclass=_abc_1.ABCMeta):
         request: _site_pb2.WatchHostsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_site_pb2.Host], _abc.AsyncIterator[_site_pb2.Host]]:
-        """Every host as it is now, then each again whenever it changes."""
+        """Every host as it is now, then each again whenever it changes.
+
+        | Condition                 | Code      | Reason    | Caller         |
+        |---------------------------|-----------|-----------|----------------|
+        | parent is of another site | NOT_FOUND | NOT_FOUND | asks that site |
+        """
 
 def add_HostsServicer_to_server(servicer: HostsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class SitesStub:
-    """What a site tells of itself."""
+    """What a site tells of itself.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SitesAsyncStub: ...
     Get: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetSiteRequest, _site_pb2.Site]
-    """| Condition     | Code      | Reason    | Caller          |
-    |---------------|-----------|-----------|-----------------|
-    | not this site | NOT_FOUND | NOT_FOUND | asks that site  |
+    """| Condition     | Code      | Reason    | Caller         |
+    |---------------|-----------|-----------|----------------|
+    | not this site | NOT_FOUND | NOT_FOUND | asks that site |
     """
 
 @_typing.type_check_only
 class SitesAsyncStub(SitesStub):
-    """What a site tells of itself."""
+    """What a site tells of itself.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Get: _aio.UnaryUnaryMultiCallable[_site_pb2.GetSiteRequest, _site_pb2.Site]  # type: ignore[assignment]
-    """| Condition     | Code      | Reason    | Caller          |
-    |---------------|-----------|-----------|-----------------|
-    | not this site | NOT_FOUND | NOT_FOUND | asks that site  |
+    """| Condition     | Code      | Reason    | Caller         |
+    |---------------|-----------|-----------|----------------|
+    | not this site | NOT_FOUND | NOT_FOUND | asks that site |
     """
 
 class SitesServicer(metaclass=_abc_1.ABCMeta):
-    """What a site tells of itself."""
+    """What a site tells of itself.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason            | Caller                                |
+    |-----------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | a field is malformed                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
+    | etcd did not answer                     | UNAVAILABLE       | STORE_UNAVAILABLE | retries                               |
+    """
 
     @_abc_1.abstractmethod
     def Get(
@@ -120,9 +216,9 @@ class SitesServicer(metaclass=_abc_1.ABCMeta):
         request: _site_pb2.GetSiteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_site_pb2.Site, _abc.Awaitable[_site_pb2.Site]]:
-        """| Condition     | Code      | Reason    | Caller          |
-        |---------------|-----------|-----------|-----------------|
-        | not this site | NOT_FOUND | NOT_FOUND | asks that site  |
+        """| Condition     | Code      | Reason    | Caller         |
+        |---------------|-----------|-----------|----------------|
+        | not this site | NOT_FOUND | NOT_FOUND | asks that site |
         """
 
 def add_SitesServicer_to_server(servicer: SitesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,12 +32,17 @@ class ClustersStub:
     site, meta-schedulers for clusters that span sites; a broker hands on what it
     cannot serve alone, so that the user need not know.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN (no
-    certificate that this service trusts: get one), PERMISSION_DENIED /
-    ROLE_DENIED (the certificate's role may not call this, or the tenant is not
-    its own: use another), INVALID_ARGUMENT / FIELD_INVALID (a field is malformed:
-    fix the field that the detail names), UNAVAILABLE / NOT_LEADING (this replica
-    cannot write now: retry, the same request_id keeps it safe).
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason            | Caller                                                |
+    |---------------------------------------------------------|-------------------|-------------------|-------------------------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate                              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names                 |
+    | this replica cannot write now                           | UNAVAILABLE       | NOT_LEADING       | retries at another; the same request_id keeps it safe |
+    | etcd did not answer; a write may be done or not         | UNAVAILABLE       | STORE_UNAVAILABLE | retries; the same request_id keeps it safe            |
+    | other writers were first, again and again               | ABORTED           | STALE_WRITE       | retries                                               |
+    | what the request was handed on to does not answer       | UNAVAILABLE       | SITE_UNREACHABLE  | retries                                               |
     """
 
     def __init__(self, channel):
@@ -83,12 +88,17 @@ class ClustersServicer:
     site, meta-schedulers for clusters that span sites; a broker hands on what it
     cannot serve alone, so that the user need not know.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN (no
-    certificate that this service trusts: get one), PERMISSION_DENIED /
-    ROLE_DENIED (the certificate's role may not call this, or the tenant is not
-    its own: use another), INVALID_ARGUMENT / FIELD_INVALID (a field is malformed:
-    fix the field that the detail names), UNAVAILABLE / NOT_LEADING (this replica
-    cannot write now: retry, the same request_id keeps it safe).
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason            | Caller                                                |
+    |---------------------------------------------------------|-------------------|-------------------|-------------------------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate                              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names                 |
+    | this replica cannot write now                           | UNAVAILABLE       | NOT_LEADING       | retries at another; the same request_id keeps it safe |
+    | etcd did not answer; a write may be done or not         | UNAVAILABLE       | STORE_UNAVAILABLE | retries; the same request_id keeps it safe            |
+    | other writers were first, again and again               | ABORTED           | STALE_WRITE       | retries                                               |
+    | what the request was handed on to does not answer       | UNAVAILABLE       | SITE_UNREACHABLE  | retries                                               |
     """
 
     def Create(self, request, context):
@@ -107,6 +117,7 @@ class ClustersServicer:
         | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see detail |
         | the name is in use                       | ALREADY_EXISTS      | NAME_TAKEN       | takes another name                  |
         | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
+        | what this request_id got is forgotten    | NOT_FOUND           | NOT_FOUND        | takes a new request_id              |
         | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
         | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
         """
@@ -115,9 +126,9 @@ class ClustersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """| Condition        | Code      | Reason    | Caller          |
-        |------------------|-----------|-----------|-----------------|
-        | no such cluster  | NOT_FOUND | NOT_FOUND | checks the name |
+        """| Condition       | Code      | Reason    | Caller          |
+        |-----------------|-----------|-----------|-----------------|
+        | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,9 +138,9 @@ class ClustersServicer:
         """The clusters of a tenant, by name. Ended ones are listed until their
         tombstone goes.
 
-        | Condition             | Code             | Reason        | Caller              |
-        |-----------------------|------------------|---------------|---------------------|
-        | page_token is not ours| INVALID_ARGUMENT | FIELD_INVALID | starts from page one|
+        | Condition                      | Code             | Reason        | Caller               |
+        |--------------------------------|------------------|---------------|----------------------|
+        | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,9 +151,9 @@ class ClustersServicer:
         REJECTED, CANCELLED or FAILED. Changes that follow one another faster than
         the stream is read are merged; the last state is always sent.
 
-        | Condition        | Code      | Reason    | Caller          |
-        |------------------|-----------|-----------|-----------------|
-        | no such cluster  | NOT_FOUND | NOT_FOUND | checks the name |
+        | Condition       | Code      | Reason    | Caller          |
+        |-----------------|-----------|-----------|-----------------|
+        | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,10 +166,10 @@ class ClustersServicer:
         when nothing is left on any host. Deleting what is ended already returns it
         unchanged.
 
-        | Condition                   | Code      | Reason     | Caller                |
-        |-----------------------------|-----------|------------|-----------------------|
-        | no such cluster             | NOT_FOUND | NOT_FOUND  | checks the name       |
-        | etag given and not current  | ABORTED   | ETAG_STALE | reads again, decides  |
+        | Condition                  | Code      | Reason     | Caller               |
+        |----------------------------|-----------|------------|----------------------|
+        | no such cluster            | NOT_FOUND | NOT_FOUND  | checks the name      |
+        | etag given and not current | ABORTED   | ETAG_STALE | reads again, decides |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,12 +178,12 @@ class ClustersServicer:
     def Attach(self, request_iterator, context):
         """A byte stream to a workspace's console, or to a TCP port of it.
 
-        | Condition                        | Code                | Reason            | Caller                     |
-        |----------------------------------|---------------------|-------------------|----------------------------|
-        | no such workspace                | NOT_FOUND           | NOT_FOUND         | checks the name            |
-        | it does not run                  | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
-        | nothing listens on that port     | FAILED_PRECONDITION | CONNECTION_REFUSED| waits until it is ready    |
-        | another reader took the console  | ABORTED             | CONSOLE_TAKEN     | attaches again             |
+        | Condition                       | Code                | Reason                | Caller                    |
+        |---------------------------------|---------------------|-----------------------|---------------------------|
+        | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+        | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
+        | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
+        | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,12 +235,17 @@ class Clusters:
     site, meta-schedulers for clusters that span sites; a broker hands on what it
     cannot serve alone, so that the user need not know.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN (no
-    certificate that this service trusts: get one), PERMISSION_DENIED /
-    ROLE_DENIED (the certificate's role may not call this, or the tenant is not
-    its own: use another), INVALID_ARGUMENT / FIELD_INVALID (a field is malformed:
-    fix the field that the detail names), UNAVAILABLE / NOT_LEADING (this replica
-    cannot write now: retry, the same request_id keeps it safe).
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason            | Caller                                                |
+    |---------------------------------------------------------|-------------------|-------------------|-------------------------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate                              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names                 |
+    | this replica cannot write now                           | UNAVAILABLE       | NOT_LEADING       | retries at another; the same request_id keeps it safe |
+    | etcd did not answer; a write may be done or not         | UNAVAILABLE       | STORE_UNAVAILABLE | retries; the same request_id keeps it safe            |
+    | other writers were first, again and again               | ABORTED           | STALE_WRITE       | retries                                               |
+    | what the request was handed on to does not answer       | UNAVAILABLE       | SITE_UNREACHABLE  | retries                                               |
     """
 
     @staticmethod

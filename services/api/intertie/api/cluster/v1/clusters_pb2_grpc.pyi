@@ -33,12 +33,17 @@ class ClustersStub:
     site, meta-schedulers for clusters that span sites; a broker hands on what it
     cannot serve alone, so that the user need not know.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN (no
-    certificate that this service trusts: get one), PERMISSION_DENIED /
-    ROLE_DENIED (the certificate's role may not call this, or the tenant is not
-    its own: use another), INVALID_ARGUMENT / FIELD_INVALID (a field is malformed:
-    fix the field that the detail names), UNAVAILABLE / NOT_LEADING (this replica
-    cannot write now: retry, the same request_id keeps it safe).
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason            | Caller                                                |
+    |---------------------------------------------------------|-------------------|-------------------|-------------------------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate                              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names                 |
+    | this replica cannot write now                           | UNAVAILABLE       | NOT_LEADING       | retries at another; the same request_id keeps it safe |
+    | etcd did not answer; a write may be done or not         | UNAVAILABLE       | STORE_UNAVAILABLE | retries; the same request_id keeps it safe            |
+    | other writers were first, again and again               | ABORTED           | STALE_WRITE       | retries                                               |
+    | what the request was handed on to does not answer       | UNAVAILABLE       | SITE_UNREACHABLE  | retries                                               |
     """
 
     @_typing.overload
@@ -61,30 +66,31 @@ class ClustersStub:
     | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see detail |
     | the name is in use                       | ALREADY_EXISTS      | NAME_TAKEN       | takes another name                  |
     | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
+    | what this request_id got is forgotten    | NOT_FOUND           | NOT_FOUND        | takes a new request_id              |
     | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
     | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
     """
     Get: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.GetClusterRequest, _cluster_pb2.Cluster]
-    """| Condition        | Code      | Reason    | Caller          |
-    |------------------|-----------|-----------|-----------------|
-    | no such cluster  | NOT_FOUND | NOT_FOUND | checks the name |
+    """| Condition       | Code      | Reason    | Caller          |
+    |-----------------|-----------|-----------|-----------------|
+    | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
     """
     List: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.ListClustersRequest, _clusters_pb2.ListClustersResponse]
     """The clusters of a tenant, by name. Ended ones are listed until their
     tombstone goes.
 
-    | Condition             | Code             | Reason        | Caller              |
-    |-----------------------|------------------|---------------|---------------------|
-    | page_token is not ours| INVALID_ARGUMENT | FIELD_INVALID | starts from page one|
+    | Condition                      | Code             | Reason        | Caller               |
+    |--------------------------------|------------------|---------------|----------------------|
+    | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
     """
     Watch: _grpc.UnaryStreamMultiCallable[_clusters_pb2.WatchClusterRequest, _cluster_pb2.Cluster]
     """The cluster as it is now, and again whenever it changes, until it is ENDED,
     REJECTED, CANCELLED or FAILED. Changes that follow one another faster than
     the stream is read are merged; the last state is always sent.
 
-    | Condition        | Code      | Reason    | Caller          |
-    |------------------|-----------|-----------|-----------------|
-    | no such cluster  | NOT_FOUND | NOT_FOUND | checks the name |
+    | Condition       | Code      | Reason    | Caller          |
+    |-----------------|-----------|-----------|-----------------|
+    | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.DeleteClusterRequest, _cluster_pb2.Cluster]
     """Ends the lease and takes everything back.
@@ -93,20 +99,20 @@ class ClustersStub:
     when nothing is left on any host. Deleting what is ended already returns it
     unchanged.
 
-    | Condition                   | Code      | Reason     | Caller                |
-    |-----------------------------|-----------|------------|-----------------------|
-    | no such cluster             | NOT_FOUND | NOT_FOUND  | checks the name       |
-    | etag given and not current  | ABORTED   | ETAG_STALE | reads again, decides  |
+    | Condition                  | Code      | Reason     | Caller               |
+    |----------------------------|-----------|------------|----------------------|
+    | no such cluster            | NOT_FOUND | NOT_FOUND  | checks the name      |
+    | etag given and not current | ABORTED   | ETAG_STALE | reads again, decides |
     """
     Attach: _grpc.StreamStreamMultiCallable[_attach_pb2.AttachRequest, _attach_pb2.AttachResponse]
     """A byte stream to a workspace's console, or to a TCP port of it.
 
-    | Condition                        | Code                | Reason            | Caller                     |
-    |----------------------------------|---------------------|-------------------|----------------------------|
-    | no such workspace                | NOT_FOUND           | NOT_FOUND         | checks the name            |
-    | it does not run                  | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
-    | nothing listens on that port     | FAILED_PRECONDITION | CONNECTION_REFUSED| waits until it is ready    |
-    | another reader took the console  | ABORTED             | CONSOLE_TAKEN     | attaches again             |
+    | Condition                       | Code                | Reason                | Caller                    |
+    |---------------------------------|---------------------|-----------------------|---------------------------|
+    | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+    | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
+    | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
+    | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
     """
 
 @_typing.type_check_only
@@ -115,12 +121,17 @@ class ClustersAsyncStub(ClustersStub):
     site, meta-schedulers for clusters that span sites; a broker hands on what it
     cannot serve alone, so that the user need not know.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN (no
-    certificate that this service trusts: get one), PERMISSION_DENIED /
-    ROLE_DENIED (the certificate's role may not call this, or the tenant is not
-    its own: use another), INVALID_ARGUMENT / FIELD_INVALID (a field is malformed:
-    fix the field that the detail names), UNAVAILABLE / NOT_LEADING (this replica
-    cannot write now: retry, the same request_id keeps it safe).
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason            | Caller                                                |
+    |---------------------------------------------------------|-------------------|-------------------|-------------------------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate                              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names                 |
+    | this replica cannot write now                           | UNAVAILABLE       | NOT_LEADING       | retries at another; the same request_id keeps it safe |
+    | etcd did not answer; a write may be done or not         | UNAVAILABLE       | STORE_UNAVAILABLE | retries; the same request_id keeps it safe            |
+    | other writers were first, again and again               | ABORTED           | STALE_WRITE       | retries                                               |
+    | what the request was handed on to does not answer       | UNAVAILABLE       | SITE_UNREACHABLE  | retries                                               |
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -140,30 +151,31 @@ class ClustersAsyncStub(ClustersStub):
     | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see detail |
     | the name is in use                       | ALREADY_EXISTS      | NAME_TAKEN       | takes another name                  |
     | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
+    | what this request_id got is forgotten    | NOT_FOUND           | NOT_FOUND        | takes a new request_id              |
     | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
     | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
     """
     Get: _aio.UnaryUnaryMultiCallable[_clusters_pb2.GetClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
-    """| Condition        | Code      | Reason    | Caller          |
-    |------------------|-----------|-----------|-----------------|
-    | no such cluster  | NOT_FOUND | NOT_FOUND | checks the name |
+    """| Condition       | Code      | Reason    | Caller          |
+    |-----------------|-----------|-----------|-----------------|
+    | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
     """
     List: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ListClustersRequest, _clusters_pb2.ListClustersResponse]  # type: ignore[assignment]
     """The clusters of a tenant, by name. Ended ones are listed until their
     tombstone goes.
 
-    | Condition             | Code             | Reason        | Caller              |
-    |-----------------------|------------------|---------------|---------------------|
-    | page_token is not ours| INVALID_ARGUMENT | FIELD_INVALID | starts from page one|
+    | Condition                      | Code             | Reason        | Caller               |
+    |--------------------------------|------------------|---------------|----------------------|
+    | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
     """
     Watch: _aio.UnaryStreamMultiCallable[_clusters_pb2.WatchClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
     """The cluster as it is now, and again whenever it changes, until it is ENDED,
     REJECTED, CANCELLED or FAILED. Changes that follow one another faster than
     the stream is read are merged; the last state is always sent.
 
-    | Condition        | Code      | Reason    | Caller          |
-    |------------------|-----------|-----------|-----------------|
-    | no such cluster  | NOT_FOUND | NOT_FOUND | checks the name |
+    | Condition       | Code      | Reason    | Caller          |
+    |-----------------|-----------|-----------|-----------------|
+    | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
     """
     Delete: _aio.UnaryUnaryMultiCallable[_clusters_pb2.DeleteClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
     """Ends the lease and takes everything back.
@@ -172,20 +184,20 @@ class ClustersAsyncStub(ClustersStub):
     when nothing is left on any host. Deleting what is ended already returns it
     unchanged.
 
-    | Condition                   | Code      | Reason     | Caller                |
-    |-----------------------------|-----------|------------|-----------------------|
-    | no such cluster             | NOT_FOUND | NOT_FOUND  | checks the name       |
-    | etag given and not current  | ABORTED   | ETAG_STALE | reads again, decides  |
+    | Condition                  | Code      | Reason     | Caller               |
+    |----------------------------|-----------|------------|----------------------|
+    | no such cluster            | NOT_FOUND | NOT_FOUND  | checks the name      |
+    | etag given and not current | ABORTED   | ETAG_STALE | reads again, decides |
     """
     Attach: _aio.StreamStreamMultiCallable[_attach_pb2.AttachRequest, _attach_pb2.AttachResponse]  # type: ignore[assignment]
     """A byte stream to a workspace's console, or to a TCP port of it.
 
-    | Condition                        | Code                | Reason            | Caller                     |
-    |----------------------------------|---------------------|-------------------|----------------------------|
-    | no such workspace                | NOT_FOUND           | NOT_FOUND         | checks the name            |
-    | it does not run                  | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
-    | nothing listens on that port     | FAILED_PRECONDITION | CONNECTION_REFUSED| waits until it is ready    |
-    | another reader took the console  | ABORTED             | CONSOLE_TAKEN     | attaches again             |
+    | Condition                       | Code                | Reason                | Caller                    |
+    |---------------------------------|---------------------|-----------------------|---------------------------|
+    | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+    | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
+    | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
+    | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
     """
 
 class ClustersServicer(metaclass=_abc_1.ABCMeta):
@@ -193,12 +205,17 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
     site, meta-schedulers for clusters that span sites; a broker hands on what it
     cannot serve alone, so that the user need not know.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN (no
-    certificate that this service trusts: get one), PERMISSION_DENIED /
-    ROLE_DENIED (the certificate's role may not call this, or the tenant is not
-    its own: use another), INVALID_ARGUMENT / FIELD_INVALID (a field is malformed:
-    fix the field that the detail names), UNAVAILABLE / NOT_LEADING (this replica
-    cannot write now: retry, the same request_id keeps it safe).
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason            | Caller                                                |
+    |---------------------------------------------------------|-------------------|-------------------|-------------------------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate                              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names                 |
+    | this replica cannot write now                           | UNAVAILABLE       | NOT_LEADING       | retries at another; the same request_id keeps it safe |
+    | etcd did not answer; a write may be done or not         | UNAVAILABLE       | STORE_UNAVAILABLE | retries; the same request_id keeps it safe            |
+    | other writers were first, again and again               | ABORTED           | STALE_WRITE       | retries                                               |
+    | what the request was handed on to does not answer       | UNAVAILABLE       | SITE_UNREACHABLE  | retries                                               |
     """
 
     @_abc_1.abstractmethod
@@ -222,6 +239,7 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see detail |
         | the name is in use                       | ALREADY_EXISTS      | NAME_TAKEN       | takes another name                  |
         | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
+        | what this request_id got is forgotten    | NOT_FOUND           | NOT_FOUND        | takes a new request_id              |
         | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
         | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
         """
@@ -232,9 +250,9 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         request: _clusters_pb2.GetClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.Cluster, _abc.Awaitable[_cluster_pb2.Cluster]]:
-        """| Condition        | Code      | Reason    | Caller          |
-        |------------------|-----------|-----------|-----------------|
-        | no such cluster  | NOT_FOUND | NOT_FOUND | checks the name |
+        """| Condition       | Code      | Reason    | Caller          |
+        |-----------------|-----------|-----------|-----------------|
+        | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
         """
 
     @_abc_1.abstractmethod
@@ -246,9 +264,9 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         """The clusters of a tenant, by name. Ended ones are listed until their
         tombstone goes.
 
-        | Condition             | Code             | Reason        | Caller              |
-        |-----------------------|------------------|---------------|---------------------|
-        | page_token is not ours| INVALID_ARGUMENT | FIELD_INVALID | starts from page one|
+        | Condition                      | Code             | Reason        | Caller               |
+        |--------------------------------|------------------|---------------|----------------------|
+        | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
         """
 
     @_abc_1.abstractmethod
@@ -261,9 +279,9 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         REJECTED, CANCELLED or FAILED. Changes that follow one another faster than
         the stream is read are merged; the last state is always sent.
 
-        | Condition        | Code      | Reason    | Caller          |
-        |------------------|-----------|-----------|-----------------|
-        | no such cluster  | NOT_FOUND | NOT_FOUND | checks the name |
+        | Condition       | Code      | Reason    | Caller          |
+        |-----------------|-----------|-----------|-----------------|
+        | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
         """
 
     @_abc_1.abstractmethod
@@ -278,10 +296,10 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         when nothing is left on any host. Deleting what is ended already returns it
         unchanged.
 
-        | Condition                   | Code      | Reason     | Caller                |
-        |-----------------------------|-----------|------------|-----------------------|
-        | no such cluster             | NOT_FOUND | NOT_FOUND  | checks the name       |
-        | etag given and not current  | ABORTED   | ETAG_STALE | reads again, decides  |
+        | Condition                  | Code      | Reason     | Caller               |
+        |----------------------------|-----------|------------|----------------------|
+        | no such cluster            | NOT_FOUND | NOT_FOUND  | checks the name      |
+        | etag given and not current | ABORTED   | ETAG_STALE | reads again, decides |
         """
 
     @_abc_1.abstractmethod
@@ -292,12 +310,12 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_attach_pb2.AttachResponse], _abc.AsyncIterator[_attach_pb2.AttachResponse]]:
         """A byte stream to a workspace's console, or to a TCP port of it.
 
-        | Condition                        | Code                | Reason            | Caller                     |
-        |----------------------------------|---------------------|-------------------|----------------------------|
-        | no such workspace                | NOT_FOUND           | NOT_FOUND         | checks the name            |
-        | it does not run                  | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
-        | nothing listens on that port     | FAILED_PRECONDITION | CONNECTION_REFUSED| waits until it is ready    |
-        | another reader took the console  | ABORTED             | CONSOLE_TAKEN     | attaches again             |
+        | Condition                       | Code                | Reason                | Caller                    |
+        |---------------------------------|---------------------|-----------------------|---------------------------|
+        | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+        | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
+        | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
+        | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
         """
 
 def add_ClustersServicer_to_server(servicer: ClustersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

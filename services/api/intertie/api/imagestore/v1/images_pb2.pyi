@@ -217,6 +217,7 @@ class ListImagesResponse(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Empty: there are no more."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]: ...
     def __init__(
@@ -290,6 +291,7 @@ class DeleteImageRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     etag: _builtins.str
+    """Empty: whatever it points to."""
     def __init__(
         self,
         *,

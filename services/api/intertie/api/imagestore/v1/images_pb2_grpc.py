@@ -29,9 +29,13 @@ class ImagesStub:
     """Images of one site, by content. A name points to a digest; the bytes are
     stored once however many names point to them.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED and INVALID_ARGUMENT / FIELD_INVALID, as in
-    intertie.api.cluster.v1.Clusters.
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason           | Caller                                |
+    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     def __init__(self, channel):
@@ -71,9 +75,13 @@ class ImagesServicer:
     """Images of one site, by content. A name points to a digest; the bytes are
     stored once however many names point to them.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED and INVALID_ARGUMENT / FIELD_INVALID, as in
-    intertie.api.cluster.v1.Clusters.
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason           | Caller                                |
+    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     def Put(self, request_iterator, context):
@@ -86,13 +94,15 @@ class ImagesServicer:
         `intertie-accepted` comes. A caller that sends none before it gets a refusal,
         or the image when the store has its bytes, instead of a stream cut short.
 
-        | Condition                                | Code               | Reason          | Caller                             |
-        |------------------------------------------|--------------------|-----------------|------------------------------------|
-        | bytes do not match digest or size        | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start         |
-        | offset is not where the upload stands    | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail|
-        | another Put of the same digest goes on   | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat              |
-        | the store is full                        | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator|
-        | not an image (raw, qcow2)                | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                        |
+        | Condition                              | Code               | Reason          | Caller                               |
+        |----------------------------------------|--------------------|-----------------|--------------------------------------|
+        | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
+        | bytes do not match digest or size      | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start           |
+        | offset is not where the upload stands  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
+        | the stream ended before its last byte  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
+        | another Put of the same digest goes on | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat                |
+        | the store is full                      | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator |
+        | not an image (raw, qcow2)              | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                          |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,19 +120,27 @@ class ImagesServicer:
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The images of a tenant, by name.
+
+        | Condition                      | Code             | Reason        | Caller               |
+        |--------------------------------|------------------|---------------|----------------------|
+        | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Fetch(self, request, context):
-        """The bytes from `offset` on, `length` of them, at most 1,000,000 a message.
+        """The bytes from `offset` on, `length` of them, at most 1,000,000 a message. A
+        fetch of the whole image is checked against its digest before the last
+        message is sent; of a range only the stored size is, so its caller checks the
+        digest when it has all.
 
-        | Condition                 | Code         | Reason          | Caller            |
-        |---------------------------|--------------|-----------------|-------------------|
-        | no such image             | NOT_FOUND    | NOT_FOUND       | checks the name   |
-        | offset behind its end     | OUT_OF_RANGE | OFFSET_MISMATCH | asks Stat         |
-        | stored bytes are damaged  | DATA_LOSS    | DIGEST_MISMATCH | tells the operator|
+        | Condition                | Code         | Reason          | Caller             |
+        |--------------------------|--------------|-----------------|--------------------|
+        | no such image            | NOT_FOUND    | NOT_FOUND       | checks the name    |
+        | offset behind its end    | OUT_OF_RANGE | OFFSET_MISMATCH | asks Stat          |
+        | stored bytes are damaged | DATA_LOSS    | DIGEST_MISMATCH | tells the operator |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,9 +149,11 @@ class ImagesServicer:
     def Delete(self, request, context):
         """Takes the name away, and the bytes when no name is left that points to them.
 
-        | Condition     | Code      | Reason    | Caller          |
-        |---------------|-----------|-----------|-----------------|
-        | no such image | NOT_FOUND | NOT_FOUND | checks the name |
+        | Condition                  | Code             | Reason        | Caller                                    |
+        |----------------------------|------------------|---------------|-------------------------------------------|
+        | no such image              | NOT_FOUND        | NOT_FOUND     | checks the name                           |
+        | etag given and not current | ABORTED          | ETAG_STALE    | reads again, decides                      |
+        | a digest instead of a name | INVALID_ARGUMENT | FIELD_INVALID | deletes the names: bytes go with the last |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,9 +199,13 @@ class Images:
     """Images of one site, by content. A name points to a digest; the bytes are
     stored once however many names point to them.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED and INVALID_ARGUMENT / FIELD_INVALID, as in
-    intertie.api.cluster.v1.Clusters.
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason           | Caller                                |
+    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     @staticmethod

@@ -30,9 +30,13 @@ class ImagesStub:
     """Images of one site, by content. A name points to a digest; the bytes are
     stored once however many names point to them.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED and INVALID_ARGUMENT / FIELD_INVALID, as in
-    intertie.api.cluster.v1.Clusters.
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason           | Caller                                |
+    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     @_typing.overload
@@ -49,13 +53,15 @@ class ImagesStub:
     `intertie-accepted` comes. A caller that sends none before it gets a refusal,
     or the image when the store has its bytes, instead of a stream cut short.
 
-    | Condition                                | Code               | Reason          | Caller                             |
-    |------------------------------------------|--------------------|-----------------|------------------------------------|
-    | bytes do not match digest or size        | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start         |
-    | offset is not where the upload stands    | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail|
-    | another Put of the same digest goes on   | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat              |
-    | the store is full                        | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator|
-    | not an image (raw, qcow2)                | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                        |
+    | Condition                              | Code               | Reason          | Caller                               |
+    |----------------------------------------|--------------------|-----------------|--------------------------------------|
+    | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
+    | bytes do not match digest or size      | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start           |
+    | offset is not where the upload stands  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
+    | the stream ended before its last byte  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
+    | another Put of the same digest goes on | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat                |
+    | the store is full                      | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator |
+    | not an image (raw, qcow2)              | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                          |
     """
     Stat: _grpc.UnaryUnaryMultiCallable[_images_pb2.StatImageRequest, _images_pb2.Image]
     """By name or digest; an upload that has not ended is found by its digest.
@@ -65,21 +71,32 @@ class ImagesStub:
     | no such image | NOT_FOUND | NOT_FOUND | checks the name |
     """
     List: _grpc.UnaryUnaryMultiCallable[_images_pb2.ListImagesRequest, _images_pb2.ListImagesResponse]
-    Fetch: _grpc.UnaryStreamMultiCallable[_images_pb2.FetchImageRequest, _images_pb2.FetchImageResponse]
-    """The bytes from `offset` on, `length` of them, at most 1,000,000 a message.
+    """The images of a tenant, by name.
 
-    | Condition                 | Code         | Reason          | Caller            |
-    |---------------------------|--------------|-----------------|-------------------|
-    | no such image             | NOT_FOUND    | NOT_FOUND       | checks the name   |
-    | offset behind its end     | OUT_OF_RANGE | OFFSET_MISMATCH | asks Stat         |
-    | stored bytes are damaged  | DATA_LOSS    | DIGEST_MISMATCH | tells the operator|
+    | Condition                      | Code             | Reason        | Caller               |
+    |--------------------------------|------------------|---------------|----------------------|
+    | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+    """
+    Fetch: _grpc.UnaryStreamMultiCallable[_images_pb2.FetchImageRequest, _images_pb2.FetchImageResponse]
+    """The bytes from `offset` on, `length` of them, at most 1,000,000 a message. A
+    fetch of the whole image is checked against its digest before the last
+    message is sent; of a range only the stored size is, so its caller checks the
+    digest when it has all.
+
+    | Condition                | Code         | Reason          | Caller             |
+    |--------------------------|--------------|-----------------|--------------------|
+    | no such image            | NOT_FOUND    | NOT_FOUND       | checks the name    |
+    | offset behind its end    | OUT_OF_RANGE | OFFSET_MISMATCH | asks Stat          |
+    | stored bytes are damaged | DATA_LOSS    | DIGEST_MISMATCH | tells the operator |
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_images_pb2.DeleteImageRequest, _images_pb2.Image]
     """Takes the name away, and the bytes when no name is left that points to them.
 
-    | Condition     | Code      | Reason    | Caller          |
-    |---------------|-----------|-----------|-----------------|
-    | no such image | NOT_FOUND | NOT_FOUND | checks the name |
+    | Condition                  | Code             | Reason        | Caller                                    |
+    |----------------------------|------------------|---------------|-------------------------------------------|
+    | no such image              | NOT_FOUND        | NOT_FOUND     | checks the name                           |
+    | etag given and not current | ABORTED          | ETAG_STALE    | reads again, decides                      |
+    | a digest instead of a name | INVALID_ARGUMENT | FIELD_INVALID | deletes the names: bytes go with the last |
     """
 
 @_typing.type_check_only
@@ -87,9 +104,13 @@ class ImagesAsyncStub(ImagesStub):
     """Images of one site, by content. A name points to a digest; the bytes are
     stored once however many names point to them.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED and INVALID_ARGUMENT / FIELD_INVALID, as in
-    intertie.api.cluster.v1.Clusters.
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason           | Caller                                |
+    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -103,13 +124,15 @@ class ImagesAsyncStub(ImagesStub):
     `intertie-accepted` comes. A caller that sends none before it gets a refusal,
     or the image when the store has its bytes, instead of a stream cut short.
 
-    | Condition                                | Code               | Reason          | Caller                             |
-    |------------------------------------------|--------------------|-----------------|------------------------------------|
-    | bytes do not match digest or size        | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start         |
-    | offset is not where the upload stands    | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail|
-    | another Put of the same digest goes on   | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat              |
-    | the store is full                        | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator|
-    | not an image (raw, qcow2)                | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                        |
+    | Condition                              | Code               | Reason          | Caller                               |
+    |----------------------------------------|--------------------|-----------------|--------------------------------------|
+    | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
+    | bytes do not match digest or size      | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start           |
+    | offset is not where the upload stands  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
+    | the stream ended before its last byte  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
+    | another Put of the same digest goes on | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat                |
+    | the store is full                      | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator |
+    | not an image (raw, qcow2)              | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                          |
     """
     Stat: _aio.UnaryUnaryMultiCallable[_images_pb2.StatImageRequest, _images_pb2.Image]  # type: ignore[assignment]
     """By name or digest; an upload that has not ended is found by its digest.
@@ -119,30 +142,45 @@ class ImagesAsyncStub(ImagesStub):
     | no such image | NOT_FOUND | NOT_FOUND | checks the name |
     """
     List: _aio.UnaryUnaryMultiCallable[_images_pb2.ListImagesRequest, _images_pb2.ListImagesResponse]  # type: ignore[assignment]
-    Fetch: _aio.UnaryStreamMultiCallable[_images_pb2.FetchImageRequest, _images_pb2.FetchImageResponse]  # type: ignore[assignment]
-    """The bytes from `offset` on, `length` of them, at most 1,000,000 a message.
+    """The images of a tenant, by name.
 
-    | Condition                 | Code         | Reason          | Caller            |
-    |---------------------------|--------------|-----------------|-------------------|
-    | no such image             | NOT_FOUND    | NOT_FOUND       | checks the name   |
-    | offset behind its end     | OUT_OF_RANGE | OFFSET_MISMATCH | asks Stat         |
-    | stored bytes are damaged  | DATA_LOSS    | DIGEST_MISMATCH | tells the operator|
+    | Condition                      | Code             | Reason        | Caller               |
+    |--------------------------------|------------------|---------------|----------------------|
+    | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+    """
+    Fetch: _aio.UnaryStreamMultiCallable[_images_pb2.FetchImageRequest, _images_pb2.FetchImageResponse]  # type: ignore[assignment]
+    """The bytes from `offset` on, `length` of them, at most 1,000,000 a message. A
+    fetch of the whole image is checked against its digest before the last
+    message is sent; of a range only the stored size is, so its caller checks the
+    digest when it has all.
+
+    | Condition                | Code         | Reason          | Caller             |
+    |--------------------------|--------------|-----------------|--------------------|
+    | no such image            | NOT_FOUND    | NOT_FOUND       | checks the name    |
+    | offset behind its end    | OUT_OF_RANGE | OFFSET_MISMATCH | asks Stat          |
+    | stored bytes are damaged | DATA_LOSS    | DIGEST_MISMATCH | tells the operator |
     """
     Delete: _aio.UnaryUnaryMultiCallable[_images_pb2.DeleteImageRequest, _images_pb2.Image]  # type: ignore[assignment]
     """Takes the name away, and the bytes when no name is left that points to them.
 
-    | Condition     | Code      | Reason    | Caller          |
-    |---------------|-----------|-----------|-----------------|
-    | no such image | NOT_FOUND | NOT_FOUND | checks the name |
+    | Condition                  | Code             | Reason        | Caller                                    |
+    |----------------------------|------------------|---------------|-------------------------------------------|
+    | no such image              | NOT_FOUND        | NOT_FOUND     | checks the name                           |
+    | etag given and not current | ABORTED          | ETAG_STALE    | reads again, decides                      |
+    | a digest instead of a name | INVALID_ARGUMENT | FIELD_INVALID | deletes the names: bytes go with the last |
     """
 
 class ImagesServicer(metaclass=_abc_1.ABCMeta):
     """Images of one site, by content. A name points to a digest; the bytes are
     stored once however many names point to them.
 
-    Every method may also fail with UNAUTHENTICATED / IDENTITY_UNKNOWN,
-    PERMISSION_DENIED / ROLE_DENIED and INVALID_ARGUMENT / FIELD_INVALID, as in
-    intertie.api.cluster.v1.Clusters.
+    Every method may also answer:
+
+    | Condition                                               | Code              | Reason           | Caller                                |
+    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     @_abc_1.abstractmethod
@@ -160,13 +198,15 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
         `intertie-accepted` comes. A caller that sends none before it gets a refusal,
         or the image when the store has its bytes, instead of a stream cut short.
 
-        | Condition                                | Code               | Reason          | Caller                             |
-        |------------------------------------------|--------------------|-----------------|------------------------------------|
-        | bytes do not match digest or size        | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start         |
-        | offset is not where the upload stands    | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail|
-        | another Put of the same digest goes on   | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat              |
-        | the store is full                        | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator|
-        | not an image (raw, qcow2)                | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                        |
+        | Condition                              | Code               | Reason          | Caller                               |
+        |----------------------------------------|--------------------|-----------------|--------------------------------------|
+        | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
+        | bytes do not match digest or size      | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start           |
+        | offset is not where the upload stands  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
+        | the stream ended before its last byte  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
+        | another Put of the same digest goes on | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat                |
+        | the store is full                      | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator |
+        | not an image (raw, qcow2)              | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                          |
         """
 
     @_abc_1.abstractmethod
@@ -187,7 +227,13 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _images_pb2.ListImagesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_images_pb2.ListImagesResponse, _abc.Awaitable[_images_pb2.ListImagesResponse]]: ...
+    ) -> _typing.Union[_images_pb2.ListImagesResponse, _abc.Awaitable[_images_pb2.ListImagesResponse]]:
+        """The images of a tenant, by name.
+
+        | Condition                      | Code             | Reason        | Caller               |
+        |--------------------------------|------------------|---------------|----------------------|
+        | page_token is not of this list | INVALID_ARGUMENT | FIELD_INVALID | starts from page one |
+        """
 
     @_abc_1.abstractmethod
     def Fetch(
@@ -195,13 +241,16 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
         request: _images_pb2.FetchImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_images_pb2.FetchImageResponse], _abc.AsyncIterator[_images_pb2.FetchImageResponse]]:
-        """The bytes from `offset` on, `length` of them, at most 1,000,000 a message.
+        """The bytes from `offset` on, `length` of them, at most 1,000,000 a message. A
+        fetch of the whole image is checked against its digest before the last
+        message is sent; of a range only the stored size is, so its caller checks the
+        digest when it has all.
 
-        | Condition                 | Code         | Reason          | Caller            |
-        |---------------------------|--------------|-----------------|-------------------|
-        | no such image             | NOT_FOUND    | NOT_FOUND       | checks the name   |
-        | offset behind its end     | OUT_OF_RANGE | OFFSET_MISMATCH | asks Stat         |
-        | stored bytes are damaged  | DATA_LOSS    | DIGEST_MISMATCH | tells the operator|
+        | Condition                | Code         | Reason          | Caller             |
+        |--------------------------|--------------|-----------------|--------------------|
+        | no such image            | NOT_FOUND    | NOT_FOUND       | checks the name    |
+        | offset behind its end    | OUT_OF_RANGE | OFFSET_MISMATCH | asks Stat          |
+        | stored bytes are damaged | DATA_LOSS    | DIGEST_MISMATCH | tells the operator |
         """
 
     @_abc_1.abstractmethod
@@ -212,9 +261,11 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_images_pb2.Image, _abc.Awaitable[_images_pb2.Image]]:
         """Takes the name away, and the bytes when no name is left that points to them.
 
-        | Condition     | Code      | Reason    | Caller          |
-        |---------------|-----------|-----------|-----------------|
-        | no such image | NOT_FOUND | NOT_FOUND | checks the name |
+        | Condition                  | Code             | Reason        | Caller                                    |
+        |----------------------------|------------------|---------------|-------------------------------------------|
+        | no such image              | NOT_FOUND        | NOT_FOUND     | checks the name                           |
+        | etag given and not current | ABORTED          | ETAG_STALE    | reads again, decides                      |
+        | a digest instead of a name | INVALID_ARGUMENT | FIELD_INVALID | deletes the names: bytes go with the last |
         """
 
 def add_ImagesServicer_to_server(servicer: ImagesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

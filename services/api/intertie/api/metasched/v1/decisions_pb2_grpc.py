@@ -28,7 +28,15 @@ if _version_not_supported:
 
 class DecisionsStub:
     """The register of one meta-scheduler: the only thing that decides what a
-    prepared part becomes.
+    prepared part becomes. Any replica answers.
+
+    Every method may also answer:
+
+    | Condition                                           | Code              | Reason            | Caller                                |
+    |-----------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts             | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this                 | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | etcd did not answer; an ABORT may be written or not | UNAVAILABLE       | STORE_UNAVAILABLE | asks again: the first decision stands |
     """
 
     def __init__(self, channel):
@@ -51,15 +59,23 @@ class DecisionsStub:
 
 class DecisionsServicer:
     """The register of one meta-scheduler: the only thing that decides what a
-    prepared part becomes.
+    prepared part becomes. Any replica answers.
+
+    Every method may also answer:
+
+    | Condition                                           | Code              | Reason            | Caller                                |
+    |-----------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts             | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this                 | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | etcd did not answer; an ABORT may be written or not | UNAVAILABLE       | STORE_UNAVAILABLE | asks again: the first decision stands |
     """
 
     def Get(self, request, context):
         """The decision, or one with outcome OUTCOME_UNSPECIFIED while it is open.
 
-        | Condition     | Code      | Reason    | Caller                            |
-        |---------------|-----------|-----------|-----------------------------------|
-        | no such tx    | NOT_FOUND | NOT_FOUND | races to ABORT through Resolve    |
+        | Condition  | Code      | Reason    | Caller                         |
+        |------------|-----------|-----------|--------------------------------|
+        | no such tx | NOT_FOUND | NOT_FOUND | races to ABORT through Resolve |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -68,6 +84,12 @@ class DecisionsServicer:
     def Resolve(self, request, context):
         """Races to ABORT. Whoever is first wins; the answer is the decision that
         stands, which may be COMMIT. Only participants and meta-schedulers may call it.
+        Of a tx that nobody knows, any known site may. Idempotent.
+
+        | Condition                                | Code              | Reason      | Caller                         |
+        |------------------------------------------|-------------------|-------------|--------------------------------|
+        | the site has no part in the tx           | PERMISSION_DENIED | ROLE_DENIED | is at fault                    |
+        | a decision was deleted by hand meanwhile | ABORTED           | STALE_WRITE | asks again, tells the operator |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +118,15 @@ def add_DecisionsServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Decisions:
     """The register of one meta-scheduler: the only thing that decides what a
-    prepared part becomes.
+    prepared part becomes. Any replica answers.
+
+    Every method may also answer:
+
+    | Condition                                           | Code              | Reason            | Caller                                |
+    |-----------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts             | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this                 | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | etcd did not answer; an ABORT may be written or not | UNAVAILABLE       | STORE_UNAVAILABLE | asks again: the first decision stands |
     """
 
     @staticmethod

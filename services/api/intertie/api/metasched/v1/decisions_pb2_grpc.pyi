@@ -29,7 +29,15 @@ GRPC_VERSION: str
 
 class DecisionsStub:
     """The register of one meta-scheduler: the only thing that decides what a
-    prepared part becomes.
+    prepared part becomes. Any replica answers.
+
+    Every method may also answer:
+
+    | Condition                                           | Code              | Reason            | Caller                                |
+    |-----------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts             | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this                 | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | etcd did not answer; an ABORT may be written or not | UNAVAILABLE       | STORE_UNAVAILABLE | asks again: the first decision stands |
     """
 
     @_typing.overload
@@ -39,37 +47,65 @@ class DecisionsStub:
     Get: _grpc.UnaryUnaryMultiCallable[_decisions_pb2.GetDecisionRequest, _part_pb2.Decision]
     """The decision, or one with outcome OUTCOME_UNSPECIFIED while it is open.
 
-    | Condition     | Code      | Reason    | Caller                            |
-    |---------------|-----------|-----------|-----------------------------------|
-    | no such tx    | NOT_FOUND | NOT_FOUND | races to ABORT through Resolve    |
+    | Condition  | Code      | Reason    | Caller                         |
+    |------------|-----------|-----------|--------------------------------|
+    | no such tx | NOT_FOUND | NOT_FOUND | races to ABORT through Resolve |
     """
     Resolve: _grpc.UnaryUnaryMultiCallable[_decisions_pb2.ResolveDecisionRequest, _part_pb2.Decision]
     """Races to ABORT. Whoever is first wins; the answer is the decision that
     stands, which may be COMMIT. Only participants and meta-schedulers may call it.
+    Of a tx that nobody knows, any known site may. Idempotent.
+
+    | Condition                                | Code              | Reason      | Caller                         |
+    |------------------------------------------|-------------------|-------------|--------------------------------|
+    | the site has no part in the tx           | PERMISSION_DENIED | ROLE_DENIED | is at fault                    |
+    | a decision was deleted by hand meanwhile | ABORTED           | STALE_WRITE | asks again, tells the operator |
     """
 
 @_typing.type_check_only
 class DecisionsAsyncStub(DecisionsStub):
     """The register of one meta-scheduler: the only thing that decides what a
-    prepared part becomes.
+    prepared part becomes. Any replica answers.
+
+    Every method may also answer:
+
+    | Condition                                           | Code              | Reason            | Caller                                |
+    |-----------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts             | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this                 | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | etcd did not answer; an ABORT may be written or not | UNAVAILABLE       | STORE_UNAVAILABLE | asks again: the first decision stands |
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Get: _aio.UnaryUnaryMultiCallable[_decisions_pb2.GetDecisionRequest, _part_pb2.Decision]  # type: ignore[assignment]
     """The decision, or one with outcome OUTCOME_UNSPECIFIED while it is open.
 
-    | Condition     | Code      | Reason    | Caller                            |
-    |---------------|-----------|-----------|-----------------------------------|
-    | no such tx    | NOT_FOUND | NOT_FOUND | races to ABORT through Resolve    |
+    | Condition  | Code      | Reason    | Caller                         |
+    |------------|-----------|-----------|--------------------------------|
+    | no such tx | NOT_FOUND | NOT_FOUND | races to ABORT through Resolve |
     """
     Resolve: _aio.UnaryUnaryMultiCallable[_decisions_pb2.ResolveDecisionRequest, _part_pb2.Decision]  # type: ignore[assignment]
     """Races to ABORT. Whoever is first wins; the answer is the decision that
     stands, which may be COMMIT. Only participants and meta-schedulers may call it.
+    Of a tx that nobody knows, any known site may. Idempotent.
+
+    | Condition                                | Code              | Reason      | Caller                         |
+    |------------------------------------------|-------------------|-------------|--------------------------------|
+    | the site has no part in the tx           | PERMISSION_DENIED | ROLE_DENIED | is at fault                    |
+    | a decision was deleted by hand meanwhile | ABORTED           | STALE_WRITE | asks again, tells the operator |
     """
 
 class DecisionsServicer(metaclass=_abc_1.ABCMeta):
     """The register of one meta-scheduler: the only thing that decides what a
-    prepared part becomes.
+    prepared part becomes. Any replica answers.
+
+    Every method may also answer:
+
+    | Condition                                           | Code              | Reason            | Caller                                |
+    |-----------------------------------------------------|-------------------|-------------------|---------------------------------------|
+    | no certificate that this service trusts             | UNAUTHENTICATED   | IDENTITY_UNKNOWN  | gets one                              |
+    | the caller's role may not call this                 | PERMISSION_DENIED | ROLE_DENIED       | uses another certificate              |
+    | etcd did not answer; an ABORT may be written or not | UNAVAILABLE       | STORE_UNAVAILABLE | asks again: the first decision stands |
     """
 
     @_abc_1.abstractmethod
@@ -80,9 +116,9 @@ class DecisionsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_part_pb2.Decision, _abc.Awaitable[_part_pb2.Decision]]:
         """The decision, or one with outcome OUTCOME_UNSPECIFIED while it is open.
 
-        | Condition     | Code      | Reason    | Caller                            |
-        |---------------|-----------|-----------|-----------------------------------|
-        | no such tx    | NOT_FOUND | NOT_FOUND | races to ABORT through Resolve    |
+        | Condition  | Code      | Reason    | Caller                         |
+        |------------|-----------|-----------|--------------------------------|
+        | no such tx | NOT_FOUND | NOT_FOUND | races to ABORT through Resolve |
         """
 
     @_abc_1.abstractmethod
@@ -93,6 +129,12 @@ class DecisionsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_part_pb2.Decision, _abc.Awaitable[_part_pb2.Decision]]:
         """Races to ABORT. Whoever is first wins; the answer is the decision that
         stands, which may be COMMIT. Only participants and meta-schedulers may call it.
+        Of a tx that nobody knows, any known site may. Idempotent.
+
+        | Condition                                | Code              | Reason      | Caller                         |
+        |------------------------------------------|-------------------|-------------|--------------------------------|
+        | the site has no part in the tx           | PERMISSION_DENIED | ROLE_DENIED | is at fault                    |
+        | a decision was deleted by hand meanwhile | ABORTED           | STALE_WRITE | asks again, tells the operator |
         """
 
 def add_DecisionsServicer_to_server(servicer: DecisionsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

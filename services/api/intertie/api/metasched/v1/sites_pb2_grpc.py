@@ -27,7 +27,14 @@ if _version_not_supported:
 
 
 class KnownSitesStub:
-    """The sites that a meta-scheduler plans over, as it last saw them.
+    """The sites that a meta-scheduler plans over, asked when it is.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
     """
 
     def __init__(self, channel):
@@ -49,17 +56,32 @@ class KnownSitesStub:
 
 
 class KnownSitesServicer:
-    """The sites that a meta-scheduler plans over, as it last saw them.
+    """The sites that a meta-scheduler plans over, asked when it is.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
     """
 
     def List(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Every site; one that does not answer is in the list with the reason why, and
+        is no failure of the call. So there is nothing else that it answers.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListHosts(self, request, context):
-        """Hosts of one site, asked of its broker.
+        """Hosts of one site, asked of its broker, whose refusals are handed on.
+
+        | Condition                              | Code             | Reason           | Caller               |
+        |----------------------------------------|------------------|------------------|----------------------|
+        | this meta-scheduler knows no such site | NOT_FOUND        | NOT_FOUND        | checks the name      |
+        | page_token is not of this list         | INVALID_ARGUMENT | FIELD_INVALID    | starts from page one |
+        | the site does not answer               | UNAVAILABLE      | SITE_UNREACHABLE | retries              |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +109,14 @@ def add_KnownSitesServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KnownSites:
-    """The sites that a meta-scheduler plans over, as it last saw them.
+    """The sites that a meta-scheduler plans over, asked when it is.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
     """
 
     @staticmethod

@@ -28,34 +28,81 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KnownSitesStub:
-    """The sites that a meta-scheduler plans over, as it last saw them."""
+    """The sites that a meta-scheduler plans over, asked when it is.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KnownSitesAsyncStub: ...
     List: _grpc.UnaryUnaryMultiCallable[_sites_pb2.ListKnownSitesRequest, _sites_pb2.ListKnownSitesResponse]
+    """Every site; one that does not answer is in the list with the reason why, and
+    is no failure of the call. So there is nothing else that it answers.
+    """
     ListHosts: _grpc.UnaryUnaryMultiCallable[_site_pb2.ListHostsRequest, _site_pb2.ListHostsResponse]
-    """Hosts of one site, asked of its broker."""
+    """Hosts of one site, asked of its broker, whose refusals are handed on.
+
+    | Condition                              | Code             | Reason           | Caller               |
+    |----------------------------------------|------------------|------------------|----------------------|
+    | this meta-scheduler knows no such site | NOT_FOUND        | NOT_FOUND        | checks the name      |
+    | page_token is not of this list         | INVALID_ARGUMENT | FIELD_INVALID    | starts from page one |
+    | the site does not answer               | UNAVAILABLE      | SITE_UNREACHABLE | retries              |
+    """
 
 @_typing.type_check_only
 class KnownSitesAsyncStub(KnownSitesStub):
-    """The sites that a meta-scheduler plans over, as it last saw them."""
+    """The sites that a meta-scheduler plans over, asked when it is.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     List: _aio.UnaryUnaryMultiCallable[_sites_pb2.ListKnownSitesRequest, _sites_pb2.ListKnownSitesResponse]  # type: ignore[assignment]
+    """Every site; one that does not answer is in the list with the reason why, and
+    is no failure of the call. So there is nothing else that it answers.
+    """
     ListHosts: _aio.UnaryUnaryMultiCallable[_site_pb2.ListHostsRequest, _site_pb2.ListHostsResponse]  # type: ignore[assignment]
-    """Hosts of one site, asked of its broker."""
+    """Hosts of one site, asked of its broker, whose refusals are handed on.
+
+    | Condition                              | Code             | Reason           | Caller               |
+    |----------------------------------------|------------------|------------------|----------------------|
+    | this meta-scheduler knows no such site | NOT_FOUND        | NOT_FOUND        | checks the name      |
+    | page_token is not of this list         | INVALID_ARGUMENT | FIELD_INVALID    | starts from page one |
+    | the site does not answer               | UNAVAILABLE      | SITE_UNREACHABLE | retries              |
+    """
 
 class KnownSitesServicer(metaclass=_abc_1.ABCMeta):
-    """The sites that a meta-scheduler plans over, as it last saw them."""
+    """The sites that a meta-scheduler plans over, asked when it is.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
+    """
 
     @_abc_1.abstractmethod
     def List(
         self,
         request: _sites_pb2.ListKnownSitesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_sites_pb2.ListKnownSitesResponse, _abc.Awaitable[_sites_pb2.ListKnownSitesResponse]]: ...
+    ) -> _typing.Union[_sites_pb2.ListKnownSitesResponse, _abc.Awaitable[_sites_pb2.ListKnownSitesResponse]]:
+        """Every site; one that does not answer is in the list with the reason why, and
+        is no failure of the call. So there is nothing else that it answers.
+        """
 
     @_abc_1.abstractmethod
     def ListHosts(
@@ -63,6 +110,13 @@ class KnownSitesServicer(metaclass=_abc_1.ABCMeta):
         request: _site_pb2.ListHostsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_site_pb2.ListHostsResponse, _abc.Awaitable[_site_pb2.ListHostsResponse]]:
-        """Hosts of one site, asked of its broker."""
+        """Hosts of one site, asked of its broker, whose refusals are handed on.
+
+        | Condition                              | Code             | Reason           | Caller               |
+        |----------------------------------------|------------------|------------------|----------------------|
+        | this meta-scheduler knows no such site | NOT_FOUND        | NOT_FOUND        | checks the name      |
+        | page_token is not of this list         | INVALID_ARGUMENT | FIELD_INVALID    | starts from page one |
+        | the site does not answer               | UNAVAILABLE      | SITE_UNREACHABLE | retries              |
+        """
 
 def add_KnownSitesServicer_to_server(servicer: KnownSitesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

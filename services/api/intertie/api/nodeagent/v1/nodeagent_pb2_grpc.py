@@ -30,6 +30,13 @@ if _version_not_supported:
 class NodeAgentStub:
     """One host. Read-only but for streams: what an agent does it takes from the
     records that its broker writes.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
     """
 
     def __init__(self, channel):
@@ -63,22 +70,36 @@ class NodeAgentStub:
 class NodeAgentServicer:
     """One host. Read-only but for streams: what an agent does it takes from the
     records that its broker writes.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
     """
 
     def GetFacts(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What the host has and can do, as it is found now. Answers nothing else.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkspaces(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What was seen in the last pass; empty before the first. Answers nothing else.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMeasurements(self, request, context):
-        """What the host's counters say was used, per NIC, pair and disk.
+        """What the host's counters say was used, per NIC, pair and disk. A part that is
+        not here has none.
+
+        | Condition                          | Code        | Reason           | Caller                      |
+        |------------------------------------|-------------|------------------|-----------------------------|
+        | the host's counters cannot be read | UNAVAILABLE | SITE_UNREACHABLE | retries; tells the operator |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +107,14 @@ class NodeAgentServicer:
 
     def Attach(self, request_iterator, context):
         """As Clusters.Attach, for workspaces of this host.
+
+        | Condition                                  | Code                | Reason                | Caller                                |
+        |--------------------------------------------|---------------------|-----------------------|---------------------------------------|
+        | no such workspace                          | NOT_FOUND           | NOT_FOUND             | checks the name                       |
+        | it does not run                            | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING             |
+        | nothing listens on that port               | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready               |
+        | another reader took the console            | ABORTED             | CONSOLE_TAKEN         | attaches again                        |
+        | no channel, or no port where TCP needs one | INVALID_ARGUMENT    | FIELD_INVALID         | fixes the field that the detail names |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +154,13 @@ def add_NodeAgentServicer_to_server(servicer, server):
 class NodeAgent:
     """One host. Read-only but for streams: what an agent does it takes from the
     records that its broker writes.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
     """
 
     @staticmethod

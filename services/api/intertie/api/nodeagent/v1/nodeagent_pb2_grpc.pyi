@@ -31,6 +31,13 @@ GRPC_VERSION: str
 class NodeAgentStub:
     """One host. Read-only but for streams: what an agent does it takes from the
     records that its broker writes.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
     """
 
     @_typing.overload
@@ -38,29 +45,77 @@ class NodeAgentStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> NodeAgentAsyncStub: ...
     GetFacts: _grpc.UnaryUnaryMultiCallable[_nodeagent_pb2.GetFactsRequest, _records_pb2.HostFacts]
+    """What the host has and can do, as it is found now. Answers nothing else."""
     ListWorkspaces: _grpc.UnaryUnaryMultiCallable[_nodeagent_pb2.ListWorkspacesRequest, _nodeagent_pb2.ListWorkspacesResponse]
+    """What was seen in the last pass; empty before the first. Answers nothing else."""
     ListMeasurements: _grpc.UnaryUnaryMultiCallable[_nodeagent_pb2.ListMeasurementsRequest, _nodeagent_pb2.ListMeasurementsResponse]
-    """What the host's counters say was used, per NIC, pair and disk."""
+    """What the host's counters say was used, per NIC, pair and disk. A part that is
+    not here has none.
+
+    | Condition                          | Code        | Reason           | Caller                      |
+    |------------------------------------|-------------|------------------|-----------------------------|
+    | the host's counters cannot be read | UNAVAILABLE | SITE_UNREACHABLE | retries; tells the operator |
+    """
     Attach: _grpc.StreamStreamMultiCallable[_attach_pb2.AttachRequest, _attach_pb2.AttachResponse]
-    """As Clusters.Attach, for workspaces of this host."""
+    """As Clusters.Attach, for workspaces of this host.
+
+    | Condition                                  | Code                | Reason                | Caller                                |
+    |--------------------------------------------|---------------------|-----------------------|---------------------------------------|
+    | no such workspace                          | NOT_FOUND           | NOT_FOUND             | checks the name                       |
+    | it does not run                            | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING             |
+    | nothing listens on that port               | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready               |
+    | another reader took the console            | ABORTED             | CONSOLE_TAKEN         | attaches again                        |
+    | no channel, or no port where TCP needs one | INVALID_ARGUMENT    | FIELD_INVALID         | fixes the field that the detail names |
+    """
 
 @_typing.type_check_only
 class NodeAgentAsyncStub(NodeAgentStub):
     """One host. Read-only but for streams: what an agent does it takes from the
     records that its broker writes.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetFacts: _aio.UnaryUnaryMultiCallable[_nodeagent_pb2.GetFactsRequest, _records_pb2.HostFacts]  # type: ignore[assignment]
+    """What the host has and can do, as it is found now. Answers nothing else."""
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_nodeagent_pb2.ListWorkspacesRequest, _nodeagent_pb2.ListWorkspacesResponse]  # type: ignore[assignment]
+    """What was seen in the last pass; empty before the first. Answers nothing else."""
     ListMeasurements: _aio.UnaryUnaryMultiCallable[_nodeagent_pb2.ListMeasurementsRequest, _nodeagent_pb2.ListMeasurementsResponse]  # type: ignore[assignment]
-    """What the host's counters say was used, per NIC, pair and disk."""
+    """What the host's counters say was used, per NIC, pair and disk. A part that is
+    not here has none.
+
+    | Condition                          | Code        | Reason           | Caller                      |
+    |------------------------------------|-------------|------------------|-----------------------------|
+    | the host's counters cannot be read | UNAVAILABLE | SITE_UNREACHABLE | retries; tells the operator |
+    """
     Attach: _aio.StreamStreamMultiCallable[_attach_pb2.AttachRequest, _attach_pb2.AttachResponse]  # type: ignore[assignment]
-    """As Clusters.Attach, for workspaces of this host."""
+    """As Clusters.Attach, for workspaces of this host.
+
+    | Condition                                  | Code                | Reason                | Caller                                |
+    |--------------------------------------------|---------------------|-----------------------|---------------------------------------|
+    | no such workspace                          | NOT_FOUND           | NOT_FOUND             | checks the name                       |
+    | it does not run                            | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING             |
+    | nothing listens on that port               | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready               |
+    | another reader took the console            | ABORTED             | CONSOLE_TAKEN         | attaches again                        |
+    | no channel, or no port where TCP needs one | INVALID_ARGUMENT    | FIELD_INVALID         | fixes the field that the detail names |
+    """
 
 class NodeAgentServicer(metaclass=_abc_1.ABCMeta):
     """One host. Read-only but for streams: what an agent does it takes from the
     records that its broker writes.
+
+    Every method may also answer:
+
+    | Condition                               | Code              | Reason           | Caller                   |
+    |-----------------------------------------|-------------------|------------------|--------------------------|
+    | no certificate that this service trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                 |
+    | the caller's role may not call this     | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate |
     """
 
     @_abc_1.abstractmethod
@@ -68,14 +123,16 @@ class NodeAgentServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _nodeagent_pb2.GetFactsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_records_pb2.HostFacts, _abc.Awaitable[_records_pb2.HostFacts]]: ...
+    ) -> _typing.Union[_records_pb2.HostFacts, _abc.Awaitable[_records_pb2.HostFacts]]:
+        """What the host has and can do, as it is found now. Answers nothing else."""
 
     @_abc_1.abstractmethod
     def ListWorkspaces(
         self,
         request: _nodeagent_pb2.ListWorkspacesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_nodeagent_pb2.ListWorkspacesResponse, _abc.Awaitable[_nodeagent_pb2.ListWorkspacesResponse]]: ...
+    ) -> _typing.Union[_nodeagent_pb2.ListWorkspacesResponse, _abc.Awaitable[_nodeagent_pb2.ListWorkspacesResponse]]:
+        """What was seen in the last pass; empty before the first. Answers nothing else."""
 
     @_abc_1.abstractmethod
     def ListMeasurements(
@@ -83,7 +140,13 @@ class NodeAgentServicer(metaclass=_abc_1.ABCMeta):
         request: _nodeagent_pb2.ListMeasurementsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_nodeagent_pb2.ListMeasurementsResponse, _abc.Awaitable[_nodeagent_pb2.ListMeasurementsResponse]]:
-        """What the host's counters say was used, per NIC, pair and disk."""
+        """What the host's counters say was used, per NIC, pair and disk. A part that is
+        not here has none.
+
+        | Condition                          | Code        | Reason           | Caller                      |
+        |------------------------------------|-------------|------------------|-----------------------------|
+        | the host's counters cannot be read | UNAVAILABLE | SITE_UNREACHABLE | retries; tells the operator |
+        """
 
     @_abc_1.abstractmethod
     def Attach(
@@ -91,6 +154,15 @@ class NodeAgentServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_attach_pb2.AttachRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_attach_pb2.AttachResponse], _abc.AsyncIterator[_attach_pb2.AttachResponse]]:
-        """As Clusters.Attach, for workspaces of this host."""
+        """As Clusters.Attach, for workspaces of this host.
+
+        | Condition                                  | Code                | Reason                | Caller                                |
+        |--------------------------------------------|---------------------|-----------------------|---------------------------------------|
+        | no such workspace                          | NOT_FOUND           | NOT_FOUND             | checks the name                       |
+        | it does not run                            | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING             |
+        | nothing listens on that port               | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready               |
+        | another reader took the console            | ABORTED             | CONSOLE_TAKEN         | attaches again                        |
+        | no channel, or no port where TCP needs one | INVALID_ARGUMENT    | FIELD_INVALID         | fixes the field that the detail names |
+        """
 
 def add_NodeAgentServicer_to_server(servicer: NodeAgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
