@@ -75,6 +75,20 @@ async def test_the_same_request_again_gives_the_same_cluster() -> None:
     assert len(world.states()) == 1
 
 
+async def test_a_retry_after_the_start_has_passed_gives_the_cluster_too() -> None:
+    """The bug: the retry was validated before its first call was looked for, and start_time
+    lay in the past by then."""
+    world = World()
+    process = await world.process()
+    begins = replace(spec().lease, start_time=world.clock.now() + timedelta(minutes=10))
+    once = order(what=replace(spec(), lease=begins))
+    first = await process.create(once)
+    await world.clock.advance(1800)
+    assert (await process.create(once)).record.uid == first.record.uid
+    with pytest.raises(errors.FieldInvalid):
+        await process.create(replace(once, request_id="r2"))
+
+
 async def test_the_same_request_at_once_makes_one_cluster() -> None:
     world = World()
     process = await world.process()

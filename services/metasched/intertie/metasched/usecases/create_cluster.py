@@ -123,13 +123,13 @@ class CreateCluster:
         return await self._get_cluster.view(self._record(order, spec, plan, uid=self._uid()))
 
     async def __call__(self, order: Order) -> ClusterView:
-        """The cluster once it is committed; at a retry, the first call's as it is now.
+        """The cluster once it is committed; at a retry, the first call's as it is now, though a
+        first call would be refused by now: its start may have passed.
 
         Goes on when the caller goes away: a retry with the same id waits for the outcome.
         """
         await self._clusters.check_leading()
-        spec = self._normal(order.spec)
-        task = asyncio.create_task(self._create(order, spec))
+        task = asyncio.create_task(self._create(order))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
@@ -147,12 +147,13 @@ class CreateCluster:
         validate(spec, now=now)
         return normalise(spec, now=now)
 
-    async def _create(self, order: Order, spec: ClusterSpec) -> ClusterView:
+    async def _create(self, order: Order) -> ClusterView:
         name = str(order.name)
         while True:
             earlier = await self._earlier(order)
             if earlier is not None:
                 return earlier
+            spec = self._normal(order.spec)
             stored = await self._clusters.get(name)
             if stored is not None and not stored.record.over:
                 raise NameTaken(name)
