@@ -125,6 +125,19 @@ async def test_delete_of_what_was_seen_only() -> None:
     assert (await process.delete(str(NAME), view.etag)).record.end_requested_time
 
 
+async def test_a_delete_that_is_repeated_with_its_etag_returns_the_cluster_unchanged() -> None:
+    """The bug: the first call had changed the etag, so the second was refused as stale."""
+    world = World()
+    process = await committed(world)
+    seen = await process.get(str(NAME))
+    first = await process.delete(str(NAME), seen.etag)
+    again = await process.delete(str(NAME), seen.etag)
+    assert again.record == first.record
+    await world.settle(process)
+    over = await process.delete(str(NAME), seen.etag)
+    assert over.record.state is ClusterState.CANCELLED
+
+
 async def test_a_name_is_free_again_once_its_cluster_is_over() -> None:
     world = World()
     process = await committed(world)
