@@ -6,9 +6,15 @@ from itertools import product
 
 import pytest
 
-from intertie.common.errors import IllegalMove
+from intertie.common.errors import IllegalMove, StaleWrite
 from intertie.metasched.domain import cluster, commit
-from intertie.metasched.domain.commit import ReceiptFacts, TxRecord, TxState, why_not_commit
+from intertie.metasched.domain.commit import (
+    ReceiptFacts,
+    TxRecord,
+    TxState,
+    abort_of,
+    why_not_commit,
+)
 from intertie.metasched.domain.parts import agreement_digest, part_specs
 from tests.unit.metasched.world import World, order, spec
 
@@ -81,6 +87,19 @@ async def test_clusters_move_along_their_tables_edges_only() -> None:
         else:
             with pytest.raises(IllegalMove):
                 at.move(to, now=NOW)
+
+
+async def test_a_transaction_without_a_decision_is_not_forgotten() -> None:
+    """The bug: `settle` compared the lead alone, though it said that it compared the decision."""
+    register = (await World().process()).register
+    record = (await (await World().process()).create.plan_only(order())).record
+    await register.begin(TX, record, read_at=0, request=None)
+    with pytest.raises(StaleWrite):
+        await register.settle(TX.tx)
+    assert await register.transactions() == (TX,)
+    await register.abort(abort_of(TX.tx, by="north", reason="in doubt", now=NOW))
+    await register.settle(TX.tx)
+    assert await register.transactions() == ()
 
 
 async def test_the_digest_is_of_everything_that_was_agreed_and_of_nothing_else() -> None:

@@ -84,8 +84,16 @@ class EtcdRegister:
         return first
 
     async def settle(self, tx: str) -> None:
-        """Nothing is compared but that the decision is there."""
-        await self._write([self._election.leader_guard()], [DeleteKey(_tx_key(tx))])
+        """StaleWrite unless the decision is there: without one the transaction is open, and
+        forgetting it would leave its parts to nobody."""
+        key = _decision_key(tx)
+        entry = await self._etcd.get(key)
+        if entry is None:
+            raise StaleWrite(key)
+        await self._write(
+            [self._election.leader_guard(), Compare.created(key, entry.create_revision)],
+            [DeleteKey(_tx_key(tx))],
+        )
 
     async def _write(self, compare: list[Compare], then: list[Op]) -> int:
         result = await self._etcd.txn(compare, then)

@@ -142,7 +142,8 @@ class Register(Protocol):
         ...
 
     async def settle(self, tx: str) -> None:
-        """Forgets a transaction that every site has answered for. The decision stays."""
+        """Forgets a transaction that every site has answered for. The decision stays; StaleWrite
+        when there is none."""
         ...
 
 
