@@ -6,13 +6,16 @@ from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.rpc.identity import Identity
 from intertie.common.rpc.spec_proto import cluster_spec_to_proto
 from intertie.metasched.convert import cluster_to_proto, name_of, order_of, parent_of
+from intertie.metasched.main import FaultPause
 from intertie.metasched.settings import MetaschedSettings
+from tests.fakes.clock import FakeClock
 from tests.unit.metasched.world import ALICE, World, order, spec
 
 META = "metascheds/meta"
@@ -110,3 +113,16 @@ def test_no_fault_is_paused_for_unless_it_is_asked_for(monkeypatch: pytest.Monke
         monkeypatch.setenv("INTERTIE_FAULT_PAUSE", wrong)
         with pytest.raises(ValidationError):
             settings()
+
+
+def test_a_pause_for_faults_is_warned_of_at_the_start() -> None:
+    """The bug: one left set in a deployment was told of with the first co-allocation only."""
+    clock = FakeClock()
+    with capture_logs() as logs:
+        FaultPause(None, clock)
+    assert logs == []
+    with capture_logs() as logs:
+        FaultPause(("after_prepare", 2.5), clock)
+    assert [
+        (each["log_level"], each["event"], each["point"], each["seconds"]) for each in logs
+    ] == [("warning", "fault.pause_set", "after_prepare", 2.5)]

@@ -59,11 +59,16 @@ DRAIN_S = 10.0
 
 
 class FaultPause:
-    """Waits at the one point that a test of faults has named; everywhere else, not at all."""
+    """Waits at the one point that a test of faults has named; everywhere else, not at all.
+
+    Warns when it is made: in a deployment, a pause set by mistake delays every co-allocation.
+    """
 
     def __init__(self, fault: tuple[str, float] | None, clock: Clock) -> None:
         self._fault = fault
         self._clock = clock
+        if fault is not None:
+            log.warning("fault.pause_set", point=fault[0], seconds=fault[1])
 
     async def __call__(self, point: str) -> None:
         if self._fault is not None and self._fault[0] == point:
