@@ -76,6 +76,26 @@ async def test_a_site_that_does_not_answer_keeps_what_it_said_last() -> None:
     assert view.etag != before.etag
 
 
+async def test_after_a_restart_a_silent_sites_workspaces_are_said_to_be_unreachable() -> None:
+    """They show as PLANNED, for nobody here has heard of them; the message must say why."""
+    world = World()
+    process = await committed(world)
+    world.north.boot()
+    world.south.boot()
+    await swept(world, process, 1)
+    world.south.down = True
+    successor = await world.process()
+    for _ in range(2):
+        await successor.refresh.sweep()
+        view = await successor.get(str(NAME))
+        assert view.record.state is ClusterState.ACTIVE
+        for each in view.workspaces:
+            away = each.site == "south"
+            assert each.seen.message == (UNREACHABLE if away else "")
+            assert each.seen.state is (WorkspaceState.PLANNED if away else WorkspaceState.RUNNING)
+        await world.clock.advance(60)
+
+
 async def test_the_etag_changes_with_a_workspace_and_stays_without() -> None:
     world = World()
     process = await committed(world)
