@@ -392,6 +392,35 @@ async def test_a_broker_may_not_speak_for_itself_nor_change_the_request(
         )
 
 
+async def test_a_sites_operator_reaches_nothing_beyond_the_site(
+    metasched: str, meta: TestDomain, north: TestDomain, servicer: Clusters
+) -> None:
+    """The bug: a request that was handed on for an operator was bound to no tenant, so that any
+    site's operator could read and end every tenant's clusters."""
+    tls, operator = north.service("broker"), north.operator("root")
+    now = SystemClock().now()
+    root = identity_of(operator.certificate.read_bytes(), trust_in(north), now=now)
+    name = "metascheds/meta/tenants/demo/clusters/a"
+    async with calling(metasched, tls, meta, "metasched") as clusters:
+        for method, request in (
+            (clusters.Get, clusters_pb2.GetClusterRequest(name=name)),
+            (clusters.List, clusters_pb2.ListClustersRequest(parent="-/tenants/-")),
+            (clusters.Watch, clusters_pb2.WatchClusterRequest(name=name)),
+            (clusters.Delete, clusters_pb2.DeleteClusterRequest(name=name)),
+        ):
+            metadata = delegation.vouch(
+                Signer.load(tls), root, request, audience="meta.meta.intertie", now=now
+            )
+            call = method(request, metadata=metadata)
+            denied = await refusal(call.read() if method is clusters.Watch else call)
+            assert isinstance(denied, errors.RoleDenied)
+            assert denied.identity == root.spiffe
+            assert "its own operator" in denied.problem
+    assert servicer.callers == []
+    async with calling(metasched, meta.operator("root"), meta, "metasched") as clusters:
+        assert (await clusters.Get(clusters_pb2.GetClusterRequest(name=name))).name == name
+
+
 async def test_a_broker_takes_nothing_that_is_handed_on(
     broker: str, north: TestDomain, south: TestDomain
 ) -> None:

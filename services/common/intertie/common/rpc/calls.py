@@ -139,6 +139,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 trust=self._trust,
                 now=now,
             )
+            delegation.check_bound(behalf, method)
             identity = replace(identity, on_behalf_of=behalf)
         elif token:
             raise IdentityUnknown(f"{identity} may hand on nothing to {self._own}")

@@ -2,7 +2,8 @@
 
 The token is bound to the request, to the meta-scheduler it is for and to a short time, so that it
 is of no use for anything else. A broker vouches for users of its own trust domain only, and for
-requests that came to it first hand.
+requests that came to it first hand. What is vouched for is bound to that user's tenant: a site's
+operator, who is of none, is nobody beyond the site.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from intertie.common.errors import IdentityUnknown
+from intertie.common.errors import IdentityUnknown, RoleDenied
 from intertie.common.rpc.identity import Identity, OnBehalfOf, Role, Trust, parse_spiffe
 from intertie.common.rpc.signing import Signer, verify
 
@@ -81,6 +82,18 @@ def vouched_for(
     if digest != _digest(request):
         raise _refused("belongs to another request")
     return OnBehalfOf(spiffe=user.spiffe, tenant=tenant)
+
+
+def check_bound(behalf: OnBehalfOf, method: str) -> None:
+    """A request that is handed on touches one tenant: RoleDenied for a site's operator, who is
+    bound to none, and would else read and end the clusters of every site's tenants."""
+    if not behalf.tenant:
+        raise RoleDenied(
+            behalf.spiffe,
+            method,
+            "a site's operator has no rights beyond the site; ask the meta-scheduler itself, with"
+            " a certificate of its own operator",
+        )
 
 
 def _refused(problem: str) -> IdentityUnknown:
