@@ -23,6 +23,7 @@ from intertie.broker.domain.records import (
     ForwardRecord,
     RequestKey,
     RequestRecord,
+    Unchanged,
     Write,
 )
 from intertie.broker.domain.wanted import wanted_of
@@ -216,6 +217,36 @@ async def test_nothing_is_written_when_one_of_several_is_stale(kind: Kind) -> No
     with refused():
         await kind.ledger.commit(Change(writes=(Write(record=two), Write(record=one))))
     assert await kind.ledger.part(two.path) is None
+
+
+async def test_what_was_only_read_must_be_as_it_was_read(kind: Kind) -> None:
+    """A bug: a cluster of this site and one handed on under one name did not see each other."""
+    forward = ForwardRecord(
+        name="sites/north/tenants/demo/clusters/one",
+        metasched="meta",
+        request_id="fwd-1",
+        caller="alice",
+        create_time=NOW,
+    )
+
+    def here(cluster: ClusterRecord, read_at: int, written_at: int = 0) -> Change:
+        name = Unchanged(kind=ForwardRecord, tenant="demo", cluster_id="one", read_at=read_at)
+        write = Write(record=cluster, read_at=written_at)
+        return Change(writes=(write,), unchanged=(name,))
+
+    first = await kind.ledger.commit(here(a_cluster(), 0))
+    there = await kind.ledger.commit(Change(writes=(Write(record=forward),)))
+    with refused():
+        await kind.ledger.commit(here(a_cluster(), 0, first))
+    second = await kind.ledger.commit(here(a_cluster(), there, first))
+    away = Unchanged(kind=ClusterRecord, tenant="demo", cluster_id="one")
+    with refused():
+        write = Write(record=forward, read_at=there)
+        await kind.ledger.commit(Change(writes=(write,), unchanged=(away,)))
+    seen = replace(away, read_at=second)
+    await kind.ledger.commit(
+        Change(writes=(Write(record=forward, read_at=there),), unchanged=(seen,))
+    )
 
 
 async def test_a_vxlan_id_has_one_owner_until_its_part_is_over(kind: Kind) -> None:

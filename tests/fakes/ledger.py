@@ -114,6 +114,10 @@ class MemoryLedger:
             stored = self._records.get(key)
             if (stored.revision if stored else 0) != each.read_at:
                 raise StaleWrite(key)
+        for name in change.unchanged:
+            stored = self._records.get(keys.of_unchanged(name))
+            if (stored.revision if stored else 0) != name.read_at:
+                raise StaleWrite(keys.of_unchanged(name))
         for vni, _ in change.vnis:
             if vni in self._vnis:
                 raise StaleWrite(keys.vni_key(vni))

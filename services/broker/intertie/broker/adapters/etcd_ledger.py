@@ -185,6 +185,8 @@ def _compares(change: Change) -> Iterator[Compare]:
         yield Compare.mod(keys.of_record(write.record), write.read_at)
     for erasure in change.erasures:
         yield Compare.mod(keys.of_record(erasure.record), erasure.read_at)
+    for name in change.unchanged:
+        yield Compare.mod(keys.of_unchanged(name), name.read_at)
     for vni, _ in change.vnis:
         yield Compare.absent(keys.vni_key(vni))
 

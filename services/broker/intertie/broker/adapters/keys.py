@@ -2,7 +2,7 @@
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.part import Part
-from intertie.broker.domain.records import ForwardRecord, Record, RequestRecord
+from intertie.broker.domain.records import ForwardRecord, Record, RequestRecord, Unchanged
 from intertie.common.names import ClusterName, PartName, uid_of
 
 GENERATION = "ledger/generation"
@@ -50,6 +50,11 @@ def of_record(record: Record) -> str:
             return forward_key(name.tenant, name.cluster_id)
         case RequestRecord():
             return request_key(record.caller, record.request_id)
+
+
+def of_unchanged(name: Unchanged) -> str:
+    key = cluster_key if name.kind is ClusterRecord else forward_key
+    return key(name.tenant, name.cluster_id)
 
 
 def host_and_part(key: str) -> tuple[str, str] | None:

@@ -93,11 +93,23 @@ class Erase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unchanged:
+    """What a cluster's name must still stand for: last written at `read_at`; 0: nothing."""
+
+    kind: type[ClusterRecord] | type[ForwardRecord]
+    tenant: str
+    cluster_id: str
+    read_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """All of it, or nothing; the leader's only."""
 
     writes: tuple[Write, ...] = ()
     erasures: tuple[Erase, ...] = ()
+    unchanged: tuple[Unchanged, ...] = ()
+    """Read, not written."""
     admitted_on: LedgerView | None = None
     """Set where capacity is taken: the ledger must still be as it was read, and its generation
     grows."""

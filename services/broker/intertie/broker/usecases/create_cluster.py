@@ -8,15 +8,15 @@ import structlog
 
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState, ClusterView, view_of
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import LedgerView, Versioned, free_vnis
+from intertie.broker.domain.ledger import LedgerView, free_vnis
 from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.planning import Draft, Image, check_disks, draft, elsewhere, pinned
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission, Admitted
-from intertie.broker.usecases.forwarding import Forwarding
+from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster
 from intertie.common.clock import Clock
-from intertie.common.errors import ImageNotReady, NameTaken, NoCapacity, NotFound, Shortfall
+from intertie.common.errors import ImageNotReady, NoCapacity, NotFound, Shortfall
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.spec import ClusterSpec, normalise, validate
 
@@ -70,7 +70,6 @@ class CreateCluster:
         if order.validate_only:
             return await self._forwarding.plan(caller, order.name, order.spec)
         await self._ledger.check_leading()
-        await self._check_name(order.name)
         return await self._forwarding.create(caller, order.name, order.spec, order.request)
 
     async def _here(self, order: Order, spec: ClusterSpec, caller: Caller) -> ClusterView | Foreign:
@@ -86,16 +85,18 @@ class CreateCluster:
         if order.validate_only:
             return await self._planned(order, spec, images, caller)
 
-        await self._forwarding.check_free(caller, order.name)
+        free = await self._forwarding.check_free(caller, order.name)
 
         async def decide(view: LedgerView, now: datetime) -> Admitted:
-            old = await self._check_name(order.name)
+            old = await check_no_cluster(self._ledger, order.name)
+            handed_on = await self._forwarding.still_free(order.name, free)
             record, part = self._draft(order, spec, images, caller, view, now)
             change = Change(
                 writes=(
                     Write(record=part),
                     Write(record=record, read_at=old.revision if old else 0),
                 ),
+                unchanged=(handed_on,),
                 admitted_on=view,
                 vnis=tuple((each.vni, part.uid) for each in part.network_ids),
             )
@@ -171,13 +172,6 @@ class CreateCluster:
                 raise ImageNotReady(name, self._policy.site)
             found[name] = image
         return found
-
-    async def _check_name(self, name: ClusterName) -> Versioned[ClusterRecord] | None:
-        """NameTaken while a cluster of that name lives; else what it may be written over."""
-        old = await self._ledger.cluster(name.tenant, name.cluster_id)
-        if old is not None and not old.value.over:
-            raise NameTaken(str(name))
-        return old
 
     async def _as_before(self, order: Order, caller: Caller, uid: str) -> ClusterView | Foreign:
         """The first call's cluster as it is now."""

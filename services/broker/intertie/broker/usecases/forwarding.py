@@ -6,6 +6,7 @@ request id, and the meta-scheduler answers as it did before.
 
 import structlog
 
+from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.ledger import Versioned
 from intertie.broker.domain.ports import Caller, Foreign, Ledger, Metasched
 from intertie.broker.domain.records import (
@@ -14,6 +15,7 @@ from intertie.broker.domain.records import (
     ForwardRecord,
     RequestKey,
     RequestRecord,
+    Unchanged,
     Write,
     forwarded_request_id,
 )
@@ -109,6 +111,21 @@ class Forwarding:
             raise NameTaken(str(name))
         return found
 
+    async def still_free(
+        self, name: ClusterName, free: Versioned[ForwardRecord] | None
+    ) -> Unchanged:
+        """What a cluster of this site that takes the name must compare. NameTaken when it was
+        handed on since `check_free` found it as `free`."""
+        now_there = await self._ledger.forward(name.tenant, name.cluster_id)
+        if now_there is not None and (free is None or free.revision != now_there.revision):
+            raise NameTaken(str(name))
+        return Unchanged(
+            kind=ForwardRecord,
+            tenant=name.tenant,
+            cluster_id=name.cluster_id,
+            read_at=now_there.revision if now_there else 0,
+        )
+
     def _to(self) -> Metasched:
         if self._metasched is None:
             raise NotFound("a meta-scheduler of this site")
@@ -123,6 +140,7 @@ class Forwarding:
             found = await self.find(name)
             if found is not None and found.value.request_id == forwarded_request_id(request):
                 return found.value
+        here = await check_no_cluster(self._ledger, name)
         old = await self.check_free(caller, name)
         record = ForwardRecord(
             name=str(name),
@@ -138,7 +156,15 @@ class Forwarding:
             writes=(
                 Write(record=record, read_at=old.revision if old else 0),
                 Write(record=answer, read_at=before.revision if before else 0),
-            )
+            ),
+            unchanged=(
+                Unchanged(
+                    kind=ClusterRecord,
+                    tenant=name.tenant,
+                    cluster_id=name.cluster_id,
+                    read_at=here.revision if here else 0,
+                ),
+            ),
         )
         try:
             await self._ledger.commit(change)
@@ -163,3 +189,12 @@ class Forwarding:
             await self._ledger.commit(Change(erasures=erasures))
         except (StaleWrite, EtcdUnavailable) as error:
             log.info("forward.not_forgotten", cluster=record.name, problem=str(error))
+
+
+async def check_no_cluster(ledger: Ledger, name: ClusterName) -> Versioned[ClusterRecord] | None:
+    """NameTaken while a cluster of that name lives at this site; else what it may be written
+    over."""
+    old = await ledger.cluster(name.tenant, name.cluster_id)
+    if old is not None and not old.value.over:
+        raise NameTaken(str(name))
+    return old
