@@ -40,17 +40,32 @@ _NETWORK_CONFIG = {
         },
     },
 }
+_HOSTS_FILE = {
+    "path": "/etc/hosts",
+    "encoding": "b64",
+    "content": base64.b64encode(_HOSTS.encode()).decode(),
+}
 _USER_DATA = {
     "ssh_authorized_keys": ["ssh-ed25519 AAAAC3Nz owner@example", "ssh-ed25519 BBBB second"],
     "write_files": [
-        {
-            "path": "/etc/hosts",
-            "encoding": "b64",
-            "content": base64.b64encode(_HOSTS.encode()).decode(),
-        },
+        _HOSTS_FILE,
         {"path": "/opt/a b/note", "content": 'one "two"\n\\three\té\n', "permissions": "0750"},
     ],
     "runcmd": ["echo from-a-line >/run/line", ["sh", "-c", "echo from-a-list >/run/list"]],
+}
+
+_VENDOR_DATA = {
+    "ssh_authorized_keys": ["ssh-ed25519 CCCC cluster"],
+    "write_files": [
+        _HOSTS_FILE,
+        {"path": "/opt/both", "content": "vendor", "permissions": "0600"},
+    ],
+    "runcmd": ["echo vendor >>/run/order"],
+}
+_OWN_DATA = {
+    "ssh_authorized_keys": ["ssh-ed25519 DDDD own"],
+    "write_files": [{"path": "/opt/both", "content": "user"}],
+    "runcmd": ["echo user >>/run/order"],
 }
 
 
@@ -77,10 +92,14 @@ class Guest:
         return text.rpartition("BEGIN\n")[2].partition("END\n")[0]
 
 
-def seed(meta_data: str, network_config: str, user_data: str) -> bytes:
+def seed(
+    meta_data: str, network_config: str, user_data: str, vendor_data: str | None = None
+) -> bytes:
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, rock_ridge="1.09", vol_ident="cidata")
     files = {"meta-data": meta_data, "network-config": network_config, "user-data": user_data}
+    if vendor_data is not None:
+        files["vendor-data"] = vendor_data
     for number, (name, text) in enumerate(files.items()):
         content = text.encode()
         iso.add_fp(io.BytesIO(content), len(content), f"/F{number}.;1", rr_name=name)
@@ -148,9 +167,18 @@ def _connect(path: Path) -> socket.socket:
             return sock
 
 
+def cloud_config(config: object) -> str:
+    return "#cloud-config\n" + json.dumps(config)
+
+
 def json_seed() -> bytes:
-    user_data = "#cloud-config\n" + json.dumps(_USER_DATA)
-    return seed(json.dumps(_META_DATA), json.dumps(_NETWORK_CONFIG), user_data)
+    return seed(json.dumps(_META_DATA), json.dumps(_NETWORK_CONFIG), cloud_config(_USER_DATA))
+
+
+def two_part_seed(user_data: str) -> bytes:
+    """What the user says beside what Intertie says, as a node agent makes it."""
+    vendor_data = cloud_config(_VENDOR_DATA)
+    return seed(json.dumps(_META_DATA), json.dumps(_NETWORK_CONFIG), user_data, vendor_data)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +192,7 @@ def test_the_image_is_at_most_64_mib() -> None:
 
 
 def test_the_json_of_the_seed_is_the_yaml_that_cloud_init_reads() -> None:
-    assert yaml.safe_load("#cloud-config\n" + json.dumps(_USER_DATA)) == _USER_DATA
+    assert yaml.safe_load(cloud_config(_USER_DATA)) == _USER_DATA
     assert yaml.safe_load(json.dumps(_NETWORK_CONFIG)) == _NETWORK_CONFIG
 
 
@@ -247,6 +275,33 @@ def test_a_seed_that_is_not_json_is_a_problem_and_not_the_end(tmp_path: Path) ->
         assert guest.ready["problems"] == ["network-config is not JSON"]
         assert guest.run("cat /run/ran") == "ran\n"
         assert "no room" in json.loads(guest.run("measure-iops 1"))["error"]
+
+
+def test_user_data_adds_to_vendor_data_and_has_the_last_word(tmp_path: Path) -> None:
+    with booted(tmp_path, two_part_seed(cloud_config(_OWN_DATA))) as guest:
+        assert guest.ready["problems"] == []
+        assert guest.run("cat /etc/hosts") == _HOSTS
+        keys = guest.run("cat /root/.ssh/authorized_keys").splitlines()
+        assert keys == ["ssh-ed25519 CCCC cluster", "ssh-ed25519 DDDD own"]
+        assert guest.run("cat /opt/both; echo; cat /run/order") == "user\nvendor\nuser\n"
+
+
+@pytest.mark.parametrize(
+    ("user_data", "problems", "ran"),
+    [
+        ("#!/bin/sh\ncat /etc/hosts >/run/ran\n", [], _HOSTS),
+        ("#cloud-config\nruncmd:\n- echo >/run/ran\n", ["user-data is not JSON"], ""),
+    ],
+    ids=["a script", "YAML"],
+)
+def test_vendor_data_holds_whatever_the_user_gives(
+    tmp_path: Path, user_data: str, problems: list[str], ran: str
+) -> None:
+    with booted(tmp_path, two_part_seed(user_data)) as guest:
+        assert guest.ready["problems"] == problems
+        assert guest.run("cat /etc/hosts") == _HOSTS
+        assert guest.run("cat /root/.ssh/authorized_keys") == "ssh-ed25519 CCCC cluster\n"
+        assert guest.run("cat /run/ran 2>/dev/null") == ran
 
 
 def test_the_power_button_ends_it_cleanly(tmp_path: Path) -> None:

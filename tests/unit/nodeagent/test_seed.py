@@ -57,6 +57,15 @@ def test_a_user_s_own_bytes_are_not_touched() -> None:
     assert KEY.encode() in files["vendor-data"]
 
 
-def test_without_any_user_data_is_intertie_s_part() -> None:
-    files = seed_files(PART, WORKSPACE)
-    assert files["user-data"] == files["vendor-data"]
+def test_without_any_user_data_is_an_empty_config() -> None:
+    files = seed_files(PART, with_context(ssh_authorized_keys=(KEY,)))
+    assert files["user-data"] == b"#cloud-config\n{}\n"
+    assert KEY.encode() in files["vendor-data"]
+
+
+def test_a_user_s_own_lists_do_not_push_out_intertie_s() -> None:
+    """cloud-init takes off the first of the two and reads the second when it merges."""
+    config = yaml.safe_load(seed_files(PART, WORKSPACE)["vendor-data"])
+    assert "list(prepend)" in config["merge_how"]
+    assert "recurse_list" in config["merge_how"]
+    assert config["merge_type"] == config["merge_how"]

@@ -1,7 +1,7 @@
 """The NoCloud seed: what a guest is told about itself at its first boot.
 
-Intertie's own part (host names, keys) is vendor-data. It is user-data as well where the user gave
-none, for guests that read no vendor-data; a user's own bytes are never changed.
+Intertie's own part (host names, keys) is vendor-data; user-data is the user's own bytes, unchanged.
+The keys are in meta-data too, for a guest whose user-data turns vendor-data off.
 """
 
 import json
@@ -12,14 +12,22 @@ from intertie.common.part_spec import HostEntry
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 LABEL = "cidata"
+_NO_USER_DATA = b"#cloud-config\n{}\n"
+_BESIDE_THE_USERS = "dict(no_replace,recurse_list)+list(prepend)+str()"
+"""Where both give a list (files, keys), the user's follows ours; else the user's value holds.
+By itself cloud-init drops our list, and with the files the names of the cluster's machines."""
 
 
 def seed_files(part: WantedPart, workspace: WantedWorkspace) -> Mapping[str, bytes]:
     """File name to content. All but the user's own is JSON, which is YAML too."""
     keys = workspace.environment.contextualization.ssh_authorized_keys
     hosts = hosts_file(workspace.name, part.host_entries)
-    config = b"#cloud-config\n" + _json(
+    vendor_data = b"#cloud-config\n" + _json(
         {
+            # cloud-init takes one of the two off when it reads vendor-data by itself, so that the
+            # other is left when it puts that under user-data.
+            "merge_how": _BESIDE_THE_USERS,
+            "merge_type": _BESIDE_THE_USERS,
             "ssh_authorized_keys": list(keys),
             "disable_root": False,
             "manage_etc_hosts": False,
@@ -43,8 +51,8 @@ def seed_files(part: WantedPart, workspace: WantedWorkspace) -> Mapping[str, byt
             }
         ),
         "network-config": _json(_network_config(part, workspace)),
-        "vendor-data": config,
-        "user-data": workspace.environment.contextualization.user_data or config,
+        "vendor-data": vendor_data,
+        "user-data": workspace.environment.contextualization.user_data or _NO_USER_DATA,
     }
 
 
