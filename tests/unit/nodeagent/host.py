@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from intertie.nodeagent.domain.ports import (
     DomainCounters,
     Staging,
 )
-from intertie.nodeagent.domain.reconcile import DomainState, KnownPart, Listing
+from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, NicPlan
 from intertie.nodeagent.loops.reconcile import Reconciler
@@ -30,10 +33,12 @@ class MemoryRecords:
     def __init__(self) -> None:
         self.listing = Listing()
         self.readable = True
+        self.broken = False
         self.seen: dict[str, SeenPart] = {}
 
     async def wanted(self) -> Listing:
-        self._check()
+        if not self.readable:
+            raise RecordsUnreadable("away")
         return self.listing
 
     async def hints(self) -> AsyncIterator[None]:
@@ -58,24 +63,33 @@ class MemoryRecords:
     def _check(self) -> None:
         if not self.readable:
             raise RecordsUnreadable("away")
+        if self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 class MemoryState:
     def __init__(self) -> None:
-        self.parts: dict[str, KnownPart] | None = None
+        self.kept: Kept | None = None
         self.contact: datetime | None = None
+        self.full = False
 
-    def load(self) -> dict[str, KnownPart] | None:
-        return None if self.parts is None else dict(self.parts)
+    def load(self) -> Kept | None:
+        return self.kept
 
-    def save(self, parts: Mapping[str, KnownPart]) -> None:
-        self.parts = dict(parts)
+    def save(self, kept: Kept) -> None:
+        self._check()
+        self.kept = replace(kept, parts=dict(kept.parts))
 
     def load_contact(self) -> datetime | None:
         return self.contact
 
     def save_contact(self, moment: datetime) -> None:
+        self._check()
         self.contact = moment
+
+    def _check(self) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class MemoryHypervisor:

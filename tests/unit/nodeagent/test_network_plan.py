@@ -8,9 +8,11 @@ from intertie.nodeagent.domain.network_plan import (
     FLOOD,
     FdbEntry,
     bridge_mac,
+    filter_leave,
     filter_rules,
     link_local,
     plan_networks,
+    stale_devices,
 )
 from tests.unit.nodeagent.parts import B_MAC, C_MAC, GATEWAY, LAN, NETWORK, PART, PLACE, WIDE
 
@@ -69,3 +71,12 @@ def test_a_guest_may_use_its_own_mac_only() -> None:
     rules = filter_rules(plan_networks([PART], PLACE).taps)
     assert '"itaaaaaaaa0" . 02:00:00:00:00:0a' in rules
     assert "elements" not in filter_rules(())
+
+
+def test_of_devices_that_are_not_planned_only_those_go_that_may() -> None:
+    plan = plan_networks([PART], PLACE)
+    found = {*plan.devices, "ib0000000000", "ib1111111111"}
+    assert stale_devices(found, plan) == {"ib0000000000", "ib1111111111"}
+    careful = replace(plan, removable=plan.devices | {"ib1111111111"})
+    assert stale_devices(found, careful) == {"ib1111111111"}
+    assert '"itaaaaaaaa0" . 02:00:00:00:00:0a' in filter_leave(plan.taps)

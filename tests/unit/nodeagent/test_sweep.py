@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from intertie.common.terms import AvailabilityTerm, OnIsolation
+from intertie.nodeagent.domain.network_plan import plan_networks
 from intertie.nodeagent.domain.ports import Applied
-from intertie.nodeagent.domain.reconcile import DomainState, Listing, WorkspaceState
-from intertie.nodeagent.domain.report import SeenPart
+from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing, WorkspaceState
+from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.loops.report import Reporter
 from tests.unit.nodeagent.host import Host
-from tests.unit.nodeagent.parts import A_UID, DIGEST, PART, WINDOW, WORKSPACE
+from tests.unit.nodeagent.parts import A_UID, DIGEST, PART, PLACE, WINDOW, WORKSPACE
 
 DOMAIN = f"it-{A_UID}"
 
@@ -216,4 +220,133 @@ async def test_what_was_seen_is_deleted_once_the_record_and_everything_else_is_g
     await host.agent.sweep()
     await reporter.tell()
     assert host.records.seen == {}
-    assert host.state.parts == {}
+    assert host.state.kept == Kept(parts={})
+
+
+async def test_a_full_disk_does_not_keep_a_part_past_its_window(host: Host) -> None:
+    """Every pass once failed at the first write, before anything was removed."""
+    await host.agent.sweep()
+    host.state.full = True
+    await host.clock.advance(WINDOW.duration.total_seconds())
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {}
+    assert host.storage.uids() == frozenset()
+    assert seen(host).gone
+
+
+async def test_a_full_disk_does_not_keep_a_part_that_is_gone(host: Host) -> None:
+    await host.agent.sweep()
+    host.state.full = True
+    for listing in (Listing(parts=(replace(PART, generation=4, gone=True),)), Listing()):
+        host.records.listing = listing
+        await host.agent.sweep()
+        assert host.hypervisor.domains == {}
+        assert seen(host).gone
+        assert "No space left" in seen(host).message
+
+
+async def test_what_cannot_be_written_down_is_not_started_until_it_can(host: Host) -> None:
+    host.state.full = True
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {}
+    assert host.storage.uids() == frozenset()
+    assert "nothing is started" in seen(host).message
+
+    host.records.readable = False
+    host.state.full = False
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+    assert seen(host).message == ""
+    assert host.state.kept is not None
+    assert set(host.state.kept.parts) == {PART.uid}
+
+
+async def test_a_start_that_cannot_be_written_down_is_none(host: Host) -> None:
+    await host.agent.sweep()
+    host.channels.said = {A_UID: host.clock.now()}
+    await host.agent.sweep()
+    host.hypervisor.domains[DOMAIN] = DomainState.OFF
+    host.state.full = True
+    await host.agent.sweep()
+    assert host.hypervisor.starts == 1
+    host.state.full = False
+    await host.agent.sweep()
+    assert host.hypervisor.starts == 2
+
+
+async def test_a_full_disk_does_not_end_the_reporter(host: Host) -> None:
+    async def no_facts() -> HostFacts:
+        raise OSError(errno.ENOSPC, "no room for facts")
+
+    reporter = Reporter(host.agent, host.records, host.clock, no_facts)
+    await host.agent.sweep()
+    running = asyncio.create_task(reporter.run())
+    try:
+        for listing in (Listing(parts=(replace(PART, generation=4, gone=True),)), Listing()):
+            host.records.listing = listing
+            host.state.full = True
+            await host.agent.sweep()
+            host.agent.swept.set()
+            await host.clock.advance(0)
+            assert not running.done()
+        assert host.records.seen == {}
+        host.records.broken = True
+        host.records.listing = Listing(parts=(PART,))
+        await host.agent.sweep()
+        host.agent.swept.set()
+        await host.clock.advance(0)
+        assert not running.done()
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+STRANGER = "cccccccccccc"
+
+
+@pytest.fixture
+def stranger(host: Host) -> Host:
+    """A host that lost its state, with a guest of a part whose record cannot be read."""
+    host.hypervisor.domains = {f"it-{STRANGER}": DomainState.RUNNING}
+    host.storage.disks = {STRANGER}
+    host.records.listing = Listing(parts=(PART,), unreadable={"dddddddddddd": "schema 2"})
+    return host
+
+
+async def test_one_record_that_cannot_be_read_does_not_keep_an_agent_from_the_others(
+    stranger: Host,
+) -> None:
+    """An agent without a state file was once idle until every record could be read."""
+    await stranger.agent.sweep()
+    assert stranger.hypervisor.domains == {
+        DOMAIN: DomainState.RUNNING,
+        f"it-{STRANGER}": DomainState.RUNNING,
+    }
+    assert "dddddddddddd" in seen(stranger).message
+    assert stranger.agent.problems
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_nothing_unknown_is_removed_while_a_record_cannot_be_read(
+    stranger: Host, restarted: bool
+) -> None:
+    await stranger.agent.sweep()
+    if restarted:
+        stranger.start()
+    gone = replace(PART, generation=4, gone=True)
+    stranger.records.listing = replace(stranger.records.listing, parts=(gone,))
+    await stranger.agent.sweep()
+    assert seen(stranger).gone
+    assert set(stranger.hypervisor.domains) == {f"it-{STRANGER}"}
+    assert stranger.storage.uids() == {STRANGER}
+    assert stranger.network.plan.removable == plan_networks([PART], PLACE).devices
+    assert f"ii{STRANGER[:8]}0" in {nic.ifb for nic in stranger.traffic.nics}
+
+    stranger.records.listing = Listing(parts=(gone,))
+    await stranger.agent.sweep()
+    assert stranger.hypervisor.domains == {}
+    assert stranger.storage.uids() == frozenset()
+    assert stranger.network.plan.removable is None
+    assert stranger.traffic.nics == ()
+    assert seen(stranger).message == ""

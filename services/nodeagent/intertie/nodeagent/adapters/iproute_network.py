@@ -1,7 +1,7 @@
 """Bridges, VXLAN devices, taps and forwarding entries of the agent's network namespace."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from intertie.nodeagent.domain.network_plan import (
     NetworkPlan,
     TapPlan,
     VxlanPlan,
+    filter_leave,
     filter_rules,
+    stale_devices,
 )
 from intertie.nodeagent.domain.ports import Applied
 
@@ -35,28 +37,31 @@ class IprouteNetwork:
             for vxlan in plan.vxlans
             if vxlan.name in found and not _is_as_planned(found[vxlan.name], vxlan)
         }
-        stale = [
-            name
-            for name in found
-            if _OWN.fullmatch(name) and (name not in plan.devices or name in wrong)
-        ]
+        own = {name for name in found if _OWN.fullmatch(name)}
+        stale = sorted(wrong | stale_devices(own, plan))
         problems = [await batch_all("ip", lines=[f"link del {name}" for name in stale])]
         kept = {name: link for name, link in found.items() if name not in stale}
         problems += await _apply_links(plan, kept)
-        await self._apply_rules(plan.taps)
+        await self._apply_rules(plan)
         problems.append(await _apply_fdb(plan))
         problem = "; ".join(filter(None, problems))
         if stale or problem:
             found = await _links()
-            left = {name for name in found if _OWN.fullmatch(name)} - plan.devices
+            own = {name for name in found if _OWN.fullmatch(name)}
             missing = plan.devices - found.keys()
-            return Applied(missing=missing, left=frozenset(left), problem=problem)
+            return Applied(missing=missing, left=stale_devices(own, plan), problem=problem)
         return Applied()
 
-    async def _apply_rules(self, taps: Iterable[TapPlan]) -> None:
-        rules = filter_rules(sorted(taps, key=lambda tap: tap.name))
-        tables = await run("nft", "list", "tables", "bridge")
-        if rules != self._rules or f"table bridge {FILTER_TABLE}" not in tables:
+    async def _apply_rules(self, plan: NetworkPlan) -> None:
+        taps = sorted(plan.taps, key=lambda tap: tap.name)
+        rules = filter_rules(taps)
+        there = f"table bridge {FILTER_TABLE}" in await run("nft", "list", "tables", "bridge")
+        if there and plan.removable is not None:
+            # Whoever else may speak on this host may go on to.
+            if leave := filter_leave(taps):
+                await run("nft", "-f", "-", stdin=leave)
+            self._rules = ""
+        elif rules != self._rules or not there:
             await run("nft", "-f", "-", stdin=rules)
             self._rules = rules
 

@@ -13,7 +13,7 @@ import structlog
 from intertie.api.nodeagent.v1 import records_pb2 as pb
 from intertie.common.errors import FieldInvalid
 from intertie.nodeagent.convert import part_from_proto, part_to_proto
-from intertie.nodeagent.domain.reconcile import KnownPart, Note
+from intertie.nodeagent.domain.reconcile import Kept, KnownPart, Note
 
 log = structlog.get_logger(__name__)
 
@@ -28,19 +28,22 @@ class StateFile:
         self._contact = folder / "contact.json"
         self._classes = folder / "classes.json"
 
-    def load(self) -> dict[str, KnownPart] | None:
+    def load(self) -> Kept | None:
         document = _read(self._parts)
         if document is None:
             return None
         try:
-            return {uid: _part(entry) for uid, entry in document["parts"].items()}
+            return Kept(
+                parts={uid: _part(entry) for uid, entry in document["parts"].items()},
+                complete=document.get("complete", True),
+            )
         except (KeyError, TypeError, ValueError, FieldInvalid) as error:
             log.error("state.unreadable", file=str(self._parts), problem=str(error))
             return None
 
-    def save(self, parts: Mapping[str, KnownPart]) -> None:
-        entries = {uid: _entry(part) for uid, part in parts.items()}
-        _write(self._parts, {"parts": entries})
+    def save(self, kept: Kept) -> None:
+        entries = {uid: _entry(part) for uid, part in kept.parts.items()}
+        _write(self._parts, {"complete": kept.complete, "parts": entries})
 
     def load_contact(self) -> datetime | None:
         document = _read(self._contact)

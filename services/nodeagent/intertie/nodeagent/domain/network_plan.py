@@ -71,6 +71,8 @@ class NetworkPlan:
     vxlans: tuple[VxlanPlan, ...] = ()
     taps: tuple[TapPlan, ...] = ()
     fdb: frozenset[FdbEntry] = field(default_factory=frozenset)
+    removable: frozenset[str] | None = None
+    """Of devices that are not in the plan, those that may go. None: all."""
 
     @property
     def devices(self) -> frozenset[str]:
@@ -158,6 +160,20 @@ def link_local(mac: str) -> str:
     halves = [*octets[:3], 0xFF, 0xFE, *octets[3:]]
     groups = [f"{high << 8 | low:x}" for high, low in zip(halves[::2], halves[1::2], strict=True)]
     return "fe80::" + ":".join(groups)
+
+
+def stale_devices(found: Iterable[str], plan: NetworkPlan) -> frozenset[str]:
+    """Of the agent's devices that were found, those that the plan wants away."""
+    stale = frozenset(found) - plan.devices
+    return stale if plan.removable is None else stale & plan.removable
+
+
+def filter_leave(taps: Iterable[TapPlan]) -> str:
+    """Lets guests speak, beside those that may already."""
+    return "".join(
+        f'add element bridge {FILTER_TABLE} ports {{ "{tap.name}" . {tap.guest_mac} }}\n'
+        for tap in taps
+    )
 
 
 def filter_rules(taps: Iterable[TapPlan]) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from intertie.nodeagent.domain.domain_xml import Machine
 from intertie.nodeagent.domain.network_plan import NetworkPlan
-from intertie.nodeagent.domain.reconcile import DomainState, KnownPart, Listing
+from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, NicPlan
 
@@ -166,11 +166,13 @@ class Records(Protocol):
 
 
 class StateStore(Protocol):
-    def load(self) -> dict[str, KnownPart] | None:
+    """Saving raises OSError, and leaves what was saved before."""
+
+    def load(self) -> Kept | None:
         """None: nothing is known, as on a new host or with a damaged file."""
         ...
 
-    def save(self, parts: Mapping[str, KnownPart]) -> None: ...
+    def save(self, kept: Kept) -> None: ...
 
     def load_contact(self) -> datetime | None:
         """When the site's records were last read."""

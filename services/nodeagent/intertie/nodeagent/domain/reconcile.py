@@ -85,6 +85,16 @@ class KnownPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """All that is kept on the host's own disk."""
+
+    parts: Mapping[str, KnownPart]
+    """By uid."""
+    complete: bool = True
+    """Every record of this host was read at least once: what is not here is not wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """What is there of a workspace."""
 

@@ -10,7 +10,7 @@ from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPart, WantedWo
 _UID = re.compile(r"[0-9a-f]{12}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAX_VNI = 2**24 - 1
-_MAX_NICS = 16
+MAX_NICS = 16
 
 
 def check_part(part: WantedPart) -> None:
@@ -53,8 +53,8 @@ def _check_workspace(workspace: WantedWorkspace, networks: set[str], field: str)
         ("disk_mib", allocation.disk_mib),
     ):
         _between(amount, 1, 2**40, f"{field}.allocation.{name}")
-    if len(workspace.nics) > _MAX_NICS:
-        raise FieldInvalid(f"{field}.nics", f"are {len(workspace.nics)}; at most {_MAX_NICS}")
+    if len(workspace.nics) > MAX_NICS:
+        raise FieldInvalid(f"{field}.nics", f"are {len(workspace.nics)}; at most {MAX_NICS}")
     for number, nic in enumerate(workspace.nics):
         at = f"{field}.nics[{number}]"
         _mac(nic.mac, f"{at}.mac")

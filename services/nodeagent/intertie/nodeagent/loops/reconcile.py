@@ -23,9 +23,8 @@ from intertie.nodeagent.domain.failures import (
 )
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
-from intertie.nodeagent.domain.network_plan import Place, plan_networks
+from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import (
-    Applied,
     Channels,
     HostNetwork,
     Hypervisor,
@@ -42,7 +41,6 @@ from intertie.nodeagent.domain.reconcile import (
     Observed,
     Phase,
     Step,
-    merge,
     must_stop,
     phase_of,
     state_of,
@@ -50,14 +48,14 @@ from intertie.nodeagent.domain.reconcile import (
 )
 from intertie.nodeagent.domain.report import SeenPart, SeenWorkspace
 from intertie.nodeagent.domain.seed import seed_files
-from intertie.nodeagent.domain.traffic_plan import plan_nics, plan_uplink, plan_wide
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
+from intertie.nodeagent.loops.connections import Connections
+from intertie.nodeagent.loops.knowledge import Knowledge
 
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 4
 """Guests that are made or started at the same time."""
-_CONTACT_S = 5.0
 
 
 class Reconciler:
@@ -84,28 +82,19 @@ class Reconciler:
     ) -> None:
         self._clock = clock
         self._records = records
-        self._state = state
+        self._knowledge = Knowledge(clock, records, state)
+        self._connections = Connections(
+            network, traffic, place, uplink_mbit_s=uplink_mbit_s, wide_mbit_s=wide_mbit_s
+        )
         self._hypervisor = hypervisor
-        self._network = network
-        self._traffic = traffic
         self._storage = storage
         self._images = images
         self._channels = channels
         self._files = files
-        self._place = place
         self._machine = machine
-        self._uplink_mbit_s = uplink_mbit_s
-        self._wide_mbit_s = wide_mbit_s
         self._period_s = period_s
-        loaded = state.load()
-        self._known: dict[str, KnownPart] = loaded or {}
-        self._complete = loaded is not None
-        """Whether what is not known may be taken for not wanted."""
-        self._contact = state.load_contact() or clock.now()
-        self._contact_saved = clock.monotonic() - _CONTACT_S
         self._attempts: dict[str, Attempts] = {}
         self._domains: Mapping[str, DomainState] | None = None
-        self._applied = Applied()
         self._problems: list[str] = []
         self._stuck = False
         """Something that nobody wants could not be removed in this pass."""
@@ -117,7 +106,12 @@ class Reconciler:
 
     @property
     def known(self) -> Mapping[str, KnownPart]:
-        return self._known
+        return self._knowledge.parts
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What keeps this host from obeying its records in full."""
+        return self._knowledge.problems
 
     @property
     def domains(self) -> Mapping[str, DomainState]:
@@ -131,10 +125,7 @@ class Reconciler:
 
     def forget(self, part_uid: str) -> None:
         """Of a part that is gone from the host and from the records."""
-        part = self._known.get(part_uid)
-        if part is not None and not part.present:
-            del self._known[part_uid]
-            self._state.save(self._known)
+        self._knowledge.forget(part_uid)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -174,8 +165,10 @@ class Reconciler:
         """One pass."""
         self._problems = []
         self._stuck = False
-        await self._read_records()
-        if not self._complete:
+        for part in await self._knowledge.read():
+            for workspace in part.workspaces:
+                self._attempts.pop(workspace.uid, None)
+        if not self._knowledge.begun:
             return
         now = self._clock.now()
         try:
@@ -183,68 +176,39 @@ class Reconciler:
         except HypervisorSilent as error:
             self._domains = None
             self._problem(error)
-        phases = {uid: phase_of(part, now=now) for uid, part in self._known.items()}
+        known = self.known
+        phases = {uid: phase_of(part, now=now) for uid, part in known.items()}
         active = [
-            self._known[uid].wanted
-            for uid, phase in phases.items()
-            if phase in (Phase.STAGE, Phase.RUN)
+            known[uid].wanted for uid, phase in phases.items() if phase in (Phase.STAGE, Phase.RUN)
         ]
         await self._clear(active)
         await self._connect(active)
-        self._images.retain(
-            frozenset(ws.environment.image for part in active for ws in part.workspaces)
-        )
+        if self._knowledge.complete:
+            self._images.retain(
+                frozenset(ws.environment.image for part in active for ws in part.workspaces)
+            )
         await asyncio.gather(
             *(
-                self._drive(self._known[uid], workspace, phase, now)
+                self._drive(known[uid], workspace, phase, now)
                 for uid, phase in phases.items()
                 if phase in (Phase.STAGE, Phase.RUN)
-                for workspace in self._known[uid].wanted.workspaces
+                for workspace in known[uid].wanted.workspaces
             )
         )
         await self._settle(phases)
         self._report = tuple(
-            self._seen(part, phases[uid], now) for uid, part in sorted(self._known.items())
+            self._seen(part, phases[uid], now) for uid, part in sorted(self.known.items())
         )
-
-    # What is wanted
-
-    async def _read_records(self) -> None:
-        try:
-            listing = await self._records.wanted()
-        except RecordsUnreadable as error:
-            log.warning("records.unreadable", problem=str(error))
-            return
-        self._contact = self._clock.now()
-        if self._clock.monotonic() - self._contact_saved >= _CONTACT_S:
-            self._state.save_contact(self._contact)
-            self._contact_saved = self._clock.monotonic()
-        merged = merge(self._known, listing)
-        if merged != self._known or not self._complete:
-            for uid, part in merged.items():
-                before = self._known.get(uid)
-                if before is None or before.wanted.generation != part.wanted.generation:
-                    log.info(
-                        "part.wanted",
-                        part=part.wanted.name,
-                        generation=part.wanted.generation,
-                        gone=part.wanted.gone,
-                    )
-                    for workspace in part.wanted.workspaces:
-                        self._attempts.pop(workspace.uid, None)
-            # Written down before it is obeyed.
-            self._state.save(merged)
-            self._known = merged
-        self._complete = self._complete or not listing.unreadable
 
     # Away with what is not wanted
 
     async def _clear(self, active: list[WantedPart]) -> None:
         """Removes guests, then their files. While libvirt is silent, nothing: a guest may run."""
-        uids = {workspace.uid for part in active for workspace in part.workspaces}
         if self._domains is None:
             return
-        wanted = {DeviceNames.domain(uid) for uid in uids}
+        uids = {workspace.uid for part in active for workspace in part.workspaces}
+        spared = uids | self._strangers()
+        wanted = {DeviceNames.domain(uid) for uid in spared}
         left = dict(self._domains)
         for name in [name for name in self._domains if name not in wanted]:
             try:
@@ -255,7 +219,7 @@ class Reconciler:
                 self._stuck = True
                 self._problem(error)
         self._domains = left
-        for uid in (self._storage.uids() | self._channels.listening()) - uids:
+        for uid in (self._storage.uids() | self._channels.listening()) - spared:
             self._channels.close(uid)
             self._attempts.pop(uid, None)
             if DeviceNames.domain(uid) not in left:
@@ -265,21 +229,30 @@ class Reconciler:
                     self._stuck = True
                     self._problem(HostFailure(f"files of {uid}: {error.strerror}"))
 
+    def _strangers(self) -> frozenset[str]:
+        """Workspaces on this host that may belong to a part whose record cannot be read."""
+        if self._knowledge.complete:
+            return frozenset()
+        known = {ws.uid for part in self.known.values() for ws in part.wanted.workspaces}
+        guests = {name.removeprefix(DeviceNames.domain("")) for name in self.domains}
+        return (self._storage.uids() | guests) - known
+
     # Networks
 
     async def _connect(self, active: list[WantedPart]) -> None:
         try:
-            self._applied = await self._network.apply(plan_networks(active, self._place))
-            if self._applied.problem:
-                self._problem(HostFailure(self._applied.problem))
-            await self._traffic.apply_nics(plan_nics(active, self._uplink_mbit_s))
-            await self._traffic.apply_device(plan_uplink(active, self._place, self._uplink_mbit_s))
-            if self._place.wide_address:
-                await self._traffic.apply_device(plan_wide(active, self._place, self._wide_mbit_s))
-            self._stuck = self._stuck or bool(self._applied.left)
+            if self._knowledge.complete:
+                await self._connections.apply(active)
+            else:
+                known = [part.wanted for part in self.known.values()]
+                await self._connections.apply_known(active, known, self._strangers())
         except (HostFailure, OSError) as error:
             self._stuck = True
             self._problem(HostFailure(str(error)))
+        applied = self._connections.applied
+        if applied.problem:
+            self._problem(HostFailure(applied.problem))
+        self._stuck = self._stuck or bool(applied.left)
 
     # Guests
 
@@ -289,8 +262,10 @@ class Reconciler:
         if self._domains is None:
             return
         seen, note = self._observe(workspace), part.note(workspace.uid)
-        isolated = must_stop(workspace, last_contact=self._contact, now=now)
+        isolated = must_stop(workspace, last_contact=self._knowledge.contact, now=now)
         wanted = steps(phase, seen, powered_off=note.powered_off, isolated=isolated)
+        if not self._knowledge.may_start and Step.STOP not in wanted:
+            return
         attempts = self._attempts.get(workspace.uid, Attempts())
         if not wanted or not attempts.may_try(now=self._clock.monotonic()):
             if not wanted:
@@ -335,9 +310,12 @@ class Reconciler:
                 await self._hypervisor.define(machine, kind)
             case Step.START:
                 taps = {DeviceNames.tap(uid, number) for number in range(len(workspace.nics))}
-                if taps & self._applied.missing:
-                    raise HostFailure(f"its network is not there: {self._applied.problem}")
-                self._remember(part.uid, uid, Note())
+                applied = self._connections.applied
+                if taps & applied.missing:
+                    raise HostFailure(f"its network is not there: {applied.problem}")
+                self._knowledge.remember(part.uid, uid, Note())
+                if not self._knowledge.may_start:
+                    return
                 await self._hypervisor.start(name)
             case Step.STOP:
                 await self._hypervisor.stop(name)
@@ -351,12 +329,6 @@ class Reconciler:
             disk=self._storage.has_disk(uid),
             seed=self._storage.has_seed(uid),
         )
-
-    def _remember(self, part_uid: str, uid: str, note: Note) -> None:
-        part = self._known[part_uid]
-        if part.note(uid) != note:
-            self._known[part_uid] = part.with_note(uid, note)
-            self._state.save(self._known)
 
     # What came of it
 
@@ -374,19 +346,19 @@ class Reconciler:
         for uid, phase in phases.items():
             if phase is not Phase.RUN:
                 continue
-            for workspace in self._known[uid].wanted.workspaces:
+            for workspace in self.known[uid].wanted.workspaces:
                 await self._listen(uid, workspace, heard.get(workspace.uid))
 
     async def _listen(
         self, part_uid: str, workspace: WantedWorkspace, heard: datetime | None
     ) -> None:
         uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
-        state, note = self.domains.get(name), self._known[part_uid].note(uid)
+        state, note = self.domains.get(name), self.known[part_uid].note(uid)
         if state is not DomainState.RUNNING:
             self._channels.close(uid)
             if state is DomainState.POWERED_OFF:
                 note = replace(note, powered_off=True)
-            self._remember(part_uid, uid, replace(note, ready_time=None))
+            self._knowledge.remember(part_uid, uid, replace(note, ready_time=None))
             return
         if note.ready_time is not None:
             return
@@ -401,7 +373,7 @@ class Reconciler:
                 self._channels.listen(uid, workspace.nonce)
         if heard is not None:
             self._channels.close(uid)
-            self._remember(part_uid, uid, Note(ready_time=heard))
+            self._knowledge.remember(part_uid, uid, Note(ready_time=heard))
 
     def _seen(self, part: KnownPart, phase: Phase, now: datetime) -> SeenPart:
         wanted = part.wanted
@@ -432,7 +404,7 @@ class Reconciler:
             phase,
             self._observe(workspace),
             powered_off=note.powered_off,
-            isolated=must_stop(workspace, last_contact=self._contact, now=now),
+            isolated=must_stop(workspace, last_contact=self._knowledge.contact, now=now),
             attempts=attempts,
         )
         return SeenWorkspace(
@@ -450,4 +422,4 @@ class Reconciler:
         log.warning("sweep.problem", problem=str(error))
 
     def _message(self) -> str:
-        return "; ".join(dict.fromkeys(self._problems))
+        return "; ".join(dict.fromkeys((*self._knowledge.problems, *self._problems)))

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
 from intertie.common.clock import Clock
-from intertie.nodeagent.domain.failures import HostFailure, RecordsUnreadable
+from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import Records
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.loops.reconcile import Reconciler
@@ -43,7 +44,7 @@ class Reporter:
                 self._reconciler.swept.clear()
                 try:
                     await self.tell()
-                except RecordsUnreadable as error:
+                except (HostFailure, OSError) as error:
                     log.warning("report.failed", problem=str(error))
 
     async def tell(self) -> None:
@@ -71,7 +72,11 @@ class Reporter:
     async def _tell_facts(self) -> None:
         while True:
             try:
-                await self._records.write_facts(await self._facts(), now=self._clock.now())
+                found = await self._facts()
+                missing = (*found.missing, *self._reconciler.problems)
+                await self._records.write_facts(
+                    replace(found, missing=missing), now=self._clock.now()
+                )
             except (HostFailure, OSError) as error:
                 log.warning("facts.failed", problem=str(error))
             await self._clock.sleep(FACTS_S)

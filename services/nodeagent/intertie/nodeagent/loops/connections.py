@@ -1,0 +1,76 @@
+"""The networks of a host's parts, and what each may send on them."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from intertie.common.names import DeviceNames
+from intertie.nodeagent.domain.network_plan import Place, plan_networks
+from intertie.nodeagent.domain.ports import Applied, HostNetwork, Traffic
+from intertie.nodeagent.domain.record_rules import MAX_NICS
+from intertie.nodeagent.domain.traffic_plan import (
+    DevicePlan,
+    NicPlan,
+    plan_nics,
+    plan_uplink,
+    plan_wide,
+)
+from intertie.nodeagent.domain.wanted import WantedPart
+
+
+class Connections:
+    """Makes the networks of the parts that are given and takes those of others away.
+
+    What `apply` and `apply_known` raise, HostFailure or OSError, leaves some of it undone.
+    """
+
+    def __init__(
+        self,
+        network: HostNetwork,
+        traffic: Traffic,
+        place: Place,
+        *,
+        uplink_mbit_s: int,
+        wide_mbit_s: int,
+    ) -> None:
+        self._network = network
+        self._traffic = traffic
+        self._place = place
+        self._uplink_mbit_s = uplink_mbit_s
+        self._wide_mbit_s = wide_mbit_s
+        self.applied = Applied()
+        """What came of the networks at the last pass."""
+
+    async def apply(self, active: list[WantedPart]) -> None:
+        """Of a host that knows all its parts."""
+        self.applied = await self._network.apply(plan_networks(active, self._place))
+        await self._shape(active, ())
+
+    async def apply_known(
+        self, active: list[WantedPart], known: Iterable[WantedPart], strangers: Iterable[str]
+    ) -> None:
+        """Of a host that may have parts that it does not know.
+
+        Of devices, only those of `known` are removed, and those of `strangers`, workspaces that
+        may belong to a part that is not known, go on as they are. Their classes on the uplink
+        cannot be kept: what they send is counted among what nothing was promised to.
+        """
+        removable = plan_networks(known, self._place).devices
+        plan = replace(plan_networks(active, self._place), removable=removable)
+        self.applied = await self._network.apply(plan)
+        await self._shape(active, _left_alone(strangers))
+
+    async def _shape(self, active: list[WantedPart], kept: tuple[NicPlan, ...]) -> None:
+        place, uplink_mbit_s = self._place, self._uplink_mbit_s
+        await self._traffic.apply_nics((*plan_nics(active, uplink_mbit_s), *kept))
+        await self._traffic.apply_device(plan_uplink(active, place, uplink_mbit_s))
+        if place.wide_address:
+            await self._traffic.apply_device(plan_wide(active, place, self._wide_mbit_s))
+
+
+def _left_alone(strangers: Iterable[str]) -> tuple[NicPlan, ...]:
+    """For a tap that is not there nothing is shaped, but its ifb is wanted: so it stays."""
+    return tuple(
+        NicPlan(tap="", cap_kbit=1, sent=DevicePlan(device=device, capacity_kbit=1, default_kbit=1))
+        for uid in strangers
+        for device in (DeviceNames.ifb(uid, number) for number in range(MAX_NICS))
+    )
