@@ -71,13 +71,15 @@ async def _links() -> dict[str, dict[str, Any]]:
     return {link["ifname"]: link for link in links}
 
 
-async def _apply_links(plan: NetworkPlan, found: Mapping[str, Any]) -> list[str]:
-    """Makes links, then takes from them what is not theirs, then sets them up."""
+def link_lines(plan: NetworkPlan, found: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """For `ip -batch`: what makes links and corrects them, and what sets them up after that."""
     new: list[str] = []
     up: list[str] = []
     for bridge in plan.bridges:
         if bridge.name not in found:
             new.append(_new_bridge(bridge))
+        elif found[bridge.name].get("mtu") != bridge.mtu:
+            new.append(f"link set {bridge.name} mtu {bridge.mtu}")
         if "UP" not in found.get(bridge.name, {}).get("flags", ()):
             up.append(f"link set {bridge.name} up")
     for vxlan in plan.vxlans:
@@ -88,16 +90,25 @@ async def _apply_links(plan: NetworkPlan, found: Mapping[str, Any]) -> list[str]
             new.append(f"tuntap add dev {tap.name} mode tap")
         if found.get(tap.name, {}).get("mtu") != tap.mtu:
             new.append(f"link set {tap.name} mtu {tap.mtu}")
-    ports: tuple[VxlanPlan | TapPlan, ...] = (*plan.vxlans, *plan.taps)
-    for port in ports:
+    for port in _ports(plan):
         link = found.get(port.name, {})
         if link.get("master") != port.bridge or "UP" not in link.get("flags", ()):
             up.append(f"link set {port.name} master {port.bridge} up")
+    return new, up
+
+
+def _ports(plan: NetworkPlan) -> tuple[VxlanPlan | TapPlan, ...]:
+    return (*plan.vxlans, *plan.taps)
+
+
+async def _apply_links(plan: NetworkPlan, found: Mapping[str, Any]) -> list[str]:
+    """Makes links, then takes from them what is not theirs, then sets them up."""
+    new, up = link_lines(plan, found)
     problems = [await batch_all("ip", lines=new)]
     for bridge in plan.bridges:
         if bridge.name not in found:
             _set_ipv6(bridge.name, accept_ra="0", accept_dad="0", autoconf="0")
-    for port in ports:
+    for port in _ports(plan):
         if port.name not in found:
             _set_ipv6(port.name, disable_ipv6="1")
     problems.append(await batch_all("ip", lines=up))
