@@ -14,12 +14,13 @@ import grpc
 import pytest
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.common import errors
 from intertie.common.rpc.client import to_domain_error
 from intertie.metasched.settings import MetaschedSettings
 from tests.fakes.site_brokers import CLOCK, Federation, create, federation
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
-from tests.integration.test_metasched import two_groups
+from tests.integration.test_metasched import NAME, two_groups
 
 pytestmark = pytest.mark.etcd
 
@@ -99,6 +100,26 @@ async def test_it_serves_until_it_is_told_to_stop(here: Federation, tmp_path: Pa
     async with running(here, tmp_path):
         again = await created(here)
         assert again.uid == cluster.uid
+
+
+async def _to_its_end(stream: AsyncIterator[object]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def test_open_watches_do_not_hold_up_the_end(here: Federation, tmp_path: Path) -> None:
+    """The bug: a stream that nobody ends took all of the 10 s that calls are given."""
+    async with running(here, tmp_path) as process:
+        await created(here)
+        request = clusters_pb2.WatchClusterRequest(name=NAME)
+        watching = aiter(here.clusters().Watch(request))
+        assert (await anext(watching)).name == NAME
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(_to_its_end(watching), 6)
+        assert isinstance(to_domain_error(caught.value), errors.NotLeading)
+        async with asyncio.timeout(4):
+            assert await process.wait() == 0
 
 
 async def test_kill_9_between_prepare_and_decision_leaves_nothing_of_that_attempt(

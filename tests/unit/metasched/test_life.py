@@ -300,6 +300,20 @@ async def test_watch_tells_changes_until_it_is_over() -> None:
     assert len(states) <= 5
 
 
+async def test_watch_sends_its_callers_elsewhere_when_the_process_stops() -> None:
+    world = World()
+    process = await committed(world)
+    views = process.watch(str(NAME))
+    await anext(views)
+    going_on = asyncio.ensure_future(anext(views))
+    await world.clock.advance(5)
+    assert not going_on.done()
+    process.watch.stop()
+    await world.clock.advance(1)
+    assert going_on.done()
+    assert isinstance(going_on.exception(), errors.NotLeading)
+
+
 async def test_guarantees_are_told_term_by_term() -> None:
     world = World()
     process = await committed(world)

@@ -120,12 +120,13 @@ class Metasched:
             ),
             draw=lambda: secrets.token_hex(16),
         )
+        self._watch = WatchCluster(get, clock)
         clusters_servicer = ClustersServicer(
             authority=f"metascheds/{settings.name}",
             create=self._create,
             get=get,
             listing=ListClusters(clusters),
-            watch=WatchCluster(get, clock),
+            watch=self._watch,
             delete=DeleteCluster(clusters, get, clock),
             find=FindWorkspace(clusters),
             sites=self._sites,
@@ -158,6 +159,7 @@ class Metasched:
         try:
             await until.wait()
             log.info("metasched.stopping")
+            self._watch.stop()
             await self._server.stop(grace_s=DRAIN_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._create.drain(), DRAIN_S)
