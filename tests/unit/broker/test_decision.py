@@ -1,6 +1,7 @@
 """When a decision is applied to a part, and when it is refused."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -48,6 +49,7 @@ def apply(state: PartState, decision: Decision) -> Part:
         (COMMIT, (ALL[0], receipt("south", digest="other"))),
         (COMMIT, (ALL[0], receipt("south", tx="t2"))),
         (COMMIT, (ALL[0], receipt("south", state=PartState.HELD))),
+        (COMMIT, (ALL[0], receipt("south", sign_time=NOW - timedelta(minutes=10, seconds=1)))),
         (COMMIT, (ALL[0], replace(ALL[1], signer="north"))),
         (COMMIT, (ALL[0], replace(ALL[1], signer=""))),
         (replace(COMMIT, decided_by="another"), ALL),

@@ -29,6 +29,7 @@ def body_from_bytes(octets: bytes) -> ReceiptBody:
     try:
         message = part_pb2.ReceiptBody.FromString(octets)
         state = PartState[part_pb2.Part.State.Name(message.state)]
+        sign_time = timestamp_from_proto(message.sign_time, "sign_time")
     except Exception as error:  # protobuf raises several kinds for octets that are none
         raise DecisionInvalid(f"a receipt cannot be read: {error}") from None
     return ReceiptBody(
@@ -37,7 +38,7 @@ def body_from_bytes(octets: bytes) -> ReceiptBody:
         site=message.site,
         part=message.part,
         state=state,
-        sign_time=timestamp_from_proto(message.sign_time, "sign_time"),
+        sign_time=sign_time,
         endpoints=tuple(
             Endpoint(network=each.network, address=each.address, port=each.port, vni=each.vni)
             for each in message.endpoints

@@ -1,6 +1,6 @@
 """Receipts, signed by this broker's key and checked against their signers' trust domains."""
 
-from intertie.broker.domain.decision import OpenedReceipt, Receipt, ReceiptBody
+from intertie.broker.domain.decision import MAX_SKEW, OpenedReceipt, Receipt, ReceiptBody
 from intertie.broker.receipts_proto import body_from_bytes, body_to_proto
 from intertie.common.clock import Clock
 from intertie.common.errors import DecisionInvalid, IdentityUnknown
@@ -22,16 +22,26 @@ class SigningNotary:
         return Receipt(body=octets, signature=signature, certificate=self._signer.certificate)
 
     def open(self, receipt: Receipt) -> OpenedReceipt:
-        """Good only when signed by a broker, whose site then is the signer."""
+        """Good only when signed by a broker, whose site then is the signer.
+
+        A decision may be applied long after it was made: certificates must have been valid when
+        the receipt was signed, not now.
+        """
+        body = body_from_bytes(receipt.body)
+        if body.sign_time > self._clock.now() + MAX_SKEW:
+            raise DecisionInvalid(
+                f"a receipt is not good: it says that it is signed at {body.sign_time:%FT%TZ}, "
+                "which is yet to come"
+            )
         try:
             identity = verify(
                 receipt.body,
                 receipt.signature,
                 receipt.certificate,
                 self._trust,
-                now=self._clock.now(),
+                now=body.sign_time,
             )
         except IdentityUnknown as error:
             raise DecisionInvalid(f"a receipt is not good: {error.problem}") from None
         signer = identity.site if identity.role is Role.BROKER else ""
-        return OpenedReceipt(signer=signer, body=body_from_bytes(receipt.body))
+        return OpenedReceipt(signer=signer, body=body)

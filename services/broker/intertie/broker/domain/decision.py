@@ -2,11 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.broker.domain.part import Endpoint, Part, PartState, RemoteEndpoint
 from intertie.common.errors import DecisionInvalid, PartOver
+
+MAX_SKEW = timedelta(seconds=2)
+"""Between the clocks of sites and coordinator."""
+MAX_TTL = timedelta(minutes=10)
+"""Of a hold."""
 
 
 class Outcome(Enum):
@@ -58,7 +63,11 @@ class Decision:
 
 def check(part: Part, decision: Decision, receipts: Iterable[OpenedReceipt]) -> None:
     """DecisionInvalid unless the decision is on this part's co-allocation and, to commit, was
-    taken by its coordinator over every participant's own receipt that it is prepared."""
+    taken by its coordinator over every participant's own receipt that it is prepared.
+
+    A key that was lost after its certificate ended can sign for no new agreement: all parts of
+    one are held, and then prepared, within the time that a hold lasts.
+    """
     if not part.tx or decision.tx != part.tx:
         raise DecisionInvalid(f"it is on {decision.tx or 'nothing'}, the part is of {part.tx}")
     if decision.outcome is Outcome.OPEN:
@@ -80,6 +89,8 @@ def check(part: Part, decision: Decision, receipts: Iterable[OpenedReceipt]) -> 
             raise DecisionInvalid(f"the receipt of {body.site} is over another agreement")
         if body.state is not PartState.PREPARED:
             raise DecisionInvalid(f"the receipt of {body.site} says {body.state.name}")
+        if body.sign_time < part.create_time - MAX_TTL:
+            raise DecisionInvalid(f"the receipt of {body.site} is older than the agreement")
         prepared.add(body.site)
     if missing := set(part.participants) - prepared:
         raise DecisionInvalid(f"no receipt of {', '.join(sorted(missing))}")

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from intertie.broker.domain.decision import Receipt, ReceiptBody
+from intertie.broker.domain.decision import MAX_SKEW, MAX_TTL, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part, PartState
@@ -28,9 +28,6 @@ from intertie.common.part_rules import validate_part
 from intertie.common.part_spec import PartSpec
 
 log = structlog.get_logger(__name__)
-
-MAX_SKEW = timedelta(seconds=2)
-MAX_TTL = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,11 @@ class Signer:
 def verify(
     body: bytes, signature: bytes, certificate: bytes, trust: Trust, *, now: datetime
 ) -> Identity:
-    """Who signed exactly this; IdentityUnknown when nobody did whom `trust` knows."""
+    """Who signed exactly this; IdentityUnknown when nobody did whom `trust` knows.
+
+    Certificates must be valid at `now`: the present, or for what is kept and used later, when it
+    was signed.
+    """
     leaf = load_leaf(certificate)
     identity = identity_of(leaf, trust, now=now)
     public = leaf.public_key()
