@@ -54,6 +54,9 @@ IMAGE = "intertie-guest"
 DEFAULT_INSTANCE = "demo"
 SECONDS = 3
 """How long each measurement takes."""
+AGAIN = 2
+"""How often what was below its promise is measured again, alone: emulated guests share the cores of
+this machine, and one that gets none cannot use what it was promised."""
 INTERRUPTED = 130
 CACHES = ("file agent/cache/", "file libvirt/")
 """What hosts keep on purpose: images for the next cluster, and libvirt's own files."""
@@ -214,6 +217,17 @@ class Demo:
                 bars.advance(task)
             iops = self.guests.measure_iops(disk_owners, SECONDS, lambda: bars.advance(task))
         found = [*bandwidths(pairs, rates), *disks(guarantees, iops)]
+        for _ in range(AGAIN):
+            below = [each for each in found if not each.kept]
+            if not below:
+                break
+            self.say(f"{len(below)} of {len(found)} below: measured again, one guest at a time")
+            for each in below:
+                if each.peer:
+                    rates.update(self.guests.measure_bandwidth(each.owner, [each.peer], SECONDS))
+                else:
+                    iops.update(self.guests.measure_iops([each.owner], SECONDS, lambda: None))
+            found = [*bandwidths(pairs, rates), *disks(guarantees, iops)]
         self.show(comparisons(found))
         self.problems += [
             f"{each.what} {each.where}: {each.promised:g} {each.unit} promised,"

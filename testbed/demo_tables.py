@@ -18,11 +18,18 @@ class Comparison:
     """One promise, and what a guest found."""
 
     what: str
-    where: str
+    owner: str
+    """The workspace that measured."""
+    peer: str = ""
+    """The other end, of bandwidth."""
     promised: float
     cap: float
     measured: float
     unit: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.owner} to {self.peer}" if self.peer else self.owner
 
     @property
     def kept(self) -> bool:
@@ -93,7 +100,8 @@ def bandwidths(
     return [
         Comparison(
             what="bandwidth",
-            where=f"{source} to {target}",
+            owner=source,
+            peer=target,
             promised=pairs[source, target]["guarantee"],
             cap=pairs[source, target]["cap"],
             measured=rate,
@@ -107,7 +115,7 @@ def disks(guarantees: Iterable[Mapping[str, Any]], rates: Mapping[str, float]) -
     return [
         Comparison(
             what="disk reads",
-            where=each["from"],
+            owner=each["from"],
             promised=each["guarantee"],
             cap=each["cap"],
             measured=rates[each["from"]],

@@ -45,8 +45,8 @@ def pausing(user: User) -> Iterator[Any]:
     """Restarts the meta-scheduler so that it waits at a point of the commit."""
     metasched = user.testbed.component("meta/metasched")
 
-    def pause_at(point: str) -> None:
-        metasched.environment["INTERTIE_FAULT_PAUSE"] = f"{point}:60"
+    def pause_at(point: str, seconds: int = 60) -> None:
+        metasched.environment["INTERTIE_FAULT_PAUSE"] = f"{point}:{seconds}"
         metasched.restart()
         metasched.environment.pop("INTERTIE_FAULT_PAUSE")
 
@@ -60,8 +60,8 @@ def test_a_site_that_refuses_leaves_nothing_and_says_what_is_short(user: User) -
     said = user.say(*user.create_args("big", spec(group("a", sites=["north"]), big)))
     assert said.code == 1
     assert "NO_CAPACITY" in said.err
-    assert "south" in said.err
-    assert "memory" in said.err
+    for word in ("south", "memory", "4500 MiB", "3584 MiB"):
+        assert word in said.err
     assert nothing_is_held(user)
 
 
@@ -114,6 +114,58 @@ def test_a_coordinator_killed_in_the_middle_leaves_the_whole_or_nothing(
             eventually(lambda: nothing_is_held(user), within_s=45, what="nothing held")
     finally:
         asking.kill()
+        asking.communicate()
+
+
+def all_or_nothing(user: User) -> bool:
+    """The same at both sites, and nothing undecided."""
+    north, south = live(user, "north"), live(user, "south")
+    return north == south and set(north.values()) <= {"CONFIRMED"}
+
+
+@pytest.mark.parametrize("point", ["after_hold", "after_prepare", "after_decide"])
+@pytest.mark.parametrize("trouble", ["killed", "stopped", "cut off"])
+def test_a_site_lost_in_the_middle_takes_part_in_the_outcome(
+    user: User, pausing: Any, point: str, trouble: str
+) -> None:
+    """The coordinator lives and goes on without knowing; the site comes back later."""
+    name = f"{trouble.replace(' ', '-')}-{point.replace('_', '-')}"
+    user.created.append(name)
+    pausing(point, 5)
+    state = "HELD" if point == "after_hold" else "PREPARED"
+    south = user.testbed.component("south/broker")
+    asking = user.start(*user.create_args(name, BOTH, "--no-wait"))
+    try:
+        eventually(
+            lambda: state in live(user, "south").values(),
+            within_s=30,
+            every_s=0.2,
+            what=f"south {state}",
+        )
+        if trouble == "killed":
+            south.kill9()
+        elif trouble == "stopped":
+            south.stop()
+        else:
+            user.testbed.cut_link("meta", "south")
+        asking.wait(timeout=90)
+        if trouble == "killed":
+            south.start()
+        elif trouble == "stopped":
+            south.cont()
+        else:
+            user.testbed.heal_link("meta", "south")
+        eventually(lambda: all_or_nothing(user), within_s=60, what="all or nothing")
+        if point == "after_decide":
+            assert set(live(user, "south").values()) == {"CONFIRMED"}
+    finally:
+        if south.running:
+            south.cont()
+        else:
+            south.start()
+        user.testbed.heal_link("meta", "south")
+        if asking.poll() is None:
+            asking.kill()
         asking.communicate()
 
 
