@@ -1,0 +1,162 @@
+"""The envelope of every call: errors, deadlines, sizes, health, and how a server ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
+from intertie.common import errors
+from intertie.common.clock import SystemClock
+from intertie.common.rpc import calls
+from intertie.common.rpc.client import channel
+from intertie.common.rpc.server import ListenFailed, Server
+from intertie.common.settings import ListenSettings
+from tests.integration.pki import TestDomain, trust_in
+from tests.integration.rpc_service import (
+    GET,
+    NAME,
+    Clusters,
+    Settings,
+    calling,
+    refusal,
+    serving,
+)
+
+
+@pytest.fixture
+def servicer() -> Clusters:
+    return Clusters()
+
+
+@pytest.fixture
+async def broker(
+    north: TestDomain, south: TestDomain, meta: TestDomain, servicer: Clusters
+) -> AsyncIterator[str]:
+    async with serving(north.service("broker"), [north, south, meta], servicer) as address:
+        yield address
+
+
+async def test_errors_keep_their_fields_on_the_way(
+    broker: str, north: TestDomain, servicer: Clusters
+) -> None:
+    short = errors.Shortfall(site="north", resource="vcpus", wanted=8, available=3, message="x")
+
+    def full() -> None:
+        raise errors.NoCapacity((short,))
+
+    servicer.get = full
+    async with calling(broker, north.user("demo", "alice"), north) as clusters:
+        error = await refusal(clusters.Get(GET))
+        assert isinstance(error, errors.NoCapacity)
+        assert error.shortfalls == (short,)
+        stream = clusters.Watch(clusters_pb2.WatchClusterRequest(name=NAME))
+        assert (await stream.read()).name == NAME
+        assert isinstance(await refusal(stream.read()), errors.NoCapacity)
+
+
+async def test_a_bug_is_internal_and_says_nothing_but_the_request_id(
+    broker: str, north: TestDomain, servicer: Clusters
+) -> None:
+    def bug() -> None:
+        raise KeyError("secret")
+
+    servicer.get = bug
+    async with calling(broker, north.user("demo", "alice"), north) as clusters:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await clusters.Get(GET, metadata=(("intertie-request-id", "abc-1"),))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.details() == "internal error, request abc-1"
+    assert dict(caught.value.trailing_metadata() or ())["intertie-request-id"] == "abc-1"
+
+
+async def test_a_unary_call_without_deadline_is_bounded(
+    broker: str, north: TestDomain, servicer: Clusters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "UNARY_DEADLINE_S", 0.2)
+    servicer.get = lambda: asyncio.Event().wait()
+    async with calling(broker, north.user("demo", "alice"), north) as clusters:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await clusters.Get(GET)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_messages_above_one_mebibyte_are_refused_both_ways(
+    broker: str, north: TestDomain
+) -> None:
+    async with calling(broker, north.user("demo", "alice"), north) as clusters:
+        parent = "-/tenants/demo"
+        big = clusters_pb2.CreateClusterRequest(parent=parent, cluster_id="x" * 5 * 1024 * 1024)
+        for call in (
+            clusters.Create(big),
+            clusters.List(clusters_pb2.ListClustersRequest(parent=parent)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_health_and_reflection_are_for_anyone_trusted(
+    broker: str, north: TestDomain, south: TestDomain
+) -> None:
+    link = channel(broker, south.service("agent/s1"), trust_in(north), north.server_name("broker"))
+    async with link:
+        health = health_pb2_grpc.HealthStub(link)
+        name = "intertie.api.cluster.v1.Clusters"
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=name))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        reflection = reflection_pb2_grpc.ServerReflectionStub(link)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        found = await reflection.ServerReflectionInfo(iter([request])).read()
+        assert name in {each.name for each in found.list_services_response.service}
+
+
+async def test_a_stopping_server_lets_calls_end_and_takes_no_more(
+    north: TestDomain, servicer: Clusters
+) -> None:
+    settings = Settings(
+        ListenSettings(addresses=("127.0.0.1:0",)), north.service("broker"), (north.trust,)
+    )
+    registration: Any = (
+        clusters_pb2_grpc.add_ClustersServicer_to_server,
+        servicer,
+        clusters_pb2.DESCRIPTOR.services_by_name["Clusters"],
+    )
+    server = Server(settings, SystemClock(), [registration])
+    await server.start()
+    release = asyncio.Event()
+    servicer.get = lambda: release.wait()
+    address = f"127.0.0.1:{server.ports[0]}"
+    async with calling(address, north.user("demo", "alice"), north) as clusters:
+        at_work = asyncio.ensure_future(_result(clusters.Get(GET)))
+        async with asyncio.timeout(5):
+            await servicer.called.wait()
+        stopping = asyncio.create_task(server.stop(10))
+        await asyncio.sleep(0.1)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await clusters.Get(GET, timeout=2)
+        release.set()
+        assert (await at_work).name == NAME
+        async with asyncio.timeout(5):
+            await stopping
+
+
+async def test_a_port_that_is_taken_is_an_error(north: TestDomain, broker: str) -> None:
+    settings = Settings(
+        ListenSettings(addresses=(broker,)), north.service("broker"), (north.trust,)
+    )
+    with pytest.raises(ListenFailed):
+        await Server(settings, SystemClock(), []).start()
+
+
+async def _result(call: Any) -> Any:
+    return await call
