@@ -9,8 +9,8 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
-from intertie.nodeagent.domain.domain_xml import METADATA
+from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor, offered
+from intertie.nodeagent.domain.domain_xml import BUILDERS, METADATA
 from intertie.nodeagent.domain.failures import HypervisorSilent
 from intertie.nodeagent.domain.reconcile import DomainState
 from tests.unit.nodeagent.parts import A_UID
@@ -39,6 +39,9 @@ def test_the_document_is_valid_and_nothing_of_it_is_lost(
         "on_poweroff",
     ):
         assert kept.findtext(path) == ET.fromstring(given).findtext(path) is not None
+    caps = [tune.findtext("total_iops_sec") for tune in kept.findall("devices/disk/iotune")]
+    assert len(caps) == len(kept.findall("devices/disk"))
+    assert all(caps)
     target = kept.find("devices/interface/target")
     assert target is not None
     assert target.attrib == {"dev": f"it{A_UID[:8]}0", "managed": "no"}
@@ -52,6 +55,32 @@ def test_a_word_that_libvirt_does_not_know_is_refused(connection: libvirt.virCon
     wrong = GOLDEN[0].read_text().replace("on_poweroff", "on_powerof")
     with pytest.raises(libvirt.libvirtError):
         connection.defineXMLFlags(wrong, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+
+
+def capabilities(arch: str, *kinds: str) -> str:
+    domains = "".join(f"<domain type='{kind}'/>" for kind in kinds)
+    return (
+        f"<capabilities><host><cpu><arch>{arch}</arch></cpu></host>"
+        f"<guest><os_type>hvm</os_type><arch name='{arch}'>{domains}</arch></guest>"
+        "<guest><os_type>hvm</os_type><arch name='s390x'><domain type='kvm'/></arch></guest>"
+        "</capabilities>"
+    )
+
+
+def test_every_hypervisor_that_has_a_builder_is_offered_in_the_builders_order() -> None:
+    """Two were once named in the adapter, and one architecture."""
+    found = offered(capabilities("aarch64", *tuple(BUILDERS)[::-1], "exotic"))
+    assert found.kinds == tuple(BUILDERS)
+    assert found.architecture == "aarch64"
+    assert offered(capabilities("x86_64", "qemu")).kinds == ("qemu",)
+
+
+def test_libvirt_names_its_architecture_where_it_is_looked_for(
+    connection: libvirt.virConnect,
+) -> None:
+    found = offered(connection.getCapabilities())
+    assert found.architecture == "i686"
+    assert found.kinds == ()
 
 
 async def test_only_the_agent_s_own_domains_are_seen() -> None:

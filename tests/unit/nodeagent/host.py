@@ -259,7 +259,9 @@ class Host:
             channels=self.channels,
             files=WorkspaceFiles(Path("/data")),
             place=PLACE,
-            machine=MachineFacts(hypervisors=("qemu",), disk_cache="none", cgroups=True),
+            machine=MachineFacts(
+                hypervisors=("qemu",), architecture="x86_64", disk_cache="none", cgroups=True
+            ),
             uplink_mbit_s=400,
             wide_mbit_s=0,
             period_s=2.0,

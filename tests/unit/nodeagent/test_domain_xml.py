@@ -16,7 +16,7 @@ from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, mach
 from tests.unit.nodeagent.parts import DIGEST, PART, WORKSPACE
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "nodeagent"
-FACTS = MachineFacts(hypervisors=("qemu",), disk_cache="none", cgroups=True)
+FACTS = MachineFacts(hypervisors=("qemu",), architecture="x86_64", disk_cache="none", cgroups=True)
 FILES = WorkspaceFiles(Path("/var/lib/intertie/n1"))
 
 
@@ -32,6 +32,20 @@ def test_every_disk_is_capped_at_its_guarantee_when_no_cap_is_given() -> None:
     root = ET.fromstring(domain_xml("qemu", machine_of(PART, workspace, FILES, FACTS)))
     assert root.findtext(".//iotune/total_iops_sec") == "70"
     assert root.findtext(".//iotune/total_bytes_sec") == str(3 * 1024 * 1024)
+
+
+def test_no_disk_is_without_a_cap_the_seed_included() -> None:
+    root = ET.fromstring(domain_xml("qemu", machine_of(PART, WORKSPACE, FILES, FACTS)))
+    disks = root.findall(".//disk")
+    assert [disk.find("target").get("dev") for disk in disks] == ["vda", "vdb"]  # type: ignore[union-attr]
+    for disk in disks:
+        assert int(disk.findtext("iotune/total_iops_sec", "0")) > 0
+        assert int(disk.findtext("iotune/total_bytes_sec", "0")) > 0
+
+
+def test_a_guest_that_names_no_architecture_gets_the_host_s() -> None:
+    facts = replace(FACTS, architecture="aarch64")
+    assert machine_of(PART, WORKSPACE, FILES, facts).architecture == "aarch64"
 
 
 def test_the_guest_agent_has_a_channel_only_where_it_tells_readiness() -> None:

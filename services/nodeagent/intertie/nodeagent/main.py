@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 import uvloop
@@ -32,6 +33,7 @@ from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.network_plan import Place
+from intertie.nodeagent.domain.ports import Offered
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.report import Reporter
 from intertie.nodeagent.measurements import Measurements
@@ -78,8 +80,8 @@ async def serve(settings: Settings) -> None:
     cgroups = capabilities.cpu_cgroups()
     if not cgroups:
         missing.append("cgroups cannot be made: CPU shares and memory limits are not enforced")
-    kinds = await _kinds(hypervisor, settings, clock)
-    facts = FactsReader(settings, storage, hypervisors=kinds, missing=tuple(missing))
+    offered = await _offered(hypervisor, settings, clock)
+    facts = FactsReader(settings, storage, offered=offered, missing=tuple(missing))
     for sentence in missing:
         log.warning("host.missing", what=sentence)
     reconciler = Reconciler(
@@ -94,7 +96,12 @@ async def serve(settings: Settings) -> None:
         channels=channels,
         files=files,
         place=place,
-        machine=MachineFacts(hypervisors=kinds, disk_cache=storage.disk_cache(), cgroups=cgroups),
+        machine=MachineFacts(
+            hypervisors=offered.kinds,
+            architecture=offered.architecture,
+            disk_cache=storage.disk_cache(),
+            cgroups=cgroups,
+        ),
         uplink_mbit_s=facts.uplink_mbit_s(),
         wide_mbit_s=settings.gateway.capacity_mbit_s if settings.gateway else 0,
         period_s=settings.period_s,
@@ -119,21 +126,23 @@ async def serve(settings: Settings) -> None:
         await etcd.close()
 
 
-async def _kinds(
+async def _offered(
     hypervisor: LibvirtHypervisor, settings: Settings, clock: SystemClock
-) -> tuple[str, ...]:
+) -> Offered:
     """Waits for libvirt: an agent that cannot see its guests must not say anything of them."""
     while True:
         try:
-            kinds = await hypervisor.kinds(allow_kvm=settings.allow_kvm)
+            found = await hypervisor.offered(allow_kvm=settings.allow_kvm)
         except HostFailure as error:
             log.warning("libvirt.waiting", problem=str(error))
             await clock.sleep(_LIBVIRT_RETRY_S)
             continue
-        chosen = tuple(kind for kind in kinds if settings.hypervisor in ("auto", kind))
+        chosen = tuple(kind for kind in found.kinds if settings.hypervisor in ("auto", kind))
         if not chosen:
-            raise HostFailure(f"hypervisor {settings.hypervisor} does not work here: {kinds} do")
-        return chosen
+            raise HostFailure(
+                f"hypervisor {settings.hypervisor} does not work here: {found.kinds} do"
+            )
+        return replace(found, kinds=chosen)
 
 
 def _place(settings: Settings) -> Place:

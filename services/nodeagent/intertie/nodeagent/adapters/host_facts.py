@@ -1,10 +1,10 @@
 """What this host has, as the broker is told it."""
 
 import asyncio
-import platform
 
 from intertie.nodeagent.adapters import capabilities
 from intertie.nodeagent.adapters.workspace_storage import WorkspaceStorage
+from intertie.nodeagent.domain.ports import Offered
 from intertie.nodeagent.domain.report import Capacity, HostFacts
 from intertie.nodeagent.domain.traffic_plan import promisable_mbit_s
 from intertie.nodeagent.settings import Settings
@@ -18,12 +18,12 @@ class FactsReader:
         settings: Settings,
         storage: WorkspaceStorage,
         *,
-        hypervisors: tuple[str, ...],
+        offered: Offered,
         missing: tuple[str, ...],
     ) -> None:
         self._settings = settings
         self._storage = storage
-        self._hypervisors = hypervisors
+        self._offered = offered
         self._missing = missing
 
     def uplink_mbit_s(self) -> int:
@@ -64,8 +64,8 @@ class FactsReader:
             agent_address=next((each for each in addresses if not each.startswith("unix:")), ""),
             wide_address=gateway.address if gateway else "",
             wide_port=gateway.port if gateway else 0,
-            hypervisors=self._hypervisors,
-            architecture=platform.machine(),
+            hypervisors=self._offered.kinds,
+            architecture=self._offered.architecture,
             missing=self._missing,
             mtu=mtu,
             wide_mtu=capabilities.mtu(gateway.interface) if gateway else 0,

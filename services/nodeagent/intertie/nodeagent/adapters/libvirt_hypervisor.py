@@ -11,10 +11,11 @@ import re
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import libvirt
-import libvirt_qemu  # type: ignore[import-untyped]
+import libvirt_qemu
 import structlog
 
 from intertie.nodeagent.domain.domain_xml import (
@@ -25,7 +26,7 @@ from intertie.nodeagent.domain.domain_xml import (
     memory_limit_mib,
 )
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
-from intertie.nodeagent.domain.ports import DomainCounters
+from intertie.nodeagent.domain.ports import DomainCounters, Offered
 from intertie.nodeagent.domain.reconcile import DomainState
 
 log = structlog.get_logger(__name__)
@@ -84,15 +85,15 @@ class LibvirtHypervisor:
     async def counters(self) -> Mapping[str, DomainCounters]:
         return await self._call(_counters)
 
-    async def kinds(self, *, allow_kvm: bool) -> tuple[str, ...]:
-        """Domain types that this host can run, the preferred one first.
+    async def offered(self, *, allow_kvm: bool) -> Offered:
+        """What this host can run of what an agent can describe.
 
         KVM only where it is allowed as well: a /dev/kvm may be there and not work.
         """
-        offered = await self._call(lambda connection: _offered(connection.getCapabilities()))
-        kvm_works = allow_kvm and os.access("/dev/kvm", os.R_OK | os.W_OK)
-        order = [kind for kind in ("kvm", "qemu") if kind in offered and kind in BUILDERS]
-        return tuple(kind for kind in order if kind != "kvm" or kvm_works)
+        found = await self._call(lambda connection: offered(connection.getCapabilities()))
+        if allow_kvm and os.access("/dev/kvm", os.R_OK | os.W_OK):
+            return found
+        return replace(found, kinds=tuple(kind for kind in found.kinds if kind != "kvm"))
 
     async def _call(self, function: Callable[[Any], T]) -> T:
         """`function(connection)` in a thread; a dead or silent libvirtd is HypervisorSilent."""
@@ -246,12 +247,23 @@ def _counters(connection: libvirt.virConnect) -> dict[str, DomainCounters]:
     }
 
 
-def _offered(capabilities: str) -> frozenset[str]:
+def offered(capabilities: str) -> Offered:
+    """Domain types for machines of the host's own architecture that somebody wrote a builder for.
+
+    HostFailure when libvirt does not name the architecture.
+    """
     root = ET.fromstring(capabilities)
-    return frozenset(
-        domain.get("type", "")
+    architecture = root.findtext("host/cpu/arch")
+    if not architecture:
+        raise HostFailure("libvirt does not say what architecture this host has")
+    there = {
+        domain.get("type")
         for guest in root.iter("guest")
+        if guest.findtext("os_type") == "hvm"
         for arch in guest.findall("arch")
-        if arch.get("name") == "x86_64"
+        if arch.get("name") == architecture
         for domain in arch.findall("domain")
+    }
+    return Offered(
+        kinds=tuple(kind for kind in BUILDERS if kind in there), architecture=architecture
     )

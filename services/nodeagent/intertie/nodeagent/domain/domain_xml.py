@@ -15,6 +15,9 @@ _TCG_CACHE_MIB = 64
 """Translated code of an emulated guest; QEMU's own default is 1 GiB a guest."""
 _OVERHEAD_MIB = 256
 """QEMU's own memory, beside the guest's."""
+_SEED_IOPS = 100
+_SEED_MIB_S = 8
+"""Enough to read a seed, which is small, in a fraction of a second, and no way around the cap."""
 MIB = 1024 * 1024
 
 
@@ -45,9 +48,9 @@ class Machine:
     ready_socket: str
     console_socket: str
     console_log: str
+    architecture: str
     nics: tuple[Nic, ...] = ()
     agent_channel: bool = False
-    architecture: str = "x86_64"
     cgroups: bool = True
     """Whether libvirt can set CPU shares and memory limits on this host."""
 
@@ -88,8 +91,8 @@ def _kvm(machine: Machine) -> ET.Element:
     return root
 
 
-BUILDERS: Mapping[str, Callable[[Machine], ET.Element]] = {"qemu": _qemu, "kvm": _kvm}
-"""libvirt's domain type to what builds its document."""
+BUILDERS: Mapping[str, Callable[[Machine], ET.Element]] = {"kvm": _kvm, "qemu": _qemu}
+"""libvirt's domain type to what builds its document, the preferred type first."""
 
 
 def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
@@ -138,12 +141,7 @@ def _root_disk(devices: ET.Element, machine: Machine) -> None:
     driver.set("discard", "unmap")
     ET.SubElement(disk, "source", file=machine.disk)
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
-    if machine.cap_iops or machine.cap_mib_s:
-        tune = ET.SubElement(disk, "iotune")
-        if machine.cap_mib_s:
-            _text(tune, "total_bytes_sec", str(machine.cap_mib_s * MIB))
-        if machine.cap_iops:
-            _text(tune, "total_iops_sec", str(machine.cap_iops))
+    _cap(disk, machine.cap_iops, machine.cap_mib_s)
 
 
 def _seed_disk(devices: ET.Element, machine: Machine) -> None:
@@ -151,7 +149,17 @@ def _seed_disk(devices: ET.Element, machine: Machine) -> None:
     ET.SubElement(disk, "driver", name="qemu", type="raw")
     ET.SubElement(disk, "source", file=machine.seed)
     ET.SubElement(disk, "target", dev="vdb", bus="virtio")
+    _cap(disk, _SEED_IOPS, _SEED_MIB_S)
     ET.SubElement(disk, "readonly")
+
+
+def _cap(disk: ET.Element, iops: int, mib_s: int) -> None:
+    if iops or mib_s:
+        tune = ET.SubElement(disk, "iotune")
+        if mib_s:
+            _text(tune, "total_bytes_sec", str(mib_s * MIB))
+        if iops:
+            _text(tune, "total_iops_sec", str(iops))
 
 
 def _nic(devices: ET.Element, nic: Nic) -> None:

@@ -17,6 +17,7 @@ class MachineFacts:
 
     hypervisors: tuple[str, ...]
     """Domain types, the preferred one first."""
+    architecture: str
     disk_cache: str
     cgroups: bool
 
@@ -62,6 +63,6 @@ def machine_of(
             for number, nic in enumerate(workspace.nics)
         ),
         agent_channel=workspace.environment.readiness is Readiness.GUEST_AGENT,
-        architecture=workspace.environment.architecture or "x86_64",
+        architecture=workspace.environment.architecture or facts.architecture,
         cgroups=facts.cgroups,
     )

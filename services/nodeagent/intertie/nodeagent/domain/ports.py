@@ -61,6 +61,16 @@ class Applied:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """What guests a host can run."""
+
+    kinds: tuple[str, ...]
+    """Domain types, the preferred one first."""
+    architecture: str
+    """As libvirt calls it."""
+
+
 class Hypervisor(Protocol):
     """Every method raises HypervisorSilent when libvirt does not answer in time."""
 

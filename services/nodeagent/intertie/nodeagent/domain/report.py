@@ -61,7 +61,7 @@ class HostFacts:
     """Empty: no gateway."""
     wide_port: int = 0
     hypervisors: tuple[str, ...] = ()
-    architecture: str = "x86_64"
+    architecture: str = ""
     missing: tuple[str, ...] = ()
     """What the host cannot do, a sentence each."""
     mtu: int = 1500
