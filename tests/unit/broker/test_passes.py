@@ -304,6 +304,45 @@ async def test_a_part_in_doubt_waits_for_its_register_however_long(world: World)
     assert await states(world) == {"t1": PartState.RELEASED}
 
 
+async def test_a_silent_register_keeps_no_other_coordinators_parts_waiting(world: World) -> None:
+    """A bug: parts were asked about one after another, for up to 10 s each."""
+
+    class Registers:
+        async def resolve(self, coordinator: str, tx: str, reason: str) -> Decision:
+            if coordinator == COORDINATOR:
+                await world.clock.sleep(10)
+                raise SiteUnreachable("meta", "for a test")
+            return Decision(tx=tx, outcome=Outcome.ABORT, decided_by=coordinator)
+
+    for number in range(20):
+        silent = part(f"t{number}", PartState.PREPARED, decide_by=START)
+        await world.ledger.commit(Change(writes=(Write(record=silent),)))
+    other = part("u1", PartState.PREPARED, decide_by=START, coordinator="spiffe://other/metasched")
+    await world.ledger.commit(Change(writes=(Write(record=other),)))
+    resolve = ResolvePart(world.ledger, NoReceipts(), world.clock)
+    in_doubt = InDoubt(world.ledger, Registers(), resolve, world.clock)
+    sweeping = asyncio.create_task(in_doubt.sweep())
+    await world.clock.settle()
+    assert (await states(world))["u1"] is PartState.RELEASED
+    assert not sweeping.done()
+    await world.clock.advance(20)
+    assert sweeping.done()
+
+
+async def test_a_store_that_is_away_ends_the_pass_over_parts_in_doubt(world: World) -> None:
+    doubtful = part("t1", PartState.PREPARED, decide_by=START)
+    await world.ledger.commit(Change(writes=(Write(record=doubtful),)))
+
+    class Registers:
+        async def resolve(self, coordinator: str, tx: str, reason: str) -> Decision:
+            world.ledger.broken = True
+            return Decision(tx=tx, outcome=Outcome.ABORT, decided_by=coordinator)
+
+    resolve = ResolvePart(world.ledger, NoReceipts(), world.clock)
+    with pytest.raises(EtcdUnavailable):
+        await InDoubt(world.ledger, Registers(), resolve, world.clock).sweep()
+
+
 async def test_a_pass_that_fails_is_followed_by_the_next(world: World) -> None:
     turns: list[int] = []
 

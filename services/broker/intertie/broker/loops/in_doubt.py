@@ -1,5 +1,7 @@
 """Asks the register about parts that are prepared and past the time to decide."""
 
+import asyncio
+
 import structlog
 
 from intertie.broker.domain.decision import Outcome
@@ -10,6 +12,9 @@ from intertie.common.clock import Clock
 from intertie.common.errors import DomainError, EtcdUnavailable, NotLeading
 
 log = structlog.get_logger(__name__)
+
+AT_ONCE = 16
+"""Questions to one coordinator's register."""
 
 
 class InDoubt:
@@ -22,9 +27,23 @@ class InDoubt:
         self._clock = clock
 
     async def sweep(self) -> None:
+        """A silent register keeps only its own parts waiting; one that fails over one part, none."""
+        now = self._clock.now()
+        lines: dict[str, asyncio.Semaphore] = {}
+        asking = []
         for found in await self._ledger.parts():
-            if found.value.in_doubt(now=self._clock.now()):
-                await self._ask(found.value)
+            part = found.value
+            if part.in_doubt(now=now):
+                line = lines.setdefault(part.coordinator, asyncio.Semaphore(AT_ONCE))
+                asking.append(self._ask_in_turn(part, line))
+        failures = await asyncio.gather(*asking, return_exceptions=True)
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    async def _ask_in_turn(self, part: Part, line: asyncio.Semaphore) -> None:
+        async with line:
+            await self._ask(part)
 
     async def _ask(self, part: Part) -> None:
         """A part stays PREPARED for as long as its register does not answer: only a decision
