@@ -182,9 +182,9 @@ class PartsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Get(self, request, context):
-        """| Condition    | Code      | Reason    | Caller                                |
-        |--------------|-----------|-----------|---------------------------------------|
-        | no such part | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
+        """| Condition                            | Code      | Reason    | Caller                                |
+        |--------------------------------------|-----------|-----------|---------------------------------------|
+        | no such part, or another coordinates | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +192,7 @@ class PartsServicer:
 
     def List(self, request, context):
         """The parts of a tenant or of all, by name; those that are over until their
-        tombstone goes.
+        tombstone goes. A meta-scheduler sees those that it coordinates, an operator all.
 
         | Condition                      | Code             | Reason        | Caller               |
         |--------------------------------|------------------|---------------|----------------------|
@@ -209,6 +209,7 @@ class PartsServicer:
         | Condition                       | Code                | Reason                | Caller                    |
         |---------------------------------|---------------------|-----------------------|---------------------------|
         | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+        | another coordinates the part    | NOT_FOUND           | NOT_FOUND             | checks the name           |
         | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
         | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
         | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |

@@ -103,13 +103,13 @@ class PartsStub:
     | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
     """
     Get: _grpc.UnaryUnaryMultiCallable[_parts_pb2.GetPartRequest, _part_pb2.Part]
-    """| Condition    | Code      | Reason    | Caller                                |
-    |--------------|-----------|-----------|---------------------------------------|
-    | no such part | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
+    """| Condition                            | Code      | Reason    | Caller                                |
+    |--------------------------------------|-----------|-----------|---------------------------------------|
+    | no such part, or another coordinates | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
     """
     List: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ListPartsRequest, _parts_pb2.ListPartsResponse]
     """The parts of a tenant or of all, by name; those that are over until their
-    tombstone goes.
+    tombstone goes. A meta-scheduler sees those that it coordinates, an operator all.
 
     | Condition                      | Code             | Reason        | Caller               |
     |--------------------------------|------------------|---------------|----------------------|
@@ -122,6 +122,7 @@ class PartsStub:
     | Condition                       | Code                | Reason                | Caller                    |
     |---------------------------------|---------------------|-----------------------|---------------------------|
     | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+    | another coordinates the part    | NOT_FOUND           | NOT_FOUND             | checks the name           |
     | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
     | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
     | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
@@ -200,13 +201,13 @@ class PartsAsyncStub(PartsStub):
     | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
     """
     Get: _aio.UnaryUnaryMultiCallable[_parts_pb2.GetPartRequest, _part_pb2.Part]  # type: ignore[assignment]
-    """| Condition    | Code      | Reason    | Caller                                |
-    |--------------|-----------|-----------|---------------------------------------|
-    | no such part | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
+    """| Condition                            | Code      | Reason    | Caller                                |
+    |--------------------------------------|-----------|-----------|---------------------------------------|
+    | no such part, or another coordinates | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
     """
     List: _aio.UnaryUnaryMultiCallable[_parts_pb2.ListPartsRequest, _parts_pb2.ListPartsResponse]  # type: ignore[assignment]
     """The parts of a tenant or of all, by name; those that are over until their
-    tombstone goes.
+    tombstone goes. A meta-scheduler sees those that it coordinates, an operator all.
 
     | Condition                      | Code             | Reason        | Caller               |
     |--------------------------------|------------------|---------------|----------------------|
@@ -219,6 +220,7 @@ class PartsAsyncStub(PartsStub):
     | Condition                       | Code                | Reason                | Caller                    |
     |---------------------------------|---------------------|-----------------------|---------------------------|
     | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+    | another coordinates the part    | NOT_FOUND           | NOT_FOUND             | checks the name           |
     | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
     | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
     | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
@@ -330,9 +332,9 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         request: _parts_pb2.GetPartRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_part_pb2.Part, _abc.Awaitable[_part_pb2.Part]]:
-        """| Condition    | Code      | Reason    | Caller                                |
-        |--------------|-----------|-----------|---------------------------------------|
-        | no such part | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
+        """| Condition                            | Code      | Reason    | Caller                                |
+        |--------------------------------------|-----------|-----------|---------------------------------------|
+        | no such part, or another coordinates | NOT_FOUND | NOT_FOUND | checks the name, or takes it for gone |
         """
 
     @_abc_1.abstractmethod
@@ -342,7 +344,7 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_parts_pb2.ListPartsResponse, _abc.Awaitable[_parts_pb2.ListPartsResponse]]:
         """The parts of a tenant or of all, by name; those that are over until their
-        tombstone goes.
+        tombstone goes. A meta-scheduler sees those that it coordinates, an operator all.
 
         | Condition                      | Code             | Reason        | Caller               |
         |--------------------------------|------------------|---------------|----------------------|
@@ -361,6 +363,7 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         | Condition                       | Code                | Reason                | Caller                    |
         |---------------------------------|---------------------|-----------------------|---------------------------|
         | no such workspace               | NOT_FOUND           | NOT_FOUND             | checks the name           |
+        | another coordinates the part    | NOT_FOUND           | NOT_FOUND             | checks the name           |
         | it does not run                 | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | waits until it is RUNNING |
         | nothing listens on that port    | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready   |
         | another reader took the console | ABORTED             | CONSOLE_TAKEN         | attaches again            |
