@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -15,8 +15,9 @@ from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Fleet, HostFacts, SeenPart
-from intertie.broker.domain.part import NetworkId, PartState
+from intertie.broker.domain.part import NetworkId, PartState, Placed
 from intertie.broker.domain.ports import Ledger
+from intertie.broker.domain.reconcile import Tell, step_of
 from intertie.broker.domain.records import (
     Change,
     Erase,
@@ -27,13 +28,14 @@ from intertie.broker.domain.records import (
     Write,
 )
 from intertie.broker.domain.wanted import wanted_of
-from intertie.common.errors import NotLeading, StaleWrite
-from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Put
+from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
+from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put, TxnResult
+from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.rpc.spec_proto import timestamp_to_proto
 from intertie.common.spec import ClusterSpec
 from tests.fakes.ledger import MemoryLedger
 from tests.integration.etcd_server import EtcdServer
-from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
+from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
 
 KEY = RequestKey(caller="alice", request_id="r1", digest="d")
 
@@ -289,7 +291,11 @@ async def test_hosts_are_told_and_said_no_more(kind: Kind) -> None:
     fleet = Fleet(facts={"n1": facts("n1")})
     wanted = wanted_of(confirmed, fleet, POLICY, gone=False)
     revision = await kind.ledger.commit(Change(writes=(Write(record=confirmed),), wanted=wanted))
-    assert await kind.ledger.told() == {confirmed.uid: {"n1"}}
+    assert await kind.ledger.told() == {confirmed.uid: {"n1": 0}}
+    again = {"n1": replace(wanted["n1"], generation=7)}
+    write = Write(record=confirmed, read_at=revision)
+    revision = await kind.ledger.commit(Change(writes=(write,), wanted=again))
+    assert await kind.ledger.told() == {confirmed.uid: {"n1": 7}}
     await kind.see(SeenPart(host="n1", part_uid=confirmed.uid, generation=3, gone=True))
     seen = (await kind.ledger.seen())[confirmed.uid]["n1"]
     assert (seen.generation, seen.gone) == (3, True)
@@ -297,6 +303,81 @@ async def test_hosts_are_told_and_said_no_more(kind: Kind) -> None:
     write = Write(record=over, read_at=revision)
     await kind.ledger.commit(Change(writes=(write,), unwanted=(("n1", confirmed.uid),)))
     assert await kind.ledger.told() == {}
+
+
+async def test_a_part_of_as_many_networks_as_may_be_is_one_transaction(kind: Kind) -> None:
+    """Prepared in two, the second one broken off, networks would share a VXLAN id."""
+    held = part("t1", PartState.HELD)
+    revision = await kind.ledger.commit(Change(writes=(Write(record=held),)))
+    prepared = replace(
+        held.move(PartState.PREPARED, now=NOW),
+        network_ids=tuple(
+            NetworkId(network=f"n{vni}", vni=4096 + vni) for vni in range(MAX_PART_NETWORKS)
+        ),
+    )
+    vnis = tuple((each.vni, held.uid) for each in prepared.network_ids)
+    write = Write(record=prepared, read_at=revision)
+    await kind.ledger.commit(Change(writes=(write,), vnis=vnis))
+    assert len((await kind.ledger.view()).vnis) == MAX_PART_NETWORKS
+
+
+class BreaksOff(Etcd):
+    """Takes one transaction more, and no other."""
+
+    left = 1
+
+    async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
+        if self.left == 0:
+            raise EtcdUnavailable("for a test")
+        self.left -= 1
+        return await super().txn(compare, then)
+
+
+@pytest.mark.etcd
+async def test_hosts_that_a_leader_did_not_get_to_are_told_of_the_generation_before(
+    etcd_server: EtcdServer, etcd_prefix: str
+) -> None:
+    hosts = [f"n{number}" for number in range(1, 201)]
+    wide = part(
+        spec=part_spec(*(workspace("w", number) for number in range(200))),
+        placed=tuple(Placed(workspace=f"w-{at}", host=host) for at, host in enumerate(hosts)),
+    )
+    fleet = Fleet(facts={host: facts(host) for host in hosts})
+    first = step_of(wide, {}, {}, fleet, POLICY, now=NOW)
+    assert isinstance(first, Tell)
+    etcd = await Etcd.connect(etcd_server.settings(etcd_prefix))
+    breaks = await BreaksOff.connect(etcd_server.settings(etcd_prefix))
+    try:
+        done = await etcd.txn([], [Put("election/broker", b"this")])
+        ledger = EtcdLedger(etcd, Leads(done.revision), POLICY)
+        broken = EtcdLedger(breaks, Leads(done.revision), POLICY)
+        write = Write(record=first.part)
+        revision = await ledger.commit(Change(writes=(write,), wanted=first.wanted))
+        ending = step_of(
+            first.part.ending(now=NOW, reason="CANCELLED"),
+            (await ledger.told())[wide.uid],
+            {},
+            fleet,
+            POLICY,
+            now=NOW,
+        )
+        assert isinstance(ending, Tell)
+        write = Write(record=ending.part, read_at=revision)
+        with pytest.raises(EtcdUnavailable):
+            await broken.commit(Change(writes=(write,), wanted=ending.wanted))
+        told = (await ledger.told())[wide.uid]
+        assert set(told) == set(hosts)
+        assert set(told.values()) == {1, 2}
+        again = step_of(ending.part, told, {}, fleet, POLICY, now=NOW)
+        assert isinstance(again, Tell)
+        found = await ledger.part(wide.path)
+        assert found is not None
+        write = Write(record=again.part, read_at=found.revision)
+        await ledger.commit(Change(writes=(write,), wanted=again.wanted))
+        assert (await ledger.told())[wide.uid] == dict.fromkeys(hosts, 3)
+    finally:
+        await etcd.close()
+        await breaks.close()
 
 
 async def test_all_hosts_are_known_and_only_admitted_ones_take_anything(kind: Kind) -> None:

@@ -77,12 +77,12 @@ class MemoryLedger:
         self._check()
         return {uid: dict(hosts) for uid, hosts in self._seen.items()}
 
-    async def told(self) -> Mapping[str, frozenset[str]]:
+    async def told(self) -> Mapping[str, Mapping[str, int]]:
         self._check()
-        found: dict[str, set[str]] = {}
-        for host, uid in self.wanted:
-            found.setdefault(uid, set()).add(host)
-        return {uid: frozenset(hosts) for uid, hosts in found.items()}
+        found: dict[str, dict[str, int]] = {}
+        for (host, uid), wanted in self.wanted.items():
+            found.setdefault(uid, {})[host] = wanted.generation
+        return found
 
     async def commit(self, change: Change) -> int:
         self._check()

@@ -12,7 +12,7 @@ import pytest
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.part import NetworkId, Part, PartState, Placed
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.ports import Caller
 from intertie.broker.domain.records import Change, RequestKey, Write
@@ -34,11 +34,21 @@ from intertie.common.errors import (
     RequestIdReuse,
     SiteUnreachable,
 )
+from intertie.common.etcd.client import MAX_OPERATIONS
 from intertie.common.names import ClusterName, PartName
+from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.spec import Allocation, ClusterSpec, Environment, Group, LeaseTerms, Network
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
-from tests.unit.broker.samples import COORDINATOR, DIGEST, POLICY, facts, part
+from tests.unit.broker.samples import (
+    COORDINATOR,
+    DIGEST,
+    POLICY,
+    facts,
+    part,
+    part_spec,
+    workspace,
+)
 
 ALICE = Caller(spiffe="alice", tenant="demo")
 NAME = ClusterName.parse("sites/north/tenants/demo/clusters/one")
@@ -187,6 +197,39 @@ async def test_a_cluster_that_is_deleted_before_its_hosts_were_told(world: World
     assert (await world.ledger.view()).vnis == frozenset()
     again = await world.make("r2")
     assert again.state is ClusterState.SCHEDULED
+
+
+async def test_a_part_on_very_many_hosts_ends_in_transactions_that_a_store_takes(
+    world: World,
+) -> None:
+    """Broken off between them, the next pass goes on; the part has its VXLAN ids until then."""
+    hosts = [f"n{number}" for number in range(1, 201)]
+    wide = part(
+        spec=part_spec(*(workspace("w", number) for number in range(200))),
+        placed=tuple(Placed(workspace=f"w-{at}", host=host) for at, host in enumerate(hosts)),
+        network_ids=(NetworkId(network="lan", vni=4096),),
+    )
+    own = Change(writes=(Write(record=wide),), vnis=((4096, wide.uid),))
+    await world.ledger.commit(own)
+    await world.reconcile.sweep()
+    await world.clock.advance(3600)
+    await world.reconcile.sweep()
+    for host in hosts:
+        world.ledger.see(SeenPart(host=host, part_uid=wide.uid, generation=2, gone=True))
+    before = len(world.ledger.commits)
+    world.ledger.loses_answer = True
+    with pytest.raises(EtcdUnavailable):
+        await world.reconcile.sweep()
+    assert 0 < len(world.ledger.wanted) < 200
+    assert (await world.ledger.view()).vnis == {4096}
+    await world.reconcile.sweep()
+    assert world.ledger.wanted == {}
+    assert (await world.ledger.view()).vnis == frozenset()
+    assert (await states(world))["t1"] is PartState.ENDED
+    assert all(
+        len(each.writes) + len(each.unwanted) + MAX_PART_NETWORKS <= MAX_OPERATIONS
+        for each in world.ledger.commits[before:]
+    )
 
 
 async def test_a_failure_is_believed_after_a_while_and_ends_all(world: World) -> None:

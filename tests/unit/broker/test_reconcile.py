@@ -4,17 +4,19 @@ from dataclasses import replace
 from datetime import timedelta
 
 from intertie.broker.domain.fleet import Fleet, SeenPart
-from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.broker.domain.reconcile import End, Step, Tell, step_of
-from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
+from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
 
 FLEET = Fleet.of([facts("n1"), facts("n2")], POLICY)
 SOON = NOW + timedelta(seconds=10)
 
 
 def step(of: Part, *, told: set[str], seen: tuple[SeenPart, ...] = (), after: timedelta) -> Step:
+    """With every host told of the part's own generation."""
     reports = {each.host: each for each in seen}
-    return step_of(of, told, reports, FLEET, POLICY, now=NOW + after)
+    generations = dict.fromkeys(told, of.generation)
+    return step_of(of, generations, reports, FLEET, POLICY, now=NOW + after)
 
 
 def told_of(of: Part) -> Part:
@@ -44,7 +46,7 @@ def test_once_told_there_is_nothing_to_do_until_something_changes() -> None:
     known = told_of(part())
     assert step(known, told={"n1"}, after=timedelta(0)) is None
     moved = Fleet.of([facts("n1", mtu=1400), facts("n2")], POLICY)
-    changed = step_of(known, {"n1"}, {}, moved, POLICY, now=NOW)
+    changed = step_of(known, {"n1": 1}, {}, moved, POLICY, now=NOW)
     assert isinstance(changed, Tell)
     assert changed.part.generation == 2
 
@@ -52,6 +54,21 @@ def test_once_told_there_is_nothing_to_do_until_something_changes() -> None:
 def test_a_record_that_is_lost_is_written_again() -> None:
     again = step(told_of(part()), told=set(), after=timedelta(0))
     assert isinstance(again, Tell)
+
+
+def test_a_record_that_a_leader_left_at_an_older_generation_is_written_again() -> None:
+    """A bug: only missing records were found, so that a host beyond the first transaction kept
+    what it was told before, and a part that was to end never did."""
+    placed = (Placed(workspace="w-0", host="n1"), Placed(workspace="w-1", host="n2"))
+    first = told_of(part(spec=part_spec(workspace("w", 0), workspace("w", 1)), placed=placed))
+    asked = first.ending(now=NOW, reason="CANCELLED")
+    ending = step(asked, told={"n1", "n2"}, after=timedelta(0))
+    assert isinstance(ending, Tell)
+    assert step(ending.part, told={"n1", "n2"}, after=timedelta(0)) is None
+    reports = {"n1": gone(ending.part)}
+    again = step_of(ending.part, {"n1": 2, "n2": 1}, reports, FLEET, POLICY, now=NOW)
+    assert isinstance(again, Tell)
+    assert {host: each.generation for host, each in again.wanted.items()} == {"n1": 3, "n2": 3}
 
 
 def test_nothing_is_told_of_a_part_that_is_not_confirmed() -> None:

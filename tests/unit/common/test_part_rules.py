@@ -92,6 +92,13 @@ WRONG: list[tuple[str, Change, str]] = [
     ("uid", lambda p: replace(p, cluster_uid="a/b"), "spec.cluster_uid"),
     ("network name", in_network(name="../x"), f"{N}.name"),
     ("network twice", lambda p: replace(p, networks=p.networks * 2), "spec.networks[1].name"),
+    (
+        "more networks than one transaction takes",
+        lambda p: replace(
+            p, networks=tuple(replace(p.networks[0], name=f"n{n}") for n in range(65))
+        ),
+        "spec.networks",
+    ),
     ("subnet", in_network(subnet="10.1.0.1/24"), f"{N}.subnet"),
     ("member workspace", in_member(workspace="a b"), f"{M}.workspace"),
     ("member site", in_member(site=""), f"{M}.site"),

@@ -11,7 +11,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
 from intertie.common.errors import FieldInvalid
 from intertie.common.names import ClusterName, check_label, is_digest
 from intertie.common.part_spec import HostEntry, PartNetwork, PartSpec, PartWorkspace
-from intertie.common.spec_rules import MAX_NETWORKS, MAX_NICS, MAX_WORKSPACES
+from intertie.common.spec_rules import MAX_NICS, MAX_WORKSPACES
 from intertie.common.term_rules import (
     MAX_MBIT_S,
     check_allocation,
@@ -19,6 +19,9 @@ from intertie.common.term_rules import (
     check_environment,
     check_range,
 )
+
+MAX_PART_NETWORKS = 64
+"""Each takes a VXLAN id of the site, and all are taken in one transaction of its store."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _UID = re.compile(r"[0-9a-z-]{1,63}")
@@ -35,7 +38,7 @@ def validate_part(spec: PartSpec, field: str = "spec") -> None:
         raise FieldInvalid(f"{field}.cluster_uid", "must be 1 to 63 of a-z, 0-9 and -")
     for name, size, most in (
         ("workspaces", len(spec.workspaces), MAX_WORKSPACES),
-        ("networks", len(spec.networks), MAX_NETWORKS),
+        ("networks", len(spec.networks), MAX_PART_NETWORKS),
     ):
         if size > most:
             raise FieldInvalid(f"{field}.{name}", f"has {size}; at most {most} are allowed")

@@ -38,6 +38,14 @@ def wanted_to_bytes(wanted: WantedPart) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
+def generation_of(wanted: bytes) -> int:
+    """0 where it cannot be read."""
+    try:
+        return records_pb2.WantedPart.FromString(wanted).generation
+    except DecodeError:
+        return 0
+
+
 def _workspace(wanted: WantedWorkspace) -> records_pb2.WantedWorkspace:
     return records_pb2.WantedWorkspace(
         name=wanted.name,

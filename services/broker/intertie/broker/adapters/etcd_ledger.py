@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.agent_records import (
     facts_from_bytes,
+    generation_of,
     seen_from_bytes,
     wanted_to_bytes,
 )
@@ -51,6 +52,7 @@ class EtcdLedger:
         self._leadership = leadership
         self._policy = policy
         self._decoded: dict[str, tuple[int, Any]] = {}
+        self._generations: dict[str, tuple[int, int]] = {}
 
     async def view(self) -> LedgerView:
         generation = await self._etcd.get(keys.GENERATION)
@@ -101,19 +103,27 @@ class EtcdLedger:
                 found.setdefault(uid, {})[host] = report
         return found
 
-    async def told(self) -> Mapping[str, frozenset[str]]:
-        found: dict[str, set[str]] = {}
+    async def told(self) -> Mapping[str, Mapping[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        known, self._generations = self._generations, {}
         for entry in (await self._etcd.range(keys.WANTED)).entries:
-            if place := keys.host_and_part(entry.key):
-                found.setdefault(place[1], set()).add(place[0])
-        return {uid: frozenset(hosts) for uid, hosts in found.items()}
+            place = keys.host_and_part(entry.key)
+            if place is None:
+                continue
+            host, uid = place
+            revision, generation = known.get(entry.key, (0, 0))
+            if revision != entry.mod_revision:
+                generation = generation_of(entry.value)
+            self._generations[entry.key] = entry.mod_revision, generation
+            found.setdefault(uid, {})[host] = generation
+        return found
 
     async def commit(self, change: Change) -> int:
         guard = self._leadership.leader_guard()
         compares, ops = [guard, *_compares(change)], list(_ops(change))
         first, rest = ops[:MAX_OPERATIONS], ops[MAX_OPERATIONS:]
-        if rest and change.admitted_on is not None:
-            raise ValueError("an admission is one transaction: too many networks")
+        if len(rest) > len(change.wanted):
+            raise ValueError("only records of hosts may follow in further transactions")
         result = await self._etcd.txn(compares, first)
         if not result.succeeded:
             raise await self._lost(guard, change)
@@ -131,7 +141,8 @@ class EtcdLedger:
 
     async def _go_on(self, guard: Compare, change: Change, rest: list[Op], revision: int) -> None:
         """Records of hosts that did not fit into the transaction, while its first record still
-        is as it was written there. What is broken off is found missing, and written again."""
+        is as it was written there. What is broken off is found missing, or of an older
+        generation, and written again."""
         if not rest:
             return
         key = keys.of_record(change.writes[0].record)
@@ -202,7 +213,7 @@ def _ops(change: Change) -> Iterator[Op]:
         yield Put(keys.vni_key(vni), part_uid.encode())
     for vni in change.vnis_given_back():
         yield DeleteKey(keys.vni_key(vni))
-    for host, wanted in change.wanted.items():
-        yield Put(keys.wanted_key(host, wanted.part_uid), wanted_to_bytes(wanted))
     for host, part_uid in change.unwanted:
         yield DeleteKey(keys.wanted_key(host, part_uid))
+    for host, wanted in change.wanted.items():
+        yield Put(keys.wanted_key(host, wanted.part_uid), wanted_to_bytes(wanted))

@@ -22,6 +22,7 @@ from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.layout import layout
 from intertie.common.names import ClusterName, workspace_label
+from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
 from intertie.common.quantities import Vector
 from intertie.common.spec import ClusterSpec, Group
@@ -65,6 +66,8 @@ class Draft:
 
 def elsewhere(spec: ClusterSpec, site: str) -> str:
     """Why this site cannot be the only one, as a sentence; empty when it can."""
+    if len(spec.networks) > MAX_PART_NETWORKS:
+        return f"a site holds at most {MAX_PART_NETWORKS} networks of a cluster"
     for group in spec.groups:
         where = group.placement
         if where.allow_sites and site not in where.allow_sites:

@@ -62,8 +62,9 @@ class Ledger(Protocol):
         """What agents say: by part uid, then by host."""
         ...
 
-    async def told(self) -> Mapping[str, frozenset[str]]:
-        """Hosts that have a record of a part: by part uid."""
+    async def told(self) -> Mapping[str, Mapping[str, int]]:
+        """The generation of what each host is told of a part: by part uid, then by host. 0 of
+        what cannot be read."""
         ...
 
     async def commit(self, change: Change) -> int:

@@ -1,7 +1,6 @@
 """What to do about one part, given what its hosts were told and what they say."""
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -35,7 +34,7 @@ Step = Tell | End | None
 
 def step_of(
     part: Part,
-    told: AbstractSet[str],
+    told: Mapping[str, int],
     seen: Mapping[str, SeenPart],
     fleet: Fleet,
     policy: Policy,
@@ -44,7 +43,8 @@ def step_of(
 ) -> Step:
     """The next step for one part; None when there is nothing to do.
 
-    `told` are the hosts that have a record of it now.
+    `told` are the hosts that have a record of it now, and of which generation that is: where a
+    leader was broken off, some are of an older one.
     """
     if part.state is not PartState.CONFIRMED:
         return None
@@ -57,13 +57,13 @@ def step_of(
     if ending and _nothing_left(part, told, seen, fingerprint(wanted)):
         ended = part.move(PartState.ENDED, now=now, reason=part.end_reason)
         return End(part=ended, hosts=tuple(sorted(told)))
-    if part.told == fingerprint(wanted) and told == set(wanted):
+    if part.told == fingerprint(wanted) and told == dict.fromkeys(wanted, part.generation):
         return None
     return _tell(part, wanted)
 
 
 def _nothing_left(
-    part: Part, told: AbstractSet[str], seen: Mapping[str, SeenPart], wanted: str
+    part: Part, told: Mapping[str, int], seen: Mapping[str, SeenPart], wanted: str
 ) -> bool:
     """Every host that was ever told of the part has been told that it is over, and says, of
     that generation, that nothing is left."""

@@ -27,7 +27,7 @@ class InDoubt:
         self._clock = clock
 
     async def sweep(self) -> None:
-        """A silent register keeps only its own parts waiting; one that fails over one part, none."""
+        """A silent register keeps its own parts waiting; one that fails over one part, none."""
         now = self._clock.now()
         lines: dict[str, asyncio.Semaphore] = {}
         asking = []

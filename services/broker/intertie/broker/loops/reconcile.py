@@ -30,6 +30,9 @@ PATIENCE = timedelta(seconds=20)
 """A workspace that is FAILED for so long without a break is lost: agents try again by
 themselves what may come right, a restart of libvirtd for one."""
 
+ENDED_AT_ONCE = 60
+"""Hosts whose records go in one transaction, which has room for a part's networks too."""
+
 
 class Reconcile:
     def __init__(self, ledger: Ledger, policy: Policy, clock: Clock) -> None:
@@ -45,7 +48,7 @@ class Reconcile:
         clusters = await self._ledger.clusters()
         for found in view.parts:
             uid = found.value.uid
-            hosts = told.get(uid, frozenset())
+            hosts = told.get(uid, {})
             await self._guarded(self._part(found, hosts, seen.get(uid, {}), view.fleet))
         parts = {each.value.name: each for each in view.parts}
         for cluster in clusters:
@@ -62,7 +65,7 @@ class Reconcile:
     async def _part(
         self,
         found: Versioned[Part],
-        told: frozenset[str],
+        told: Mapping[str, int],
         seen: Mapping[str, SeenPart],
         fleet: Fleet,
     ) -> None:
@@ -79,10 +82,20 @@ class Reconcile:
                     gone=part.end_requested_time is not None,
                 )
             case End(part=part, hosts=hosts):
-                write = Write(record=part, read_at=found.revision)
-                unwanted = tuple((host, part.uid) for host in hosts)
-                await self._ledger.commit(Change(writes=(write,), unwanted=unwanted))
+                await self._end(found, part, hosts)
                 log.info("reconcile.ended", part=part.name, reason=part.end_reason)
+
+    async def _end(self, found: Versioned[Part], ended: Part, hosts: tuple[str, ...]) -> None:
+        """Takes the records away, and with the last of them ends the part: whoever finds it
+        broken off goes on."""
+        unwanted = [(host, ended.uid) for host in hosts]
+        revision = found.revision
+        while len(unwanted) > ENDED_AT_ONCE:
+            batch, unwanted = unwanted[:ENDED_AT_ONCE], unwanted[ENDED_AT_ONCE:]
+            same = Write(record=found.value, read_at=revision)
+            revision = await self._ledger.commit(Change(writes=(same,), unwanted=tuple(batch)))
+        write = Write(record=ended, read_at=revision)
+        await self._ledger.commit(Change(writes=(write,), unwanted=tuple(unwanted)))
 
     async def _cluster(
         self, cluster: Versioned[ClusterRecord], part: Versioned[Part] | None, seen: Reports
