@@ -13,7 +13,14 @@ from intertie.broker.domain.records import Change, Write
 from intertie.broker.usecases.admission import contend
 from intertie.broker.usecases.hold_part import receipt_of
 from intertie.common.clock import Clock
-from intertie.common.errors import HoldExpired, NotFound, PartOver, RoleDenied
+from intertie.common.errors import (
+    HoldExpired,
+    NoCapacity,
+    NotFound,
+    PartOver,
+    RoleDenied,
+    Shortfall,
+)
 from intertie.common.names import PartName
 
 log = structlog.get_logger(__name__)
@@ -59,29 +66,45 @@ class PreparePart:
 
 def _with_endpoints(part: Part, view: LedgerView, policy: Policy) -> Part:
     """Every network gets a VXLAN id of this site; those that leave it, the place where the
-    gateway takes what comes from elsewhere."""
+    gateway takes what comes from elsewhere. NoCapacity where that is not known: a receipt without
+    it would be of a network that nobody reaches."""
     networks = part.spec.networks
     vnis = free_vnis(view.vnis, len(networks))
     ids = tuple(
         NetworkId(network=network.name, vni=vni)
         for network, vni in zip(networks, vnis, strict=True)
     )
+    leaving = tuple(each for each in networks if leaves_site(each, policy.site))
+    if not leaving:
+        return replace(part, network_ids=ids)
     gateway = view.fleet.facts.get(part.gateway)
-    endpoints = (
-        tuple(
-            Endpoint(
-                network=network.name,
-                address=gateway.wide_address,
-                port=gateway.wide_port,
-                vni=each.vni,
-            )
-            for network, each in zip(networks, ids, strict=True)
-            if leaves_site(network, policy.site)
+    if gateway is None or not gateway.wide_address:
+        raise NoCapacity((_no_gateway(part, policy.site, leaving[0].name),))
+    vni_of = {each.network: each.vni for each in ids}
+    endpoints = tuple(
+        Endpoint(
+            network=network.name,
+            address=gateway.wide_address,
+            port=gateway.wide_port,
+            vni=vni_of[network.name],
         )
-        if gateway is not None
-        else ()
+        for network in leaving
     )
     return replace(part, network_ids=ids, endpoints=endpoints)
+
+
+def _no_gateway(part: Part, site: str, network: str) -> Shortfall:
+    why = (
+        f"its gateway {part.gateway} says no address that other sites reach"
+        if part.gateway
+        else "the part has no gateway"
+    )
+    return Shortfall(
+        site=site,
+        resource="reachability",
+        host=part.gateway,
+        message=f"{site}: {why}, so network {network} cannot leave the site",
+    )
 
 
 def check_coordinator(part: Part, caller: Caller, method: str) -> None:

@@ -1,0 +1,143 @@
+"""What a site vouches for when it prepares a part, and when it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from intertie.broker.domain.decision import OpenedReceipt, Receipt, ReceiptBody
+from intertie.broker.domain.fleet import HostFacts
+from intertie.broker.domain.part import Endpoint, Part, PartState
+from intertie.broker.domain.ports import Caller
+from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.usecases.admission import Admission
+from intertie.broker.usecases.hold_part import HoldOrder, HoldPart
+from intertie.broker.usecases.prepare_part import PreparePart
+from intertie.common.errors import NoCapacity
+from intertie.common.names import PartName
+from tests.fakes.clock import START, FakeClock
+from tests.fakes.ledger import MemoryLedger
+from tests.unit.broker.samples import COORDINATOR, POLICY, facts, part, part_spec, workspace
+from tests.unit.broker.test_passes import OneImage
+
+META = Caller(spiffe=COORDINATOR, tenant="")
+WIDE = part_spec(workspace(), remote=("v-0",), link_mbit_s=10)
+HELD = part("t1", PartState.HELD, spec=WIDE, gateway="n1")
+
+
+class Signs:
+    """Keeps what it was asked to sign."""
+
+    def __init__(self) -> None:
+        self.signed: list[ReceiptBody] = []
+
+    def sign(self, body: ReceiptBody) -> Receipt:
+        self.signed.append(body)
+        return Receipt(body=b"", signature=b"", certificate=b"")
+
+    def open(self, receipt: Receipt) -> OpenedReceipt:
+        raise AssertionError
+
+
+class World:
+    def __init__(self, *hosts: HostFacts) -> None:
+        self.ledger = MemoryLedger(POLICY)
+        for each in hosts:
+            self.ledger.report(each)
+        self.notary = Signs()
+        self.clock = FakeClock()
+
+    async def prepare(self, held: Part) -> Part:
+        await self.ledger.commit(Change(writes=(Write(record=held),)))
+        prepare = PreparePart(self.ledger, self.notary, POLICY, self.clock)
+        prepared, _ = await prepare(held.path, META)
+        return prepared
+
+    async def hold(self) -> Part:
+        admission = Admission(self.ledger, self.clock)
+        hold = HoldPart(
+            self.ledger, OneImage(), admission, self.notary, POLICY, self.clock, lambda: "seed"
+        )
+        order = HoldOrder(
+            name=HELD.path,
+            spec=WIDE,
+            tx="t1",
+            digest="d",
+            ttl=timedelta(seconds=30),
+            coordinator=COORDINATOR,
+            participants=("north", "south"),
+            decide_by=START + timedelta(seconds=20),
+            coordinator_time=START,
+            owner="alice",
+            request=RequestKey(caller=COORDINATOR, request_id="r1", digest="d"),
+        )
+        held, _ = await hold(order, META)
+        return held
+
+    async def state(self) -> PartState:
+        found = await self.ledger.part(PartName.parse(HELD.name))
+        assert found is not None
+        return found.value.state
+
+
+async def test_a_network_that_leaves_the_site_is_taken_in_at_its_gateway() -> None:
+    world = World(facts("n1"), facts("n2"))
+    prepared = await world.prepare(HELD)
+    there = Endpoint(network="lan", address="10.250.0.11", port=4790, vni=prepared.vni_of("lan"))
+    assert prepared.endpoints == (there,)
+    assert world.notary.signed[0].endpoints == (there,)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "known"),
+    [
+        pytest.param("n1", (facts("n2"),), id="its facts are gone"),
+        pytest.param("n2", (facts("n1"), facts("n2")), id="it is a gateway no more"),
+        pytest.param("", (facts("n1"),), id="there never was one"),
+    ],
+)
+async def test_nothing_that_leaves_the_site_is_prepared_without_a_gateway(
+    gateway: str, known: tuple[HostFacts, ...]
+) -> None:
+    """A bug: it was, with no endpoint, so that the cluster committed and its machines at
+    other sites could not be reached."""
+    world = World(*known)
+    with pytest.raises(NoCapacity) as refused:
+        await world.prepare(replace(HELD, gateway=gateway))
+    [short] = refused.value.shortfalls
+    assert (short.site, short.resource, short.host) == ("north", "reachability", gateway)
+    assert gateway in short.message
+    assert "gateway" in short.message
+    assert world.notary.signed == []
+    assert await world.state() is PartState.HELD
+    assert (await world.ledger.view()).vnis == frozenset()
+
+
+async def test_a_network_that_stays_needs_no_gateway() -> None:
+    local = replace(HELD, spec=part_spec(workspace()), gateway="")
+    prepared = await World(facts("n2")).prepare(local)
+    assert (prepared.state, prepared.endpoints) == (PartState.PREPARED, ())
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param((facts("n2"),), id="none there"),
+        pytest.param(
+            (facts("n1", report_time=START - timedelta(seconds=16)), facts("n2")), id="none alive"
+        ),
+        pytest.param((facts("n1", wide_address=""), facts("n2")), id="none with an address"),
+    ],
+)
+async def test_nothing_that_leaves_the_site_is_held_without_a_live_gateway(
+    known: tuple[HostFacts, ...],
+) -> None:
+    world = World(*known)
+    with pytest.raises(NoCapacity) as refused:
+        await world.hold()
+    assert [each.resource for each in refused.value.shortfalls] == ["reachability"]
+    assert await world.ledger.parts() == ()
+    world.ledger.report(facts("n1"))
+    assert (await world.hold()).gateway == "n1"
