@@ -70,6 +70,12 @@ HOST = {
 }
 
 
+async def opening(workspace: str, **more: Any) -> AsyncIterator[attach_pb2.AttachRequest]:
+    """Sends nothing more: a caller that still writes when it is refused may see that instead."""
+    yield attach_pb2.AttachRequest(open=Open(workspace=workspace, **more))
+    await asyncio.Event().wait()
+
+
 async def active(here: Site, name: str) -> None:
     stream = here.clusters().Watch(clusters_pb2.WatchClusterRequest(name=name))
     async with asyncio.timeout(20):
@@ -113,9 +119,9 @@ async def test_a_console_is_relayed_to_the_workspaces_own_host(
         assert [each.WhichOneof("frame") for each in answers] == ["opened", "data"]
         assert answers[1].data == b"hello"
         assert echo.opened == [f"sites/north/tenants/demo/parts/c{made.uid}/workspaces/worker-0"]
-        refused = here.clusters().Attach(requests(workspace, channel=Open.TCP, port=22))
+        refused = here.clusters().Attach(opening(workspace, channel=Open.TCP, port=22))
         assert isinstance(await refusal(refused), errors.ConnectionRefused)
-        absent = here.clusters().Attach(requests(f"{made.name}/workspaces/worker-7"))
+        absent = here.clusters().Attach(opening(f"{made.name}/workspaces/worker-7"))
         assert isinstance(await refusal(absent), errors.NotFound)
     finally:
         await agent.stop(0)
@@ -124,7 +130,7 @@ async def test_a_console_is_relayed_to_the_workspaces_own_host(
 async def test_a_workspace_that_does_not_run_says_what_it_does(here: Site) -> None:
     here.agents.state, here.agents.ready = 2, False
     made = await here.clusters().Create(create("one", cluster_spec(count=1), "r1"))
-    stream = here.clusters().Attach(requests(f"{made.name}/workspaces/worker-0"))
+    stream = here.clusters().Attach(opening(f"{made.name}/workspaces/worker-0"))
     assert isinstance(await refusal(stream), errors.WorkspaceNotRunning)
 
 

@@ -25,7 +25,8 @@ class ListClusters:
     ) -> tuple[tuple[str, ClusterView | Foreign], ...]:
         """(local name, cluster) in the order of names. `tenant` is empty for every tenant.
 
-        SiteUnreachable when a cluster was handed on and its meta-scheduler does not answer: a
+        What was handed on is listed for its own tenant only: this site's operators have no say at
+        the meta-scheduler. SiteUnreachable when a cluster was handed on and its meta-scheduler does not answer: a
         list that leaves something out would say that it is not there.
         """
         records = await self._ledger.clusters(tenant)
@@ -39,7 +40,7 @@ class ListClusters:
         elsewhere = [
             each.value
             for each in await self._ledger.forwards(tenant)
-            if each.value.name not in found
+            if caller.tenant and each.value.name not in found
         ]
         answers = await asyncio.gather(*(self._ask(each, caller) for each in elsewhere))
         found.update({name: answer for name, answer in answers if answer is not None})

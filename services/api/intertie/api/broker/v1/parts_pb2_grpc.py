@@ -147,6 +147,7 @@ class PartsServicer:
         |------------------|---------------------|--------------|---------------------|
         | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
         | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
+        | the gateway says no address that other sites reach | RESOURCE_EXHAUSTED | NO_CAPACITY | aborts, plans again |
         | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -80,6 +80,7 @@ class PartsStub:
     |------------------|---------------------|--------------|---------------------|
     | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
     | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
+    | the gateway says no address that other sites reach | RESOURCE_EXHAUSTED | NO_CAPACITY | aborts, plans again |
     | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
     """
     Resolve: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ResolvePartRequest, _part_pb2.Part]
@@ -178,6 +179,7 @@ class PartsAsyncStub(PartsStub):
     |------------------|---------------------|--------------|---------------------|
     | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
     | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
+    | the gateway says no address that other sites reach | RESOURCE_EXHAUSTED | NO_CAPACITY | aborts, plans again |
     | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
     """
     Resolve: _aio.UnaryUnaryMultiCallable[_parts_pb2.ResolvePartRequest, _part_pb2.Part]  # type: ignore[assignment]
@@ -291,6 +293,7 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         |------------------|---------------------|--------------|---------------------|
         | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
         | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
+        | the gateway says no address that other sites reach | RESOURCE_EXHAUSTED | NO_CAPACITY | aborts, plans again |
         | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
         """
 
