@@ -26,8 +26,8 @@ class ListClusters:
         """(local name, cluster) in the order of names. `tenant` is empty for every tenant.
 
         What was handed on is listed for its own tenant only: this site's operators have no say at
-        the meta-scheduler. SiteUnreachable when a cluster was handed on and its meta-scheduler does not answer: a
-        list that leaves something out would say that it is not there.
+        the meta-scheduler. SiteUnreachable when a cluster was handed on and its meta-scheduler
+        does not answer: a list that leaves something out would say that it is not there.
         """
         records = await self._ledger.clusters(tenant)
         parts = {each.value.name: each.value for each in await self._ledger.parts(tenant)}
