@@ -13,7 +13,7 @@ help:
 	@echo "make test         sets up, lints, and runs every test"
 	@echo "make test-fresh   proves the set-up in a new minimal Debian tree"
 	@echo "make setup        installs what is missing, and nothing else"
-	@echo "make bench        the figures of the README, quickly; 'make bench-full' takes its time"
+	@echo "make bench        figures against floors of the same run, quickly; 'make bench-full' takes its time"
 	@echo "make lint protos clean"
 
 # A recipe that runs long is one `exec`, so that Ctrl-C reaches the program and make waits for it.

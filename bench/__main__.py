@@ -1,4 +1,4 @@
-"""Every figure that the README states: `python -m bench [--quick] [NAME ...]`."""
+"""Figures, each against a floor or a promise of the same run: `python -m bench [--quick] [NAME ...]`."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -237,6 +238,37 @@ async def test_a_site_that_stays_silent_before_the_decision_leaves_nothing(
     assert world.north.used() == world.south.used() == 0
     assert await process.clusters.listed() == ()
     assert await process.register.transactions() == ()
+
+
+async def slept(world: World, task: asyncio.Task[Any], seconds: float) -> None:
+    """Once the task sleeps: planning is done in a thread, which no virtual clock waits for."""
+    while not world.clock.sleepers and not task.done():
+        await world.clock.settle()
+    await world.clock.advance(seconds)
+
+
+@pytest.mark.parametrize("method", ["hold", "prepare"])
+async def test_a_site_between_two_leaders_is_waited_for(method: str) -> None:
+    """A bug: for the seconds after a broker was killed, all that involved its site was refused."""
+    world = World()
+    world.north.faults[method] = [errors.NotLeading("another")] * 5
+    process = await world.process()
+    creating = asyncio.create_task(process.create(order(what=spec(5))))
+    await slept(world, creating, 3)
+    assert world.confirmed() == {(await creating).record.tx}
+
+
+async def test_a_site_that_stays_without_a_leader_leaves_nothing() -> None:
+    world = World()
+    world.north.faults["hold"] = [errors.NotLeading("")] * 100
+    process = await world.process()
+    creating = asyncio.create_task(process.create(order(what=spec(5))))
+    await slept(world, creating, 9)
+    with pytest.raises(errors.SiteUnreachable):
+        await creating
+    await world.settle(process)
+    world.check_all_or_nothing()
+    assert world.north.used() == world.south.used() == 0
 
 
 async def test_a_site_that_goes_silent_is_planned_around() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import TypeVar
 
 import structlog
@@ -39,6 +40,11 @@ T = TypeVar("T")
 
 _ATTEMPTS = 2
 """A hold or a prepare whose answer was lost is asked for once more; both are idempotent."""
+
+ELECTION = timedelta(seconds=8)
+"""How long a site may be without a leader: one that was killed is known to be gone when its lease
+has run out."""
+_LEADERLESS_S = 0.5
 
 _LOST = "its end was asked for, a site did not wait, or another replica took over"
 
@@ -169,16 +175,21 @@ class Coallocate:
         return good
 
     async def _asked(self, tx: TxRecord, site: str, ask: Callable[[str], Awaitable[T]]) -> T:
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempts = 0
+        until = min(tx.decide_by, self._clock.now() + ELECTION)
+        while True:
             try:
                 return await ask(site)
             except SiteUnreachable as error:
-                if attempt == _ATTEMPTS or self._clock.now() >= tx.decide_by:
+                attempts += 1
+                if attempts == _ATTEMPTS or self._clock.now() >= tx.decide_by:
                     raise
                 log.info("commit.asking_again", tx=tx.tx, site=site, problem=str(error))
             except NotLeading as error:
-                raise SiteUnreachable(site, str(error)) from None
-        raise AssertionError("unreachable")
+                if self._clock.now() >= until:
+                    raise SiteUnreachable(site, str(error)) from None
+                log.info("commit.no_leader", tx=tx.tx, site=site, problem=str(error))
+                await self._clock.sleep(_LEADERLESS_S)
 
     async def _hold(self, tx: TxRecord, site: str, spec: PartSpec) -> None:
         await self._sites.hold(
