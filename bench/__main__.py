@@ -1,4 +1,4 @@
-"""Figures, each against a floor or a promise of the same run: `python -m bench [--quick] [NAME ...]`."""
+"""Figures against floors and promises of the same run: `python -m bench [--quick] [NAME ...]`."""
 
 from __future__ import annotations
 
