@@ -26,6 +26,8 @@ from intertie.common.names import ImageName, check_label, is_digest
 CHUNK_BYTES = 1_000_000
 ACCEPTED = "intertie-accepted"
 """Initial metadata of Put, once the store wants the bytes."""
+_BROKE_OFF = "Internal error from Core"
+"""What gRPC says when a call ended under a write: how the call ended is then not known."""
 MAX_TRIES = 8
 """In a row, without one more byte having arrived."""
 WAIT_S = 0.5
@@ -89,12 +91,13 @@ class Images:
             try:
                 return await self._send(_frames(path, header, progress))
             except grpc.aio.AioRpcError as error:
+                broke_off = error.details() == _BROKE_OFF
                 raised = self._connection.error(error)
             if isinstance(raised, DigestMismatch) and (await _changed(path, digest)):
                 raise FileChanged(path) from None
             if isinstance(raised, OffsetMismatch):
                 header.offset = raised.expected
-            elif isinstance(raised, PutInProgress) or is_passing(raised):
+            elif isinstance(raised, PutInProgress) or is_passing(raised) or broke_off:
                 await self._connection.clock.sleep(WAIT_S)
                 header.offset = await self._arrived(digest)
             else:
