@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Fleet, HostFacts, SeenPart
-from intertie.broker.domain.part import NetworkId, PartState, Placed
+from intertie.broker.domain.part import NetworkId, Part, PartState, Placed
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.reconcile import Tell, step_of
 from intertie.broker.domain.records import (
@@ -133,6 +134,10 @@ async def kind(request: pytest.FixtureRequest) -> AsyncIterator[Kind]:
         await etcd.close()
 
 
+async def told(ledger: Ledger) -> Mapping[str, Mapping[str, int]]:
+    return (await ledger.snapshot()).told
+
+
 @contextmanager
 def refused() -> Iterator[None]:
     with pytest.raises(StaleWrite):
@@ -221,6 +226,30 @@ async def test_nothing_is_written_when_one_of_several_is_stale(kind: Kind) -> No
     assert await kind.ledger.part(two.path) is None
 
 
+async def test_a_snapshot_never_shows_a_cluster_without_its_part(kind: Kind) -> None:
+    """A bug: parts were read first, clusters later; one admitted in between had a cluster and no
+    part, and was taken for over."""
+
+    async def admit() -> None:
+        for number in range(60):
+            confirmed = part(f"t{number}")
+            cluster = replace(
+                a_cluster(),
+                name=f"sites/north/tenants/demo/clusters/c{number}",
+                part=confirmed.name,
+            )
+            writes = (Write(record=confirmed), Write(record=cluster))
+            await kind.ledger.commit(Change(writes=writes))
+
+    async def look() -> None:
+        for _ in range(60):
+            now = await kind.ledger.snapshot()
+            parts = {each.value.name for each in now.view.parts}
+            assert {each.value.part for each in now.clusters} <= parts
+
+    await asyncio.gather(admit(), look())
+
+
 async def test_what_was_only_read_must_be_as_it_was_read(kind: Kind) -> None:
     """A bug: a cluster of this site and one handed on under one name did not see each other."""
     forward = ForwardRecord(
@@ -232,7 +261,7 @@ async def test_what_was_only_read_must_be_as_it_was_read(kind: Kind) -> None:
     )
 
     def here(cluster: ClusterRecord, read_at: int, written_at: int = 0) -> Change:
-        name = Unchanged(kind=ForwardRecord, tenant="demo", cluster_id="one", read_at=read_at)
+        name = Unchanged(kind=ForwardRecord, tenant="demo", id="one", read_at=read_at)
         write = Write(record=cluster, read_at=written_at)
         return Change(writes=(write,), unchanged=(name,))
 
@@ -241,10 +270,16 @@ async def test_what_was_only_read_must_be_as_it_was_read(kind: Kind) -> None:
     with refused():
         await kind.ledger.commit(here(a_cluster(), 0, first))
     second = await kind.ledger.commit(here(a_cluster(), there, first))
-    away = Unchanged(kind=ClusterRecord, tenant="demo", cluster_id="one")
+    away = Unchanged(kind=ClusterRecord, tenant="demo", id="one")
     with refused():
         write = Write(record=forward, read_at=there)
         await kind.ledger.commit(Change(writes=(write,), unchanged=(away,)))
+    of_part = Unchanged(kind=Part, tenant="demo", id="t1")
+    held = await kind.ledger.commit(Change(writes=(Write(record=part("t1")),)))
+    with refused():
+        change = Change(writes=(Write(record=a_cluster(), read_at=second),), unchanged=(of_part,))
+        await kind.ledger.commit(change)
+    second = await kind.ledger.commit(replace(change, unchanged=(replace(of_part, read_at=held),)))
     seen = replace(away, read_at=second)
     await kind.ledger.commit(
         Change(writes=(Write(record=forward, read_at=there),), unchanged=(seen,))
@@ -291,18 +326,18 @@ async def test_hosts_are_told_and_said_no_more(kind: Kind) -> None:
     fleet = Fleet(facts={"n1": facts("n1")})
     wanted = wanted_of(confirmed, fleet, POLICY, gone=False)
     revision = await kind.ledger.commit(Change(writes=(Write(record=confirmed),), wanted=wanted))
-    assert await kind.ledger.told() == {confirmed.uid: {"n1": 0}}
+    assert await told(kind.ledger) == {confirmed.uid: {"n1": 0}}
     again = {"n1": replace(wanted["n1"], generation=7)}
     write = Write(record=confirmed, read_at=revision)
     revision = await kind.ledger.commit(Change(writes=(write,), wanted=again))
-    assert await kind.ledger.told() == {confirmed.uid: {"n1": 7}}
+    assert await told(kind.ledger) == {confirmed.uid: {"n1": 7}}
     await kind.see(SeenPart(host="n1", part_uid=confirmed.uid, generation=3, gone=True))
     seen = (await kind.ledger.seen())[confirmed.uid]["n1"]
     assert (seen.generation, seen.gone) == (3, True)
     over = confirmed.move(PartState.ENDED, now=NOW + HOUR)
     write = Write(record=over, read_at=revision)
     await kind.ledger.commit(Change(writes=(write,), unwanted=(("n1", confirmed.uid),)))
-    assert await kind.ledger.told() == {}
+    assert await told(kind.ledger) == {}
 
 
 async def test_a_part_of_as_many_networks_as_may_be_is_one_transaction(kind: Kind) -> None:
@@ -355,7 +390,7 @@ async def test_hosts_that_a_leader_did_not_get_to_are_told_of_the_generation_bef
         revision = await ledger.commit(Change(writes=(write,), wanted=first.wanted))
         ending = step_of(
             first.part.ending(now=NOW, reason="CANCELLED"),
-            (await ledger.told())[wide.uid],
+            (await told(ledger))[wide.uid],
             {},
             fleet,
             POLICY,
@@ -365,16 +400,16 @@ async def test_hosts_that_a_leader_did_not_get_to_are_told_of_the_generation_bef
         write = Write(record=ending.part, read_at=revision)
         with pytest.raises(EtcdUnavailable):
             await broken.commit(Change(writes=(write,), wanted=ending.wanted))
-        told = (await ledger.told())[wide.uid]
-        assert set(told) == set(hosts)
-        assert set(told.values()) == {1, 2}
-        again = step_of(ending.part, told, {}, fleet, POLICY, now=NOW)
+        found_told = (await told(ledger))[wide.uid]
+        assert set(found_told) == set(hosts)
+        assert set(found_told.values()) == {1, 2}
+        again = step_of(ending.part, found_told, {}, fleet, POLICY, now=NOW)
         assert isinstance(again, Tell)
         found = await ledger.part(wide.path)
         assert found is not None
         write = Write(record=again.part, read_at=found.revision)
         await ledger.commit(Change(writes=(write,), wanted=again.wanted))
-        assert (await ledger.told())[wide.uid] == dict.fromkeys(hosts, 3)
+        assert (await told(ledger))[wide.uid] == dict.fromkeys(hosts, 3)
     finally:
         await etcd.close()
         await breaks.close()

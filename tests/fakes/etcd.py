@@ -35,8 +35,10 @@ class MemoryEtcd(Etcd):
         self._check()
         return self._entries.get(key)
 
-    async def range(self, prefix: str) -> Snapshot:
+    async def range(self, prefix: str, *, revision: int = 0) -> Snapshot:
+        """Keeps no history."""
         self._check()
+        assert revision in (0, self._revision), "only the present is known here"
         found = [self._entries[key] for key in sorted(self._entries) if key.startswith(prefix)]
         return Snapshot(entries=tuple(found), revision=self._revision)
 

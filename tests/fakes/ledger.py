@@ -6,7 +6,7 @@ from typing import Any
 from intertie.broker.adapters import keys
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
-from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.ledger import LedgerView, Snapshot, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import Change, Erase, ForwardRecord, RequestRecord, Write
 from intertie.broker.domain.wanted import WantedPart
@@ -77,12 +77,16 @@ class MemoryLedger:
         self._check()
         return {uid: dict(hosts) for uid, hosts in self._seen.items()}
 
-    async def told(self) -> Mapping[str, Mapping[str, int]]:
-        self._check()
-        found: dict[str, dict[str, int]] = {}
+    async def snapshot(self) -> Snapshot:
+        told: dict[str, dict[str, int]] = {}
         for (host, uid), wanted in self.wanted.items():
-            found.setdefault(uid, {})[host] = wanted.generation
-        return found
+            told.setdefault(uid, {})[host] = wanted.generation
+        return Snapshot(
+            view=await self.view(),
+            clusters=await self.clusters(),
+            told=told,
+            seen=await self.seen(),
+        )
 
     async def commit(self, change: Change) -> int:
         self._check()

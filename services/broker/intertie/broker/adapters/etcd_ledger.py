@@ -13,7 +13,7 @@ from intertie.broker.adapters.agent_records import (
 )
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
-from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.ledger import LedgerView, Snapshot, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
 from intertie.common.errors import NotLeading, StaleWrite
@@ -55,16 +55,46 @@ class EtcdLedger:
         self._generations: dict[str, tuple[int, int]] = {}
 
     async def view(self) -> LedgerView:
-        generation = await self._etcd.get(keys.GENERATION)
+        ledger = await self._etcd.range(keys.GENERATION)
+        at = ledger.revision
         parts, seen, vnis = await asyncio.gather(
-            self.parts(), self._etcd.range(keys.SEEN), self._etcd.range("vni/")
+            self._all(Part, keys.PARTS, "", at),
+            self._etcd.range(keys.SEEN, revision=at),
+            self._etcd.range(keys.VNIS, revision=at),
         )
+        return self._view(ledger.entries, parts, seen.entries, vnis.entries)
+
+    async def snapshot(self) -> Snapshot:
+        ledger = await self._etcd.range(keys.GENERATION)
+        at = ledger.revision
+        parts, clusters, seen, wanted, vnis = await asyncio.gather(
+            self._all(Part, keys.PARTS, "", at),
+            self._all(ClusterRecord, keys.CLUSTERS, "", at),
+            self._etcd.range(keys.SEEN, revision=at),
+            self._etcd.range(keys.WANTED, revision=at),
+            self._etcd.range(keys.VNIS, revision=at),
+        )
+        return Snapshot(
+            view=self._view(ledger.entries, parts, seen.entries, vnis.entries),
+            clusters=clusters,
+            told=self._told(wanted.entries),
+            seen=_seen(seen.entries),
+        )
+
+    def _view(
+        self,
+        ledger: Iterable[Entry],
+        parts: tuple[Versioned[Part], ...],
+        seen: Iterable[Entry],
+        vnis: Iterable[Entry],
+    ) -> LedgerView:
+        generation = next(iter(ledger), None)
         return LedgerView(
             generation=int(generation.value) if generation else 0,
             generation_revision=generation.mod_revision if generation else 0,
             parts=parts,
-            vnis=frozenset(int(each.key.removeprefix("vni/")) for each in vnis.entries),
-            fleet=Fleet.of(_facts(seen.entries), self._policy),
+            vnis=frozenset(int(each.key.removeprefix(keys.VNIS)) for each in vnis),
+            fleet=Fleet.of(_facts(seen), self._policy),
         )
 
     async def part(self, name: PartName) -> Versioned[Part] | None:
@@ -92,21 +122,12 @@ class EtcdLedger:
         return await self._all(ForwardRecord, keys.FORWARDS, tenant)
 
     async def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
-        found: dict[str, dict[str, SeenPart]] = {}
-        for entry in (await self._etcd.range(keys.SEEN)).entries:
-            place = keys.host_and_part(entry.key)
-            if place is None:
-                continue
-            host, uid = place
-            report = seen_from_bytes(entry.value, host)
-            if report is not None and report.part_uid == uid:
-                found.setdefault(uid, {})[host] = report
-        return found
+        return _seen((await self._etcd.range(keys.SEEN)).entries)
 
-    async def told(self) -> Mapping[str, Mapping[str, int]]:
+    def _told(self, wanted: Iterable[Entry]) -> Mapping[str, Mapping[str, int]]:
         found: dict[str, dict[str, int]] = {}
         known, self._generations = self._generations, {}
-        for entry in (await self._etcd.range(keys.WANTED)).entries:
+        for entry in wanted:
             place = keys.host_and_part(entry.key)
             if place is None:
                 continue
@@ -163,9 +184,11 @@ class EtcdLedger:
         entry = await self._etcd.get(key)
         return self._versioned(kind, entry) if entry else None
 
-    async def _all(self, kind: type[T], prefix: str, tenant: str) -> tuple[Versioned[T], ...]:
+    async def _all(
+        self, kind: type[T], prefix: str, tenant: str, revision: int = 0
+    ) -> tuple[Versioned[T], ...]:
         start = f"{prefix}{tenant}/" if tenant else prefix
-        snapshot = await self._etcd.range(start)
+        snapshot = await self._etcd.range(start, revision=revision)
         there = {entry.key for entry in snapshot.entries}
         for key in [each for each in self._decoded if each.startswith(start)]:
             if key not in there:
@@ -179,6 +202,19 @@ class EtcdLedger:
             self._decoded[entry.key] = known
         value: T = known[1]
         return Versioned(value=value, revision=entry.mod_revision)
+
+
+def _seen(entries: Iterable[Entry]) -> Mapping[str, Mapping[str, SeenPart]]:
+    found: dict[str, dict[str, SeenPart]] = {}
+    for entry in entries:
+        place = keys.host_and_part(entry.key)
+        if place is None:
+            continue
+        host, uid = place
+        report = seen_from_bytes(entry.value, host)
+        if report is not None and report.part_uid == uid:
+            found.setdefault(uid, {})[host] = report
+    return found
 
 
 def _facts(entries: Iterable[Entry]) -> Iterator[HostFacts]:

@@ -12,6 +12,7 @@ REQUESTS = "requests/"
 FORWARDS = "forwards/"
 WANTED = "wanted/"
 SEEN = "seen/"
+VNIS = "vni/"
 
 
 def part_key(name: PartName) -> str:
@@ -31,7 +32,7 @@ def request_key(caller: str, request_id: str) -> str:
 
 
 def vni_key(vni: int) -> str:
-    return f"vni/{vni}"
+    return f"{VNIS}{vni}"
 
 
 def wanted_key(host: str, part_uid: str) -> str:
@@ -53,8 +54,8 @@ def of_record(record: Record) -> str:
 
 
 def of_unchanged(name: Unchanged) -> str:
-    key = cluster_key if name.kind is ClusterRecord else forward_key
-    return key(name.tenant, name.cluster_id)
+    prefix = {Part: PARTS, ClusterRecord: CLUSTERS, ForwardRecord: FORWARDS}[name.kind]
+    return f"{prefix}{name.tenant}/{name.id}"
 
 
 def host_and_part(key: str) -> tuple[str, str] | None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from intertie.broker.domain.fleet import Fleet, Policy
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
 from intertie.broker.domain.part import Part
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import Shortfall
@@ -35,8 +36,8 @@ class Versioned(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerView:
-    """The ledger as it was read. Whatever is decided on it is written only if the generation
-    is still the one that was read, which is read before all else."""
+    """The ledger as it was at one revision. Whatever is decided on it is written only if the
+    generation is still the one that was read."""
 
     generation: int = 0
     generation_revision: int = 0
@@ -44,6 +45,23 @@ class LedgerView:
     parts: tuple[Versioned[Part], ...] = ()
     vnis: frozenset[int] = field(default_factory=frozenset)
     fleet: Fleet = field(default_factory=Fleet)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that the reconciler goes by, as it was at one revision.
+
+    One revision, since records that are written together are judged together: a cluster that is
+    seen without the part it was admitted with would look as if it were over.
+    """
+
+    view: LedgerView
+    clusters: tuple[Versioned[ClusterRecord], ...] = ()
+    told: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """The generation of what each host is told of a part: by part uid, then by host. 0 of what
+    cannot be read."""
+    seen: Mapping[str, Mapping[str, SeenPart]] = field(default_factory=dict)
+    """What agents say: by part uid, then by host."""
 
 
 def host_key(host: str, dimension: str) -> str:

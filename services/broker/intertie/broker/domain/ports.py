@@ -7,7 +7,7 @@ from typing import Protocol
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import SeenPart
-from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.ledger import LedgerView, Snapshot, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
@@ -37,8 +37,10 @@ class Ledger(Protocol):
     """
 
     async def view(self) -> LedgerView:
-        """The generation first, then everything that counts."""
+        """Everything that counts for an admission, at one revision."""
         ...
+
+    async def snapshot(self) -> Snapshot: ...
 
     async def part(self, name: PartName) -> Versioned[Part] | None: ...
 
@@ -60,11 +62,6 @@ class Ledger(Protocol):
 
     async def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
         """What agents say: by part uid, then by host."""
-        ...
-
-    async def told(self) -> Mapping[str, Mapping[str, int]]:
-        """The generation of what each host is told of a part: by part uid, then by host. 0 of
-        what cannot be read."""
         ...
 
     async def commit(self, change: Change) -> int:

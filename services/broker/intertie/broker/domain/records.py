@@ -94,11 +94,12 @@ class Erase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unchanged:
-    """What a cluster's name must still stand for: last written at `read_at`; 0: nothing."""
+    """A record that a decision rests on and does not write: last written at `read_at`; 0: there
+    is none of that name."""
 
-    kind: type[ClusterRecord] | type[ForwardRecord]
+    kind: type[Part] | type[ClusterRecord] | type[ForwardRecord]
     tenant: str
-    cluster_id: str
+    id: str
     read_at: int = 0
 
 

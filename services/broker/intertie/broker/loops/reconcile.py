@@ -18,9 +18,10 @@ from intertie.broker.domain.ledger import Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.reconcile import End, Tell, step_of
-from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
+from intertie.common.names import PartName
 
 log = structlog.get_logger(__name__)
 
@@ -42,16 +43,13 @@ class Reconcile:
         self._failing_since: dict[str, datetime] = {}
 
     async def sweep(self) -> None:
-        view = await self._ledger.view()
-        told = await self._ledger.told()
-        seen = await self._ledger.seen()
-        clusters = await self._ledger.clusters()
-        for found in view.parts:
+        now = await self._ledger.snapshot()
+        fleet, seen = now.view.fleet, now.seen
+        for found in now.view.parts:
             uid = found.value.uid
-            hosts = told.get(uid, {})
-            await self._guarded(self._part(found, hosts, seen.get(uid, {}), view.fleet))
-        parts = {each.value.name: each for each in view.parts}
-        for cluster in clusters:
+            await self._guarded(self._part(found, now.told.get(uid, {}), seen.get(uid, {}), fleet))
+        parts = {each.value.name: each for each in now.view.parts}
+        for cluster in now.clusters:
             if not cluster.value.over:
                 await self._guarded(self._cluster(cluster, parts.get(cluster.value.part), seen))
 
@@ -105,6 +103,7 @@ class Reconcile:
         workspaces = workspaces_of(part.value, seen.get(part.value.uid, {})) if part else ()
         after = settled(record, part.value if part else None, workspaces, now=now)
         writes = [Write(record=after, read_at=cluster.revision)]
+        rests_on = [_as_read(record.part, part)]
         if part is not None and self._lost(record.uid, bool(failed(workspaces)), now):
             if part.value.state is not PartState.CONFIRMED or part.value.end_requested_time:
                 return
@@ -114,8 +113,9 @@ class Reconcile:
                 Write(record=after, read_at=cluster.revision),
                 Write(record=ending, read_at=part.revision),
             ]
+            rests_on = []
         if after != record:
-            await self._ledger.commit(Change(writes=tuple(writes)))
+            await self._ledger.commit(Change(writes=tuple(writes), unchanged=tuple(rests_on)))
             log.info("reconcile.cluster", cluster=record.name, state=after.state.name)
 
     def _lost(self, uid: str, fails: bool, now: datetime) -> bool:
@@ -123,3 +123,10 @@ class Reconcile:
             self._failing_since.pop(uid, None)
             return False
         return now - self._failing_since.setdefault(uid, now) >= PATIENCE
+
+
+def _as_read(name: str, part: Versioned[Part] | None) -> Unchanged:
+    path = PartName.parse(name)
+    return Unchanged(
+        kind=Part, tenant=path.tenant, id=path.part_id, read_at=part.revision if part else 0
+    )

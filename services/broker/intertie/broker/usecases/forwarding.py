@@ -122,7 +122,7 @@ class Forwarding:
         return Unchanged(
             kind=ForwardRecord,
             tenant=name.tenant,
-            cluster_id=name.cluster_id,
+            id=name.cluster_id,
             read_at=now_there.revision if now_there else 0,
         )
 
@@ -161,7 +161,7 @@ class Forwarding:
                 Unchanged(
                     kind=ClusterRecord,
                     tenant=name.tenant,
-                    cluster_id=name.cluster_id,
+                    id=name.cluster_id,
                     read_at=here.revision if here else 0,
                 ),
             ),
