@@ -81,7 +81,8 @@ async def active(here: Site, name: str) -> None:
     async with asyncio.timeout(20):
         async for each in stream:
             if each.state == cluster_pb2.Cluster.ACTIVE:
-                break
+                return
+    raise AssertionError(f"{name} is over and never was ACTIVE")
 
 
 async def requests(workspace: str, **more: Any) -> AsyncIterator[attach_pb2.AttachRequest]:
