@@ -135,7 +135,7 @@ async def kind(request: pytest.FixtureRequest) -> AsyncIterator[Kind]:
 
 
 async def told(ledger: Ledger) -> Mapping[str, Mapping[str, int]]:
-    return (await ledger.snapshot()).told
+    return (await ledger.view()).told
 
 
 @contextmanager
@@ -175,11 +175,11 @@ async def test_an_admission_is_written_whole_and_read_back(kind: Kind) -> None:
         create_time=NOW,
     )
     writes = tuple(Write(record=each) for each in (held, cluster, request, forward))
-    await ledger.commit(Change(writes=writes, admitted_on=view))
+    await ledger.commit(Change(writes=writes, admitted_on=view.generation))
 
     after = await ledger.view()
     assert after.generation == 1
-    assert [each.value for each in after.parts] == [held]
+    assert [each.value for each in after.parts.values()] == [held]
     found = await ledger.part(held.path)
     assert found is not None
     assert found.value == held
@@ -197,9 +197,11 @@ async def test_an_admission_is_written_whole_and_read_back(kind: Kind) -> None:
 async def test_of_two_admissions_on_one_view_the_second_is_refused(kind: Kind) -> None:
     view = await kind.ledger.view()
     first, second = part("t1", PartState.HELD), part("t2", PartState.HELD)
-    await kind.ledger.commit(Change(writes=(Write(record=first),), admitted_on=view))
+    await kind.ledger.commit(Change(writes=(Write(record=first),), admitted_on=view.generation))
     with refused():
-        await kind.ledger.commit(Change(writes=(Write(record=second),), admitted_on=view))
+        await kind.ledger.commit(
+            Change(writes=(Write(record=second),), admitted_on=view.generation)
+        )
     assert await kind.ledger.part(second.path) is None
 
 
@@ -226,7 +228,7 @@ async def test_nothing_is_written_when_one_of_several_is_stale(kind: Kind) -> No
     assert await kind.ledger.part(two.path) is None
 
 
-async def test_a_snapshot_never_shows_a_cluster_without_its_part(kind: Kind) -> None:
+async def test_a_view_never_shows_a_cluster_without_its_part(kind: Kind) -> None:
     """A bug: parts were read first, clusters later; one admitted in between had a cluster and no
     part, and was taken for over."""
 
@@ -243,9 +245,8 @@ async def test_a_snapshot_never_shows_a_cluster_without_its_part(kind: Kind) -> 
 
     async def look() -> None:
         for _ in range(60):
-            now = await kind.ledger.snapshot()
-            parts = {each.value.name for each in now.view.parts}
-            assert {each.value.part for each in now.clusters} <= parts
+            now = await kind.ledger.view()
+            assert {each.value.part for each in now.clusters.values()} <= now.parts.keys()
 
     await asyncio.gather(admit(), look())
 
@@ -261,7 +262,7 @@ async def test_what_was_only_read_must_be_as_it_was_read(kind: Kind) -> None:
     )
 
     def here(cluster: ClusterRecord, read_at: int, written_at: int = 0) -> Change:
-        name = Unchanged(kind=ForwardRecord, tenant="demo", id="one", read_at=read_at)
+        name = Unchanged(kind=ForwardRecord, name=forward.name, read_at=read_at)
         write = Write(record=cluster, read_at=written_at)
         return Change(writes=(write,), unchanged=(name,))
 
@@ -270,11 +271,11 @@ async def test_what_was_only_read_must_be_as_it_was_read(kind: Kind) -> None:
     with refused():
         await kind.ledger.commit(here(a_cluster(), 0, first))
     second = await kind.ledger.commit(here(a_cluster(), there, first))
-    away = Unchanged(kind=ClusterRecord, tenant="demo", id="one")
+    away = Unchanged(kind=ClusterRecord, name=forward.name)
     with refused():
         write = Write(record=forward, read_at=there)
         await kind.ledger.commit(Change(writes=(write,), unchanged=(away,)))
-    of_part = Unchanged(kind=Part, tenant="demo", id="t1")
+    of_part = Unchanged(kind=Part, name=part("t1").name)
     held = await kind.ledger.commit(Change(writes=(Write(record=part("t1")),)))
     with refused():
         change = Change(writes=(Write(record=a_cluster(), read_at=second),), unchanged=(of_part,))
@@ -292,14 +293,14 @@ async def test_a_vxlan_id_has_one_owner_until_its_part_is_over(kind: Kind) -> No
         return Change(writes=(Write(record=of),), vnis=((4096, of.uid),))
 
     revision = await kind.ledger.commit(owning("t1"))
-    assert (await kind.ledger.view()).vnis == {4096}
+    assert (await kind.ledger.view()).vnis.keys() == {4096}
     with refused():
         await kind.ledger.commit(owning("t2"))
     [write] = owning("t1").writes
     assert not isinstance(write.record, RequestRecord | ForwardRecord | ClusterRecord)
     over = write.record.move(PartState.ENDED, now=NOW, reason="over")
     await kind.ledger.commit(Change(writes=(Write(record=over, read_at=revision),)))
-    assert (await kind.ledger.view()).vnis == frozenset()
+    assert (await kind.ledger.view()).vnis == {}
     await kind.ledger.commit(owning("t2"))
 
 

@@ -6,8 +6,9 @@ from typing import Any
 from intertie.broker.adapters import keys
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
-from intertie.broker.domain.ledger import LedgerView, Snapshot, Versioned
+from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
+from intertie.broker.domain.ports import WholeCluster
 from intertie.broker.domain.records import Change, Erase, ForwardRecord, RequestRecord, Write
 from intertie.broker.domain.wanted import WantedPart
 from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
@@ -41,12 +42,31 @@ class MemoryLedger:
 
     async def view(self) -> LedgerView:
         self._check()
+        told: dict[str, dict[str, int]] = {}
+        for (host, uid), wanted in self.wanted.items():
+            told.setdefault(uid, {})[host] = wanted.generation
         return LedgerView(
             generation=self._generation[0],
             generation_revision=self._generation[1],
-            parts=await self.parts(),
-            vnis=frozenset(self._vnis),
+            parts=_by_name(await self.parts()),
+            clusters=_by_name(await self.clusters()),
+            forwards=_by_name(await self.forwards()),
+            requests={
+                (each.value.caller, each.value.request_id): each for each in await self.requests()
+            },
+            vnis=dict(self._vnis),
+            told=told,
+            seen=await self.seen(),
             fleet=Fleet.of(self._facts.values(), self.policy),
+        )
+
+    async def whole_cluster(self, tenant: str, cluster_id: str) -> WholeCluster | None:
+        cluster = await self.cluster(tenant, cluster_id)
+        if cluster is None:
+            return None
+        name = PartName.parse(cluster.value.part)
+        return WholeCluster(
+            cluster=cluster, part=await self.part(name), seen=self._seen.get(name.uid, {})
         )
 
     async def part(self, name: PartName) -> Versioned[Part] | None:
@@ -77,16 +97,8 @@ class MemoryLedger:
         self._check()
         return {uid: dict(hosts) for uid, hosts in self._seen.items()}
 
-    async def snapshot(self) -> Snapshot:
-        told: dict[str, dict[str, int]] = {}
-        for (host, uid), wanted in self.wanted.items():
-            told.setdefault(uid, {})[host] = wanted.generation
-        return Snapshot(
-            view=await self.view(),
-            clusters=await self.clusters(),
-            told=told,
-            seen=await self.seen(),
-        )
+    async def submit(self, change: Change) -> int:
+        return await self.commit(change)
 
     async def commit(self, change: Change) -> int:
         self._check()
@@ -109,8 +121,7 @@ class MemoryLedger:
         return "this" if self.leading else "another"
 
     def _compare(self, change: Change) -> None:
-        admitted_on = change.admitted_on
-        if admitted_on is not None and admitted_on.generation_revision != self._generation[1]:
+        if change.admitted_on is not None and change.admitted_on != self._generation[0]:
             raise StaleWrite(keys.GENERATION)
         compared: list[Write | Erase] = [*change.writes, *change.erasures]
         for each in compared:
@@ -128,7 +139,7 @@ class MemoryLedger:
 
     def _write(self, change: Change) -> None:
         if change.admitted_on is not None:
-            self._generation = (change.admitted_on.generation + 1, self._revision)
+            self._generation = (change.admitted_on + 1, self._revision)
         for write in change.writes:
             self._records[keys.of_record(write.record)] = Versioned(
                 value=write.record, revision=self._revision
@@ -159,3 +170,7 @@ class MemoryLedger:
 
     def _under(self, start: str) -> Iterable[Versioned[Any]]:
         return (self._records[key] for key in sorted(self._records) if key.startswith(start))
+
+
+def _by_name(found: Iterable[Versioned[Any]]) -> dict[str, Versioned[Any]]:
+    return {each.value.name: each for each in found}

@@ -194,7 +194,7 @@ async def test_a_cluster_that_is_deleted_before_its_hosts_were_told(world: World
     await world.reconcile.sweep()
     await world.reconcile.sweep()
     assert (await world.cluster()).state is ClusterState.CANCELLED
-    assert (await world.ledger.view()).vnis == frozenset()
+    assert (await world.ledger.view()).vnis == {}
     again = await world.make("r2")
     assert again.state is ClusterState.SCHEDULED
 
@@ -221,10 +221,10 @@ async def test_a_part_on_very_many_hosts_ends_in_transactions_that_a_store_takes
     with pytest.raises(EtcdUnavailable):
         await world.reconcile.sweep()
     assert 0 < len(world.ledger.wanted) < 200
-    assert (await world.ledger.view()).vnis == {4096}
+    assert (await world.ledger.view()).vnis.keys() == {4096}
     await world.reconcile.sweep()
     assert world.ledger.wanted == {}
-    assert (await world.ledger.view()).vnis == frozenset()
+    assert (await world.ledger.view()).vnis == {}
     assert (await states(world))["t1"] is PartState.ENDED
     assert all(
         len(each.writes) + len(each.unwanted) + MAX_PART_NETWORKS <= MAX_OPERATIONS

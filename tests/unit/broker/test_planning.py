@@ -31,7 +31,7 @@ NAME = ClusterName.parse("sites/north/tenants/demo/clusters/one")
 def view(*parts: Part, hosts: tuple[str, ...] = ("n1", "n2"), **changes: Any) -> LedgerView:
     known = [facts(host, **changes) for host in hosts]
     return LedgerView(
-        parts=tuple(Versioned(value=each, revision=1) for each in parts),
+        parts={each.name: Versioned(value=each, revision=1) for each in parts},
         fleet=Fleet.of(known, POLICY),
     )
 

@@ -112,7 +112,7 @@ async def test_nothing_that_leaves_the_site_is_prepared_without_a_gateway(
     assert "gateway" in short.message
     assert world.notary.signed == []
     assert await world.state() is PartState.HELD
-    assert (await world.ledger.view()).vnis == frozenset()
+    assert (await world.ledger.view()).vnis == {}
 
 
 async def test_a_network_that_stays_needs_no_gateway() -> None:

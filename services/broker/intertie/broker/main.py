@@ -47,7 +47,7 @@ from intertie.common import logs
 from intertie.common.clock import Clock, SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
-from intertie.common.etcd.hints import passes
+from intertie.common.etcd.hints import Bell
 from intertie.common.process import run_until_signalled
 from intertie.common.rpc.identity import Trust
 from intertie.common.rpc.server import ListenFailed, Server
@@ -58,18 +58,26 @@ EXPIRE_S = 1.0
 IN_DOUBT_S = 1.0
 RECONCILE_S = 2.0
 RETENTION_S = 60.0
+REST_S = 0.02
+"""Between a hint and the pass, so that what is written together is looked at together."""
 
 
-class EtcdHints:
-    """See domain.ports.Hints. One prefix serves all: what is written often is little."""
+class BellHints:
+    """See domain.ports.Hints: when something was written under the prefix."""
 
-    def __init__(self, etcd: Etcd, prefix: str, clock: Clock) -> None:
-        self._etcd = etcd
-        self._prefix = prefix
+    def __init__(self, bell: Bell, clock: Clock, prefix: str = "", *, rest_s: float = 0.0) -> None:
+        self._bell = bell
         self._clock = clock
+        self._prefix = prefix
+        self._rest_s = rest_s
 
     def passes(self, *, period_s: float) -> AsyncIterator[None]:
-        return passes(self._etcd, self._prefix, self._clock, period_s=period_s)
+        return self._bell.passes(
+            self._clock,
+            period_s=period_s,
+            rest_s=self._rest_s,
+            concerns=lambda key: key.startswith(self._prefix),
+        )
 
 
 class Broker:
@@ -96,6 +104,7 @@ class Broker:
             line = metascheds[first.trust_domain]
             metasched = GrpcMetasched(first.name, first.trust_domain, line, signer, clock)
         agents = GrpcAgents(lines, site)
+        bell = self.ledger.bell
         ledger, images = self.ledger, GrpcImages(store, site)
         notary = SigningNotary(signer, trust, clock)
         admission = Admission(ledger, clock)
@@ -103,13 +112,13 @@ class Broker:
         get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger)
         find = FindWorkspace(ledger, get, parts, forwarding)
         resolve = ResolvePart(ledger, notary, clock)
-        inventory = Inventory(ledger, EtcdHints(etcd, "seen/", clock), policy, clock)
+        inventory = Inventory(ledger, BellHints(bell, clock, "seen/"), policy, clock)
         clusters_servicer = ClustersServicer(
             site,
             CreateCluster(ledger, images, admission, forwarding, policy, clock, _seed),
             get,
             ListClusters(ledger, forwarding, site),
-            WatchCluster(get, forwarding, EtcdHints(etcd, "", clock)),
+            WatchCluster(get, forwarding, BellHints(bell, clock)),
             DeleteCluster(ledger, get, forwarding, clock),
             find,
             agents,
@@ -162,8 +171,9 @@ class Broker:
         """To be run for ever, beside the server."""
         return [
             self.election.run(),
-            self._keep("expire", self._expire.sweep, "parts/", EXPIRE_S),
-            self._keep("in_doubt", self._in_doubt.sweep, "parts/", IN_DOUBT_S),
+            self.ledger.follow(self._clock),
+            self._keep("expire", self._expire.sweep, "election/", EXPIRE_S),
+            self._keep("in_doubt", self._in_doubt.sweep, "election/", IN_DOUBT_S),
             self._keep("reconcile", self._reconcile.sweep, "", RECONCILE_S),
             self._keep("retention", self._retention.sweep, "election/", RETENTION_S),
         ]
@@ -172,7 +182,7 @@ class Broker:
         await self._lines.close()
 
     def _keep(self, name: str, sweep: Any, prefix: str, period_s: float) -> Any:
-        hints = EtcdHints(self._etcd, prefix, self._clock)
+        hints = BellHints(self.ledger.bell, self._clock, prefix, rest_s=REST_S)
         return keep(name, sweep, self.ledger, hints, period_s=period_s)
 
 

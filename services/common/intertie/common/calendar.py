@@ -51,6 +51,13 @@ class Calendar:
                 changes[resource][demand.window.end] -= amount
         self._profiles = {resource: _Profile(of) for resource, of in changes.items()}
 
+    def over(self, capacities: Mapping[str, int]) -> "Calendar":
+        """The same demands on other capacities. Not a copy: what is added or removed later is
+        added and removed in both."""
+        other = Calendar(capacities)
+        other._demands, other._profiles = self._demands, self._profiles
+        return other
+
     def capacity(self, resource: str) -> int:
         return self._capacities.get(resource, 0)
 

@@ -1,155 +1,125 @@
-"""The ledger in the site's etcd."""
+"""The ledger in the site's etcd: by the book where this replica leads, by reading it elsewhere."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 
 from intertie.broker.adapters import keys
-from intertie.broker.adapters.agent_records import (
-    facts_from_bytes,
-    generation_of,
-    seen_from_bytes,
-    wanted_to_bytes,
-)
+from intertie.broker.adapters.agent_reports import AgentReports
+from intertie.broker.adapters.etcd_reads import EtcdReads
+from intertie.broker.adapters.line import Leadership, Line
 from intertie.broker.domain.cluster import ClusterRecord
-from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
-from intertie.broker.domain.ledger import LedgerView, Snapshot, Versioned
+from intertie.broker.domain.fleet import Policy, SeenPart
+from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
+from intertie.broker.domain.ports import WholeCluster
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
-from intertie.common.errors import NotLeading, StaleWrite
-from intertie.common.etcd.client import (
-    MAX_OPERATIONS,
-    Compare,
-    DeleteKey,
-    Entry,
-    Etcd,
-    Op,
-    Put,
-)
-from intertie.common.etcd.records import decode, encode
-from intertie.common.names import PartName
+from intertie.common.clock import Clock
+from intertie.common.errors import EtcdUnavailable, NotLeading
+from intertie.common.etcd.client import Etcd
+from intertie.common.etcd.hints import Bell
+from intertie.common.names import ClusterName, Parent, PartName
 
-T = TypeVar("T")
+T = TypeVar("T", Part, ClusterRecord, ForwardRecord)
 
-
-class Leadership(Protocol):
-    """Of this replica, as intertie.common.etcd.election.Election has it."""
-
-    @property
-    def is_leader(self) -> bool: ...
-
-    def leader_guard(self) -> Compare: ...
-
-    async def leader(self) -> str: ...
+RELIST_S = 30.0
+"""Everything is read again this often, so that what a watch did not tell is found."""
+_REWATCH_S = 1.0
 
 
 class EtcdLedger:
-    """See domain.ports.Ledger. Decoded records are kept by (key, revision), so that a view of
-    many parts decodes only those that have changed since the last."""
+    """See domain.ports.Ledger."""
 
     def __init__(self, etcd: Etcd, leadership: Leadership, policy: Policy) -> None:
+        self.bell = Bell()
+        """Rung with the keys that changed."""
         self._etcd = etcd
         self._leadership = leadership
         self._policy = policy
-        self._decoded: dict[str, tuple[int, Any]] = {}
-        self._generations: dict[str, tuple[int, int]] = {}
+        self._reads = EtcdReads(etcd, policy)
+        self._line = Line(etcd, leadership, self._reads, self.bell.ring)
+        self._reports = AgentReports(policy)
+        self._following = False
 
     async def view(self) -> LedgerView:
-        ledger = await self._etcd.range(keys.GENERATION)
-        at = ledger.revision
-        parts, seen, vnis = await asyncio.gather(
-            self._all(Part, keys.PARTS, "", at),
-            self._etcd.range(keys.SEEN, revision=at),
-            self._etcd.range(keys.VNIS, revision=at),
-        )
-        return self._view(ledger.entries, parts, seen.entries, vnis.entries)
+        reports = await self._agents()
+        try:
+            book = await self._line.book()
+        except NotLeading:
+            return await self._reads.everything()
+        return book.view(reports.fleet, reports.seen)
 
-    async def snapshot(self) -> Snapshot:
-        ledger = await self._etcd.range(keys.GENERATION)
-        at = ledger.revision
-        parts, clusters, seen, wanted, vnis = await asyncio.gather(
-            self._all(Part, keys.PARTS, "", at),
-            self._all(ClusterRecord, keys.CLUSTERS, "", at),
-            self._etcd.range(keys.SEEN, revision=at),
-            self._etcd.range(keys.WANTED, revision=at),
-            self._etcd.range(keys.VNIS, revision=at),
-        )
-        return Snapshot(
-            view=self._view(ledger.entries, parts, seen.entries, vnis.entries),
-            clusters=clusters,
-            told=self._told(wanted.entries),
-            seen=_seen(seen.entries),
-        )
-
-    def _view(
-        self,
-        ledger: Iterable[Entry],
-        parts: tuple[Versioned[Part], ...],
-        seen: Iterable[Entry],
-        vnis: Iterable[Entry],
-    ) -> LedgerView:
-        generation = next(iter(ledger), None)
-        return LedgerView(
-            generation=int(generation.value) if generation else 0,
-            generation_revision=generation.mod_revision if generation else 0,
-            parts=parts,
-            vnis=frozenset(int(each.key.removeprefix(keys.VNIS)) for each in vnis),
-            fleet=Fleet.of(_facts(seen), self._policy),
-        )
+    async def whole_cluster(self, tenant: str, cluster_id: str) -> WholeCluster | None:
+        cluster = await self.cluster(tenant, cluster_id)
+        if cluster is None:
+            return None
+        name = PartName.parse(cluster.value.part)
+        book = await self._line.confirmed()
+        if book is not None:
+            cluster = book.clusters.get(cluster.value.name, cluster)
+            part = book.parts.get(cluster.value.part)
+        else:
+            part = await self.part(name)
+        seen = (await self._agents()).seen
+        return WholeCluster(cluster=cluster, part=part, seen=seen.get(name.uid, {}))
 
     async def part(self, name: PartName) -> Versioned[Part] | None:
-        return await self._one(Part, keys.part_key(name))
+        book = await self._line.confirmed()
+        if book is not None:
+            return book.parts.get(str(name))
+        return await self._reads.one(Part, keys.part_key(name))
 
     async def parts(self, tenant: str = "") -> tuple[Versioned[Part], ...]:
-        return await self._all(Part, keys.PARTS, tenant)
+        book = await self._line.confirmed()
+        if book is not None:
+            return _listed(book.parts, tenant)
+        return await self._reads.all(Part, keys.PARTS, tenant)
 
     async def cluster(self, tenant: str, cluster_id: str) -> Versioned[ClusterRecord] | None:
-        return await self._one(ClusterRecord, keys.cluster_key(tenant, cluster_id))
+        book = await self._line.confirmed()
+        if book is not None:
+            return book.clusters.get(self._cluster_name(tenant, cluster_id))
+        return await self._reads.one(ClusterRecord, keys.cluster_key(tenant, cluster_id))
 
     async def clusters(self, tenant: str = "") -> tuple[Versioned[ClusterRecord], ...]:
-        return await self._all(ClusterRecord, keys.CLUSTERS, tenant)
+        book = await self._line.confirmed()
+        if book is not None:
+            return _listed(book.clusters, tenant)
+        return await self._reads.all(ClusterRecord, keys.CLUSTERS, tenant)
 
     async def request(self, caller: str, request_id: str) -> Versioned[RequestRecord] | None:
-        return await self._one(RequestRecord, keys.request_key(caller, request_id))
+        book = await self._line.confirmed()
+        if book is not None:
+            return book.requests.get((caller, request_id))
+        return await self._reads.one(RequestRecord, keys.request_key(caller, request_id))
 
     async def requests(self) -> tuple[Versioned[RequestRecord], ...]:
-        return await self._all(RequestRecord, keys.REQUESTS, "")
+        book = await self._line.confirmed()
+        if book is not None:
+            return tuple(book.requests.values())
+        return await self._reads.all(RequestRecord, keys.REQUESTS, "")
 
     async def forward(self, tenant: str, cluster_id: str) -> Versioned[ForwardRecord] | None:
-        return await self._one(ForwardRecord, keys.forward_key(tenant, cluster_id))
+        book = await self._line.confirmed()
+        if book is not None:
+            return book.forwards.get(self._cluster_name(tenant, cluster_id))
+        return await self._reads.one(ForwardRecord, keys.forward_key(tenant, cluster_id))
 
     async def forwards(self, tenant: str = "") -> tuple[Versioned[ForwardRecord], ...]:
-        return await self._all(ForwardRecord, keys.FORWARDS, tenant)
+        book = await self._line.confirmed()
+        if book is not None:
+            return _listed(book.forwards, tenant)
+        return await self._reads.all(ForwardRecord, keys.FORWARDS, tenant)
 
     async def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
-        return _seen((await self._etcd.range(keys.SEEN)).entries)
+        return (await self._agents()).seen
 
-    def _told(self, wanted: Iterable[Entry]) -> Mapping[str, Mapping[str, int]]:
-        found: dict[str, dict[str, int]] = {}
-        known, self._generations = self._generations, {}
-        for entry in wanted:
-            place = keys.host_and_part(entry.key)
-            if place is None:
-                continue
-            host, uid = place
-            revision, generation = known.get(entry.key, (0, 0))
-            if revision != entry.mod_revision:
-                generation = generation_of(entry.value)
-            self._generations[entry.key] = entry.mod_revision, generation
-            found.setdefault(uid, {})[host] = generation
-        return found
+    def submit(self, change: Change) -> asyncio.Future[int]:
+        return self._line.submit(change)
 
     async def commit(self, change: Change) -> int:
-        guard = self._leadership.leader_guard()
-        compares, ops = [guard, *_compares(change)], list(_ops(change))
-        first, rest = ops[:MAX_OPERATIONS], ops[MAX_OPERATIONS:]
-        if len(rest) > len(change.wanted):
-            raise ValueError("only records of hosts may follow in further transactions")
-        result = await self._etcd.txn(compares, first)
-        if not result.succeeded:
-            raise await self._lost(guard, change)
-        await self._go_on(guard, change, rest, result.revision)
-        return result.revision
+        await self._line.book()
+        return await self._line.submit(change)
 
     async def check_leading(self) -> None:
         try:
@@ -160,96 +130,54 @@ class EtcdLedger:
     async def leader(self) -> str:
         return await self._leadership.leader()
 
-    async def _go_on(self, guard: Compare, change: Change, rest: list[Op], revision: int) -> None:
-        """Records of hosts that did not fit into the transaction, while its first record still
-        is as it was written there. What is broken off is found missing, or of an older
-        generation, and written again."""
-        if not rest:
-            return
-        key = keys.of_record(change.writes[0].record)
-        for start in range(0, len(rest), MAX_OPERATIONS):
-            compares = [guard, Compare.mod(key, revision)]
-            done = await self._etcd.txn(compares, rest[start : start + MAX_OPERATIONS])
-            if not done.succeeded:
-                raise await self._lost(guard, change)
+    async def read_again(self) -> None:
+        """Of what is known from earlier, nothing is trusted any more."""
+        await self._line.read_again()
+        if self._following:
+            self._reports.relisted((await self._etcd.range(keys.SEEN)).entries)
 
-    async def _lost(self, guard: Compare, change: Change) -> Exception:
-        """Why a transaction was refused."""
-        if not (await self._etcd.txn([guard], [])).succeeded:
-            return NotLeading(await self._leadership.leader())
-        first = change.writes[0] if change.writes else None
-        return StaleWrite(keys.of_record(first.record) if first else keys.GENERATION)
+    async def follow(self, clock: Clock) -> None:
+        """Keeps up with what agents say, and rings the bell, for ever. Without it, every reading
+        of what agents say asks etcd."""
+        await asyncio.gather(self._watch(clock), self._relist(clock))
 
-    async def _one(self, kind: type[T], key: str) -> Versioned[T] | None:
-        entry = await self._etcd.get(key)
-        return self._versioned(kind, entry) if entry else None
+    async def _watch(self, clock: Clock) -> None:
+        while True:
+            try:
+                snapshot = await self._etcd.range(keys.SEEN)
+                self._reports.relisted(snapshot.entries)
+                self._following = True
+                self.bell.ring()
+                async for change in self._etcd.watch("", snapshot.revision + 1):
+                    if not change.keys:
+                        break
+                    self._reports.changed(change)
+                    self.bell.ring(change.keys)
+            except EtcdUnavailable:
+                pass  # whoever reads finds out and says so
+            finally:
+                self._following = False
+            await clock.sleep(_REWATCH_S)
 
-    async def _all(
-        self, kind: type[T], prefix: str, tenant: str, revision: int = 0
-    ) -> tuple[Versioned[T], ...]:
-        start = f"{prefix}{tenant}/" if tenant else prefix
-        snapshot = await self._etcd.range(start, revision=revision)
-        there = {entry.key for entry in snapshot.entries}
-        for key in [each for each in self._decoded if each.startswith(start)]:
-            if key not in there:
-                del self._decoded[key]
-        return tuple(self._versioned(kind, entry) for entry in snapshot.entries)
+    async def _relist(self, clock: Clock) -> None:
+        while True:
+            await clock.sleep(RELIST_S)
+            try:
+                await self.read_again()
+            except EtcdUnavailable:
+                continue
+            self.bell.ring()
 
-    def _versioned(self, kind: type[T], entry: Entry) -> Versioned[T]:
-        known = self._decoded.get(entry.key)
-        if known is None or known[0] != entry.mod_revision:
-            known = (entry.mod_revision, decode(kind, entry.value))
-            self._decoded[entry.key] = known
-        value: T = known[1]
-        return Versioned(value=value, revision=entry.mod_revision)
+    async def _agents(self) -> AgentReports:
+        if self._following:
+            return self._reports
+        return AgentReports(self._policy, (await self._etcd.range(keys.SEEN)).entries)
 
-
-def _seen(entries: Iterable[Entry]) -> Mapping[str, Mapping[str, SeenPart]]:
-    found: dict[str, dict[str, SeenPart]] = {}
-    for entry in entries:
-        place = keys.host_and_part(entry.key)
-        if place is None:
-            continue
-        host, uid = place
-        report = seen_from_bytes(entry.value, host)
-        if report is not None and report.part_uid == uid:
-            found.setdefault(uid, {})[host] = report
-    return found
+    def _cluster_name(self, tenant: str, cluster_id: str) -> str:
+        return str(ClusterName(Parent(f"sites/{self._policy.site}", tenant), cluster_id))
 
 
-def _facts(entries: Iterable[Entry]) -> Iterator[HostFacts]:
-    for entry in entries:
-        if host := keys.host_of_facts(entry.key):
-            facts = facts_from_bytes(entry.value, host)
-            if facts is not None:
-                yield facts
-
-
-def _compares(change: Change) -> Iterator[Compare]:
-    if change.admitted_on is not None:
-        yield Compare.mod(keys.GENERATION, change.admitted_on.generation_revision)
-    for write in change.writes:
-        yield Compare.mod(keys.of_record(write.record), write.read_at)
-    for erasure in change.erasures:
-        yield Compare.mod(keys.of_record(erasure.record), erasure.read_at)
-    for name in change.unchanged:
-        yield Compare.mod(keys.of_unchanged(name), name.read_at)
-    for vni, _ in change.vnis:
-        yield Compare.absent(keys.vni_key(vni))
-
-
-def _ops(change: Change) -> Iterator[Op]:
-    if change.admitted_on is not None:
-        yield Put(keys.GENERATION, str(change.admitted_on.generation + 1).encode())
-    for write in change.writes:
-        yield Put(keys.of_record(write.record), encode(write.record))
-    for erasure in change.erasures:
-        yield DeleteKey(keys.of_record(erasure.record))
-    for vni, part_uid in change.vnis:
-        yield Put(keys.vni_key(vni), part_uid.encode())
-    for vni in change.vnis_given_back():
-        yield DeleteKey(keys.vni_key(vni))
-    for host, part_uid in change.unwanted:
-        yield DeleteKey(keys.wanted_key(host, part_uid))
-    for host, wanted in change.wanted.items():
-        yield Put(keys.wanted_key(host, wanted.part_uid), wanted_to_bytes(wanted))
+def _listed(found: Mapping[str, Versioned[T]], tenant: str) -> tuple[Versioned[T], ...]:
+    """Of one tenant, or all, in the order of names."""
+    within = f"/tenants/{tenant}/" if tenant else ""
+    return tuple(found[name] for name in sorted(found) if within in name)

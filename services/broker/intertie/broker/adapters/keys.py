@@ -35,6 +35,10 @@ def vni_key(vni: int) -> str:
     return f"{VNIS}{vni}"
 
 
+def vni_of(key: str) -> int:
+    return int(key.removeprefix(VNIS))
+
+
 def wanted_key(host: str, part_uid: str) -> str:
     return f"{WANTED}{host}/parts/{part_uid}"
 
@@ -53,9 +57,12 @@ def of_record(record: Record) -> str:
             return request_key(record.caller, record.request_id)
 
 
-def of_unchanged(name: Unchanged) -> str:
-    prefix = {Part: PARTS, ClusterRecord: CLUSTERS, ForwardRecord: FORWARDS}[name.kind]
-    return f"{prefix}{name.tenant}/{name.id}"
+def of_unchanged(record: Unchanged) -> str:
+    if record.kind is Part:
+        return part_key(PartName.parse(record.name))
+    name = ClusterName.parse(record.name)
+    key = cluster_key if record.kind is ClusterRecord else forward_key
+    return key(name.tenant, name.cluster_id)
 
 
 def host_and_part(key: str) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
 from intertie.broker.domain.part import Part
+from intertie.broker.domain.records import ForwardRecord, RequestRecord
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
@@ -36,32 +37,33 @@ class Versioned(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerView:
-    """The ledger as it was at one revision. Whatever is decided on it is written only if the
-    generation is still the one that was read."""
+    """All records of the site as they are at one revision: what was written together is judged
+    together. A cluster that is seen without the part it was admitted with would look over.
 
-    generation: int = 0
-    generation_revision: int = 0
-    """0: nothing was ever admitted."""
-    parts: tuple[Versioned[Part], ...] = ()
-    vnis: frozenset[int] = field(default_factory=frozenset)
-    fleet: Fleet = field(default_factory=Fleet)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """All that the reconciler goes by, as it was at one revision.
-
-    One revision, since records that are written together are judged together: a cluster that is
-    seen without the part it was admitted with would look as if it were over.
+    Good until the next await: at the replica that leads, the mappings are those it goes on with.
     """
 
-    view: LedgerView
-    clusters: tuple[Versioned[ClusterRecord], ...] = ()
+    generation: int = 0
+    """Grows by one with each admission. Whatever is decided on this view is written only if
+    nothing was admitted since."""
+    generation_revision: int = 0
+    """At which it was last written; 0: nothing was ever admitted."""
+    parts: Mapping[str, Versioned[Part]] = field(default_factory=dict)
+    clusters: Mapping[str, Versioned[ClusterRecord]] = field(default_factory=dict)
+    forwards: Mapping[str, Versioned[ForwardRecord]] = field(default_factory=dict)
+    """These three by name."""
+    requests: Mapping[tuple[str, str], Versioned[RequestRecord]] = field(default_factory=dict)
+    """By caller and request id."""
+    vnis: Mapping[int, str] = field(default_factory=dict)
+    """The VXLAN ids that are taken, and by the part of which uid."""
     told: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """The generation of what each host is told of a part: by part uid, then by host. 0 of what
     cannot be read."""
     seen: Mapping[str, Mapping[str, SeenPart]] = field(default_factory=dict)
     """What agents say: by part uid, then by host."""
+    fleet: Fleet = field(default_factory=Fleet)
+    demands: Calendar | None = None
+    """What all parts that count take, where that is known already."""
 
 
 def host_key(host: str, dimension: str) -> str:
@@ -174,13 +176,12 @@ def capacities(fleet: Fleet, policy: Policy) -> dict[str, int]:
 def calendar_of(view: LedgerView, policy: Policy) -> Calendar:
     """The site's calendar: every part that is held, prepared or confirmed counts, also on hosts
     that are silent now."""
-    counted = (demand_of(each.value) for each in view.parts if each.value.counted)
     known = capacities(view.fleet, policy)
-    demands = tuple(counted)
-    for demand in demands:
-        for key in demand.amounts:
-            known.setdefault(key, 0)
-    return Calendar(known, demands)
+    if view.demands is not None:
+        return view.demands.over(known)
+    return Calendar(
+        known, (demand_of(each.value) for each in view.parts.values() if each.value.counted)
+    )
 
 
 def free_vector(calendar: Calendar, host: str, window: Window) -> Vector:

@@ -133,7 +133,7 @@ def hosts_of(view: LedgerView, policy: Policy, *, now: datetime) -> tuple[HostVi
             alive=facts.alive(now=now),
             workspaces=sum(
                 placed.host == facts.host
-                for each in view.parts
+                for each in view.parts.values()
                 if each.value.state is PartState.CONFIRMED and each.value.window.contains(now)
                 for placed in each.value.placed
             ),

@@ -227,7 +227,7 @@ def _windows(spec: ClusterSpec, view: LedgerView, *, now: datetime) -> Iterator[
     asked = spec.lease.window(now=now)
     yield asked
     latest = asked.start + spec.lease.max_delay
-    ends = {each.value.window.end for each in view.parts if each.value.counted}
+    ends = {each.value.window.end for each in view.parts.values() if each.value.counted}
     for start in sorted(end for end in ends if asked.start < end <= latest)[:MAX_STARTS]:
         end = spec.lease.end_time or start + asked.duration
         if start < end:

@@ -1,13 +1,13 @@
 """What the use cases need of the outside."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import SeenPart
-from intertie.broker.domain.ledger import LedgerView, Snapshot, Versioned
+from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
@@ -29,6 +29,16 @@ class AtMetasched:
     tenant: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeCluster:
+    """A cluster of this site, its part, and what agents say of that, at one moment."""
+
+    cluster: Versioned[ClusterRecord]
+    part: Versioned[Part] | None
+    seen: Mapping[str, SeenPart]
+    """By host."""
+
+
 class Ledger(Protocol):
     """The site's record of everything; every read is linearizable.
 
@@ -37,10 +47,10 @@ class Ledger(Protocol):
     """
 
     async def view(self) -> LedgerView:
-        """Everything that counts for an admission, at one revision."""
+        """At the replica that leads, with what it has decided on and not yet written counted."""
         ...
 
-    async def snapshot(self) -> Snapshot: ...
+    async def whole_cluster(self, tenant: str, cluster_id: str) -> WholeCluster | None: ...
 
     async def part(self, name: PartName) -> Versioned[Part] | None: ...
 
@@ -62,6 +72,11 @@ class Ledger(Protocol):
 
     async def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
         """What agents say: by part uid, then by host."""
+        ...
+
+    def submit(self, change: Change) -> Awaitable[int]:
+        """Puts a change that was decided on `view` in line. A view from here on counts what it
+        takes; written it is when the answer comes, see `commit`."""
         ...
 
     async def commit(self, change: Change) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import Enum
 
 from intertie.broker.domain.cluster import WINDOW_OVER
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
@@ -32,6 +33,19 @@ class End:
 Step = Tell | End | None
 
 
+class Phase(Enum):
+    EARLY = "EARLY"
+    DUE = "DUE"
+    ENDING = "ENDING"
+
+
+def phase_of(part: Part, *, now: datetime) -> Phase:
+    """What the time alone asks for: nothing yet, the part, or its end."""
+    if part.end_requested_time is not None or now >= part.window.end:
+        return Phase.ENDING
+    return Phase.EARLY if now < part.window.start - STAGING_LEAD else Phase.DUE
+
+
 def step_of(
     part: Part,
     told: Mapping[str, int],
@@ -48,11 +62,12 @@ def step_of(
     """
     if part.state is not PartState.CONFIRMED:
         return None
-    if part.end_requested_time is None and now >= part.window.end:
-        part = part.ending(now=now, reason=WINDOW_OVER)
-    ending = part.end_requested_time is not None
-    if not ending and now < part.window.start - STAGING_LEAD:
+    phase = phase_of(part, now=now)
+    if phase is Phase.EARLY:
         return None
+    ending = phase is Phase.ENDING
+    if ending and part.end_requested_time is None:
+        part = part.ending(now=now, reason=WINDOW_OVER)
     wanted = wanted_of(part, fleet, policy, gone=ending)
     if ending and _nothing_left(part, told, seen, fingerprint(wanted)):
         ended = part.move(PartState.ENDED, now=now, reason=part.end_reason)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.cluster import ClusterRecord
-from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.wanted import WantedPart
 from intertie.common.errors import RequestIdReuse
@@ -98,8 +97,7 @@ class Unchanged:
     is none of that name."""
 
     kind: type[Part] | type[ClusterRecord] | type[ForwardRecord]
-    tenant: str
-    id: str
+    name: str
     read_at: int = 0
 
 
@@ -111,9 +109,9 @@ class Change:
     erasures: tuple[Erase, ...] = ()
     unchanged: tuple[Unchanged, ...] = ()
     """Read, not written."""
-    admitted_on: LedgerView | None = None
-    """Set where capacity is taken: the ledger must still be as it was read, and its generation
-    grows."""
+    admitted_on: int | None = None
+    """Set where capacity is taken: the generation of the ledger that this was decided on. It must
+    still be that, and grows by one."""
     wanted: Mapping[str, WantedPart] = field(default_factory=dict)
     """By host."""
     unwanted: tuple[tuple[str, str], ...] = ()
@@ -121,11 +119,10 @@ class Change:
     vnis: tuple[tuple[int, str], ...] = ()
     """(VXLAN id, part uid): nobody's until now."""
 
+    def parts(self) -> tuple[Part, ...]:
+        """That it writes."""
+        return tuple(each.record for each in self.writes if isinstance(each.record, Part))
+
     def vnis_given_back(self) -> tuple[int, ...]:
         """A part that is over has no ids."""
-        return tuple(
-            each.vni
-            for write in self.writes
-            if isinstance(write.record, Part) and write.record.over
-            for each in write.record.network_ids
-        )
+        return tuple(each.vni for part in self.parts() if part.over for each in part.network_ids)

@@ -1,31 +1,31 @@
 """Tells agents what is wanted, and takes note of what they say."""
 
-from collections.abc import Awaitable, Mapping
-from datetime import datetime, timedelta
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from intertie.broker.domain.cluster import (
     WORKSPACE_FAILED,
     ClusterRecord,
+    WorkspaceView,
     failed,
     lost,
     settled,
     workspaces_of,
 )
-from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
-from intertie.broker.domain.ledger import Versioned
+from intertie.broker.domain.fleet import Fleet, Policy
+from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
-from intertie.broker.domain.reconcile import End, Tell, step_of
+from intertie.broker.domain.reconcile import End, Step, Tell, phase_of, step_of
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
-from intertie.common.names import PartName
 
 log = structlog.get_logger(__name__)
-
-Reports = Mapping[str, Mapping[str, SeenPart]]
 
 PATIENCE = timedelta(seconds=20)
 """A workspace that is FAILED for so long without a break is lost: agents try again by
@@ -34,41 +34,52 @@ themselves what may come right, a restart of libvirtd for one."""
 ENDED_AT_ONCE = 60
 """Hosts whose records go in one transaction, which has room for a part's networks too."""
 
+_SOME_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+
 
 class Reconcile:
+    """Level-triggered: every pass looks at everything, and passes over what is as it was when
+    there was nothing to do for it."""
+
     def __init__(self, ledger: Ledger, policy: Policy, clock: Clock) -> None:
         self._ledger = ledger
         self._policy = policy
         self._clock = clock
         self._failing_since: dict[str, datetime] = {}
+        self._quiet: dict[str, object] = {}
+        """By the name of a part or a cluster: what there was when it needed nothing."""
 
     async def sweep(self) -> None:
-        now = await self._ledger.snapshot()
-        fleet, seen = now.view.fleet, now.seen
-        for found in now.view.parts:
-            uid = found.value.uid
-            await self._guarded(self._part(found, now.told.get(uid, {}), seen.get(uid, {}), fleet))
-        parts = {each.value.name: each for each in now.view.parts}
-        for cluster in now.clusters:
-            if not cluster.value.over:
-                await self._guarded(self._cluster(cluster, parts.get(cluster.value.part), seen))
+        view, now = await self._ledger.view(), self._clock.now()
+        known, self._quiet = self._quiet, {}
+        steps = [*self._part_steps(view, known, now), *self._cluster_steps(view, known, now)]
+        await asyncio.gather(*(self._guarded(step) for step in steps))
 
-    async def _guarded(self, step: Awaitable[None]) -> None:
-        """One part that another has just written does not keep the others waiting."""
-        try:
-            await step
-        except StaleWrite as error:
-            log.debug("reconcile.lost_race", key=error.key)
+    def _part_steps(
+        self, view: LedgerView, known: Mapping[str, object], now: datetime
+    ) -> Iterator[Awaitable[None]]:
+        footing = _footing(view.fleet)
+        for name, found in view.parts.items():
+            part = found.value
+            if part.state is not PartState.CONFIRMED:
+                continue
+            told, seen = view.told.get(part.uid, {}), view.seen.get(part.uid, {})
+            there = (
+                found.revision,
+                phase_of(part, now=now),
+                tuple(told.items()),
+                tuple(seen.items()),
+                footing,
+            )
+            if known.get(name) != there:
+                step = step_of(part, told, seen, view.fleet, self._policy, now=now)
+                if step is not None:
+                    yield self._take(found, step)
+                    continue
+            self._quiet[name] = there
 
-    async def _part(
-        self,
-        found: Versioned[Part],
-        told: Mapping[str, int],
-        seen: Mapping[str, SeenPart],
-        fleet: Fleet,
-    ) -> None:
-        now = self._clock.now()
-        match step_of(found.value, told, seen, fleet, self._policy, now=now):
+    async def _take(self, found: Versioned[Part], step: Step) -> None:
+        match step:
             case Tell(part=part, wanted=wanted):
                 write = Write(record=part, read_at=found.revision)
                 await self._ledger.commit(Change(writes=(write,), wanted=wanted))
@@ -95,28 +106,66 @@ class Reconcile:
         write = Write(record=ended, read_at=revision)
         await self._ledger.commit(Change(writes=(write,), unwanted=tuple(unwanted)))
 
-    async def _cluster(
-        self, cluster: Versioned[ClusterRecord], part: Versioned[Part] | None, seen: Reports
-    ) -> None:
-        now = self._clock.now()
+    def _cluster_steps(
+        self, view: LedgerView, known: Mapping[str, object], now: datetime
+    ) -> Iterator[Awaitable[None]]:
+        for name, cluster in view.clusters.items():
+            if cluster.value.over:
+                continue
+            part = view.parts.get(cluster.value.part)
+            seen = view.seen.get(part.value.uid, {}) if part else {}
+            there = (cluster.revision, part.revision if part else 0, tuple(seen.items()))
+            if known.get(name) == there:
+                self._quiet[name] = there
+                continue
+            workspaces = workspaces_of(part.value, seen) if part else ()
+            change = self._judged(cluster, part, workspaces, now)
+            if change is not None:
+                yield self._note(change)
+            elif not failed(workspaces):
+                self._quiet[name] = there
+
+    def _judged(
+        self,
+        cluster: Versioned[ClusterRecord],
+        part: Versioned[Part] | None,
+        workspaces: tuple[WorkspaceView, ...],
+        now: datetime,
+    ) -> Change | None:
         record = cluster.value
-        workspaces = workspaces_of(part.value, seen.get(part.value.uid, {})) if part else ()
-        after = settled(record, part.value if part else None, workspaces, now=now)
-        writes = [Write(record=after, read_at=cluster.revision)]
-        rests_on = [_as_read(record.part, part)]
         if part is not None and self._lost(record.uid, bool(failed(workspaces)), now):
             if part.value.state is not PartState.CONFIRMED or part.value.end_requested_time:
-                return
+                return None
             after = lost(record, workspaces, now=now)
             ending = part.value.ending(now=now, reason=WORKSPACE_FAILED)
-            writes = [
-                Write(record=after, read_at=cluster.revision),
-                Write(record=ending, read_at=part.revision),
-            ]
-            rests_on = []
-        if after != record:
-            await self._ledger.commit(Change(writes=tuple(writes), unchanged=tuple(rests_on)))
-            log.info("reconcile.cluster", cluster=record.name, state=after.state.name)
+            return Change(
+                writes=(
+                    Write(record=after, read_at=cluster.revision),
+                    Write(record=ending, read_at=part.revision),
+                )
+            )
+        after = settled(record, part.value if part else None, workspaces, now=now)
+        if after == record:
+            return None
+        return Change(
+            writes=(Write(record=after, read_at=cluster.revision),),
+            unchanged=(
+                Unchanged(kind=Part, name=record.part, read_at=part.revision if part else 0),
+            ),
+        )
+
+    async def _note(self, change: Change) -> None:
+        await self._ledger.commit(change)
+        record = change.writes[0].record
+        assert isinstance(record, ClusterRecord)
+        log.info("reconcile.cluster", cluster=record.name, state=record.state.name)
+
+    async def _guarded(self, step: Awaitable[None]) -> None:
+        """One part that another has just written does not keep the others waiting."""
+        try:
+            await step
+        except StaleWrite as error:
+            log.debug("reconcile.lost_race", key=error.key)
 
     def _lost(self, uid: str, fails: bool, now: datetime) -> bool:
         if not fails:
@@ -125,8 +174,6 @@ class Reconcile:
         return now - self._failing_since.setdefault(uid, now) >= PATIENCE
 
 
-def _as_read(name: str, part: Versioned[Part] | None) -> Unchanged:
-    path = PartName.parse(name)
-    return Unchanged(
-        kind=Part, tenant=path.tenant, id=path.part_id, read_at=part.revision if part else 0
-    )
+def _footing(fleet: Fleet) -> tuple[object, ...]:
+    """All that hosts say of themselves but that they are alive."""
+    return tuple(replace(each, report_time=_SOME_TIME) for each in fleet.facts.values())

@@ -1,6 +1,5 @@
 """Admissions: at most one a request id, each on the ledger as it was read."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,7 +29,8 @@ class Admitted:
     uid: str
 
 
-Decide = Callable[[LedgerView, datetime], Awaitable[Admitted]]
+Decide = Callable[[LedgerView, datetime], Admitted]
+"""Without I/O: between reading the ledger and standing in line nothing else is decided."""
 
 
 async def contend(attempt: Callable[[], Awaitable[T]]) -> T:
@@ -44,13 +44,12 @@ async def contend(attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 class Admission:
-    """Takes capacity. Within one process one at a time, so that this replica does not race
-    against itself; between replicas the ledger's generation decides."""
+    """Takes capacity. Each is decided on the ledger with all that were decided before it, written
+    or not; between replicas the ledger's generation decides."""
 
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._one_at_a_time = asyncio.Lock()
 
     async def answered(self, request: RequestKey) -> RequestRecord | None:
         """What the same request was answered before; RequestIdReuse for another body."""
@@ -62,21 +61,20 @@ class Admission:
     async def admit(self, request: RequestKey, decide: Decide) -> RequestRecord:
         """Decides and writes, or answers as before."""
         await self._ledger.check_leading()
-        async with self._one_at_a_time:
-            return await contend(lambda: self._attempt(request, decide))
+        return await contend(lambda: self._attempt(request, decide))
 
     async def _attempt(self, request: RequestKey, decide: Decide) -> RequestRecord:
-        before = await self._ledger.request(request.caller, request.request_id)
+        view = await self._ledger.view()
+        before = view.requests.get((request.caller, request.request_id))
         now = self._clock.now()
         if before is not None and before.value.answers(request, now=now):
             return before.value
-        view = await self._ledger.view()
-        admitted = await decide(view, now)
+        admitted = decide(view, now)
         record = RequestRecord.of(request, answer=admitted.answer, uid=admitted.uid, now=now)
         write = Write(record=record, read_at=before.revision if before else 0)
         change = admitted.change
         try:
-            await self._ledger.commit(replace(change, writes=(*change.writes, write)))
+            await self._ledger.submit(replace(change, writes=(*change.writes, write)))
         except EtcdUnavailable:
             # Done or not done: the record of the request says which.
             after = await self.answered(request)

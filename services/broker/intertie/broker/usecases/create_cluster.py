@@ -14,7 +14,8 @@ from intertie.broker.domain.planning import Draft, Image, check_disks, draft, el
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission, Admitted
-from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster
+from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster, still_free
+from intertie.broker.usecases.get_cluster import view_of_whole
 from intertie.common.clock import Clock
 from intertie.common.errors import ImageNotReady, NoCapacity, NotFound, Shortfall
 from intertie.common.names import ClusterName, PartName, uid_of
@@ -87,9 +88,9 @@ class CreateCluster:
 
         free = await self._forwarding.check_free(caller, order.name)
 
-        async def decide(view: LedgerView, now: datetime) -> Admitted:
-            old = await check_no_cluster(self._ledger, order.name)
-            handed_on = await self._forwarding.still_free(order.name, free)
+        def decide(view: LedgerView, now: datetime) -> Admitted:
+            old = check_no_cluster(view.clusters.get(str(order.name)), order.name)
+            handed_on = still_free(view.forwards.get(str(order.name)), order.name, free)
             record, part = self._draft(order, spec, images, caller, view, now)
             change = Change(
                 writes=(
@@ -97,7 +98,7 @@ class CreateCluster:
                     Write(record=record, read_at=old.revision if old else 0),
                 ),
                 unchanged=(handed_on,),
-                admitted_on=view,
+                admitted_on=view.generation,
                 vnis=tuple((each.vni, part.uid) for each in part.network_ids),
             )
             return Admitted(change=change, answer=record.name, uid=record.uid)
@@ -176,12 +177,9 @@ class CreateCluster:
     async def _as_before(self, order: Order, caller: Caller, uid: str) -> ClusterView | Foreign:
         """The first call's cluster as it is now."""
         name = order.name
-        record = await self._ledger.cluster(name.tenant, name.cluster_id)
-        if record is not None and record.value.uid == uid:
-            part = await self._ledger.part(PartName.parse(record.value.part))
-            seen = (await self._ledger.seen()).get(part.value.uid, {}) if part else {}
-            site = self._policy.site
-            return view_of(record.value, part.value if part else None, seen, site=site)
+        found = await self._ledger.whole_cluster(name.tenant, name.cluster_id)
+        if found is not None and found.cluster.value.uid == uid:
+            return view_of_whole(found, site=self._policy.site)
         if await self._forwarding.find(name) is not None:
             return await self._forwarding.create(caller, name, order.spec, order.request)
         raise NotFound(str(name))

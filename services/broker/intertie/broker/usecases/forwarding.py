@@ -111,21 +111,6 @@ class Forwarding:
             raise NameTaken(str(name))
         return found
 
-    async def still_free(
-        self, name: ClusterName, free: Versioned[ForwardRecord] | None
-    ) -> Unchanged:
-        """What a cluster of this site that takes the name must compare. NameTaken when it was
-        handed on since `check_free` found it as `free`."""
-        now_there = await self._ledger.forward(name.tenant, name.cluster_id)
-        if now_there is not None and (free is None or free.revision != now_there.revision):
-            raise NameTaken(str(name))
-        return Unchanged(
-            kind=ForwardRecord,
-            tenant=name.tenant,
-            id=name.cluster_id,
-            read_at=now_there.revision if now_there else 0,
-        )
-
     def _to(self) -> Metasched:
         if self._metasched is None:
             raise NotFound("a meta-scheduler of this site")
@@ -140,7 +125,7 @@ class Forwarding:
             found = await self.find(name)
             if found is not None and found.value.request_id == forwarded_request_id(request):
                 return found.value
-        here = await check_no_cluster(self._ledger, name)
+        here = check_no_cluster(await self._ledger.cluster(name.tenant, name.cluster_id), name)
         old = await self.check_free(caller, name)
         record = ForwardRecord(
             name=str(name),
@@ -160,8 +145,7 @@ class Forwarding:
             unchanged=(
                 Unchanged(
                     kind=ClusterRecord,
-                    tenant=name.tenant,
-                    id=name.cluster_id,
+                    name=str(name),
                     read_at=here.revision if here else 0,
                 ),
             ),
@@ -191,10 +175,25 @@ class Forwarding:
             log.info("forward.not_forgotten", cluster=record.name, problem=str(error))
 
 
-async def check_no_cluster(ledger: Ledger, name: ClusterName) -> Versioned[ClusterRecord] | None:
+def check_no_cluster(
+    old: Versioned[ClusterRecord] | None, name: ClusterName
+) -> Versioned[ClusterRecord] | None:
     """NameTaken while a cluster of that name lives at this site; else what it may be written
     over."""
-    old = await ledger.cluster(name.tenant, name.cluster_id)
     if old is not None and not old.value.over:
         raise NameTaken(str(name))
     return old
+
+
+def still_free(
+    now_there: Versioned[ForwardRecord] | None,
+    name: ClusterName,
+    free: Versioned[ForwardRecord] | None,
+) -> Unchanged:
+    """What a cluster of this site that takes the name must compare. NameTaken when it was handed
+    on since `check_free` found it as `free`."""
+    if now_there is not None and (free is None or free.revision != now_there.revision):
+        raise NameTaken(str(name))
+    return Unchanged(
+        kind=ForwardRecord, name=str(name), read_at=now_there.revision if now_there else 0
+    )

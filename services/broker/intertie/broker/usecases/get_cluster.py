@@ -1,10 +1,10 @@
 """One cluster as it is now: this site's, or one that was handed on under a local name."""
 
 from intertie.broker.domain.cluster import ClusterView, view_of
-from intertie.broker.domain.ports import Caller, Foreign, Ledger
+from intertie.broker.domain.ports import Caller, Foreign, Ledger, WholeCluster
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.common.errors import NotFound
-from intertie.common.names import ClusterName, PartName
+from intertie.common.names import ClusterName
 
 
 class GetCluster:
@@ -24,9 +24,10 @@ class GetCluster:
     async def here(self, name: ClusterName) -> ClusterView | None:
         if name.authority != f"sites/{self._site}":
             return None
-        record = await self._ledger.cluster(name.tenant, name.cluster_id)
-        if record is None:
-            return None
-        part = await self._ledger.part(PartName.parse(record.value.part))
-        seen = (await self._ledger.seen()).get(part.value.uid, {}) if part else {}
-        return view_of(record.value, part.value if part else None, seen, site=self._site)
+        found = await self._ledger.whole_cluster(name.tenant, name.cluster_id)
+        return view_of_whole(found, site=self._site) if found is not None else None
+
+
+def view_of_whole(found: WholeCluster, *, site: str) -> ClusterView:
+    part = found.part.value if found.part else None
+    return view_of(found.cluster.value, part, found.seen, site=site)

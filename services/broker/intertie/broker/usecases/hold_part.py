@@ -72,11 +72,11 @@ class HoldPart:
             if await self._images.find(order.name.tenant, digest) is None:
                 raise ImageNotReady(digest, self._policy.site)
 
-        async def decide(view: LedgerView, now: datetime) -> Admitted:
-            if await self._ledger.part(order.name) is not None:
+        def decide(view: LedgerView, now: datetime) -> Admitted:
+            if str(order.name) in view.parts:
                 raise NameTaken(str(order.name))
             part = self._part(order, view, now)
-            change = Change(writes=(Write(record=part),), admitted_on=view)
+            change = Change(writes=(Write(record=part),), admitted_on=view.generation)
             return Admitted(change=change, answer=part.name, uid=part.uid)
 
         answer = await self._admission.admit(order.request, decide)

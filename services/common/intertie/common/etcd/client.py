@@ -33,6 +33,8 @@ CALL_TIMEOUT_S = 5.0
 MAX_OPERATIONS = 128
 """Of one transaction: what etcd allows by default."""
 _PAGE = 1000
+_PUT = 0
+"""mvccpb.Event.EventType."""
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.keepalive_time_ms", 10_000),
@@ -71,7 +73,13 @@ class Change:
     """A hint that something under the prefix may be different from `revision` on."""
 
     revision: int
-    keys: tuple[str, ...] = ()
+    puts: tuple[Entry, ...] = ()
+    deleted: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Without any, changes may have gone unseen."""
+        return (*(each.key for each in self.puts), *self.deleted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +226,20 @@ class Etcd:
                         yield Change(revision=revision)
                     gap = True
                 if answer.events:
-                    keys = tuple({self._own(each.kv.key): None for each in answer.events})
-                    yield Change(revision=revision, keys=keys)
+                    yield self._change(answer)
         except (grpc.aio.AioRpcError, EtcdError) as error:
             log.warning("etcd.watch_ended", prefix=prefix, problem=_problem(error))
         finally:
             await answers.aclose()
+
+    def _change(self, answer: Any) -> Change:
+        """What each key came to, whatever it was in between."""
+        last = {each.kv.key: each for each in answer.events}.values()
+        return Change(
+            revision=answer.header.revision,
+            puts=tuple(self._entry(each.kv) for each in last if each.type == _PUT),
+            deleted=tuple(self._own(each.kv.key) for each in last if each.type != _PUT),
+        )
 
     def _entry(self, pair: Any) -> Entry:
         return Entry(

@@ -1,0 +1,89 @@
+"""The records of a site as etcd has them: linearizable, at any replica.
+
+Decoded records are kept by (key, revision), so that reading many decodes only what has changed.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from intertie.broker.adapters import keys
+from intertie.broker.adapters.agent_records import generation_of
+from intertie.broker.adapters.agent_reports import AgentReports
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.records import ForwardRecord, RequestRecord
+from intertie.common.etcd.client import Entry, Etcd
+from intertie.common.etcd.records import decode
+
+T = TypeVar("T")
+
+
+class EtcdReads:
+    def __init__(self, etcd: Etcd, policy: Policy) -> None:
+        self._etcd = etcd
+        self._policy = policy
+        self._decoded: dict[str, tuple[int, Any]] = {}
+
+    async def everything(self) -> LedgerView:
+        """One range over the site's prefix: all of it at one revision."""
+        snapshot = await self._etcd.range("")
+        under: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in snapshot.entries:
+            under[entry.key.split("/", 1)[0] + "/"].append(entry)
+        self._forget_but(snapshot.entries)
+        generation = next((each for each in under["ledger/"] if each.key == keys.GENERATION), None)
+        agents = AgentReports(self._policy, under[keys.SEEN])
+        requests = [self._versioned(RequestRecord, each) for each in under[keys.REQUESTS]]
+        return LedgerView(
+            generation=int(generation.value) if generation else 0,
+            generation_revision=generation.mod_revision if generation else 0,
+            parts=_by_name(self._versioned(Part, each) for each in under[keys.PARTS]),
+            clusters=_by_name(
+                self._versioned(ClusterRecord, each) for each in under[keys.CLUSTERS]
+            ),
+            forwards=_by_name(
+                self._versioned(ForwardRecord, each) for each in under[keys.FORWARDS]
+            ),
+            requests={(each.value.caller, each.value.request_id): each for each in requests},
+            vnis={keys.vni_of(each.key): each.value.decode() for each in under[keys.VNIS]},
+            told=self._told(under[keys.WANTED]),
+            seen=agents.seen,
+            fleet=agents.fleet,
+        )
+
+    async def one(self, kind: type[T], key: str) -> Versioned[T] | None:
+        entry = await self._etcd.get(key)
+        return self._versioned(kind, entry) if entry else None
+
+    async def all(self, kind: type[T], prefix: str, tenant: str) -> tuple[Versioned[T], ...]:
+        snapshot = await self._etcd.range(f"{prefix}{tenant}/" if tenant else prefix)
+        return tuple(self._versioned(kind, entry) for entry in snapshot.entries)
+
+    def _told(self, entries: Iterable[Entry]) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for entry in entries:
+            if place := keys.host_and_part(entry.key):
+                host, uid = place
+                found.setdefault(uid, {})[host] = self._once(entry, generation_of)
+        return found
+
+    def _versioned(self, kind: type[T], entry: Entry) -> Versioned[T]:
+        value: T = self._once(entry, lambda octets: decode(kind, octets))
+        return Versioned(value=value, revision=entry.mod_revision)
+
+    def _once(self, entry: Entry, read: Any) -> Any:
+        known = self._decoded.get(entry.key)
+        if known is None or known[0] != entry.mod_revision:
+            known = self._decoded[entry.key] = entry.mod_revision, read(entry.value)
+        return known[1]
+
+    def _forget_but(self, entries: Iterable[Entry]) -> None:
+        there = {each.key for each in entries}
+        self._decoded = {key: each for key, each in self._decoded.items() if key in there}
+
+
+def _by_name(found: Iterable[Versioned[Any]]) -> dict[str, Versioned[Any]]:
+    return {each.value.name: each for each in found}

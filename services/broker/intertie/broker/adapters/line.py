@@ -1,0 +1,262 @@
+"""The line of changes that a leader writes: one transaction at a time, with many changes in each.
+
+What is decided while a transaction is on its way goes into the next, so that the disk of etcd is
+waited for once for all of them. Decisions are made on a book in memory, which is what etcd has and
+what stands in line: no decision waits for the one before it to be written.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from intertie.broker.adapters import keys
+from intertie.broker.adapters.agent_records import wanted_to_bytes
+from intertie.broker.adapters.etcd_reads import EtcdReads
+from intertie.broker.domain.book import Book
+from intertie.broker.domain.records import Change
+from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
+from intertie.common.etcd.client import (
+    MAX_OPERATIONS,
+    Compare,
+    DeleteKey,
+    Etcd,
+    EtcdRefused,
+    Op,
+    Put,
+)
+from intertie.common.etcd.records import encode
+
+log = structlog.get_logger(__name__)
+
+MAX_BYTES = 1 << 19
+"""Of one transaction of several changes; etcd takes 1.5 MiB."""
+
+
+class Leadership(Protocol):
+    """Of this replica, as intertie.common.etcd.election.Election has it."""
+
+    @property
+    def is_leader(self) -> bool: ...
+
+    def leader_guard(self) -> Compare: ...
+
+    async def leader(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    change: Change
+    book: Book
+    """That it was decided on."""
+    written: asyncio.Future[int]
+    compares: tuple[Compare, ...]
+    ops: tuple[Op, ...]
+
+    @property
+    def keys(self) -> set[str]:
+        return {each.key for each in (*self.compares, *self.ops)}
+
+    @property
+    def size(self) -> int:
+        return sum(len(each.value) for each in self.ops if isinstance(each, Put))
+
+    def fail(self, error: Exception) -> None:
+        if not self.written.done():
+            self.written.set_exception(error)
+
+
+class Line:
+    """`changed` is called after every transaction."""
+
+    def __init__(
+        self, etcd: Etcd, leadership: Leadership, reads: EtcdReads, changed: Callable[[], None]
+    ) -> None:
+        self._etcd = etcd
+        self._leadership = leadership
+        self._reads = reads
+        self._changed = changed
+        self._book: Book | None = None
+        self._guard: Compare | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._sending = asyncio.Lock()
+        """Held while a transaction, or the reading of the book, is on its way."""
+        self._drain_task: asyncio.Task[None] | None = None
+        self._look: asyncio.Task[bool] | None = None
+        self._next_look: asyncio.Task[bool] | None = None
+
+    async def book(self) -> Book:
+        """As this replica knows the ledger; NotLeading when it does not lead. Good to decide on:
+        what is decided is compared when it is written."""
+        while True:
+            guard = self._leadership.leader_guard()
+            if self._book is not None and self._guard == guard:
+                return self._book
+            async with self._sending:
+                # Nothing of ours is on its way, and the guard is older than what is read here:
+                # whatever an earlier leader has written is in it.
+                if self._book is None or self._guard != guard:
+                    self._throw_away()
+                    self._book, self._guard = Book.of(await self._reads.everything()), guard
+
+    async def confirmed(self) -> Book | None:
+        """The book, linearizably: this replica was seen to lead after the call had begun, so
+        nobody else has written. None when it does not lead."""
+        try:
+            await self.book()
+            if not await self._leads():
+                return None
+            if self._sending.locked():
+                async with self._sending:
+                    pass  # what others may have read in etcd already is in the book then
+            return await self.book()
+        except NotLeading:
+            return None
+
+    def submit(self, change: Change) -> asyncio.Future[int]:
+        """See domain.ports.Ledger."""
+        guard = self._leadership.leader_guard()
+        if self._book is None or self._guard != guard:
+            raise StaleWrite("ledger")
+        self._book.reserve(change)
+        written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        compares, ops = tuple(_compares(change)), tuple(_ops(change))
+        self._waiting.append(_Waiting(change, self._book, written, compares, ops))
+        if self._drain_task is None or self._drain_task.done():
+            self._drain_task = asyncio.create_task(self._drain())
+        return written
+
+    async def read_again(self) -> None:
+        """Forgets the book: whatever a watch or an answer may have kept from it is found."""
+        async with self._sending:
+            self._throw_away()
+
+    async def why_refused(self, guard: Compare) -> Exception:
+        """Of a transaction that compared `guard`."""
+        if not (await self._etcd.txn([guard], [])).succeeded:
+            return NotLeading(await self._leadership.leader())
+        return StaleWrite("ledger")
+
+    def _throw_away(self) -> None:
+        """What was decided on the book goes with it."""
+        self._book = None
+        while self._waiting:
+            self._waiting.popleft().fail(StaleWrite("ledger"))
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            async with self._sending:
+                batch = self._next_batch()
+                if batch:
+                    await self._send(batch)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """As many as one transaction takes, in the order in which they came."""
+        batch: list[_Waiting] = []
+        touched: set[str] = set()
+        operations, size = 2, 0
+        while self._waiting:
+            first = self._waiting[0]
+            if conflict := first.book.conflict(first.change):
+                self._waiting.popleft()
+                first.book.cancel(first.change)
+                first.fail(StaleWrite(conflict))
+                continue
+            operations += max(len(first.compares), len(first.ops))
+            size += first.size
+            full = operations > MAX_OPERATIONS or size > MAX_BYTES
+            if batch and (full or not touched.isdisjoint(first.keys)):
+                break
+            touched |= first.keys
+            batch.append(self._waiting.popleft())
+            if full:
+                break
+        return batch
+
+    async def _send(self, batch: list[_Waiting]) -> None:
+        book = batch[0].book
+        compares = [each for item in batch for each in item.compares]
+        ops = [each for item in batch for each in item.ops]
+        admissions = sum(item.change.admitted_on is not None for item in batch)
+        if admissions:
+            compares.append(Compare.mod(keys.GENERATION, book.written_revision))
+            ops.insert(0, Put(keys.GENERATION, str(book.written + admissions).encode()))
+        try:
+            guard = self._leadership.leader_guard()
+            first, rest = ops[:MAX_OPERATIONS], ops[MAX_OPERATIONS:]
+            if len(rest) > sum(len(item.change.wanted) for item in batch):
+                raise ValueError("only records of hosts may follow in further transactions")
+            done = await self._etcd.txn([guard, *compares], first)
+            if not done.succeeded:
+                raise await self.why_refused(guard)
+            await self._go_on(guard, batch[0].change, rest, done.revision)
+        except Exception as error:
+            # Whether it is written is not known, or the book is not what etcd has.
+            for item in batch:
+                item.fail(error)
+            self._throw_away()
+            if not isinstance(error, (EtcdUnavailable, EtcdRefused, NotLeading, StaleWrite)):
+                log.exception("line.failed")
+            return
+        for item in batch:
+            book.apply(item.change, done.revision)
+            if not item.written.done():
+                item.written.set_result(done.revision)
+        self._changed()
+
+    async def _go_on(self, guard: Compare, change: Change, rest: list[Op], revision: int) -> None:
+        """Records of hosts that did not fit into the transaction, while its first record still
+        is as it was written there. What is broken off is found missing, or of an older
+        generation, and written again."""
+        if not rest:
+            return
+        key = keys.of_record(change.writes[0].record)
+        for start in range(0, len(rest), MAX_OPERATIONS):
+            compares = [guard, Compare.mod(key, revision)]
+            done = await self._etcd.txn(compares, rest[start : start + MAX_OPERATIONS])
+            if not done.succeeded:
+                raise await self.why_refused(guard)
+
+    async def _leads(self) -> bool:
+        """Whether this replica leads, by a look that begins after the call. Calls that come
+        while one is on its way share the next."""
+        if self._next_look is None:
+            self._next_look = asyncio.create_task(self._look_after(self._look))
+        return await asyncio.shield(self._next_look)
+
+    async def _look_after(self, before: asyncio.Task[bool] | None) -> bool:
+        if before is not None:
+            await asyncio.wait({before})
+        self._look, self._next_look = self._next_look, None
+        guard = self._leadership.leader_guard()
+        entry = await self._etcd.get(guard.key)
+        return entry is not None and entry.create_revision == guard.number
+
+
+def _compares(change: Change) -> Iterator[Compare]:
+    for write in change.writes:
+        yield Compare.mod(keys.of_record(write.record), write.read_at)
+    for erasure in change.erasures:
+        yield Compare.mod(keys.of_record(erasure.record), erasure.read_at)
+    for record in change.unchanged:
+        yield Compare.mod(keys.of_unchanged(record), record.read_at)
+    for vni, _ in change.vnis:
+        yield Compare.absent(keys.vni_key(vni))
+
+
+def _ops(change: Change) -> Iterator[Op]:
+    for write in change.writes:
+        yield Put(keys.of_record(write.record), encode(write.record))
+    for erasure in change.erasures:
+        yield DeleteKey(keys.of_record(erasure.record))
+    for vni, part_uid in change.vnis:
+        yield Put(keys.vni_key(vni), part_uid.encode())
+    for vni in change.vnis_given_back():
+        yield DeleteKey(keys.vni_key(vni))
+    for host, part_uid in change.unwanted:
+        yield DeleteKey(keys.wanted_key(host, part_uid))
+    for host, wanted in change.wanted.items():
+        yield Put(keys.wanted_key(host, wanted.part_uid), wanted_to_bytes(wanted))

@@ -1,0 +1,174 @@
+"""The ledger in the memory of the replica that leads.
+
+Only the leader writes the ledger, so what it has read once, and written itself since, is all there
+is to know: it need not read everything again for every decision. What says that this still holds
+are the compares in its transactions, never this copy: when one fails, the book is thrown away and
+read again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.fleet import Fleet, SeenPart
+from intertie.broker.domain.ledger import LedgerView, Versioned, demand_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.records import (
+    Change,
+    ForwardRecord,
+    Record,
+    RequestRecord,
+)
+from intertie.common.calendar import Calendar
+from intertie.common.errors import StaleWrite
+
+
+@dataclass(slots=True)
+class Book:
+    """Records as they are written, and above them what has been decided and is on its way."""
+
+    generation: int = 0
+    """With the admissions that are on their way."""
+    written: int = 0
+    """The generation as etcd has it."""
+    written_revision: int = 0
+    parts: dict[str, Versioned[Part]] = field(default_factory=dict)
+    clusters: dict[str, Versioned[ClusterRecord]] = field(default_factory=dict)
+    forwards: dict[str, Versioned[ForwardRecord]] = field(default_factory=dict)
+    requests: dict[tuple[str, str], Versioned[RequestRecord]] = field(default_factory=dict)
+    vnis: dict[int, str] = field(default_factory=dict)
+    """With those that are on their way."""
+    told: dict[str, dict[str, int]] = field(default_factory=dict)
+    demands: Calendar = field(default_factory=lambda: Calendar({}))
+    """With those that are on their way."""
+
+    @classmethod
+    def of(cls, view: LedgerView) -> "Book":
+        counted = (demand_of(each.value) for each in view.parts.values() if each.value.counted)
+        return cls(
+            generation=view.generation,
+            written=view.generation,
+            written_revision=view.generation_revision,
+            parts=dict(view.parts),
+            clusters=dict(view.clusters),
+            forwards=dict(view.forwards),
+            requests=dict(view.requests),
+            vnis=dict(view.vnis),
+            told={uid: dict(hosts) for uid, hosts in view.told.items()},
+            demands=Calendar({}, counted),
+        )
+
+    def view(self, fleet: Fleet, seen: Mapping[str, Mapping[str, SeenPart]]) -> LedgerView:
+        return LedgerView(
+            generation=self.generation,
+            generation_revision=self.written_revision,
+            parts=self.parts,
+            clusters=self.clusters,
+            forwards=self.forwards,
+            requests=self.requests,
+            vnis=self.vnis,
+            told=self.told,
+            seen=seen,
+            fleet=fleet,
+            demands=self.demands,
+        )
+
+    def reserve(self, change: Change) -> None:
+        """Counts what a change takes before it is written, so that the next decision does.
+        StaleWrite where it was decided on less than is known by now."""
+        if change.admitted_on is not None and change.admitted_on != self.generation:
+            raise StaleWrite("generation")
+        for vni, _ in change.vnis:
+            if vni in self.vnis:
+                raise StaleWrite(f"vni {vni}")
+        self.vnis.update(change.vnis)
+        if change.admitted_on is not None:
+            self.generation += 1
+            for part in change.parts():
+                self.demands.add(demand_of(part))
+
+    def cancel(self, change: Change) -> None:
+        """Counts what was reserved no more: it will not be written. The generation stays: it says
+        how often was decided."""
+        for vni, _ in change.vnis:
+            self.vnis.pop(vni, None)
+        if change.admitted_on is not None:
+            for part in change.parts():
+                if part.name not in self.parts:
+                    self.demands.remove(part.name)
+
+    def conflict(self, change: Change) -> str:
+        """The record that is not as the change was decided on; empty: none."""
+        for each in (*change.writes, *change.erasures):
+            if self._revision_of(each.record) != each.read_at:
+                return _label(each.record)
+        for rest in change.unchanged:
+            known = self._of_kind(rest.kind).get(rest.name)
+            if (known.revision if known else 0) != rest.read_at:
+                return rest.name
+        return ""
+
+    def _revision_of(self, record: Record) -> int:
+        known: Versioned[Any] | None
+        if isinstance(record, RequestRecord):
+            known = self.requests.get((record.caller, record.request_id))
+        else:
+            known = self._of_kind(type(record)).get(record.name)
+        return known.revision if known else 0
+
+    def _of_kind(self, kind: type[Any]) -> Mapping[str, Versioned[Any]]:
+        if kind is Part:
+            return self.parts
+        return self.clusters if kind is ClusterRecord else self.forwards
+
+    def apply(self, change: Change, revision: int) -> None:
+        """What a change that was reserved has written, at `revision`."""
+        if change.admitted_on is not None:
+            self.written, self.written_revision = self.written + 1, revision
+        for write in change.writes:
+            self._put(write.record, revision)
+        for erasure in change.erasures:
+            self._erase(erasure.record)
+        for vni in change.vnis_given_back():
+            self.vnis.pop(vni, None)
+        for host, part_uid in change.unwanted:
+            hosts = self.told.get(part_uid, {})
+            hosts.pop(host, None)
+            if not hosts:
+                self.told.pop(part_uid, None)
+        for host, wanted in change.wanted.items():
+            self.told.setdefault(wanted.part_uid, {})[host] = wanted.generation
+
+    def _put(self, record: Record, revision: int) -> None:
+        match record:
+            case Part():
+                self.parts[record.name] = Versioned(value=record, revision=revision)
+                if not record.counted and record.name in self.demands:
+                    self.demands.remove(record.name)
+                elif record.counted and record.name not in self.demands:
+                    self.demands.add(demand_of(record))
+            case ClusterRecord():
+                self.clusters[record.name] = Versioned(value=record, revision=revision)
+            case ForwardRecord():
+                self.forwards[record.name] = Versioned(value=record, revision=revision)
+            case RequestRecord():
+                key = record.caller, record.request_id
+                self.requests[key] = Versioned(value=record, revision=revision)
+
+    def _erase(self, record: Record) -> None:
+        match record:
+            case Part():
+                self.parts.pop(record.name, None)
+                if record.name in self.demands:
+                    self.demands.remove(record.name)
+            case ClusterRecord():
+                self.clusters.pop(record.name, None)
+            case ForwardRecord():
+                self.forwards.pop(record.name, None)
+            case RequestRecord():
+                self.requests.pop((record.caller, record.request_id), None)
+
+
+def _label(record: Record) -> str:
+    return f"request {record.request_id}" if isinstance(record, RequestRecord) else record.name
