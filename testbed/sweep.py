@@ -28,6 +28,15 @@ def sweep(places: Places) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     for parent in (DISK, DISK.parent, RUN):
         _remove_if_empty(parent)
+    unmount_if_empty(NETNS)
+
+
+def unmount_if_empty(names: Path) -> None:
+    """Takes away the mount on which `ip` keeps the names of namespaces, which it makes with the
+    first of a machine, once no name is on it. A name that comes at this moment keeps it busy."""
+    if str(names) in _mount_points() and not any(names.iterdir()):
+        subprocess.run(["umount", str(names)], capture_output=True, check=False)
+        _remove_if_empty(names)
 
 
 def leftovers(places: Places) -> list[str]:
@@ -60,8 +69,12 @@ def _is_instance(name: str) -> bool:
 def _mounts(places: Places) -> list[str]:
     """In the order in which they were made."""
     own = (f"{places.run}/", f"{places.disk}/")
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [point for line in lines if (point := line.split(" ")[4]).startswith(own)]
+    return [point for point in _mount_points() if point.startswith(own)]
+
+
+def _mount_points() -> list[str]:
+    """Not `Path.is_mount`, which does not see a folder that is bound to itself."""
+    return [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
 
 
 def _remove_if_empty(folder: Path) -> None:

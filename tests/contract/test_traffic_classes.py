@@ -20,6 +20,8 @@ from intertie.common.terms import BandwidthTerm
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, plan_uplink
 from intertie.nodeagent.domain.wanted import Tunnel, WantedPair
+from testbed.places import NETNS
+from testbed.sweep import unmount_if_empty
 from tests.unit.nodeagent.parts import A_MAC, B_MAC, LAN, PART
 
 pytestmark = pytest.mark.root
@@ -79,6 +81,7 @@ def hosts() -> Iterator[None]:
     finally:
         for name in reversed(names):
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+        unmount_if_empty(NETNS)
 
 
 APPLY = """

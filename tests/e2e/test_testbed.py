@@ -21,6 +21,7 @@ from testbed import (
     default_topology,
 )
 from testbed.inventory import inventory
+from testbed.sweep import unmount_if_empty
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -313,3 +314,19 @@ def test_an_interrupted_up_leaves_nothing(moment: str, number: signal.Signals) -
     command.communicate(timeout=60)
     assert command.returncode == 130
     assert Testbed.create(default_topology(), KILLED).leftovers() == []
+
+
+def test_the_mount_of_names_goes_with_the_last_name(tmp_path: Path) -> None:
+    """A bug: on a machine that had never had a namespace, `/run/netns` stayed mounted."""
+    names = tmp_path / "netns"
+    names.mkdir()
+    subprocess.run(["mount", "--bind", str(names), str(names)], check=True)
+    try:
+        (names / "one").touch()
+        unmount_if_empty(names)
+        assert f" {names} " in Path("/proc/self/mountinfo").read_text()
+        (names / "one").unlink()
+        unmount_if_empty(names)
+        assert not names.exists()
+    finally:
+        subprocess.run(["umount", str(names)], capture_output=True, check=False)
