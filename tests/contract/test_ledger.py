@@ -401,6 +401,7 @@ async def test_hosts_that_a_leader_did_not_get_to_are_told_of_the_generation_bef
         write = Write(record=ending.part, read_at=revision)
         with pytest.raises(EtcdUnavailable):
             await broken.commit(Change(writes=(write,), wanted=ending.wanted))
+        await ledger.read_again()  # as whoever leads next does
         found_told = (await told(ledger))[wide.uid]
         assert set(found_told) == set(hosts)
         assert set(found_told.values()) == {1, 2}

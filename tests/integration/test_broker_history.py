@@ -278,6 +278,7 @@ async def background(ledger: EtcdLedger) -> None:
     expire, reconcile = Expire(ledger, CLOCK), Reconcile(ledger, POLICY, CLOCK)
     for _ in range(100_000):
         with contextlib.suppress(DomainError):
+            await ledger.read_again()  # it is not alone, as a leader is
             await expire.sweep()
             await reconcile.sweep()
         await asyncio.sleep(0.05)

@@ -18,7 +18,8 @@ from intertie.broker.domain.records import ForwardRecord, RequestRecord
 from intertie.common.etcd.client import Entry, Etcd
 from intertie.common.etcd.records import decode
 
-T = TypeVar("T")
+T = TypeVar("T", Part, ClusterRecord, ForwardRecord, RequestRecord)
+N = TypeVar("N", Part, ClusterRecord, ForwardRecord)
 
 
 class EtcdReads:
@@ -40,13 +41,9 @@ class EtcdReads:
         return LedgerView(
             generation=int(generation.value) if generation else 0,
             generation_revision=generation.mod_revision if generation else 0,
-            parts=_by_name(self._versioned(Part, each) for each in under[keys.PARTS]),
-            clusters=_by_name(
-                self._versioned(ClusterRecord, each) for each in under[keys.CLUSTERS]
-            ),
-            forwards=_by_name(
-                self._versioned(ForwardRecord, each) for each in under[keys.FORWARDS]
-            ),
+            parts=self._by_name(Part, under[keys.PARTS]),
+            clusters=self._by_name(ClusterRecord, under[keys.CLUSTERS]),
+            forwards=self._by_name(ForwardRecord, under[keys.FORWARDS]),
             requests={(each.value.caller, each.value.request_id): each for each in requests},
             vnis={keys.vni_of(each.key): each.value.decode() for each in under[keys.VNIS]},
             told=self._told(under[keys.WANTED]),
@@ -70,6 +67,10 @@ class EtcdReads:
                 found.setdefault(uid, {})[host] = self._once(entry, generation_of)
         return found
 
+    def _by_name(self, kind: type[N], entries: Iterable[Entry]) -> dict[str, Versioned[N]]:
+        found = (self._versioned(kind, each) for each in entries)
+        return {each.value.name: each for each in found}
+
     def _versioned(self, kind: type[T], entry: Entry) -> Versioned[T]:
         value: T = self._once(entry, lambda octets: decode(kind, octets))
         return Versioned(value=value, revision=entry.mod_revision)
@@ -83,7 +84,3 @@ class EtcdReads:
     def _forget_but(self, entries: Iterable[Entry]) -> None:
         there = {each.key for each in entries}
         self._decoded = {key: each for key, each in self._decoded.items() if key in there}
-
-
-def _by_name(found: Iterable[Versioned[Any]]) -> dict[str, Versioned[Any]]:
-    return {each.value.name: each for each in found}

@@ -16,9 +16,11 @@ from intertie.broker.domain.ledger import LedgerView, Versioned, demand_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import (
     Change,
+    Erase,
     ForwardRecord,
     Record,
     RequestRecord,
+    Write,
 )
 from intertie.common.calendar import Calendar
 from intertie.common.errors import StaleWrite
@@ -100,7 +102,8 @@ class Book:
 
     def conflict(self, change: Change) -> str:
         """The record that is not as the change was decided on; empty: none."""
-        for each in (*change.writes, *change.erasures):
+        changed: tuple[Write | Erase, ...] = (*change.writes, *change.erasures)
+        for each in changed:
             if self._revision_of(each.record) != each.read_at:
                 return _label(each.record)
         for rest in change.unchanged:
