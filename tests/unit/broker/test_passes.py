@@ -99,9 +99,9 @@ class Beats:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
 
-    async def passes(self, *, period_s: float) -> AsyncIterator[None]:
+    async def passes(self, *, period_s: float) -> AsyncIterator[frozenset[str] | None]:
         while True:
-            yield
+            yield None
             await self.clock.sleep(period_s)
 
 

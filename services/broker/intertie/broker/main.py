@@ -63,20 +63,19 @@ REST_S = 0.02
 
 
 class BellHints:
-    """See domain.ports.Hints: when something was written under the prefix."""
+    """See domain.ports.Hints."""
 
-    def __init__(self, bell: Bell, clock: Clock, prefix: str = "", *, rest_s: float = 0.0) -> None:
+    def __init__(
+        self, bell: Bell, clock: Clock, *, rest_s: float = 0.0, deaf: bool = False
+    ) -> None:
         self._bell = bell
         self._clock = clock
-        self._prefix = prefix
         self._rest_s = rest_s
+        self._deaf = deaf
 
-    def passes(self, *, period_s: float) -> AsyncIterator[None]:
+    def passes(self, *, period_s: float) -> AsyncIterator[frozenset[str] | None]:
         return self._bell.passes(
-            self._clock,
-            period_s=period_s,
-            rest_s=self._rest_s,
-            concerns=lambda key: key.startswith(self._prefix),
+            self._clock, period_s=period_s, rest_s=self._rest_s, deaf=self._deaf
         )
 
 
@@ -112,7 +111,7 @@ class Broker:
         get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger)
         find = FindWorkspace(ledger, get, parts, forwarding)
         resolve = ResolvePart(ledger, notary, clock)
-        inventory = Inventory(ledger, BellHints(bell, clock, "seen/"), policy, clock)
+        inventory = Inventory(ledger, BellHints(bell, clock), policy, clock)
         clusters_servicer = ClustersServicer(
             site,
             CreateCluster(ledger, images, admission, forwarding, policy, clock, _seed),
@@ -172,17 +171,17 @@ class Broker:
         return [
             self.election.run(),
             self.ledger.follow(self._clock),
-            self._keep("expire", self._expire.sweep, "election/", EXPIRE_S),
-            self._keep("in_doubt", self._in_doubt.sweep, "election/", IN_DOUBT_S),
-            self._keep("reconcile", self._reconcile.sweep, "", RECONCILE_S),
-            self._keep("retention", self._retention.sweep, "election/", RETENTION_S),
+            self._keep("expire", self._expire.sweep, EXPIRE_S),
+            self._keep("in_doubt", self._in_doubt.sweep, IN_DOUBT_S),
+            self._keep("reconcile", self._reconcile.sweep, RECONCILE_S, hinted=True),
+            self._keep("retention", self._retention.sweep, RETENTION_S),
         ]
 
     async def close(self) -> None:
         await self._lines.close()
 
-    def _keep(self, name: str, sweep: Any, prefix: str, period_s: float) -> Any:
-        hints = BellHints(self.ledger.bell, self._clock, prefix, rest_s=REST_S)
+    def _keep(self, name: str, sweep: Any, period_s: float, *, hinted: bool = False) -> Any:
+        hints = BellHints(self.ledger.bell, self._clock, rest_s=REST_S, deaf=not hinted)
         return keep(name, sweep, self.ledger, hints, period_s=period_s)
 
 

@@ -3,12 +3,16 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from intertie.common.errors import FieldInvalid
 
 ANY = "-"
 """In the place of an authority or a site: the service that is asked."""
+
+REMEMBERED = 1 << 16
+"""Names that are kept as they were taken apart: a ledger asks for the same ones again and again."""
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _DIGEST = re.compile(r"b3:[0-9a-f]{64}")
@@ -79,9 +83,8 @@ class ClusterName:
     cluster_id: str
 
     @classmethod
-    def parse(cls, text: str, field: str = "name") -> Self:
-        parent, cluster_id = _split(text, "clusters", field)
-        return cls(_parent(parent, text, field), check_label(cluster_id, field))
+    def parse(cls, text: str, field: str = "name") -> "ClusterName":
+        return _cluster_name(text, field)
 
     @property
     def tenant(self) -> str:
@@ -107,14 +110,12 @@ class PartName:
     part_id: str
 
     @classmethod
-    def parse(cls, text: str, field: str = "name") -> Self:
-        parent, part_id = _split(text, "parts", field)
-        site, tenant = _site_and_tenant(parent, text, field)
-        return cls(site, tenant, check_label(part_id, field))
+    def parse(cls, text: str, field: str = "name") -> "PartName":
+        return _part_name(text, field)
 
     @property
     def uid(self) -> str:
-        return uid_of(str(self))
+        return _uid_of_part(self)
 
     def __str__(self) -> str:
         return f"sites/{self.site}/tenants/{self.tenant}/parts/{self.part_id}"
@@ -212,6 +213,24 @@ class DeviceNames:
     def wide_vxlan(network_uid: str) -> str:
         """Towards the gateways of other sites."""
         return f"iw{network_uid[:10]}"
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _cluster_name(text: str, field: str) -> ClusterName:
+    parent, cluster_id = _split(text, "clusters", field)
+    return ClusterName(_parent(parent, text, field), check_label(cluster_id, field))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _part_name(text: str, field: str) -> PartName:
+    parent, part_id = _split(text, "parts", field)
+    site, tenant = _site_and_tenant(parent, text, field)
+    return PartName(site, tenant, check_label(part_id, field))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _uid_of_part(name: PartName) -> str:
+    return uid_of(str(name))
 
 
 def _blake(*parts: str, size: int) -> bytes:

@@ -1,7 +1,7 @@
 """The ledger in the site's etcd: by the book where this replica leads, by reading it elsewhere."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from intertie.broker.adapters import keys
@@ -32,12 +32,12 @@ class EtcdLedger:
 
     def __init__(self, etcd: Etcd, leadership: Leadership, policy: Policy) -> None:
         self.bell = Bell()
-        """Rung with the keys that changed."""
+        """Rung with what changed, see keys.touched_by."""
         self._etcd = etcd
         self._leadership = leadership
         self._policy = policy
         self._reads = EtcdReads(etcd, policy)
-        self._line = Line(etcd, leadership, self._reads, self.bell.ring)
+        self._line = Line(etcd, leadership, self._reads, self._ring)
         self._reports = AgentReports(policy)
         self._following = False
 
@@ -88,9 +88,9 @@ class EtcdLedger:
         return await self._reads.all(ClusterRecord, keys.CLUSTERS, tenant)
 
     async def request(self, caller: str, request_id: str) -> Versioned[RequestRecord] | None:
-        book = await self._line.confirmed()
-        if book is not None:
-            return book.requests.get((caller, request_id))
+        known = await self._line.known()
+        if known is not None:
+            return known.requests.get((caller, request_id))
         return await self._reads.one(RequestRecord, keys.request_key(caller, request_id))
 
     async def requests(self) -> tuple[Versioned[RequestRecord], ...]:
@@ -152,7 +152,7 @@ class EtcdLedger:
                     if not change.keys:
                         break
                     self._reports.changed(change)
-                    self.bell.ring(change.keys)
+                    self._ring(change.keys)
             except EtcdUnavailable:
                 pass  # whoever reads finds out and says so
             finally:
@@ -172,6 +172,9 @@ class EtcdLedger:
         if self._following:
             return self._reports
         return AgentReports(self._policy, (await self._etcd.range(keys.SEEN)).entries)
+
+    def _ring(self, changed: Iterable[str]) -> None:
+        self.bell.ring({keys.touched_by(key, self._policy.site) for key in changed})
 
     def _cluster_name(self, tenant: str, cluster_id: str) -> str:
         return str(ClusterName(Parent(f"sites/{self._policy.site}", tenant), cluster_id))

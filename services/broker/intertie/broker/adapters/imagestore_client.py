@@ -7,6 +7,7 @@ from intertie.broker.domain.planning import Image
 from intertie.common.errors import FieldInvalid, NotFound, SiteUnreachable
 from intertie.common.names import ImageName
 from intertie.common.rpc.client import to_domain_error
+from intertie.common.shared import Shared
 
 TIMEOUT_S = 5.0
 
@@ -17,8 +18,13 @@ class GrpcImages:
     def __init__(self, channel: grpc.aio.Channel, site: str) -> None:
         self._stub = images_pb2_grpc.ImagesStub(channel)
         self._site = site
+        self._shared = Shared(self._find)
 
     async def find(self, tenant: str, image: str) -> Image | None:
+        return await self._shared((tenant, image))
+
+    async def _find(self, what: tuple[str, str]) -> Image | None:
+        tenant, image = what
         request = images_pb2.StatImageRequest(name=str(ImageName(self._site, tenant, image)))
         try:
             found = await self._stub.Stat(request, timeout=TIMEOUT_S)

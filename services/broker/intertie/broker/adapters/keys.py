@@ -3,7 +3,7 @@
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import ForwardRecord, Record, RequestRecord, Unchanged
-from intertie.common.names import ClusterName, PartName, uid_of
+from intertie.common.names import ClusterName, Parent, PartName, uid_of
 
 GENERATION = "ledger/generation"
 PARTS = "parts/"
@@ -41,6 +41,19 @@ def vni_of(key: str) -> int:
 
 def wanted_key(host: str, part_uid: str) -> str:
     return f"{WANTED}{host}/parts/{part_uid}"
+
+
+def touched_by(key: str, site: str) -> str:
+    """What a change of the key may concern: the name of a part or a cluster, a part's uid, or
+    the key itself."""
+    match key.split("/"):
+        case ["parts", tenant, part_id]:
+            return str(PartName(site, tenant, part_id))
+        case ["clusters", tenant, cluster_id]:
+            return str(ClusterName(Parent(f"sites/{site}", tenant), cluster_id))
+        case ["seen" | "wanted", _, "parts", uid]:
+            return uid
+    return key
 
 
 def of_record(record: Record) -> str:

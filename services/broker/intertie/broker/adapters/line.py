@@ -29,6 +29,7 @@ from intertie.common.etcd.client import (
     Put,
 )
 from intertie.common.etcd.records import encode
+from intertie.common.shared import Shared
 
 log = structlog.get_logger(__name__)
 
@@ -70,10 +71,14 @@ class _Waiting:
 
 
 class Line:
-    """`changed` is called after every transaction."""
+    """`changed` is called after every transaction, with the keys that it wrote."""
 
     def __init__(
-        self, etcd: Etcd, leadership: Leadership, reads: EtcdReads, changed: Callable[[], None]
+        self,
+        etcd: Etcd,
+        leadership: Leadership,
+        reads: EtcdReads,
+        changed: Callable[[list[str]], None],
     ) -> None:
         self._etcd = etcd
         self._leadership = leadership
@@ -85,8 +90,7 @@ class Line:
         self._sending = asyncio.Lock()
         """Held while a transaction, or the reading of the book, is on its way."""
         self._drain_task: asyncio.Task[None] | None = None
-        self._look: asyncio.Task[bool] | None = None
-        self._next_look: asyncio.Task[bool] | None = None
+        self._leads = Shared(self._look)
 
     async def book(self) -> Book:
         """As this replica knows the ledger; NotLeading when it does not lead. Good to decide on:
@@ -102,12 +106,20 @@ class Line:
                     self._throw_away()
                     self._book, self._guard = Book.of(await self._reads.everything()), guard
 
+    async def known(self) -> Book | None:
+        """The book as it is; None when this replica does not lead. What an earlier leader that
+        does not know it misses in it, it is told when it writes."""
+        try:
+            return await self.book()
+        except NotLeading:
+            return None
+
     async def confirmed(self) -> Book | None:
         """The book, linearizably: this replica was seen to lead after the call had begun, so
         nobody else has written. None when it does not lead."""
         try:
             await self.book()
-            if not await self._leads():
+            if not await self._leads(self._leadership.leader_guard()):
                 return None
             if self._sending.locked():
                 async with self._sending:
@@ -205,7 +217,7 @@ class Line:
             book.apply(item.change, done.revision)
             if not item.written.done():
                 item.written.set_result(done.revision)
-        self._changed()
+        self._changed([each.key for each in ops])
 
     async def _go_on(self, guard: Compare, change: Change, rest: list[Op], revision: int) -> None:
         """Records of hosts that did not fit into the transaction, while its first record still
@@ -220,18 +232,8 @@ class Line:
             if not done.succeeded:
                 raise await self.why_refused(guard)
 
-    async def _leads(self) -> bool:
-        """Whether this replica leads, by a look that begins after the call. Calls that come
-        while one is on its way share the next."""
-        if self._next_look is None:
-            self._next_look = asyncio.create_task(self._look_after(self._look))
-        return await asyncio.shield(self._next_look)
-
-    async def _look_after(self, before: asyncio.Task[bool] | None) -> bool:
-        if before is not None:
-            await asyncio.wait({before})
-        self._look, self._next_look = self._next_look, None
-        guard = self._leadership.leader_guard()
+    async def _look(self, guard: Compare) -> bool:
+        """Whether this replica still leads."""
         entry = await self._etcd.get(guard.key)
         return entry is not None and entry.create_revision == guard.number
 

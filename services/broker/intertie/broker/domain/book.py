@@ -12,7 +12,7 @@ from typing import Any
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, SeenPart
-from intertie.broker.domain.ledger import LedgerView, Versioned, demand_of
+from intertie.broker.domain.ledger import FIRST_VNI, LAST_VNI, LedgerView, Versioned, demand_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import (
     Change,
@@ -41,6 +41,7 @@ class Book:
     requests: dict[tuple[str, str], Versioned[RequestRecord]] = field(default_factory=dict)
     vnis: dict[int, str] = field(default_factory=dict)
     """With those that are on their way."""
+    next_vni: int = FIRST_VNI
     told: dict[str, dict[str, int]] = field(default_factory=dict)
     demands: Calendar = field(default_factory=lambda: Calendar({}))
     """With those that are on their way."""
@@ -70,6 +71,7 @@ class Book:
             forwards=self.forwards,
             requests=self.requests,
             vnis=self.vnis,
+            next_vni=self.next_vni,
             told=self.told,
             seen=seen,
             fleet=fleet,
@@ -85,6 +87,9 @@ class Book:
             if vni in self.vnis:
                 raise StaleWrite(f"vni {vni}")
         self.vnis.update(change.vnis)
+        if change.vnis:
+            last = max(vni for vni, _ in change.vnis)
+            self.next_vni = last + 1 if last < LAST_VNI else FIRST_VNI
         if change.admitted_on is not None:
             self.generation += 1
             for part in change.parts():

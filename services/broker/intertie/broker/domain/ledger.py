@@ -6,9 +6,10 @@ All counting is the Calendar's. This module says only which resource a part take
 - `link/{peer}/{egress,ingress}`
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from typing import Generic, TypeVar
 
 from intertie.broker.domain.cluster import ClusterRecord
@@ -56,6 +57,8 @@ class LedgerView:
     """By caller and request id."""
     vnis: Mapping[int, str] = field(default_factory=dict)
     """The VXLAN ids that are taken, and by the part of which uid."""
+    next_vni: int = FIRST_VNI
+    """From where on to look for one that is free."""
     told: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """The generation of what each host is told of a part: by part uid, then by host. 0 of what
     cannot be read."""
@@ -236,15 +239,15 @@ def link_shortfalls(calendar: Calendar, policy: Policy, spec: PartSpec) -> tuple
     return tuple(dict.fromkeys(found))
 
 
-def free_vnis(taken: Iterable[int], count: int) -> tuple[int, ...]:
-    """The lowest VXLAN ids that no part of this site has."""
-    used = set(taken)
+def free_vnis(view: LedgerView, count: int) -> tuple[int, ...]:
+    """VXLAN ids that no part of this site has. Those given back are given again late, so that
+    what is still on its way under an old id finds nobody."""
     found: list[int] = []
-    candidate = FIRST_VNI
-    while len(found) < count and candidate <= LAST_VNI:
-        if candidate not in used:
+    for candidate in chain(range(view.next_vni, LAST_VNI + 1), range(FIRST_VNI, view.next_vni)):
+        if len(found) == count:
+            break
+        if candidate not in view.vnis:
             found.append(candidate)
-        candidate += 1
     if len(found) < count:
         raise LookupError("no VXLAN id is left")
     return tuple(found)

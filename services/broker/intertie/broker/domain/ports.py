@@ -40,7 +40,8 @@ class WholeCluster:
 
 
 class Ledger(Protocol):
-    """The site's record of everything; every read is linearizable.
+    """The site's record of everything. Reads are linearizable, but for `view` and `request` at a
+    replica that leads or believes so: what is written by them is compared.
 
     Everything raises EtcdUnavailable when the store does not answer; after `commit` that leaves
     open whether it was done.
@@ -92,8 +93,9 @@ class Ledger(Protocol):
 
 
 class Hints(Protocol):
-    def passes(self, *, period_s: float) -> AsyncIterator[None]:
-        """Yields at once, then whenever something may have changed, at the latest each period."""
+    def passes(self, *, period_s: float) -> AsyncIterator[frozenset[str] | None]:
+        """Yields None at once and at the latest each period: anything may have changed. Between,
+        what may have: names of parts and clusters, uids of parts."""
         ...
 
 

@@ -16,9 +16,9 @@ class Expire:
         self._ledger = ledger
         self._clock = clock
 
-    async def sweep(self) -> None:
+    async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """Losing to a PREPARE that came first is as it should be."""
-        for found in await self._ledger.parts():
+        for found in tuple((await self._ledger.view()).parts.values()):
             part, now = found.value, self._clock.now()
             if not part.expired(now=now):
                 continue

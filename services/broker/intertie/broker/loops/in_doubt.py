@@ -26,12 +26,12 @@ class InDoubt:
         self._resolve = resolve
         self._clock = clock
 
-    async def sweep(self) -> None:
+    async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """A silent register keeps its own parts waiting; one that fails over one part, none."""
         now = self._clock.now()
         lines: dict[str, asyncio.Semaphore] = {}
         asking = []
-        for found in await self._ledger.parts():
+        for found in tuple((await self._ledger.view()).parts.values()):
             part = found.value
             if part.in_doubt(now=now):
                 line = lines.setdefault(part.coordinator, asyncio.Semaphore(AT_ONCE))

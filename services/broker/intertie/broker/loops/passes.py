@@ -12,18 +12,18 @@ log = structlog.get_logger(__name__)
 
 async def keep(
     name: str,
-    sweep: Callable[[], Awaitable[None]],
+    sweep: Callable[[frozenset[str] | None], Awaitable[None]],
     ledger: Ledger,
     hints: Hints,
     *,
     period_s: float,
 ) -> None:
-    """Sweeps on every hint, at the latest each period, while this replica leads. What fails is
+    """Sweeps on every hint, with what was touched, at the latest each period, while this replica leads. What fails is
     tried again with the next pass; the writes are guarded, so a pass too many does no harm."""
-    async for _ in hints.passes(period_s=period_s):
+    async for touched in hints.passes(period_s=period_s):
         try:
             await ledger.check_leading()
-            await sweep()
+            await sweep(touched)
         except NotLeading:
             continue
         except StaleWrite as error:

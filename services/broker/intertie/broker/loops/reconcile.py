@@ -1,7 +1,7 @@
 """Tells agents what is wanted, and takes note of what they say."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +20,7 @@ from intertie.broker.domain.fleet import Fleet, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
-from intertie.broker.domain.reconcile import End, Step, Tell, phase_of, step_of
+from intertie.broker.domain.reconcile import End, Phase, Step, Tell, phase_of, step_of
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
@@ -38,8 +38,8 @@ _SOME_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Reconcile:
-    """Level-triggered: every pass looks at everything, and passes over what is as it was when
-    there was nothing to do for it."""
+    """Level-triggered: a pass over everything looks at all of it, and passes over what is as it
+    was when there was nothing to do for it. Between, passes look at what was touched alone."""
 
     def __init__(self, ledger: Ledger, policy: Policy, clock: Clock) -> None:
         self._ledger = ledger
@@ -48,30 +48,47 @@ class Reconcile:
         self._failing_since: dict[str, datetime] = {}
         self._quiet: dict[str, object] = {}
         """By the name of a part or a cluster: what there was when it needed nothing."""
+        self._part_of: dict[str, str] = {}
+        """Names by uid, of the parts that hosts may speak of."""
 
-    async def sweep(self) -> None:
+    async def sweep(self, touched: frozenset[str] | None = None) -> None:
+        """Over everything where that is None."""
         view, now = await self._ledger.view(), self._clock.now()
-        known, self._quiet = self._quiet, {}
-        steps = [*self._part_steps(view, known, now), *self._cluster_steps(view, known, now)]
+        if touched is None:
+            self._part_of = {each.value.uid: name for name, each in view.parts.items()}
+            names = [*view.parts, *view.clusters]
+            self._quiet = {name: self._quiet[name] for name in names if name in self._quiet}
+        else:
+            names = self._concerned(view, touched)
+        steps = [*self._part_steps(view, names, now), *self._cluster_steps(view, names, now)]
         await asyncio.gather(*(self._guarded(step) for step in steps))
 
+    def _concerned(self, view: LedgerView, touched: frozenset[str]) -> list[str]:
+        """Parts, by name or uid, and the clusters that they are of."""
+        names = dict.fromkeys(touched)
+        for each in touched:
+            name = self._part_of.get(each, each)
+            part = view.parts.get(name)
+            if part is not None:
+                self._part_of[part.value.uid] = name
+                names.update(dict.fromkeys((name, part.value.spec.cluster)))
+        return list(names)
+
     def _part_steps(
-        self, view: LedgerView, known: Mapping[str, object], now: datetime
+        self, view: LedgerView, names: Iterable[str], now: datetime
     ) -> Iterator[Awaitable[None]]:
         footing = _footing(view.fleet)
-        for name, found in view.parts.items():
+        for name in names:
+            found = view.parts.get(name)
+            if found is None or found.value.state is not PartState.CONFIRMED:
+                continue
             part = found.value
-            if part.state is not PartState.CONFIRMED:
+            phase = phase_of(part, now=now)
+            if phase is Phase.EARLY:
                 continue
             told, seen = view.told.get(part.uid, {}), view.seen.get(part.uid, {})
-            there = (
-                found.revision,
-                phase_of(part, now=now),
-                tuple(told.items()),
-                tuple(seen.items()),
-                footing,
-            )
-            if known.get(name) != there:
+            there = found.revision, phase, tuple(told.items()), tuple(seen.items()), footing
+            if self._quiet.get(name) != there:
                 step = step_of(part, told, seen, view.fleet, self._policy, now=now)
                 if step is not None:
                     yield self._take(found, step)
@@ -107,16 +124,16 @@ class Reconcile:
         await self._ledger.commit(Change(writes=(write,), unwanted=tuple(unwanted)))
 
     def _cluster_steps(
-        self, view: LedgerView, known: Mapping[str, object], now: datetime
+        self, view: LedgerView, names: Iterable[str], now: datetime
     ) -> Iterator[Awaitable[None]]:
-        for name, cluster in view.clusters.items():
-            if cluster.value.over:
+        for name in names:
+            cluster = view.clusters.get(name)
+            if cluster is None or cluster.value.over:
                 continue
             part = view.parts.get(cluster.value.part)
             seen = view.seen.get(part.value.uid, {}) if part else {}
             there = (cluster.revision, part.revision if part else 0, tuple(seen.items()))
-            if known.get(name) == there:
-                self._quiet[name] = there
+            if self._quiet.get(name) == there:
                 continue
             workspaces = workspaces_of(part.value, seen) if part else ()
             change = self._judged(cluster, part, workspaces, now)

@@ -26,7 +26,7 @@ class Retention:
         self._forwarding = forwarding
         self._clock = clock
 
-    async def sweep(self) -> None:
+    async def sweep(self, touched: frozenset[str] | None = None) -> None:
         now = self._clock.now()
         for request in await self._ledger.requests():
             if now >= request.value.expire_time:

@@ -11,7 +11,7 @@ from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, free_vnis
 from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.planning import Draft, Image, check_disks, draft, elsewhere, pinned
-from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger
+from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeCluster
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster, still_free
@@ -86,6 +86,7 @@ class CreateCluster:
         if order.validate_only:
             return await self._planned(order, spec, images, caller)
 
+        await self._ledger.check_leading()
         free = await self._forwarding.check_free(caller, order.name)
 
         def decide(view: LedgerView, now: datetime) -> Admitted:
@@ -105,7 +106,14 @@ class CreateCluster:
 
         admitted = await self._admission.admit(order.request, decide)
         log.info("create.admitted", cluster=admitted.answer, uid=admitted.uid)
-        return await self._as_before(order, caller, admitted.uid)
+        view = await self._ledger.view()
+        record = view.clusters.get(admitted.answer)
+        if record is None or record.value.uid != admitted.uid:
+            return await self._as_before(order, caller, admitted.uid)
+        part = view.parts.get(record.value.part)
+        seen = view.seen.get(part.value.uid, {}) if part else {}
+        found = WholeCluster(cluster=record, part=part, seen=seen)
+        return view_of_whole(found, site=self._policy.site)
 
     async def _planned(
         self, order: Order, spec: ClusterSpec, images: dict[str, Image], caller: Caller
@@ -149,7 +157,7 @@ class CreateCluster:
     ) -> Part:
         """Confirmed at once: the only participant is its own coordinator."""
         spec = found.allotment.spec
-        vnis = free_vnis(view.vnis, len(spec.networks))
+        vnis = free_vnis(view, len(spec.networks))
         return Part(
             name=str(PartName(self._policy.site, order.name.tenant, f"c{uid}")),
             state=PartState.CONFIRMED,

@@ -100,7 +100,7 @@ class Forwarding:
     ) -> Versioned[ForwardRecord] | None:
         """NameTaken while a cluster that was handed on under this name lives; else the record
         that may be written over."""
-        found = await self.find(name)
+        found = (await self._ledger.view()).forwards.get(str(name))
         if found is None:
             return None
         try:

@@ -80,7 +80,7 @@ class HoldPart:
             return Admitted(change=change, answer=part.name, uid=part.uid)
 
         answer = await self._admission.admit(order.request, decide)
-        held = await self._ledger.part(PartName.parse(answer.answer))
+        held = (await self._ledger.view()).parts.get(answer.answer)
         if held is None:
             raise NotFound(answer.answer)
         log.info("part.held", part=answer.answer, tx=order.tx)

@@ -69,7 +69,7 @@ def _with_endpoints(part: Part, view: LedgerView, policy: Policy) -> Part:
     gateway takes what comes from elsewhere. NoCapacity where that is not known: a receipt without
     it would be of a network that nobody reaches."""
     networks = part.spec.networks
-    vnis = free_vnis(view.vnis, len(networks))
+    vnis = free_vnis(view, len(networks))
     ids = tuple(
         NetworkId(network=network.name, vni=vni)
         for network, vni in zip(networks, vnis, strict=True)

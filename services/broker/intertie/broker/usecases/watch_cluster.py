@@ -7,7 +7,7 @@ from intertie.broker.domain.ports import Caller, Foreign, Hints
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.common.errors import NotFound
-from intertie.common.names import ClusterName
+from intertie.common.names import ClusterName, PartName
 
 RELIST_S = 2.0
 
@@ -28,11 +28,14 @@ class WatchCluster:
             async for foreign in metasched.watch(caller, name.tenant, name.cluster_id):
                 yield foreign
             return
-        last = ""
-        async for _ in self._hints.passes(period_s=RELIST_S):
+        last, mine = "", {str(name)}
+        async for touched in self._hints.passes(period_s=RELIST_S):
+            if touched is not None and touched.isdisjoint(mine):
+                continue
             view = await self._get.here(name)
             if view is None:
                 raise NotFound(str(name))
+            mine = {str(name), view.record.part, PartName.parse(view.record.part).uid}
             if view.etag != last:
                 last = view.etag
                 yield view

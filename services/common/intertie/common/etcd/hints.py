@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Collection
+from typing import TypeAlias
 
 import structlog
 
@@ -42,39 +43,64 @@ async def _watch(etcd: Etcd, prefix: str, clock: Clock, changed: asyncio.Event) 
         await clock.sleep(_REWATCH_S)
 
 
+Touched: TypeAlias = frozenset[str] | None
+"""What may have changed; None: anything may have."""
+
+
 class Bell:
     """Hints for many loops of one process, from one watch and from what it writes itself."""
 
     def __init__(self) -> None:
-        self._listeners: dict[asyncio.Event, Callable[[str], bool]] = {}
+        self._listeners: set[_Listener] = set()
 
-    def ring(self, keys: Collection[str] = ()) -> None:
-        """That these keys may have changed; without any: that anything may have."""
-        for changed, concerns in self._listeners.items():
-            if not changed.is_set() and (not keys or any(map(concerns, keys))):
-                changed.set()
+    def ring(self, names: Collection[str] = ()) -> None:
+        """That these may have changed; without any: that anything may have."""
+        for listener in self._listeners:
+            listener.hear(names)
 
     async def passes(
-        self,
-        clock: Clock,
-        *,
-        period_s: float,
-        rest_s: float = 0.0,
-        concerns: Callable[[str], bool] = lambda key: True,
-    ) -> AsyncGenerator[None, None]:
-        """Yields at once, then whenever a key that `concerns` the loop changed, at the latest each
-        period. Changes that come while the loop is at work, or within `rest_s` after the first,
-        are merged into one pass."""
-        changed = asyncio.Event()
-        self._listeners[changed] = concerns
+        self, clock: Clock, *, period_s: float, rest_s: float = 0.0, deaf: bool = False
+    ) -> AsyncGenerator[Touched, None]:
+        """Yields None at once, and at the latest each period; between, what was touched, whenever
+        something was. What comes while the loop is at work, or within `rest_s` after the first,
+        is merged into one pass. A `deaf` loop has its periods alone."""
+        listener = _Listener()
+        if not deaf:
+            self._listeners.add(listener)
         try:
             while True:
-                changed.clear()
-                yield
-                if await _set_within(changed, clock, period_s) and rest_s:
-                    await clock.sleep(rest_s)
+                listener.take()
+                yield None
+                until = clock.monotonic() + period_s
+                while (left_s := until - clock.monotonic()) > 0:
+                    if not await _set_within(listener.heard, clock, left_s):
+                        break
+                    if rest_s:
+                        await clock.sleep(rest_s)
+                    touched = listener.take()
+                    if touched is None:
+                        break
+                    yield touched
         finally:
-            del self._listeners[changed]
+            self._listeners.discard(listener)
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.heard = asyncio.Event()
+        self._names: set[str] = set()
+        self._anything = False
+
+    def hear(self, names: Collection[str]) -> None:
+        self._names.update(names)
+        self._anything = self._anything or not names
+        self.heard.set()
+
+    def take(self) -> Touched:
+        names, anything = frozenset(self._names), self._anything
+        self._names, self._anything = set(), False
+        self.heard.clear()
+        return None if anything else names
 
 
 async def _set_within(changed: asyncio.Event, clock: Clock, period_s: float) -> bool:

@@ -17,7 +17,7 @@ from intertie.common.errors import DomainError, IdentityUnknown
 from intertie.common.rpc import delegation, request_id
 from intertie.common.rpc.access import check_role, check_tenant
 from intertie.common.rpc.errors import to_rpc_status
-from intertie.common.rpc.identity import Identity, Role, Trust, identity_of, set_current_identity
+from intertie.common.rpc.identity import Identities, Identity, Role, Trust, set_current_identity
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +34,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, own: Identity, trust: Trust, clock: Clock) -> None:
         self._own = own
         self._trust = trust
+        self._identities = Identities(trust)
         self._clock = clock
 
     async def intercept_service(
@@ -127,7 +128,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _admit(self, method: str, context: Context, request: Any) -> None:
         """Sets the call's identity, or raises why it may not be."""
         now = self._clock.now()
-        identity = identity_of(_leaf_of(context), self._trust, now=now)
+        identity = self._identities.of(_leaf_of(context), now=now)
         token = _token_in(context.invocation_metadata())
         # Only a meta-scheduler takes what brokers hand on: one hop, and no more.
         if token and identity.role is Role.BROKER and self._own.role is Role.METASCHED:

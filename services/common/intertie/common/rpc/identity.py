@@ -115,15 +115,54 @@ class Trust:
 def identity_of(certificate: bytes | x509.Certificate, trust: Trust, *, now: datetime) -> Identity:
     """Whom a leaf certificate (PEM) speaks for, or IdentityUnknown."""
     leaf = certificate if isinstance(certificate, x509.Certificate) else load_leaf(certificate)
-    identity = parse_spiffe(_spiffe_of(leaf))
-    if not leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
-        raise IdentityUnknown(f"{identity}: its certificate is not valid at {now:%FT%TZ}")
-    if not any(
-        root.not_valid_before_utc <= now < root.not_valid_after_utc and _issued(leaf, root)
-        for root in trust.roots_of(identity.trust_domain)
-    ):
-        raise IdentityUnknown(f"{identity}: not issued by a trusted root of its own domain")
-    return identity
+    return _Verified.of(leaf, trust).at(now)
+
+
+class Identities:
+    """`identity_of` for the callers of a server: verifies a certificate once, and looks at its
+    dates, and those of its roots, at every call."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._known: dict[bytes, _Verified] = {}
+
+    def of(self, pem: bytes, *, now: datetime) -> Identity:
+        known = self._known.get(pem)
+        if known is None:
+            if len(self._known) >= _CERTIFICATES_KEPT:
+                self._known.clear()
+            known = self._known[pem] = _Verified.of(load_leaf(pem), self._trust)
+        return known.at(now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    identity: Identity
+    valid: tuple[datetime, datetime]
+    roots_valid: tuple[tuple[datetime, datetime], ...]
+    """Of those roots of its own domain that have issued it."""
+
+    @classmethod
+    def of(cls, leaf: x509.Certificate, trust: Trust) -> _Verified:
+        identity = parse_spiffe(_spiffe_of(leaf))
+        issuers = (root for root in trust.roots_of(identity.trust_domain) if _issued(leaf, root))
+        return cls(identity, _validity(leaf), tuple(_validity(root) for root in issuers))
+
+    def at(self, now: datetime) -> Identity:
+        if not self.valid[0] <= now < self.valid[1]:
+            raise IdentityUnknown(f"{self.identity}: its certificate is not valid at {now:%FT%TZ}")
+        if not any(first <= now < last for first, last in self.roots_valid):
+            raise IdentityUnknown(
+                f"{self.identity}: not issued by a trusted root of its own domain"
+            )
+        return self.identity
+
+
+def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
+_CERTIFICATES_KEPT = 1024
 
 
 def load_leaf(pem: bytes) -> x509.Certificate:
