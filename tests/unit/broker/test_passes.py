@@ -389,7 +389,7 @@ async def test_a_store_that_is_away_ends_the_pass_over_parts_in_doubt(world: Wor
 async def test_a_pass_that_fails_is_followed_by_the_next(world: World) -> None:
     turns: list[int] = []
 
-    async def sweep() -> None:
+    async def sweep(touched: frozenset[str] | None) -> None:
         turns.append(len(turns))
         if len(turns) == 1:
             raise EtcdUnavailable("for a test")

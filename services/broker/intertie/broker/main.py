@@ -111,7 +111,7 @@ class Broker:
         get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger)
         find = FindWorkspace(ledger, get, parts, forwarding)
         resolve = ResolvePart(ledger, notary, clock)
-        inventory = Inventory(ledger, BellHints(bell, clock), policy, clock)
+        inventory = Inventory(ledger, BellHints(bell, clock, rest_s=0.2), policy, clock)
         clusters_servicer = ClustersServicer(
             site,
             CreateCluster(ledger, images, admission, forwarding, policy, clock, _seed),

@@ -18,8 +18,9 @@ async def keep(
     *,
     period_s: float,
 ) -> None:
-    """Sweeps on every hint, with what was touched, at the latest each period, while this replica leads. What fails is
-    tried again with the next pass; the writes are guarded, so a pass too many does no harm."""
+    """Sweeps over what hints say was touched, and over everything at the latest each period, while
+    this replica leads. What fails is tried again within the period; the writes are guarded, so a
+    pass too many does no harm."""
     async for touched in hints.passes(period_s=period_s):
         try:
             await ledger.check_leading()
