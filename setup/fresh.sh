@@ -98,6 +98,7 @@ inside 'for service in broker nodeagent imagestore metasched; do
 inside 'test -s /var/lib/intertie/guest/intertie-guest.qcow2'
 inside 'qemu-img check -q /var/lib/intertie/guest/intertie-guest.qcow2'
 inside '.venv/bin/python -m testbed --help >/dev/null'
+inside '.venv/bin/python -m pytest -k one tests/model'
 inside 'PATH=$PATH:.venv/bin .venv/bin/python -c "
 from testbed.preflight import check_machine
 check_machine()"'
