@@ -29,6 +29,7 @@ from intertie.broker.domain.records import (
     Write,
 )
 from intertie.broker.domain.wanted import wanted_of
+from intertie.common.clock import SystemClock
 from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put, TxnResult
 from intertie.common.part_rules import MAX_PART_NETWORKS
@@ -88,7 +89,7 @@ class InEtcd:
     @classmethod
     async def of(cls, etcd: Etcd) -> InEtcd:
         done = await etcd.txn([], [Put("election/broker", b"this")])
-        return cls(etcd, EtcdLedger(etcd, Leads(done.revision), POLICY))
+        return cls(etcd, EtcdLedger(etcd, Leads(done.revision), POLICY, SystemClock()))
 
     async def report(self, found: HostFacts) -> None:
         message = records_pb2.HostFacts(
@@ -385,8 +386,8 @@ async def test_hosts_that_a_leader_did_not_get_to_are_told_of_the_generation_bef
     breaks = await BreaksOff.connect(etcd_server.settings(etcd_prefix))
     try:
         done = await etcd.txn([], [Put("election/broker", b"this")])
-        ledger = EtcdLedger(etcd, Leads(done.revision), POLICY)
-        broken = EtcdLedger(breaks, Leads(done.revision), POLICY)
+        ledger = EtcdLedger(etcd, Leads(done.revision), POLICY, SystemClock())
+        broken = EtcdLedger(breaks, Leads(done.revision), POLICY, SystemClock())
         write = Write(record=first.part)
         revision = await ledger.commit(Change(writes=(write,), wanted=first.wanted))
         ending = step_of(

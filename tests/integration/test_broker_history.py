@@ -404,12 +404,15 @@ async def test_no_history_of_eight_clients_promises_more_than_there_is(
         async with leading(etcd) as election:
             clients = [
                 Client(
-                    number, EtcdLedger(connection, election, POLICY), random.Random(number), done
+                    number,
+                    EtcdLedger(connection, election, POLICY, CLOCK),
+                    random.Random(number),
+                    done,
                 )
                 for number, connection in enumerate(connections)
             ]
             beside = [
-                asyncio.create_task(background(EtcdLedger(etcd, election, POLICY))),
+                asyncio.create_task(background(EtcdLedger(etcd, election, POLICY, CLOCK))),
                 asyncio.create_task(agents.run(CLOCK)),
             ]
             try:

@@ -48,7 +48,7 @@ from intertie.common.clock import Clock, SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
 from intertie.common.etcd.hints import Bell
-from intertie.common.process import run_until_signalled
+from intertie.common.process import collect_gently, run_until_signalled
 from intertie.common.rpc.identity import Trust
 from intertie.common.rpc.server import ListenFailed, Server
 from intertie.common.rpc.signing import Signer
@@ -88,7 +88,7 @@ class Broker:
         signer = Signer.load(settings.tls)
         identity = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.election = Election(etcd, "broker", identity, clock)
-        self.ledger = EtcdLedger(etcd, self.election, policy)
+        self.ledger = EtcdLedger(etcd, self.election, policy, clock)
         self._etcd, self._clock = etcd, clock
 
         lines = self._lines = Lines(settings.tls, trust)
@@ -170,7 +170,7 @@ class Broker:
         """To be run for ever, beside the server."""
         return [
             self.election.run(),
-            self.ledger.follow(self._clock),
+            self.ledger.follow(),
             self._keep("expire", self._expire.sweep, EXPIRE_S),
             self._keep("in_doubt", self._in_doubt.sweep, IN_DOUBT_S),
             self._keep("reconcile", self._reconcile.sweep, RECONCILE_S, hinted=True),
@@ -205,6 +205,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         settings = load(BrokerSettings, arguments.config)
+        collect_gently()
         logs.configure("broker", settings.log.level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))

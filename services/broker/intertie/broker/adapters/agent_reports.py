@@ -40,11 +40,9 @@ class AgentReports:
 
     def changed(self, change: Change) -> None:
         for entry in change.puts:
-            if entry.key.startswith(keys.SEEN):
-                self._put(entry)
+            self._put(entry)
         for key in change.deleted:
-            if key.startswith(keys.SEEN):
-                self._delete(key)
+            self._delete(key)
 
     def _put(self, entry: Entry) -> None:
         if self._revisions.get(entry.key, 0) >= entry.mod_revision:

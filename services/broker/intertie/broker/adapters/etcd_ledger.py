@@ -30,14 +30,15 @@ _REWATCH_S = 1.0
 class EtcdLedger:
     """See domain.ports.Ledger."""
 
-    def __init__(self, etcd: Etcd, leadership: Leadership, policy: Policy) -> None:
+    def __init__(self, etcd: Etcd, leadership: Leadership, policy: Policy, clock: Clock) -> None:
         self.bell = Bell()
         """Rung with what changed, see keys.touched_by."""
         self._etcd = etcd
         self._leadership = leadership
         self._policy = policy
+        self._clock = clock
         self._reads = EtcdReads(etcd, policy)
-        self._line = Line(etcd, leadership, self._reads, self._ring)
+        self._line = Line(etcd, leadership, self._reads, self._ring, clock)
         self._reports = AgentReports(policy)
         self._following = False
 
@@ -136,19 +137,21 @@ class EtcdLedger:
         if self._following:
             self._reports.relisted((await self._etcd.range(keys.SEEN)).entries)
 
-    async def follow(self, clock: Clock) -> None:
+    async def follow(self) -> None:
         """Keeps up with what agents say, and rings the bell, for ever. Without it, every reading
         of what agents say asks etcd."""
-        await asyncio.gather(self._watch(clock), self._relist(clock))
+        await asyncio.gather(self._watch(), self._relist())
 
-    async def _watch(self, clock: Clock) -> None:
+    async def _watch(self) -> None:
         while True:
             try:
                 snapshot = await self._etcd.range(keys.SEEN)
                 self._reports.relisted(snapshot.entries)
                 self._following = True
                 self.bell.ring()
-                async for change in self._etcd.watch("", snapshot.revision + 1):
+                # A leader rings for what it writes itself; at other replicas, whoever waits for
+                # more than what agents say has its periods.
+                async for change in self._etcd.watch(keys.SEEN, snapshot.revision + 1):
                     if not change.keys:
                         break
                     self._reports.changed(change)
@@ -157,11 +160,11 @@ class EtcdLedger:
                 pass  # whoever reads finds out and says so
             finally:
                 self._following = False
-            await clock.sleep(_REWATCH_S)
+            await self._clock.sleep(_REWATCH_S)
 
-    async def _relist(self, clock: Clock) -> None:
+    async def _relist(self) -> None:
         while True:
-            await clock.sleep(RELIST_S)
+            await self._clock.sleep(RELIST_S)
             try:
                 await self.read_again()
             except EtcdUnavailable:

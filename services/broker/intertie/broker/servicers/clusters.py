@@ -6,12 +6,13 @@ from typing import Any
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
 from intertie.broker import convert
-from intertie.broker.domain.ports import AtMetasched, Caller
+from intertie.broker.domain.cluster import ClusterView
+from intertie.broker.domain.ports import AtMetasched, Caller, Foreign
 from intertie.broker.servicers.streams import Agents, Beyond
 from intertie.broker.usecases.create_cluster import CreateCluster
 from intertie.broker.usecases.delete_cluster import DeleteCluster
 from intertie.broker.usecases.find_workspace import FindWorkspace
-from intertie.broker.usecases.get_cluster import GetCluster
+from intertie.broker.usecases.get_cluster import VIEWS_KEPT, GetCluster
 from intertie.broker.usecases.list_clusters import ListClusters
 from intertie.broker.usecases.watch_cluster import WatchCluster
 from intertie.common.errors import NotFound
@@ -50,6 +51,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self._find = find
         self._agents = agents
         self._metasched = metasched
+        self._told: dict[str, tuple[ClusterView, cluster_pb2.Cluster]] = {}
 
     async def Create(
         self, request: clusters_pb2.CreateClusterRequest, context: Context
@@ -62,7 +64,20 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self, request: clusters_pb2.GetClusterRequest, context: Context
     ) -> cluster_pb2.Cluster:
         name = convert.cluster_here(request.name, self._site)
-        return convert.cluster_to_proto(await self._get(name, caller()))
+        return self._message(await self._get(name, caller()))
+
+    def _message(self, view: ClusterView | Foreign) -> cluster_pb2.Cluster:
+        """Of a view that was told before, the same message: most of a Get is making it."""
+        if isinstance(view, Foreign):
+            return convert.cluster_to_proto(view)
+        before = self._told.get(view.record.name)
+        if before is not None and before[0] is view:
+            return before[1]
+        if len(self._told) >= VIEWS_KEPT:
+            self._told.clear()
+        message = convert.cluster_to_proto(view)
+        self._told[view.record.name] = view, message
+        return message
 
     async def List(
         self, request: clusters_pb2.ListClustersRequest, context: Context
