@@ -378,8 +378,30 @@ async def test_a_delete_that_comes_before_the_decision_aborts_it() -> None:
     racing.act = delete  # type: ignore[assignment]
     with pytest.raises(errors.Aborted):
         await process.create(order(what=spec(5)))
-    assert await process.clusters.listed() == ()
+    (left,) = await process.clusters.listed()
+    assert left.record.state is ClusterState.CANCELLED
     assert world.north.used() == world.south.used() == 0
+
+
+async def test_a_late_retry_of_what_was_cancelled_revives_nothing() -> None:
+    """A bug: a Delete before the decision took the record of the request along, and the same
+    request made the cluster anew."""
+    world = World()
+    racing = Racing("after_hold")
+    process = await world.process(points=racing)
+
+    async def delete() -> None:
+        await process.delete(str(NAME))
+
+    racing.act = delete  # type: ignore[assignment]
+    with pytest.raises(errors.Aborted):
+        await process.create(order(what=spec(5)))
+    racing.act = None
+    again = await process.create(order(what=spec(5)))
+    assert again.record.state is ClusterState.CANCELLED
+    assert world.north.used() == world.south.used() == 0
+    other = await process.create(order("r2", what=spec(5)))
+    assert other.record.state is ClusterState.SCHEDULED
 
 
 async def test_a_deposed_coordinator_commits_nothing() -> None:

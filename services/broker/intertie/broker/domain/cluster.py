@@ -34,9 +34,16 @@ class ClusterState(Enum):
 NEXT: dict[ClusterState, frozenset[ClusterState]] = {
     ClusterState.REQUESTED: frozenset({ClusterState.PLANNED, ClusterState.REJECTED}),
     ClusterState.PLANNED: frozenset(
-        {ClusterState.HELD, ClusterState.SCHEDULED, ClusterState.REJECTED}
+        {
+            ClusterState.HELD,
+            ClusterState.SCHEDULED,
+            ClusterState.CANCELLED,
+            ClusterState.REJECTED,
+        }
     ),
-    ClusterState.HELD: frozenset({ClusterState.SCHEDULED, ClusterState.REJECTED}),
+    ClusterState.HELD: frozenset(
+        {ClusterState.SCHEDULED, ClusterState.CANCELLED, ClusterState.REJECTED}
+    ),
     ClusterState.SCHEDULED: frozenset(
         {
             ClusterState.ACTIVE,

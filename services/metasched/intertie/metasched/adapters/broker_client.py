@@ -151,12 +151,12 @@ class BrokerSites:
     async def describe(self, site: str) -> site_pb2.Site:
         """What the site tells of itself, for whoever looks at it."""
         request = site_pb2.GetSiteRequest(name=f"sites/{site}")
-        broker = self._broker(site)
+        broker = self._named(site)
         return await self._answer(site, broker.sites.Get(request, timeout=LOOK_TIMEOUT_S))
 
     async def hosts(self, request: site_pb2.ListHostsRequest) -> site_pb2.ListHostsResponse:
         site = request.parent.removeprefix("sites/")
-        broker = self._broker(site)
+        broker = self._named(site)
         return await self._answer(site, broker.hosts.List(request, timeout=self._timeout_s))
 
     def attach(
@@ -168,10 +168,17 @@ class BrokerSites:
         """A byte stream to a workspace that is named as the site names it."""
         return relay(opened, requests, self._broker(site).parts.Attach)
 
+    def _named(self, site: str) -> Broker:
+        """Of a site that a caller names."""
+        if site not in self._brokers:
+            raise NotFound(f"sites/{site}")
+        return self._brokers[site]
+
     def _broker(self, site: str) -> Broker:
+        """Of a site that has a part. NotFound would say that the part is not there."""
         broker = self._brokers.get(site)
         if broker is None:
-            raise NotFound(f"sites/{site}")
+            raise SiteUnreachable(site, "this meta-scheduler's configuration does not name it")
         return broker
 
     async def _answer(self, site: str, call: Awaitable[T]) -> T:

@@ -39,8 +39,12 @@ class ClusterState(Enum):
 
 NEXT: dict[ClusterState, frozenset[ClusterState]] = {
     ClusterState.REQUESTED: frozenset({ClusterState.PLANNED, ClusterState.REJECTED}),
-    ClusterState.PLANNED: frozenset({ClusterState.HELD, ClusterState.REJECTED}),
-    ClusterState.HELD: frozenset({ClusterState.SCHEDULED, ClusterState.REJECTED}),
+    ClusterState.PLANNED: frozenset(
+        {ClusterState.HELD, ClusterState.CANCELLED, ClusterState.REJECTED}
+    ),
+    ClusterState.HELD: frozenset(
+        {ClusterState.SCHEDULED, ClusterState.CANCELLED, ClusterState.REJECTED}
+    ),
     ClusterState.SCHEDULED: frozenset(
         {
             ClusterState.ACTIVE,
@@ -58,7 +62,8 @@ NEXT: dict[ClusterState, frozenset[ClusterState]] = {
     ClusterState.FAILED: frozenset(),
 }
 """Every edge there is. A cluster is written down when it is PLANNED; one that is REJECTED is
-an error to its caller and its record is deleted."""
+an error to its caller and its record is deleted. One whose end was asked for before it was
+decided is CANCELLED and kept: a late retry of its Create revives nothing."""
 
 PENDING = frozenset({ClusterState.PLANNED, ClusterState.HELD})
 """Its co-allocation is not decided yet."""

@@ -7,7 +7,7 @@ from intertie.common.errors import StaleWrite
 from intertie.metasched.domain.cluster import PENDING
 from intertie.metasched.domain.commit import Outcome, TxRecord, abort_of
 from intertie.metasched.domain.ports import Clusters, Register
-from intertie.metasched.usecases.create_cluster import Underway
+from intertie.metasched.usecases.create_cluster import Underway, discard
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Recover:
         log.info("recover.decided", tx=tx.tx, outcome=stands.outcome.name)
 
     async def _clear(self, name: str, tx: str) -> None:
-        """A cluster whose co-allocation was aborted is not kept: its caller asks again."""
+        """A cluster whose co-allocation was aborted is not kept, unless it was cancelled."""
         decision = await self._register.decision(tx)
         if decision is None or decision.outcome is Outcome.COMMIT:
             return
@@ -57,7 +57,7 @@ class Recover:
         if stored is None or stored.record.tx != tx or name in self._underway:
             return
         try:
-            await self._clusters.delete(stored)
+            await discard(self._clusters, stored, now=self._clock.now())
             log.info("recover.discarded", cluster=name, tx=tx)
         except StaleWrite:
             log.debug("recover.lost_race", cluster=name)

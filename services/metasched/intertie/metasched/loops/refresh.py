@@ -8,7 +8,7 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
-from intertie.metasched.domain.cluster import LIVE, PATIENCE, failing, progressed
+from intertie.metasched.domain.cluster import LIVE, PATIENCE, ClusterRecord, failing, progressed
 from intertie.metasched.domain.ports import Clusters, Stored
 from intertie.metasched.usecases.part_cache import PartCache
 
@@ -18,6 +18,12 @@ RETENTION = timedelta(hours=24)
 """Of clusters that are over, and of request ids."""
 
 
+EARLY = timedelta(seconds=90)
+"""So long before a window opens its hosts are told; until then, little happens to a part."""
+LOOK_EARLY = timedelta(seconds=30)
+"""How often sites are asked about a part before that."""
+
+
 class Refresh:
     def __init__(self, clusters: Clusters, parts: PartCache, clock: Clock) -> None:
         self._clusters = clusters
@@ -25,6 +31,8 @@ class Refresh:
         self._clock = clock
         self._failing_since: dict[str, Mapping[str, datetime]] = {}
         """By cluster's uid, then workspace: in memory, so a replica that takes over waits anew."""
+        self._looked: dict[str, datetime] = {}
+        """When each cluster's sites were asked last, by its uid."""
         self._swept_at = clock.now()
 
     async def sweep(self) -> None:
@@ -34,8 +42,9 @@ class Refresh:
         self._swept_at = now
         stored = await self._clusters.listed()
         living = {each.record.uid for each in stored if each.record.state in LIVE}
-        for uid in self._failing_since.keys() - living:
-            del self._failing_since[uid]
+        for kept in (self._failing_since, self._looked):
+            for uid in kept.keys() - living:
+                del kept[uid]
         await asyncio.gather(*(self._refresh(each) for each in stored))
         await self._clear_requests({each.record.request_key for each in stored})
 
@@ -43,6 +52,8 @@ class Refresh:
         record, now = stored.record, self._clock.now()
         try:
             if record.state in LIVE:
+                if not self._due(record, now):
+                    return
                 seen = await self._parts.parts_of(record)
                 since = failing(seen, self._failing_since.get(record.uid, {}), now=now)
                 self._failing_since[record.uid] = since
@@ -56,6 +67,14 @@ class Refresh:
                 await self._clusters.delete(stored)
         except StaleWrite:
             log.debug("refresh.lost_race", cluster=record.name)
+
+    def _due(self, record: ClusterRecord, now: datetime) -> bool:
+        early = record.end_requested_time is None and now < record.plan.window.start - EARLY
+        last = self._looked.get(record.uid)
+        if early and last is not None and now < last + LOOK_EARLY:
+            return False
+        self._looked[record.uid] = now
+        return True
 
     async def _clear_requests(self, in_use: set[str]) -> None:
         """An idempotency record is kept as long as its cluster, and 24 hours at least."""

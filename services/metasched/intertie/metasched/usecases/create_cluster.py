@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -257,11 +257,10 @@ class CreateCluster:
         return stored.read_at
 
     async def _discard(self, order: Order, uid: str) -> None:
-        """What could not be had leaves no record: a retry plans anew."""
         try:
             stored = await self._clusters.get(str(order.name))
             if stored and stored.record.uid == uid and stored.record.state in PENDING:
-                await self._clusters.delete(stored)
+                await discard(self._clusters, stored, now=self._clock.now())
         except DomainError as error:
             log.warning("create.not_discarded", cluster=str(order.name), problem=str(error))
 
@@ -290,6 +289,16 @@ class CreateCluster:
             request_key=order.request_key,
             create_time=self._clock.now(),
         )
+
+
+async def discard(clusters: Clusters, stored: Stored, *, now: datetime) -> None:
+    """What could not be had leaves no record: a retry plans anew. What was cancelled leaves one:
+    a retry is told so."""
+    record = stored.record
+    if record.end_requested_time is None:
+        await clusters.delete(stored)
+    else:
+        await clusters.save(record.move(ClusterState.CANCELLED, now=now), read_at=stored.read_at)
 
 
 class _Overtaken(Exception):
