@@ -1,0 +1,172 @@
+"""Whatever was decided, written, cancelled and ended: the book in memory counts what a ledger that
+is read anew counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from intertie.broker.domain.book import Book
+from intertie.broker.domain.fleet import Fleet
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
+from intertie.broker.domain.part import NetworkId, Part, PartState
+from intertie.broker.domain.records import Change, Erase, Unchanged, Write
+from intertie.common.errors import StaleWrite
+from intertie.common.intervals import Window
+from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
+
+FLEET = Fleet.of([facts("n1"), facts("n2")], POLICY)
+RESOURCES = [f"host/n1/{each}" for each in ("vcpus", "memory_mib", "iops", "uplink_mbit_s")]
+
+
+class Ledger(RuleBasedStateMachine):
+    """`etcd` is what is written; `line` what was decided and is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.etcd: dict[str, Versioned[Part]] = {}
+        self.vnis: dict[int, str] = {}
+        self.generation = self.revision = self.generation_revision = 0
+        self.book = Book.of(self.written())
+        self.line: list[Change] = []
+        self.numbers = iter(range(10_000))
+
+    def written(self) -> LedgerView:
+        return LedgerView(
+            generation=self.generation,
+            generation_revision=self.generation_revision,
+            parts=dict(self.etcd),
+            vnis=dict(self.vnis),
+            fleet=FLEET,
+        )
+
+    @rule(hours=st.integers(0, 4), vcpus=st.integers(1, 3))
+    def admit(self, hours: int, vcpus: int) -> None:
+        number = next(self.numbers)
+        start = NOW + hours * HOUR
+        spec = part_spec(workspace(vcpus=vcpus), window=Window(start, start + HOUR))
+        vni = self.book.next_vni
+        made = part(f"t{number}", spec=spec, network_ids=(NetworkId(network="lan", vni=vni),))
+        change = Change(
+            writes=(Write(record=made),),
+            admitted_on=self.book.generation,
+            vnis=((vni, made.uid),),
+        )
+        self.book.reserve(change)
+        self.line.append(change)
+
+    @rule()
+    def decided_on_less(self) -> None:
+        """What was decided before another admission is refused, and counts nothing."""
+        change = Change(writes=(Write(record=part("late")),), admitted_on=self.book.generation - 1)
+        with pytest.raises(StaleWrite):
+            self.book.reserve(change)
+
+    @rule(data=st.data())
+    def end(self, data: Any) -> None:
+        living = [each for each in self.etcd.values() if each.value.state is PartState.CONFIRMED]
+        if living:
+            found = data.draw(st.sampled_from(living))
+            over = found.value.move(PartState.ENDED, now=NOW, reason="CANCELLED")
+            change = Change(writes=(Write(record=over, read_at=found.revision),))
+            self.book.reserve(change)
+            self.line.append(change)
+
+    @rule(data=st.data())
+    def forget(self, data: Any) -> None:
+        over = [each for each in self.etcd.values() if each.value.over]
+        if over:
+            found = data.draw(st.sampled_from(over))
+            erase = Erase(record=found.value, read_at=found.revision)
+            self.line.append(Change(erasures=(erase,)))
+
+    @rule()
+    def write(self) -> None:
+        """The first in line: written, or found in conflict, exactly as its compares would be."""
+        if not self.line:
+            return
+        change = self.line.pop(0)
+        conflict = self.book.conflict(change)
+        assert bool(conflict) == (not self.holds(change))
+        if conflict:
+            self.book.cancel(change)
+            return
+        self.revision += 1
+        if change.admitted_on is not None:
+            self.generation, self.generation_revision = self.generation + 1, self.revision
+        for write in change.writes:
+            assert isinstance(write.record, Part)
+            self.etcd[write.record.name] = Versioned(value=write.record, revision=self.revision)
+        for erasure in change.erasures:
+            assert isinstance(erasure.record, Part)
+            del self.etcd[erasure.record.name]
+        self.vnis.update(change.vnis)
+        for vni in change.vnis_given_back():
+            self.vnis.pop(vni, None)
+        self.book.apply(change, self.revision)
+
+    def holds(self, change: Change) -> bool:
+        changed: tuple[Write | Erase, ...] = (*change.writes, *change.erasures)
+        compared = [
+            (each.record.name, each.read_at) for each in changed if isinstance(each.record, Part)
+        ]
+        return all(
+            (self.etcd[name].revision if name in self.etcd else 0) == read_at
+            for name, read_at in compared
+        )
+
+    @rule()
+    def give_up(self) -> None:
+        """The last in line is withdrawn."""
+        if self.line:
+            self.book.cancel(self.line.pop())
+
+    @invariant()
+    def the_book_is_what_is_written_and_what_stands_in_line(self) -> None:
+        view = self.book.view(FLEET, {})
+        assert dict(view.parts) == self.etcd
+        assert (self.book.written, self.book.written_revision) == (
+            self.generation,
+            self.generation_revision,
+        )
+        standing = [
+            write.record
+            for change in self.line
+            if change.admitted_on is not None
+            for write in change.writes
+            if isinstance(write.record, Part)
+        ]
+        expected = replace(
+            self.written(),
+            parts={
+                **self.etcd,
+                **{each.name: Versioned(value=each, revision=0) for each in standing},
+            },
+        )
+        ours, anew = calendar_of(view, POLICY), calendar_of(expected, POLICY)
+        for hours in range(6):
+            start = NOW + hours * HOUR - timedelta(minutes=30)
+            window = Window(start, start + HOUR)
+            for resource in RESOURCES:
+                assert ours.free(resource, window) == anew.free(resource, window)
+        taken = {vni: uid for change in self.line for vni, uid in change.vnis}
+        assert dict(view.vnis) == {**self.vnis, **taken}
+
+
+TestLedger = Ledger.TestCase
+TestLedger.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_what_was_only_read_is_compared_too() -> None:
+    held = part("t1")
+    book = Book.of(LedgerView(parts={held.name: Versioned(value=held, revision=3)}))
+    unchanged = Unchanged(kind=Part, name=held.name, read_at=3)
+    assert not book.conflict(Change(unchanged=(unchanged,)))
+    assert book.conflict(Change(unchanged=(replace(unchanged, read_at=2),))) == held.name
+    assert book.conflict(Change(unchanged=(replace(unchanged, read_at=0),))) == held.name

@@ -1,0 +1,159 @@
+"""The line of a leader's changes: what goes together, what is refused, and what is read again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from intertie.broker.adapters import keys
+from intertie.broker.adapters.etcd_reads import EtcdReads
+from intertie.broker.adapters.line import LINGER_S, Line
+from intertie.broker.domain.part import PartState
+from intertie.broker.domain.records import Change, Write
+from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
+from intertie.common.etcd.client import Compare, Put
+from tests.fakes.clock import FakeClock
+from tests.fakes.etcd import MemoryEtcd
+from tests.unit.broker.samples import POLICY, part
+
+
+class Leads:
+    def __init__(self, created: int) -> None:
+        self.created = created
+        self.is_leader = True
+
+    def leader_guard(self) -> Compare:
+        if not self.is_leader:
+            raise NotLeading("another")
+        return Compare.created("election/broker", self.created)
+
+    async def leader(self) -> str:
+        return "another"
+
+
+class Desk:
+    """A leader's line on a store in memory."""
+
+    def __init__(self) -> None:
+        self.etcd = MemoryEtcd()
+        self.clock = FakeClock()
+        self.rung: list[list[str]] = []
+
+    async def open(self) -> Line:
+        done = await self.etcd.txn([], [Put("election/broker", b"this")])
+        self.leads = Leads(done.revision)
+        self.line = Line(
+            self.etcd,
+            self.leads,
+            EtcdReads(self.etcd, POLICY),
+            self.rung.append,
+            self.clock,
+        )
+        await self.line.book()
+        self.etcd.history.clear()
+        return self.line
+
+    async def admission(self, part_id: str) -> Change:
+        book = await self.line.book()
+        return Change(
+            writes=(Write(record=part(part_id, PartState.HELD)),), admitted_on=book.generation
+        )
+
+    async def submit(self, *part_ids: str) -> list[asyncio.Future[int]]:
+        return [self.line.submit(await self.admission(each)) for each in part_ids]
+
+
+@pytest.fixture
+async def desk() -> Desk:
+    made = Desk()
+    await made.open()
+    return made
+
+
+async def test_one_that_comes_alone_is_written_at_once(desk: Desk) -> None:
+    (written,) = await desk.submit("t1")
+    await desk.clock.settle()
+    assert written.done()
+    assert desk.clock.monotonic() == 0
+    assert desk.rung == [[keys.GENERATION, "parts/demo/t1"]]
+
+
+async def test_those_that_stand_in_line_are_one_transaction(desk: Desk) -> None:
+    answers = await desk.submit("t1", "t2", "t3")
+    await desk.clock.settle()
+    assert len(desk.etcd.history) == 1
+    assert {await each for each in answers} == {await answers[0]}
+    book = await desk.line.book()
+    assert (book.generation, book.written) == (3, 3)
+    generation = await desk.etcd.get(keys.GENERATION)
+    assert generation is not None
+    assert generation.value == b"3"
+
+
+async def test_a_line_that_stands_waits_a_moment_for_more(desk: Desk) -> None:
+    many = [f"t{number}" for number in range(200)]
+    answers = await desk.submit(*many)
+    await desk.clock.settle()
+    first = len(desk.etcd.history)
+    await desk.clock.advance(10 * LINGER_S)
+    assert first == 1
+    assert all(each.done() for each in answers)
+    assert max(len(ops) for ops in desk.etcd.history) <= 128
+
+
+async def test_a_change_that_is_stale_takes_none_with_it(desk: Desk) -> None:
+    (written,) = await desk.submit("t1")
+    revision = await written
+    held = part("t1", PartState.HELD)
+    released = held.move(PartState.RELEASED, now=desk.clock.now())
+    expired = held.move(PartState.EXPIRED, now=desk.clock.now())
+    first = desk.line.submit(Change(writes=(Write(record=released, read_at=revision),)))
+    second = desk.line.submit(Change(writes=(Write(record=expired, read_at=revision),)))
+    (third,) = await desk.submit("t2")
+    await desk.clock.advance(1)
+    assert await first
+    with pytest.raises(StaleWrite):
+        await second
+    assert await third
+    book = await desk.line.book()
+    assert book.parts[held.name].value.state is PartState.RELEASED
+
+
+async def test_of_a_lost_answer_nothing_is_assumed(desk: Desk) -> None:
+    desk.etcd.loses_answer = True
+    (unknown,) = await desk.submit("t1")
+    with pytest.raises(EtcdUnavailable):
+        await unknown
+    book = await desk.line.book()
+    assert part("t1").name in book.parts, "it was written, and is read again"
+    assert book.demands.__contains__(part("t1").name)
+
+
+async def test_a_leader_that_was_deposed_writes_nothing_and_says_so(desk: Desk) -> None:
+    await desk.etcd.txn([], [Put("parts/demo/other", b"{}")])
+    (written,) = await desk.submit("t1")
+    desk.leads.created += 1  # as etcd would tell it apart
+    desk.line._guard = desk.leads.leader_guard()
+    with pytest.raises((NotLeading, StaleWrite)):
+        await written
+    assert await desk.etcd.get("parts/demo/t1") is None
+
+
+async def test_what_another_wrote_is_found_by_the_compare_and_read(desk: Desk) -> None:
+    """Nobody else writes while this replica leads; were it so, nothing would be lost."""
+    await desk.etcd.txn([], [Put(keys.GENERATION, b"7")])
+    (refused,) = await desk.submit("t1")
+    with pytest.raises(StaleWrite):
+        await refused
+    assert (await desk.line.book()).generation == 7
+    (written,) = await desk.submit("t1")
+    assert await written
+
+
+async def test_a_reader_is_told_nothing_once_another_leads(desk: Desk) -> None:
+    assert await desk.line.confirmed() is not None
+    desk.leads.is_leader = False
+    assert await desk.line.confirmed() is None
+    with pytest.raises(NotLeading):
+        desk.line.submit(Change())
