@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import admission, coordination, guarantees
+from bench import control, coordination, guarantees
 
 BENCHES: dict[str, Callable[[bool], None]] = {
-    "admission": admission.run,
+    "control": control.run,
     "coordination": coordination.run,
     "guarantees": guarantees.run,
 }
