@@ -22,8 +22,8 @@ from tests.e2e.driver import User, eventually, group, make_key, spec
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
 INSTANCE = "cont"
-UPLINK_MBPS = 60
-PROMISED, CAP = 12, 24
+UPLINK_MBPS = 40
+PROMISED, CAP = 10, 20
 """Mbit/s, each way, between the guests of `kept`."""
 SECONDS = 8
 
