@@ -12,12 +12,19 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 TREE = Path(__file__).resolve().parents[2]
 BUILDS = TREE / "build" / "clients"
 BUILD_WITHIN_S = 600
-PROGRAMS = {"node": "tour.js", "cpp": "tour"}
+PROGRAMS = {"node": "tour.js", "cpp": "tour", "ruby": "tour.rb", "go": "tour"}
 """What each folder of `clients/` builds."""
-LANGUAGES = ["node", "cpp"]
+LANGUAGES = [
+    "node",
+    "cpp",
+    pytest.param("ruby", marks=pytest.mark.more_clients),
+    pytest.param("go", marks=pytest.mark.more_clients),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +62,7 @@ def build(language: str) -> Path:
 
 def _make(language: str, folder: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-    environment |= {"CXXFLAGS": "-O0"}
+    environment |= {"GOCACHE": str(BUILDS / "go-cache"), "CXXFLAGS": "-O0"}
     made = subprocess.run(
         [
             "make",
