@@ -62,7 +62,7 @@ def build(language: str) -> Path:
 
 def _make(language: str, folder: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-    environment |= {"GOCACHE": str(BUILDS / "go-cache"), "CXXFLAGS": "-O0"}
+    environment |= {"GOCACHE": str(BUILDS / "cache-of-go"), "CXXFLAGS": "-O0"}
     made = subprocess.run(
         [
             "make",
