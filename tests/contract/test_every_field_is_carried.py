@@ -30,7 +30,15 @@ from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
 from intertie.common.part_spec import HostEntry, PartSpec
 from intertie.common.rpc import spec_proto
-from intertie.common.spec import Allocation, ClusterSpec, Environment, Group, Network, layout
+from intertie.common.spec import (
+    Allocation,
+    ClusterSpec,
+    Environment,
+    Group,
+    GroupPlacement,
+    Network,
+    layout,
+)
 from intertie.metasched.domain.parts import part_specs
 from intertie.metasched.domain.plan import Plan, SitePlan
 from intertie.nodeagent.convert import part_from_proto, part_to_proto
@@ -41,8 +49,14 @@ from tests.contract.filled import filled, leaves, left_out
 from tests.unit.broker import samples
 from tests.unit.nodeagent.parts import DIGEST, PART, WORKSPACE
 
-TURNS = range(3)
-"""As many as the largest enumeration of a specification has values."""
+TURNS = range(
+    max(
+        len(path[-1].enum_type.values) - 1
+        for path in leaves(cluster_pb2.ClusterSpec.DESCRIPTOR)
+        if path[-1].enum_type is not None
+    )
+)
+"""As many as the largest enumeration of a specification has values beside UNSPECIFIED."""
 
 WELL_FORMED: dict[str, Any] = {
     f"intertie.api.nodeagent.v1.{name}": value
@@ -137,28 +151,32 @@ def test_through_the_agent_and_back_to_its_disk(turn: int) -> None:
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_from_a_cluster_to_its_parts(turn: int) -> None:
-    """Whoever plans, a site alone or a meta-scheduler: only the image is another, its digest."""
+    """Whoever plans, a site alone or a meta-scheduler, makes the same of it."""
     environment, allocation = an_environment(turn), an_allocation(turn)
     group = Group(
-        name="w", count=2, environment=environment, allocation=allocation, networks=("lan",)
+        name="w",
+        count=2,
+        environment=environment,
+        allocation=allocation,
+        networks=("lan",),
+        placement=GroupPlacement(max_per_host=7),
     )
     cluster = ClusterSpec(groups=(group,), networks=(Network(name="lan", subnet="10.1.0.0/24"),))
     window = Window(samples.NOW, samples.NOW + samples.HOUR)
     plan = Plan(
         window=window, sites=(SitePlan(site="north", counts={"w": 2}),), images={"w": DIGEST}
     )
-    placed = layout("uid", cluster, {"w": 2}, plan.site_of())
+    placed = layout("uid", cluster, {"w": 2}, plan.site_of(), "c1")
     pinned = replace(environment, image=DIGEST)
     alone = replace(cluster, groups=(replace(group, environment=pinned),))
     name = ClusterName.parse("sites/north/tenants/demo/clusters/c1")
-    for part in (
-        part_specs(str(name), "uid", cluster, plan, placed)["north"],
-        part_spec_of(name, "uid", alone, {"w": 2}, window, "north"),
-    ):
-        assert len(part.workspaces) == 2
-        for workspace in part.workspaces:
-            assert workspace.environment == pinned
-            assert workspace.allocation == allocation
+    part = part_spec_of(name, "uid", alone, {"w": 2}, window, "north")
+    assert part == part_specs(str(name), "uid", cluster, plan, placed)["north"]
+    assert part.workspaces
+    for workspace in part.workspaces:
+        assert workspace.environment == pinned
+        assert workspace.allocation == allocation
+        assert workspace.max_per_host == group.placement.max_per_host
 
 
 @pytest.mark.parametrize("turn", TURNS)
