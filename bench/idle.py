@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.images import put_guest_image
 from bench.report import Row, show
-from bench.site import channel, endpoint, standing
+from bench.site import channel, endpoint, small_guests, standing
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from testbed.bed import Testbed
 from testbed.topology import HostSpec, SiteSpec, Topology
@@ -68,30 +68,13 @@ async def _grown(bed: Testbed, before: str, guests: int) -> str:
                     break
         if not guests:
             return ""
-        made = await clusters.Create(_request(guests), timeout=60)
+        made = await clusters.Create(small_guests(guests), timeout=60)
         async for seen in clusters.Watch(clusters_pb2.WatchClusterRequest(name=made.name)):
             if seen.state == cluster_pb2.Cluster.FAILED:
                 raise RuntimeError(f"{made.name}: {seen.failure.message}")
             if seen.state == cluster_pb2.Cluster.ACTIVE:
                 break
         return made.name
-
-
-def _request(guests: int) -> clusters_pb2.CreateClusterRequest:
-    spec = cluster_pb2.ClusterSpec(
-        networks=[cluster_pb2.Network(name="lan", subnet="10.1.0.0/24")],
-    )
-    spec.lease.duration.FromSeconds(3600)
-    group = spec.groups.add(name="w", count=guests)
-    group.environment.image = "intertie-guest"
-    group.allocation.vcpus = 1
-    group.allocation.memory_mib = 112
-    group.allocation.disk_mib = 256
-    group.allocation.disk.cap_iops = 300
-    name = f"idle{guests}"
-    return clusters_pb2.CreateClusterRequest(
-        parent="-/tenants/demo", cluster_id=name, spec=spec, request_id=name
-    )
 
 
 def _watch(bed: Testbed, *, seconds: int) -> dict[str, Cost]:
