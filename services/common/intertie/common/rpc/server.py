@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
@@ -14,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from intertie.common.clock import Clock
 from intertie.common.rpc.calls import CallInterceptor
-from intertie.common.rpc.identity import Identity, Trust, identity_of, load_leaf
+from intertie.common.rpc.credentials import Credentials, Papers
 from intertie.common.settings import ListenSettings, TlsSettings, TrustSettings
 
 log = structlog.get_logger(__name__)
@@ -55,15 +54,19 @@ class ListenFailed(Exception):
 
 
 class Server:
-    """Reads its certificates when made, serves from `start` on; may be used once."""
+    """Serves from `start` on; may be used once. Every handshake is made with what the files of
+    `credentials` hold by then; connections that stand are not touched, but their calls are judged
+    by the roots of now. Without credentials it makes some of its settings."""
 
     def __init__(
-        self, settings: ServerSettings, clock: Clock, servicers: Sequence[Registration]
+        self,
+        settings: ServerSettings,
+        clock: Clock,
+        servicers: Sequence[Registration],
+        credentials: Credentials | None = None,
     ) -> None:
-        tls = settings.tls
         self._addresses = settings.listen.addresses
-        self._chain, self._key = Path(tls.certificate).read_bytes(), Path(tls.key).read_bytes()
-        self._trust = Trust.load(settings.trust)
+        self._credentials = credentials or Credentials(settings.tls, settings.trust, clock)
         self._clock = clock
         self._servicers = servicers
         self._server: grpc.aio.Server | None = None
@@ -72,11 +75,7 @@ class Server:
         """One for each listening address, in order; of a unix socket 1."""
 
     async def start(self) -> None:
-        trust = self._trust
-        own: Identity = identity_of(load_leaf(self._chain), trust, now=self._clock.now())
-        credentials = grpc.ssl_server_credentials(
-            [(self._key, self._chain)], root_certificates=trust.pem(), require_client_auth=True
-        )
+        own, trust = self._credentials.identity, self._credentials.trust
         server = grpc.aio.server(
             interceptors=[CallInterceptor(own, trust, self._clock)], options=_OPTIONS
         )
@@ -87,7 +86,9 @@ class Server:
         reflection.enable_server_reflection(
             [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
-        self.ports = tuple(_listen(server, address, credentials) for address in self._addresses)
+        self.ports = tuple(
+            _listen(server, address, _following(self._credentials)) for address in self._addresses
+        )
         await server.start()
         self._server = server
         for name in ("", *names):
@@ -106,6 +107,33 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
         log.info("server.stopped")
+
+
+def _following(credentials: Credentials) -> grpc.ServerCredentials:
+    """For one address: gRPC keeps what it was last given for each by itself."""
+    given = credentials.papers(at_once=True)
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        """Asked at every handshake, in a thread of gRPC's own; None: as before."""
+        nonlocal given
+        found = credentials.papers(at_once=True)
+        if found is given:
+            return None
+        given = found
+        log.info("server.certificates_changed")
+        return _configuration(found)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given),
+        changed,  # type: ignore[arg-type]  # the stubs do not know of None
+        require_client_authentication=True,
+    )
+
+
+def _configuration(papers: Papers) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(papers.own.key, papers.own.chain)], root_certificates=papers.trust.pem()
+    )
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:
