@@ -11,9 +11,10 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from intertie.common.clock import Clock
-from intertie.common.errors import DomainError, IdentityUnknown
+from intertie.common.errors import DomainError, FieldInvalid, IdentityUnknown
 from intertie.common.rpc import delegation, request_id
 from intertie.common.rpc.access import check_role, check_tenant
 from intertie.common.rpc.errors import to_rpc_status
@@ -47,7 +48,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return None
         method: str = handler_call_details.method
         wire = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _reading(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary:
@@ -147,6 +148,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         set_current_identity(identity)
         structlog.contextvars.bind_contextvars(caller=identity.caller)
         check_role(method, identity, self._own.trust_domain)
+        _check_read(request)
         check_tenant(method, identity, request)
 
     async def _admit_stream(
@@ -193,7 +195,30 @@ async def _chained(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
     if first is not None:
         yield first
         async for each in rest:
+            _check_read(each)
             yield each
+
+
+class _Unread:
+    """In the place of a message whose bytes are none. gRPC itself would answer UNKNOWN, with the
+    name of an exception, before anybody had asked who calls."""
+
+
+def _reading(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(octets: bytes) -> Any:
+        try:
+            return deserializer(octets)
+        except DecodeError:
+            return _Unread()
+
+    return read
+
+
+def _check_read(message: Any) -> None:
+    if isinstance(message, _Unread):
+        raise FieldInvalid(
+            "", "the message cannot be read; send what the proto of this method says"
+        )
 
 
 def _leaf_of(context: Context) -> bytes:

@@ -38,6 +38,7 @@ _OPTIONS: list[tuple[str, Any]] = [
     # A peer that stands still is noticed by its silence.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]

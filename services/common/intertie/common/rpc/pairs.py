@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -23,3 +25,8 @@ def private_key_of(chain: bytes, key: bytes) -> PrivateKeyTypes:
     if private.public_key() != leaf.public_key():
         raise ValueError("the key is not that of the certificate")
     return private
+
+
+def end_of(chain: bytes) -> datetime:
+    """From when on the first certificate is valid no more."""
+    return x509.load_pem_x509_certificates(chain)[0].not_valid_after_utc
