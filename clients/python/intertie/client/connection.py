@@ -20,7 +20,7 @@ from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotLeading
 from intertie.common.followed import Followed
 from intertie.common.rpc.following import FollowingChannel
-from intertie.common.rpc.pairs import private_key_of
+from intertie.common.rpc.pairs import end_of, private_key_of
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 CALL_S = 60.0
@@ -106,6 +106,8 @@ def _open(endpoint: Endpoint, address: str, server_name: str, clock: Clock) -> C
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.enable_http_proxy", 0),
     ]
 
@@ -122,6 +124,9 @@ def _followed(endpoint: Endpoint, clock: Clock) -> Followed[tuple[bytes, ...]]:
     def checked(files: tuple[bytes, ...]) -> tuple[bytes, ...]:
         roots, key, certificate = files
         private_key_of(certificate, key)
+        ended = end_of(certificate)
+        if ended <= clock.now():
+            raise ValueError(f"it ended at {ended:%FT%TZ}; get a new one")
         if not roots.strip():
             raise ValueError(f"{endpoint.roots}: it is empty")
         return files
