@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import termios
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -382,6 +384,24 @@ async def test_a_certificate_of_a_foreign_authority_is_said_with_what_to_do(plac
         assert first.startswith("error: ")
         assert second.startswith("Try: ")
         assert "certificate" in second
+
+
+async def test_a_certificate_that_has_ended_or_is_of_another_key_is_named(place: Place) -> None:
+    """The bug: both ended in what TLS said, without a word of which file or what to do."""
+    spiffe = "spiffe://meta.meta.intertie/tenant/demo/user/alice"
+    ended = timedelta(minutes=-1)
+    place.authority.issue("late", common_name="late", spiffe=spiffe, lifetime=ended)
+    place.authority.issue("mixed", common_name="mixed", spiffe=spiffe)
+    shutil.copy(place.folder / "alice.key", place.folder / "mixed.key")
+    for certificate, problem in (
+        ("late", "it ended at 20"),
+        ("mixed", "the key is not that of the certificate"),
+    ):
+        write_config(place.config, certificate=certificate)
+        said = await place.say("cluster", "list")
+        assert said.code == 1
+        assert f"{certificate}.pem: {problem}" in said.err
+        assert "Try: Check certificate, key and roots" in said.err
 
 
 async def test_a_key_that_is_not_there_is_named(place: Place) -> None:
