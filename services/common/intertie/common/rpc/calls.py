@@ -17,7 +17,7 @@ from intertie.common.clock import Clock
 from intertie.common.errors import DomainError, FieldInvalid, IdentityUnknown
 from intertie.common.rpc import delegation, request_id
 from intertie.common.rpc.access import check_role, check_tenant
-from intertie.common.rpc.errors import to_rpc_status
+from intertie.common.rpc.errors import sentence, to_rpc_status
 from intertie.common.rpc.identity import Identities, Identity, Role, Trust, set_current_identity
 
 log = structlog.get_logger(__name__)
@@ -112,7 +112,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             yield
         except DomainError as error:
-            log.info("call.refused", reason=error.reason, problem=str(error))
+            log.info("call.refused", reason=error.reason, problem=sentence(error))
             status = to_rpc_status(error)
             await context.abort(status.code, status.details, (*status.trailing_metadata, echo))
         except _DeadlineOver:
