@@ -84,7 +84,6 @@ class _Line:
     def __init__(self, made_of: Any, channel: grpc.aio.Channel) -> None:
         self.made_of = made_of
         self.channel = channel
-        self.methods: dict[_Method, Any] = {}
         self._calls = 0
         self._when_idle: Callable[[], None] | None = None
 
@@ -113,16 +112,17 @@ class _Method:
         self, owner: FollowingChannel[Any], kind: str, args: Any, kwargs: dict[str, Any]
     ) -> None:
         self._owner = owner
+        self._line: _Line | None = None
+        self._method: Any = None
         self._kind = kind
         self._args = args
         self._kwargs = kwargs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         line = self._owner.line()
-        method = line.methods.get(self)
-        if method is None:
-            method = getattr(line.channel, self._kind)(*self._args, **self._kwargs)
-            line.methods[self] = method
-        call = method(*args, **kwargs)
+        if line is not self._line:
+            self._method = getattr(line.channel, self._kind)(*self._args, **self._kwargs)
+            self._line = line
+        call = self._method(*args, **kwargs)
         line.began(call)
         return call
