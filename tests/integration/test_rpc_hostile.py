@@ -162,30 +162,6 @@ async def _until_files(process: ServerProcess, files: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_more_connections_than_allowed_are_closed_and_the_others_go_on(
-    north: TestDomain, alice: TlsSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options(monkeypatch, max_allowed_incoming_connections=5)
-    trust, name = trust_in(north), north.server_name("broker")
-    async with serving(north.service("broker"), [north], Clusters()) as address:
-        crowd = [channel(address, alice, trust, name) for _ in range(5)]
-        stubs = [clusters_pb2_grpc.ClustersStub(each) for each in crowd]
-        for each in stubs:
-            await each.Get(GET)
-        async with channel(address, alice, trust, name) as late:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await clusters_pb2_grpc.ClustersStub(late).Get(GET, timeout=2)
-            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        for each in stubs:
-            assert (await each.Get(GET)).name == NAME
-        await crowd.pop().close()
-        async with channel(address, alice, trust, name) as next_one:
-            stub = clusters_pb2_grpc.ClustersStub(next_one)
-            assert (await stub.Get(GET, timeout=5, wait_for_ready=True)).name == NAME
-        for line in crowd:
-            await line.close()
-
-
 async def test_who_connects_and_says_nothing_is_not_waited_for(
     north: TestDomain, alice: TlsSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

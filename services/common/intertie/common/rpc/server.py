@@ -20,8 +20,6 @@ log = structlog.get_logger(__name__)
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_METADATA_BYTES = 64 * 1024
-MAX_CONNECTIONS = 800
-"""At each listening address; those beyond are closed as soon as they are accepted."""
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -37,10 +35,10 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
-    # A connection takes about 65 KiB and a file: fewer than the 1,024 files that a process may
-    # have open by default, so that a crowd at one address leaves some for etcd and the disk.
-    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    # Who connects and says nothing is not waited for, for gRPC's two minutes.
+    # A connection takes about 65 KiB and a file for as long as it stands. How many there are is not
+    # bounded here: gRPC's `max_allowed_incoming_connections`, once reached, was seen to refuse new
+    # ones after old ones had gone. Who connects and says nothing is not waited for, for gRPC's two
+    # minutes.
     ("grpc.server_handshake_timeout_ms", 10_000),
     # Without any call for so long; who comes back is connected again within its next call.
     ("grpc.max_connection_idle_ms", 15 * 60_000),
