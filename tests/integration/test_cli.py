@@ -20,6 +20,8 @@ from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
 from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
 from intertie.api.metasched.v1 import sites_pb2, sites_pb2_grpc
 from intertie.client import Client, connect, load
+from intertie.client.connection import open_connection
+from intertie.client.errors import TimedOut
 from intertie.common.clock import SystemClock
 from intertie.common.errors import (
     ConnectionRefused,
@@ -369,6 +371,18 @@ async def test_nobody_at_the_address_is_said_with_what_to_do(place: Place) -> No
     assert said.code == 1
     assert "north does not answer at unix:" in said.err
     assert "Try: Check that the service runs" in said.err
+
+
+async def test_a_deadline_that_is_too_short_is_said_with_what_to_do(place: Place) -> None:
+    place.clusters.silent = True
+    connection = open_connection(load(place.config).endpoint(None), SystemClock())
+    stub = connection.stub(clusters_pb2_grpc.ClustersStub)
+    request = clusters_pb2.CreateClusterRequest(parent="-/tenants/demo", cluster_id="a")
+    with pytest.raises(TimedOut, match="north did not answer in time") as caught:
+        await connection.call(stub.Create, request, timeout_s=0.05)
+    assert "same --request-id takes nothing twice" in caught.value.remedy
+    place.clusters.silent = False
+    await connection.close()
 
 
 async def test_a_certificate_of_a_foreign_authority_is_said_with_what_to_do(place: Place) -> None:
