@@ -13,7 +13,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.types.v1 import resources_pb2
 from intertie.cli.remedies import REMEDIES
 from intertie.common import errors
@@ -366,3 +366,23 @@ async def test_whatever_user_data_holds_reaches_the_host_unchanged(here: Site) -
         for workspace in part.workspaces
     }
     assert arrived == set(strange)
+
+
+async def test_a_watcher_that_vanishes_is_listened_for_no_more(here: Site) -> None:
+    alice = here.domain.user("demo", "alice")
+    made = await here.clusters().Create(create("one", cluster_spec(), "r1"))
+    listeners = here.broker.ledger.bell._listeners
+    before = len(listeners)
+    watched = clusters_pb2.WatchClusterRequest(name=made.name)
+    lines = [here.dial(alice) for _ in range(5)]
+    streams = [clusters_pb2_grpc.ClustersStub(each).Watch(watched) for each in lines]
+    for stream in streams:
+        await stream.read()
+    async with asyncio.timeout(10):
+        while len(listeners) < before + 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    for line in lines:
+        await line.close()
+    async with asyncio.timeout(10):
+        while len(listeners) > before:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
