@@ -96,6 +96,7 @@ class Metasched:
             self._sites,
             register,
             SignedReceipts(credentials.trust, clock),
+            parts,
             clock,
             FaultPause(settings.fault, clock),
         )
