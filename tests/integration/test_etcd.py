@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -250,6 +251,8 @@ async def test_a_client_follows_its_certificate(
     server.start()
     settings = server.settings_of("root")
     client = await Etcd.connect(settings)
+    line: Any = client._channel
+    shown = set()
     try:
         async with asyncio.timeout(20):
             await eventually(lambda: put(client, "a"))
@@ -258,8 +261,10 @@ async def test_a_client_follows_its_certificate(
                 await put(client, f"half-{turn}")
                 server.write_key("root", fresh_key)
                 await put(client, f"whole-{turn}")
+                shown.add(line.line().made_of[1])
             found = (await client.range("")).entries
         assert len(found) == 7
+        assert len(shown) == 3
         server.write_key("root", b"")
         with pytest.raises(SettingsInvalid, match="no PEM private key"):
             await Etcd.connect(settings)
