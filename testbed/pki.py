@@ -65,8 +65,11 @@ class Authority:
         spiffe: str,
         dns: Iterable[str] = (),
         addresses: Iterable[str] = (),
+        lifetime: timedelta = LIFETIME,
     ) -> None:
-        """`{file_name}.pem` and `.key` in the authority's folder, for client and server use."""
+        """`{file_name}.pem` and `.key` in the authority's folder, for client and server use.
+
+        Valid from some minutes ago on; a `lifetime` below zero makes one that has ended."""
         issuer = x509.load_pem_x509_certificate(self.roots.read_bytes())
         issuer_key = serialization.load_pem_private_key(
             self.roots.with_suffix(".key").read_bytes(), password=None
@@ -78,7 +81,7 @@ class Authority:
         names += [x509.IPAddress(ipaddress.ip_address(each)) for each in addresses]
         both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
-            _builder(_name(common_name), issuer.subject, key.public_key())
+            _builder(_name(common_name), issuer.subject, key.public_key(), lifetime)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(both), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -111,7 +114,10 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    lifetime: timedelta = LIFETIME,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -121,5 +127,5 @@ def _builder(
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _CLOCK_SLACK)
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
     )

@@ -76,7 +76,7 @@ WELL_FORMED: dict[str, Any] = {
         "WantedPair.local_mac": "02:00:00:00:00:0a",
         "WantedPair.remote_mac": "02:00:00:00:00:0b",
     }.items()
-}
+} | {"intertie.api.broker.v1.HostEntry.address": "10.1.0.10"}
 """What the agent's record rules ask for."""
 
 A_PAIR = {

@@ -137,9 +137,8 @@ def signed(
     """A receipt signed by a service of that domain."""
     signer = Signer.load(domain.service(path))
     octets = body.SerializeToString()
-    return part_pb2.Receipt(
-        body=octets, signature=signer.sign(octets), certificate=signer.certificate
-    )
+    made = signer.sign(octets)
+    return part_pb2.Receipt(body=octets, signature=made.signature, certificate=made.certificate)
 
 
 def commit(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from intertie.common.rpc.identity import Trust
 from intertie.common.settings import TlsSettings, TrustSettings
-from testbed.pki import Authority
+from testbed.pki import LIFETIME, Authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,18 @@ class TestDomain:
     def operator(self, name: str) -> TlsSettings:
         return self.issue(f"spiffe://{self.name}/operator/{name}")
 
-    def issue(self, spiffe: str, dns: tuple[str, ...] = ()) -> TlsSettings:
+    def issue(
+        self, spiffe: str, dns: tuple[str, ...] = (), lifetime: timedelta = LIFETIME
+    ) -> TlsSettings:
         """A certificate for any SPIFFE name, this domain's or, as a forger would, another's."""
         file_name = spiffe.removeprefix("spiffe://").replace("/", "-")
         Authority(self.folder).issue(
-            file_name, common_name=file_name[:60], spiffe=spiffe, dns=dns, addresses=("127.0.0.1",)
+            file_name,
+            common_name=file_name[:60],
+            spiffe=spiffe,
+            dns=dns,
+            addresses=("127.0.0.1",),
+            lifetime=lifetime,
         )
         return TlsSettings(
             certificate=self.folder / f"{file_name}.pem", key=self.folder / f"{file_name}.key"

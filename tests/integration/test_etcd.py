@@ -7,16 +7,18 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from intertie.common import followed
 from intertie.common.clock import SystemClock
 from intertie.common.errors import EtcdUnavailable, NotLeading
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, EtcdRefused, Op, Put
 from intertie.common.etcd.election import LEASE_TTL_S, Election
 from intertie.common.etcd.hints import passes
 from intertie.common.etcd.roles import provision
-from intertie.common.settings import EtcdSettings
+from intertie.common.settings import EtcdSettings, SettingsInvalid
 from testbed.pki import Authority
 from tests.integration.etcd_server import EtcdServer
 
@@ -240,6 +242,37 @@ async def test_roles_confine_an_agent_to_its_own_host(tmp_path: Path) -> None:
         server.kill()
 
 
+async def test_a_client_follows_its_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What watches goes on; what is asked after a renewal is asked with the new certificate."""
+    monkeypatch.setattr(followed, "LOOK_S", 0.0)
+    server = _TlsEtcdServer(tmp_path)
+    server.start()
+    settings = server.settings_of("root")
+    client = await Etcd.connect(settings)
+    line: Any = client._channel
+    shown = set()
+    try:
+        async with asyncio.timeout(20):
+            await eventually(lambda: put(client, "a"))
+            for turn in range(3):
+                fresh_key = server.renew_certificate("root")
+                await put(client, f"half-{turn}")
+                server.write_key("root", fresh_key)
+                await put(client, f"whole-{turn}")
+                shown.add(line.line().made_of[1])
+            found = (await client.range("")).entries
+        assert len(found) == 7
+        assert len(shown) == 3
+        server.write_key("root", b"")
+        with pytest.raises(SettingsInvalid, match="no PEM private key"):
+            await Etcd.connect(settings)
+    finally:
+        await client.close()
+        server.kill()
+
+
 class _TlsEtcdServer(EtcdServer):
     """Asks for client certificates, as a site's does."""
 
@@ -250,13 +283,29 @@ class _TlsEtcdServer(EtcdServer):
         authority.create("etcd authority")
         for name, dns in {"server": ("etcd.north.site.intertie",), "root": (), "broker": (),
                           "agent-n1": ()}.items():  # fmt: skip
-            authority.issue(
-                name,
-                common_name=name,
-                spiffe=f"spiffe://north.site.intertie/{name}",
-                dns=dns,
-                addresses=("127.0.0.1",),
-            )
+            self.renew(name, dns)
+
+    def renew(self, name: str, dns: tuple[str, ...] = ()) -> None:
+        Authority(self._pki).issue(
+            name,
+            common_name=name,
+            spiffe=f"spiffe://north.site.intertie/{name}",
+            dns=dns,
+            addresses=("127.0.0.1",),
+        )
+
+    def renew_certificate(self, name: str) -> bytes:
+        """Without its key, which it returns."""
+        path = self._pki / f"{name}.key"
+        old = path.read_bytes()
+        self.renew(name)
+        fresh = path.read_bytes()
+        assert fresh != old
+        path.write_bytes(old)
+        return fresh
+
+    def write_key(self, name: str, key: bytes) -> None:
+        (self._pki / f"{name}.key").write_bytes(key)
 
     scheme = "https"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -10,6 +11,7 @@ import pytest
 
 from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
 from intertie.common import errors
+from intertie.common.clock import SystemClock
 from intertie.common.rpc.client import channel
 from tests.integration.pki import TestDomain, trust_in
 from tests.integration.rpc_service import (
@@ -67,6 +69,41 @@ async def test_a_foreign_authority_does_not_get_past_tls(
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await clusters.Get(GET, timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_expired_certificate_does_not_get_past_tls(
+    broker: str, north: TestDomain, servicer: Clusters
+) -> None:
+    expired = north.issue(
+        "spiffe://north.site.intertie/tenant/demo/user/late", lifetime=timedelta(minutes=-1)
+    )
+    async with calling(broker, expired, north) as clusters:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await clusters.Get(GET, timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert servicer.callers == []
+
+
+async def test_an_expired_server_is_not_believed(
+    tmp_path: Any, servicer: Clusters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have ended while the server ran."""
+    north = TestDomain.create(tmp_path, "north.site.intertie")
+    ended = north.issue(
+        "spiffe://north.site.intertie/broker",
+        dns=(north.server_name("broker"),),
+        lifetime=timedelta(minutes=-1),
+    )
+    before = SystemClock().now() - timedelta(minutes=3)
+    monkeypatch.setattr(SystemClock, "now", lambda _: before)
+    async with (
+        serving(ended, [north], servicer) as address,
+        calling(address, north.user("demo", "alice"), north) as clusters,
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await clusters.Get(GET, timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "certificate has expired" in (caught.value.details() or "")
 
 
 async def test_a_trusted_root_does_not_speak_for_another_domain(

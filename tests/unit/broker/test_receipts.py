@@ -69,6 +69,8 @@ def test_a_receipt_that_cannot_be_read_is_not_believed() -> None:
     wild = part_pb2.ReceiptBody(state=part_pb2.Part.PREPARED)
     wild.sign_time.seconds = 1 << 60
     for body in (b"\xff", wild.SerializeToString(), part_pb2.ReceiptBody().SerializeToString()):
-        receipt = Receipt(body=body, signature=signer.sign(body), certificate=signer.certificate)
+        receipt = Receipt(
+            body=body, signature=signer.sign(body).signature, certificate=signer.certificate
+        )
         with pytest.raises(DecisionInvalid):
             opened(receipt, now=NOW)

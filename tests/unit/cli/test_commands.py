@@ -130,6 +130,10 @@ def test_options_are_taken_before_and_after_the_command_and_the_later_win(place:
         (["cluster", "create", "-f", "{bad}"], 1, "error: groups[0].cuont (line 3): no such field"),
         (["cluster", "create", "-f", "{bad}"], 1, "Try: Did you mean count?"),
         (["cluster", "create", "-f", "{nameless}"], 2, "Try: Give --name NAME"),
+        (["cluster", "create", "-f", "{large}"], 1, "document: has more than 1048576 bytes"),
+        (["cluster", "create", "-f", "{large}"], 1, "Try: Join groups"),
+        (["cluster", "create", "-f", "{broken}"], 1, "document (line 2): not YAML: "),
+        (["cluster", "create", "-f", "{broken}"], 1, "Try: Check indentation"),
         (["cluster", "list", "-o", "xml"], 2, "xml"),
         (["cluster", "nosuch"], 2, "nosuch"),
         (["image", "put", "guest", "{dir}/none"], 2, "is not a file"),
@@ -141,6 +145,8 @@ def test_what_a_user_may_get_wrong(
     texts = {
         "bad": "name: b\ngroups:\n  - cuont: 1\n",
         "nameless": "groups: []\n",
+        "large": "#" * (5 * 2**20),
+        "broken": "groups: [\n",
         "key": "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n",
     }
     paths = {"dir": str(tmp_path), "spec": str(place.spec)}
@@ -165,6 +171,10 @@ def test_every_reason_has_a_remedy() -> None:
         (HandshakeFailed("meta", "h:1", "bad"), "no trusted connection to meta at h:1: bad"),
         (errors.NameTaken(NAME), f"{NAME} exists already [NAME_TAKEN]"),
         (errors.ImageNotReady("x", ""), "image x is not at any site [IMAGE_NOT_READY]"),
+        (
+            errors.ImageNotReady("x", "north", "spec.groups[0].environment.image"),
+            "groups[0].environment.image (line 3): image x is not at site north [IMAGE_NOT_READY]",
+        ),
         (TimeoutError(), "no answer in time"),
         (RuntimeError("oops"), "RuntimeError: oops"),
     ],

@@ -8,6 +8,9 @@ from intertie.client.document import MAX_BYTES, Document, read_document
 from intertie.client.problems import DocumentInvalid, Problem
 
 GROUP = "groups:\n  - name: worker\n"
+EXAMPLE = "Begin from examples/two-sites.yaml."
+CHECK = "Check indentation, quotes and brackets, in this line and before it."
+UNFOLD = "Write out what they stand for, or join groups that are alike (count)."
 
 
 def problems(text: bytes | str) -> tuple[Problem, ...]:
@@ -55,9 +58,15 @@ def problems(text: bytes | str) -> tuple[Problem, ...]:
             "groups[0].name",
             3,
             "is there twice, first in line 2",
-            "",
+            "Leave one of the two out.",
         ),
-        ("name: a\nname: b", "name", 2, "is there twice, first in line 1", ""),
+        (
+            "name: a\nname: b",
+            "name",
+            2,
+            "is there twice, first in line 1",
+            "Leave one of the two out.",
+        ),
         (
             "name: 7",
             "name",
@@ -84,21 +93,21 @@ def problems(text: bytes | str) -> tuple[Problem, ...]:
             "groups[0].count",
             3,
             "expected a whole number, found a fraction ('1.5')",
-            "",
+            "Write digits only, without a zero before them.",
         ),
         (
             GROUP + "    count: 010",
             "groups[0].count",
             3,
             "expected a whole number, found a whole number ('010')",
-            "",
+            "Write digits only, without a zero before them.",
         ),
         (
             GROUP + "    count: 2147483648",
             "groups[0].count",
             3,
             "2147483648 is out of range",
-            "At most 2147483647.",
+            "From -2147483648 to 2147483647.",
         ),
         (
             GROUP + "    count:",
@@ -107,13 +116,19 @@ def problems(text: bytes | str) -> tuple[Problem, ...]:
             "expected a whole number, found nothing",
             "Give it a value or leave the field out.",
         ),
-        ("groups: {name: a}", "groups", 1, "expected a list, found fields", ""),
+        (
+            "groups: {name: a}",
+            "groups",
+            1,
+            "expected a list, found fields",
+            "Begin each of its items with `- `.",
+        ),
         (
             "lease: [1]",
             "lease",
             1,
             "expected fields (start_time, duration, end_time, max_delay), found a list",
-            "",
+            "Write fields (start_time, duration, end_time, max_delay).",
         ),
         (
             "lease: {duration: 60}",
@@ -127,7 +142,7 @@ def problems(text: bytes | str) -> tuple[Problem, ...]:
             "lease.duration",
             1,
             "expected a span of time such as 1h, 30m, 90s or 250ms, found text ('-1h')",
-            "",
+            "Write a span of time such as 1h, 30m, 90s or 250ms.",
         ),
         (
             "lease: {end_time: 2026-11-30T12:00:00}",
@@ -135,7 +150,7 @@ def problems(text: bytes | str) -> tuple[Problem, ...]:
             1,
             "expected a moment with its time zone, such as 2026-11-30T12:00:00Z,"
             " found '2026-11-30T12:00:00'",
-            "",
+            "Write a moment with its time zone, such as 2026-11-30T12:00:00Z.",
         ),
         (
             GROUP + "    environment: {readiness: chanel}",
@@ -149,21 +164,25 @@ def problems(text: bytes | str) -> tuple[Problem, ...]:
             "groups[0].environment.contextualization.user_data",
             3,
             "is not base64",
-            "",
+            "Encode it with `base64 FILE`.",
         ),
-        ("? [a]\n: b", "", 1, "expected a field's name, found a list", ""),
-        ("[1]", "", 1, "expected fields, as in `groups: [...]`, found a list", ""),
-        ("", "", 0, "is empty", "Begin from examples/two-sites.yaml."),
-        ("groups: [\n", "", 2, "not YAML: did not find expected node content", ""),
-        ("name: a\n---\nname: b", "", 2, "not YAML: but found another document", ""),
-        ("[" * 40, "", 1, "nested more than 32 deep", ""),
-        ("a: &a 1\nb: [" + "*a," * 101 + "]", "", 2, "more than 100 aliases", ""),
+        ("? [a]\n: b", "", 1, "expected a field's name, found a list", EXAMPLE),
+        ("[1]", "", 1, "expected fields, as in `groups: [...]`, found a list", EXAMPLE),
+        ("", "", 0, "is empty", EXAMPLE),
+        ("groups: [\n", "", 2, "not YAML: did not find expected node content", CHECK),
+        ("name: a\n---\nname: b", "", 2, "not YAML: but found another document", CHECK),
+        ("a:\n\t- b", "", 2, "not YAML: found character that cannot start any token", CHECK),
+        ("name: 'a", "", 1, "not YAML: found unexpected end of stream", CHECK),
+        ("name: *nowhere", "", 1, "not YAML: found undefined alias", CHECK),
+        ("[" * 40, "", 1, "nested more than 32 deep", EXAMPLE),
+        ("a: &a 1\nb: [" + "*a," * 101 + "]", "", 2, "more than 100 aliases", UNFOLD),
     ],
 )
 def test_one_thing_wrong_is_said_with_path_line_and_remedy(
     text: str, path: str, line: int, says: str, remedy: str
 ) -> None:
     assert problems(text) == (Problem(path=path, line=line, text=says, remedy=remedy),)
+    assert remedy
 
 
 def test_everything_wrong_is_said_at_once() -> None:
@@ -172,14 +191,17 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 
 def test_a_document_of_more_than_a_mebibyte_is_refused_unread() -> None:
-    [problem] = problems(b"#" * (MAX_BYTES + 1))
-    assert problem.text == "1048577 bytes; at most 1048576 are read"
+    for size in (MAX_BYTES + 1, 5 * MAX_BYTES):
+        [problem] = problems(b"#" * size)
+        assert problem.text == "has more than 1048576 bytes, which is the most that is read"
+        assert "Join groups" in problem.remedy
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe\xfd", b"\x00", "name: \x07"])
 def test_what_is_no_text_is_refused(text: bytes | str) -> None:
     [problem] = problems(text)
     assert problem.text.startswith("not YAML: ")
+    assert problem.remedy
 
 
 def test_aliases_that_unfold_to_too_much_are_refused() -> None:
@@ -192,6 +214,7 @@ def test_aliases_that_unfold_to_too_much_are_refused() -> None:
     bomb += ", ".join(["{networks: *n}"] * 99) + "]"
     assert networks
     assert problems(bomb)[-1].text == "aliases unfold to too much"
+    assert problems(bomb)[-1].remedy == UNFOLD
 
 
 def test_an_alias_that_holds_itself_is_refused() -> None:

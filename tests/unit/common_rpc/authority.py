@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from intertie.common.rpc.identity import Trust
-from intertie.common.rpc.signing import Signer
+from intertie.common.rpc.signing import Pair, Signer
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -38,7 +38,7 @@ class MemoryAuthority:
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")])
         leaf = self._sign(subject, key.public_key(), names, begins, ends)
-        return Signer(leaf.public_bytes(Encoding.PEM), key)
+        return Signer(Pair(leaf.public_bytes(Encoding.PEM), key))
 
     def _sign(
         self,

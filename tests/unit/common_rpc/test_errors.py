@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from intertie.common import errors
-from intertie.common.rpc.errors import CODES, from_status, to_status
+from intertie.common.rpc.errors import CODES, from_status, sentence, to_status
 
 SHORTFALL = errors.Shortfall(
     site="north", resource="vcpus", wanted=8, available=3, unit="vCPU", message="north is short"
@@ -22,7 +22,7 @@ SAMPLES: list[errors.DomainError] = [
     errors.NameTaken("a"),
     errors.RequestIdReuse("r-1"),
     errors.NoCapacity((SHORTFALL, SHORTFALL)),
-    errors.ImageNotReady("debian", "north"),
+    errors.ImageNotReady("debian", "north", "spec.groups[1].environment.image"),
     errors.ClockSkew(timedelta(seconds=-2.5)),
     errors.HoldExpired("p"),
     errors.PartOver("p", "RELEASED"),
@@ -81,6 +81,29 @@ def test_a_huge_refusal_stays_small_enough_for_metadata() -> None:
     back = from_status(status)
     assert isinstance(back, errors.NoCapacity)
     assert 0 < len(back.shortfalls) < 100
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.FieldInvalid("name", f"{'x' * 500_000!r} must end in /clusters/NAME"),
+        errors.NotFound("x" * 500_000),
+        errors.ImageNotReady("x" * 500_000, "y" * 500_000, "z" * 500_000),
+        errors.NoCapacity(
+            (replace(SHORTFALL, site="s" * 99_999, message="m" * 99_999 + "; mend"),) * 99
+        ),
+    ],
+    ids=lambda error: error.reason,
+)
+def test_a_refusal_repeats_little_of_what_was_sent(error: errors.DomainError) -> None:
+    """The bug: it repeated all of it, and the answer was too large for its caller to read. What
+    would be right, at the end, is still said."""
+    status = to_status(error)
+    assert status.ByteSize() < 60 * 1024
+    assert type(from_status(status)) is type(error)
+    assert len(sentence(error)) <= 1000
+    if isinstance(error, errors.FieldInvalid):
+        assert status.message.endswith(" must end in /clusters/NAME")
 
 
 _CELLS = re.compile(r"//\s*\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|")

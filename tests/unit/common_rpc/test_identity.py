@@ -104,7 +104,7 @@ def test_a_certificate_has_exactly_one_name() -> None:
 
 def test_a_leaf_signs_and_others_verify() -> None:
     signer = NORTH.issue("spiffe://north.site.intertie/broker")
-    signature = signer.sign(b"body")
+    signature = signer.sign(b"body").signature
     assert verify(b"body", signature, signer.certificate, TRUST, now=NOW).site == "north"
     with pytest.raises(IdentityUnknown, match="signature"):
         verify(b"Body", signature, signer.certificate, TRUST, now=NOW)
@@ -112,7 +112,7 @@ def test_a_leaf_signs_and_others_verify() -> None:
     with pytest.raises(IdentityUnknown, match="signature"):
         verify(b"body", signature, other.certificate, TRUST, now=NOW)
     forger = SOUTH.issue("spiffe://north.site.intertie/broker")
-    forged = forger.sign(b"body")
+    forged = forger.sign(b"body").signature
     with pytest.raises(IdentityUnknown):
         verify(b"body", forged, forger.certificate, TRUST, now=NOW)
 

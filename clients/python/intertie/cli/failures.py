@@ -12,7 +12,7 @@ from intertie.cli.remedies import REMEDIES
 from intertie.cli.terminal import print_table, quantity, shown, styled
 from intertie.client import ClientError, Document, DocumentInvalid
 from intertie.client.errors import ConfigInvalid, ConfigMissing, EndpointUnknown
-from intertie.common.errors import DomainError, FieldInvalid, NoCapacity, Shortfall
+from intertie.common.errors import DomainError, FieldInvalid, ImageNotReady, NoCapacity, Shortfall
 
 FAILURE = 1
 USAGE = 2
@@ -47,11 +47,13 @@ def report(error: BaseException, notes: Console, *, document: Document | None = 
             print_table(notes, shortfall_table(shortfalls))
             _say_remedy(notes, REMEDIES[error.reason])
         case FieldInvalid(field=field, problem=problem):
-            line = document.line_of(field) if document else 0
-            place = f"{field.removeprefix('spec.')} (line {line})" if line else field
+            place = _place(field, document)
             remedy = "" if ";" in problem else REMEDIES[error.reason]
             text = f"{problem} [{error.reason}]"
             _say(notes, f"{place}: {text}" if place else text, remedy)
+        case ImageNotReady(field=field) if field:
+            text = f"{_place(field, document)}: {error} [{error.reason}]"
+            _say(notes, text, REMEDIES[error.reason])
         case DomainError():
             _say(notes, f"{error} [{error.reason}]", REMEDIES.get(error.reason, ""))
         case ConfigMissing() | ConfigInvalid() | EndpointUnknown():
@@ -75,6 +77,12 @@ def report(error: BaseException, notes: Console, *, document: Document | None = 
                 "This is a fault of the command itself: please report it with what you typed.",
             )
     return FAILURE
+
+
+def _place(field: str, document: Document | None) -> str:
+    """A field as the user wrote it, with its line where there is one."""
+    line = document.line_of(field) if document else 0
+    return f"{field.removeprefix('spec.')} (line {line})" if line else field
 
 
 def _of_system(error: OSError) -> str:

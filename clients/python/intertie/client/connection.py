@@ -18,6 +18,9 @@ from intertie.client.errors import (
 )
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotLeading
+from intertie.common.followed import Followed
+from intertie.common.rpc.following import FollowingChannel
+from intertie.common.rpc.pairs import end_of, private_key_of
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 CALL_S = 60.0
@@ -95,25 +98,43 @@ def open_image_store(endpoint: Endpoint, clock: Clock) -> Connection:
 
 
 def _open(endpoint: Endpoint, address: str, server_name: str, clock: Clock) -> Connection:
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=_read(endpoint.roots),
-        private_key=_read(endpoint.key),
-        certificate_chain=_read(endpoint.certificate),
-    )
+    """Follows certificate, key and roots: a program that runs for long needs no new client when
+    they are renewed. A call that has begun is not touched by it."""
     options = [
         ("grpc.ssl_target_name_override", server_name),
         ("grpc.default_authority", server_name),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.enable_http_proxy", 0),
     ]
-    channel = grpc.aio.secure_channel(address, credentials, options=options)
+
+    def made(files: tuple[bytes, ...]) -> grpc.aio.Channel:
+        roots, key, certificate = files
+        credentials = grpc.ssl_channel_credentials(roots, key, certificate)
+        return grpc.aio.secure_channel(address, credentials, options=options)
+
+    channel = FollowingChannel(_followed(endpoint, clock).now, made)
     return Connection(channel, endpoint=endpoint, address=address, clock=clock)
 
 
-def _read(path: Path) -> bytes:
+def _followed(endpoint: Endpoint, clock: Clock) -> Followed[tuple[bytes, ...]]:
+    def checked(files: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        roots, key, certificate = files
+        private_key_of(certificate, key)
+        ended = end_of(certificate)
+        if ended <= clock.now():
+            raise ValueError(f"it ended at {ended:%FT%TZ}; get a new one")
+        if not roots.strip():
+            raise ValueError(f"{endpoint.roots}: it is empty")
+        return files
+
     try:
-        return path.read_bytes()
+        return Followed((endpoint.roots, endpoint.key, endpoint.certificate), checked, clock)
     except OSError as error:
+        path = Path(error.filename or endpoint.certificate)
         raise CertificateUnreadable(path, (error.strerror or str(error)).lower()) from None
+    except ValueError as error:
+        raise CertificateUnreadable(endpoint.certificate, str(error)) from None

@@ -35,6 +35,7 @@ MAX_NODES = 100_000
 """Values in the document once its aliases are unfolded."""
 MAX_PROBLEMS = 20
 
+_EXAMPLE = "Begin from examples/two-sites.yaml."
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -68,7 +69,12 @@ def read_document(text: bytes | str) -> Document:
     """The cluster in `text`; raises DocumentInvalid with everything that is wrong with it."""
     size = len(text if isinstance(text, bytes) else text.encode())
     if size > MAX_BYTES:
-        raise _refused("", 0, f"{size} bytes; at most {MAX_BYTES} are read")
+        raise _refused(
+            "",
+            0,
+            f"has more than {MAX_BYTES} bytes, which is the most that is read",
+            "Join groups that are alike (count), and have user data fetch what is large.",
+        )
     root = _compose(text)
     reader = _Reader()
     spec = ClusterSpec()
@@ -90,14 +96,27 @@ def _compose(text: bytes | str) -> yaml.MappingNode:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
-        raise _refused("", line, f"not YAML: {error.problem or error.context}") from None
+        raise _refused(
+            "",
+            line,
+            f"not YAML: {error.problem or error.context}",
+            "Check indentation, quotes and brackets, in this line and before it.",
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _refused("", 0, f"not YAML: {str(error).splitlines()[0]}") from None
+        raise _refused(
+            "",
+            0,
+            f"not YAML: {str(error).splitlines()[0]}",
+            "Save it as text in UTF-8; bytes go in as {base64: ...}.",
+        ) from None
     if root is None:
-        raise _refused("", 0, "is empty", "Begin from examples/two-sites.yaml.")
+        raise _refused("", 0, "is empty", _EXAMPLE)
     if not isinstance(root, yaml.MappingNode):
         raise _refused(
-            "", _line(root), f"expected fields, as in `groups: [...]`, found {_found(root)}"
+            "",
+            _line(root),
+            f"expected fields, as in `groups: [...]`, found {_found(root)}",
+            _EXAMPLE,
         )
     return root
 
@@ -113,9 +132,10 @@ def _check_events(events: Iterator[yaml.Event]) -> None:
             aliases += 1
         line = event.start_mark.line + 1 if event.start_mark else 0
         if depth > MAX_DEPTH:
-            raise _refused("", line, f"nested more than {MAX_DEPTH} deep")
+            raise _refused("", line, f"nested more than {MAX_DEPTH} deep", _EXAMPLE)
         if aliases > MAX_ALIASES:
-            raise _refused("", line, f"more than {MAX_ALIASES} aliases")
+            remedy = "Write out what they stand for, or join groups that are alike (count)."
+            raise _refused("", line, f"more than {MAX_ALIASES} aliases", remedy)
 
 
 def _line(node: yaml.Node) -> int:
@@ -172,10 +192,12 @@ class _Reader:
     def _expected(self, node: yaml.Node, path: str, what: str, remedy: str = "") -> None:
         if _kind(node) == "null":
             remedy = "Give it a value or leave the field out."
+        remedy = remedy or f"Write {what}."
         self._complain(node, path, f"expected {what}, found {_found(node)}", remedy)
 
     def _duplicate(self, key: yaml.Node, path: str) -> None:
-        self._complain(key, path, f"is there twice, first in line {self.lines[path]}")
+        text = f"is there twice, first in line {self.lines[path]}"
+        self._complain(key, path, text, "Leave one of the two out.")
 
     def _fields(
         self,
@@ -189,7 +211,8 @@ class _Reader:
         seen: set[str] = set()
         for key, value in pairs:
             if not isinstance(key, yaml.ScalarNode):
-                self._complain(key, path, f"expected a field's name, found {_found(key)}")
+                text = f"expected a field's name, found {_found(key)}"
+                self._complain(key, path, text, _EXAMPLE)
                 continue
             here = f"{path}.{key.value}" if path else key.value
             if key.value in seen:
@@ -221,7 +244,7 @@ class _Reader:
             self._single(node, message, schema, path, depth)
             return
         if not isinstance(node, yaml.SequenceNode):
-            self._expected(node, path, "a list")
+            self._expected(node, path, "a list", "Begin each of its items with `- `.")
             return
         into = getattr(message, schema.name)
         for index, item in enumerate(node.value):
@@ -258,7 +281,8 @@ class _Reader:
         """An alias may name what holds it, or unfold to more than was written."""
         self._nodes += 1
         if self._nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise _refused(path, _line(node), "aliases unfold to too much")
+            remedy = "Write out what they stand for, or join groups that are alike (count)."
+            raise _refused(path, _line(node), "aliases unfold to too much", remedy)
 
     def _scalar(self, node: yaml.Node, schema: Any, path: str) -> str | int | bool | bytes | None:
         self._count(node, path, 0)
@@ -293,7 +317,7 @@ class _Reader:
         try:
             return base64.b64decode("".join(encoded.split()), validate=True)
         except (binascii.Error, ValueError):
-            self._complain(node, path, "is not base64")
+            self._complain(node, path, "is not base64", "Encode it with `base64 FILE`.")
             return None
 
     @staticmethod
@@ -330,12 +354,13 @@ class _Reader:
         ):
             unit = schema.name.endswith(_UNIT_ENDINGS)
             remedy = "The unit is in the field's name, not in the value." if unit else ""
+            remedy = remedy or "Write digits only, without a zero before them."
             self._expected(node, path, "a whole number", remedy)
             return None
         low, high = _RANGES[schema.type]
         digits = node.value.replace("_", "")
         if len(digits) > 20 or not low <= (value := int(digits)) <= high:
-            self._complain(node, path, f"{digits[:40]} is out of range", f"At most {high}.")
+            self._complain(node, path, f"{digits[:40]} is out of range", f"From {low} to {high}.")
             return None
         return value
 

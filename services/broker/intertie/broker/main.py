@@ -49,9 +49,8 @@ from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
 from intertie.common.etcd.hints import Bell
 from intertie.common.process import collect_gently, run_until_signalled
-from intertie.common.rpc.identity import Trust
+from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.server import ListenFailed, Server
-from intertie.common.rpc.signing import Signer
 from intertie.common.settings import SettingsInvalid, load
 
 EXPIRE_S = 1.0
@@ -84,14 +83,14 @@ class Broker:
 
     def __init__(self, settings: BrokerSettings, etcd: Etcd, clock: Clock) -> None:
         site, policy = settings.site, settings.site_policy()
-        trust = Trust.load(settings.trust)
-        signer = Signer.load(settings.tls)
+        credentials = Credentials(settings.tls, settings.trust, clock)
+        signer = credentials.signer
         identity = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.election = Election(etcd, "broker", identity, clock)
         self.ledger = EtcdLedger(etcd, self.election, policy, clock)
         self._etcd, self._clock = etcd, clock
 
-        lines = self._lines = Lines(settings.tls, trust)
+        lines = self._lines = Lines(credentials)
         store = lines.to(settings.imagestore.address, settings.imagestore.server_name)
         metascheds = {
             each.trust_domain: lines.to(each.address, each.server_name)
@@ -105,7 +104,7 @@ class Broker:
         agents = GrpcAgents(lines, site)
         bell = self.ledger.bell
         ledger, images = self.ledger, GrpcImages(store, site)
-        notary = SigningNotary(signer, trust, clock)
+        notary = SigningNotary(signer, credentials.trust, clock)
         admission = Admission(ledger, clock)
         forwarding = Forwarding(ledger, metasched, clock)
         get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger)
@@ -160,6 +159,7 @@ class Broker:
                     site_pb2.DESCRIPTOR.services_by_name["Sites"],
                 ),
             ],
+            credentials,
         )
         self._expire = Expire(ledger, clock)
         self._in_doubt = InDoubt(ledger, GrpcRegisters(metascheds), resolve, clock)

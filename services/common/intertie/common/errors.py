@@ -102,6 +102,9 @@ class ImageNotReady(DomainError):
     reason = "IMAGE_NOT_READY"
     image: str
     site: str
+    """Empty: all of them."""
+    field: str = ""
+    """Where the request asks for it; empty where it is not said."""
 
     def __str__(self) -> str:
         return f"image {self.image} is not at {f'site {self.site}' if self.site else 'any site'}"

@@ -60,7 +60,7 @@ def validate_part(spec: PartSpec, field: str = "spec") -> None:
         check_range(link.egress_mbit_s, 0, MAX_MBIT_S, f"{at}.egress_mbit_s", "Mbit/s")
         check_range(link.ingress_mbit_s, 0, MAX_MBIT_S, f"{at}.ingress_mbit_s", "Mbit/s")
     for position, entry in enumerate(spec.host_entries):
-        _host_entry(entry, f"{field}.host_entries[{position}]")
+        check_host_entry(entry, f"{field}.host_entries[{position}]")
 
 
 def _network(
@@ -117,7 +117,8 @@ def _workspace(workspace: PartWorkspace, members: Addresses, field: str) -> None
             raise FieldInvalid(at, f"is not what network {nic.network!r} says of the workspace")
 
 
-def _host_entry(entry: HostEntry, field: str) -> None:
+def check_host_entry(entry: HostEntry, field: str) -> None:
+    """Its names are host names: nothing in them is a line of its own in a guest's /etc/hosts."""
     try:
         IPv4Address(entry.address)
     except AddressValueError:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from intertie.common.layout import Layout, layout
 from intertie.common.quantities import Vector
-from intertie.common.spec_rules import validate
+from intertie.common.spec_rules import image_field, validate
 from intertie.common.terms import (
     DEFAULT_DURATION,
     Allocation,
@@ -51,6 +51,7 @@ __all__ = [
     "Placement",
     "Readiness",
     "demand_of",
+    "image_field",
     "layout",
     "normalise",
     "shared_networks",

@@ -64,6 +64,11 @@ def validate(spec: ClusterSpec, *, now: datetime) -> None:
     _lease_is_ahead(spec.lease, now=now)
 
 
+def image_field(position: int) -> str:
+    """Where the group in that position says its image."""
+    return f"spec.groups[{position}].environment.image"
+
+
 def _some_groups_but_not_too_many(spec: ClusterSpec) -> None:
     """A cluster has 1 to 1,000 groups and at most 256 networks."""
     if not spec.groups:

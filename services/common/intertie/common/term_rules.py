@@ -72,7 +72,10 @@ def check_environment(environment: Environment, field: str) -> None:
             "let it fetch the rest",
         )
     if len(context.ssh_authorized_keys) > MAX_SSH_KEYS:
-        raise FieldInvalid(f"{at}.ssh_authorized_keys", f"has more than {MAX_SSH_KEYS} keys")
+        raise FieldInvalid(
+            f"{at}.ssh_authorized_keys",
+            f"has {len(context.ssh_authorized_keys)} keys; at most {MAX_SSH_KEYS} are allowed",
+        )
     for place, key in enumerate(context.ssh_authorized_keys):
         _check_ssh_key(key, f"{at}.ssh_authorized_keys[{place}]")
 

@@ -24,7 +24,7 @@ from intertie.common.clock import Clock, SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
 from intertie.common.logs import configure
-from intertie.common.rpc.identity import Trust, identity_of, load_leaf
+from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.server import ListenFailed, Registration, Server
 from intertie.common.settings import SettingsInvalid, load
 from intertie.metasched.adapters.broker_client import BrokerSites
@@ -81,12 +81,11 @@ class Metasched:
 
     def __init__(self, settings: MetaschedSettings, etcd: Etcd, clock: Clock) -> None:
         self._etcd = etcd
-        trust = Trust.load(settings.trust)
-        own = identity_of(load_leaf(settings.tls.certificate.read_bytes()), trust, now=clock.now())
+        credentials = Credentials(settings.tls, settings.trust, clock)
         replica = settings.replica or settings.listen.addresses[0]
         self.election = Election(etcd, "metasched", replica, clock)
         self._sites = BrokerSites.connect(
-            settings.sites, settings.tls, trust, timeout_s=settings.commit.rpc_timeout_s
+            settings.sites, credentials, timeout_s=settings.commit.rpc_timeout_s
         )
         clusters = EtcdClusters(etcd, self.election)
         register = EtcdRegister(etcd, self.election)
@@ -96,7 +95,7 @@ class Metasched:
         coallocate = Coallocate(
             self._sites,
             register,
-            SignedReceipts(trust, clock),
+            SignedReceipts(credentials.trust, clock),
             parts,
             clock,
             FaultPause(settings.fault, clock),
@@ -115,7 +114,7 @@ class Metasched:
             underway=underway,
             clock=clock,
             terms=CommitTerms(
-                coordinator=own.spiffe,
+                coordinator=credentials.identity.spiffe,
                 hold_ttl=timedelta(seconds=settings.commit.hold_ttl_s),
                 decide_within=timedelta(seconds=settings.commit.decide_within_s),
             ),
@@ -137,6 +136,7 @@ class Metasched:
             settings,
             clock,
             _registrations(clusters_servicer, decisions, KnownSitesServicer(self._sites)),
+            credentials,
         )
         sweeps = {
             "recover": Recover(clusters, register, underway, clock).sweep,

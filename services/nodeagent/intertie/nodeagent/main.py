@@ -13,8 +13,8 @@ from intertie.common import logs
 from intertie.common.clock import SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.process import run_until_signalled
-from intertie.common.rpc.client import channel
-from intertie.common.rpc.identity import Trust
+from intertie.common.rpc.client import following_channel
+from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.server import ListenFailed, Server
 from intertie.common.settings import SettingsInvalid, load
 from intertie.nodeagent.adapters import capabilities
@@ -66,10 +66,10 @@ async def serve(settings: Settings) -> None:
     state = StateFile(settings.data)
     hypervisor = LibvirtHypervisor(settings.libvirt_uri)
     traffic = TcTraffic(state.load_classes, state.save_classes)
-    trust = Trust.load(settings.trust)
+    credentials = Credentials(settings.tls, settings.trust, clock)
     store = settings.imagestore
     source = ImagestoreClient(
-        lambda: channel(store.address, settings.tls, trust, store.server_name)
+        lambda: following_channel(store.address, credentials, store.server_name)
     )
     images = ImageCache(files.cache, source, keep_mib=settings.image_cache_mib)
     etcd = await Etcd.connect(settings.etcd)
@@ -117,7 +117,7 @@ async def serve(settings: Settings) -> None:
     )
     descriptor = nodeagent_pb2.DESCRIPTOR.services_by_name["NodeAgent"]
     add = nodeagent_pb2_grpc.add_NodeAgentServicer_to_server
-    server = Server(settings, clock, [(add, servicer, descriptor)])
+    server = Server(settings, clock, [(add, servicer, descriptor)], credentials)
     try:
         await run_until_signalled(server, [reconciler.run(), reporter.run()])
     finally:

@@ -2,22 +2,22 @@
 
 import grpc
 
-from intertie.common.rpc.client import channel
-from intertie.common.rpc.identity import Trust
-from intertie.common.settings import TlsSettings
+from intertie.common.rpc.client import following_channel
+from intertie.common.rpc.credentials import Credentials
 
 
 class Lines:
-    def __init__(self, tls: TlsSettings, trust: Trust) -> None:
-        self._tls = tls
-        self._trust = trust
+    """They follow the broker's certificate and roots."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
         self._channels: dict[tuple[str, str], grpc.aio.Channel] = {}
 
     def to(self, address: str, server_name: str) -> grpc.aio.Channel:
         """`server_name` must be in the certificate of who answers there."""
         key = (address, server_name)
         if key not in self._channels:
-            self._channels[key] = channel(address, self._tls, self._trust, server_name)
+            self._channels[key] = following_channel(address, self._credentials, server_name)
         return self._channels[key]
 
     async def close(self) -> None:

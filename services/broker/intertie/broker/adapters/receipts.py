@@ -18,8 +18,8 @@ class SigningNotary:
 
     def sign(self, body: ReceiptBody) -> Receipt:
         octets = body_to_proto(body).SerializeToString(deterministic=True)
-        signature = self._signer.sign(octets)
-        return Receipt(body=octets, signature=signature, certificate=self._signer.certificate)
+        signed = self._signer.sign(octets)
+        return Receipt(body=octets, signature=signed.signature, certificate=signed.certificate)
 
     def open(self, receipt: Receipt) -> OpenedReceipt:
         """Good only when signed by a broker, whose site then is the signer.

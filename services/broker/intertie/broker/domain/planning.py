@@ -64,20 +64,32 @@ class Draft:
     """Why there are not more workspaces."""
 
 
-def elsewhere(spec: ClusterSpec, site: str) -> str:
-    """Why this site cannot be the only one, as a sentence; empty when it can."""
+def elsewhere(spec: ClusterSpec, site: str) -> Shortfall | None:
+    """Why this site cannot be the only one; None when it can."""
     if len(spec.networks) > MAX_PART_NETWORKS:
-        return f"a site holds at most {MAX_PART_NETWORKS} networks of a cluster"
+        return _not_alone(site, f"a site holds at most {MAX_PART_NETWORKS} networks of a cluster")
     for group in spec.groups:
-        where = group.placement
-        if where.allow_sites and site not in where.allow_sites:
-            return f"{group.name} is allowed at {', '.join(where.allow_sites)} only"
-        if site in where.deny_sites:
-            return f"{group.name} is denied at {site}"
-        if where.min_sites > 1:
-            return f"{group.name} wants {where.min_sites} sites or more"
-        if where.max_per_site and group.fewest > where.max_per_site:
-            return f"{group.fewest} of {group.name} are wanted, at most {where.max_per_site} a site"
+        if why := _not_only_here(group, site):
+            return _not_alone(site, why, group.name)
+    return None
+
+
+def _not_alone(site: str, why: str, group: str = "") -> Shortfall:
+    message = f"{site} cannot be the only site: {why}"
+    return Shortfall(site=site, resource="policy", group=group, message=message)
+
+
+def _not_only_here(group: Group, site: str) -> str:
+    """As a sentence; empty where nothing speaks against it."""
+    where = group.placement
+    if where.allow_sites and site not in where.allow_sites:
+        return f"{group.name} is allowed at {', '.join(where.allow_sites)} only"
+    if site in where.deny_sites:
+        return f"{group.name} is denied at {site}"
+    if where.min_sites > 1:
+        return f"{group.name} wants {where.min_sites} sites or more"
+    if where.max_per_site and group.fewest > where.max_per_site:
+        return f"{group.fewest} of {group.name} are wanted, at most {where.max_per_site} a site"
     return ""
 
 

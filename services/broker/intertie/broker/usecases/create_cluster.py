@@ -17,9 +17,9 @@ from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster, still_free
 from intertie.broker.usecases.get_cluster import view_of_whole
 from intertie.common.clock import Clock
-from intertie.common.errors import ImageNotReady, NoCapacity, NotFound, Shortfall
+from intertie.common.errors import ImageNotReady, NoCapacity, NotFound
 from intertie.common.names import ClusterName, PartName, uid_of
-from intertie.common.spec import ClusterSpec, normalise, validate
+from intertie.common.spec import ClusterSpec, image_field, normalise, validate
 
 log = structlog.get_logger(__name__)
 
@@ -74,12 +74,7 @@ class CreateCluster:
         return await self._forwarding.create(caller, order.name, order.spec, order.request)
 
     async def _here(self, order: Order, spec: ClusterSpec, caller: Caller) -> ClusterView | Foreign:
-        if why := elsewhere(spec, self._policy.site):
-            shortfall = Shortfall(
-                site=self._policy.site,
-                resource="policy",
-                message=f"{self._policy.site} cannot be the only site: {why}",
-            )
+        if shortfall := elsewhere(spec, self._policy.site):
             raise NoCapacity((shortfall,))
         images = await self._find_images(spec, order.name.tenant)
         check_disks(spec, images)
@@ -175,10 +170,13 @@ class CreateCluster:
 
     async def _find_images(self, spec: ClusterSpec, tenant: str) -> dict[str, Image]:
         found: dict[str, Image] = {}
-        for name in dict.fromkeys(group.environment.image for group in spec.groups):
+        for position, group in enumerate(spec.groups):
+            name = group.environment.image
+            if name in found:
+                continue
             image = await self._images.find(tenant, name)
             if image is None:
-                raise ImageNotReady(name, self._policy.site)
+                raise ImageNotReady(name, self._policy.site, image_field(position))
             found[name] = image
         return found
 

@@ -22,8 +22,12 @@ from etcd3aio.kv import KVService, prefix_range_end
 from etcd3aio.lease import LeaseService
 from etcd3aio.watch import WatchService
 
+from intertie.common.clock import Clock, SystemClock
 from intertie.common.errors import EtcdUnavailable
-from intertie.common.settings import EtcdSettings
+from intertie.common.followed import Followed
+from intertie.common.rpc.following import FollowingChannel
+from intertie.common.rpc.pairs import private_key_of
+from intertie.common.settings import EtcdSettings, SettingsInvalid
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +43,7 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -144,21 +149,23 @@ class Etcd:
         self.auth = AuthService(channel, max_attempts=1)
 
     @classmethod
-    async def connect(cls, settings: EtcdSettings) -> Self:
-        """Does not wait for a server: the first call finds out."""
+    async def connect(cls, settings: EtcdSettings, clock: Clock | None = None) -> Self:
+        """Does not wait for a server: the first call finds out. Follows its files, as channels to
+        other services do; SettingsInvalid where they are of no use from the start."""
         target = "ipv4:" + ",".join(settings.endpoints)
         if not settings.ca:
             return cls(grpc.aio.insecure_channel(target, options=_OPTIONS), settings.prefix)
-        ca, certificate, key = await asyncio.gather(
-            asyncio.to_thread(Path(settings.ca).read_bytes),
-            asyncio.to_thread(_read, settings.certificate),
-            asyncio.to_thread(_read, settings.key),
-        )
-        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
         options = list(_OPTIONS)
         if settings.server_name:
             options.append(("grpc.ssl_target_name_override", settings.server_name))
-        return cls(grpc.aio.secure_channel(target, credentials, options=options), settings.prefix)
+
+        def made(files: tuple[bytes, ...]) -> grpc.aio.Channel:
+            ca, certificate, key = files
+            credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+            return grpc.aio.secure_channel(target, credentials, options=options)
+
+        files = await asyncio.to_thread(_followed, settings, clock or SystemClock())
+        return cls(FollowingChannel(files.now, made), settings.prefix)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -285,5 +292,20 @@ def _problem(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _read(path: Path | str | None) -> bytes | None:
-    return Path(path).read_bytes() if path else None
+def _followed(settings: EtcdSettings, clock: Clock) -> Followed[tuple[bytes, ...]]:
+    files = [Path(each) for each in (settings.ca, settings.certificate, settings.key) if each]
+
+    def checked(contents: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        ca, certificate, key = contents
+        private_key_of(certificate, key)
+        if not ca.strip():
+            raise ValueError("the authority's file is empty")
+        return contents
+
+    def refused(problem: Exception) -> None:
+        log.warning("etcd.credentials_kept", problem=str(problem))
+
+    try:
+        return Followed(files, checked, clock, refused=refused)
+    except (OSError, ValueError) as error:
+        raise SettingsInvalid(f"etcd: {error}") from None

@@ -11,12 +11,13 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from intertie.common.clock import Clock
-from intertie.common.errors import DomainError, IdentityUnknown
+from intertie.common.errors import DomainError, FieldInvalid, IdentityUnknown
 from intertie.common.rpc import delegation, request_id
 from intertie.common.rpc.access import check_role, check_tenant
-from intertie.common.rpc.errors import to_rpc_status
+from intertie.common.rpc.errors import sentence, to_rpc_status
 from intertie.common.rpc.identity import Identities, Identity, Role, Trust, set_current_identity
 
 log = structlog.get_logger(__name__)
@@ -57,7 +58,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _around(self, method: str, handler: Any) -> Any:
         wire = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _reading(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary:
@@ -121,7 +122,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             yield
         except DomainError as error:
-            log.info("call.refused", reason=error.reason, problem=str(error))
+            log.info("call.refused", reason=error.reason, problem=sentence(error))
             status = to_rpc_status(error)
             await context.abort(status.code, status.details, (*status.trailing_metadata, echo))
         except _DeadlineOver:
@@ -157,6 +158,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         set_current_identity(identity)
         structlog.contextvars.bind_contextvars(caller=identity.caller)
         check_role(method, identity, self._own.trust_domain)
+        _check_read(request)
         check_tenant(method, identity, request)
 
     async def _admit_stream(
@@ -203,7 +205,30 @@ async def _chained(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
     if first is not None:
         yield first
         async for each in rest:
+            _check_read(each)
             yield each
+
+
+class _Unread:
+    """In the place of a message whose bytes are none. gRPC itself would answer UNKNOWN, with the
+    name of an exception, before anybody had asked who calls."""
+
+
+def _reading(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(octets: bytes) -> Any:
+        try:
+            return deserializer(octets)
+        except DecodeError:
+            return _Unread()
+
+    return read
+
+
+def _check_read(message: Any) -> None:
+    if isinstance(message, _Unread):
+        raise FieldInvalid(
+            "", "the message cannot be read; send what the proto of this method says"
+        )
 
 
 def _leaf_of(context: Context) -> bytes:

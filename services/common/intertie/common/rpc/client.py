@@ -13,12 +13,14 @@ from typing import Any
 import grpc
 
 from intertie.common.rpc import request_id
+from intertie.common.rpc.credentials import Credentials, Papers
 from intertie.common.rpc.errors import to_domain_error
+from intertie.common.rpc.following import FollowingChannel
 from intertie.common.rpc.identity import Trust
 from intertie.common.rpc.limits import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from intertie.common.settings import TlsSettings
 
-__all__ = ["DEFAULT_TIMEOUT_S", "channel", "to_domain_error"]
+__all__ = ["DEFAULT_TIMEOUT_S", "channel", "following_channel", "to_domain_error"]
 
 DEFAULT_TIMEOUT_S = 30.0
 """Of a unary call for which the caller gives none: nothing waits for ever."""
@@ -36,21 +38,41 @@ _OPTIONS: list[tuple[str, Any]] = [
     # A peer that stands still is noticed by its silence.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]
+
+
+def following_channel(address: str, credentials: Credentials, server_name: str) -> grpc.aio.Channel:
+    """As `channel`; and each call shows the certificate, and believes the roots, that the files
+    of `credentials` hold when it begins, or held a second before. No call fails for a renewal:
+    see `FollowingChannel` for what is promised."""
+
+    def made(papers: Papers) -> grpc.aio.Channel:
+        return _channel(address, papers.own.chain, papers.own.key, papers.trust, server_name)
+
+    return FollowingChannel(credentials.papers, made)
 
 
 def channel(address: str, tls: TlsSettings, trust: Trust, server_name: str) -> grpc.aio.Channel:
     """To `10.201.0.2:7400` or `unix:/path`, where `server_name` must be in the certificate.
 
     Lazy: connects with the first call. Unary calls pass on the request id by themselves and have
-    a deadline; streams are given `request_id.outgoing()` as metadata.
+    a deadline; streams are given `request_id.outgoing()` as metadata. Shows for good what the
+    files hold now.
     """
+    chain, key = Path(tls.certificate).read_bytes(), Path(tls.key).read_bytes()
+    return _channel(address, chain, key, trust, server_name)
+
+
+def _channel(
+    address: str, chain: bytes, key: bytes, trust: Trust, server_name: str
+) -> grpc.aio.Channel:
     credentials = grpc.ssl_channel_credentials(
         root_certificates=trust.pem(trust.domain_of(server_name)),
-        private_key=Path(tls.key).read_bytes(),
-        certificate_chain=Path(tls.certificate).read_bytes(),
+        private_key=key,
+        certificate_chain=chain,
     )
     options = [*_OPTIONS, ("grpc.ssl_target_name_override", server_name)]
     return grpc.aio.secure_channel(

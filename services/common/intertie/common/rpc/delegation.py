@@ -47,7 +47,8 @@ def vouch(
             "expires": (now + LIFETIME).timestamp(),
         }
     ).encode()
-    parts = (body, signer.sign(_PURPOSE + body), signer.certificate)
+    signed = signer.sign(_PURPOSE + body)
+    parts = (body, signed.signature, signed.certificate)
     return ((METADATA_KEY, ".".join(base64.urlsafe_b64encode(part).decode() for part in parts)),)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,8 @@ from intertie.common.rpc.terms_proto import shortfall_from_proto, shortfall_to_p
 
 DOMAIN = "intertie"
 _MESSAGE_CHARACTERS = 1000
+_SHORTFALL_CHARACTERS = 250
+"""Of each of its texts."""
 _SHORTFALLS = 64
 """Details travel as trailing metadata, which gRPC bounds: the first ones say enough."""
 
@@ -53,7 +56,7 @@ _FIELDS: dict[type[errors.DomainError], tuple[str, ...]] = {
     errors.NotFound: ("name",),
     errors.NameTaken: ("name",),
     errors.RequestIdReuse: ("request_id",),
-    errors.ImageNotReady: ("image", "site"),
+    errors.ImageNotReady: ("image", "site", "field"),
     errors.HoldExpired: ("part",),
     errors.PartOver: ("part", "state"),
     errors.DecisionPending: ("part",),
@@ -83,7 +86,7 @@ _NUMBERS: dict[type[errors.DomainError], Callable[[dict[str, str]], errors.Domai
 
 def to_status(error: errors.DomainError) -> status_pb2.Status:
     """Code, reason, fields and details. Pure."""
-    status = status_pb2.Status(code=CODES[type(error)].value[0], message=_sentence(error))
+    status = status_pb2.Status(code=CODES[type(error)].value[0], message=sentence(error))
     info = error_details_pb2.ErrorInfo(
         reason=error.reason, domain=DOMAIN, metadata=_metadata(error)
     )
@@ -125,12 +128,29 @@ def to_domain_error(error: grpc.RpcError) -> errors.DomainError | None:
     return None
 
 
-def _sentence(error: errors.DomainError) -> str:
-    text = str(error)
-    return text if len(text) <= _MESSAGE_CHARACTERS else text[: _MESSAGE_CHARACTERS - 1] + "…"
+def sentence(error: errors.DomainError) -> str:
+    """For a person, however much of what the caller sent it repeats."""
+    return _cut(str(error))
+
+
+def _cut(text: str, most: int = _MESSAGE_CHARACTERS) -> str:
+    """Out of the middle: what is wrong stands at the beginning, what would be right at the end."""
+    if len(text) <= most:
+        return text
+    after = most // 3
+    return f"{text[: most - after - 1]}…{text[-after:]}"
+
+
+def _cut_shortfall(short: errors.Shortfall) -> errors.Shortfall:
+    message, site = _cut(str(short), _SHORTFALL_CHARACTERS), _cut(short.site, _SHORTFALL_CHARACTERS)
+    return replace(short, message=message if short.message else "", site=site)
 
 
 def _metadata(error: errors.DomainError) -> dict[str, str]:
+    return {name: _cut(text) for name, text in _fields(error).items()}
+
+
+def _fields(error: errors.DomainError) -> dict[str, str]:
     match error:
         case errors.ClockSkew(offset=offset):
             return {"offset": repr(offset.total_seconds())}
@@ -148,20 +168,19 @@ def _detail(error: errors.DomainError) -> Message | None:
     match error:
         case errors.FieldInvalid(field=field, problem=problem):
             violation = error_details_pb2.BadRequest.FieldViolation(
-                field=field, description=problem
+                field=_cut(field), description=_cut(problem)
             )
             bad: Message = error_details_pb2.BadRequest(field_violations=[violation])
             return bad
         case errors.NoCapacity(shortfalls=shortfalls):
-            return resources_pb2.Shortfalls(
-                shortfalls=[shortfall_to_proto(each) for each in shortfalls[:_SHORTFALLS]]
-            )
+            told = [_cut_shortfall(each) for each in shortfalls[:_SHORTFALLS]]
+            return resources_pb2.Shortfalls(shortfalls=map(shortfall_to_proto, told))
         case errors.ImageNotReady(image=image):
             return _unmet(error, image)
         case errors.WorkspaceNotRunning(workspace=workspace):
             return _unmet(error, workspace)
         case errors.NotFound(name=name) | errors.NameTaken(name=name):
-            resource: Message = error_details_pb2.ResourceInfo(resource_name=name)
+            resource: Message = error_details_pb2.ResourceInfo(resource_name=_cut(name))
             return resource
         case _:
             return None
@@ -169,7 +188,7 @@ def _detail(error: errors.DomainError) -> Message | None:
 
 def _unmet(error: errors.DomainError, subject: str) -> Message:
     violation = error_details_pb2.PreconditionFailure.Violation(
-        type=error.reason, subject=subject, description=str(error)
+        type=error.reason, subject=_cut(subject), description=sentence(error)
     )
     unmet: Message = error_details_pb2.PreconditionFailure(violations=[violation])
     return unmet
@@ -190,6 +209,8 @@ def _rebuild(
         return errors.NoCapacity(tuple(shortfall_from_proto(each) for each in short.shortfalls))
     if kind in _NUMBERS:
         return _NUMBERS[kind](at)
+    if kind is errors.ImageNotReady:
+        return errors.ImageNotReady(at["image"], at["site"], at.get("field", ""))
     arguments: Any = [at[field] for field in _FIELDS[kind]]
     return kind(*arguments)
 

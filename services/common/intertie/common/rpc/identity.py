@@ -6,7 +6,7 @@ domain only, so that one site cannot issue certificates in the name of another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,39 +77,58 @@ class Identity:
         return self.spiffe
 
 
-class Trust:
-    """The domains that may call or be called, each with its own roots."""
+Roots = Mapping[str, tuple[x509.Certificate, ...]]
+"""By trust domain. Never changed: other roots are another mapping."""
 
-    def __init__(self, roots: dict[str, tuple[x509.Certificate, ...]]) -> None:
-        self._roots = roots
+
+class Trust:
+    """The domains that may call or be called, each with its own roots.
+
+    Given a callable, it asks that for the roots each time: one that `Credentials` has made follows
+    the files that they stand in.
+    """
+
+    def __init__(self, roots: Roots | Callable[[], Roots]) -> None:
+        self._of_now: Callable[[], Roots] = roots if callable(roots) else lambda: roots
 
     @classmethod
     def load(cls, settings: Iterable[TrustSettings]) -> Trust:
-        """Reads the PEM files. The same domain may be named twice, while its root changes."""
-        roots: dict[str, tuple[x509.Certificate, ...]] = {}
-        for each in settings:
-            found = tuple(x509.load_pem_x509_certificates(Path(each.roots).read_bytes()))
-            roots[each.domain] = roots.get(each.domain, ()) + found
-        return cls(roots)
+        """As the PEM files are now. The same domain may be named twice, while its root changes."""
+        return cls(roots_in((each.domain, Path(each.roots).read_bytes()) for each in settings))
+
+    @property
+    def roots(self) -> Roots:
+        """As they are now; the same mapping for as long as they stay the same."""
+        return self._of_now()
 
     @property
     def domains(self) -> frozenset[str]:
-        return frozenset(self._roots)
+        return frozenset(self.roots)
 
     def roots_of(self, domain: str) -> tuple[x509.Certificate, ...]:
-        return self._roots.get(domain, ())
+        return self.roots.get(domain, ())
 
     def domain_of(self, server_name: str) -> str:
         """The trust domain that a server's DNS name lies in, or ValueError."""
-        for domain in self._roots:
+        for domain in self.roots:
             if server_name == domain or server_name.endswith(f".{domain}"):
                 return domain
         raise ValueError(f"{server_name}: no [[trust]] names its domain")
 
     def pem(self, domain: str = "") -> bytes:
         """Roots of one domain, or of all."""
-        chosen = [self._roots[domain]] if domain else self._roots.values()
+        all_of_them = self.roots
+        chosen = [all_of_them[domain]] if domain else all_of_them.values()
         return b"".join(root.public_bytes(Encoding.PEM) for roots in chosen for root in roots)
+
+
+def roots_in(files: Iterable[tuple[str, bytes]]) -> Roots:
+    """Of domains and their PEM files; ValueError for one that holds no certificate."""
+    roots: dict[str, tuple[x509.Certificate, ...]] = {}
+    for domain, pem in files:
+        found = tuple(x509.load_pem_x509_certificates(pem))
+        roots[domain] = roots.get(domain, ()) + found
+    return roots
 
 
 def identity_of(certificate: bytes | x509.Certificate, trust: Trust, *, now: datetime) -> Identity:
@@ -119,14 +138,20 @@ def identity_of(certificate: bytes | x509.Certificate, trust: Trust, *, now: dat
 
 
 class Identities:
-    """`identity_of` for the callers of a server: verifies a certificate once, and looks at its
-    dates, and those of its roots, at every call."""
+    """`identity_of` for the callers of a server: verifies a certificate once for the roots that
+    there are, and looks at its dates, and those of its roots, at every call. So a root that is
+    taken away ends its callers' calls on connections that stand, too."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
+        self._judged_by = trust.roots
         self._known: dict[bytes, _Verified] = {}
 
     def of(self, pem: bytes, *, now: datetime) -> Identity:
+        roots = self._trust.roots
+        if roots is not self._judged_by:
+            self._judged_by = roots
+            self._known.clear()
         known = self._known.get(pem)
         if known is None:
             if len(self._known) >= _CERTIFICATES_KEPT:

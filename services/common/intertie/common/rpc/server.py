@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
@@ -14,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from intertie.common.clock import Clock
 from intertie.common.rpc.calls import CallInterceptor
-from intertie.common.rpc.identity import Identity, Trust, identity_of, load_leaf
+from intertie.common.rpc.credentials import Credentials, Papers
 from intertie.common.rpc.limits import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from intertie.common.settings import ListenSettings, TlsSettings, TrustSettings
 
@@ -29,9 +28,19 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # The same for pings that measure bandwidth: while one is under way, no other is sent, and by
+    # itself gRPC waits a minute for it.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
+    # A connection takes about 65 KiB and a file for as long as it stands. How many there are is not
+    # bounded here: gRPC's `max_allowed_incoming_connections`, once reached, was seen to refuse new
+    # ones after old ones had gone. Who connects and says nothing is not waited for, for gRPC's two
+    # minutes.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # Without any call for so long; who comes back is connected again within its next call.
+    ("grpc.max_connection_idle_ms", 15 * 60_000),
 ]
 
 Registration = tuple[Callable[[Any, Any], None], Any, ServiceDescriptor]
@@ -54,15 +63,19 @@ class ListenFailed(Exception):
 
 
 class Server:
-    """Reads its certificates when made, serves from `start` on; may be used once."""
+    """Serves from `start` on; may be used once. Every handshake is made with what the files of
+    `credentials` hold by then; connections that stand are not touched, but their calls are judged
+    by the roots of now. Without credentials it makes some of its settings."""
 
     def __init__(
-        self, settings: ServerSettings, clock: Clock, servicers: Sequence[Registration]
+        self,
+        settings: ServerSettings,
+        clock: Clock,
+        servicers: Sequence[Registration],
+        credentials: Credentials | None = None,
     ) -> None:
-        tls = settings.tls
         self._addresses = settings.listen.addresses
-        self._chain, self._key = Path(tls.certificate).read_bytes(), Path(tls.key).read_bytes()
-        self._trust = Trust.load(settings.trust)
+        self._credentials = credentials or Credentials(settings.tls, settings.trust, clock)
         self._clock = clock
         self._servicers = servicers
         self._server: grpc.aio.Server | None = None
@@ -71,11 +84,7 @@ class Server:
         """One for each listening address, in order; of a unix socket 1."""
 
     async def start(self) -> None:
-        trust = self._trust
-        own: Identity = identity_of(load_leaf(self._chain), trust, now=self._clock.now())
-        credentials = grpc.ssl_server_credentials(
-            [(self._key, self._chain)], root_certificates=trust.pem(), require_client_auth=True
-        )
+        own, trust = self._credentials.identity, self._credentials.trust
         server = grpc.aio.server(
             interceptors=[CallInterceptor(own, trust, self._clock)], options=_OPTIONS
         )
@@ -86,7 +95,9 @@ class Server:
         reflection.enable_server_reflection(
             [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
-        self.ports = tuple(_listen(server, address, credentials) for address in self._addresses)
+        self.ports = tuple(
+            _listen(server, address, _following(self._credentials)) for address in self._addresses
+        )
         await server.start()
         self._server = server
         for name in ("", *names):
@@ -105,6 +116,33 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
         log.info("server.stopped")
+
+
+def _following(credentials: Credentials) -> grpc.ServerCredentials:
+    """For one address: gRPC keeps what it was last given for each by itself."""
+    given = credentials.papers(at_once=True)
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        """Asked at every handshake, in a thread of gRPC's own; None: as before."""
+        nonlocal given
+        found = credentials.papers(at_once=True)
+        if found is given:
+            return None
+        given = found
+        log.info("server.certificates_changed")
+        return _configuration(found)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given),
+        changed,  # type: ignore[arg-type]  # the stubs do not know of None
+        require_client_authentication=True,
+    )
+
+
+def _configuration(papers: Papers) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(papers.own.key, papers.own.chain)], root_certificates=papers.trust.pem()
+    )
 
 
 def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials) -> int:

@@ -5,39 +5,71 @@ ECDSA with SHA-256. The certificate travels along; whom it speaks for is judged 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from intertie.common.errors import IdentityUnknown
 from intertie.common.rpc.identity import Identity, Trust, identity_of, load_leaf
+from intertie.common.rpc.pairs import private_key_of
 from intertie.common.settings import TlsSettings
 
 _ALGORITHM = ec.ECDSA(SHA256())
 
 
-class Signer:
-    """Signs in the name of one certificate."""
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signature, and the certificate (the leaf alone, PEM) of the key that made it."""
 
-    def __init__(self, certificate: bytes, key: ec.EllipticCurvePrivateKey) -> None:
-        self.certificate = certificate
-        """The leaf alone, PEM."""
-        self._key = key
+    signature: bytes
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate, the leaf alone in PEM, and its key."""
+
+    certificate: bytes
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def of(cls, chain: bytes, key: bytes) -> Pair:
+        """Of the PEM files' contents; ValueError where they make none."""
+        private = private_key_of(chain, key)
+        if not isinstance(private, ec.EllipticCurvePrivateKey):
+            raise ValueError("an elliptic curve key is needed")
+        return cls(load_leaf(chain).public_bytes(Encoding.PEM), private)
+
+
+class Signer:
+    """Signs in the name of one service.
+
+    Given a callable, it asks that for the pair each time: one that `Credentials` has made signs
+    with the key that is in the file by then.
+    """
+
+    def __init__(self, pair: Pair | Callable[[], Pair]) -> None:
+        self._of_now: Callable[[], Pair] = pair if callable(pair) else lambda: pair
 
     @classmethod
     def load(cls, tls: TlsSettings) -> Signer:
-        key = load_pem_private_key(Path(tls.key).read_bytes(), password=None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{tls.key}: an elliptic curve key is needed")
-        leaf = load_leaf(Path(tls.certificate).read_bytes())
-        return cls(leaf.public_bytes(Encoding.PEM), key)
+        """With what the files hold now, for good."""
+        return cls(Pair.of(Path(tls.certificate).read_bytes(), Path(tls.key).read_bytes()))
 
-    def sign(self, body: bytes) -> bytes:
-        return self._key.sign(body, _ALGORITHM)
+    @property
+    def certificate(self) -> bytes:
+        """The leaf alone, PEM, as it is now."""
+        return self._of_now().certificate
+
+    def sign(self, body: bytes) -> Signed:
+        pair = self._of_now()
+        return Signed(pair.key.sign(body, _ALGORITHM), pair.certificate)
 
 
 def verify(

@@ -17,15 +17,15 @@ from intertie.common.errors import EtcdUnavailable, NotFound, SiteUnreachable
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.rpc.attach import relay
-from intertie.common.rpc.client import channel, to_domain_error
-from intertie.common.rpc.identity import Trust
+from intertie.common.rpc.client import following_channel, to_domain_error
+from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.spec_proto import part_spec_to_proto
 from intertie.common.rpc.terms_proto import (
     duration_to_proto,
     timestamp_to_proto,
     window_to_proto,
 )
-from intertie.common.settings import NamedPeerSettings, TlsSettings
+from intertie.common.settings import NamedPeerSettings
 from intertie.metasched.convert_parts import (
     decision_to_proto,
     offer_from_proto,
@@ -69,15 +69,16 @@ class BrokerSites:
     def connect(
         cls,
         peers: tuple[NamedPeerSettings, ...],
-        tls: TlsSettings,
-        trust: Trust,
+        credentials: Credentials,
         *,
         timeout_s: float,
     ) -> "BrokerSites":
-        """Lazy: connects with the first call to each."""
+        """Lazy: connects with the first call to each. Follows certificate and roots."""
         return cls(
             {
-                peer.name: Broker(peer.name, channel(peer.address, tls, trust, peer.server_name))
+                peer.name: Broker(
+                    peer.name, following_channel(peer.address, credentials, peer.server_name)
+                )
                 for peer in peers
             },
             timeout_s=timeout_s,

@@ -16,7 +16,7 @@ from intertie.common.errors import (
     SiteUnreachable,
 )
 from intertie.common.intervals import Window
-from intertie.common.spec import ClusterSpec
+from intertie.common.spec import ClusterSpec, image_field
 from intertie.metasched.domain.candidates import (
     allowed,
     candidate_windows,
@@ -184,7 +184,13 @@ class Planning:
         if missing:
             named = [group for group in problem.groups if group.image == missing[0]]
             places = {s.name for s in problem.sites for g in named if allowed(g, s.name)}
-            return ImageNotReady(missing[0], places.pop() if len(places) == 1 else "")
+            first = next(
+                position
+                for position, group in enumerate(brief.spec.groups)
+                if group.environment.image == missing[0]
+            )
+            site = places.pop() if len(places) == 1 else ""
+            return ImageNotReady(missing[0], site, image_field(first))
         short = await self._at_work(shortfalls, problem, effort=self._effort.solver)
         return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
 

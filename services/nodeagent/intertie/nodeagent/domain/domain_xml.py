@@ -1,9 +1,11 @@
 """libvirt's document of a guest. See https://libvirt.org/formatdomain.html for every element."""
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.guest import READY_PORT
 
 METADATA = "https://intertie.org/workspace/1"
@@ -19,6 +21,7 @@ _SEED_IOPS = 100
 _SEED_MIB_S = 8
 """Enough to read a seed, which is small, in a fraction of a second, and no way around the cap."""
 MIB = 1024 * 1024
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +59,15 @@ class Machine:
 
 
 def domain_xml(kind: str, machine: Machine) -> str:
-    """The document for a host of this hypervisor; KeyError: nobody has written one for it."""
+    """The document for a host of this hypervisor; KeyError: nobody has written one for it.
+
+    A parser gives back every text as it is in `machine`; HostFailure for one that XML cannot write.
+    """
     root = BUILDERS[kind](machine)
+    _check_characters(root)
     ET.indent(root)
-    return ET.tostring(root, encoding="unicode") + "\n"
+    # Written as it is, a carriage return is a line's end to a parser.
+    return ET.tostring(root, encoding="unicode").replace("\r", "&#13;") + "\n"
 
 
 def domain_uuid(workspace_uid: str) -> str:
@@ -75,6 +83,17 @@ def memory_limit_mib(kind: str, memory_mib: int) -> int:
     set everywhere.
     """
     return memory_mib + _OVERHEAD_MIB + (_TCG_CACHE_MIB if kind == "qemu" else 0)
+
+
+def _check_characters(root: ET.Element) -> None:
+    for element in root.iter():
+        for text in (element.text or "", *element.attrib.values()):
+            if found := _NO_XML.search(text):
+                raise HostFailure(
+                    f"{element.tag} of the guest's document: it has the character"
+                    f" U+{ord(found[0]):04X}, which XML cannot write; choose another name",
+                    final=True,
+                )
 
 
 def _qemu(machine: Machine) -> ET.Element:

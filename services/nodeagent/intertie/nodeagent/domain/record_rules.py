@@ -5,6 +5,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Interface
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.names import PartName, check_label
+from intertie.common.part_rules import check_host_entry
 from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPart, WantedWorkspace
 
 _UID = re.compile(r"[0-9a-f]{12}")
@@ -20,6 +21,8 @@ def check_part(part: WantedPart) -> None:
     networks = {network.uid for network in part.networks}
     for network in part.networks:
         _check_network(network, f"networks.{network.name}")
+    for number, entry in enumerate(part.host_entries):
+        check_host_entry(entry, f"host_entries[{number}]")
     for workspace in part.workspaces:
         _check_workspace(workspace, networks, f"workspaces.{workspace.name}")
 

@@ -5,6 +5,7 @@ unchanged. The keys are in meta-data too, for a guest whose user-data turns vend
 """
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 
@@ -13,6 +14,7 @@ from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 LABEL = "cidata"
 _NO_USER_DATA = b"#cloud-config\n{}\n"
+_FIRST_PLANE = re.compile("[\x7f-\uffff]")
 _BESIDE_THE_USERS = "dict(no_replace,recurse_list)+list(prepend)+str()"
 """Where both give a list (files, keys), the user's follows ours; else the user's value holds.
 By itself cloud-init drops our list, and with the files the names of the cluster's machines."""
@@ -93,4 +95,11 @@ def _network_config(part: WantedPart, workspace: WantedWorkspace) -> Mapping[str
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, indent=1).encode() + b"\n"
+    """JSON that any YAML reader takes for the same.
+
+    What is neither ASCII nor beyond the first plane is escaped, because YAML refuses some of it and
+    takes some for the end of a line. What is beyond stands as it is: JSON would write it as two
+    escapes, which are two halves of nothing to YAML.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return _FIRST_PLANE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode() + b"\n"

@@ -1,0 +1,119 @@
+"""What a meta-scheduler answers to a request that no plan can serve; nothing is left anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from intertie.api.cluster.v1 import cluster_pb2
+from intertie.api.types.v1 import resources_pb2
+from intertie.cli.remedies import REMEDIES
+from intertie.common import errors
+from intertie.common.etcd.client import Etcd
+from tests.fakes.site_brokers import Federation, create, federation
+from tests.integration.etcd_server import EtcdServer
+from tests.integration.pki import TestDomain
+from tests.integration.test_metasched import refusal, two_groups
+
+pytestmark = pytest.mark.etcd
+
+Spec = cluster_pb2.ClusterSpec
+LEFT = ("parts/", "clusters/", "requests/", "vni/", "wanted/", "txs/")
+
+
+@pytest.fixture
+async def here(
+    tmp_path: Path,
+    etcd_server: EtcdServer,
+    etcd_prefix: str,
+    north: TestDomain,
+    south: TestDomain,
+    meta: TestDomain,
+) -> AsyncIterator[Federation]:
+    async with federation(tmp_path, etcd_server, etcd_prefix, north, south, meta) as up:
+        yield up
+
+
+async def left_behind(here: Federation) -> list[str]:
+    """Keys of parts, clusters, requests and transactions, at both sites and the meta-scheduler."""
+    stores = [site.settings.etcd for site in here.sites.values()] + [here.settings.etcd]
+    found: list[str] = []
+    for settings in stores:
+        etcd = await Etcd.connect(settings)
+        for prefix in LEFT:
+            found += [f"{settings.prefix}/{e.key}" for e in (await etcd.range(prefix)).entries]
+        await etcd.close()
+    return found
+
+
+def nowhere(spec: Spec) -> None:
+    spec.groups[1].placement.allow_sites[:] = ["atlantis"]
+
+
+def denied_everywhere(spec: Spec) -> None:
+    spec.groups[1].placement.allow_sites[:] = []
+    spec.groups[1].placement.deny_sites[:] = ["north", "south"]
+
+
+def too_near(spec: Spec) -> None:
+    bound = spec.networks[0].latency.add(groups=["head", "worker"])
+    bound.max_latency.FromTimedelta(timedelta(microseconds=4999))
+
+
+def no_such_hypervisor(spec: Spec) -> None:
+    spec.groups[1].environment.hypervisor = "xen"
+
+
+CASES: list[tuple[str, Callable[[Spec], None], str, str]] = [
+    ("a group no known site may host", nowhere, "policy", "worker"),
+    ("a group denied everywhere", denied_everywhere, "policy", "worker"),
+    ("a latency no link has", too_near, "latency", "head"),
+    ("a hypervisor no host has", no_such_hypervisor, "hosts", "xen"),
+]
+
+
+@pytest.mark.parametrize("validate_only", [False, True], ids=["create", "plan"])
+async def test_what_no_plan_can_serve_is_named_and_leaves_nothing(
+    here: Federation, validate_only: bool
+) -> None:
+    stub = here.clusters()
+    for case, change, resource, named in CASES:
+        spec = two_groups()
+        change(spec)
+        refused = await refusal(stub.Create(create("c1", spec, validate_only=validate_only)))
+        assert isinstance(refused, errors.NoCapacity), case
+        told = [each for each in refused.shortfalls if each.resource == resource]
+        assert told, (case, refused.shortfalls)
+        assert any(named in f"{each.group} {each.message}" for each in told), (case, told)
+        assert REMEDIES[refused.reason]
+    assert await left_behind(here) == []
+
+
+async def test_wrong_fields_are_named_and_leave_nothing(here: Federation) -> None:
+    stub = here.clusters()
+    unknown = two_groups()
+    unknown.groups[1].environment.image = "nothing"
+    missing = await refusal(stub.Create(create("c1", unknown)))
+    assert isinstance(missing, errors.ImageNotReady)
+    assert missing.field == "spec.groups[1].environment.image"
+    small = two_groups()
+    small.groups[1].allocation.disk_mib = 63
+    tight = await refusal(stub.Create(create("c1", small)))
+    assert isinstance(tight, errors.FieldInvalid)
+    assert tight.field == "spec.groups[1].allocation.disk_mib"
+    assert "64" in tight.problem
+    inverted = two_groups()
+    inverted.groups[1].allocation.disk.CopyFrom(
+        resources_pb2.DiskTerm(guarantee_iops=100, cap_iops=50)
+    )
+    below = await refusal(stub.Create(create("c1", inverted)))
+    assert isinstance(below, errors.FieldInvalid)
+    assert "raise it" in below.problem
+    for name in ("a" * 64, "größe", ""):
+        named = await refusal(stub.Create(create(name, two_groups(), "r1")))
+        assert isinstance(named, errors.FieldInvalid)
+        assert named.field == "cluster_id"
+    assert await left_behind(here) == []
