@@ -12,6 +12,7 @@ from intertie.nodeagent.domain.failures import RecordsUnreadable
 from intertie.nodeagent.domain.measured import QueueCounters
 from intertie.nodeagent.domain.meters import Kind, Queue, meters_of
 from intertie.nodeagent.domain.ports import DomainCounters
+from intertie.nodeagent.domain.wanted import WantedPart
 from intertie.nodeagent.loops.measure import PERIOD_S, TOLD_S, Measurer
 from tests.unit.nodeagent.host import Host
 from tests.unit.nodeagent.parts import A_UID, PART, PLACE, WORKSPACE
@@ -23,7 +24,7 @@ BUSY = replace(PART, workspaces=(replace(WORKSPACE, allocation=DISK),))
 class Measuring:
     def __init__(self) -> None:
         self.host = Host()
-        self.parts = (BUSY,)
+        self.parts: tuple[WantedPart, ...] = (BUSY,)
         self.loop = Measurer(
             lambda: self.parts,
             self.host.hypervisor,
