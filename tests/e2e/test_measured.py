@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,8 @@ from tests.e2e.driver import User, eventually, group, spec
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
 SECONDS = 24
+PAIR = ("PAIR_BANDWIDTH", "head-0", "worker-0")
+LINK = ("LINK_BANDWIDTH", "north", "south")
 READING_S = 4
 """A reading is a mean over so long before its time."""
 
@@ -57,25 +60,23 @@ def mean(readings: list[dict[str, Any]]) -> float:
     return sum(float(each.get("value", 0)) for each in readings) / len(readings)
 
 
-def test_show_says_what_the_guests_measure_and_that_it_is_kept(user: User) -> None:
-    bandwidth = {"guarantee_mbit_s": 10, "cap_mbit_s": 15}
-    pair = {"group": "worker", "bandwidth": bandwidth}
-    disk = {"guarantee_iops": 100, "cap_iops": 150}
-    head = group("head", sites=["north"], pairs=[pair], disk=disk)
+def two_guests(user: User, **more: Any) -> None:
+    """head-0 at north, worker-0 at south, and a first reading of what they send."""
+    pair = {"group": "worker", "bandwidth": {"guarantee_mbit_s": 10, "cap_mbit_s": 15}}
+    head = group("head", sites=["north"], pairs=[pair], **more)
     user.create("busy", spec(head, group("worker", sites=["south"])))
-    eventually(
-        lambda: measured(user, "PAIR_BANDWIDTH", "head-0", "worker-0"),
-        within_s=30,
-        what="a first reading",
-    )
+    eventually(lambda: measured(user, *PAIR), within_s=30, what="a first reading")
+
+
+def test_show_says_what_the_guests_measure_and_that_it_is_kept(user: User) -> None:
+    two_guests(user, disk={"guarantee_iops": 100, "cap_iops": 150})
     idle = [each for term in user.show("busy")["guarantees"] for each in term.get("measured", [])]
     assert not any("below_since" in each for each in idle), idle
 
-    way = ("PAIR_BANDWIDTH", "head-0", "worker-0")
-    said, readings = while_it_runs(user, f"measure-bandwidth worker-0 {SECONDS}", *way)
+    said, readings = while_it_runs(user, f"measure-bandwidth worker-0 {SECONDS}", *PAIR)
     assert mean(readings) == pytest.approx(said["mbit_s"], rel=0.1)
     assert not any("below_since" in each for each in readings), readings
-    link = measured(user, "LINK_BANDWIDTH", "north", "south")
+    link = measured(user, *LINK)
     assert link["value"] > 0.5 * said["mbit_s"]
 
     said, readings = while_it_runs(user, f"measure-iops {SECONDS}", "DISK_IOPS", "head-0")
@@ -86,3 +87,33 @@ def test_show_says_what_the_guests_measure_and_that_it_is_kept(user: User) -> No
     [line] = [each for each in table.splitlines() if "head-0 to worker-0" in each]
     assert line.split()[:2] == ["pair", "bandwidth"]
     assert "Mbit/s" in line.split("15 Mbit/s")[1], table
+
+
+def test_show_says_since_when_a_promise_is_broken_and_only_while_it_is(user: User) -> None:
+    """The gateway's class lets through less than was promised: a fault that no agent makes."""
+    two_guests(user)
+    narrow_to(user, mbit_s=3)
+    began = datetime.now(UTC).timestamp()
+    said, readings = while_it_runs(user, f"measure-bandwidth worker-0 {SECONDS}", *PAIR)
+    assert said["mbit_s"] < 4
+    assert mean(readings) == pytest.approx(said["mbit_s"], rel=0.1)
+    since = {each["below_since"] for each in readings}
+    assert len(since) == 1, readings
+    assert datetime.fromisoformat(since.pop()).timestamp() >= began - READING_S
+    eventually(
+        lambda: not any("below_since" in measured(user, *way) for way in (PAIR, LINK)),
+        within_s=20,
+        what="nobody asks for it any more",
+    )
+
+
+def narrow_to(user: User, *, mbit_s: int) -> None:
+    """The rate and the ceiling of every class on north's WAN that has packets of its own."""
+    gateway = "north/n1"
+    shown = user.testbed.run(gateway, ["tc", "class", "show", "dev", "wan0"]).stdout
+    leaves = re.findall(r"class htb (1:\w+) parent (1:\w+) leaf", shown)
+    assert len(leaves) == 3, shown
+    for number, parent in leaves:
+        words = ["parent", parent, "classid", number, "htb"]
+        rate = ["rate", f"{mbit_s}mbit", "ceil", f"{mbit_s}mbit"]
+        user.testbed.run(gateway, ["tc", "class", "change", "dev", "wan0", *words, *rate])

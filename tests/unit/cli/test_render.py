@@ -52,7 +52,7 @@ CLUSTER = Parse(
         from: "head-0" to: "worker-0" value: 12.34 backlogged: true
         measured_time { seconds: 1800000295 } below_since { seconds: 1800000120 }
       }
-      measured { from: "worker-0" to: "head-0" value: 0.42 measured_time { seconds: 1800000299 } }
+      measured { from: "worker-0" to: "head-0" value: 0.04 measured_time { seconds: 1800000299 } }
     }
     guarantees {
       kind: NIC_BANDWIDTH from: "head-0" network: "lan" guarantee: 5 unit: "Mbit/s"
@@ -68,7 +68,7 @@ CLUSTER = Parse(
     guarantees { kind: DISK_THROUGHPUT from: "worker-1" guarantee: 10 cap: 20 unit: "MiB/s" }
     guarantees {
       kind: LINK_BANDWIDTH from: "north" to: "south" network: "lan"
-      guarantee: 20 cap: 20 unit: "Mbit/s"
+      guarantee: 20 unit: "Mbit/s"
       measured { from: "north" to: "south" value: 19.96 measured_time { seconds: 1800000299 } }
     }
     """,

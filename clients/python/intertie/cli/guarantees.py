@@ -62,7 +62,7 @@ def _value(measured: Measured, unit: str, now: datetime) -> Text:
     if not measured.HasField("measured_time"):
         return styled("")
     value = measured.value
-    number = f"{value:.1f}" if 0 < value < 9.95 else f"{value:.0f}"
+    number = f"{value:.1f}" if 0.05 <= value < 9.95 else f"{value:.0f}"
     age = now - datetime.fromtimestamp(measured.measured_time.seconds, tz=now.tzinfo)
     if age < _OLD:
         return styled(quantity(number, unit))

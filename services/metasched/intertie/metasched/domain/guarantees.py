@@ -98,7 +98,7 @@ def _promises(spec: ClusterSpec, plan: Plan, placed: Layout) -> Iterator[Guarant
             target=link.to_site,
             network=link.network,
             guarantee=link.mbit_s,
-            cap=link.mbit_s,
+            cap=0,  # what of the link nobody else uses
             unit="Mbit/s",
         )
 

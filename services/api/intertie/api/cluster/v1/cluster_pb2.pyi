@@ -596,6 +596,7 @@ class Guarantee(_message.Message):
     network: _builtins.str
     guarantee: _builtins.int
     cap: _builtins.int
+    """0: it has none of its own. What of a link nobody else uses it may use as well."""
     unit: _builtins.str
     @_builtins.property
     def measured(self) -> _containers.RepeatedCompositeFieldContainer[_measured_pb2.Measured]:
