@@ -4,13 +4,14 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv/bin
 SOURCES := $(wildcard services clients testbed bench tests setup)
 
-.PHONY: help setup demo down test test-fresh bench bench-full lint protos clean
+.PHONY: help setup demo down test test-clients test-fresh bench bench-full lint protos clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo         two sites, a cluster over both, what it promised and what was measured"
 	@echo "make demo KEEP=1  the same, left up; 'make down' ends it"
 	@echo "make test         sets up, lints, and runs every test"
+	@echo "make test-clients runs the clients in all languages, Ruby and Go too"
 	@echo "make test-fresh   proves the set-up in a new minimal Debian tree"
 	@echo "make setup        installs what is missing, and nothing else"
 	@echo "make bench        figures against floors of the same run, quickly; 'make bench-full' takes its time"
@@ -29,6 +30,11 @@ down:
 
 test: setup lint
 	@exec $(VENV)/python -m pytest
+
+# All that Node's and C++'s are put to in `make test`, and Ruby's and Go's too.
+test-clients:
+	@PYTHON=$(PYTHON) sh setup/setup.sh clients
+	@exec $(VENV)/python -m pytest -m "" tests/clients tests/e2e/test_clients.py
 
 test-fresh:
 	@exec sh setup/fresh.sh

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import admission, coordination, guarantees
+from bench import control, coordination, deploy, guarantees
 
 BENCHES: dict[str, Callable[[bool], None]] = {
-    "admission": admission.run,
+    "control": control.run,
     "coordination": coordination.run,
+    "deploy": deploy.run,
     "guarantees": guarantees.run,
 }
 

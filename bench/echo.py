@@ -1,4 +1,5 @@
-"""A bare grpc.aio echo over mutual TLS, the ceiling of any unary call."""
+"""A bare grpc.aio server over mutual TLS that answers in the size asked for: the ceiling of any
+unary call."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 import grpc
 
 METHOD = "/bench.Echo/Echo"
+SIZE_BYTES = 8
+"""A request begins with the size of the answer, in so many bytes."""
 
 
 class _Echo(grpc.GenericRpcHandler):
@@ -16,7 +19,7 @@ class _Echo(grpc.GenericRpcHandler):
         self, details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         async def echo(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            return request
+            return bytes(int.from_bytes(request[:SIZE_BYTES], "big"))
 
         return grpc.unary_unary_rpc_method_handler(echo) if details.method == METHOD else None
 

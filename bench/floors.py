@@ -9,20 +9,27 @@ from typing import Any
 
 import grpc
 
-from bench.echo import METHOD
+from bench.echo import METHOD, SIZE_BYTES
 from bench.load import Measured, closed_loop
 from bench.site import FLOOR, channel, echo_server
 from testbed.bed import Testbed
 
 
 async def echo(
-    bed: Testbed, own: dict[str, Any], size: int, *, calls: int, callers: int
+    bed: Testbed,
+    own: dict[str, Any],
+    request_bytes: int,
+    answer_bytes: int,
+    *,
+    calls: int,
+    callers: int,
+    site: str = "north",
 ) -> Measured:
-    """Unary calls of `size` bytes to a bare server, over the transport that the services use."""
-    with echo_server(bed, own) as address:
+    """Unary calls of these sizes to a bare server, over the transport that the services use."""
+    with echo_server(bed, own, site) as address:
         async with channel(own, address) as to:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(METHOD)
-            body = b"x" * size
+            body = answer_bytes.to_bytes(SIZE_BYTES, "big").ljust(request_bytes, b"x")
 
             async def once(number: int) -> object:
                 return await call(body, timeout=30, wait_for_ready=True)

@@ -12,7 +12,7 @@ import yaml
 
 from bench.images import put_guest_image
 from bench.report import Row, show
-from bench.site import testbed
+from bench.site import standing
 from testbed.bed import Testbed
 
 GUARANTEE_MBIT_S, CAP_MBIT_S, IOPS = 20, 40, 150
@@ -20,7 +20,7 @@ GUARANTEE_MBIT_S, CAP_MBIT_S, IOPS = 20, 40, 150
 
 def run(quick: bool) -> None:
     """One guest at each of two sites; bandwidth between them both ways, and disk operations."""
-    with testbed() as bed:
+    with standing() as bed:
         put_guest_image(bed)
         _run(bed, seconds=4 if quick else 15)
 

@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from testbed.bed import Testbed
-from testbed.topology import default_topology
+from testbed.topology import Topology, default_topology
 
 ECHO = Path(__file__).parent / "echo.py"
 FLOOR = Path(__file__).parent / "etcd_floor.py"
@@ -26,9 +26,9 @@ INSTANCE = "bench"
 
 
 @contextlib.contextmanager
-def testbed() -> Iterator[Testbed]:
-    """Two sites and a meta-scheduler, taken down at the end whatever happens."""
-    bed = Testbed.create(default_topology(), INSTANCE)
+def standing(topology: Topology | None = None) -> Iterator[Testbed]:
+    """Two sites, or what is asked for, and a meta-scheduler; taken down whatever happens."""
+    bed = Testbed.create(topology or default_topology(), INSTANCE)
     bed.down()
     bed.up()
     try:
@@ -56,13 +56,13 @@ def channel(own: dict[str, Any], address: str = "", server_name: str = "") -> gr
 
 
 @contextlib.contextmanager
-def echo_server(bed: Testbed, own: dict[str, Any]) -> Iterator[str]:
-    """A bare echo server in the north's control plane, with the broker's own certificate."""
-    address = f"unix:{bed.places.run / 'echo.sock'}"
+def echo_server(bed: Testbed, own: dict[str, Any], site: str) -> Iterator[str]:
+    """A bare echo server in a site's control plane, with the broker's own certificate."""
+    address = f"unix:{bed.places.run / f'echo-{site}.sock'}"
     folder = Path(own["roots"]).parent
     certificate = (str(folder / "broker.pem"), str(folder / "broker.key"), own["roots"])
     argv = [sys.executable, str(ECHO), address, *certificate]
-    process = bed.popen("north/ctl", argv)
+    process = bed.popen(f"{site}/ctl", argv)
     try:
         yield address
     finally:

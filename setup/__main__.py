@@ -1,4 +1,7 @@
-"""`python3 -m setup`: whatever is missing to run Intertie from this tree, and nothing else."""
+"""`python3 -m setup`: whatever is missing to run Intertie from this tree, and nothing else.
+
+`python3 -m setup clients` adds what only clients in further languages need.
+"""
 
 import fcntl
 import signal
@@ -22,7 +25,7 @@ def main() -> int:
         return _refuse(found)
     try:
         with _alone():
-            _packages()
+            _packages(["packages", *(f"packages-{each}" for each in sys.argv[1:])])
             if facts.kernel_lacks is None and (lacks := probe_kernel()):
                 print("setup: only now that iproute2 is there, the kernel could be asked.")
                 return _refuse([f"this kernel lacks {', '.join(lacks)}. Run Debian's own kernel."])
@@ -44,10 +47,9 @@ def _refuse(found: list[str]) -> int:
     return 1
 
 
-def _packages() -> None:
-    missing = debian.missing_packages(
-        debian.wanted_packages((_TREE / "setup/packages.txt").read_text())
-    )
+def _packages(lists: list[str]) -> None:
+    texts = [(_TREE / f"setup/{each}.txt").read_text() for each in lists]
+    missing = debian.missing_packages([p for each in texts for p in debian.wanted_packages(each)])
     if missing:
         with _step(f"installing {len(missing)} Debian packages"):
             debian.update_lists()

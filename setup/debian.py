@@ -26,18 +26,29 @@ def wanted_packages(listing: str) -> list[str]:
 
 
 def missing_packages(wanted: list[str]) -> list[str]:
-    """Those of the wanted that are not installed whole."""
-    done = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
+    """Those of the wanted that no package which is installed whole is, or stands in for."""
+    listing = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package}\t${db:Status-Status}\t${Provides}\n"],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
-        check=False,
-    )
-    installed = {
-        line.split()[0] for line in done.stdout.splitlines() if line.endswith(" installed")
-    }
-    return [name for name in wanted if name not in installed]
+        check=True,
+    ).stdout
+    there = installed(listing)
+    return [name for name in wanted if name not in there]
+
+
+def installed(listing: str) -> set[str]:
+    """Names in a list of package, state, and what it provides, with tabs between.
+
+    What is provided counts: a nodejs that brings its own npm does not let Debian's in beside it.
+    """
+    names = set()
+    for line in listing.splitlines():
+        package, state, provides = line.split("\t")
+        if state == "installed":
+            names.add(package)
+            names |= {each.split()[0] for each in provides.split(",") if each.strip()}
+    return names
 
 
 def update_lists() -> None:

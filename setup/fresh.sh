@@ -1,7 +1,7 @@
 #!/bin/sh
 # Proves the set-up: a new minimal Debian tree, this repository's last commit cloned into it, and
-# both commands' set-up steps run there. What packages come from is this machine's own apt and pip
-# configuration, carried over as it is found.
+# both commands' set-up steps run there. What packages come from is this machine's own apt, pip and
+# npm configuration, carried over as it is found.
 #
 # All runs in a mount and a process namespace of its own: whatever ends this, no mount and no
 # process stays. The tree's folder is removed at the end.
@@ -51,7 +51,7 @@ carry() {
 rm -f "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/*
 for path in "$@" /etc/apt/keyrings /etc/apt/trusted.gpg.d /etc/apt/auth.conf.d \
   /etc/apt/preferences.d /etc/pip.conf /etc/xdg/pip /root/.config/pip /root/.pip \
-  /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt \
+  /etc/npmrc /root/.npmrc /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt \
   /usr/local/share/ca-certificates; do
   carry "$path"
 done
@@ -75,8 +75,9 @@ for path in $(printf '%s\n' "$named" | grep -oE '(file://|[= ,])/[^ ,"]+' | sed 
 done
 
 git -c safe.directory='*' clone -q "$source" "$root/root/intertie"
-grep -zE '^(PIP_[A-Z_]*|[a-z]+_proxy|[A-Z]+_PROXY|SSL_CERT_FILE)=' /proc/self/environ \
-  >"$folder/environment" || :
+settings='PIP_[A-Z_]*|(npm_config|NPM_CONFIG)_[A-Za-z_]*|NODE_EXTRA_CA_CERTS'
+settings="$settings|[a-z]+_proxy|[A-Z]+_PROXY|SSL_CERT_FILE"
+grep -zE "^($settings)=" /proc/self/environ >"$folder/environment" || :
 inside() {
   xargs -0 -a "$folder/environment" sh -c 'root=$1 command=$2; shift 2
     exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@" \
@@ -114,4 +115,11 @@ virtlogd -d && libvirtd -d && virsh -q -c qemu:///system create /root/try.xml \
   && virsh -q -c qemu:///system destroy try
 TRY
 inside 'unshare --net sh /root/try-libvirt'
+say "building clients in other languages ..."
+inside 'sh setup/setup.sh clients'
+for client in node/tour.js cpp/tour ruby/tour.rb go/tour; do
+  # Without arguments each starts, and says which is missing.
+  inside "make -s -C clients/${client%/*} CXXFLAGS=-O0 && { build/clients/$client; test \$? = 2; }" \
+    >"$folder/client" 2>&1 || { cat "$folder/client" >&2; exit 1; }
+done
 say "passed in $(($(date +%s) - began)) s"

@@ -137,9 +137,13 @@ def group(
     vcpus: int = 1,
     memory_mib: int = 112,
     disk_mib: int = 256,
+    max_per_host: int = 0,
     **allocation: Any,
 ) -> dict[str, Any]:
     """One group of a specification."""
+    placement: dict[str, Any] = {"allow_sites": sites} if sites else {}
+    if max_per_host:
+        placement["max_per_host"] = max_per_host
     return {
         "name": name,
         "count": count,
@@ -150,7 +154,7 @@ def group(
             "disk_mib": disk_mib,
             **allocation,
         },
-        **({"placement": {"allow_sites": sites}} if sites else {}),
+        **({"placement": placement} if placement else {}),
     }
 
 

@@ -255,8 +255,12 @@ class MemorySites:
     async def prepare(self, part: PartName) -> Receipt:
         return await self._call(part.site, "prepare", lambda at: at.prepare(part))
 
-    async def resolve(self, part: PartName, decision: Decision) -> None:
-        await self._call(part.site, "resolve", lambda at: at.resolve(part, decision.outcome))
+    async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
+        def obey(at: FakeSite) -> PartSeen:
+            at.resolve(part, decision.outcome)
+            return at.look(part)
+
+        return await self._call(part.site, "resolve", obey)
 
     async def release(self, part: PartName, reason: str) -> None:
         await self._call(part.site, "release", lambda at: at.release(part, reason))

@@ -205,6 +205,11 @@ class Site:
     def sites(self, tls: TlsSettings) -> site_pb2_grpc.SitesAsyncStub:
         return site_pb2_grpc.SitesStub(self.dial(tls))
 
+    @property
+    def port(self) -> int:
+        """On 127.0.0.1."""
+        return self.broker.server.ports[1]
+
     async def until_leading(self) -> None:
         async with asyncio.timeout(15):
             await self.broker.election.wait_until_leading()
@@ -244,7 +249,7 @@ async def site(
     hosts = {"n1": HOST, "n2": HOST} if hosts is None else hosts
     settings = BrokerSettings(
         site=site_name,
-        listen=ListenSettings(addresses=(f"unix:{folder / name}",)),
+        listen=ListenSettings(addresses=(f"unix:{folder / name}", "127.0.0.1:0")),
         tls=domain.service("broker"),
         trust=tuple(each.trust for each in domains),
         etcd=etcd_settings,

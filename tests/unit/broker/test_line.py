@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.etcd_reads import EtcdReads
 from intertie.broker.adapters.line import LINGER_S, Line
+from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.part import PartState
 from intertie.broker.domain.records import Change, Write
-from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
+from intertie.broker.domain.wanted import wanted_of
+from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading, StaleWrite
 from intertie.common.etcd.client import Compare, Put
+from intertie.common.etcd.records import MAX_BYTES
 from tests.fakes.clock import FakeClock
 from tests.fakes.etcd import MemoryEtcd
-from tests.unit.broker.samples import POLICY, part
+from tests.unit.broker.samples import POLICY, facts, part
 
 
 class Leads:
@@ -157,3 +161,34 @@ async def test_a_reader_is_told_nothing_once_another_leads(desk: Desk) -> None:
     assert await desk.line.confirmed() is None
     with pytest.raises(NotLeading):
         desk.line.submit(Change())
+
+
+async def test_what_is_too_large_for_a_ledger_is_refused_for_good_and_reserves_nothing(
+    desk: Desk,
+) -> None:
+    """A bug: etcd's refusal of a large cluster was told as a store that is away: try again."""
+    book = await desk.line.book()
+    huge = replace(part("t1", PartState.HELD), seed="x" * (MAX_BYTES + 1))
+    with pytest.raises(FieldInvalid, match="fewer workspaces"):
+        desk.line.submit(Change(writes=(Write(record=huge),), admitted_on=book.generation))
+    assert book.generation == 0
+    assert huge.name not in book.demands
+    (written,) = await desk.submit("t2")
+    assert await written
+
+
+async def test_what_hosts_are_told_goes_on_in_further_transactions_by_size(desk: Desk) -> None:
+    (written,) = await desk.submit("t1")
+    revision = await written
+    fleet = Fleet(facts={f"n{number}": facts(f"n{number}") for number in range(1, 5)})
+    held = part("t1", PartState.HELD)
+    told = wanted_of(part("t1"), fleet, POLICY, gone=False)["n1"]
+    large = replace(told, cluster="x" * 600_000)
+    wanted = dict.fromkeys(fleet.facts, large)
+    write = Write(record=held, read_at=revision)
+    await desk.line.submit(Change(writes=(write,), wanted=wanted))
+    sizes = [
+        sum(len(op.value) for op in ops if isinstance(op, Put)) for ops in desk.etcd.history[1:]
+    ]
+    assert len(sizes) == 2
+    assert max(sizes) <= MAX_BYTES

@@ -1,9 +1,10 @@
 """Pages: complete, in order, stable under change, and no one else's."""
 
 import pytest
+from google.protobuf.wrappers_pb2 import BytesValue
 
 from intertie.common.errors import FieldInvalid
-from intertie.common.rpc.pages import decode, encode, page_of, size_of
+from intertie.common.rpc.pages import MAX_PAGE_BYTES, decode, encode, fitting, page_of, size_of
 
 
 def pages(items: list[str], size: int) -> list[list[str]]:
@@ -42,3 +43,15 @@ def test_a_token_is_good_for_its_own_list_only() -> None:
             decode(bad, "clusters of demo")
     with pytest.raises(FieldInvalid):
         decode(token, "clusters of other")
+
+
+def test_a_page_ends_before_it_is_larger_than_an_answer_may_be() -> None:
+    """A bug: a page was bounded by count alone, and a list of large clusters could not be had."""
+    large = BytesValue(value=bytes(MAX_PAGE_BYTES // 2 - 100))
+    page, token = fitting([(key, large) for key in "abcd"], "", scope="x")
+    assert len(page) == 2
+    assert decode(token, "x") == "b"
+    assert fitting([("c", large), ("d", large)], "", scope="x") == ([large, large], "")
+    huge = BytesValue(value=bytes(2 * MAX_PAGE_BYTES))
+    page, token = fitting([("a", huge), ("b", large)], "last", scope="x")
+    assert (page, decode(token, "x")) == ([huge], "a")

@@ -143,7 +143,7 @@ class World:
         parts = PartCache(sites, self.clock)
         get = GetCluster(clusters, parts, self.clock)
         underway, points = Underway(), points or Points()
-        coallocate = Coallocate(sites, register, PlainReceipts(), self.clock, points)
+        coallocate = Coallocate(sites, register, PlainReceipts(), parts, self.clock, points)
         effort = Effort(horizon=timedelta(hours=24), slot=timedelta(minutes=5), solver=1.0)
         create = CreateCluster(
             clusters=clusters,

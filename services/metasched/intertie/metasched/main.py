@@ -97,6 +97,7 @@ class Metasched:
             self._sites,
             register,
             SignedReceipts(trust, clock),
+            parts,
             clock,
             FaultPause(settings.fault, clock),
         )

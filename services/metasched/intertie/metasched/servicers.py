@@ -89,17 +89,19 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self, request: clusters_pb2.ListClustersRequest, context: Context
     ) -> clusters_pb2.ListClustersResponse:
         parent = parent_of(request.parent, self._authority)
+        scope = f"clusters {parent}"
         records, token = pages.page_of(
             await self._list(parent.tenant),
             lambda record: record.name,
             size=request.page_size,
             token=request.page_token,
-            scope=f"clusters {parent}",
+            scope=scope,
         )
         views = await asyncio.gather(*(self._get.view(record) for record in records))
-        return clusters_pb2.ListClustersResponse(
-            clusters=[cluster_to_proto(view) for view in views], next_page_token=token
+        clusters, token = pages.fitting(
+            [(view.record.name, cluster_to_proto(view)) for view in views], token, scope=scope
         )
+        return clusters_pb2.ListClustersResponse(clusters=clusters, next_page_token=token)
 
     async def Watch(
         self, request: clusters_pb2.WatchClusterRequest, context: Context

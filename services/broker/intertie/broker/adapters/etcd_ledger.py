@@ -52,22 +52,22 @@ class EtcdLedger:
         return book.view(reports.fleet, reports.seen)
 
     async def whole_cluster(self, tenant: str, cluster_id: str) -> WholeCluster | None:
-        cluster = await self.cluster(tenant, cluster_id)
-        if cluster is None:
-            return None
-        name = PartName.parse(cluster.value.part)
+        reports = await self._agents()
         book = await self._line.confirmed()
         if book is not None:
-            cluster = book.clusters.get(cluster.value.name, cluster)
-            part = book.parts.get(cluster.value.part)
+            cluster = book.clusters.get(self._cluster_name(tenant, cluster_id))
+            part = book.parts.get(cluster.value.part) if cluster else None
         else:
-            part = await self.part(name)
-        agents = await self._agents()
+            cluster = await self.cluster(tenant, cluster_id)
+            part = await self.part(PartName.parse(cluster.value.part)) if cluster else None
+        if cluster is None:
+            return None
+        uid = PartName.parse(cluster.value.part).uid
         return WholeCluster(
             cluster=cluster,
             part=part,
-            seen=agents.seen.get(name.uid, {}),
-            measured=agents.measured.get(name.uid, {}),
+            seen=reports.seen.get(uid, {}),
+            measured=reports.measured.get(uid, {}),
         )
 
     async def part(self, name: PartName) -> Versioned[Part] | None:

@@ -29,15 +29,15 @@ from intertie.common.etcd.client import (
     Op,
     Put,
 )
-from intertie.common.etcd.records import encode
+from intertie.common.etcd.records import MAX_BYTES, check_size, encode
 from intertie.common.shared import Shared
 
 log = structlog.get_logger(__name__)
 
 LINGER_S = 0.002
 """Two to three transactions of a quiet disk."""
-MAX_BYTES = 1 << 19
-"""Of one transaction of several changes; etcd takes 1.5 MiB."""
+BATCH_BYTES = 1 << 19
+"""Of one transaction of several changes."""
 
 
 class Leadership(Protocol):
@@ -138,9 +138,11 @@ class Line:
         guard = self._leadership.leader_guard()
         if self._book is None or self._guard != guard:
             raise StaleWrite("ledger")
+        compares, ops = tuple(_compares(change)), tuple(_ops(change))
+        together = ops[: len(ops) - len(change.wanted)]
+        check_size(each.value for each in together if isinstance(each, Put))
         self._book.reserve(change)
         written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        compares, ops = tuple(_compares(change)), tuple(_ops(change))
         self._waiting.append(_Waiting(change, self._book, written, compares, ops))
         if self._drain_task is None or self._drain_task.done():
             self._drain_task = asyncio.create_task(self._drain())
@@ -190,7 +192,7 @@ class Line:
                 continue
             operations += max(len(first.compares), len(first.ops))
             size += first.size
-            full = operations > MAX_OPERATIONS or size > MAX_BYTES
+            full = operations > MAX_OPERATIONS or size > BATCH_BYTES
             if batch and (full or not touched.isdisjoint(first.keys)):
                 break
             touched |= first.keys
@@ -209,7 +211,7 @@ class Line:
             ops.insert(0, Put(keys.GENERATION, str(book.written + admissions).encode()))
         try:
             guard = self._leadership.leader_guard()
-            first, rest = ops[:MAX_OPERATIONS], ops[MAX_OPERATIONS:]
+            first, rest = _split(ops)
             if len(rest) > sum(len(item.change.wanted) for item in batch):
                 raise ValueError("only records of hosts may follow in further transactions")
             done = await self._etcd.txn([guard, *compares], first)
@@ -237,9 +239,9 @@ class Line:
         if not rest:
             return
         key = keys.of_record(change.writes[0].record)
-        for start in range(0, len(rest), MAX_OPERATIONS):
-            compares = [guard, Compare.mod(key, revision)]
-            done = await self._etcd.txn(compares, rest[start : start + MAX_OPERATIONS])
+        while rest:
+            first, rest = _split(rest)
+            done = await self._etcd.txn([guard, Compare.mod(key, revision)], first)
             if not done.succeeded:
                 raise await self.why_refused(guard)
 
@@ -247,6 +249,16 @@ class Line:
         """Whether this replica still leads."""
         entry = await self._etcd.get(guard.key)
         return entry is not None and entry.create_revision == guard.number
+
+
+def _split(ops: list[Op]) -> tuple[list[Op], list[Op]]:
+    """As many as one transaction takes, one at least, and the rest."""
+    size = 0
+    for number, op in enumerate(ops):
+        size += len(op.value) if isinstance(op, Put) else 0
+        if number and (number == MAX_OPERATIONS or size > MAX_BYTES):
+            return ops[:number], ops[number:]
+    return ops, []
 
 
 def _compares(change: Change) -> Iterator[Compare]:

@@ -19,7 +19,7 @@ from intertie.common.errors import NotFound
 from intertie.common.names import split_workspace
 from intertie.common.rpc import attach
 from intertie.common.rpc.identity import current_identity
-from intertie.common.rpc.pages import page_of
+from intertie.common.rpc.pages import fitting, page_of
 
 Context = Any
 
@@ -84,17 +84,20 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
     ) -> clusters_pb2.ListClustersResponse:
         parent = convert.parent_here(request.parent, self._site)
         found = await self._list("" if parent.tenant == "-" else parent.tenant, caller())
+        scope = f"{parent}/clusters"
         page, following = page_of(
             found,
             lambda each: each[0],
             size=request.page_size,
             token=request.page_token,
-            scope=f"{parent}/clusters",
+            scope=scope,
         )
-        return clusters_pb2.ListClustersResponse(
-            clusters=[convert.cluster_to_proto(view) for _, view in page],
-            next_page_token=following,
+        clusters, following = fitting(
+            [(name, convert.cluster_to_proto(view)) for name, view in page],
+            following,
+            scope=scope,
         )
+        return clusters_pb2.ListClustersResponse(clusters=clusters, next_page_token=following)
 
     async def Watch(
         self, request: clusters_pb2.WatchClusterRequest, context: Context

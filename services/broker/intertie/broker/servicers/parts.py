@@ -21,7 +21,7 @@ from intertie.common.clock import Clock
 from intertie.common.names import split_workspace
 from intertie.common.rpc import attach
 from intertie.common.rpc.identity import Role, current_identity
-from intertie.common.rpc.pages import page_of
+from intertie.common.rpc.pages import fitting, page_of
 from intertie.common.rpc.spec_proto import timestamp_to_proto, window_from_proto
 
 Context = Any
@@ -121,9 +121,12 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
             token=request.page_token,
             scope=f"{parent}/parts",
         )
-        return parts_pb2.ListPartsResponse(
-            parts=[convert.part_to_proto(each) for each in page], next_page_token=following
+        parts, following = fitting(
+            [(each.part.name, convert.part_to_proto(each)) for each in page],
+            following,
+            scope=f"{parent}/parts",
         )
+        return parts_pb2.ListPartsResponse(parts=parts, next_page_token=following)
 
     async def Attach(
         self, request_iterator: AsyncIterator[attach_pb2.AttachRequest], context: Context

@@ -4,13 +4,32 @@ Fields that a reader does not know are passed over and fields that are missing t
 dataclass's defaults, so an additive change keeps the version. Any other change takes a new one.
 """
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
 
+from intertie.common.errors import FieldInvalid
+
 T = TypeVar("T")
 
 SCHEMA = 1
+
+
+MAX_BYTES = 1_400_000
+"""Of what is written together; etcd takes 1.5 MiB."""
+
+
+def check_size(values: Iterable[bytes]) -> None:
+    """FieldInvalid where a request would lead to more than can be written together. It is what was
+    asked for that is too large: to ask again later does not help."""
+    size = sum(map(len, values))
+    if size > MAX_BYTES:
+        raise FieldInvalid(
+            "spec",
+            f"takes {size // 1000} kB in a ledger, at most {MAX_BYTES // 1000} are allowed; "
+            "ask for fewer workspaces a cluster, or give them less user data",
+        )
 
 
 class RecordUnreadable(Exception):

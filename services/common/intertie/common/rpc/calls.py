@@ -36,6 +36,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._trust = trust
         self._identities = Identities(trust)
         self._clock = clock
+        self._guarded: dict[str, tuple[Any, Any]] = {}
+        """By method: its handler, and the one that stands around it."""
 
     async def intercept_service(
         self,
@@ -46,6 +48,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method: str = handler_call_details.method
+        known = self._guarded.get(method)
+        if known is not None and known[0] is handler:
+            return known[1]
+        guarded = self._around(method, handler)
+        self._guarded[method] = handler, guarded
+        return guarded
+
+    def _around(self, method: str, handler: Any) -> Any:
         wire = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,

@@ -15,7 +15,7 @@ import grpc
 from intertie.common.rpc import request_id
 from intertie.common.rpc.errors import to_domain_error
 from intertie.common.rpc.identity import Trust
-from intertie.common.rpc.server import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
+from intertie.common.rpc.limits import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from intertie.common.settings import TlsSettings
 
 __all__ = ["DEFAULT_TIMEOUT_S", "channel", "to_domain_error"]

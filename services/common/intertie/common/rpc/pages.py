@@ -8,13 +8,18 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from google.protobuf.message import Message
+
 from intertie.common.errors import FieldInvalid
+from intertie.common.rpc.limits import MAX_MESSAGE_BYTES
 
 DEFAULT_SIZE = 100
 MAX_SIZE = 1000
+MAX_PAGE_BYTES = 3 * MAX_MESSAGE_BYTES // 4
 _CHECK = 8
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 
 def size_of(requested: int) -> int:
@@ -56,6 +61,20 @@ def page_of(
     page = rest[:wanted]
     more = len(rest) > wanted
     return page, encode(key(page[-1]), scope) if more else ""
+
+
+def fitting(page: Iterable[tuple[str, M]], following: str, *, scope: str) -> tuple[list[M], str]:
+    """As many of a page's messages, given with their keys, as one answer has room for, one at
+    least, and the token of the page after them."""
+    found: list[M] = []
+    size, last = 0, ""
+    for key, message in page:
+        size += message.ByteSize()
+        if found and size > MAX_PAGE_BYTES:
+            return found, encode(last, scope)
+        found.append(message)
+        last = key
+    return found, following
 
 
 def _check(octets: bytes, scope: str) -> bytes:

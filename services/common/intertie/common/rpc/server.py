@@ -15,12 +15,11 @@ from grpc_reflection.v1alpha import reflection
 from intertie.common.clock import Clock
 from intertie.common.rpc.calls import CallInterceptor
 from intertie.common.rpc.identity import Identity, Trust, identity_of, load_leaf
+from intertie.common.rpc.limits import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from intertie.common.settings import ListenSettings, TlsSettings, TrustSettings
 
 log = structlog.get_logger(__name__)
 
-MAX_MESSAGE_BYTES = 1024 * 1024
-MAX_METADATA_BYTES = 64 * 1024
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -130,10 +130,13 @@ class BrokerSites:
         answer = await self._answer(part.site, broker.parts.Prepare(request, **self._patient))
         return receipt_from_proto(answer.receipt)
 
-    async def resolve(self, part: PartName, decision: Decision) -> None:
+    async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
         request = parts_pb2.ResolvePartRequest(name=str(part), decision=decision_to_proto(decision))
         broker = self._broker(part.site)
-        await self._answer(part.site, broker.parts.Resolve(request, **self._patient))
+        answer: part_pb2.Part = await self._answer(
+            part.site, broker.parts.Resolve(request, **self._patient)
+        )
+        return part_from_proto(answer)
 
     async def release(self, part: PartName, reason: str) -> None:
         request = parts_pb2.ReleasePartRequest(name=str(part), reason=reason)

@@ -3,7 +3,7 @@
 from intertie.common.errors import StaleWrite
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put
 from intertie.common.etcd.election import Election
-from intertie.common.etcd.records import decode, encode
+from intertie.common.etcd.records import check_size, decode, encode
 from intertie.metasched.adapters.etcd_clusters import cluster_key, request_key
 from intertie.metasched.domain.cluster import ClusterRecord
 from intertie.metasched.domain.commit import Decision, TxRecord
@@ -49,6 +49,7 @@ class EtcdRegister:
         if request is not None:
             compare.append(Compare.absent(request_key(cluster.request_key)))
             then.append(Put(request_key(cluster.request_key), encode(request)))
+        check_size(each.value for each in then if isinstance(each, Put))
         return await self._write(compare, then)
 
     async def proceed(self, tx: TxRecord, cluster: ClusterRecord, *, read_at: int) -> int:

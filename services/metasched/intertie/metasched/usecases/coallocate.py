@@ -33,6 +33,7 @@ from intertie.metasched.domain.commit import (
     why_not_commit,
 )
 from intertie.metasched.domain.ports import HoldOrder, Pause, ReceiptReader, Register, Sites
+from intertie.metasched.usecases.part_cache import PartCache
 
 log = structlog.get_logger(__name__)
 
@@ -70,10 +71,12 @@ class Coallocate:
         sites: Sites,
         register: Register,
         receipts: ReceiptReader,
+        parts: PartCache,
         clock: Clock,
         pause: Pause,
     ) -> None:
         self._sites = sites
+        self._parts = parts
         self._register = register
         self._receipts = receipts
         self._clock = clock
@@ -222,7 +225,7 @@ class Coallocate:
     async def _tell(self, site: str, part: str, decision: Decision) -> bool:
         """Whether the site needs to hear no more of it."""
         try:
-            await self._sites.resolve(PartName.parse(part), decision)
+            self._parts.heard(part, await self._sites.resolve(PartName.parse(part), decision))
         except NotFound:
             if decision.outcome is Outcome.COMMIT:
                 log.warning("commit.part_gone", tx=decision.tx, site=site)

@@ -40,6 +40,10 @@ class PartCache:
             site: seen for site, seen in zip(record.parts, found, strict=True) if seen is not None
         }
 
+    def heard(self, part: str, seen: PartSeen) -> None:
+        """What a site has just said of it by itself."""
+        self._answers[part] = _Answer(seen=seen, until=self._clock.monotonic() + FRESH_S)
+
     def forget(self, record: ClusterRecord) -> None:
         for part in record.parts.values():
             self._answers.pop(part, None)
