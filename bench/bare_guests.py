@@ -2,6 +2,7 @@
 
 Domains, seeds and base images are taken from the cluster while it runs, so that both boot the same
 thing; what the peer does not have is everything around it: no admission, no networks, no classes.
+Its guests have names and files of their own, which no agent takes for its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from pathlib import Path
 
 from testbed.bed import Testbed
 
-AT_ONCE = 8
 WITHIN_S = 300
 
 
@@ -32,77 +32,120 @@ class BareGuest:
     host: str
     """`SITE/HOST`."""
     name: str
-    xml: str
-    seed: Path
-    """A copy that outlives the cluster."""
+    """Of its domain and its tap."""
+    folder: Path
     base: str
+    size_bytes: int
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / f"{self.name}.qcow2"
+
+    @property
+    def seed(self) -> Path:
+        """Copied while the cluster runs: to make it is not what takes time."""
+        return self.folder / f"{self.name}.iso"
+
+    @property
+    def document(self) -> Path:
+        return self.folder / f"{self.name}.xml"
+
+    @property
+    def ready_socket(self) -> Path:
+        return self.folder / f"{self.name}.ready"
 
 
-def copies(bed: Testbed, hosts: Iterable[str], folder: Path) -> list[BareGuest]:
+def copies(bed: Testbed, hosts: Iterable[str]) -> list[BareGuest]:
     """Of every guest on these hosts."""
-    found = []
-    for host in hosts:
-        for name in _virsh(bed, host, "list", "--name").split():
-            xml = _virsh(bed, host, "dumpxml", "--inactive", name)
-            disk, seed = _sources(xml)
-            kept = folder / f"{name}.iso"
-            shutil.copy(seed, kept)
-            info = subprocess.run(
-                ["qemu-img", "info", "-U", "--output=json", disk],
-                check=True, capture_output=True, text=True,
-            )  # fmt: skip
-            base = _backing(info.stdout)
-            found.append(BareGuest(host=host, name=name, xml=xml, seed=kept, base=base))
-    return found
+    return [
+        _copy(bed, host, name, f"bare{number}")
+        for host in hosts
+        for number, name in enumerate(_virsh(bed, host, "list", "--name").split())
+    ]
 
 
 def seconds_to_ready(bed: Testbed, guests: list[BareGuest]) -> float:
     """All at once, from the making of their overlays until the last has said that it is ready."""
-    began = time.monotonic()
     try:
-        with ThreadPoolExecutor(max_workers=max(AT_ONCE, len(guests))) as pool:
+        began = time.monotonic()
+        with ThreadPoolExecutor(max_workers=len(guests)) as pool:
             list(pool.map(lambda guest: _boot(bed, guest), guests))
         return time.monotonic() - began
     finally:
         for guest in guests:
             _virsh(bed, guest.host, "destroy", guest.name, check=False)
-            bed.run(guest.host, ["ip", "link", "del", _tap(guest)])
-            for path in _sources(guest.xml):
-                Path(path).unlink(missing_ok=True)
+            bed.run(guest.host, ["ip", "link", "del", guest.name])
+            shutil.rmtree(guest.folder, ignore_errors=True)
+
+
+def _copy(bed: Testbed, host: str, original: str, name: str) -> BareGuest:
+    root = ET.fromstring(_virsh(bed, host, "dumpxml", "--inactive", original))
+    disk, seed = (each.attrib["file"] for each in root.iterfind("devices/disk/source"))
+    info = subprocess.run(
+        ["qemu-img", "info", "-U", "--output=json", disk],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    about = json.loads(info.stdout)
+    site, _, host_name = host.partition("/")
+    folder = bed.places.host_disk(site, host_name) / "bare" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    guest = BareGuest(
+        host=host,
+        name=name,
+        folder=folder,
+        base=about["full-backing-filename"],
+        size_bytes=about["virtual-size"],
+    )
+    shutil.copy(seed, guest.seed)
+    guest.document.write_text(_renamed(root, guest))
+    return guest
+
+
+def _renamed(root: ET.Element, guest: BareGuest) -> str:
+    for tag in ("uuid", "title", "metadata"):
+        for each in root.findall(tag):
+            root.remove(each)
+    _only(root, "name").text = guest.name
+    disk, seed = root.iterfind("devices/disk/source")
+    disk.set("file", str(guest.disk))
+    seed.set("file", str(guest.seed))
+    _only(root, "devices/interface/target").set("dev", guest.name)
+    _only(root, "devices/channel/source").set("path", str(guest.ready_socket))
+    for serial in root.iterfind("devices/serial"):
+        _only(serial, "source").set("path", str(guest.folder / f"{guest.name}.tty"))
+        _only(serial, "log").set("file", str(guest.folder / f"{guest.name}.log"))
+    for console in root.findall("devices/console"):
+        _only(root, "devices").remove(console)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _only(root: ET.Element, path: str) -> ET.Element:
+    found = root.find(path)
+    assert found is not None, f"a guest's domain has no {path}"
+    return found
 
 
 def _boot(bed: Testbed, guest: BareGuest) -> None:
-    disk, seed = _sources(guest.xml)
-    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", guest.base, "-F", "qcow2", disk]
-    subprocess.run(create, check=True, stdout=subprocess.DEVNULL)
-    shutil.copy(guest.seed, seed)
-    tap = _tap(guest)
-    script = f"ip tuntap add dev {tap} mode tap && ip link set {tap} up"
+    overlay = ("-f", "qcow2", "-b", guest.base, "-F", "qcow2", str(guest.disk))
+    subprocess.run(
+        ["qemu-img", "create", "-q", *overlay, str(guest.size_bytes)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    script = f"ip tuntap add dev {guest.name} mode tap && ip link set {guest.name} up"
     made = bed.run(guest.host, ["sh", "-c", script])
     if made.returncode != 0:
         raise RuntimeError(f"{guest.name}: {made.stderr}")
-    document = guest.seed.with_suffix(".xml")
-    document.write_text(guest.xml)
-    _virsh(bed, guest.host, "create", str(document))
-    _wait_ready(guest)
-
-
-def _wait_ready(guest: BareGuest) -> None:
-    root = ET.fromstring(guest.xml)
-    path = next(
-        source.attrib["path"]
-        for channel in root.iter("channel")
-        if (source := channel.find("source")) is not None
-    )
+    _virsh(bed, guest.host, "create", str(guest.document))
     with socket.socket(socket.AF_UNIX) as end:
         end.settimeout(WITHIN_S)
-        end.connect(path)
+        end.connect(str(guest.ready_socket))
         try:
-            if end.recv(1):
-                return
+            said = end.recv(1)
         except TimeoutError:
-            pass
-    raise GuestNotReady(guest.name)
+            said = b""
+    if not said:
+        raise GuestNotReady(f"{guest.name} on {guest.host}")
 
 
 def _virsh(bed: Testbed, host: str, *words: str, check: bool = True) -> str:
@@ -111,28 +154,3 @@ def _virsh(bed: Testbed, host: str, *words: str, check: bool = True) -> str:
     if check and ran.returncode != 0:
         raise RuntimeError(f"{' '.join(words)}: {ran.stderr.strip()}")
     return ran.stdout
-
-
-def _sources(xml: str) -> tuple[str, str]:
-    """Root disk and seed."""
-    root = ET.fromstring(xml)
-    files = [
-        source.attrib["file"]
-        for disk in root.iter("disk")
-        if (source := disk.find("source")) is not None
-    ]
-    return files[0], files[1]
-
-
-def _tap(guest: BareGuest) -> str:
-    root = ET.fromstring(guest.xml)
-    return next(
-        target.attrib["dev"]
-        for interface in root.iter("interface")
-        if (target := interface.find("target")) is not None
-    )
-
-
-def _backing(info: str) -> str:
-    found: str = json.loads(info)["full-backing-filename"]
-    return found

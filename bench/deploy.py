@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.bare_guests import BareGuest, copies, seconds_to_ready
 from bench.images import put_guest_image
@@ -32,14 +30,14 @@ class Deployment:
 
 def run(quick: bool) -> None:
     """At the north: 1, 4 and 12 guests (quick: 1 and 4), images on the hosts already."""
-    with standing() as bed, tempfile.TemporaryDirectory() as folder:
+    with standing() as bed:
         put_guest_image(bed)
-        asyncio.run(_deploy(bed, 2, Path(folder)))  # brings the image to both hosts
+        asyncio.run(_deploy(bed, 2))  # brings the image to both hosts
         sizes, rounds = ((1, 4), 1) if quick else ((1, 4, 12), 3)
         rows: list[Row] = []
         ratios: dict[str, float] = {}
         for count in sizes:
-            found = [_both(bed, count, Path(folder)) for _ in range(rounds)]
+            found = [_both(bed, count) for _ in range(rounds)]
             ratio = median([ours.ready / bare for ours, bare in found])
             ratios[str(count)] = round(ratio, 3)
             rows += _rows(count, found[0][0], [bare for _, bare in found], ratio, found)
@@ -47,8 +45,8 @@ def run(quick: bool) -> None:
         show("deploy", rows, {"ratio": worst, "ratios": ratios})
 
 
-def _both(bed: Testbed, count: int, folder: Path) -> tuple[Deployment, float]:
-    ours, guests = asyncio.run(_deploy(bed, count, folder))
+def _both(bed: Testbed, count: int) -> tuple[Deployment, float]:
+    ours, guests = asyncio.run(_deploy(bed, count))
     return ours, seconds_to_ready(bed, guests)
 
 
@@ -74,7 +72,7 @@ def _rows(
     ]
 
 
-async def _deploy(bed: Testbed, count: int, folder: Path) -> tuple[Deployment, list[BareGuest]]:
+async def _deploy(bed: Testbed, count: int) -> tuple[Deployment, list[BareGuest]]:
     moments, began = Deployment(), time.monotonic()
     async with channel(endpoint(bed, "north")) as to:
         clusters = clusters_pb2_grpc.ClustersStub(to)
@@ -92,7 +90,7 @@ async def _deploy(bed: Testbed, count: int, folder: Path) -> tuple[Deployment, l
                 break
             if seen.state == cluster_pb2.Cluster.FAILED:
                 raise RuntimeError(f"{made.name}: {seen.failure.message}")
-        guests = await asyncio.to_thread(copies, bed, HOSTS, folder)
+        guests = await asyncio.to_thread(copies, bed, HOSTS)
         await clusters.Delete(clusters_pb2.DeleteClusterRequest(name=made.name), timeout=60)
         async for seen in clusters.Watch(clusters_pb2.WatchClusterRequest(name=made.name)):
             if seen.state == cluster_pb2.Cluster.CANCELLED:

@@ -304,6 +304,16 @@ def test_vendor_data_holds_whatever_the_user_gives(
         assert guest.run("cat /run/ran 2>/dev/null") == ran
 
 
+def test_a_time_zone_is_a_problem_for_it_has_none(tmp_path: Path) -> None:
+    vendor_data = cloud_config({"timezone": "Europe/Vienna"})
+    iso = seed(json.dumps(_META_DATA), json.dumps(_NETWORK_CONFIG), cloud_config({}), vendor_data)
+    with booted(tmp_path, iso) as guest:
+        assert guest.ready["problems"] == [
+            "timezone Europe/Vienna: this image has no time zones, its clock shows UTC"
+        ]
+        assert guest.run("date +%Z") == "UTC\n"
+
+
 def test_the_power_button_ends_it_cleanly(tmp_path: Path) -> None:
     with booted(tmp_path, json_seed()) as guest, _connect(guest.monitor) as monitor:
         for command in ("qmp_capabilities", "system_powerdown"):

@@ -45,6 +45,7 @@ environments = st.builds(
         user_data=st.binary(max_size=64),
     ),
     readiness=st.sampled_from(spec.Readiness),
+    timezone=st.sampled_from(["", "UTC", "Europe/Vienna"]),
 )
 
 availabilities = st.one_of(

@@ -1,10 +1,11 @@
 """Whatever is asked for: defaults settle, nothing is lost on the wire, addresses are unique."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from ipaddress import IPv4Interface, IPv4Network
 
-from hypothesis import given
+import pytest
+from hypothesis import find, given
 from hypothesis import strategies as st
 
 from intertie.api.broker.v1 import part_pb2
@@ -15,8 +16,8 @@ from intertie.common.names import uid_of
 from intertie.common.part_rules import validate_part
 from intertie.common.part_spec import LinkReservation, PartNetwork, PartSpec, PartWorkspace
 from intertie.common.rpc import spec_proto
-from intertie.common.spec import ClusterSpec, layout, normalise, validate
-from tests.property.specs import NOW, cluster_specs
+from intertie.common.spec import ClusterSpec, Environment, layout, normalise, validate
+from tests.property.specs import NOW, cluster_specs, environments
 
 SITES = ("north", "south", "west")
 UID = uid_of("a cluster")
@@ -64,6 +65,12 @@ def part_of(spec: ClusterSpec, all_of: Layout, site: str) -> PartSpec:
         ),
         host_entries=all_of.host_entries,
     )
+
+
+@pytest.mark.parametrize("field", [each.name for each in fields(Environment)])
+def test_the_specifications_that_are_tried_use_every_field_of_an_environment(field: str) -> None:
+    unsaid = getattr(Environment(image=""), field)
+    find(environments, lambda each: bool(getattr(each, field) != unsaid))
 
 
 @given(cluster_specs())

@@ -128,6 +128,15 @@ def test_each_fits_and_so_does_the_sum_but_they_do_not_pack() -> None:
     assert (refused.wanted, refused.available) == (2, 1)
 
 
+def test_what_is_short_is_looked_for_where_the_bound_leaves_a_place() -> None:
+    """A bug: with room left on a host that had its one worker already, nothing was said to be
+    short at all."""
+    spec = part_spec(workspace("a", 0, vcpus=4), *workers(2, max_per_host=1))
+    [refused] = short(spec, rooms(WHOLE, WHOLE))
+    assert (refused.resource, refused.group) == ("vcpus", "w")
+    assert (refused.wanted, refused.available) == (1, 0)
+
+
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(64, 1500)), min_size=1, max_size=8),
     nic=st.integers(0, 120),

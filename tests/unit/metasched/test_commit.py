@@ -1,6 +1,6 @@
 """What may be decided, and from which facts; the pieces that sites agree on."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -15,7 +15,7 @@ from intertie.metasched.domain.commit import (
     abort_of,
     why_not_commit,
 )
-from intertie.metasched.domain.parts import agreement_digest, part_specs
+from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
 from tests.unit.metasched.world import World, order, spec
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -115,3 +115,24 @@ async def test_the_digest_is_of_everything_that_was_agreed_and_of_nothing_else()
             replace(part, window=replace(part.window, end=part.window.end + timedelta(seconds=1))),
         ):
             assert agreement_digest({**specs, site: changed}) != digest
+
+
+def test_a_field_that_is_added_changes_no_digest_of_what_does_not_use_it() -> None:
+    """A bug: a Create that was asked again after an upgrade was refused as another request."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Older:
+        image: str
+        parts: tuple["Older", ...] = ()
+
+    @dataclass(frozen=True, kw_only=True)
+    class Newer:
+        image: str
+        parts: tuple["Newer", ...] = ()
+        added: str = ""
+
+    older = Older(image="", parts=(Older(image="a"),))
+    newer = Newer(image="", parts=(Newer(image="a"),))
+    assert digest_of(said(older)) == digest_of(said(newer))
+    used = replace(newer, parts=(Newer(image="a", added="b"),))
+    assert digest_of(said(used)) != digest_of(said(newer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -228,6 +229,7 @@ class MemoryChannels:
     def __init__(self) -> None:
         self.open: dict[str, str] = {}
         self.said: dict[str, datetime] = {}
+        self._news = asyncio.Event()
 
     def listen(self, uid: str, nonce: str) -> None:
         self.open[uid] = nonce
@@ -241,6 +243,14 @@ class MemoryChannels:
 
     def listening(self) -> frozenset[str]:
         return frozenset(self.open)
+
+    def say(self, uid: str, moment: datetime) -> None:
+        self.said[uid] = moment
+        self._news.set()
+
+    async def news(self) -> None:
+        await self._news.wait()
+        self._news.clear()
 
 
 class Host:

@@ -50,6 +50,12 @@ def test_intertie_s_part_is_yaml_with_the_hosts_of_the_whole_cluster() -> None:
     assert "10.1.0.11 b-0.c b-0" in hosts
 
 
+def test_a_time_zone_is_told_only_where_one_is_asked_for() -> None:
+    vienna = replace(WORKSPACE, environment=Environment(image=DIGEST, timezone="Europe/Vienna"))
+    assert yaml.safe_load(seed_files(PART, vienna)["vendor-data"])["timezone"] == "Europe/Vienna"
+    assert "timezone" not in yaml.safe_load(seed_files(PART, WORKSPACE)["vendor-data"])
+
+
 def test_a_user_s_own_bytes_are_not_touched() -> None:
     own = b"#!/bin/sh\necho \xff\r\n"
     files = seed_files(PART, with_context(user_data=own, ssh_authorized_keys=(KEY,)))

@@ -25,9 +25,11 @@ MAX_MBIT_S = 1_000_000
 MAX_USER_DATA = 16 * 1024
 MAX_SSH_KEYS = 100
 MAX_STOP_AFTER = timedelta(days=7)
+MAX_TIMEZONE = 64
 HYPERVISORS = ("any", "kvm", "qemu", "xen", "lxc")
 
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_]{0,31}")
+_TIMEZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9][A-Za-z0-9_+-]*){0,2}")
 _SSH_KEY = re.compile(
     r"((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) ([A-Za-z0-9+/]+={0,2})(?: [^\x00-\x1f\x7f]*)?"
 )
@@ -61,6 +63,7 @@ def check_environment(environment: Environment, field: str) -> None:
             f"{field}.hypervisor",
             f"{environment.hypervisor!r} is not known; use one of {', '.join(HYPERVISORS)}",
         )
+    _check_timezone(environment.timezone, f"{field}.timezone")
     context, at = environment.contextualization, f"{field}.contextualization"
     if len(context.user_data) > MAX_USER_DATA:
         raise FieldInvalid(
@@ -126,6 +129,17 @@ def _check_availability(term: AvailabilityTerm, field: str) -> None:
             raise FieldInvalid(at, "must, with STOP, be more than 0 s and at most 7 days")
     elif term.stop_after:
         raise FieldInvalid(at, "goes only with on_isolation STOP; leave it out")
+
+
+def _check_timezone(name: str, field: str) -> None:
+    """A name as the tz database has them, or none. Which there are is for the guest's own
+    database to say: services of different releases need not agree on it."""
+    if name and (len(name) > MAX_TIMEZONE or not _TIMEZONE.fullmatch(name)):
+        raise FieldInvalid(
+            field,
+            f"{name[:MAX_TIMEZONE]!r} is no name of a time zone; write one like `Europe/Vienna` "
+            "or `UTC`, or leave it out",
+        )
 
 
 def _check_ssh_key(text: str, field: str) -> None:

@@ -92,6 +92,8 @@ class Environment:
     hypervisor: str = ""
     contextualization: Contextualization = Contextualization()
     readiness: Readiness = Readiness.CHANNEL
+    timezone: str = ""
+    """Empty: the image's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,11 +80,15 @@ class Board:
         promised = workspace.allocation.nic.guarantee_mbit_s or self.pairs[workspace.label]
         return self.rooms[host].refusal(workspace, promised=bool(promised))
 
+    def full(self, workspace: PartWorkspace, host: str) -> bool:
+        """The host has as many of the group as may be on one."""
+        already = self.of_group.get((workspace.group, host), 0)
+        return bool(workspace.max_per_host and already >= workspace.max_per_host)
+
     def takes(self, workspace: PartWorkspace, host: str) -> bool:
         if self.refused(workspace, host):
             return False
-        already = self.of_group.get((workspace.group, host), 0)
-        if workspace.max_per_host and already >= workspace.max_per_host:
+        if self.full(workspace, host):
             return False
         left = self.after(workspace, host)
         return min(

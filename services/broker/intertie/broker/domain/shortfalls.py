@@ -141,7 +141,7 @@ def unpacked(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> Iterato
         if fitting:
             board.put(workspace, min(fitting, key=lambda each: best_fit(board, workspace, each)))
             continue
-        hosts = list(_able(spec, workspace, rooms))
+        hosts = [host for host in _able(spec, workspace, rooms) if not board.full(workspace, host)]
         found = False
         for name in DIMENSIONS:
             lefts = {host: dict(board.left[host].items())[name] for host in hosts}

@@ -184,6 +184,7 @@ def environment_to_proto(environment: terms.Environment) -> types_pb2.Environmen
             ssh_authorized_keys=context.ssh_authorized_keys, user_data=context.user_data
         ),
         readiness=types_pb2.Environment.Readiness.Value(environment.readiness.value),
+        timezone=environment.timezone,
     )
 
 
@@ -203,6 +204,7 @@ def environment_from_proto(message: types_pb2.Environment, field: str) -> terms.
             terms.Readiness.CHANNEL,
             f"{field}.readiness",
         ),
+        timezone=message.timezone,
     )
 
 

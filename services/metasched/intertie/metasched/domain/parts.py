@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -38,7 +38,21 @@ def agreement_digest(specs: Mapping[str, PartSpec]) -> str:
 
     BLAKE2b over canonical JSON, so that it depends on nothing but the values.
     """
-    return digest_of({site: asdict(spec) for site, spec in specs.items()})
+    return digest_of({site: said(spec) for site, spec in specs.items()})
+
+
+def said(value: Any) -> Any:
+    """A value without the fields that hold their default, at any depth: a field that a later
+    release adds changes no digest of what does not use it."""
+    if isinstance(value, tuple):
+        return [said(each) for each in value]
+    if not is_dataclass(value):
+        return value
+    return {
+        field.name: said(held)
+        for field in fields(value)
+        if (held := getattr(value, field.name)) != field.default
+    }
 
 
 def digest_of(value: Any) -> str:

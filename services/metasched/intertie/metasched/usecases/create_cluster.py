@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -25,7 +25,7 @@ from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.spec import ClusterSpec, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
 from intertie.metasched.domain.commit import TxRecord, tx_name
-from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs
+from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Stored
 from intertie.metasched.usecases.coallocate import Coallocate, Refused
@@ -59,7 +59,7 @@ class Order:
 
     @property
     def digest(self) -> str:
-        return digest_of({"name": str(self.name), "spec": asdict(self.spec)})
+        return digest_of({"name": str(self.name), "spec": said(self.spec)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ class ReadyChannels:
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._heard: dict[str, datetime] = {}
+        self._news = asyncio.Event()
 
     def listen(self, uid: str, nonce: str) -> None:
         if uid not in self._tasks:
@@ -43,11 +44,16 @@ class ReadyChannels:
     def listening(self) -> frozenset[str]:
         return frozenset(self._tasks)
 
+    async def news(self) -> None:
+        await self._news.wait()
+        self._news.clear()
+
     async def _listen(self, uid: str, nonce: str) -> None:
         while True:
             try:
                 if await self._read(uid, nonce):
                     self._heard[uid] = self._clock.now()
+                    self._news.set()
                     log.info("guest.ready", workspace=uid)
                     return
             except OSError as error:

@@ -221,6 +221,10 @@ class Channels(Protocol):
 
     def listening(self) -> frozenset[str]: ...
 
+    async def news(self) -> None:
+        """Returns once a guest has said so that nobody was told of by this."""
+        ...
+
 
 class Stream(Protocol):
     """Bytes to and from a guest."""

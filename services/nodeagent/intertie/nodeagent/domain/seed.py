@@ -1,7 +1,7 @@
 """The NoCloud seed: what a guest is told about itself at its first boot.
 
-Intertie's own part (host names, keys) is vendor-data; user-data is the user's own bytes, unchanged.
-The keys are in meta-data too, for a guest whose user-data turns vendor-data off.
+Intertie's own part (host names, keys, time zone) is vendor-data; user-data is the user's own bytes,
+unchanged. The keys are in meta-data too, for a guest whose user-data turns vendor-data off.
 """
 
 import json
@@ -31,6 +31,7 @@ def seed_files(part: WantedPart, workspace: WantedWorkspace) -> Mapping[str, byt
             "ssh_authorized_keys": list(keys),
             "disable_root": False,
             "manage_etc_hosts": False,
+            **_timezone(workspace),
             "write_files": [
                 {
                     "path": "/etc/hosts",
@@ -54,6 +55,12 @@ def seed_files(part: WantedPart, workspace: WantedWorkspace) -> Mapping[str, byt
         "vendor-data": vendor_data,
         "user-data": workspace.environment.contextualization.user_data or _NO_USER_DATA,
     }
+
+
+def _timezone(workspace: WantedWorkspace) -> Mapping[str, str]:
+    """Nothing where none is asked for: an image without a tz database fails at any name."""
+    name = workspace.environment.timezone
+    return {"timezone": name} if name else {}
 
 
 def hosts_file(workspace: str, entries: Iterable[HostEntry]) -> str:

@@ -134,6 +134,7 @@ class Reconciler:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
+            group.create_task(self._hear())
             while True:
                 self._hint.clear()
                 try:
@@ -156,6 +157,12 @@ class Reconciler:
         finally:
             for each in waiting:
                 each.cancel()
+
+    async def _hear(self) -> None:
+        """A guest that is ready is told of at once."""
+        while True:
+            await self._channels.news()
+            self._hint.set()
 
     async def _follow(self) -> None:
         """Hints only make a pass come sooner."""

@@ -284,6 +284,7 @@ class Environment(_message.Message):
     HYPERVISOR_FIELD_NUMBER: _builtins.int
     CONTEXTUALIZATION_FIELD_NUMBER: _builtins.int
     READINESS_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """An image's name at the site (`intertie-guest`) or its content digest
     (`b3:` and 64 hexadecimal digits). Resolved to a digest when planned, and
@@ -296,6 +297,12 @@ class Environment(_message.Message):
     `qemu`, `xen`, `lxc`.
     """
     readiness: Global___Environment.Readiness.ValueType
+    timezone: _builtins.str
+    """A time zone's name in the tz database, like `Europe/Vienna`. Empty: the
+    image's own, which is UTC unless its maker chose another. cloud-init sets it
+    at first boot; whether the zone is known is for the image to say. A
+    `timezone` in the user's own `user_data` comes before it.
+    """
     @_builtins.property
     def contextualization(self) -> Global___Contextualization: ...
     def __init__(
@@ -306,10 +313,11 @@ class Environment(_message.Message):
         hypervisor: _builtins.str = ...,
         contextualization: Global___Contextualization | None = ...,
         readiness: Global___Environment.Readiness.ValueType = ...,
+        timezone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contextualization", b"contextualization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "contextualization", b"contextualization", "hypervisor", b"hypervisor", "image", b"image", "readiness", b"readiness"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "contextualization", b"contextualization", "hypervisor", b"hypervisor", "image", b"image", "readiness", b"readiness", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

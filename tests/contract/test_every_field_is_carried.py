@@ -1,0 +1,262 @@
+"""Every field of a specification reaches the host it is for, and does something there.
+
+Messages are filled by reflection: a field that is added to a proto is tried without a line here,
+and whoever forgets it on its way fails. The way is in docs/adding-a-field.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from intertie.api.broker.v1 import part_pb2
+from intertie.api.cluster.v1 import cluster_pb2
+from intertie.api.nodeagent.v1 import records_pb2
+from intertie.api.types.v1 import resources_pb2
+from intertie.broker.adapters.agent_records import wanted_to_bytes
+from intertie.broker.domain.fleet import Fleet
+from intertie.broker.domain.part import Endpoint, NetworkId, Placed, RemoteEndpoint
+from intertie.broker.domain.planning import part_spec_of
+from intertie.broker.domain.wanted import wanted_of
+from intertie.common import part_spec, terms
+from intertie.common.etcd.records import decode, encode
+from intertie.common.intervals import Window
+from intertie.common.names import ClusterName
+from intertie.common.part_spec import HostEntry, PartSpec
+from intertie.common.rpc import spec_proto
+from intertie.common.spec import (
+    Allocation,
+    ClusterSpec,
+    Environment,
+    Group,
+    GroupPlacement,
+    Network,
+    layout,
+)
+from intertie.metasched.domain.parts import part_specs
+from intertie.metasched.domain.plan import Plan, SitePlan
+from intertie.nodeagent.convert import part_from_proto, part_to_proto
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
+from intertie.nodeagent.domain.seed import seed_files
+from tests.contract.filled import filled, leaves, left_out
+from tests.unit.broker import samples
+from tests.unit.nodeagent.parts import DIGEST, PART, WORKSPACE
+
+TURNS = range(
+    max(
+        len(path[-1].enum_type.values) - 1
+        for path in leaves(cluster_pb2.ClusterSpec.DESCRIPTOR)
+        if path[-1].enum_type is not None
+    )
+)
+"""As many as the largest enumeration of a specification has values beside UNSPECIFIED."""
+
+WELL_FORMED: dict[str, Any] = {
+    f"intertie.api.nodeagent.v1.{name}": value
+    for name, value in {
+        "WantedPart.schema": 1,
+        "WantedPart.part": "sites/north/tenants/demo/parts/p1",
+        "WantedPart.part_uid": "bbbbbbbbbbbb",
+        "WantedWorkspace.uid": "aaaaaaaaaaaa",
+        "WantedNic.network_uid": "0123456789ab",
+        "WantedNic.mac": "02:00:00:00:00:0a",
+        "WantedNic.address": "10.1.0.10/24",
+        "WantedNetwork.uid": "0123456789ab",
+        "Tunnel.address": "10.201.0.12",
+        "Tunnel.macs": "02:00:00:00:00:0b",
+        "WideTunnel.address": "10.250.0.12",
+        "WideTunnel.macs": "02:00:00:00:00:0c",
+        "WantedPair.local_mac": "02:00:00:00:00:0a",
+        "WantedPair.remote_mac": "02:00:00:00:00:0b",
+    }.items()
+}
+"""What the agent's record rules ask for."""
+
+A_PAIR = {
+    "intertie.api.types.v1.PairTerm.group": "w",
+    "intertie.api.types.v1.PairTerm.network": "lan",
+}
+"""As everywhere behind the API: with a group and a network that there are."""
+
+ELSEWHERE = {"image": "the loop stages it, and makes the root disk of it"}
+"""Fields of an environment that do nothing in the seed or in the document for libvirt, and what
+they do."""
+
+
+def an_environment(turn: int = 0) -> Environment:
+    message = filled(resources_pb2.Environment, turn=turn)
+    return spec_proto.environment_from_proto(message, "environment")
+
+
+def an_allocation(turn: int = 0) -> Allocation:
+    message = filled(resources_pb2.Allocation, turn=turn, given=A_PAIR)
+    return spec_proto.allocation_from_proto(message, "allocation")
+
+
+def assert_whole(message: Message, *, but: str = "") -> None:
+    lost = [path for path in left_out(message) if path != but]
+    assert not lost, f"lost on the way: {', '.join(lost)}"
+
+
+@pytest.mark.parametrize(
+    ("values", "protos"),
+    [(terms, (resources_pb2, cluster_pb2)), (part_spec, (part_pb2, part_pb2.PartNetwork))],
+)
+def test_values_have_the_fields_of_their_messages(
+    values: ModuleType, protos: tuple[Any, ...]
+) -> None:
+    compared = 0
+    for name, value in vars(values).items():
+        message = next((found for each in protos if (found := getattr(each, name, None))), None)
+        if not dataclasses.is_dataclass(value) or message is None or value is Window:
+            continue
+        there = {field.name for field in message.DESCRIPTOR.fields}
+        assert {field.name for field in dataclasses.fields(value)} == there, name
+        compared += 1
+    assert compared >= 8
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_through_a_value_and_back_to_the_wire(turn: int) -> None:
+    cluster = filled(cluster_pb2.ClusterSpec, turn=turn)
+    again = spec_proto.cluster_spec_to_proto(spec_proto.cluster_spec_from_proto(cluster))
+    assert_whole(again)
+    assert again == cluster
+    part = filled(part_pb2.PartSpec, turn=turn)
+    part_again = spec_proto.part_spec_to_proto(spec_proto.part_spec_from_proto(part))
+    assert_whole(part_again)
+    assert part_again == part
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_through_the_ledger(turn: int) -> None:
+    part = spec_proto.part_spec_from_proto(filled(part_pb2.PartSpec, turn=turn))
+    assert decode(PartSpec, encode(part)) == part
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_through_the_agent_and_back_to_its_disk(turn: int) -> None:
+    record = filled(records_pb2.WantedPart, turn=turn, given=WELL_FORMED)
+    again = part_to_proto(part_from_proto(record))
+    assert_whole(again)
+    assert again == record
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_from_a_cluster_to_its_parts(turn: int) -> None:
+    """Whoever plans, a site alone or a meta-scheduler, makes the same of it."""
+    environment, allocation = an_environment(turn), an_allocation(turn)
+    group = Group(
+        name="w",
+        count=2,
+        environment=environment,
+        allocation=allocation,
+        networks=("lan",),
+        placement=GroupPlacement(max_per_host=7),
+    )
+    cluster = ClusterSpec(groups=(group,), networks=(Network(name="lan", subnet="10.1.0.0/24"),))
+    window = Window(samples.NOW, samples.NOW + samples.HOUR)
+    plan = Plan(
+        window=window, sites=(SitePlan(site="north", counts={"w": 2}),), images={"w": DIGEST}
+    )
+    placed = layout("uid", cluster, {"w": 2}, plan.site_of(), "c1")
+    pinned = replace(environment, image=DIGEST)
+    alone = replace(cluster, groups=(replace(group, environment=pinned),))
+    name = ClusterName.parse("sites/north/tenants/demo/clusters/c1")
+    part = part_spec_of(name, "uid", alone, {"w": 2}, window, "north")
+    assert part == part_specs(str(name), "uid", cluster, plan, placed)["north"]
+    assert part.workspaces
+    for workspace in part.workspaces:
+        assert workspace.environment == pinned
+        assert workspace.allocation == allocation
+        assert workspace.max_per_host == group.placement.max_per_host
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
+    environment, allocation = an_environment(turn), an_allocation(turn)
+    workspaces = [
+        replace(samples.workspace("w", index), environment=environment, allocation=allocation)
+        for index in range(2)
+    ]
+    spec = samples.part_spec(
+        *workspaces, pairs=(("w-0", "v-0", 30),), remote=("v-0",), link_mbit_s=40
+    )
+    part = samples.part(
+        spec=replace(spec, host_entries=(HostEntry(address="10.1.0.10", names=("w-0",)),)),
+        placed=(Placed(workspace="w-0", host="n1"), Placed(workspace="w-1", host="n2")),
+        gateway="n1",
+        network_ids=(NetworkId(network="lan", vni=4096),),
+        remotes=(
+            RemoteEndpoint(
+                site="south",
+                endpoint=Endpoint(network="lan", address="10.250.0.12", port=4790, vni=9),
+            ),
+        ),
+    )
+    fleet = Fleet.of([samples.facts("n1"), samples.facts("n2")], samples.POLICY)
+    wanted = wanted_of(part, fleet, samples.POLICY, gone=True)["n1"]
+    wanted = replace(wanted, generation=3)
+    record = records_pb2.WantedPart.FromString(wanted_to_bytes(wanted))
+    assert_whole(record, but="networks[0].pairs[0].bandwidth.cap_mbit_s")
+    [workspace] = part_from_proto(record).workspaces
+    assert workspace.environment == environment
+    assert workspace.allocation == allocation
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path[-1].name) for path in leaves(resources_pb2.Environment.DESCRIPTOR)],
+)
+def test_a_field_of_an_environment_does_something(path: tuple[Any, ...]) -> None:
+    """Carried and then not asked for is as bad as lost."""
+    name = ".".join(field.name for field in path)
+    if name in ELSEWHERE:
+        return
+    plain = what_comes_of(resources_pb2.Environment(image=DIGEST))
+    assert any(what_comes_of(with_only(path, turn)) != plain for turn in TURNS), (
+        f"{name} arrives at the agent and changes neither seed nor machine; "
+        "name in ELSEWHERE what it does"
+    )
+
+
+def with_only(path: tuple[Any, ...], turn: int) -> resources_pb2.Environment:
+    """An environment that says nothing but its image and that field."""
+    said = filled(
+        resources_pb2.Environment,
+        turn=turn,
+        given={"intertie.api.types.v1.Environment.hypervisor": "kvm"},
+    )
+    message = resources_pb2.Environment(image=DIGEST)
+    source: Message = said
+    target: Message = message
+    for field in path[:-1]:
+        source, target = getattr(source, field.name), getattr(target, field.name)
+    value = getattr(source, path[-1].name)
+    if path[-1].is_repeated:
+        getattr(target, path[-1].name).extend(value)
+    else:
+        setattr(target, path[-1].name, value)
+    return message
+
+
+def what_comes_of(message: resources_pb2.Environment) -> tuple[Any, ...]:
+    environment = spec_proto.environment_from_proto(message, "environment")
+    workspace = replace(WORKSPACE, environment=environment)
+    offered = ("qemu", "kvm")
+    facts = MachineFacts(
+        hypervisors=offered, architecture="x86_64", disk_cache="none", cgroups=True
+    )
+    files = WorkspaceFiles(Path("/data"))
+    return (
+        seed_files(PART, workspace),
+        machine_of(PART, workspace, files, facts),
+        hypervisor_for(workspace, offered),
+    )
