@@ -8,7 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from intertie.api.nodeagent.v1 import records_pb2
+from intertie.broker.adapters.agent_records import measured_from_bytes
 from intertie.broker.domain.guarantees import (
     GuaranteeKind,
     Measured,
@@ -146,3 +149,17 @@ def test_each_guarantee_has_its_own_measures() -> None:
     }
     [link] = [each for each in measured if each.kind is LINK]
     assert (link.source, link.target) == ("north", "south")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\xff",
+        records_pb2.HostMeasured(schema=2).SerializeToString(),
+        records_pb2.HostMeasured(
+            schema=1, measured_time=Timestamp(seconds=1 << 50)
+        ).SerializeToString(),
+    ],
+)
+def test_a_record_that_cannot_be_read_says_nothing(record: bytes) -> None:
+    assert measured_from_bytes(record, "n1") == {}

@@ -8,6 +8,7 @@ from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.domain.fleet import HostFacts, SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
 from intertie.broker.domain.wanted import WantedNetwork, WantedPart, WantedWorkspace
+from intertie.common.errors import FieldInvalid
 from intertie.common.quantities import Vector
 from intertie.common.rpc.spec_proto import (
     allocation_to_proto,
@@ -179,17 +180,17 @@ def measured_from_bytes(octets: bytes, host: str) -> dict[str, MeasuredPart]:
     """By part uid; nothing when unreadable."""
     try:
         message = records_pb2.HostMeasured.FromString(octets)
-    except DecodeError:
-        log.warning("measured.unreadable", host=host)
+        if message.schema != SCHEMA:
+            log.warning("measured.unknown_schema", host=host, schema=message.schema)
+            return {}
+        at = timestamp_from_proto(message.measured_time, "measured_time")
+        return {
+            part.part_uid: MeasuredPart(at=at, directions=tuple(map(_direction, part.directions)))
+            for part in message.parts
+        }
+    except (DecodeError, FieldInvalid) as error:
+        log.warning("measured.unreadable", host=host, problem=str(error))
         return {}
-    if message.schema != SCHEMA:
-        log.warning("measured.unknown_schema", host=host, schema=message.schema)
-        return {}
-    at = timestamp_from_proto(message.measured_time, "measured_time")
-    return {
-        part.part_uid: MeasuredPart(at=at, directions=tuple(map(_direction, part.directions)))
-        for part in message.parts
-    }
 
 
 def _direction(message: records_pb2.MeasuredDirection) -> MeasuredDirection:
