@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import control, coordination, deploy, guarantees
+from bench import control, coordination, deploy, guarantees, idle
 
 BENCHES: dict[str, Callable[[bool], None]] = {
     "control": control.run,
     "coordination": coordination.run,
     "deploy": deploy.run,
     "guarantees": guarantees.run,
+    "idle": idle.run,
 }
 
 

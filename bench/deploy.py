@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from dataclasses import dataclass
 
 from bench.bare_guests import BareGuest, copies, seconds_to_ready
 from bench.images import put_guest_image
 from bench.report import Row, median, show
-from bench.site import channel, endpoint, standing
+from bench.site import channel, endpoint, small_guests, standing
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from testbed.bed import Testbed
 
@@ -76,7 +75,7 @@ async def _deploy(bed: Testbed, count: int) -> tuple[Deployment, list[BareGuest]
     moments, began = Deployment(), time.monotonic()
     async with channel(endpoint(bed, "north")) as to:
         clusters = clusters_pb2_grpc.ClustersStub(to)
-        made = await clusters.Create(_request(count), timeout=60)
+        made = await clusters.Create(small_guests(count), timeout=60)
         moments.admitted = time.monotonic() - began
         async for seen in clusters.Watch(clusters_pb2.WatchClusterRequest(name=made.name)):
             now = time.monotonic() - began
@@ -96,22 +95,3 @@ async def _deploy(bed: Testbed, count: int) -> tuple[Deployment, list[BareGuest]
             if seen.state == cluster_pb2.Cluster.CANCELLED:
                 break
     return moments, guests
-
-
-def _request(count: int) -> clusters_pb2.CreateClusterRequest:
-    spec = cluster_pb2.ClusterSpec(
-        networks=[cluster_pb2.Network(name="lan", subnet="10.1.0.0/24")],
-    )
-    spec.lease.duration.FromSeconds(3600)
-    group = spec.groups.add(name="w", count=count)
-    group.environment.image = "intertie-guest"
-    group.allocation.vcpus = 1
-    group.allocation.memory_mib = 112
-    group.allocation.disk_mib = 256
-    group.allocation.disk.cap_iops = 300
-    return clusters_pb2.CreateClusterRequest(
-        parent="-/tenants/demo",
-        cluster_id=f"d{uuid.uuid4().hex[:8]}",
-        spec=spec,
-        request_id=uuid.uuid4().hex,
-    )

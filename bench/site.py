@@ -101,3 +101,23 @@ class FarRequests:
             spec=spec,
             request_id=uuid.uuid4().hex,
         )
+
+
+def small_guests(count: int) -> clusters_pb2.CreateClusterRequest:
+    """So many guests of the smallest useful size, on one network, for an hour from now on."""
+    spec = cluster_pb2.ClusterSpec(
+        networks=[cluster_pb2.Network(name="lan", subnet="10.1.0.0/24")],
+    )
+    spec.lease.duration.FromSeconds(3600)
+    group = spec.groups.add(name="w", count=count)
+    group.environment.image = "intertie-guest"
+    group.allocation.vcpus = 1
+    group.allocation.memory_mib = 112
+    group.allocation.disk_mib = 256
+    group.allocation.disk.cap_iops = 300
+    return clusters_pb2.CreateClusterRequest(
+        parent="-/tenants/demo",
+        cluster_id=f"g{uuid.uuid4().hex[:8]}",
+        spec=spec,
+        request_id=uuid.uuid4().hex,
+    )

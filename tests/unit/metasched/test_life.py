@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from intertie.common import errors
+from intertie.common.spec import LeaseTerms
 from intertie.metasched.domain.cluster import (
     UNREACHABLE,
     ClusterState,
@@ -15,6 +16,7 @@ from intertie.metasched.domain.cluster import (
 )
 from intertie.metasched.domain.guarantees import GuaranteeKind, Measured
 from intertie.metasched.loops.refresh import RETENTION
+from tests.fakes.clock import START as NOW
 from tests.fakes.site import State
 from tests.unit.metasched.world import NAME, Process, World, order, spec
 
@@ -44,6 +46,39 @@ async def test_it_is_active_once_every_workspace_is_ready() -> None:
     assert all(each.seen.ready and each.seen.host == "h1" for each in view.workspaces)
     await process.refresh.sweep()
     assert await state(process) is ClusterState.ACTIVE
+
+
+async def test_long_before_it_starts_sites_are_left_in_peace() -> None:
+    """A bug: every part of every cluster was asked for each second, days ahead: two hundred
+    reservations cost the sites two hundred calls a second."""
+    world = World()
+    process = await world.process()
+    later = LeaseTerms(start_time=NOW + timedelta(hours=2), duration=timedelta(hours=1))
+    await process.create(order(what=replace(spec(5, mbit_s=10), lease=later)))
+
+    async def asked(seconds: int) -> int:
+        before = world.north.calls.count("part")
+        for _ in range(seconds):
+            await world.clock.advance(1)
+            await process.refresh.sweep()
+        return world.north.calls.count("part") - before
+
+    assert await asked(60) <= 3
+    await world.clock.advance(2 * 3600 - 60 - 30)
+    assert await asked(10) == 10
+    await process.delete(str(NAME))
+    await process.refresh.sweep()
+
+
+async def test_an_end_that_is_asked_for_early_is_followed_closely() -> None:
+    world = World()
+    process = await world.process()
+    later = LeaseTerms(start_time=NOW + timedelta(hours=2), duration=timedelta(hours=1))
+    await process.create(order(what=replace(spec(5, mbit_s=10), lease=later)))
+    await process.refresh.sweep()
+    await process.delete(str(NAME))
+    await world.settle(process, 9)
+    assert await state(process) is ClusterState.CANCELLED
 
 
 async def test_sites_are_asked_once_a_second_at_most() -> None:
