@@ -16,6 +16,7 @@ from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Fleet, HostFacts, SeenPart
+from intertie.broker.domain.guarantees import GuaranteeKind, MeasuredDirection, MeasuredPart
 from intertie.broker.domain.part import NetworkId, Part, PartState, Placed
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.reconcile import Tell, step_of
@@ -39,6 +40,9 @@ from tests.fakes.ledger import MemoryLedger
 from tests.integration.etcd_server import EtcdServer
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
 
+IOPS = MeasuredDirection(
+    kind=GuaranteeKind.DISK_IOPS, source="w-0", value=99.5, backlogged=True, below_since=NOW
+)
 KEY = RequestKey(caller="alice", request_id="r1", digest="d")
 
 
@@ -49,6 +53,7 @@ class Kind(Protocol):
 
     async def report(self, found: HostFacts) -> None: ...
     async def see(self, seen: SeenPart) -> None: ...
+    async def measure(self, host: str, *uids: str) -> None: ...
     async def depose(self) -> None: ...
 
 
@@ -62,6 +67,9 @@ class InMemory:
 
     async def see(self, seen: SeenPart) -> None:
         self.memory.see(seen)
+
+    async def measure(self, host: str, *uids: str) -> None:
+        self.memory.measure(host, dict.fromkeys(uids, MeasuredPart(at=NOW, directions=(IOPS,))))
 
     async def depose(self) -> None:
         self.memory.leading = False
@@ -114,6 +122,20 @@ class InEtcd:
             schema=1, part_uid=seen.part_uid, generation=seen.generation, gone=seen.gone
         )
         await self._put(f"seen/{seen.host}/parts/{seen.part_uid}", message.SerializeToString())
+
+    async def measure(self, host: str, *uids: str) -> None:
+        message = records_pb2.HostMeasured(
+            schema=1, host=host, measured_time=timestamp_to_proto(NOW)
+        )
+        for uid in uids:
+            message.parts.add(part_uid=uid).directions.add(
+                kind=IOPS.kind,
+                source=IOPS.source,
+                value=IOPS.value,
+                backlogged=True,
+                below_since=timestamp_to_proto(NOW),
+            )
+        await self._put(f"seen/{host}/measured", message.SerializeToString())
 
     async def depose(self) -> None:
         await self.etcd.txn([], [DeleteKey("election/broker")])
@@ -340,6 +362,19 @@ async def test_hosts_are_told_and_said_no_more(kind: Kind) -> None:
     write = Write(record=over, read_at=revision)
     await kind.ledger.commit(Change(writes=(write,), unwanted=(("n1", confirmed.uid),)))
     assert await told(kind.ledger) == {}
+
+
+async def test_what_a_host_measures_is_all_that_is_measured_there(kind: Kind) -> None:
+    measured = MeasuredPart(at=NOW, directions=(IOPS,))
+    assert await kind.ledger.measured() == {}
+    await kind.measure("n1", "one", "two")
+    await kind.measure("n2", "two")
+    assert await kind.ledger.measured() == {
+        "one": {"n1": measured},
+        "two": {"n1": measured, "n2": measured},
+    }
+    await kind.measure("n1", "one")
+    assert await kind.ledger.measured() == {"one": {"n1": measured}, "two": {"n2": measured}}
 
 
 async def test_a_part_of_as_many_networks_as_may_be_is_one_transaction(kind: Kind) -> None:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from intertie.common.clock import SystemClock
 from intertie.common.terms import BandwidthTerm
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, plan_uplink
-from intertie.nodeagent.domain.wanted import Tunnel, WantedPair
+from intertie.nodeagent.domain.wanted import Tunnel, WantedPair, WantedPart
 from testbed.places import NETNS
 from testbed.sweep import unmount_if_empty
 from tests.unit.nodeagent.parts import A_MAC, B_MAC, LAN, PART
@@ -100,18 +101,24 @@ asyncio.run(main())
 """
 
 
+PLACE = Place(host="n1", interface="eth0", address="10.9.0.1")
+
+
 def plan(with_pair: bool) -> DevicePlan:
     """The agent's own plan for an uplink of 100 Mbit/s, with or without a promised pair."""
-    term = BandwidthTerm(guarantee_mbit_s=PAIR_MBIT_S, cap_mbit_s=PAIR_MBIT_S)
+    return plan_uplink([part(PAIR_MBIT_S, with_pair=with_pair)], PLACE, UPLINK_MBIT_S)
+
+
+def part(promised_mbit_s: int, *, with_pair: bool = True) -> WantedPart:
+    term = BandwidthTerm(guarantee_mbit_s=promised_mbit_s, cap_mbit_s=promised_mbit_s)
     pairs = (WantedPair(local_mac=A_MAC, remote_mac=B_MAC, bandwidth=term),)
     network = replace(
         LAN,
         tunnels=(Tunnel(address="10.9.0.2", macs=(B_MAC, SINK_MAC)),),
         pairs=pairs if with_pair else (),
-        uplink_guarantee_mbit_s=PAIR_MBIT_S if with_pair else 0,
+        uplink_guarantee_mbit_s=promised_mbit_s if with_pair else 0,
     )
-    place = Place(host="n1", interface="eth0", address="10.9.0.1")
-    return plan_uplink([replace(PART, networks=(network,))], place, UPLINK_MBIT_S)
+    return replace(PART, networks=(network,))
 
 
 def apply(folder: Path, wanted: str) -> dict[str, int]:
@@ -207,3 +214,61 @@ async def test_an_agent_that_lost_its_file_makes_the_tree_anew(hosts: None, tmp_
     apply(tmp_path, "pair")
     (tmp_path / "classes.json").unlink()
     assert any(key.startswith("pair/") for key in apply(tmp_path, "pair"))
+
+
+MEASURE = """
+import asyncio, json, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from intertie.nodeagent.adapters.state_file import StateFile
+from intertie.nodeagent.adapters.traffic import TcTraffic
+from intertie.nodeagent.domain.measured import Reading, measure
+from intertie.nodeagent.domain.meters import meters_of
+from tests.contract.test_traffic_classes import PLACE, part
+state = StateFile(Path(sys.argv[1]))
+traffic = TcTraffic(state.load_classes, state.save_classes)
+async def read():
+    now = datetime.now(UTC)
+    return Reading(at=now, seconds=time.monotonic(), queues=await traffic.queues())
+async def main():
+    before = await read()
+    await asyncio.sleep(3)
+    found = measure(meters_of([part(int(sys.argv[2]))], PLACE), before, await read(), {})
+    [pair] = found.values()
+    print(json.dumps([pair.value, pair.backlogged, pair.below_since is not None]))
+asyncio.run(main())
+"""
+
+
+async def measured(folder: Path, promised_mbit_s: int) -> tuple[float, bool, bool]:
+    """What the agent's readings, 3 s apart, say of the pair: value, backlogged, below."""
+    argv = ["ip", "netns", "exec", ONE, sys.executable, "-c", MEASURE]
+    reading = await asyncio.create_subprocess_exec(
+        *argv,
+        str(folder),
+        str(promised_mbit_s),
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": "."},
+        stdout=subprocess.PIPE,
+    )
+    out, _ = await reading.communicate()
+    value, backlogged, below = json.loads(out)
+    return value, backlogged, below
+
+
+async def test_backlogged_below_its_promise_is_seen_and_idle_or_kept_is_not(
+    hosts: None, tmp_path: Path
+) -> None:
+    """The class lets through 20 Mbit/s; that 40 were promised stands for one that fails."""
+    apply(tmp_path, "pair")
+    value, backlogged, below = await measured(tmp_path, 2 * PAIR_MBIT_S)
+    assert (value < 0.1, backlogged, below) == (True, False, False)
+    sending = asyncio.create_task(payload_mbit_s(f"{ONE}-g0", f"{TWO}-g0", "10.1.0.2", 12))
+    await SystemClock().sleep(1)
+    lacking, kept = await asyncio.gather(
+        measured(tmp_path, 2 * PAIR_MBIT_S), measured(tmp_path, PAIR_MBIT_S)
+    )
+    received = await sending
+    assert kept[0] == pytest.approx(received, rel=0.1)
+    assert lacking[1:] == (True, True)
+    assert kept[1:] == (True, False)

@@ -6,6 +6,7 @@ from typing import Any
 from intertie.broker.adapters import keys
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
+from intertie.broker.domain.guarantees import MeasuredPart
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import WholeCluster
@@ -31,7 +32,18 @@ class MemoryLedger:
         self._vnis: dict[int, str] = {}
         self._facts: dict[str, HostFacts] = {}
         self._seen: dict[str, dict[str, SeenPart]] = {}
+        self._measured: dict[str, dict[str, MeasuredPart]] = {}
         self._revision = 1
+
+    def measure(self, host: str, measured: Mapping[str, MeasuredPart]) -> None:
+        """All that is measured on the host, by part uid."""
+        self._measured = {
+            uid: kept
+            for uid, hosts in self._measured.items()
+            if (kept := {name: each for name, each in hosts.items() if name != host})
+        }
+        for uid, part in measured.items():
+            self._measured.setdefault(uid, {})[host] = part
 
     def report(self, facts: HostFacts) -> None:
         self._facts[facts.host] = facts
@@ -66,7 +78,10 @@ class MemoryLedger:
             return None
         name = PartName.parse(cluster.value.part)
         return WholeCluster(
-            cluster=cluster, part=await self.part(name), seen=self._seen.get(name.uid, {})
+            cluster=cluster,
+            part=await self.part(name),
+            seen=self._seen.get(name.uid, {}),
+            measured=self._measured.get(name.uid, {}),
         )
 
     async def part(self, name: PartName) -> Versioned[Part] | None:
@@ -96,6 +111,10 @@ class MemoryLedger:
     async def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
         self._check()
         return {uid: dict(hosts) for uid, hosts in self._seen.items()}
+
+    async def measured(self) -> Mapping[str, Mapping[str, MeasuredPart]]:
+        self._check()
+        return {uid: dict(hosts) for uid, hosts in self._measured.items()}
 
     async def submit(self, change: Change) -> int:
         return await self.commit(change)

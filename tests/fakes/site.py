@@ -27,6 +27,7 @@ from intertie.common.part_spec import PartSpec
 from intertie.common.quantities import Vector
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt, ReceiptFacts
+from intertie.metasched.domain.guarantees import Measured
 from intertie.metasched.domain.ports import HoldOrder
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer
 
@@ -84,6 +85,8 @@ class FakeSite:
     parts: dict[str, FakePart] = field(default_factory=dict)
     seen: dict[str, WorkspaceSeen] = field(default_factory=dict)
     """What workspaces report, by label."""
+    measured: tuple[Measured, ...] = ()
+    """What is told of every part."""
 
     def used(self) -> int:
         self.expire()
@@ -213,6 +216,7 @@ class FakeSite:
                 self.seen.get(each.label, WorkspaceSeen(label=each.label))
                 for each in part.spec.workspaces
             ),
+            measured=self.measured,
         )
 
     def boot(self) -> None:

@@ -13,7 +13,11 @@ import pytest
 from intertie.api.broker.v1 import site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.common import errors
+from intertie.common.clock import SystemClock
 from intertie.common.rpc.client import to_domain_error
+from intertie.nodeagent.adapters.etcd_records import EtcdRecords
+from intertie.nodeagent.domain.measured import Measured
+from intertie.nodeagent.domain.meters import Kind, Promise
 from tests.integration.broker_site import HOST, Site, cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
@@ -89,6 +93,44 @@ async def test_a_cluster_is_admitted_becomes_active_and_leaves_nothing(here: Sit
     assert not (await here.etcd.range("vni/")).entries
     again = await stub.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
     assert again.state == cluster_pb2.Cluster.CANCELLED
+
+
+async def test_what_agents_measure_is_told_with_the_guarantee_and_changes_no_etag(
+    here: Site,
+) -> None:
+    stub = here.clusters()
+    made = await stub.Create(create("one", cluster_spec(), "r1"))
+    active = (await until(stub, made.name, cluster_pb2.Cluster.ACTIVE))[-1]
+    one, two = active.workspaces
+    uid = next(iter(here.agents.wanted.values())).part_uid
+    now = datetime.now(UTC)
+    out = Promise(
+        part_uid=uid,
+        kind=Kind.PAIR_BANDWIDTH,
+        network=one.addresses[0].network,
+        source=one.addresses[0].mac,
+        target=two.addresses[0].mac,
+    )
+    iops = Promise(part_uid=uid, kind=Kind.DISK_IOPS, source=two.name.rpartition("/")[2])
+    below = Measured(promised=10, value=6.5, backlogged=True, below_since=now)
+    for workspace, promise in ((one, out), (two, iops)):
+        records = EtcdRecords(here.etcd, workspace.host)
+        await records.write_measured({promise: below}, at=now)
+
+    request = clusters_pb2.GetClusterRequest(name=made.name)
+    async with asyncio.timeout(10):
+        while True:
+            shown = await stub.Get(request)
+            measured = [each for term in shown.guarantees for each in term.measured]
+            if len(measured) == 2:
+                break
+            await SystemClock().sleep(0.05)
+    assert shown.etag == active.etag
+    assert [getattr(each, "from") for each in measured] == ["worker-0", "worker-1"]
+    assert [each.to for each in measured] == ["worker-1", ""]
+    for each in measured:
+        assert (each.value, each.backlogged) == (6.5, True)
+        assert each.measured_time.ToDatetime(UTC) == each.below_since.ToDatetime(UTC) == now
 
 
 async def test_the_same_request_twice_is_one_cluster_and_another_body_is_refused(

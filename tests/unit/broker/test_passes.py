@@ -12,6 +12,7 @@ import pytest
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.guarantees import GuaranteeKind, MeasuredDirection, MeasuredPart
 from intertie.broker.domain.part import NetworkId, Part, PartState, Placed
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.ports import Caller
@@ -163,6 +164,25 @@ class World:
                 )
             )
         await self.reconcile.sweep()
+
+
+async def test_a_view_is_made_anew_when_something_else_is_measured_and_only_then(
+    world: World,
+) -> None:
+    record = await world.make()
+    uid = PartName.parse(record.part).uid
+    name = ClusterName.parse(record.name)
+    first = await world.get.here(name)
+    assert await world.get.here(name) is first
+    host = (await world.part()).placed[0].host
+    iops = MeasuredDirection(kind=GuaranteeKind.DISK_IOPS, source="w-0", value=1)
+    world.ledger.measure(host, {uid: MeasuredPart(at=START, directions=(iops,))})
+    second = await world.get.here(name)
+    assert second is not first
+    assert await world.get.here(name) is second
+    assert first is not None
+    assert second is not None
+    assert second.etag == first.etag
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from intertie.cli.terminal import shown
 from intertie.cli.waiting import Lines, staged
 from intertie.common.errors import Shortfall
 
+NOW = datetime.fromtimestamp(1_800_000_300, tz=UTC)
 GOLDEN = Path(__file__).parents[2] / "golden" / "cli"
 
 CLUSTER = Parse(
@@ -46,8 +48,29 @@ CLUSTER = Parse(
     guarantees {
       kind: PAIR_BANDWIDTH from: "head-0" to: "worker-0" network: "lan"
       guarantee: 20 cap: 40 unit: "Mbit/s"
+      measured {
+        from: "head-0" to: "worker-0" value: 12.34 backlogged: true
+        measured_time { seconds: 1800000295 } below_since { seconds: 1800000120 }
+      }
+      measured { from: "worker-0" to: "head-0" value: 0.04 measured_time { seconds: 1800000299 } }
     }
-    guarantees { kind: DISK_IOPS from: "head-0" guarantee: 150 cap: 200 unit: "1/s" }
+    guarantees {
+      kind: NIC_BANDWIDTH from: "head-0" network: "lan" guarantee: 5 unit: "Mbit/s"
+      measured { from: "head-0" value: 0 measured_time { seconds: 1800000000 } }
+      measured { to: "head-0" value: 5.04 measured_time { seconds: 1800000299 } }
+    }
+    guarantees {
+      kind: DISK_IOPS from: "head-0" guarantee: 150 cap: 200 unit: "1/s"
+      measured {
+        from: "head-0" value: 199.6 backlogged: true measured_time { seconds: 1800000299 }
+      }
+    }
+    guarantees { kind: DISK_THROUGHPUT from: "worker-1" guarantee: 10 cap: 20 unit: "MiB/s" }
+    guarantees {
+      kind: LINK_BANDWIDTH from: "north" to: "south" network: "lan"
+      guarantee: 20 unit: "Mbit/s"
+      measured { from: "north" to: "south" value: 19.96 measured_time { seconds: 1800000299 } }
+    }
     """,
     Cluster(),
 )
@@ -115,7 +138,7 @@ def text_of(renderable: RenderableType) -> str:
     ("name", "renderable"),
     [
         ("clusters", render.clusters([CLUSTER])),
-        ("cluster", render.cluster(CLUSTER)),
+        ("cluster", render.cluster(CLUSTER, NOW)),
         ("plan", render.plan(PLAN)),
         ("sites", render.sites(SITES)),
         ("hosts", render.hosts([HOST])),
@@ -134,7 +157,7 @@ def test_a_table_reads_as_its_golden_file(name: str, renderable: RenderableType)
 
 def test_what_others_say_cannot_drive_the_terminal() -> None:
     assert shown("a\x1b[2Jb\rc\nd") == "a?[2Jb?c\nd"
-    assert "\x1b" not in text_of(render.cluster(CLUSTER))
+    assert "\x1b" not in text_of(render.cluster(CLUSTER, NOW))
 
 
 def test_guests_of_one_image_on_one_host_share_its_bytes() -> None:

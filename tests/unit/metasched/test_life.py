@@ -11,10 +11,10 @@ from intertie.common.spec import LeaseTerms
 from intertie.metasched.domain.cluster import (
     UNREACHABLE,
     ClusterState,
-    GuaranteeKind,
     WorkspaceSeen,
     WorkspaceState,
 )
+from intertie.metasched.domain.guarantees import GuaranteeKind, Measured
 from intertie.metasched.loops.refresh import RETENTION
 from tests.fakes.clock import START as NOW
 from tests.fakes.site import State
@@ -356,6 +356,59 @@ async def test_guarantees_are_told_term_by_term() -> None:
     kinds = [each.kind for each in view.guarantees]
     assert kinds.count(GuaranteeKind.PAIR_BANDWIDTH) == 5
     assert kinds.count(GuaranteeKind.LINK_BANDWIDTH) == 2
+
+
+async def test_what_sites_measure_is_told_with_the_guarantee_that_it_is_of() -> None:
+    world = World()
+    process = await committed(world)
+    pair, link = GuaranteeKind.PAIR_BANDWIDTH, GuaranteeKind.LINK_BANDWIDTH
+    view = await process.get(str(NAME))
+    site_of = {each.label: each.site for each in view.workspaces}
+    across = next(
+        each
+        for each in view.guarantees
+        if each.kind is pair and site_of[each.source] != site_of[each.target]
+    )
+    source, target = across.source, across.target
+    now = world.clock.now()
+    there = Measured(
+        kind=pair, network=across.network, source=source, target=target, value=9, at=now
+    )
+    back = replace(there, source=target, target=source, value=0.5, backlogged=True, below_since=now)
+    towards = replace(there, kind=link, source="north", target="south", value=7)
+    for site in (world.north, world.south):
+        site.measured = (there, back, towards, replace(towards, source="south", target="north"))
+    await world.clock.advance(2)
+    told = {
+        (each.kind, each.source, each.target): [one.value for one in each.measured]
+        for each in (await process.get(str(NAME))).guarantees
+        if each.measured
+    }
+    assert told == {
+        (pair, source, target): [9, 0.5] if site_of[source] == "north" else [0.5, 9],
+        (link, "north", "south"): [7],
+        (link, "south", "north"): [7],
+    }
+
+
+async def test_a_site_is_not_heard_on_what_begins_elsewhere() -> None:
+    world = World()
+    process = await committed(world)
+    link = Measured(
+        kind=GuaranteeKind.LINK_BANDWIDTH,
+        network="lan",
+        source="south",
+        target="north",
+        value=7,
+        at=world.clock.now(),
+    )
+    world.north.measured = (link,)
+    view = await process.get(str(NAME))
+    assert not any(each.measured for each in view.guarantees)
+    world.south.measured = (link,)
+    await world.clock.advance(2)
+    view = await process.get(str(NAME))
+    assert [each.source for each in view.guarantees if each.measured] == ["south"]
 
 
 async def test_records_of_clusters_that_are_over_go_after_a_day() -> None:

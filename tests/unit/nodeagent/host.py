@@ -14,6 +14,8 @@ from intertie.nodeagent.domain.domain_xml import Machine
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent, RecordsUnreadable
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts
+from intertie.nodeagent.domain.measured import Measured, QueueCounters
+from intertie.nodeagent.domain.meters import Promise, Queue
 from intertie.nodeagent.domain.network_plan import NetworkPlan
 from intertie.nodeagent.domain.ports import (
     Applied,
@@ -36,6 +38,7 @@ class MemoryRecords:
         self.readable = True
         self.broken = False
         self.seen: dict[str, SeenPart] = {}
+        self.measured: list[tuple[datetime, dict[Promise, Measured]]] = []
 
     async def wanted(self) -> Listing:
         if not self.readable:
@@ -60,6 +63,10 @@ class MemoryRecords:
 
     async def write_facts(self, facts: HostFacts, *, now: datetime) -> None:
         self._check()
+
+    async def write_measured(self, found: Mapping[Promise, Measured], *, at: datetime) -> None:
+        self._check()
+        self.measured.append((at, dict(found)))
 
     def _check(self) -> None:
         if not self.readable:
@@ -96,6 +103,7 @@ class MemoryState:
 class MemoryHypervisor:
     def __init__(self) -> None:
         self.domains: dict[str, DomainState] = {}
+        self.counted: dict[str, DomainCounters] = {}
         self.silent = False
         self.refuses_start = False
         self.refuses_removal = False
@@ -130,7 +138,8 @@ class MemoryHypervisor:
         return True
 
     async def counters(self) -> Mapping[str, DomainCounters]:
-        return {}
+        self._check()
+        return dict(self.counted)
 
     def _check(self) -> None:
         if self.silent:
@@ -150,6 +159,7 @@ class MemoryNetwork:
 class MemoryTraffic:
     def __init__(self) -> None:
         self.nics: tuple[NicPlan, ...] = ()
+        self.counted: dict[Queue, QueueCounters] = {}
 
     async def apply_device(self, plan: DevicePlan) -> None:
         pass
@@ -162,6 +172,9 @@ class MemoryTraffic:
 
     async def nic_counters(self, device: str) -> ClassCounters:
         return ClassCounters()
+
+    async def queues(self) -> Mapping[Queue, QueueCounters]:
+        return dict(self.counted)
 
 
 class MemoryStorage:

@@ -15,6 +15,7 @@ from intertie.api.cluster.v1.cluster_pb2 import Cluster, ClusterSpec
 from intertie.cli import render, terminal
 from intertie.cli.command import Format, Run, command, usage
 from intertie.cli.failures import ClusterFailed, Refused
+from intertie.cli.tables import moment
 from intertie.cli.waiting import display
 from intertie.client import OVER, Client, draw_request_id, read_document
 from intertie.client.document import MAX_BYTES
@@ -128,7 +129,7 @@ async def _until_active(run: Run, client: Client, cluster: Cluster) -> Cluster:
     name = render.last(cluster.name)
     begun = run.wiring.clock.monotonic()
     if cluster.state == Cluster.SCHEDULED and _starts_later(run, cluster):
-        run.note(f"{name} starts at {render.moment(cluster.window.start_time)}")
+        run.note(f"{name} starts at {moment(cluster.window.start_time)}")
     try:
         cluster = await _follow(run, client, cluster, lambda each: each.state == Cluster.ACTIVE)
     except asyncio.CancelledError:
@@ -188,7 +189,7 @@ async def show(run: Run, name: NameArgument) -> None:
     """One cluster: its workspaces, and what is promised to it."""
     async with await run.connect() as client:
         cluster = await client.clusters.get(name)
-    run.show(cluster, lambda: render.cluster(cluster))
+    run.show(cluster, lambda: render.cluster(cluster, run.wiring.clock.now()))
 
 
 async def watch(run: Run, name: NameArgument) -> None:

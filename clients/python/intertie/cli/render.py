@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import datetime
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from intertie.api.broker.v1.site_pb2 import Host
-from intertie.api.cluster.v1.cluster_pb2 import Cluster, Guarantee, Plan, Workspace
+from intertie.api.cluster.v1.cluster_pb2 import Cluster, Plan, Workspace
 from intertie.api.imagestore.v1.images_pb2 import Image
 from intertie.api.metasched.v1.sites_pb2 import KnownSite
 from intertie.cli.failures import shortfall_table
-from intertie.cli.terminal import quantity, styled
+from intertie.cli.guarantees import guarantees
+from intertie.cli.tables import BAD, GOOD, WAITING, moment, table
+from intertie.cli.terminal import styled
 from intertie.client.spans import format_span
 from intertie.common.rpc.terms_proto import shortfall_from_proto
 
-GOOD, BAD, WAITING = "green", "red", "yellow"
 _CLUSTER_STYLES = {Cluster.ACTIVE: GOOD, Cluster.FAILED: BAD, Cluster.REJECTED: BAD}
 _WORKSPACE_STYLES = {Workspace.RUNNING: GOOD, Workspace.FAILED: BAD}
-
-
-def table(*titles: str, right: Sequence[str] = ()) -> Table:
-    """Without lines, so that the same text serves a person and a pipe."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in titles:
-        made.add_column(title, justify="right" if title in right else "left", no_wrap=True)
-    return made
 
 
 def last(name: str) -> str:
     """The id at the end of a name."""
     return name.rpartition("/")[2]
-
-
-def moment(time: Timestamp) -> str:
-    if not time.seconds:
-        return ""
-    return datetime.fromtimestamp(time.seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def span(duration: Duration) -> str:
@@ -89,7 +75,7 @@ def clusters(found: Iterable[Cluster]) -> RenderableType:
     return made
 
 
-def cluster(shown: Cluster) -> RenderableType:
+def cluster(shown: Cluster, now: datetime) -> RenderableType:
     head = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     head.add_column(style="bold")
     head.add_column(overflow="fold")
@@ -105,7 +91,7 @@ def cluster(shown: Cluster) -> RenderableType:
     if shown.workspaces:
         pieces += [Text(), workspaces(shown.workspaces)]
     if shown.guarantees:
-        pieces += [Text(), guarantees(shown.guarantees)]
+        pieces += [Text(), guarantees(shown.guarantees, now)]
     if shown.failure.shortfalls:
         pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.failure.shortfalls))]
     return Group(*pieces)
@@ -141,20 +127,6 @@ def workspace_state(shown: Workspace) -> Text:
     name = Workspace.State.Name(shown.state)
     style = _WORKSPACE_STYLES.get(shown.state, WAITING)
     return styled(f"{name}: {shown.message}" if shown.message else name, style)
-
-
-def guarantees(found: Iterable[Guarantee]) -> Table:
-    made = table("GUARANTEE", "FROM", "TO", "NETWORK", "PROMISED", "CAP", right=("PROMISED", "CAP"))
-    for each in found:
-        made.add_row(
-            Guarantee.Kind.Name(each.kind).replace("_", " ").lower(),
-            styled(getattr(each, "from")),
-            styled(each.to),
-            styled(each.network),
-            quantity(each.guarantee, each.unit),
-            quantity(each.cap, each.unit),
-        )
-    return made
 
 
 def plan(shown: Plan) -> RenderableType:

@@ -38,7 +38,7 @@ def print_table(console: Console, table: RenderableType) -> None:
     console.file.flush()
 
 
-def quantity(number: int, unit: str) -> str:
+def quantity(number: int | str, unit: str) -> str:
     """`150/s`, `20 Mbit/s`, `3`."""
     if unit.startswith("1/"):
         return shown(f"{number}{unit[1:]}")

@@ -8,7 +8,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
-from intertie.broker.domain.cluster import ClusterView, Guarantee, PartView, WorkspaceView
+from intertie.api.types.v1 import measured_pb2
+from intertie.broker.domain.cluster import ClusterView, PartView, WorkspaceView
+from intertie.broker.domain.guarantees import Guarantee, Measured
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
 from intertie.broker.domain.ports import Foreign
 from intertie.broker.domain.records import RequestKey
@@ -184,8 +186,22 @@ def _guarantee(guarantee: Guarantee) -> cluster_pb2.Guarantee:
         guarantee=guarantee.guarantee,
         cap=guarantee.cap,
         unit=guarantee.unit,
+        measured=[measured_to_proto(each) for each in guarantee.measured],
     )
     setattr(message, "from", guarantee.source)  # a word of Python's
+    return message
+
+
+def measured_to_proto(measured: Measured) -> measured_pb2.Measured:
+    since = measured.below_since
+    message = measured_pb2.Measured(
+        to=measured.target,
+        value=measured.value,
+        measured_time=timestamp_to_proto(measured.at),
+        backlogged=measured.backlogged,
+        below_since=timestamp_to_proto(since) if since else None,
+    )
+    setattr(message, "from", measured.source)  # a word of Python's
     return message
 
 
@@ -217,6 +233,12 @@ def part_to_proto(view: PartView) -> part_pb2.Part:
         endpoints=[endpoint_to_proto(each) for each in part.endpoints],
         etag=view.etag,
         owner=part.owner,
+        measured=[
+            part_pb2.MeasuredPromise(
+                kind=int(each.kind), network=each.network, measured=measured_to_proto(each)
+            )
+            for each in view.measured
+        ],
     )
     if part.expire_time is not None:
         message.expire_time.CopyFrom(timestamp_to_proto(part.expire_time))

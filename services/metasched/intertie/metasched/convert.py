@@ -6,6 +6,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.api.types.v1 import measured_pb2
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.names import ANY, ClusterName, Parent, check_label
 from intertie.common.rpc.identity import Identity
@@ -19,11 +20,10 @@ from intertie.common.rpc.terms_proto import (
 from intertie.metasched.domain.cluster import (
     ClusterState,
     ClusterView,
-    Guarantee,
-    GuaranteeKind,
     WorkspaceState,
     WorkspaceView,
 )
+from intertie.metasched.domain.guarantees import Guarantee, GuaranteeKind, Measured
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.usecases.create_cluster import Order
 
@@ -156,6 +156,19 @@ def _guarantee_to_proto(value: Guarantee) -> cluster_pb2.Guarantee:
         guarantee=value.guarantee,
         cap=value.cap,
         unit=value.unit,
+        measured=[_measured_to_proto(each) for each in value.measured],
+    )
+    setattr(message, "from", value.source)  # a keyword of Python, a field of the proto
+    return message
+
+
+def _measured_to_proto(value: Measured) -> measured_pb2.Measured:
+    message = measured_pb2.Measured(
+        to=value.target,
+        value=value.value,
+        measured_time=timestamp_to_proto(value.at),
+        backlogged=value.backlogged,
+        below_since=_maybe(value.below_since),
     )
     setattr(message, "from", value.source)  # a keyword of Python, a field of the proto
     return message

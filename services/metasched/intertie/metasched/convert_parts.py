@@ -9,6 +9,7 @@ from intertie.common.rpc.terms_proto import (
 )
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt
+from intertie.metasched.domain.guarantees import GuaranteeKind, Measured
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer, Tariff
 
 _MIB = 1024 * 1024
@@ -83,6 +84,27 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
                 staging_total_bytes=each.staging_total_bytes,
             )
             for each in message.workspaces
+        ),
+        measured=tuple(
+            _measured(each) for each in message.measured if each.kind in set(GuaranteeKind)
+        ),
+    )
+
+
+def _measured(message: part_pb2.MeasuredPromise) -> Measured:
+    said = message.measured
+    return Measured(
+        kind=GuaranteeKind(message.kind),
+        network=message.network,
+        source=getattr(said, "from"),
+        target=said.to,
+        value=said.value,
+        at=timestamp_from_proto(said.measured_time, "measured_time"),
+        backlogged=said.backlogged,
+        below_since=(
+            timestamp_from_proto(said.below_since, "below_since")
+            if said.HasField("below_since")
+            else None
         ),
     )
 

@@ -1,5 +1,6 @@
 """Records and API messages between the wire and the domain."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from intertie.api.broker.v1 import site_pb2
@@ -18,6 +19,8 @@ from intertie.common.rpc.spec_proto import (
     window_from_proto,
     window_to_proto,
 )
+from intertie.nodeagent.domain.measured import Measured
+from intertie.nodeagent.domain.meters import Promise
 from intertie.nodeagent.domain.record_rules import check_part
 from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
 from intertie.nodeagent.domain.wanted import (
@@ -159,6 +162,27 @@ def facts_to_proto(facts: HostFacts, *, now: datetime) -> pb.HostFacts:
         mtu=facts.mtu,
         wide_mtu=facts.wide_mtu,
     )
+
+
+def measured_to_proto(
+    host: str, found: Mapping[Promise, Measured], *, at: datetime
+) -> pb.HostMeasured:
+    message = pb.HostMeasured(schema=SCHEMA, host=host, measured_time=timestamp_to_proto(at))
+    parts: dict[str, pb.MeasuredPart] = {}
+    for promise, measured in found.items():
+        if promise.part_uid not in parts:
+            parts[promise.part_uid] = message.parts.add(part_uid=promise.part_uid)
+        since = measured.below_since
+        parts[promise.part_uid].directions.add(
+            kind=promise.kind,
+            network=promise.network,
+            source=promise.source,
+            target=promise.target,
+            value=measured.value,
+            backlogged=measured.backlogged,
+            below_since=timestamp_to_proto(since) if since else None,
+        )
+    return message
 
 
 def part_to_proto(part: WantedPart) -> pb.WantedPart:

@@ -34,6 +34,7 @@ from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import Offered
+from intertie.nodeagent.loops.measure import Measurer
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.report import Reporter
 from intertie.nodeagent.measurements import Measurements
@@ -107,6 +108,7 @@ async def serve(settings: Settings) -> None:
         period_s=settings.period_s,
     )
     reporter = Reporter(reconciler, records, clock, facts.read)
+    measurer = Measurer(reconciler.wanted, hypervisor, traffic, records, clock, place)
     servicer = NodeAgentServicer(
         site=settings.site,
         reconciler=reconciler,
@@ -119,7 +121,7 @@ async def serve(settings: Settings) -> None:
     add = nodeagent_pb2_grpc.add_NodeAgentServicer_to_server
     server = Server(settings, clock, [(add, servicer, descriptor)], credentials)
     try:
-        await run_until_signalled(server, [reconciler.run(), reporter.run()])
+        await run_until_signalled(server, [reconciler.run(), reporter.run(), measurer.run()])
     finally:
         await images.close()
         await source.close()

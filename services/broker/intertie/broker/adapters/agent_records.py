@@ -6,7 +6,9 @@ from google.protobuf.message import DecodeError
 from intertie.api.broker.v1 import site_pb2
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.domain.fleet import HostFacts, SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
 from intertie.broker.domain.wanted import WantedNetwork, WantedPart, WantedWorkspace
+from intertie.common.errors import FieldInvalid
 from intertie.common.quantities import Vector
 from intertie.common.rpc.spec_proto import (
     allocation_to_proto,
@@ -171,4 +173,37 @@ def _seen_workspace(message: records_pb2.SeenWorkspace) -> SeenWorkspace:
         ),
         staging_done_bytes=message.staging_done_bytes,
         staging_total_bytes=message.staging_total_bytes,
+    )
+
+
+def measured_from_bytes(octets: bytes, host: str) -> dict[str, MeasuredPart]:
+    """By part uid; nothing when unreadable."""
+    try:
+        message = records_pb2.HostMeasured.FromString(octets)
+        if message.schema != SCHEMA:
+            log.warning("measured.unknown_schema", host=host, schema=message.schema)
+            return {}
+        at = timestamp_from_proto(message.measured_time, "measured_time")
+        return {
+            part.part_uid: MeasuredPart(at=at, directions=tuple(map(_direction, part.directions)))
+            for part in message.parts
+        }
+    except (DecodeError, FieldInvalid) as error:
+        log.warning("measured.unreadable", host=host, problem=str(error))
+        return {}
+
+
+def _direction(message: records_pb2.MeasuredDirection) -> MeasuredDirection:
+    return MeasuredDirection(
+        kind=message.kind,
+        network=message.network,
+        source=message.source,
+        target=message.target,
+        value=message.value,
+        backlogged=message.backlogged,
+        below_since=(
+            timestamp_from_proto(message.below_since, "below_since")
+            if message.HasField("below_since")
+            else None
+        ),
     )

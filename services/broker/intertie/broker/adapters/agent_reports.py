@@ -1,21 +1,30 @@
 """What agents say, decoded once and kept up with a watch."""
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from intertie.broker.adapters import keys
-from intertie.broker.adapters.agent_records import facts_from_bytes, seen_from_bytes
+from intertie.broker.adapters.agent_records import (
+    facts_from_bytes,
+    measured_from_bytes,
+    seen_from_bytes,
+)
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
+from intertie.broker.domain.guarantees import MeasuredPart
 from intertie.common.etcd.client import Change, Entry
+
+T = TypeVar("T", SeenPart, MeasuredPart)
 
 
 class AgentReports:
-    """The records under `seen/`: facts of hosts, and reports on parts."""
+    """The records under `seen/`: facts of hosts, reports on parts, and what is measured."""
 
     def __init__(self, policy: Policy, entries: Iterable[Entry] = ()) -> None:
         self._policy = policy
         self._revisions: dict[str, int] = {}
         self._facts: dict[str, HostFacts] = {}
         self._seen: dict[str, dict[str, SeenPart]] = {}
+        self._measured: dict[str, dict[str, MeasuredPart]] = {}
         self._fleet: Fleet | None = None
         self.relisted(entries)
 
@@ -29,6 +38,11 @@ class AgentReports:
     def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
         """By part uid, then by host."""
         return self._seen
+
+    @property
+    def measured(self) -> Mapping[str, Mapping[str, MeasuredPart]]:
+        """What is measured, by part uid, then by host."""
+        return self._measured
 
     def relisted(self, entries: Iterable[Entry]) -> None:
         """All that there is."""
@@ -61,7 +75,9 @@ class AgentReports:
             if report is not None and report.part_uid == uid:
                 self._seen.setdefault(uid, {})[host] = report
             else:
-                self._unsee(host, uid)
+                _drop(self._seen, host, uid)
+        elif host := keys.host_of_measured(entry.key):
+            self._measure(host, measured_from_bytes(entry.value, host))
 
     def _delete(self, key: str) -> None:
         self._revisions.pop(key, None)
@@ -69,10 +85,22 @@ class AgentReports:
             self._facts.pop(host, None)
             self._fleet = None
         elif place := keys.host_and_part(key):
-            self._unsee(*place)
+            _drop(self._seen, *place)
+        elif host := keys.host_of_measured(key):
+            self._measure(host, {})
 
-    def _unsee(self, host: str, uid: str) -> None:
-        hosts = self._seen.get(uid, {})
-        hosts.pop(host, None)
-        if not hosts:
-            self._seen.pop(uid, None)
+    def _measure(self, host: str, measured: Mapping[str, MeasuredPart]) -> None:
+        """A host's record is of all its parts: what is not in it is measured there no more."""
+        for uid in [
+            uid for uid, hosts in self._measured.items() if host in hosts and uid not in measured
+        ]:
+            _drop(self._measured, host, uid)
+        for uid, part in measured.items():
+            self._measured.setdefault(uid, {})[host] = part
+
+
+def _drop(reports: dict[str, dict[str, T]], host: str, uid: str) -> None:
+    hosts = reports.get(uid, {})
+    hosts.pop(host, None)
+    if not hosts:
+        reports.pop(uid, None)

@@ -10,6 +10,7 @@ from intertie.broker.adapters.etcd_reads import EtcdReads
 from intertie.broker.adapters.line import Leadership, Line
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Policy, SeenPart
+from intertie.broker.domain.guarantees import MeasuredPart
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import WholeCluster
@@ -62,7 +63,12 @@ class EtcdLedger:
         if cluster is None:
             return None
         uid = PartName.parse(cluster.value.part).uid
-        return WholeCluster(cluster=cluster, part=part, seen=reports.seen.get(uid, {}))
+        return WholeCluster(
+            cluster=cluster,
+            part=part,
+            seen=reports.seen.get(uid, {}),
+            measured=reports.measured.get(uid, {}),
+        )
 
     async def part(self, name: PartName) -> Versioned[Part] | None:
         book = await self._line.confirmed()
@@ -114,6 +120,9 @@ class EtcdLedger:
 
     async def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
         return (await self._agents()).seen
+
+    async def measured(self) -> Mapping[str, Mapping[str, MeasuredPart]]:
+        return (await self._agents()).measured
 
     def submit(self, change: Change) -> asyncio.Future[int]:
         return self._line.submit(change)
@@ -177,7 +186,13 @@ class EtcdLedger:
         return AgentReports(self._policy, (await self._etcd.range(keys.SEEN)).entries)
 
     def _ring(self, changed: Iterable[str]) -> None:
-        self.bell.ring({keys.touched_by(key, self._policy.site) for key in changed})
+        """What is measured changes all the time, and nothing is decided by it: no ring."""
+        if touched := {
+            keys.touched_by(key, self._policy.site)
+            for key in changed
+            if not keys.host_of_measured(key)
+        }:
+            self.bell.ring(touched)
 
     def _cluster_name(self, tenant: str, cluster_id: str) -> str:
         return str(ClusterName(Parent(f"sites/{self._policy.site}", tenant), cluster_id))

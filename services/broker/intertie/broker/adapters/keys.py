@@ -92,3 +92,11 @@ def host_of_facts(key: str) -> str:
         case ["seen", host, "facts"]:
             return host
     return ""
+
+
+def host_of_measured(key: str) -> str:
+    """Of `seen/{host}/measured`; empty of other keys."""
+    match key.split("/"):
+        case ["seen", host, "measured"]:
+            return host
+    return ""

@@ -6,11 +6,18 @@ from datetime import datetime
 from enum import Enum
 
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.guarantees import (
+    Guarantee,
+    Measured,
+    MeasuredPart,
+    guarantees_of,
+    measured_of,
+)
 from intertie.broker.domain.part import Part, PartState
 from intertie.common.errors import IllegalMove, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.names import uid_of
-from intertie.common.part_spec import PartNic, PartSpec
+from intertie.common.part_spec import PartNic
 from intertie.common.spec import ClusterSpec
 
 CANCELLED = "CANCELLED"
@@ -125,24 +132,6 @@ class WorkspaceView:
     staging_total_bytes: int = 0
 
 
-class GuaranteeKind(Enum):
-    PAIR_BANDWIDTH = "PAIR_BANDWIDTH"
-    NIC_BANDWIDTH = "NIC_BANDWIDTH"
-    DISK_IOPS = "DISK_IOPS"
-    DISK_THROUGHPUT = "DISK_THROUGHPUT"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guarantee:
-    kind: GuaranteeKind
-    source: str
-    target: str = ""
-    network: str = ""
-    guarantee: int
-    cap: int
-    unit: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """The record with what the agents last said of its workspaces."""
@@ -154,7 +143,8 @@ class ClusterView:
 
     @property
     def etag(self) -> str:
-        """Changes with the record and with every change of a workspace."""
+        """Changes with the record and with every change of a workspace. What is measured changes
+        all the time, and who wants to end what was seen does not mean that."""
         return uid_of("cluster", repr(self.record), repr(self.workspaces))
 
 
@@ -162,6 +152,7 @@ class ClusterView:
 class PartView:
     part: Part
     workspaces: tuple[WorkspaceView, ...]
+    measured: tuple[Measured, ...] = ()
 
     @property
     def etag(self) -> str:
@@ -202,58 +193,29 @@ def _workspaces(
         )
 
 
+def part_view(
+    part: Part, seen: Mapping[str, SeenPart], measured: Mapping[str, MeasuredPart]
+) -> PartView:
+    return PartView(
+        part=part, workspaces=workspaces_of(part, seen), measured=measured_of(part, measured)
+    )
+
+
 def view_of(
-    record: ClusterRecord, part: Part | None, seen: Mapping[str, SeenPart], *, site: str
+    record: ClusterRecord,
+    part: Part | None,
+    seen: Mapping[str, SeenPart],
+    measured: Mapping[str, MeasuredPart],
+    *,
+    site: str,
 ) -> ClusterView:
+    """`seen` and `measured`: what agents say of its workspaces and of its promises, by host."""
     return ClusterView(
         record=record,
         site=site,
         workspaces=workspaces_of(part, seen) if part else (),
-        guarantees=tuple(guarantees_of(part.spec)) if part else (),
+        guarantees=tuple(guarantees_of(part.spec, measured_of(part, measured))) if part else (),
     )
-
-
-def guarantees_of(spec: PartSpec) -> Iterator[Guarantee]:
-    """Every promise in it that is more than nothing: pairs, NICs, disks."""
-    for network in spec.networks:
-        for pair in network.pairs:
-            if pair.bandwidth.guarantee_mbit_s:
-                yield Guarantee(
-                    kind=GuaranteeKind.PAIR_BANDWIDTH,
-                    source=pair.a,
-                    target=pair.b,
-                    network=network.name,
-                    guarantee=pair.bandwidth.guarantee_mbit_s,
-                    cap=pair.bandwidth.cap_mbit_s,
-                    unit="Mbit/s",
-                )
-    for each in spec.workspaces:
-        nic, disk = each.allocation.nic, each.allocation.disk
-        for port in each.nics if nic.guarantee_mbit_s else ():
-            yield Guarantee(
-                kind=GuaranteeKind.NIC_BANDWIDTH,
-                source=each.label,
-                network=port.network,
-                guarantee=nic.guarantee_mbit_s,
-                cap=nic.cap_mbit_s,
-                unit="Mbit/s",
-            )
-        if disk.guarantee_iops:
-            yield Guarantee(
-                kind=GuaranteeKind.DISK_IOPS,
-                source=each.label,
-                guarantee=disk.guarantee_iops,
-                cap=disk.cap_iops,
-                unit="1/s",
-            )
-        if disk.guarantee_mib_s:
-            yield Guarantee(
-                kind=GuaranteeKind.DISK_THROUGHPUT,
-                source=each.label,
-                guarantee=disk.guarantee_mib_s,
-                cap=disk.cap_mib_s,
-                unit="MiB/s",
-            )
 
 
 def failed(workspaces: Iterable[WorkspaceView]) -> tuple[WorkspaceView, ...]:

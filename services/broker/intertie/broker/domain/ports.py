@@ -1,12 +1,13 @@
 """What the use cases need of the outside."""
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import SeenPart
+from intertie.broker.domain.guarantees import MeasuredPart
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Image
@@ -37,6 +38,8 @@ class WholeCluster:
     part: Versioned[Part] | None
     seen: Mapping[str, SeenPart]
     """By host."""
+    measured: Mapping[str, MeasuredPart] = field(default_factory=dict)
+    """What they measure of it, by host."""
 
 
 class Ledger(Protocol):
@@ -73,6 +76,10 @@ class Ledger(Protocol):
 
     async def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
         """What agents say: by part uid, then by host."""
+        ...
+
+    async def measured(self) -> Mapping[str, Mapping[str, MeasuredPart]]:
+        """What agents measure: by part uid, then by host. It informs owners and decides nothing."""
         ...
 
     def submit(self, change: Change) -> Awaitable[int]:

@@ -116,7 +116,7 @@ class CreateCluster:
         view, now = await self._ledger.view(), self._clock.now()
         record, part = self._draft(order, spec, images, caller, view, now)
         planned = replace(record, state=ClusterState.PLANNED)
-        return view_of(planned, part, {}, site=self._policy.site)
+        return view_of(planned, part, {}, {}, site=self._policy.site)
 
     def _draft(
         self,

@@ -32,7 +32,12 @@ class GetCluster:
         if found is None:
             return None
         revision = found.part.revision if found.part else 0
-        there = found.cluster.revision, revision, tuple(found.seen.items())
+        there = (
+            found.cluster.revision,
+            revision,
+            tuple(found.seen.items()),
+            tuple(found.measured.items()),
+        )
         before = self._views.get(found.cluster.value.name)
         if before is not None and before[0] == there:
             return before[1]
@@ -45,4 +50,4 @@ class GetCluster:
 
 def view_of_whole(found: WholeCluster, *, site: str) -> ClusterView:
     part = found.part.value if found.part else None
-    return view_of(found.cluster.value, part, found.seen, site=site)
+    return view_of(found.cluster.value, part, found.seen, found.measured, site=site)

@@ -1,6 +1,6 @@
-"""Parts as they are, with what the agents last said of their workspaces."""
+"""Parts as they are, with what the agents last said of their workspaces and promises."""
 
-from intertie.broker.domain.cluster import PartView, workspaces_of
+from intertie.broker.domain.cluster import PartView, part_view
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Ledger
 from intertie.common.errors import NotFound
@@ -21,16 +21,14 @@ class GetParts:
         return await self.seen(found.value)
 
     async def seen(self, part: Part) -> PartView:
-        reports = (await self._ledger.seen()).get(part.uid, {})
-        return PartView(part=part, workspaces=workspaces_of(part, reports))
+        seen, measured = await self._ledger.seen(), await self._ledger.measured()
+        return part_view(part, seen.get(part.uid, {}), measured.get(part.uid, {}))
 
     async def all(self, tenant: str, *, coordinator: str | None) -> tuple[PartView, ...]:
         """Of one tenant, or of every tenant where that is empty."""
-        seen = await self._ledger.seen()
+        seen, measured = await self._ledger.seen(), await self._ledger.measured()
         return tuple(
-            PartView(
-                part=each.value, workspaces=workspaces_of(each.value, seen.get(each.value.uid, {}))
-            )
+            part_view(each.value, seen.get(each.value.uid, {}), measured.get(each.value.uid, {}))
             for each in await self._ledger.parts(tenant)
             if _shown(each.value, coordinator)
         )

@@ -31,12 +31,14 @@ class ListClusters:
         """
         records = await self._ledger.clusters(tenant)
         parts = {each.value.name: each.value for each in await self._ledger.parts(tenant)}
-        seen = await self._ledger.seen()
+        seen, measured = await self._ledger.seen(), await self._ledger.measured()
         found: dict[str, ClusterView | Foreign] = {}
         for each in records:
             part = parts.get(each.value.part)
-            reports = seen.get(PartName.parse(each.value.part).uid, {})
-            found[each.value.name] = view_of(each.value, part, reports, site=self._site)
+            uid = PartName.parse(each.value.part).uid
+            found[each.value.name] = view_of(
+                each.value, part, seen.get(uid, {}), measured.get(uid, {}), site=self._site
+            )
         elsewhere = [
             each.value
             for each in await self._ledger.forwards(tenant)

@@ -10,6 +10,7 @@ from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, uid_of, workspace_label
 from intertie.common.part_spec import PartNic
 from intertie.common.spec import ClusterSpec, Layout, layout
+from intertie.metasched.domain.guarantees import Guarantee, Measured, guarantees_of
 from intertie.metasched.domain.plan import Plan
 
 CANCELLED = "CANCELLED"
@@ -174,6 +175,8 @@ class PartSeen:
     ending: bool = False
     """Its end was asked for at the site."""
     workspaces: tuple[WorkspaceSeen, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    """What its hosts measure of the promises that are kept there."""
     current: bool = True
     """False: the site does not answer now, and this is what it said last."""
 
@@ -191,25 +194,6 @@ class WorkspaceView:
     seen: WorkspaceSeen
 
 
-class GuaranteeKind(Enum):
-    PAIR_BANDWIDTH = "PAIR_BANDWIDTH"
-    NIC_BANDWIDTH = "NIC_BANDWIDTH"
-    DISK_IOPS = "DISK_IOPS"
-    DISK_THROUGHPUT = "DISK_THROUGHPUT"
-    LINK_BANDWIDTH = "LINK_BANDWIDTH"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guarantee:
-    kind: GuaranteeKind
-    source: str
-    target: str = ""
-    network: str = ""
-    guarantee: int
-    cap: int
-    unit: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """The record with what the sites last said of its workspaces."""
@@ -220,7 +204,8 @@ class ClusterView:
 
     @property
     def etag(self) -> str:
-        """Changes with the record and with every change of a workspace."""
+        """Changes with the record and with every change of a workspace. What is measured changes
+        all the time, and who wants to end what was seen does not mean that."""
         return uid_of("cluster", repr(self.record), repr(self.workspaces))
 
 
@@ -297,7 +282,14 @@ def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView
     return ClusterView(
         record=record,
         workspaces=tuple(_workspaces(record, parts)),
-        guarantees=tuple(guarantees_of(record)),
+        guarantees=tuple(
+            guarantees_of(
+                record.spec,
+                record.plan,
+                record.layout(),
+                {} if record.over else {site: part.measured for site, part in parts.items()},
+            )
+        ),
     )
 
 
@@ -329,63 +321,3 @@ def _seen(record: ClusterRecord, part: PartSeen | None, label: str) -> Workspace
         return WorkspaceSeen(label=label, state=WorkspaceState.ENDED)
     said = said or WorkspaceSeen(label=label)
     return said if part.current else replace(said, message=UNREACHABLE)
-
-
-def guarantees_of(record: ClusterRecord) -> Iterator[Guarantee]:
-    """Every promise that is more than nothing: pairs, NICs, disks, links between sites."""
-    placed = record.layout()
-    for network, pairs in placed.pairs.items():
-        for pair in pairs:
-            if pair.bandwidth.guarantee_mbit_s:
-                yield Guarantee(
-                    kind=GuaranteeKind.PAIR_BANDWIDTH,
-                    source=pair.a,
-                    target=pair.b,
-                    network=network,
-                    guarantee=pair.bandwidth.guarantee_mbit_s,
-                    cap=pair.bandwidth.cap_mbit_s,
-                    unit="Mbit/s",
-                )
-    for label in placed.nics:
-        yield from _guarantees_of_workspace(record, label)
-    for link in record.plan.links:
-        yield Guarantee(
-            kind=GuaranteeKind.LINK_BANDWIDTH,
-            source=link.from_site,
-            target=link.to_site,
-            network=link.network,
-            guarantee=link.mbit_s,
-            cap=link.mbit_s,
-            unit="Mbit/s",
-        )
-
-
-def _guarantees_of_workspace(record: ClusterRecord, label: str) -> Iterator[Guarantee]:
-    group = record.spec.group(label.rpartition("-")[0])
-    nic, disk = group.allocation.nic, group.allocation.disk
-    if nic.guarantee_mbit_s:
-        for network in group.networks:
-            yield Guarantee(
-                kind=GuaranteeKind.NIC_BANDWIDTH,
-                source=label,
-                network=network,
-                guarantee=nic.guarantee_mbit_s,
-                cap=nic.cap_mbit_s,
-                unit="Mbit/s",
-            )
-    if disk.guarantee_iops:
-        yield Guarantee(
-            kind=GuaranteeKind.DISK_IOPS,
-            source=label,
-            guarantee=disk.guarantee_iops,
-            cap=disk.cap_iops,
-            unit="1/s",
-        )
-    if disk.guarantee_mib_s:
-        yield Guarantee(
-            kind=GuaranteeKind.DISK_THROUGHPUT,
-            source=label,
-            guarantee=disk.guarantee_mib_s,
-            cap=disk.cap_mib_s,
-            unit="MiB/s",
-        )

@@ -1,6 +1,6 @@
 """The site's records: reads what is wanted of this host, writes what it has seen."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 
 import structlog
@@ -9,8 +9,15 @@ from google.protobuf.message import DecodeError
 from intertie.api.nodeagent.v1 import records_pb2 as pb
 from intertie.common.errors import EtcdUnavailable, FieldInvalid
 from intertie.common.etcd.client import DeleteKey, Etcd, EtcdRefused, Op, Put
-from intertie.nodeagent.convert import facts_to_proto, part_from_proto, seen_to_proto
+from intertie.nodeagent.convert import (
+    facts_to_proto,
+    measured_to_proto,
+    part_from_proto,
+    seen_to_proto,
+)
 from intertie.nodeagent.domain.failures import RecordsUnreadable
+from intertie.nodeagent.domain.measured import Measured
+from intertie.nodeagent.domain.meters import Promise
 from intertie.nodeagent.domain.reconcile import Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 
@@ -22,6 +29,7 @@ class EtcdRecords:
 
     def __init__(self, etcd: Etcd, host: str) -> None:
         self._etcd = etcd
+        self._host = host
         self._wanted = f"wanted/{host}/parts/"
         self._seen = f"seen/{host}/"
         self._refused: dict[str, bytes] = {}
@@ -72,6 +80,10 @@ class EtcdRecords:
     async def write_facts(self, facts: HostFacts, *, now: datetime) -> None:
         message = facts_to_proto(facts, now=now)
         await self._write(Put(f"{self._seen}facts", message.SerializeToString()))
+
+    async def write_measured(self, found: Mapping[Promise, Measured], *, at: datetime) -> None:
+        message = measured_to_proto(self._host, found, at=at)
+        await self._write(Put(f"{self._seen}measured", message.SerializeToString()))
 
     async def _write(self, op: Op) -> None:
         """Unguarded: nobody else writes below `seen/{host}`, and every value is complete."""

@@ -241,6 +241,8 @@ def _counters(connection: libvirt.virConnect) -> dict[str, DomainCounters]:
             read_operations=stats.get("block.0.rd.reqs", 0),
             write_bytes=stats.get("block.0.wr.bytes", 0),
             write_operations=stats.get("block.0.wr.reqs", 0),
+            read_time_ns=stats.get("block.0.rd.times", 0),
+            write_time_ns=stats.get("block.0.wr.times", 0),
         )
         for domain, stats in connection.getAllDomainStats(wanted, flags)
         if _OWN.fullmatch(domain.name())

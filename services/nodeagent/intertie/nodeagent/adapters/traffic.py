@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from intertie.nodeagent.adapters.commands import batch, run, run_json
+from intertie.nodeagent.domain.measured import QueueCounters
+from intertie.nodeagent.domain.meters import WHOLE, Queue
 from intertie.nodeagent.domain.ports import ClassCounters
 from intertie.nodeagent.domain.traffic_plan import (
     DEFAULT_CLASS,
@@ -28,6 +30,8 @@ _CLASS_STATISTICS = re.compile(
     + r"\(dropped (?P<drops>\d+), overlimits (?P<overlimits>\d+)",
     re.M,
 )
+_HOLDER = re.compile(r"1:(?P<id>[0-9a-f]+)")
+"""Of a queue: the class that it belongs to."""
 _PREF = re.compile(r"\bpref (\d+)\b")
 _PAIR_WORDS = 6
 _GENERAL_PREF = 0x7000
@@ -130,6 +134,27 @@ class TcTraffic:
 
     async def nic_counters(self, device: str) -> ClassCounters:
         return (await _counters(device)).get(_NIC_CLASS, ClassCounters())
+
+    async def queues(self) -> Mapping[Queue, QueueCounters]:
+        """From the queues of the classes: of those, one `tc` tells all that there are on a host, as
+        JSON, where of classes it tells a device's and in text."""
+        qdiscs: list[dict[str, Any]] = await run_json("tc", "-json", "-statistics", "qdisc", "show")
+        keys = {
+            device: {number: key for key, number in ids.items()}
+            for device, ids in self._ids.items()
+        }
+        found = {}
+        for qdisc in qdiscs:
+            device, holder = qdisc["dev"], _HOLDER.fullmatch(qdisc.get("parent", ""))
+            if qdisc.get("root") and qdisc["kind"] == "htb":
+                key: str | None = WHOLE
+            else:
+                key = keys.get(device, {}).get(int(holder["id"], 16)) if holder else None
+            if key is not None:
+                found[Queue(device, key)] = QueueCounters(
+                    made=qdisc["handle"], bytes=qdisc["bytes"], backlog=qdisc["backlog"]
+                )
+        return found
 
 
 def _new_tree(plan: DevicePlan) -> list[str]:

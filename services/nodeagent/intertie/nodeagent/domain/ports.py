@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Protocol
 
 from intertie.nodeagent.domain.domain_xml import Machine
+from intertie.nodeagent.domain.measured import Measured, QueueCounters
+from intertie.nodeagent.domain.meters import Promise, Queue
 from intertie.nodeagent.domain.network_plan import NetworkPlan
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
@@ -22,6 +24,9 @@ class DomainCounters:
     read_operations: int = 0
     write_bytes: int = 0
     write_operations: int = 0
+    read_time_ns: int = 0
+    """Sum of what each read took; throttling counts."""
+    write_time_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +99,9 @@ class Hypervisor(Protocol):
         """The QEMU guest agent answers a ping."""
         ...
 
-    async def counters(self) -> Mapping[str, DomainCounters]: ...
+    async def counters(self) -> Mapping[str, DomainCounters]:
+        """Of all guests that run, in one call."""
+        ...
 
 
 class HostNetwork(Protocol):
@@ -118,6 +125,10 @@ class Traffic(Protocol):
         ...
 
     async def nic_counters(self, device: str) -> ClassCounters: ...
+
+    async def queues(self) -> Mapping[Queue, QueueCounters]:
+        """Of every class that has packets of its own, and of whole devices, by one program."""
+        ...
 
 
 class Storage(Protocol):
@@ -167,6 +178,10 @@ class Records(Protocol):
         ...
 
     async def write_facts(self, facts: HostFacts, *, now: datetime) -> None: ...
+
+    async def write_measured(self, found: Mapping[Promise, Measured], *, at: datetime) -> None:
+        """All that is measured on this host; replaces what was written before."""
+        ...
 
     async def seen_uids(self) -> frozenset[str]: ...
 

@@ -9,6 +9,14 @@ from dataclasses import dataclass
 from itertools import count
 
 from intertie.common.names import DeviceNames
+from intertie.nodeagent.domain.class_keys import (
+    link_key,
+    pair_key,
+    rest_key,
+    sent_key,
+    wide_pair_key,
+    wide_rest_key,
+)
 from intertie.nodeagent.domain.network_plan import VXLAN_BYTES, VXLAN_PORT, Place
 from intertie.nodeagent.domain.wanted import (
     WantedNetwork,
@@ -144,7 +152,7 @@ def _sent_pairs(network: WantedNetwork, mac: str, cap_kbit: int) -> Iterator[Cla
         rate = min(max(on_tap(term.guarantee_mbit_s, network.mtu), _SMALL_KBIT), cap_kbit)
         ceil = on_tap(term.cap_mbit_s or term.guarantee_mbit_s, network.mtu)
         yield ClassPlan(
-            key=f"sent/{network.uid}/{pair.remote_mac}",
+            key=sent_key(network, pair),
             rate_kbit=rate,
             ceil_kbit=max(min(ceil, cap_kbit), rate),
             match=_frame_to(pair.remote_mac),
@@ -171,7 +179,7 @@ def plan_uplink(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int)
             pairs.extend(own)
             rests.append(
                 ClassPlan(
-                    key=f"rest/{network.uid}/{network.vni}",
+                    key=rest_key(network),
                     parent=holder,
                     rate_kbit=max(rate - promised, _SMALL_KBIT),
                     ceil_kbit=ceil,
@@ -196,7 +204,7 @@ def _pairs(network: WantedNetwork, capacity: int) -> Iterator[ClassPlan]:
             continue
         rate, ceil = _pair_kbit(pair, network.mtu, capacity)
         yield ClassPlan(
-            key=f"pair/{network.uid}/{network.vni}/{pair.local_mac}/{pair.remote_mac}",
+            key=pair_key(network, pair),
             parent=f"net/{network.uid}",
             rate_kbit=rate,
             ceil_kbit=ceil,
@@ -220,21 +228,19 @@ def plan_wide(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -
                 rate = max(on_uplink(wide.guarantee_mbit_s, network.mtu), _SMALL_KBIT)
                 cap = on_uplink(wide.cap_mbit_s or wide.guarantee_mbit_s, network.mtu) or capacity
                 ceil = max(min(cap, capacity), rate)
-                key = f"{network.uid}/{wide.site}/{wide.address}/{wide.port}/{wide.vni}"
                 way = (
                     *_vxlan_words(wide.port, wide.vni),
                     Word(_ipv4(wide.address), 0xFFFFFFFF, 16),
                 )
-                own = tuple(_wide_pairs(network, wide, key, way, ceil))
+                own = tuple(_wide_pairs(network, wide, way, ceil))
                 promised = sum(pair.rate_kbit for pair in own)
-                holders.append(
-                    ClassPlan(key=f"link/{key}", rate_kbit=max(rate, promised), ceil_kbit=ceil)
-                )
+                holder = link_key(network, wide)
+                holders.append(ClassPlan(key=holder, rate_kbit=max(rate, promised), ceil_kbit=ceil))
                 pairs.extend(own)
                 rests.append(
                     ClassPlan(
-                        key=f"linkrest/{key}",
-                        parent=f"link/{key}",
+                        key=wide_rest_key(network, wide),
+                        parent=holder,
                         rate_kbit=max(rate - promised, _SMALL_KBIT),
                         ceil_kbit=ceil,
                         match=way,
@@ -249,15 +255,15 @@ def plan_wide(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -
 
 
 def _wide_pairs(
-    network: WantedNetwork, wide: WideTunnel, key: str, way: tuple[Word, ...], ceil_kbit: int
+    network: WantedNetwork, wide: WideTunnel, way: tuple[Word, ...], ceil_kbit: int
 ) -> Iterator[ClassPlan]:
     for pair in network.pairs:
         if pair.remote_mac not in wide.macs or not pair.bandwidth.guarantee_mbit_s:
             continue
         rate, ceil = _pair_kbit(pair, network.mtu, ceil_kbit)
         yield ClassPlan(
-            key=f"linkpair/{key}/{pair.local_mac}/{pair.remote_mac}",
-            parent=f"link/{key}",
+            key=wide_pair_key(network, wide, pair),
+            parent=link_key(network, wide),
             rate_kbit=rate,
             ceil_kbit=ceil,
             match=(*way, *_mac_words(source=pair.local_mac, target=pair.remote_mac)),

@@ -108,6 +108,10 @@ class Reconciler:
     def known(self) -> Mapping[str, KnownPart]:
         return self._knowledge.parts
 
+    def wanted(self) -> tuple[WantedPart, ...]:
+        """Those that something is promised to."""
+        return tuple(part.wanted for part in self.known.values() if not part.wanted.gone)
+
     @property
     def problems(self) -> tuple[str, ...]:
         """What keeps this host from obeying its records in full."""

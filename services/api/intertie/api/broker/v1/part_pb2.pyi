@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from intertie.api.types.v1 import measured_pb2 as _measured_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
@@ -340,6 +341,7 @@ class Part(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     END_REQUESTED_TIME_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sites/{site}/tenants/{tenant}/parts/{part}"""
     state: Global___Part.State.ValueType
@@ -381,6 +383,13 @@ class Part(_message.Message):
         counted, until nothing is left on the hosts.
         """
 
+    @_builtins.property
+    def measured(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasuredPromise]:
+        """What the site's hosts measure of the promises that are kept here: of a pair,
+        the direction that begins at this site, of a link, what this site sends.
+        `etag` does not change with it.
+        """
+
     def __init__(
         self,
         *,
@@ -400,14 +409,43 @@ class Part(_message.Message):
         etag: _builtins.str = ...,
         owner: _builtins.str = ...,
         end_requested_time: _timestamp_pb2.Timestamp | None = ...,
+        measured: _abc.Iterable[Global___MeasuredPromise] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "name", b"name", "owner", b"owner", "participants", b"participants", "spec", b"spec", "state", b"state", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "spec", b"spec", "state", b"state", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
+class MeasuredPromise(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
+    kind: _builtins.int
+    """As in intertie.api.cluster.v1.Guarantee.Kind, by number."""
+    network: _builtins.str
+    """Empty for a disk."""
+    @_builtins.property
+    def measured(self) -> _measured_pb2.Measured: ...
+    def __init__(
+        self,
+        *,
+        kind: _builtins.int = ...,
+        network: _builtins.str = ...,
+        measured: _measured_pb2.Measured | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured", b"measured"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "measured", b"measured", "network", b"network"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasuredPromise: _TypeAlias = MeasuredPromise  # noqa: Y015
 
 @_typing.final
 class PlacedWorkspace(_message.Message):

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from intertie.api.types.v1 import measured_pb2 as _measured_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
@@ -547,7 +548,7 @@ Global___Address: _TypeAlias = Address  # noqa: Y015
 
 @_typing.final
 class Guarantee(_message.Message):
-    """One promise. Measured values come from the hosts' counters."""
+    """One promise, and what is measured of it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -589,12 +590,21 @@ class Guarantee(_message.Message):
     GUARANTEE_FIELD_NUMBER: _builtins.int
     CAP_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
     kind: Global___Guarantee.Kind.ValueType
     to: _builtins.str
     network: _builtins.str
     guarantee: _builtins.int
     cap: _builtins.int
+    """0: it has none of its own. What of a link nobody else uses it may use as well."""
     unit: _builtins.str
+    @_builtins.property
+    def measured(self) -> _containers.RepeatedCompositeFieldContainer[_measured_pb2.Measured]:
+        """A reading a direction: a pair and a NIC are promised the same in both. Empty
+        before the first reading and once the cluster is over. `etag` does not change
+        with it, so Watch does not tell of it by itself.
+        """
+
     def __init__(
         self,
         *,
@@ -604,10 +614,11 @@ class Guarantee(_message.Message):
         guarantee: _builtins.int = ...,
         cap: _builtins.int = ...,
         unit: _builtins.str = ...,
+        measured: _abc.Iterable[_measured_pb2.Measured] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap", "from", b"from", "guarantee", b"guarantee", "kind", b"kind", "network", b"network", "to", b"to", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cap", b"cap", "from", b"from", "guarantee", b"guarantee", "kind", b"kind", "measured", b"measured", "network", b"network", "to", b"to", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

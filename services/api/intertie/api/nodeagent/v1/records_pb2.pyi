@@ -25,8 +25,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class WantedPart(_message.Message):
     """Records in the site's etcd, as serialized messages. The broker writes
-    {prefix}/wanted/{host}/parts/{part uid}, the agent {prefix}/seen/{host}/parts/{part uid} and
-    {prefix}/seen/{host}/facts; neither writes the other's.
+    {prefix}/wanted/{host}/parts/{part uid}, the agent {prefix}/seen/{host}/parts/{part uid},
+    {prefix}/seen/{host}/facts and {prefix}/seen/{host}/measured; neither writes the other's.
 
     What a host must drive towards for one part.
     """
@@ -460,3 +460,110 @@ class HostFacts(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostFacts: _TypeAlias = HostFacts  # noqa: Y015
+
+@_typing.final
+class HostMeasured(_message.Message):
+    """What the host's counters say of the promises that are kept on it. Written when a
+    value has changed by more than 5 % of its promise, at most every few seconds, and
+    else every 30 s.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    MEASURED_TIME_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    schema: _builtins.int
+    host: _builtins.str
+    @_builtins.property
+    def measured_time(self) -> _timestamp_pb2.Timestamp:
+        """When the counters were read, for all of it."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasuredPart]: ...
+    def __init__(
+        self,
+        *,
+        schema: _builtins.int = ...,
+        host: _builtins.str = ...,
+        measured_time: _timestamp_pb2.Timestamp | None = ...,
+        parts: _abc.Iterable[Global___MeasuredPart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured_time", b"measured_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "measured_time", b"measured_time", "parts", b"parts", "schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostMeasured: _TypeAlias = HostMeasured  # noqa: Y015
+
+@_typing.final
+class MeasuredPart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_UID_FIELD_NUMBER: _builtins.int
+    DIRECTIONS_FIELD_NUMBER: _builtins.int
+    part_uid: _builtins.str
+    @_builtins.property
+    def directions(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasuredDirection]: ...
+    def __init__(
+        self,
+        *,
+        part_uid: _builtins.str = ...,
+        directions: _abc.Iterable[Global___MeasuredDirection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directions", b"directions", "part_uid", b"part_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasuredPart: _TypeAlias = MeasuredPart  # noqa: Y015
+
+@_typing.final
+class MeasuredDirection(_message.Message):
+    """One direction of one promise, as far as this host carries it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    BACKLOGGED_FIELD_NUMBER: _builtins.int
+    BELOW_SINCE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.int
+    """As in intertie.api.cluster.v1.Guarantee.Kind, by number."""
+    network: _builtins.str
+    """WantedNetwork.name; empty for a disk."""
+    source: _builtins.str
+    """MACs of a pair's sender and receiver; of a NIC its MAC as `source` for what it
+    sends and as `target` for what reaches it; of a disk its workspace (`worker-0`) as
+    `source`; of a link the other site as `target`.
+    """
+    target: _builtins.str
+    value: _builtins.float
+    """As in intertie.api.types.v1.Measured."""
+    backlogged: _builtins.bool
+    @_builtins.property
+    def below_since(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        kind: _builtins.int = ...,
+        network: _builtins.str = ...,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+        value: _builtins.float = ...,
+        backlogged: _builtins.bool = ...,
+        below_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["below_since", b"below_since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlogged", b"backlogged", "below_since", b"below_since", "kind", b"kind", "network", b"network", "source", b"source", "target", b"target", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasuredDirection: _TypeAlias = MeasuredDirection  # noqa: Y015

@@ -1,0 +1,37 @@
+"""What classes of traffic are called: a name for good, whatever their number on a device is."""
+
+from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPair, WideTunnel
+
+
+def sent_key(network: WantedNetwork, pair: WantedPair) -> str:
+    """On the sender's ifb: a promised pair, wherever its other end is."""
+    return f"sent/{network.uid}/{pair.remote_mac}"
+
+
+def pair_key(network: WantedNetwork, pair: WantedPair) -> str:
+    """On the underlay."""
+    return f"pair/{network.uid}/{network.vni}/{pair.local_mac}/{pair.remote_mac}"
+
+
+def rest_key(network: WantedNetwork) -> str:
+    """On the underlay: what of the network belongs to no promised pair."""
+    return f"rest/{network.uid}/{network.vni}"
+
+
+def link_key(network: WantedNetwork, wide: WideTunnel) -> str:
+    """On the WAN: all of the network that goes to that site."""
+    return f"link/{_way(network, wide)}"
+
+
+def wide_pair_key(network: WantedNetwork, wide: WideTunnel, pair: WantedPair) -> str:
+    """On the WAN."""
+    return f"linkpair/{_way(network, wide)}/{pair.local_mac}/{pair.remote_mac}"
+
+
+def wide_rest_key(network: WantedNetwork, wide: WideTunnel) -> str:
+    """On the WAN: what of the network goes to that site and belongs to no promised pair."""
+    return f"linkrest/{_way(network, wide)}"
+
+
+def _way(network: WantedNetwork, wide: WideTunnel) -> str:
+    return f"{network.uid}/{wide.site}/{wide.address}/{wide.port}/{wide.vni}"
