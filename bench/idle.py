@@ -17,7 +17,15 @@ from testbed.bed import Testbed
 from testbed.topology import HostSpec, SiteSpec, Topology
 
 KINDS = ("broker", "imagestore", "nodeagent", "metasched", "etcd", "libvirtd")
-HOST = HostSpec(name="n1", vcpus=80, memory_mib=8192, disk_gib=40, pool_iops=60_000, gateway=True)
+HOST = HostSpec(
+    name="n1",
+    vcpus=80,
+    memory_mib=8192,
+    disk_gib=40,
+    pool_iops=60_000,
+    pool_mib_s=20_000,
+    gateway=True,
+)
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 

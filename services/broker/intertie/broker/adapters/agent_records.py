@@ -111,6 +111,11 @@ def facts_from_bytes(octets: bytes, host: str) -> HostFacts | None:
     if message.schema != SCHEMA:
         log.warning("facts.unknown_schema", host=host, schema=message.schema)
         return None
+    try:
+        report_time = timestamp_from_proto(message.report_time, "report_time")
+    except FieldInvalid as error:
+        log.warning("facts.unreadable", host=host, problem=str(error))
+        return None
     return HostFacts(
         host=host,
         capacity=capacity_from_proto(message.capacity),
@@ -122,7 +127,7 @@ def facts_from_bytes(octets: bytes, host: str) -> HostFacts | None:
         hypervisors=tuple(message.hypervisors),
         architecture=message.architecture,
         missing=tuple(message.missing),
-        report_time=timestamp_from_proto(message.report_time, "report_time"),
+        report_time=report_time,
         mtu=message.mtu,
         wide_mtu=message.wide_mtu,
     )
@@ -149,11 +154,16 @@ def seen_from_bytes(octets: bytes, host: str) -> SeenPart | None:
     if message.schema != SCHEMA:
         log.warning("seen.unknown_schema", host=host, schema=message.schema)
         return None
+    try:
+        workspaces = tuple(_seen_workspace(each) for each in message.workspaces)
+    except FieldInvalid as error:
+        log.warning("seen.unreadable", host=host, problem=str(error))
+        return None
     return SeenPart(
         host=host,
         part_uid=message.part_uid,
         generation=message.generation,
-        workspaces=tuple(_seen_workspace(each) for each in message.workspaces),
+        workspaces=workspaces,
         gone=message.gone,
         message=message.message,
     )

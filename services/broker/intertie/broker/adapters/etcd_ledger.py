@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+import structlog
+
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.agent_reports import AgentReports
 from intertie.broker.adapters.etcd_reads import EtcdReads
@@ -17,9 +19,11 @@ from intertie.broker.domain.ports import WholeCluster
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotLeading
-from intertie.common.etcd.client import Etcd
+from intertie.common.etcd.client import Etcd, EtcdRefused
 from intertie.common.etcd.hints import Bell
 from intertie.common.names import ClusterName, Parent, PartName
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T", Part, ClusterRecord, ForwardRecord)
 
@@ -165,8 +169,8 @@ class EtcdLedger:
                         break
                     self._reports.changed(change)
                     self._ring(change.keys)
-            except EtcdUnavailable:
-                pass  # whoever reads finds out and says so
+            except (EtcdUnavailable, EtcdRefused) as error:
+                log.warning("ledger.watch_ended", problem=str(error))
             finally:
                 self._following = False
             await self._clock.sleep(_REWATCH_S)
@@ -176,7 +180,8 @@ class EtcdLedger:
             await self._clock.sleep(RELIST_S)
             try:
                 await self.read_again()
-            except EtcdUnavailable:
+            except (EtcdUnavailable, EtcdRefused) as error:
+                log.warning("ledger.not_read_again", problem=str(error))
                 continue
             self.bell.ring()
 
