@@ -42,7 +42,7 @@ class Cost:
 def run(quick: bool) -> None:
     """At one site of one host, with 0, 20 and 60 guests (quick: 0 and 4) that do nothing. CPU is
     what each process was given, so that guests beside it take nothing from the figure."""
-    topology = Topology(sites=(SiteSpec(name="north", hosts=(HOST,)),))
+    topology = Topology(sites=(SiteSpec(name="north", hosts=(HOST,)),), cpu_overcommit=40)
     with standing(topology) as bed:
         put_guest_image(bed)
         rows: list[Row] = []

@@ -22,7 +22,6 @@ AGENT_PORT = 7402
 METASCHED_PORT = 7400
 GATEWAY_PORT = 4790
 MTU = 1500
-CPU_OVERCOMMIT = 4.0
 MEMORY_RESERVE_MIB = 256
 
 Table = dict[str, object]
@@ -174,7 +173,7 @@ def _broker(places: Places, topology: Topology, site: SiteSpec) -> Table:
         **_etcd(topology, domain, topology.ctl_address(site.name), "broker", site.name),
         **_imagestore_address(topology, site.name, domain),
         "policy": {
-            "cpu_overcommit": CPU_OVERCOMMIT,
+            "cpu_overcommit": topology.cpu_overcommit,
             "memory_reserve_mib": MEMORY_RESERVE_MIB,
             "default_disk_cap_iops": 500,
             "default_disk_cap_mib_s": 100,

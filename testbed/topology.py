@@ -102,6 +102,8 @@ class Topology:
     """The meta-scheduler's name in its trust domain, `{name}.meta.intertie`."""
     etcd_members: int = 1
     """Members of every etcd cluster."""
+    cpu_overcommit: float = 4.0
+    """Of every site's policy: vCPUs that may be promised for each that a host has."""
 
     def __post_init__(self) -> None:
         check_name("metasched", self.metasched)
