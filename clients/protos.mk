@@ -4,11 +4,11 @@ PROTOS := $(abspath $(dir $(lastword $(MAKEFILE_LIST)))../protos)
 GOOGLE_PROTOS ?= $(lastword $(wildcard $(PROTOS)/../.venv/lib/python3*/site-packages))
 PROTOC := protoc -I$(PROTOS) -I$(GOOGLE_PROTOS)
 
-# The API that users speak, and the details that come with a refusal.
-API_PROTOS := $(addprefix intertie/api/, \
-  cluster/v1/clusters.proto cluster/v1/cluster.proto types/v1/attach.proto types/v1/resources.proto)
+# The API that users speak with all that its messages are made of, and the details that come with a
+# refusal. Found, not listed: a proto that is added later is not forgotten here.
+API_SOURCES := $(sort $(wildcard $(addprefix $(PROTOS)/intertie/api/,cluster/v1/*.proto types/v1/*.proto)))
+API_PROTOS := $(API_SOURCES:$(PROTOS)/%=%)
 ERROR_PROTOS := google/rpc/status.proto google/rpc/error_details.proto
-API_SOURCES := $(addprefix $(PROTOS)/,$(API_PROTOS))
 
 # Everything that is built goes below it.
 BUILD ?= $(abspath $(PROTOS)/../build/clients/$(notdir $(CURDIR)))
