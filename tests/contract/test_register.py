@@ -18,7 +18,6 @@ from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import (
     Receipt,
     TxRecord,
-    TxState,
     abort_of,
     commit_of,
 )
@@ -146,12 +145,9 @@ async def test_the_register(replicas: Replicas) -> None:
         await one.register.begin(other, CLUSTER, read_at=read_at, request=REQUEST)
     assert await one.register.transaction("t2") is None
 
-    # Progress and COMMIT need the cluster as it was read.
-    held = replace(CLUSTER, state=ClusterState.HELD)
-    with pytest.raises(StaleWrite):
-        await one.register.proceed(replace(TX, state=TxState.PREPARING), held, read_at=1)
-    preparing = replace(TX, state=TxState.PREPARING)
-    newer = await one.register.proceed(preparing, held, read_at=read_at)
+    # COMMIT needs the cluster as it was last read.
+    asked = CLUSTER.ending(now=NOW, reason="CANCELLED")
+    newer = await one.clusters.save(asked, read_at=read_at)
     scheduled = replace(CLUSTER, state=ClusterState.SCHEDULED)
     with pytest.raises(StaleWrite):
         await one.register.commit(COMMIT, scheduled, read_at=read_at)

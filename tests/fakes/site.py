@@ -13,7 +13,6 @@ from intertie.common.errors import (
     DecisionInvalid,
     DecisionPending,
     DomainError,
-    HoldExpired,
     NameTaken,
     NoCapacity,
     NotFound,
@@ -28,7 +27,7 @@ from intertie.common.quantities import Vector
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt, ReceiptFacts
 from intertie.metasched.domain.guarantees import Measured
-from intertie.metasched.domain.ports import HoldOrder
+from intertie.metasched.domain.ports import HoldOrder, Prepared
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer
 
 T = TypeVar("T")
@@ -124,13 +123,16 @@ class FakeSite:
         host = HostRoom(free=room, hypervisors=frozenset({"qemu"}))
         return Offer(hosts=(host,), links=self.links, images=self.images)
 
-    def hold(self, order: HoldOrder) -> None:
+    def prepare(self, order: HoldOrder) -> Receipt:
+        """Holds and prepares in one step; again, the same."""
         self.expire()
         name = str(order.part)
         if (part := self.parts.get(name)) is not None:
-            if part.state is not State.HELD or part.digest != order.digest:
+            if part.digest != order.digest:
                 raise NameTaken(name)
-            return
+            if part.state is not State.PREPARED:
+                raise PartOver(name, part.state.name)
+            return self.receipt(order.part)
         wanted = sum(each.allocation.vcpus for each in order.spec.workspaces)
         free = self.vcpus - self.used()
         if wanted > free:
@@ -139,23 +141,14 @@ class FakeSite:
             )
             raise NoCapacity((short,))
         self.parts[name] = FakePart(
-            state=State.HELD,
+            state=State.PREPARED,
             spec=order.spec,
             tx=order.tx,
             digest=order.digest,
             expire_time=self.clock.now() + order.ttl,
             decide_by=order.decide_by,
         )
-
-    def prepare(self, name: PartName) -> Receipt:
-        self.expire()
-        part = self._part(name)
-        if part.state is State.EXPIRED:
-            raise HoldExpired(str(name))
-        if part.state not in (State.HELD, State.PREPARED):
-            raise PartOver(str(name), part.state.name)
-        part.state = State.PREPARED
-        return self.receipt(name)
+        return self.receipt(order.part)
 
     def receipt(self, name: PartName) -> Receipt:
         part = self._part(name)
@@ -249,11 +242,11 @@ class MemorySites:
     ) -> tuple[Offer, ...]:
         return await self._call(site, "offers", lambda at: tuple(at.offer() for _ in windows))
 
-    async def hold(self, order: HoldOrder) -> None:
-        await self._call(order.part.site, "hold", lambda at: at.hold(order))
+    async def prepare(self, order: HoldOrder) -> Prepared:
+        def obey(at: FakeSite) -> Prepared:
+            return Prepared(receipt=at.prepare(order), seen=at.look(order.part))
 
-    async def prepare(self, part: PartName) -> Receipt:
-        return await self._call(part.site, "prepare", lambda at: at.prepare(part))
+        return await self._call(order.part.site, "prepare", obey)
 
     async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
         def obey(at: FakeSite) -> PartSeen:

@@ -10,6 +10,7 @@ from intertie.api.broker.v1 import part_pb2
 from intertie.common import followed
 from intertie.common.clock import SystemClock
 from intertie.common.rpc.client import channel
+from intertie.common.rpc.identity import Identities
 from intertie.common.rpc.signing import verify
 from tests.integration.broker_site import cluster_spec, create, hold, site
 from tests.integration.etcd_server import EtcdServer
@@ -67,7 +68,7 @@ async def test_a_broker_serves_asks_and_signs_through_a_change_of_authority(
                 receipt.body,
                 receipt.signature,
                 receipt.certificate,
-                trust_in(north.now),
+                Identities(trust_in(north.now)),
                 now=clock.now(),
             )
             assert signer.site == "north"

@@ -197,7 +197,6 @@ async def test_a_site_that_is_down_leaves_nothing_and_then_a_retry_works(here: F
 @pytest.mark.parametrize(
     ("point", "fate"),
     [
-        ("after_hold", "RELEASED"),
         ("after_prepare", "RELEASED"),
         ("after_decide", "CONFIRMED"),
     ],
@@ -243,11 +242,10 @@ def _gone(states: dict[str, set[str]]) -> bool:
 
 
 async def _reached(here: Federation, point: str) -> bool:
-    wanted = {"after_hold": "HELD"}.get(point, "PREPARED")
     states = []
     for site in here.sites:
         states += [part_pb2.Part.State.Name(part.state) for part in await here.parts(site)]
-    if states != [wanted, wanted]:
+    if states != ["PREPARED", "PREPARED"]:
         return False
     if point != "after_decide":
         return True

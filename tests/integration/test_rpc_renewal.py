@@ -21,6 +21,7 @@ from intertie.common import errors, followed
 from intertie.common.clock import SystemClock
 from intertie.common.rpc.client import channel, following_channel
 from intertie.common.rpc.credentials import Credentials
+from intertie.common.rpc.identity import Identities
 from intertie.common.rpc.signing import verify
 from intertie.common.settings import SettingsInvalid, TlsSettings
 from tests.integration.pki import TestDomain, trust_in
@@ -275,12 +276,9 @@ async def test_what_is_signed_after_a_renewal_is_signed_by_the_new_key(north: Re
     assert fresh == tls
     after = credentials.signer.sign(b"body")
     assert after.certificate != before.certificate
-    now = SystemClock().now()
+    known, now = Identities(credentials.trust), SystemClock().now()
     for made in (before, after):
-        assert (
-            verify(b"body", made.signature, made.certificate, credentials.trust, now=now).site
-            == "north"
-        )
+        assert verify(b"body", made.signature, made.certificate, known, now=now).site == "north"
 
 
 async def test_a_retired_channel_is_closed_when_its_last_call_is_over(north: Renewed) -> None:

@@ -159,7 +159,8 @@ proctype Coordinator(byte t) {
 #endif
 }
 
-/* The broker: all that happens to one part. HOLD and PREPARE come at any instant, or never. */
+/* The broker: all that happens to one part. HOLD and PREPARE come at any instant, or never, and
+   HOLD may prepare. Whether the coordinator has its record written by then matters to nobody. */
 proctype Site(byte t; byte s) {
   byte told;
 #ifdef RELEASE_ASKED_ONCE
@@ -175,6 +176,8 @@ end:
 #ifdef CONFIRM_IS_FINAL
   :: atomic { PART(t, s) == HELD -> move(t, s, CONFIRMED) }
 #else
+  /* HOLD that prepares: both in one transaction. */
+  :: atomic { PART(t, s) == NONE && !COUNTED(1 - t, s) -> move(t, s, PREPARED) }
   :: atomic { PART(t, s) == HELD -> move(t, s, PREPARED) }
 #endif
   /* By time. To be given back on request is the same but for the name. */

@@ -15,7 +15,7 @@ from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission
 from intertie.broker.usecases.hold_part import HoldOrder, HoldPart
 from intertie.broker.usecases.prepare_part import PreparePart
-from intertie.common.errors import NoCapacity
+from intertie.common.errors import NoCapacity, PartOver
 from intertie.common.names import PartName
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
@@ -55,7 +55,7 @@ class World:
         prepared, _ = await prepare(held.path, META)
         return prepared
 
-    async def hold(self) -> Part:
+    async def hold(self, *, prepare: bool = False) -> Part:
         admission = Admission(self.ledger, self.clock)
         hold = HoldPart(
             self.ledger, OneImage(), admission, self.notary, POLICY, self.clock, lambda: "seed"
@@ -72,6 +72,7 @@ class World:
             coordinator_time=START,
             owner="alice",
             request=RequestKey(caller=COORDINATOR, request_id="r1", digest="d"),
+            prepare=prepare,
         )
         held, _ = await hold(order, META)
         return held
@@ -141,3 +142,36 @@ async def test_nothing_that_leaves_the_site_is_held_without_a_live_gateway(
     assert await world.ledger.parts() == ()
     world.ledger.report(facts("n1"))
     assert (await world.hold()).gateway == "n1"
+
+
+async def test_what_is_held_and_prepared_at_once_is_as_if_it_were_done_in_two_steps() -> None:
+    once, twice = World(facts("n1"), facts("n2")), World(facts("n1"), facts("n2"))
+    at_once = await once.hold(prepare=True)
+    in_two = await twice.hold()
+    prepare = PreparePart(twice.ledger, twice.notary, POLICY, twice.clock)
+    in_two, _ = await prepare(in_two.path, META)
+    assert at_once == in_two
+    assert once.notary.signed[-1] == twice.notary.signed[-1]
+    assert (await once.ledger.view()).vnis == (await twice.ledger.view()).vnis != {}
+    assert at_once.state is PartState.PREPARED
+    assert at_once.expire_time is None
+
+
+async def test_who_asks_again_to_prepare_at_once_gets_the_same_receipt() -> None:
+    world = World(facts("n1"), facts("n2"))
+    assert await world.hold(prepare=True) == await world.hold(prepare=True)
+    first, again = world.notary.signed
+    assert first == again
+    assert first.state is PartState.PREPARED
+
+
+async def test_no_receipt_is_signed_again_of_what_was_prepared_and_is_over() -> None:
+    world = World(facts("n1"), facts("n2"))
+    part = await world.hold(prepare=True)
+    found = await world.ledger.part(part.path)
+    assert found is not None
+    released = part.move(PartState.RELEASED, now=START)
+    await world.ledger.commit(Change(writes=(Write(record=released, read_at=found.revision),)))
+    with pytest.raises(PartOver):
+        await world.hold(prepare=True)
+    assert len(world.notary.signed) == 1

@@ -7,13 +7,14 @@ from datetime import timedelta
 import pytest
 
 from intertie.common.errors import IdentityUnknown
-from intertie.common.rpc.identity import Role, identity_of, parse_spiffe
+from intertie.common.rpc.identity import Identities, Role, identity_of, parse_spiffe
 from intertie.common.rpc.signing import verify
 from tests.unit.common_rpc.authority import NOW, MemoryAuthority, trust_in
 
 NORTH = MemoryAuthority("north.site.intertie")
 SOUTH = MemoryAuthority("south.site.intertie")
 TRUST = trust_in(NORTH, SOUTH)
+KNOWN = Identities(TRUST)
 
 
 @pytest.mark.parametrize(
@@ -105,16 +106,16 @@ def test_a_certificate_has_exactly_one_name() -> None:
 def test_a_leaf_signs_and_others_verify() -> None:
     signer = NORTH.issue("spiffe://north.site.intertie/broker")
     signature = signer.sign(b"body").signature
-    assert verify(b"body", signature, signer.certificate, TRUST, now=NOW).site == "north"
+    assert verify(b"body", signature, signer.certificate, KNOWN, now=NOW).site == "north"
     with pytest.raises(IdentityUnknown, match="signature"):
-        verify(b"Body", signature, signer.certificate, TRUST, now=NOW)
+        verify(b"Body", signature, signer.certificate, KNOWN, now=NOW)
     other = NORTH.issue("spiffe://north.site.intertie/broker")
     with pytest.raises(IdentityUnknown, match="signature"):
-        verify(b"body", signature, other.certificate, TRUST, now=NOW)
+        verify(b"body", signature, other.certificate, KNOWN, now=NOW)
     forger = SOUTH.issue("spiffe://north.site.intertie/broker")
     forged = forger.sign(b"body").signature
     with pytest.raises(IdentityUnknown):
-        verify(b"body", forged, forger.certificate, TRUST, now=NOW)
+        verify(b"body", forged, forger.certificate, KNOWN, now=NOW)
 
 
 def test_a_servers_name_lies_in_one_domain() -> None:

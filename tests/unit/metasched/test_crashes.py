@@ -1,6 +1,7 @@
 """A coordinator may die at any step, and come back as another: all or nothing holds."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,9 @@ from intertie.metasched.domain.commit import Outcome
 from tests.fakes.site import Crash, CrashPlan, State
 from tests.unit.metasched.world import World, order, spec
 
-STEPS = 9
-"""Writes and messages of a co-allocation of two sites: begin, 2 holds, proceed, 2 prepares,
-commit, 2 resolves; a tenth settles it."""
+STEPS = 6
+"""Writes and messages of a co-allocation of two sites: begin, 2 prepares, commit, 2 resolves; a
+seventh settles it."""
 
 
 async def crashed_at(step: int, *, after: bool, world: World) -> CrashPlan:
@@ -71,6 +72,25 @@ async def test_sites_in_doubt_need_no_coordinator(step: int) -> None:
     world.check_all_or_nothing()
     for site in world.sites.by_name.values():
         assert all(part.state not in (State.HELD, State.PREPARED) for part in site.parts.values())
+
+
+async def test_sites_that_prepared_what_was_never_recorded_let_go_in_time() -> None:
+    """The coordinator dies after the sites have prepared, and before its record is written."""
+    world = World()
+    process = await world.process()
+
+    async def dies(*_: Any, **__: Any) -> int:
+        raise Crash
+
+    process.register.begin = dies  # type: ignore[method-assign]
+    with pytest.raises(Crash):
+        await process.create(order(what=spec(5)))
+    assert [set(each.values()) for each in world.states().values()] == [{State.PREPARED}]
+    successor = await world.process()
+    await world.settle(successor)
+    assert [set(each.values()) for each in world.states().values()] == [{State.RELEASED}]
+    again = await successor.create(order(what=spec(5)))
+    assert again.record.state is ClusterState.SCHEDULED
 
 
 async def test_a_zombie_that_comes_back_finds_the_abort() -> None:

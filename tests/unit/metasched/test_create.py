@@ -21,13 +21,14 @@ async def test_a_cluster_that_fits_no_site_alone_is_held_by_both_and_committed()
     view = await process.create(order(what=spec(5)))
     assert view.record.state is ClusterState.SCHEDULED
     assert {each.site for each in view.workspaces} == {"north", "south"}
+    await process.create.drain()
     assert list(world.states().values()) == [{"north": State.CONFIRMED, "south": State.CONFIRMED}]
     decision = await process.register.decision(view.record.tx)
     assert decision is not None
     assert decision.outcome is Outcome.COMMIT
     assert len(decision.receipts) == 2
     assert await process.register.transactions() == ()
-    assert process.points.passed == ["after_hold", "after_prepare", "after_decide"]
+    assert process.points.passed == ["after_prepare", "after_decide"]
 
 
 async def test_what_sites_hold_is_what_was_planned() -> None:
@@ -162,8 +163,8 @@ async def test_an_error_is_not_kept_a_retry_plans_anew() -> None:
 async def test_nothing_is_tried_more_than_four_times() -> None:
     world = World(vcpus=20)
     short = errors.NoCapacity((errors.Shortfall(site="north", resource="vcpus", wanted=1),))
-    world.north.faults["hold"] = [short] * 9
-    world.south.faults["hold"] = [short] * 9
+    world.north.faults["prepare"] = [short] * 9
+    world.south.faults["prepare"] = [short] * 9
     process = await world.process()
     with pytest.raises(errors.NoCapacity):
         await process.create(order(what=spec(9, most=15)))
@@ -173,7 +174,7 @@ async def test_nothing_is_tried_more_than_four_times() -> None:
 async def test_a_group_that_a_site_may_not_run_is_not_asked_of_it_again() -> None:
     world = World(vcpus=9)
     barred = errors.Shortfall(site="north", resource="policy", group="worker", message="no")
-    world.north.faults["hold"] = [errors.NoCapacity((barred,))]
+    world.north.faults["prepare"] = [errors.NoCapacity((barred,))]
     world.south.vcpus = 8
     view = await (await world.process()).create(order(what=spec(8)))
     assert view.record.plan.count("worker", "south") == 8
@@ -189,9 +190,9 @@ async def test_no_image_anywhere_is_told_as_that() -> None:
     assert (caught.value.image, caught.value.site) == ("guest", "")
 
 
-async def test_an_image_that_went_between_offer_and_hold_means_another_site() -> None:
+async def test_an_image_that_went_between_offer_and_prepare_means_another_site() -> None:
     world = World()
-    world.north.faults["hold"] = [errors.ImageNotReady("b3:" + "1" * 64, "north")]
+    world.north.faults["prepare"] = [errors.ImageNotReady("b3:" + "1" * 64, "north")]
     view = await (await world.process()).create(order())
     assert view.record.plan.site_names == ("south",)
 
@@ -211,7 +212,7 @@ async def test_a_site_that_is_down_and_needed_is_what_the_caller_is_told() -> No
         await (await world.process()).create(order(what=spec(5)))
 
 
-@pytest.mark.parametrize("method", ["hold", "prepare", "resolve"])
+@pytest.mark.parametrize("method", ["prepare", "resolve"])
 @pytest.mark.parametrize("fault", list(Fault))
 async def test_one_lost_message_is_sent_again(method: str, fault: Fault) -> None:
     world = World()
@@ -223,13 +224,10 @@ async def test_one_lost_message_is_sent_again(method: str, fault: Fault) -> None
     assert await process.register.transactions() == ()
 
 
-@pytest.mark.parametrize("method", ["hold", "prepare"])
 @pytest.mark.parametrize("fault", list(Fault))
-async def test_a_site_that_stays_silent_before_the_decision_leaves_nothing(
-    method: str, fault: Fault
-) -> None:
+async def test_a_site_that_stays_silent_before_the_decision_leaves_nothing(fault: Fault) -> None:
     world = World()
-    world.north.faults[method] = [fault] * 2
+    world.north.faults["prepare"] = [fault] * 2
     process = await world.process()
     with pytest.raises(errors.SiteUnreachable):
         await process.create(order(what=spec(5)))
@@ -247,11 +245,10 @@ async def slept(world: World, task: asyncio.Task[Any], seconds: float) -> None:
     await world.clock.advance(seconds)
 
 
-@pytest.mark.parametrize("method", ["hold", "prepare"])
-async def test_a_site_between_two_leaders_is_waited_for(method: str) -> None:
+async def test_a_site_between_two_leaders_is_waited_for() -> None:
     """A bug: for the seconds after a broker was killed, all that involved its site was refused."""
     world = World()
-    world.north.faults[method] = [errors.NotLeading("another")] * 5
+    world.north.faults["prepare"] = [errors.NotLeading("another")] * 5
     process = await world.process()
     creating = asyncio.create_task(process.create(order(what=spec(5))))
     await slept(world, creating, 3)
@@ -260,7 +257,7 @@ async def test_a_site_between_two_leaders_is_waited_for(method: str) -> None:
 
 async def test_a_site_that_stays_without_a_leader_leaves_nothing() -> None:
     world = World()
-    world.north.faults["hold"] = [errors.NotLeading("")] * 100
+    world.north.faults["prepare"] = [errors.NotLeading("")] * 100
     process = await world.process()
     creating = asyncio.create_task(process.create(order(what=spec(5))))
     await slept(world, creating, 9)
@@ -274,7 +271,7 @@ async def test_a_site_that_stays_without_a_leader_leaves_nothing() -> None:
 async def test_a_site_that_goes_silent_is_planned_around() -> None:
     world = World(vcpus=20)
     process = await world.process()
-    world.north.faults["hold"] = [Fault.LOSE_REPLY] * 2
+    world.north.faults["prepare"] = [Fault.LOSE_REPLY] * 2
     view = await process.create(order(what=spec(5)))
     await world.settle(process, seconds=3)
     assert view.record.plan.site_names == ("south",)
@@ -327,16 +324,6 @@ async def test_after_decide_by_nothing_is_committed() -> None:
     assert world.north.used() == world.south.used() == 0
 
 
-async def test_a_hold_that_ran_out_is_planned_again() -> None:
-    world = World()
-    late = Late(world, "after_hold", 31)
-    process = await world.process(points=late)
-    with pytest.raises(errors.Aborted):
-        await process.create(order(what=spec(5)))
-    assert late.passed.count("after_hold") == 4
-    assert world.north.used() == world.south.used() == 0
-
-
 class Racing(Points):
     """A site in doubt asks the register at a point."""
 
@@ -349,6 +336,28 @@ class Racing(Points):
         await super().__call__(point)
         if point == self._point and self.act is not None:
             await self.act()
+
+
+async def test_who_is_overtaken_by_the_same_request_gives_back_what_its_sites_have() -> None:
+    """The record is written while the sites are asked: what loses there is aborted, and told."""
+    world = World(vcpus=12)
+    first, second = await world.process(), await world.process()
+    begin = second.register.begin
+
+    async def late(*args: Any, **named: Any) -> int:
+        await first.election.win()
+        await first.create(order(what=spec(5)))
+        await first.create.drain()
+        await second.election.win()
+        return await begin(*args, **named)
+
+    second.register.begin = late  # type: ignore[method-assign]
+    view = await second.create(order(what=spec(5)))
+    await second.create.drain()
+    states = world.states()
+    assert set(states.pop(view.record.tx).values()) == {State.CONFIRMED}
+    assert [set(each.values()) for each in states.values()] == [{State.RELEASED}]
+    world.check_all_or_nothing()
 
 
 async def test_a_site_that_raced_to_abort_first_wins() -> None:
@@ -387,7 +396,7 @@ async def test_a_late_retry_of_what_was_cancelled_revives_nothing() -> None:
     """A bug: a Delete before the decision took the record of the request along, and the same
     request made the cluster anew."""
     world = World()
-    racing = Racing("after_hold")
+    racing = Racing("after_prepare")
     process = await world.process(points=racing)
 
     async def delete() -> None:

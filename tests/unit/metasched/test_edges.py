@@ -109,7 +109,7 @@ def test_no_fault_is_paused_for_unless_it_is_asked_for(monkeypatch: pytest.Monke
     assert settings().fault is None
     monkeypatch.setenv("INTERTIE_FAULT_PAUSE", "after_prepare:2.5")
     assert settings().fault == ("after_prepare", 2.5)
-    for wrong in ("after_lunch:2", "after_hold", "after_hold:-1"):
+    for wrong in ("after_lunch:2", "after_prepare", "after_prepare:-1"):
         monkeypatch.setenv("INTERTIE_FAULT_PAUSE", wrong)
         with pytest.raises(ValidationError):
             settings()

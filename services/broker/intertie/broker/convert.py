@@ -100,6 +100,7 @@ def hold_from_proto(request: parts_pb2.HoldPartRequest, *, site: str, caller: st
         coordinator_time=timestamp_from_proto(request.coordinator_time, "coordinator_time"),
         owner=request.owner,
         request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(body)),
+        prepare=request.prepare,
     )
 
 

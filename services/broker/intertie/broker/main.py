@@ -103,7 +103,7 @@ class Broker:
             metasched = GrpcMetasched(first.name, first.trust_domain, line, signer, clock)
         agents = GrpcAgents(lines, site)
         bell = self.ledger.bell
-        ledger, images = self.ledger, GrpcImages(store, site)
+        ledger, images = self.ledger, GrpcImages(store, site, clock)
         notary = SigningNotary(signer, credentials.trust, clock)
         admission = Admission(ledger, clock)
         forwarding = Forwarding(ledger, metasched, clock)

@@ -17,7 +17,7 @@ from intertie.common.settings import (
     TrustSettings,
 )
 
-FAULT_POINTS = ("after_hold", "after_prepare", "after_decide")
+FAULT_POINTS = ("after_prepare", "after_decide")
 _FAULT = re.compile(rf"({'|'.join(FAULT_POINTS)}):(\d+(?:\.\d+)?)")
 
 Positive = Annotated[float, Field(gt=0)]
@@ -52,7 +52,7 @@ class MetaschedSettings(ServiceSettings):
     planning: PlanningSettings = PlanningSettings()
     commit: CommitSettings = CommitSettings()
     fault_pause: str = ""
-    """For tests of faults alone: `after_hold:30` makes the coordinator of every co-allocation
+    """For tests of faults alone: `after_prepare:30` makes the coordinator of every co-allocation
     wait 30 s at that point, so that something can be killed there. `INTERTIE_FAULT_PAUSE`."""
 
     @field_validator("fault_pause")

@@ -4,7 +4,7 @@ from intertie.broker.domain.decision import MAX_SKEW, OpenedReceipt, Receipt, Re
 from intertie.broker.receipts_proto import body_from_bytes, body_to_proto
 from intertie.common.clock import Clock
 from intertie.common.errors import DecisionInvalid, IdentityUnknown
-from intertie.common.rpc.identity import Role, Trust
+from intertie.common.rpc.identity import Identities, Role, Trust
 from intertie.common.rpc.signing import Signer, verify
 
 
@@ -13,7 +13,7 @@ class SigningNotary:
 
     def __init__(self, signer: Signer, trust: Trust, clock: Clock) -> None:
         self._signer = signer
-        self._trust = trust
+        self._known = Identities(trust)
         self._clock = clock
 
     def sign(self, body: ReceiptBody) -> Receipt:
@@ -38,7 +38,7 @@ class SigningNotary:
                 receipt.body,
                 receipt.signature,
                 receipt.certificate,
-                self._trust,
+                self._known,
                 now=body.sign_time,
             )
         except IdentityUnknown as error:

@@ -15,8 +15,8 @@ from intertie.broker.domain.guarantees import (
 )
 from intertie.broker.domain.part import Part, PartState
 from intertie.common.errors import IllegalMove, Shortfall
+from intertie.common.etag import etag_of
 from intertie.common.intervals import Window
-from intertie.common.names import uid_of
 from intertie.common.part_spec import PartNic
 from intertie.common.spec import ClusterSpec
 
@@ -145,7 +145,7 @@ class ClusterView:
     def etag(self) -> str:
         """Changes with the record and with every change of a workspace. What is measured changes
         all the time, and who wants to end what was seen does not mean that."""
-        return uid_of("cluster", repr(self.record), repr(self.workspaces))
+        return etag_of(self.record, self.workspaces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ class PartView:
 
     @property
     def etag(self) -> str:
-        return uid_of("part", repr(self.part), repr(self.workspaces))
+        return etag_of(self.part, self.workspaces)
 
 
 def workspaces_of(part: Part, seen: Mapping[str, SeenPart]) -> tuple[WorkspaceView, ...]:

@@ -29,9 +29,9 @@ NEXT: dict[PartState, frozenset[PartState]] = {
 }
 """Every edge there is. docs/states.md is drawn from this table by a test."""
 
-FIRST: frozenset[PartState] = frozenset({PartState.HELD, PartState.CONFIRMED})
-"""How a part may begin: CONFIRMED only for a cluster of this site alone, whose coordinator
-is the broker itself."""
+FIRST: frozenset[PartState] = frozenset({PartState.HELD, PartState.PREPARED, PartState.CONFIRMED})
+"""How a part may begin: PREPARED where it was held and prepared in one transaction; CONFIRMED only
+for a cluster of this site alone, whose coordinator is the broker itself."""
 
 COUNTED: frozenset[PartState] = frozenset({PartState.HELD, PartState.PREPARED, PartState.CONFIRMED})
 """Those that take capacity, one whose end has been asked for included."""

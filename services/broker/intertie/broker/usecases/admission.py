@@ -7,11 +7,13 @@ from typing import TypeVar
 
 import structlog
 
-from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, StaleWrite
+from intertie.common.names import PartName
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,13 @@ async def contend(attempt: Callable[[], Awaitable[T]]) -> T:
         except StaleWrite as error:
             log.debug("write.lost_race", key=error.key)
     return await attempt()
+
+
+async def known_part(ledger: Ledger, name: PartName) -> Versioned[Part] | None:
+    """A part to be changed, as the leader's book has it: what is written compares it. Only that
+    there is none is asked of etcd: a replica that leads no more does not know of newer ones."""
+    known = (await ledger.view()).parts.get(str(name))
+    return known if known is not None else await ledger.part(name)
 
 
 class Admission:

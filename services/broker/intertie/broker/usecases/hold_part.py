@@ -1,4 +1,4 @@
-"""HOLD: places a part and counts it, until it expires."""
+"""HOLD: places a part and counts it, until it expires; or prepares it at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import allot
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
+from intertie.broker.domain.preparing import prepared, vnis_of
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.common.clock import Clock
@@ -21,6 +22,7 @@ from intertie.common.errors import (
     ImageNotReady,
     NameTaken,
     NotFound,
+    PartOver,
     RoleDenied,
 )
 from intertie.common.names import PartName
@@ -43,6 +45,8 @@ class HoldOrder:
     coordinator_time: datetime
     owner: str
     request: RequestKey
+    prepare: bool = False
+    """In the same transaction: there is no moment at which it could expire."""
 
 
 class HoldPart:
@@ -76,15 +80,23 @@ class HoldPart:
             if str(order.name) in view.parts:
                 raise NameTaken(str(order.name))
             part = self._part(order, view, now)
-            change = Change(writes=(Write(record=part),), admitted_on=view.generation)
+            if order.prepare:
+                part = prepared(part, view, self._policy, now=now)
+            change = Change(
+                writes=(Write(record=part),), admitted_on=view.generation, vnis=vnis_of(part)
+            )
             return Admitted(change=change, answer=part.name, uid=part.uid)
 
         answer = await self._admission.admit(order.request, decide)
-        held = (await self._ledger.view()).parts.get(answer.answer)
-        if held is None:
+        found = (await self._ledger.view()).parts.get(answer.answer)
+        if found is None:
             raise NotFound(answer.answer)
-        log.info("part.held", part=answer.answer, tx=order.tx)
-        return held.value, self._notary.sign(receipt_of(held.value, now=self._clock.now()))
+        part = found.value
+        if order.prepare and part.over:
+            raise PartOver(part.name, part.state.name)
+        log.info("part.held", part=part.name, tx=order.tx, state=part.state.name)
+        state = PartState.PREPARED if order.prepare else part.state
+        return part, self._notary.sign(receipt_of(part, now=self._clock.now(), state=state))
 
     def _part(self, order: HoldOrder, view: LedgerView, now: datetime) -> Part:
         allotment = allot(order.spec, view, self._policy, now=now)

@@ -1,26 +1,17 @@
 """PREPARE: from here on the site may not let go alone."""
 
-from dataclasses import replace
-
 import structlog
 
 from intertie.broker.domain.decision import Receipt
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import LedgerView, free_vnis
-from intertie.broker.domain.part import Endpoint, NetworkId, Part, PartState, leaves_site
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller, Ledger, Notary
+from intertie.broker.domain.preparing import prepared, vnis_of
 from intertie.broker.domain.records import Change, Write
-from intertie.broker.usecases.admission import contend
+from intertie.broker.usecases.admission import contend, known_part
 from intertie.broker.usecases.hold_part import receipt_of
 from intertie.common.clock import Clock
-from intertie.common.errors import (
-    HoldExpired,
-    NoCapacity,
-    NotFound,
-    PartOver,
-    RoleDenied,
-    Shortfall,
-)
+from intertie.common.errors import HoldExpired, NotFound, PartOver, RoleDenied
 from intertie.common.names import PartName
 
 log = structlog.get_logger(__name__)
@@ -41,7 +32,7 @@ class PreparePart:
 
     async def _prepare(self, name: PartName, caller: Caller) -> Part:
         """Once PREPARED, or further, the answer is the same receipt again."""
-        found = await self._ledger.part(name)
+        found = await known_part(self._ledger, name)
         if found is None:
             raise NotFound(str(name))
         part = found.value
@@ -53,58 +44,11 @@ class PreparePart:
             raise PartOver(part.name, part.state.name)
         if part.state is not PartState.HELD:
             return part
-        view = await self._ledger.view()
-        prepared = _with_endpoints(part.move(PartState.PREPARED, now=now), view, self._policy)
-        change = Change(
-            writes=(Write(record=prepared, read_at=found.revision),),
-            vnis=tuple((each.vni, part.uid) for each in prepared.network_ids),
-        )
-        await self._ledger.commit(change)
+        after = prepared(part, await self._ledger.view(), self._policy, now=now)
+        write = Write(record=after, read_at=found.revision)
+        await self._ledger.commit(Change(writes=(write,), vnis=vnis_of(after)))
         log.info("part.prepared", part=part.name, tx=part.tx)
-        return prepared
-
-
-def _with_endpoints(part: Part, view: LedgerView, policy: Policy) -> Part:
-    """Every network gets a VXLAN id of this site; those that leave it, the place where the
-    gateway takes what comes from elsewhere. NoCapacity where that is not known: a receipt without
-    it would be of a network that nobody reaches."""
-    networks = part.spec.networks
-    vnis = free_vnis(view, len(networks))
-    ids = tuple(
-        NetworkId(network=network.name, vni=vni)
-        for network, vni in zip(networks, vnis, strict=True)
-    )
-    leaving = tuple(each for each in networks if leaves_site(each, policy.site))
-    if not leaving:
-        return replace(part, network_ids=ids)
-    gateway = view.fleet.facts.get(part.gateway)
-    if gateway is None or not gateway.wide_address:
-        raise NoCapacity((_no_gateway(part, policy.site, leaving[0].name),))
-    vni_of = {each.network: each.vni for each in ids}
-    endpoints = tuple(
-        Endpoint(
-            network=network.name,
-            address=gateway.wide_address,
-            port=gateway.wide_port,
-            vni=vni_of[network.name],
-        )
-        for network in leaving
-    )
-    return replace(part, network_ids=ids, endpoints=endpoints)
-
-
-def _no_gateway(part: Part, site: str, network: str) -> Shortfall:
-    why = (
-        f"its gateway {part.gateway} says no address that other sites reach"
-        if part.gateway
-        else "the part has no gateway"
-    )
-    return Shortfall(
-        site=site,
-        resource="reachability",
-        host=part.gateway,
-        message=f"{site}: {why}, so network {network} cannot leave the site",
-    )
+        return after
 
 
 def check_coordinator(part: Part, caller: Caller, method: str) -> None:

@@ -6,7 +6,7 @@ from intertie.broker.domain.cluster import CANCELLED
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller, Ledger
 from intertie.broker.domain.records import Change, Write
-from intertie.broker.usecases.admission import contend
+from intertie.broker.usecases.admission import contend, known_part
 from intertie.broker.usecases.prepare_part import check_coordinator
 from intertie.common.clock import Clock
 from intertie.common.errors import DecisionPending, NotFound
@@ -25,7 +25,7 @@ class ReleasePart:
         return await contend(lambda: self._release(name, reason, caller))
 
     async def _release(self, name: PartName, reason: str, caller: Caller) -> Part:
-        found = await self._ledger.part(name)
+        found = await known_part(self._ledger, name)
         if found is None:
             raise NotFound(str(name))
         part = found.value

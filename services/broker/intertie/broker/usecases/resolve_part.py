@@ -6,7 +6,7 @@ from intertie.broker.domain.decision import Decision, Outcome, applied, check
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Ledger, Notary
 from intertie.broker.domain.records import Change, Write
-from intertie.broker.usecases.admission import contend
+from intertie.broker.usecases.admission import contend, known_part
 from intertie.broker.usecases.prepare_part import check_coordinator
 from intertie.common.clock import Clock
 from intertie.common.errors import NotFound
@@ -31,7 +31,7 @@ class ResolvePart:
         return await contend(lambda: self._apply(name, decision, None))
 
     async def _apply(self, name: PartName, decision: Decision, caller: Caller | None) -> Part:
-        found = await self._ledger.part(name)
+        found = await known_part(self._ledger, name)
         if found is None:
             raise NotFound(str(name))
         part = found.value

@@ -18,7 +18,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from intertie.common.errors import IdentityUnknown, RoleDenied
-from intertie.common.rpc.identity import Identity, OnBehalfOf, Role, Trust, parse_spiffe
+from intertie.common.rpc.identity import Identities, Identity, OnBehalfOf, Role, Trust, parse_spiffe
 from intertie.common.rpc.signing import Signer, verify
 
 METADATA_KEY = "intertie-on-behalf-of"
@@ -67,7 +67,7 @@ def vouched_for(
         digest, meant_for = claims["request"], claims["audience"]
     except (ValueError, KeyError, TypeError, binascii.Error):
         raise IdentityUnknown("its on-behalf-of token cannot be read") from None
-    signed_by = verify(_PURPOSE + body, signature, certificate, trust, now=now)
+    signed_by = verify(_PURPOSE + body, signature, certificate, Identities(trust), now=now)
     if signed_by.spiffe != broker.spiffe or broker.role is not Role.BROKER:
         raise _refused("was not signed by the broker that sent it")
     if user.trust_domain != broker.trust_domain or user.role not in (Role.USER, Role.OPERATOR):

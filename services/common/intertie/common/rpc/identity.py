@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from intertie.common.errors import FieldInvalid, IdentityUnknown
@@ -134,20 +135,24 @@ def roots_in(files: Iterable[tuple[str, bytes]]) -> Roots:
 def identity_of(certificate: bytes | x509.Certificate, trust: Trust, *, now: datetime) -> Identity:
     """Whom a leaf certificate (PEM) speaks for, or IdentityUnknown."""
     leaf = certificate if isinstance(certificate, x509.Certificate) else load_leaf(certificate)
-    return _Verified.of(leaf, trust).at(now)
+    return Verified.of(leaf, trust).at(now)
 
 
 class Identities:
-    """`identity_of` for the callers of a server: verifies a certificate once for the roots that
-    there are, and looks at its dates, and those of its roots, at every call. So a root that is
+    """`identity_of` for those who come again and again: verifies a certificate once for the roots
+    that there are, and looks at its dates, and those of its roots, every time. So a root that is
     taken away ends its callers' calls on connections that stand, too."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._judged_by = trust.roots
-        self._known: dict[bytes, _Verified] = {}
+        self._known: dict[bytes, Verified] = {}
 
     def of(self, pem: bytes, *, now: datetime) -> Identity:
+        return self.verified(pem).at(now)
+
+    def verified(self, pem: bytes) -> Verified:
+        """Of a leaf certificate, whatever its dates."""
         roots = self._trust.roots
         if roots is not self._judged_by:
             self._judged_by = roots
@@ -156,22 +161,30 @@ class Identities:
         if known is None:
             if len(self._known) >= _CERTIFICATES_KEPT:
                 self._known.clear()
-            known = self._known[pem] = _Verified.of(load_leaf(pem), self._trust)
-        return known.at(now)
+            known = self._known[pem] = Verified.of(load_leaf(pem), self._trust)
+        return known
 
 
 @dataclass(frozen=True, slots=True)
-class _Verified:
+class Verified:
+    """Whom a certificate speaks for, and when."""
+
     identity: Identity
+    key: CertificatePublicKeyTypes
     valid: tuple[datetime, datetime]
     roots_valid: tuple[tuple[datetime, datetime], ...]
     """Of those roots of its own domain that have issued it."""
 
     @classmethod
-    def of(cls, leaf: x509.Certificate, trust: Trust) -> _Verified:
+    def of(cls, leaf: x509.Certificate, trust: Trust) -> Verified:
         identity = parse_spiffe(_spiffe_of(leaf))
         issuers = (root for root in trust.roots_of(identity.trust_domain) if _issued(leaf, root))
-        return cls(identity, _validity(leaf), tuple(_validity(root) for root in issuers))
+        return cls(
+            identity,
+            leaf.public_key(),
+            _validity(leaf),
+            tuple(_validity(root) for root in issuers),
+        )
 
     def at(self, now: datetime) -> Identity:
         if not self.valid[0] <= now < self.valid[1]:

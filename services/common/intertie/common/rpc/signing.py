@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from intertie.common.errors import IdentityUnknown
-from intertie.common.rpc.identity import Identity, Trust, identity_of, load_leaf
+from intertie.common.rpc.identity import Identities, Identity, load_leaf
 from intertie.common.rpc.pairs import private_key_of
 from intertie.common.settings import TlsSettings
 
@@ -73,16 +73,15 @@ class Signer:
 
 
 def verify(
-    body: bytes, signature: bytes, certificate: bytes, trust: Trust, *, now: datetime
+    body: bytes, signature: bytes, certificate: bytes, known: Identities, *, now: datetime
 ) -> Identity:
-    """Who signed exactly this; IdentityUnknown when nobody did whom `trust` knows.
+    """Who signed exactly this; IdentityUnknown when nobody did whom `known` trusts.
 
     Certificates must be valid at `now`: the present, or for what is kept and used later, when it
     was signed.
     """
-    leaf = load_leaf(certificate)
-    identity = identity_of(leaf, trust, now=now)
-    public = leaf.public_key()
+    signer = known.verified(certificate)
+    identity, public = signer.at(now), signer.key
     if not isinstance(public, ec.EllipticCurvePublicKey):
         raise IdentityUnknown(f"{identity}: its key is of no kind that signs")
     try:

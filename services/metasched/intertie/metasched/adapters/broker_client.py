@@ -33,8 +33,8 @@ from intertie.metasched.convert_parts import (
     receipt_from_proto,
 )
 from intertie.metasched.domain.cluster import PartSeen
-from intertie.metasched.domain.commit import Decision, Receipt
-from intertie.metasched.domain.ports import HoldOrder
+from intertie.metasched.domain.commit import Decision
+from intertie.metasched.domain.ports import HoldOrder, Prepared
 from intertie.metasched.domain.problem import Offer
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class BrokerSites:
             raise SiteUnreachable(site, f"{len(answer.offers)} offers for {len(windows)} windows")
         return tuple(offer_from_proto(each) for each in answer.offers)
 
-    async def hold(self, order: HoldOrder) -> None:
+    async def prepare(self, order: HoldOrder) -> Prepared:
         part = order.part
         request = parts_pb2.HoldPartRequest(
             parent=f"sites/{part.site}/tenants/{part.tenant}",
@@ -121,15 +121,15 @@ class BrokerSites:
             coordinator_time=timestamp_to_proto(order.now),
             request_id=order.tx,
             owner=order.owner,
+            prepare=True,
         )
         broker = self._broker(part.site)
-        await self._answer(part.site, broker.parts.Hold(request, **self._patient))
-
-    async def prepare(self, part: PartName) -> Receipt:
-        request = parts_pb2.PreparePartRequest(name=str(part))
-        broker = self._broker(part.site)
-        answer = await self._answer(part.site, broker.parts.Prepare(request, **self._patient))
-        return receipt_from_proto(answer.receipt)
+        answer: parts_pb2.HoldPartResponse = await self._answer(
+            part.site, broker.parts.Hold(request, **self._patient)
+        )
+        return Prepared(
+            receipt=receipt_from_proto(answer.receipt), seen=part_from_proto(answer.part)
+        )
 
     async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
         request = parts_pb2.ResolvePartRequest(name=str(part), decision=decision_to_proto(decision))

@@ -52,17 +52,6 @@ class EtcdRegister:
         check_size(each.value for each in then if isinstance(each, Put))
         return await self._write(compare, then)
 
-    async def proceed(self, tx: TxRecord, cluster: ClusterRecord, *, read_at: int) -> int:
-        key = cluster_key(cluster.name)
-        return await self._write(
-            [
-                self._election.leader_guard(),
-                Compare.mod(key, read_at),
-                Compare.absent(_decision_key(tx.tx)),
-            ],
-            [Put(key, encode(cluster)), Put(_tx_key(tx.tx), encode(tx))],
-        )
-
     async def commit(self, decision: Decision, cluster: ClusterRecord, *, read_at: int) -> None:
         key = cluster_key(cluster.name)
         await self._write(

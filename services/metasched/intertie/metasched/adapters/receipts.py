@@ -5,14 +5,14 @@ from google.protobuf.message import DecodeError
 from intertie.api.broker.v1 import part_pb2
 from intertie.common.clock import Clock
 from intertie.common.errors import DecisionInvalid, IdentityUnknown
-from intertie.common.rpc.identity import Role, Trust
+from intertie.common.rpc.identity import Identities, Role, Trust
 from intertie.common.rpc.signing import verify
 from intertie.metasched.domain.commit import Receipt, ReceiptFacts
 
 
 class SignedReceipts:
     def __init__(self, trust: Trust, clock: Clock) -> None:
-        self._trust = trust
+        self._known = Identities(trust)
         self._clock = clock
 
     def read(self, receipt: Receipt, site: str) -> ReceiptFacts:
@@ -23,7 +23,7 @@ class SignedReceipts:
                 receipt.body,
                 receipt.signature,
                 receipt.certificate,
-                self._trust,
+                self._known,
                 now=self._clock.now(),
             )
         except IdentityUnknown as error:

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.common.errors import IllegalMove, Shortfall
+from intertie.common.etag import etag_of
 from intertie.common.intervals import Window
-from intertie.common.names import ClusterName, uid_of, workspace_label
+from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_spec import PartNic
 from intertie.common.spec import ClusterSpec, Layout, layout
 from intertie.metasched.domain.guarantees import Guarantee, Measured, guarantees_of
@@ -206,7 +207,7 @@ class ClusterView:
     def etag(self) -> str:
         """Changes with the record and with every change of a workspace. What is measured changes
         all the time, and who wants to end what was seen does not mean that."""
-        return uid_of("cluster", repr(self.record), repr(self.workspaces))
+        return etag_of(self.record, self.workspaces)
 
 
 def failing(

@@ -9,7 +9,6 @@ from intertie.common.errors import IllegalMove
 
 
 class TxState(Enum):
-    HOLDING = "HOLDING"
     PREPARING = "PREPARING"
     COMMITTED = "COMMITTED"
     ABORTED = "ABORTED"
@@ -17,7 +16,6 @@ class TxState(Enum):
 
 
 NEXT: dict[TxState, frozenset[TxState]] = {
-    TxState.HOLDING: frozenset({TxState.PREPARING, TxState.ABORTED}),
     TxState.PREPARING: frozenset({TxState.COMMITTED, TxState.ABORTED}),
     TxState.COMMITTED: frozenset({TxState.SETTLED}),
     TxState.ABORTED: frozenset({TxState.SETTLED}),
@@ -29,7 +27,8 @@ the decision stays."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TxRecord:
-    """One attempt at a co-allocation, written before the first site hears of it."""
+    """One attempt at a co-allocation, written while the sites are asked, and before it is
+    decided."""
 
     tx: str
     cluster: str
@@ -43,7 +42,7 @@ class TxRecord:
     create_time: datetime
     decide_by: datetime
     hold_ttl: timedelta
-    state: TxState = TxState.HOLDING
+    state: TxState = TxState.PREPARING
 
     @property
     def participants(self) -> tuple[str, ...]:

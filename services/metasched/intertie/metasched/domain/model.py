@@ -84,34 +84,45 @@ def solve(
     solver.parameters.random_seed = 1
     solver.parameters.max_deterministic_time = effort
     optimal = True
-    stages: list[Callable[[int], Any]] = [
-        lambda _: -sum(model.total.values()),
-        lambda _: sum(number * each for number, each in enumerate(model.start)),
-        lambda _: sum(model.used.values()),
-        lambda slot: _cost(model, problem, slot),
-    ]
-    if model.excess:
-        stages.insert(0, lambda _: sum(model.excess))
-    slot = 0
+    stages = _stages(model, problem)
+    slot, values = 0, None
     for stage in stages:
         objective = stage(slot)
-        if isinstance(objective, int):
+        free = not isinstance(objective, int)
+        if not free and values is not None:
             continue
-        model.cp.minimize(objective)
+        if free:
+            model.cp.minimize(objective)
         status = solver.solve(model.cp)
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            if stage is stages[0]:
+            if values is None:
                 return None
             optimal = False
             break  # a later stage ran out of effort: the plan so far stands
         optimal = optimal and status == cp_model.OPTIMAL
         slot = next(n for n, each in enumerate(model.start) if solver.boolean_value(each))
         values = _values(model, solver)
-        model.cp.add(objective <= round(solver.objective_value))
+        if free:
+            model.cp.add(objective <= round(solver.objective_value))
         model.cp.clear_hints()  # type: ignore[no-untyped-call]
         for number, value in values.items():
             model.cp.add_hint(model.cp.get_int_var_from_proto_index(number), value)
-    return _plan_of(model, problem, values, optimal)
+    return _plan_of(model, problem, values, optimal) if values is not None else None
+
+
+def _stages(model: Model, problem: Problem) -> list[Callable[[int], Any]]:
+    """What to minimize, one after another, given the start that the stage before has found. What
+    the problem leaves no choice in is not among them."""
+    stages: list[Callable[[int], Any]] = []
+    if model.excess:
+        stages.append(lambda _: sum(model.excess))
+    if any(group.fewest != group.most for group in problem.groups):
+        stages.append(lambda _: -sum(model.total.values()))
+    if len(problem.windows) > 1:
+        stages.append(lambda _: sum(number * each for number, each in enumerate(model.start)))
+    if len(problem.sites) > 1:
+        stages.append(lambda _: sum(model.used.values()))
+    return [*stages, lambda slot: _cost(model, problem, slot)]
 
 
 def _variables(model: Model, problem: Problem) -> None:

@@ -30,6 +30,14 @@ class HoldOrder:
     owner: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a site answers once it may not let go alone."""
+
+    receipt: Receipt
+    seen: PartSeen
+
+
 class Sites(Protocol):
     """The brokers. Each method raises SiteUnreachable where there is no answer in time, which
     leaves open whether it was done; and the errors of intertie.api.broker.v1.Parts."""
@@ -43,9 +51,9 @@ class Sites(Protocol):
         """One for each window, in their order."""
         ...
 
-    async def hold(self, order: HoldOrder) -> None: ...
-
-    async def prepare(self, part: PartName) -> Receipt: ...
+    async def prepare(self, order: HoldOrder) -> Prepared:
+        """Holds and prepares, in one transaction of the site."""
+        ...
 
     async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
         """The part as it is once it has obeyed."""
@@ -130,10 +138,6 @@ class Register(Protocol):
         another. The revision it was written at."""
         ...
 
-    async def proceed(self, tx: TxRecord, cluster: ClusterRecord, *, read_at: int) -> int:
-        """Writes how far it has come."""
-        ...
-
     async def commit(self, decision: Decision, cluster: ClusterRecord, *, read_at: int) -> None:
         """UNDECIDED to COMMIT, together with the cluster's record; StaleWrite when something
         else stands, when the cluster was written by another, or when another replica leads."""
@@ -150,7 +154,6 @@ class Register(Protocol):
 
 
 class Pause(Protocol):
-    """Lets a test stop the coordinator at a named point: `after_hold`, `after_prepare`,
-    `after_decide`."""
+    """Lets a test stop the coordinator at a named point: `after_prepare`, `after_decide`."""
 
     async def __call__(self, point: str) -> None: ...

@@ -1,9 +1,9 @@
-"""All or nothing: hold, prepare, decide, tell."""
+"""All or nothing: prepare, decide, tell."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
-from typing import TypeVar
+from datetime import datetime, timedelta
+from typing import TypeVar, cast
 
 import structlog
 
@@ -27,12 +27,18 @@ from intertie.metasched.domain.commit import (
     Receipt,
     ReceiptFacts,
     TxRecord,
-    TxState,
     abort_of,
     commit_of,
     why_not_commit,
 )
-from intertie.metasched.domain.ports import HoldOrder, Pause, ReceiptReader, Register, Sites
+from intertie.metasched.domain.ports import (
+    HoldOrder,
+    Pause,
+    Prepared,
+    ReceiptReader,
+    Register,
+    Sites,
+)
 from intertie.metasched.usecases.part_cache import PartCache
 
 log = structlog.get_logger(__name__)
@@ -40,7 +46,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _ATTEMPTS = 2
-"""A hold or a prepare whose answer was lost is asked for once more; both are idempotent."""
+"""What a site was asked to prepare is asked for once more where its answer was lost: it is
+idempotent."""
 
 ELECTION = timedelta(seconds=8)
 """How long a site may be without a leader: one that was killed is known to be gone when its lease
@@ -51,7 +58,7 @@ _LOST = "its end was asked for, a site did not wait, or another replica took ove
 
 
 class Refused(Exception):
-    """Sites would not hold or prepare; the transaction is aborted and all were told."""
+    """Sites would not prepare; the transaction is aborted and all were told."""
 
     def __init__(self, tx: str, refusals: Mapping[str, DomainError]) -> None:
         super().__init__("; ".join(f"{site}: {error}" for site, error in refusals.items()))
@@ -59,11 +66,17 @@ class Refused(Exception):
         self.refusals = refusals
 
 
-class Coallocate:
-    """One transaction from its record to its decision; see docs on commit for the protocol.
+class Overtaken(Exception):
+    """The record of the transaction could not be written: the name or the request id was, by
+    another call, meanwhile."""
 
-    The record is written before this is called. Whatever happens here, and wherever it stops,
-    the loop that recovers finds the record and settles it.
+
+class Coallocate:
+    """One transaction, its record included; see docs on commit for the protocol.
+
+    Wherever this stops, the transaction is settled: by the loop that recovers, which finds its
+    record; and where not even that was written, by the sites that have prepared, which ask the
+    register when the time to decide is over, and leave an ABORT there for any who come later.
     """
 
     def __init__(
@@ -88,15 +101,17 @@ class Coallocate:
         specs: Mapping[str, PartSpec],
         cluster: ClusterRecord,
         *,
-        read_at: int,
-    ) -> ClusterRecord:
-        """The cluster, SCHEDULED: COMMIT is on record and the sites were told.
+        begin: Callable[[], Awaitable[int]],
+    ) -> tuple[ClusterRecord, Decision]:
+        """The cluster, SCHEDULED: COMMIT is on record, and the sites are to be told.
 
-        Refused or Aborted: ABORT is on record, and the sites that could be reached were told.
+        `begin` writes the record of both and gives the revision that it was written at.
+        Refused or Aborted, and what `begin` raises: ABORT is on record, and the sites that could
+        be reached were told.
         """
         try:
-            cluster, decision = await self._decide(tx, specs, cluster, read_at)
-        except (Refused, DomainError) as error:
+            cluster, decision = await self._decide(tx, specs, cluster, begin)
+        except (Refused, DomainError, Overtaken) as error:
             log.info("commit.aborting", tx=tx.tx, problem=str(error))
             decision = await self._register.abort(
                 abort_of(
@@ -111,12 +126,14 @@ class Coallocate:
                 await self.tell(tx, decision)
                 raise
             # The answer to our COMMIT was lost, the COMMIT was not.
-            cluster = cluster.move(ClusterState.HELD, now=self._clock.now())
-            cluster = cluster.move(ClusterState.SCHEDULED, now=self._clock.now())
+            cluster = _scheduled(cluster, now=self._clock.now())
         log.info("commit.committed", tx=tx.tx, cluster=cluster.name, sites=tx.participants)
+        return cluster, decision
+
+    async def announce(self, tx: TxRecord, decision: Decision) -> None:
+        """Tells the sites for the first time."""
         await self._pause("after_decide")
         await self.tell(tx, decision)
-        return cluster
 
     async def tell(self, tx: TxRecord, decision: Decision) -> bool:
         """Brings the decision to every site once; true, and settled, when all have answered."""
@@ -133,17 +150,20 @@ class Coallocate:
         tx: TxRecord,
         specs: Mapping[str, PartSpec],
         cluster: ClusterRecord,
-        read_at: int,
+        begin: Callable[[], Awaitable[int]],
     ) -> tuple[ClusterRecord, Decision]:
-        await self._at_all(tx, lambda site: self._hold(tx, site, specs[site]))
-        await self._pause("after_hold")
-        tx = tx.move(TxState.PREPARING)
-        cluster = cluster.move(ClusterState.HELD, now=self._clock.now())
-        try:
-            read_at = await self._register.proceed(tx, cluster, read_at=read_at)
-        except StaleWrite:
-            raise Aborted(tx.tx, _LOST) from None
-        receipts = await self._at_all(tx, lambda site: self._prepare(tx, site))
+        """Nothing of what the sites do waits for the record: COMMIT compares it, and ABORT needs
+        none."""
+        begun, answers = await asyncio.gather(
+            begin(),
+            self._at_all(tx, lambda site: self._prepare(tx, site, specs[site])),
+            return_exceptions=True,
+        )
+        for each in (begun, answers):
+            if isinstance(each, BaseException):
+                raise each
+        read_at, prepared = cast(int, begun), cast(dict[str, Prepared], answers)
+        receipts = {site: each.receipt for site, each in prepared.items()}
         facts = self._verified(tx, receipts)
         await self._pause("after_prepare")
         now = self._clock.now()
@@ -151,11 +171,13 @@ class Coallocate:
         if problem is not None:
             raise Aborted(tx.tx, problem)
         decision = commit_of(tx, receipts, now=now)
-        cluster = cluster.move(ClusterState.SCHEDULED, now=now)
+        cluster = _scheduled(cluster, now=now)
         try:
             await self._register.commit(decision, cluster, read_at=read_at)
         except StaleWrite:
             raise Aborted(tx.tx, _LOST) from None
+        for site, answer in prepared.items():
+            self._parts.heard(tx.parts[site], answer.seen)
         return cluster, decision
 
     async def _at_all(self, tx: TxRecord, ask: Callable[[str], Awaitable[T]]) -> dict[str, T]:
@@ -194,8 +216,8 @@ class Coallocate:
                 log.info("commit.no_leader", tx=tx.tx, site=site, problem=str(error))
                 await self._clock.sleep(_LEADERLESS_S)
 
-    async def _hold(self, tx: TxRecord, site: str, spec: PartSpec) -> None:
-        await self._sites.hold(
+    async def _prepare(self, tx: TxRecord, site: str, spec: PartSpec) -> Prepared:
+        return await self._sites.prepare(
             HoldOrder(
                 part=PartName.parse(tx.parts[site]),
                 spec=spec,
@@ -209,9 +231,6 @@ class Coallocate:
                 owner=tx.owner,
             )
         )
-
-    async def _prepare(self, tx: TxRecord, site: str) -> Receipt:
-        return await self._sites.prepare(PartName.parse(tx.parts[site]))
 
     def _verified(self, tx: TxRecord, receipts: Mapping[str, Receipt]) -> dict[str, ReceiptFacts]:
         facts = {}
@@ -238,3 +257,8 @@ class Coallocate:
             log.warning("commit.not_told", tx=decision.tx, site=site, problem=str(error))
             return False
         return True
+
+
+def _scheduled(cluster: ClusterRecord, *, now: datetime) -> ClusterRecord:
+    """Held is what all sites had it, for the moment between their answers and the decision."""
+    return cluster.move(ClusterState.HELD, now=now).move(ClusterState.SCHEDULED, now=now)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -24,11 +25,11 @@ from intertie.common.errors import (
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.spec import ClusterSpec, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
-from intertie.metasched.domain.commit import TxRecord, tx_name
+from intertie.metasched.domain.commit import Decision, TxRecord, tx_name
 from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Stored
-from intertie.metasched.usecases.coallocate import Coallocate, Refused
+from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.planning import Brief, Planning
 
@@ -114,6 +115,7 @@ class CreateCluster:
         self._terms = terms
         self._draw = draw
         self._tasks: set[asyncio.Task[ClusterView]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def plan_only(self, order: Order) -> ClusterView:
         """What would be done now. Takes and writes nothing."""
@@ -134,13 +136,14 @@ class CreateCluster:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    def begun(self) -> tuple[asyncio.Task[ClusterView], ...]:
+    def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
-        return tuple(self._tasks)
+        return (*self._tasks, *self._telling)
 
     async def drain(self) -> None:
-        """Until all that was begun is decided."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Until all that was begun is decided, and the sites that answer were told."""
+        while at_work := self.begun():
+            await asyncio.gather(*at_work, return_exceptions=True)
 
     def _normal(self, spec: ClusterSpec) -> ClusterSpec:
         now = self._clock.now()
@@ -150,17 +153,21 @@ class CreateCluster:
     async def _create(self, order: Order) -> ClusterView:
         name = str(order.name)
         while True:
-            earlier = await self._earlier(order)
-            if earlier is not None:
-                return earlier
+            request, stored = await asyncio.gather(
+                self._clusters.request(order.request_key), self._clusters.get(name)
+            )
+            if request is not None:
+                earlier = await self._earlier(order)
+                if earlier is not None:
+                    return earlier
+                continue
             spec = self._normal(order.spec)
-            stored = await self._clusters.get(name)
             if stored is not None and not stored.record.over:
                 raise NameTaken(name)
             self._underway.add(name)
             try:
                 return await self._undertake(order, spec, stored)
-            except _Overtaken:
+            except Overtaken:
                 continue
             finally:
                 self._underway.remove(name)
@@ -235,18 +242,37 @@ class CreateCluster:
         request = RequestRecord(
             digest=order.digest, cluster=record.name, cluster_uid=uid, create_time=now
         )
+
+        async def begin() -> int:
+            try:
+                return await self._register.begin(
+                    tx, record, read_at=read_at, request=None if begun else request
+                )
+            except StaleWrite:
+                await self._clusters.check_leading()
+                if begun:
+                    raise Aborted(tx_id, _LOST) from None
+                raise Overtaken from None
+
+        record, decision = await self._coallocate(tx, specs, record, begin=begin)
+        self._tell(tx, decision)
+        return record
+
+    def _tell(self, tx: TxRecord, decision: Decision) -> None:
+        """The caller does not wait for it: what is decided is decided. Where it fails, or this
+        process ends first, the loop that settles goes on with it."""
+        self._underway.add(tx.cluster)
+        task = asyncio.create_task(self._told(tx, decision))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _told(self, tx: TxRecord, decision: Decision) -> None:
         try:
-            read_at = await self._register.begin(
-                tx, record, read_at=read_at, request=None if begun else request
-            )
-        except StaleWrite:
-            await self._clusters.check_leading()
-            if begun:
-                raise Aborted(
-                    tx_id, "its end was asked for, or another replica took over"
-                ) from None
-            raise _Overtaken from None
-        return await self._coallocate(tx, specs, record, read_at=read_at)
+            await self._coallocate.announce(tx, decision)
+        except DomainError as error:
+            log.warning("create.not_told", tx=tx.tx, problem=str(error))
+        finally:
+            self._underway.remove(tx.cluster)
 
     async def _still_ours(self, order: Order, uid: str) -> int:
         stored = await self._clusters.get(str(order.name))
@@ -299,10 +325,6 @@ async def discard(clusters: Clusters, stored: Stored, *, now: datetime) -> None:
         await clusters.delete(stored)
     else:
         await clusters.save(record.move(ClusterState.CANCELLED, now=now), read_at=stored.read_at)
-
-
-class _Overtaken(Exception):
-    """The name or the request id was written by another call meanwhile."""
 
 
 def _next(brief: Brief, plan: Plan, error: Refused, *, last: bool) -> Brief:

@@ -134,12 +134,8 @@ class Planning:
         offers, silent = await self._offers(brief)
         problem = problem_of(brief.spec, brief.windows, offers, brief.cuts)
         check_disks(problem)
-        plan = await self._at_work(solve, problem, effort=self._effort.solver)
+        plan = await self._at_work(_planned, problem, effort=self._effort.solver)
         if plan is not None:
-            unsound = check(problem, plan)
-            if unsound:
-                raise PlanUnsound("; ".join(str(each) for each in unsound))
-            plan = await self._at_work(explained, problem, plan)
             return _with_silent(plan, silent)
         raise await self._why_not(brief, problem, silent)
 
@@ -193,6 +189,16 @@ class Planning:
             return ImageNotReady(missing[0], site, image_field(first))
         short = await self._at_work(shortfalls, problem, effort=self._effort.solver)
         return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
+
+
+def _planned(problem: Problem, *, effort: float) -> Plan | None:
+    plan = solve(problem, effort=effort)
+    if plan is None:
+        return None
+    unsound = check(problem, plan)
+    if unsound:
+        raise PlanUnsound("; ".join(str(each) for each in unsound))
+    return explained(problem, plan)
 
 
 def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:

@@ -90,6 +90,7 @@ class HoldPartRequest(_message.Message):
     COORDINATOR_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    PREPARE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """sites/{site}/tenants/{tenant}"""
     part_id: _builtins.str
@@ -100,6 +101,10 @@ class HoldPartRequest(_message.Message):
     request_id: _builtins.str
     owner: _builtins.str
     """SPIFFE name of the user on whose behalf."""
+    prepare: _builtins.bool
+    """Prepares at once what is held, for a coordinator that has nothing to do in
+    between; the receipt is one of PREPARED.
+    """
     @_builtins.property
     def spec(self) -> _part_pb2.PartSpec: ...
     @_builtins.property
@@ -131,10 +136,11 @@ class HoldPartRequest(_message.Message):
         coordinator_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
         owner: _builtins.str = ...,
+        prepare: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["coordinator_time", b"coordinator_time", "decide_by", b"decide_by", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "coordinator_time", b"coordinator_time", "decide_by", b"decide_by", "digest", b"digest", "owner", b"owner", "parent", b"parent", "part_id", b"part_id", "participants", b"participants", "request_id", b"request_id", "spec", b"spec", "ttl", b"ttl", "tx", b"tx"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "coordinator_time", b"coordinator_time", "decide_by", b"decide_by", "digest", b"digest", "owner", b"owner", "parent", b"parent", "part_id", b"part_id", "participants", b"participants", "prepare", b"prepare", "request_id", b"request_id", "spec", b"spec", "ttl", b"ttl", "tx", b"tx"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,7 +122,8 @@ class PartsServicer:
 
     def Hold(self, request, context):
         """Places the part on hosts, pools, uplinks and links, and counts it against
-        their capacity until it expires, in one transaction.
+        their capacity until it expires, in one transaction. With `prepare` it is
+        PREPARED in that transaction: it does not expire, and what Prepare says holds.
 
         Idempotent by `request_id`, 24 hours.
 
@@ -135,6 +136,8 @@ class PartsServicer:
         | request_id was used with another body                            | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
         | the part was here and is over                                    | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                      |
         | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
+        | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
+        | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

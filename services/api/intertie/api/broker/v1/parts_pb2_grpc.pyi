@@ -59,7 +59,8 @@ class PartsStub:
     """
     Hold: _grpc.UnaryUnaryMultiCallable[_parts_pb2.HoldPartRequest, _parts_pb2.HoldPartResponse]
     """Places the part on hosts, pools, uplinks and links, and counts it against
-    their capacity until it expires, in one transaction.
+    their capacity until it expires, in one transaction. With `prepare` it is
+    PREPARED in that transaction: it does not expire, and what Prepare says holds.
 
     Idempotent by `request_id`, 24 hours.
 
@@ -72,6 +73,8 @@ class PartsStub:
     | request_id was used with another body                            | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
     | the part was here and is over                                    | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                      |
     | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
+    | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
+    | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
     """
     Prepare: _grpc.UnaryUnaryMultiCallable[_parts_pb2.PreparePartRequest, _parts_pb2.PreparePartResponse]
     """From here on the site may not let go alone. Idempotent.
@@ -158,7 +161,8 @@ class PartsAsyncStub(PartsStub):
     """
     Hold: _aio.UnaryUnaryMultiCallable[_parts_pb2.HoldPartRequest, _parts_pb2.HoldPartResponse]  # type: ignore[assignment]
     """Places the part on hosts, pools, uplinks and links, and counts it against
-    their capacity until it expires, in one transaction.
+    their capacity until it expires, in one transaction. With `prepare` it is
+    PREPARED in that transaction: it does not expire, and what Prepare says holds.
 
     Idempotent by `request_id`, 24 hours.
 
@@ -171,6 +175,8 @@ class PartsAsyncStub(PartsStub):
     | request_id was used with another body                            | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
     | the part was here and is over                                    | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                      |
     | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
+    | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
+    | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
     """
     Prepare: _aio.UnaryUnaryMultiCallable[_parts_pb2.PreparePartRequest, _parts_pb2.PreparePartResponse]  # type: ignore[assignment]
     """From here on the site may not let go alone. Idempotent.
@@ -266,7 +272,8 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_parts_pb2.HoldPartResponse, _abc.Awaitable[_parts_pb2.HoldPartResponse]]:
         """Places the part on hosts, pools, uplinks and links, and counts it against
-        their capacity until it expires, in one transaction.
+        their capacity until it expires, in one transaction. With `prepare` it is
+        PREPARED in that transaction: it does not expire, and what Prepare says holds.
 
         Idempotent by `request_id`, 24 hours.
 
@@ -279,6 +286,8 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         | request_id was used with another body                            | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
         | the part was here and is over                                    | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                      |
         | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
+        | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
+        | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
         """
 
     @_abc_1.abstractmethod
