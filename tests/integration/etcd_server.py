@@ -20,7 +20,7 @@ class EtcdServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._client_port, self._peer_port, self._metrics_port = _free_ports(3)
+        self._client_port, self._peer_port, self._metrics_port = free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,7 +75,8 @@ class EtcdServer:
         raise TimeoutError(f"etcd was not ready in time:\n{log[-2000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Of loopback, that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
