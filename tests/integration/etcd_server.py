@@ -55,6 +55,9 @@ class EtcdServer:
             )
         self._wait_until_ready()
 
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()

@@ -8,11 +8,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from grpc_health.v1 import health_pb2
 
+from intertie.common.clock import SystemClock
 from intertie.common.rpc.health import NotServing, check, dialled
-from intertie.common.settings import ServingSettings, TlsSettings, load
+from intertie.common.rpc.server import Server
+from intertie.common.settings import ListenSettings, ServingSettings, TlsSettings, load
 from tests.integration.pki import TestDomain
-from tests.integration.rpc_service import Clusters, serving
+from tests.integration.rpc_service import Clusters, Settings, serving
 
 INTERTIE_HEALTH = Path(sys.executable).parent / "intertie-health"
 SOON = timedelta(seconds=10)
@@ -97,6 +100,19 @@ async def test_one_that_accepts_and_stays_silent_does_not_serve(
         settings = settings_of(tmp_path, f"unix:{tmp_path}/socket", north, north.service("broker"))
         with pytest.raises(NotServing, match="DEADLINE_EXCEEDED"):
             await check(settings, within=timedelta(seconds=0.5))
+
+
+async def test_one_that_says_so_does_not_serve(tmp_path: Path, north: TestDomain) -> None:
+    tls, address = north.service("broker"), f"unix:{tmp_path}/socket"
+    served = Settings(ListenSettings(addresses=(address,)), tls, (north.trust,))
+    server = Server(served, SystemClock(), [])
+    await server.start()
+    try:
+        await server._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        with pytest.raises(NotServing, match="says NOT_SERVING"):
+            await check(settings_of(tmp_path, address, north, tls), within=SOON)
+    finally:
+        await server.stop(0)
 
 
 async def test_a_certificate_without_a_name_to_go_by_is_named(
