@@ -1,5 +1,5 @@
 # One image for every service; compose.yaml chooses which runs. Built from Debian's and Python's
-# packages only. `docker build -t intertie .`
+# packages only. `docker build -t intertie .` It has never been built by a test: that needs an engine.
 FROM debian:12.11-slim
 
 RUN apt-get update \
@@ -18,5 +18,5 @@ COPY testbed testbed
 RUN .venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation -e .
 
 ENV PATH=/opt/intertie/.venv/bin:$PATH
-# Every service answers the standard health service on its unix socket.
+# Every service ends in order at this; `intertie-health --config FILE` says whether one serves.
 STOPSIGNAL SIGTERM

@@ -4,7 +4,7 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv/bin
 SOURCES := $(wildcard services clients testbed bench tests setup)
 
-.PHONY: help setup demo down test test-clients test-fresh bench bench-full lint protos clean
+.PHONY: help setup demo down test test-clients test-stock test-fresh bench bench-full lint protos clean
 .NOTPARALLEL:
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make demo KEEP=1  the same, left up; 'make down' ends it"
 	@echo "make test         sets up, lints, and runs every test"
 	@echo "make test-clients runs the clients in all languages, Ruby and Go too"
+	@echo "make test-stock   builds a Debian image with cloud-init, and boots guests of it"
 	@echo "make test-fresh   proves the set-up in a new minimal Debian tree"
 	@echo "make setup        installs what is missing, and nothing else"
 	@echo "make bench        figures against floors of the same run, quickly; 'make bench-full' takes its time"
@@ -35,6 +36,11 @@ test: setup lint
 test-clients:
 	@PYTHON=$(PYTHON) sh setup/setup.sh clients
 	@exec $(VENV)/python -m pytest -m "" tests/clients tests/e2e/test_clients.py
+
+test-stock:
+	@PYTHON=$(PYTHON) sh setup/setup.sh stock
+	@$(VENV)/python -m setup.stock_image
+	@exec $(VENV)/python -m pytest -s -m stock tests/e2e/test_stock_image.py
 
 test-fresh:
 	@exec sh setup/fresh.sh

@@ -20,7 +20,7 @@ class EtcdServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._client_port, self._peer_port, self._metrics_port = _free_ports(3)
+        self._client_port, self._peer_port, self._metrics_port = free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,6 +55,9 @@ class EtcdServer:
             )
         self._wait_until_ready()
 
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
@@ -75,7 +78,8 @@ class EtcdServer:
         raise TimeoutError(f"etcd was not ready in time:\n{log[-2000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Of loopback, that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -242,6 +242,21 @@ async def test_roles_confine_an_agent_to_its_own_host(tmp_path: Path) -> None:
         server.kill()
 
 
+async def test_a_name_stands_for_the_addresses_of_a_cluster(tmp_path: Path) -> None:
+    server = _TlsEtcdServer(tmp_path)
+    server.start()
+    settings = server.settings_of("root")
+    port = server.endpoint.rpartition(":")[2]
+    client = await Etcd.connect(settings.model_copy(update={"endpoints": (f"localhost:{port}",)}))
+    try:
+        async with asyncio.timeout(20):
+            await eventually(lambda: put(client, "a"))
+        assert await client.get("a") is not None
+    finally:
+        await client.close()
+        server.kill()
+
+
 async def test_a_client_follows_its_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

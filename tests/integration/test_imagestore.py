@@ -188,7 +188,7 @@ async def test_goes_on_after_kill_9_in_the_middle(store: Process, north: TestDom
         for start in (0, BLOCK):
             await call.write(pb.PutImageRequest(data=OCTETS[start : start + BLOCK]))
         stat = pb.StatImageRequest(name=f"{PARENT}/images/{DIGEST}")
-        await _arrival(images, stat, 2 * BLOCK)
+        await arrival(images, stat, 2 * BLOCK)
         await store.end(signal.SIGKILL)
         call.cancel()
     await store.start()
@@ -215,7 +215,7 @@ async def test_a_caller_that_goes_away_can_go_on_at_once(images: Any) -> None:
     await call.write(pb.PutImageRequest(header=header))
     await call.write(pb.PutImageRequest(data=OCTETS[:BLOCK]))
     stat = pb.StatImageRequest(name=f"{PARENT}/images/{DIGEST}")
-    await _arrival(images, stat, BLOCK)
+    await arrival(images, stat, BLOCK)
     async with asyncio.timeout(10):
         busy = await refusal(put(images, frames(BLOCK)))
         assert isinstance(busy, errors.PutInProgress)
@@ -314,7 +314,7 @@ async def test_ends_in_order_on_sigterm(store: Process) -> None:
     assert await store.end(signal.SIGTERM) == 0
 
 
-async def _arrival(images: Any, stat: pb.StatImageRequest, wanted: int) -> None:
+async def arrival(images: Any, stat: pb.StatImageRequest, wanted: int) -> None:
     """Until the store has taken so many bytes."""
     async with asyncio.timeout(10):
         while await _uploaded(images, stat) < wanted:

@@ -64,7 +64,6 @@ MEANINGS = {
     "TlsSettings.key": "PEM; followed.",
     "TrustSettings.domain": "A trust domain that may call or be called.",
     "TrustSettings.roots": "PEM; they speak for this domain alone. Followed.",
-    "EtcdSettings.endpoints": "`host:port` each.",
     "EtcdSettings.ca": "Roots of etcd's certificate. Without it no TLS: on 127.0.0.0/8 only.",
     "EtcdSettings.certificate": "Its common name is the user of etcd.",
     "EtcdSettings.key": "The certificate's.",

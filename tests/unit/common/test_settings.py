@@ -86,6 +86,7 @@ def test_is_frozen(file: Path) -> None:
         ('prefix = "/intertie/north"', 'prefix = "north/"', "etcd.prefix"),
         ('name = "meta"', "", "metascheds[0].name: Field required"),
         ('["10.201.0.2:2379"]', "[]", "etcd.endpoints"),
+        ('["10.201.0.2:2379"]', '["etcd-1:2379", "etcd-2:2379"]', "etcd-1:2379 is none; write its"),
         ("[listen]", "[listen", "is not TOML"),
     ],
 )
@@ -108,3 +109,19 @@ def test_etcd_without_tls_is_on_loopback_only() -> None:
     EtcdSettings(endpoints=("127.0.0.1:2379",), prefix="/intertie/north")
     with pytest.raises(ValidationError, match=r"127\.0\.0\.0/8"):
         EtcdSettings(endpoints=("127.0.0.1:2379", "10.0.0.1:2379"), prefix="/intertie/north")
+
+
+def test_etcd_is_found_by_addresses_or_by_one_name() -> None:
+    """A bug: a name, as the examples have it, was handed to gRPC as if it were an address."""
+    for endpoints, by_name in (
+        (("north-etcd:2379",), True),
+        (("10.201.0.2:2379", "10.201.0.3:2379"), False),
+    ):
+        settings = EtcdSettings(
+            endpoints=endpoints,
+            prefix="/intertie/north",
+            ca=Path("/ca"),
+            certificate=Path("/certificate"),
+            key=Path("/key"),
+        )
+        assert settings.by_name is by_name

@@ -124,6 +124,10 @@ class MemoryHypervisor:
             raise HostFailure("libvirt: no")
         self.domains[name] = DomainState.RUNNING
 
+    async def resume(self, name: str) -> None:
+        self._check()
+        self.domains[name] = DomainState.RUNNING
+
     async def stop(self, name: str) -> None:
         self._check()
         self.domains[name] = DomainState.OFF
@@ -181,6 +185,8 @@ class MemoryStorage:
     def __init__(self) -> None:
         self.disks: set[str] = set()
         self.seeds: set[str] = set()
+        self.room = 1024
+        self.full = False
 
     def has_disk(self, uid: str) -> bool:
         return uid in self.disks
@@ -195,11 +201,16 @@ class MemoryStorage:
         self.disks.add(uid)
 
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.seeds.add(uid)
 
     async def remove(self, uid: str) -> None:
         self.disks.discard(uid)
         self.seeds.discard(uid)
+
+    def room_mib(self) -> int:
+        return self.room
 
     def free_mib(self) -> int:
         return 1024

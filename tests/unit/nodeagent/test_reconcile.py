@@ -87,6 +87,7 @@ def test_gone_is_over_inside_the_window_too() -> None:
         (Phase.RUN, Observed(disk=True, seed=True), (Step.DEFINE, Step.START)),
         (Phase.RUN, replace(READY, domain=DomainState.RUNNING), ()),
         (Phase.RUN, replace(READY, domain=DomainState.PAUSED), ()),
+        (Phase.RUN, replace(READY, domain=DomainState.STALLED), (Step.RESUME,)),
         (Phase.RUN, replace(READY, domain=DomainState.POWERED_OFF), ()),
         (Phase.RUN, Observed(domain=DomainState.RUNNING), ()),
         (Phase.OVER, READY, ()),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
 from base64 import b64decode
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import yaml
 
-from intertie.common.terms import Contextualization, Environment
+from intertie.common.terms import Contextualization, Environment, Readiness
+from intertie.nodeagent.domain.guest import READY_PORT, is_ready
 from intertie.nodeagent.domain.seed import seed_files
 from intertie.nodeagent.domain.wanted import WantedWorkspace
 from tests.unit.nodeagent.parts import A_MAC, A_UID, DIGEST, PART, WORKSPACE
 
 KEY = "ssh-ed25519 AAAA alice"
+REPORT = "/var/lib/cloud/scripts/per-boot/intertie-ready"
 
 
 def with_context(**context: Any) -> WantedWorkspace:
@@ -43,7 +47,7 @@ def test_intertie_s_part_is_yaml_with_the_hosts_of_the_whole_cluster() -> None:
     assert text.startswith(b"#cloud-config\n")
     config = yaml.safe_load(text)
     assert config["ssh_authorized_keys"] == [KEY]
-    [file] = config["write_files"]
+    file = config["write_files"][0]
     hosts = b64decode(file["content"]).decode().splitlines()
     assert file["path"] == "/etc/hosts"
     assert "10.1.0.10 a-0.c a-0" in hosts
@@ -75,3 +79,25 @@ def test_a_user_s_own_lists_do_not_push_out_intertie_s() -> None:
     assert "list(prepend)" in config["merge_how"]
     assert "recurse_list" in config["merge_how"]
     assert config["merge_type"] == config["merge_how"]
+
+
+def files_of(workspace: WantedWorkspace) -> dict[str, Any]:
+    config = yaml.safe_load(seed_files(PART, workspace)["vendor-data"])
+    return {file["path"]: file for file in config["write_files"]}
+
+
+def test_any_image_with_cloud_init_is_told_how_to_say_that_it_is_ready() -> None:
+    """A bug: by default only an image that knew of Intertie ever became ready."""
+    file = files_of(WORKSPACE)[REPORT]
+    assert file["permissions"] == "0700"
+    words = shlex.split(b64decode(file["content"]).decode(), comments=True)
+    waits, says = words.index("--wait"), words.index("echo") + 1
+    assert waits < says
+    assert is_ready(words[says].encode(), WORKSPACE.nonce)
+    assert f"port=/dev/virtio-ports/{READY_PORT}" in words
+
+
+@pytest.mark.parametrize("readiness", [Readiness.GUEST_AGENT, Readiness.RUNNING])
+def test_where_nobody_listens_for_it_a_guest_says_nothing(readiness: Readiness) -> None:
+    environment = Environment(image=DIGEST, readiness=readiness)
+    assert set(files_of(replace(WORKSPACE, environment=environment))) == {"/etc/hosts"}

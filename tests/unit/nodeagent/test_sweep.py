@@ -364,3 +364,35 @@ async def test_nothing_unknown_is_removed_while_a_record_cannot_be_read(
     assert stranger.network.plan.removable is None
     assert stranger.traffic.nics == ()
     assert seen(stranger).message == ""
+
+
+async def test_a_guest_that_waits_for_room_goes_on_when_there_is_some(host: Host) -> None:
+    """A bug: it stayed paused for good, as if somebody had paused it on purpose."""
+    await host.agent.sweep()
+    host.hypervisor.domains[DOMAIN] = DomainState.STALLED
+    host.storage.room = 3
+    host.state.full = True
+    for _ in range(5):
+        await host.agent.sweep()
+        await host.clock.advance(10)
+    [workspace] = seen(host).workspaces
+    assert workspace.state is WorkspaceState.PAUSED
+    assert "the host's pool is full, 3 MiB are free" in workspace.message
+
+    host.storage.room = 300
+    await host.clock.advance(60)
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+    assert host.hypervisor.starts == 1
+    await host.agent.sweep()
+    assert seen(host).workspaces[0].message == ""
+
+
+async def test_what_a_full_disk_keeps_from_being_made_is_made_later(host: Host) -> None:
+    host.storage.full = True
+    await host.agent.sweep()
+    assert seen(host).workspaces[0].message == "this host's disk: No space left on device"
+    host.storage.full = False
+    await host.clock.advance(60)
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}

@@ -4,6 +4,7 @@
 `main`; frozen from then on.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 NonEmpty = Annotated[str, Field(min_length=1)]
+_IPV4_PORT = re.compile(r"\d{1,3}(\.\d{1,3}){3}:\d+")
 
 
 class SettingsInvalid(Exception):
@@ -81,12 +83,28 @@ class EtcdSettings(Section):
     """The etcd of the service's own trust domain. Without `ca`, no TLS: on loopback only."""
 
     endpoints: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
+    """`address:port` of each member, IPv4; or one `name:port`, whose addresses are the members'."""
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
     server_name: str = ""
     prefix: Annotated[str, Field(pattern=r"^/[^ ]*[^/ ]$")]
     """Before every key: `/intertie/north`."""
+
+    @property
+    def by_name(self) -> bool:
+        """Whether the members are found by asking for the addresses of one name."""
+        return not _IPV4_PORT.fullmatch(self.endpoints[0])
+
+    @model_validator(mode="after")
+    def _addresses_or_one_name(self) -> Self:
+        names = [each for each in self.endpoints if not _IPV4_PORT.fullmatch(each)]
+        if names and len(self.endpoints) > 1:
+            raise ValueError(
+                f"endpoints: several are IPv4 addresses with ports, and {names[0]} is none; "
+                "write its address, or a single name that has the addresses of all members"
+            )
+        return self
 
     @model_validator(mode="after")
     def _plain_on_loopback_only(self) -> Self:
@@ -102,6 +120,16 @@ class EtcdSettings(Section):
 
 class LogSettings(Section):
     level: Annotated[str, Field(pattern=r"^(debug|info|warning|error)$")] = "info"
+
+
+class ServingSettings(ServiceSettings):
+    """What the files of all services have in common. The rest of one is not looked at."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    listen: ListenSettings
+    tls: TlsSettings
+    trust: tuple[TrustSettings, ...]
 
 
 S = TypeVar("S", bound=ServiceSettings)

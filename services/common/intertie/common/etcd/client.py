@@ -152,7 +152,8 @@ class Etcd:
     async def connect(cls, settings: EtcdSettings, clock: Clock | None = None) -> Self:
         """Does not wait for a server: the first call finds out. Follows its files, as channels to
         other services do; SettingsInvalid where they are of no use from the start."""
-        target = "ipv4:" + ",".join(settings.endpoints)
+        kind = "dns:///" if settings.by_name else "ipv4:"
+        target = kind + ",".join(settings.endpoints)
         if not settings.ca:
             return cls(grpc.aio.insecure_channel(target, options=_OPTIONS), settings.prefix)
         options = list(_OPTIONS)

@@ -132,7 +132,7 @@ class FileImageFiles:
             os.utime(descriptor, (now.timestamp(), now.timestamp()))
             return FileUpload(descriptor, part, self._blob_path(announcement.digest))
 
-        upload = await _in_thread(open_it)
+        upload = await _in_thread(open_it, needed=announcement.size_bytes)
         try:
             await _in_thread(upload.catch_up)
         except BaseException:

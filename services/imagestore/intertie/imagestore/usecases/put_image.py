@@ -58,12 +58,14 @@ class PutImage:
         before = await self._files.find_upload(said.tenant, said.digest)
         if before is not None and before.announcement.size_bytes != said.size_bytes:
             await self._files.forget_upload(said.tenant, said.digest)
+            before = None
+        # Before anything is written: for want of room nothing is lost that came earlier.
+        await self._reserve(said, before.uploaded_bytes if before else 0)
         upload = await self._files.open_upload(said, now=self._clock.now())
         keep = True
         try:
             if offset != upload.uploaded_bytes:
                 raise OffsetMismatch(offset, upload.uploaded_bytes)
-            await self._reserve(said, upload)
             await self._append(said, upload, blocks)
             if upload.uploaded_bytes < said.size_bytes:
                 # The caller ended early; nothing was published, and it should know where it is.
@@ -78,9 +80,9 @@ class PutImage:
         finally:
             await uninterrupted(_leave(upload, keep=keep))
 
-    async def _reserve(self, said: Announcement, upload: UploadFile) -> None:
+    async def _reserve(self, said: Announcement, here_bytes: int) -> None:
         key = (said.tenant, said.digest)
-        needed = said.size_bytes - upload.uploaded_bytes
+        needed = said.size_bytes - here_bytes
         free = await self._files.free_bytes() - sum(self._awaited_bytes.values())
         if needed > free:
             raise StoreFull(needed, max(free, 0))

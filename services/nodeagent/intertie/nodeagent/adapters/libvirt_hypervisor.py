@@ -73,6 +73,9 @@ class LibvirtHypervisor:
     async def start(self, name: str) -> None:
         await self._call(lambda connection: _start(connection.lookupByName(name)))
 
+    async def resume(self, name: str) -> None:
+        await self._call(lambda connection: connection.lookupByName(name).resume())
+
     async def stop(self, name: str) -> None:
         await self._call(lambda connection: _stop(connection.lookupByName(name)))
 
@@ -171,6 +174,8 @@ def _states(connection: libvirt.virConnect) -> dict[str, DomainState]:
 
 
 def _state(state: int, reason: int) -> DomainState:
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
+        return DomainState.STALLED
     if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
         return DomainState.PAUSED
     if state == libvirt.VIR_DOMAIN_SHUTOFF:

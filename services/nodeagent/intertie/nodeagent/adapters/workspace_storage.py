@@ -64,6 +64,10 @@ class WorkspaceStorage:
             for path in folder.glob(f"{uid}.*"):
                 path.unlink(missing_ok=True)
 
+    def room_mib(self) -> int:
+        room = os.statvfs(self._files.data)
+        return room.f_bavail * room.f_frsize // MIB
+
     def free_mib(self) -> int:
         """What guests could use: free now, and what those that are here take already."""
         room = os.statvfs(self._files.data)

@@ -31,6 +31,11 @@ class ReadyLines:
         return found
 
 
+def ready_line(nonce: str) -> str:
+    """What a guest whose seed has this nonce says when it is ready; `is_ready` takes it."""
+    return json.dumps({"event": "ready", "nonce": nonce})
+
+
 def is_ready(line: bytes, nonce: str) -> bool:
     """`{"event": "ready", "nonce": ...}` with the nonce of the guest's own seed."""
     if not nonce or len(line) > MAX_LINE_BYTES:

@@ -27,6 +27,8 @@ class DomainState(Enum):
 
     RUNNING = "RUNNING"
     PAUSED = "PAUSED"
+    STALLED = "STALLED"
+    """Paused by its emulator in a write to its disk, which the host's disk did not take."""
     POWERED_OFF = "POWERED_OFF"
     """The guest switched itself off."""
     OFF = "OFF"
@@ -54,6 +56,7 @@ class Step(Enum):
     MAKE_SEED = "MAKE_SEED"
     DEFINE = "DEFINE"
     START = "START"
+    RESUME = "RESUME"
     STOP = "STOP"
 
 
@@ -156,8 +159,11 @@ def steps(phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool) ->
     """What is missing, in the order in which it has to be made.
 
     A guest that runs is never touched, but for one that must be stopped; one that is paused was
-    paused by somebody on purpose. Each start is from the newest description.
+    paused by somebody on purpose, unless its disk is what it waits for. Each start is from the
+    newest description.
     """
+    if seen.domain is DomainState.STALLED:
+        return (Step.STOP,) if isolated else (Step.RESUME,)
     if seen.domain in (DomainState.RUNNING, DomainState.PAUSED):
         return (Step.STOP,) if isolated else ()
     if phase not in (Phase.STAGE, Phase.RUN):
@@ -186,7 +192,7 @@ def state_of(
         return WorkspaceState.ENDED
     if seen.domain is DomainState.RUNNING:
         return WorkspaceState.RUNNING
-    if seen.domain is DomainState.PAUSED:
+    if seen.domain in (DomainState.PAUSED, DomainState.STALLED):
         return WorkspaceState.PAUSED
     if attempts.is_failure:
         return WorkspaceState.FAILED

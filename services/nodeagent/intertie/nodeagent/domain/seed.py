@@ -6,10 +6,13 @@ unchanged. The keys are in meta-data too, for a guest whose user-data turns vend
 
 import json
 import re
+import shlex
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 
 from intertie.common.part_spec import HostEntry
+from intertie.common.terms import Readiness
+from intertie.nodeagent.domain.guest import READY_PORT, ready_line
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 LABEL = "cidata"
@@ -18,6 +21,8 @@ _FIRST_PLANE = re.compile("[\x7f-\uffff]")
 _BESIDE_THE_USERS = "dict(no_replace,recurse_list)+list(prepend)+str()"
 """Where both give a list (files, keys), the user's follows ours; else the user's value holds.
 By itself cloud-init drops our list, and with the files the names of the cluster's machines."""
+_AT_EVERY_BOOT = "/var/lib/cloud/scripts/per-boot"
+"""cloud-init runs what lies there in its last stage."""
 
 
 def seed_files(part: WantedPart, workspace: WantedWorkspace) -> Mapping[str, bytes]:
@@ -35,12 +40,8 @@ def seed_files(part: WantedPart, workspace: WantedWorkspace) -> Mapping[str, byt
             "manage_etc_hosts": False,
             **_timezone(workspace),
             "write_files": [
-                {
-                    "path": "/etc/hosts",
-                    "encoding": "b64",
-                    "permissions": "0644",
-                    "content": b64encode(hosts.encode()).decode(),
-                }
+                _file("/etc/hosts", hosts, "0644"),
+                *_ready_report(workspace),
             ],
         }
     )
@@ -63,6 +64,29 @@ def _timezone(workspace: WantedWorkspace) -> Mapping[str, str]:
     """Nothing where none is asked for: an image without a tz database fails at any name."""
     name = workspace.environment.timezone
     return {"timezone": name} if name else {}
+
+
+def _ready_report(workspace: WantedWorkspace) -> Iterable[Mapping[str, str]]:
+    """What makes any image with cloud-init say that it is ready, once all that its seed asks for is
+    done, the user's own commands too; again and again, for an agent that was away. An image that
+    says so by itself, without cloud-init, never runs it."""
+    if workspace.environment.readiness is not Readiness.CHANNEL:
+        return
+    script = f"""#!/bin/sh
+port=/dev/virtio-ports/{READY_PORT}
+[ -e $port ] || exit 0
+{{
+  cloud-init status --wait
+  while echo {shlex.quote(ready_line(workspace.nonce))} >$port; do sleep 10; done
+}} >/dev/null 2>&1 </dev/null &
+"""
+    yield _file(f"{_AT_EVERY_BOOT}/intertie-ready", script, "0700")
+
+
+def _file(path: str, text: str, permissions: str) -> Mapping[str, str]:
+    """One of cloud-init's `write_files`."""
+    content = b64encode(text.encode()).decode()
+    return {"path": path, "encoding": "b64", "permissions": permissions, "content": content}
 
 
 def hosts_file(workspace: str, entries: Iterable[HostEntry]) -> str:

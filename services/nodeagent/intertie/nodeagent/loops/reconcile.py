@@ -56,6 +56,8 @@ log = structlog.get_logger(__name__)
 
 _AT_ONCE = 4
 """Guests that are made or started at the same time."""
+_ROOM_TO_RESUME_MIB = 32
+"""With less, a guest that waits for room would wait again at once."""
 
 
 class Reconciler:
@@ -275,7 +277,7 @@ class Reconciler:
         seen, note = self._observe(workspace), part.note(workspace.uid)
         isolated = must_stop(workspace, last_contact=self._knowledge.contact, now=now)
         wanted = steps(phase, seen, powered_off=note.powered_off, isolated=isolated)
-        if not self._knowledge.may_start and Step.STOP not in wanted:
+        if not self._knowledge.may_start and not {Step.STOP, Step.RESUME} & {*wanted}:
             return
         attempts = self._attempts.get(workspace.uid, Attempts())
         if not wanted or not attempts.may_try(now=self._clock.monotonic()):
@@ -292,6 +294,10 @@ class Reconciler:
                 self._problem(error)
             except HostFailure as error:
                 self._failed(workspace, attempts, error)
+            except OSError as error:
+                self._failed(
+                    workspace, attempts, HostFailure(f"this host's disk: {error.strerror}")
+                )
             except Exception as error:
                 # A fault in one guest's way, whatever it is, does not keep others from theirs.
                 log.error("guest.fault", workspace=workspace.uid, exc_info=True)
@@ -328,6 +334,14 @@ class Reconciler:
                 if not self._knowledge.may_start:
                     return
                 await self._hypervisor.start(name)
+            case Step.RESUME:
+                room_mib = self._storage.room_mib()
+                if room_mib < _ROOM_TO_RESUME_MIB:
+                    raise HostFailure(
+                        f"paused in a write to its disk: the host's pool is full, {room_mib} MiB"
+                        f" are free; it goes on when there are {_ROOM_TO_RESUME_MIB}"
+                    )
+                await self._hypervisor.resume(name)
             case Step.STOP:
                 await self._hypervisor.stop(name)
         log.info("guest.step", step=step.value, workspace=uid, name=workspace.name)

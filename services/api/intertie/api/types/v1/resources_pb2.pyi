@@ -263,9 +263,11 @@ class Environment(_message.Message):
         READINESS_UNSPECIFIED: Environment._Readiness.ValueType  # 0
         """Read as CHANNEL."""
         CHANNEL: Environment._Readiness.ValueType  # 1
-        """The guest writes a line to the port `org.intertie.ready.0`."""
+        """The guest writes a line to the port `org.intertie.ready.0`. An image with
+        cloud-init does by itself, at every boot, once cloud-init is through.
+        """
         GUEST_AGENT: Environment._Readiness.ValueType  # 2
-        """The guest agent answers a ping."""
+        """The guest agent answers a ping, which it may do before cloud-init is through."""
         RUNNING: Environment._Readiness.ValueType  # 3
         """Running is ready."""
 
@@ -273,9 +275,11 @@ class Environment(_message.Message):
     READINESS_UNSPECIFIED: Environment.Readiness.ValueType  # 0
     """Read as CHANNEL."""
     CHANNEL: Environment.Readiness.ValueType  # 1
-    """The guest writes a line to the port `org.intertie.ready.0`."""
+    """The guest writes a line to the port `org.intertie.ready.0`. An image with
+    cloud-init does by itself, at every boot, once cloud-init is through.
+    """
     GUEST_AGENT: Environment.Readiness.ValueType  # 2
-    """The guest agent answers a ping."""
+    """The guest agent answers a ping, which it may do before cloud-init is through."""
     RUNNING: Environment.Readiness.ValueType  # 3
     """Running is ready."""
 
