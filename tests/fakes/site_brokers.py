@@ -163,7 +163,7 @@ async def federation(
     address = f"unix:{folder / 'meta'}"
     peer = NamedPeerSettings(
         name="meta",
-        address=address,
+        addresses=(address,),
         server_name=meta.server_name("metasched"),
         trust_domain=meta.name,
     )
@@ -183,7 +183,7 @@ async def federation(
             sites=tuple(
                 NamedPeerSettings(
                     name=name,
-                    address=site.settings.listen.addresses[0],
+                    addresses=(site.settings.listen.addresses[0],),
                     server_name=domain.server_name("broker"),
                     trust_domain=domain.name,
                 )

@@ -99,6 +99,6 @@ def test_failures_on_the_way_have_types_of_their_own(
 ) -> None:
     metadata = grpc.aio.Metadata()
     error = grpc.aio.AioRpcError(code, metadata, metadata, details=says)
-    found = to_error(error, endpoint="north", address="unix:/tls/x.sock")
+    found = to_error(error, endpoint="north", addresses=["unix:/tls/x.sock"])
     assert type(found) is type(raised)
     assert str(found) == str(raised)
