@@ -122,9 +122,9 @@ def _dialling(
         ("grpc.default_authority", server_name),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", 15_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.enable_http_proxy", 0),
         # One that was away is found again within a second; one that says nothing costs two.
         ("grpc.initial_reconnect_backoff_ms", 200),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ import grpc
 from intertie.common.clock import Clock
 from intertie.common.errors import DomainError, EtcdUnavailable, NotLeading
 from intertie.common.rpc.errors import to_domain_error, to_rpc_status
+from intertie.common.rpc.replica_stream import ReplicaStream, connects
 
 DEFAULT_TIMEOUT_S = 30.0
 """Of a unary call for which the caller gives none: nothing waits for ever."""
@@ -29,8 +30,11 @@ FAIL_OVER_S = 10.0
 PAUSE_S = 0.25
 """After all have been asked, and none leads."""
 
-CONNECT_S = 3.0
-"""So long a stream waits for one replica to be reached before it looks at the next."""
+SILENCE_S = 1.0
+"""So long one replica alone is waited for, for what is the leader's own: the others refuse that at
+little cost. A hold says what time it is, and 2 s are allowed."""
+READ_SILENCE_S = 3.0
+"""Likewise for a read, which costs the others as much; half of its deadline, where that is less."""
 
 LEADERS_OWN = frozenset(
     {
@@ -50,7 +54,8 @@ class ReplicaChannel(grpc.aio.Channel):
 
     What is the leader's own goes first to whom it was last done by. Reads begin at a replica that
     is drawn once, so that those of many clients are spread over all, and stay there while it
-    answers, so that one client does not see time run backwards.
+    answers, so that one client does not see time run backwards. One that says nothing for a while
+    is not given up, but the others are asked beside it: it may stand still, and another lead.
 
     Where none leads, all are asked again until one does: for `patience_s`, and no longer than the
     call's deadline. Then, and where none can be reached, the call fails at once: with NOT_LEADING,
@@ -80,7 +85,6 @@ class ReplicaChannel(grpc.aio.Channel):
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         methods = [each.unary_unary(method, *args, **kwargs) for each in self._channels]
-        leaders_own = method in LEADERS_OWN
 
         def call(
             request: Any,
@@ -91,59 +95,92 @@ class ReplicaChannel(grpc.aio.Channel):
         ) -> Awaitable[Any]:
             if self.alone:  # gRPC itself waits for one, and sooner sees it come
                 options["wait_for_ready"] = wait_for_ready
-            timeout_s = DEFAULT_TIMEOUT_S if timeout is None else timeout
             ask = _Question(
                 methods=methods,
                 request=request,
                 options=options,
-                leaders_own=leaders_own,
+                # Planning alone is every replica's.
+                leaders_own=method in LEADERS_OWN and not getattr(request, "validate_only", False),
                 began=self._clock.monotonic(),
+                timeout_s=DEFAULT_TIMEOUT_S if timeout is None else timeout,
+                waits=bool(wait_for_ready),
             )
-            return self._answer(ask, timeout_s, wait=bool(wait_for_ready))
+            return self._answer(ask)
 
         return call
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         methods = [each.unary_stream(method, *args, **kwargs) for each in self._channels]
-        return lambda *given, **options: _Stream(self, methods, given, options)
+        return lambda *given, **options: ReplicaStream(self, methods, given, options)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
         methods = [each.stream_stream(method, *args, **kwargs) for each in self._channels]
-        return lambda *given, **options: _Stream(self, methods, given, options)
+        return lambda *given, **options: ReplicaStream(self, methods, given, options)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError("no service of several replicas has such a method")
 
-    async def _answer(self, ask: _Question, timeout_s: float, *, wait: bool) -> Any:
-        until = ask.began + timeout_s
+    async def _answer(self, ask: _Question) -> Any:
+        until = ask.began + ask.timeout_s
         patient_until = min(until, ask.began + self._patience_s)
-        while True:
-            failures = _Failures()
-            for number in self._order(self._leader if ask.leaders_own else self._reader):
-                left_s = until - self._clock.monotonic()
-                if left_s <= 0 and failures:
-                    break
-                # A read that hangs at one replica leaves time for the others. What is the leader's
-                # own is not cut short: planning may take all of it.
-                replicas = len(self._channels) - len(failures)
-                share_s = left_s if ask.leaders_own else left_s / replicas
-                try:
-                    answer = await ask.methods[number](ask.request, timeout=share_s, **ask.options)
-                except grpc.aio.AioRpcError as error:
-                    if not goes_on(error, cut_short=share_s < left_s):
-                        raise
-                    failures.add(self._addresses[number], error)
+        failures = _Failures()
+        asking: dict[asyncio.Future[Any], int] = {}
+        try:
+            while True:
+                number = self._next(ask, {*asking.values(), *failures.numbers})
+                now = self._clock.monotonic()
+                if number is not None:
+                    call = ask.methods[number](ask.request, timeout=until - now, **ask.options)
+                    asking[asyncio.ensure_future(call)] = number
+                elif not asking:
+                    again = now + PAUSE_S
+                    leaderless = failures.leaderless and again < patient_until
+                    absent = failures.unreachable and ask.waits and again < until
+                    if not (leaderless or absent):
+                        raise failures.left(self._addresses)
+                    await self._clock.sleep(PAUSE_S)
+                    failures = _Failures()
                     continue
-                if ask.leaders_own:
-                    self._leader = number
-                else:
-                    self._reader = number
-                return answer
-            later = self._clock.monotonic() + PAUSE_S
-            leaderless = failures.leaderless and later < patient_until
-            if not leaderless and not (wait and failures.unreachable and later < until):
-                raise failures.left()
-            await self._clock.sleep(PAUSE_S)
+                heard = await self._heard(asking, ask.silence_s)
+                for each in heard:
+                    error = each.exception()
+                    if error is None:
+                        self._answered(ask, asking[each])
+                        return each.result()
+                    if not isinstance(error, grpc.aio.AioRpcError) or not goes_on(error):
+                        self.broke(asking[each], error)
+                        raise error
+                    failures.add(asking.pop(each), error)
+                if not heard and number is None and self._clock.monotonic() < patient_until:
+                    failures = _Failures()  # one of those may lead by now
+        finally:
+            for each in asking:
+                if not each.cancel() and not each.cancelled():
+                    each.exception()  # is thereby known: another's answer came with it
+
+    def _next(self, ask: _Question, but: set[int]) -> int | None:
+        order = self._order(self._leader if ask.leaders_own else self._reader)
+        return next((number for number in order if number not in but), None)
+
+    async def _heard(
+        self, asking: Mapping[asyncio.Future[Any], int], silence_s: float
+    ) -> set[asyncio.Future[Any]]:
+        """Those that are over; none, when there is more to ask and nothing was heard for long."""
+        if len(asking) == len(self._channels):
+            done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            return done
+        silence = asyncio.ensure_future(self._clock.sleep(silence_s))
+        try:
+            done, _ = await asyncio.wait({*asking, silence}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            silence.cancel()
+        return done - {silence}
+
+    def _answered(self, ask: _Question, number: int) -> None:
+        if ask.leaders_own:
+            self._leader = number
+        else:
+            self._reader = number
 
     def _order(self, first: int) -> Sequence[int]:
         count = len(self._channels)
@@ -156,14 +193,17 @@ class ReplicaChannel(grpc.aio.Channel):
         if self.alone:
             return order[0]
         for number in order:
-            if await _connects(self._channels[number]):
+            if await connects(self._channels[number]):
                 self._reader = number
                 return number
         return order[0]
 
-    def leave(self, number: int) -> None:
-        """A stream from there broke: the next one begins elsewhere."""
-        if self._reader == number:
+    def broke(self, number: int, error: BaseException) -> None:
+        """What began there ended so: where another replica may do better, the next read begins at
+        one."""
+        if not isinstance(error, grpc.aio.AioRpcError) or self._reader != number:
+            return
+        if goes_on(error) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             self._reader = (number + 1) % len(self._channels)
 
     async def close(self, grace: float | None = None) -> None:
@@ -186,16 +226,12 @@ class ReplicaChannel(grpc.aio.Channel):
         await self._channels[await self.reachable()].channel_ready()
 
 
-def goes_on(error: grpc.aio.AioRpcError, *, cut_short: bool = False) -> bool:
-    """Whether another replica may answer the same call. `cut_short`: it was not given all of its
-    time."""
+def goes_on(error: grpc.aio.AioRpcError) -> bool:
+    """Whether another replica may answer the same call."""
     meant = to_domain_error(error)
     if meant is not None:
         return isinstance(meant, NotLeading | EtcdUnavailable)
-    code = error.code()
-    return code is grpc.StatusCode.UNAVAILABLE or (
-        cut_short and code is grpc.StatusCode.DEADLINE_EXCEEDED
-    )
+    return error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,20 +245,28 @@ class _Question:
     leaders_own: bool
     began: float
     """Monotonic."""
+    timeout_s: float
+    waits: bool
+    """For a replica that can be reached, too."""
+
+    @property
+    def silence_s(self) -> float:
+        return SILENCE_S if self.leaders_own else min(READ_SILENCE_S, self.timeout_s / 2)
 
 
 class _Failures:
-    """How each of the replicas that were asked in one round has failed."""
+    """How replicas that were asked have failed."""
 
     def __init__(self) -> None:
-        self._errors: dict[str, grpc.aio.AioRpcError] = {}
+        self._errors: dict[int, grpc.aio.AioRpcError] = {}
         self._meant: list[DomainError] = []
 
-    def __len__(self) -> int:
-        return len(self._errors)
+    @property
+    def numbers(self) -> Iterable[int]:
+        return self._errors
 
-    def add(self, address: str, error: grpc.aio.AioRpcError) -> None:
-        self._errors[address] = error
+    def add(self, number: int, error: grpc.aio.AioRpcError) -> None:
+        self._errors[number] = error
         if (meant := to_domain_error(error)) is not None:
             self._meant.append(meant)
 
@@ -235,12 +279,13 @@ class _Failures:
         """All of them."""
         return not self._meant
 
-    def left(self) -> grpc.aio.AioRpcError:
+    def left(self, addresses: Sequence[str]) -> grpc.aio.AioRpcError:
         """What the caller is told. A store that does not answer is why nobody leads, or why its
         leader does not write; one replica that does not lead says less."""
         if self.leaderless and not any(isinstance(e, EtcdUnavailable) for e in self._meant):
             leaders = {e.leader for e in self._meant if isinstance(e, NotLeading) and e.leader}
-            return _rpc_error(NotLeading(", ".join(sorted(leaders)), ", ".join(self._errors)))
+            asked = ", ".join(addresses[number] for number in self._errors)
+            return _rpc_error(NotLeading(", ".join(sorted(leaders)), asked))
         errors = list(self._errors.values())
         said = [each for each in errors if isinstance(to_domain_error(each), EtcdUnavailable)]
         return (said or errors)[-1]
@@ -252,86 +297,3 @@ def _rpc_error(error: DomainError) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(
         status.code, grpc.aio.Metadata(), trailing, details=str(status.details)
     )
-
-
-async def _connects(channel: grpc.aio.Channel) -> bool:
-    """Whether the replica can be reached, as far as gRPC knows or finds out now."""
-    waiting = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            while (state := channel.get_state(try_to_connect=True)) in waiting:
-                await channel.wait_for_state_change(state)
-    except TimeoutError:
-        return False
-    return state is grpc.ChannelConnectivity.READY
-
-
-class _Stream:
-    """A stream's call, which begins once it is known which replica can be reached. It breaks with
-    that replica; whoever takes it up again is led to another."""
-
-    def __init__(
-        self,
-        owner: ReplicaChannel,
-        methods: Sequence[Any],
-        args: Sequence[Any],
-        options: Mapping[str, Any],
-    ) -> None:
-        self._owner = owner
-        self._number = 0
-        self._beginning = asyncio.ensure_future(self._begin(methods, args, options))
-
-    async def _begin(
-        self, methods: Sequence[Any], args: Sequence[Any], options: Mapping[str, Any]
-    ) -> Any:
-        self._number = await self._owner.reachable()
-        return methods[self._number](*args, **options)
-
-    async def _call(self) -> Any:
-        return await asyncio.shield(self._beginning)
-
-    async def _told(self, answer: Awaitable[Any]) -> Any:
-        try:
-            return await answer
-        except grpc.aio.AioRpcError as error:
-            if goes_on(error):
-                self._owner.leave(self._number)
-            raise
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        messages = aiter(await self._call())
-        while True:
-            try:
-                message = await self._told(anext(messages))
-            except StopAsyncIteration:
-                return
-            yield message
-
-    async def read(self) -> Any:
-        return await self._told((await self._call()).read())
-
-    async def write(self, request: Any) -> None:
-        await self._told((await self._call()).write(request))
-
-    async def done_writing(self) -> None:
-        await (await self._call()).done_writing()
-
-    async def initial_metadata(self) -> Any:
-        return await (await self._call()).initial_metadata()
-
-    async def trailing_metadata(self) -> Any:
-        return await (await self._call()).trailing_metadata()
-
-    async def code(self) -> grpc.StatusCode:
-        code: grpc.StatusCode = await (await self._call()).code()
-        return code
-
-    async def details(self) -> Any:
-        return await (await self._call()).details()
-
-    def cancel(self) -> bool:
-        if not self._beginning.done():
-            return self._beginning.cancel()
-        if self._beginning.cancelled() or self._beginning.exception() is not None:
-            return False
-        return bool(self._beginning.result().cancel())
