@@ -199,12 +199,14 @@ class ReplicaChannel(grpc.aio.Channel):
         return order[0]
 
     def broke(self, number: int, error: BaseException) -> None:
-        """What began there ended so: where another replica may do better, the next read begins at
+        """What began there ended so: where another replica may do better, what comes next begins at
         one."""
-        if not isinstance(error, grpc.aio.AioRpcError) or self._reader != number:
+        if not isinstance(error, grpc.aio.AioRpcError):
             return
         if goes_on(error) or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            self._reader = (number + 1) % len(self._channels)
+            following = (number + 1) % len(self._channels)
+            self._reader = following if self._reader == number else self._reader
+            self._leader = following if self._leader == number else self._leader
 
     async def close(self, grace: float | None = None) -> None:
         for each in self._channels:
