@@ -131,13 +131,14 @@ def _endpoint(name: str, table: object, path: Path) -> Endpoint:
 
 def _addresses(where: str, table: Mapping[str, object], path: Path) -> tuple[str, ...]:
     one, several = table.get("address"), table.get("addresses")
-    if one is not None and several is not None:
+    if several is None:
+        if not isinstance(one, str) or not one:
+            problem = "must be given, as text; or addresses, a list, of several replicas"
+            raise ConfigInvalid(path, f"{where}.address", problem)
+        return (one,)
+    if one is not None:
         raise ConfigInvalid(path, f"{where}.address", "give this or addresses, not both")
-    if one is not None or several is None:
-        several = [one]
-    if not isinstance(several, list) or not several:
-        raise ConfigInvalid(path, f"{where}.addresses", "must be a list of one address or more")
-    if not all(isinstance(each, str) and each for each in several):
-        key = "address" if one is not None else "addresses"
-        raise ConfigInvalid(path, f"{where}.{key}", "must be given, as text")
-    return tuple(several)
+    texts = several if isinstance(several, list) else []
+    if not texts or not all(isinstance(each, str) and each for each in texts):
+        raise ConfigInvalid(path, f"{where}.addresses", "must be a list of texts, one or more")
+    return tuple(texts)
