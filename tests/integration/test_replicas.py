@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -20,6 +21,7 @@ from intertie.client.errors import Unreachable
 from intertie.common.errors import NotLeading
 from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.rpc.client import to_domain_error
+from intertie.common.rpc.replicas import ReplicaChannel
 from tests.fakes.site_brokers import CLOCK, Federation, FederationSite, create, federation
 from tests.integration.broker_site import cluster_spec
 from tests.integration.etcd_server import EtcdServer
@@ -130,6 +132,25 @@ async def test_each_replica_alone_answers_reads(
             assert (await clusters.get("c1")).uid == made.uid
             plan = await clusters.create("c2", local(), validate_only=True)
             assert plan.state == cluster_pb2.Cluster.PLANNED
+
+
+async def test_a_watch_goes_on_at_the_other_replica_when_its_own_is_gone(
+    here: Federation,
+    second_north: FederationSite,
+    north: TestDomain,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_first = partial(ReplicaChannel, draw=lambda count: 0)
+    monkeypatch.setattr(connection, "ReplicaChannel", at_first)
+    first = here.sites["north"]
+    async with Client(north, "broker", first.address, second_north.address) as clusters:
+        made = await clusters.create("c1", local())
+        async with aclosing(clusters.watch("c1")) as changes, asyncio.timeout(20):
+            assert (await anext(changes)).uid == made.uid
+            await first.stop()
+            await clusters.delete("c1")
+            states = [each.state async for each in changes]
+    assert states[-1] == cluster_pb2.Cluster.CANCELLED
 
 
 async def test_where_none_leads_the_error_says_so_and_names_all_that_were_asked(
