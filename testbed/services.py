@@ -20,6 +20,8 @@ BROKER_PORT = 7400
 IMAGESTORE_PORT = 7401
 AGENT_PORT = 7402
 METASCHED_PORT = 7400
+PORT_STEP = 10
+"""Between replicas of a service, which share one address."""
 GATEWAY_PORT = 4790
 MTU = 1500
 MEMORY_RESERVE_MIB = 256
@@ -33,23 +35,41 @@ def service_socket(places: Places, component: str) -> Path:
     return places.run / label / f"{rest.partition('/')[0]}.sock"
 
 
+def replicas(component: str, count: int) -> list[str]:
+    """Names of a service's replicas: `north/broker`, then `north/broker-1` and so on."""
+    return [f"{component}-{number}" if number else component for number in range(count)]
+
+
+def brokers(topology: Topology, site: str) -> list[str]:
+    return replicas(f"{site}/broker", topology.broker_replicas)
+
+
+def metascheds(topology: Topology) -> list[str]:
+    return replicas(f"{META}/metasched", topology.metasched_replicas)
+
+
 def prepare_services(places: Places, topology: Topology) -> None:
     """Writes every configuration file."""
     for label in (*(site.name for site in topology.sites), META):
         (places.run / label).mkdir(parents=True, exist_ok=True)
     for site in topology.sites:
-        for service in ("broker", "imagestore"):
-            _data(places, f"{site.name}/{service}").mkdir(parents=True)
+        for name in (*brokers(topology, site.name), f"{site.name}/imagestore"):
+            _data(places, name).mkdir(parents=True)
     for name, table in configurations(places, topology).items():
         _config_file(places, name).write_text(toml.dumps(table))
 
 
 def configurations(places: Places, topology: Topology) -> Mapping[str, Table]:
     """By component."""
-    found: dict[str, Table] = {"meta/metasched": _metasched(places, topology)}
+    found: dict[str, Table] = {
+        name: _metasched(places, topology, name, METASCHED_PORT + PORT_STEP * number)
+        for number, name in enumerate(metascheds(topology))
+    }
     for site in topology.sites:
         found[f"{site.name}/imagestore"] = _imagestore(places, topology, site)
-        found[f"{site.name}/broker"] = _broker(places, topology, site)
+        for number, name in enumerate(brokers(topology, site.name)):
+            port = BROKER_PORT + PORT_STEP * number
+            found[name] = _broker(places, topology, site, name, port)
         for host in site.hosts:
             found[f"{site.name}/{host.name}/nodeagent"] = _agent(places, topology, site, host)
     return found
@@ -60,14 +80,16 @@ def service_components(places: Places, topology: Topology) -> list[Component]:
     first, agents = [], []
     for site in topology.sites:
         inside = Inside(netns=places.ctl_netns(site.name))
-        for service in ("imagestore", "broker"):
-            first.append(_component(places, f"{site.name}/{service}", service, inside))
+        first.append(_component(places, f"{site.name}/imagestore", "imagestore", inside))
+        for name in brokers(topology, site.name):
+            first.append(_component(places, name, "broker", inside))
         for host in site.hosts:
             name = f"{site.name}/{host.name}/nodeagent"
             inside_it = inside_host(places, site.name, host.name)
             agents.append(_component(places, name, "nodeagent", inside_it))
     inside = Inside(netns=places.meta_netns)
-    first.append(_component(places, "meta/metasched", "metasched", inside))
+    for name in metascheds(topology):
+        first.append(_component(places, name, "metasched", inside))
     return first + agents
 
 
@@ -80,11 +102,12 @@ def write_client(
     def credential(domain: Domain) -> Credential:
         return domain.issue_operator(user) if operator else domain.issue_user(user, tenant)
 
-    def endpoint(domain: Domain, kind: str, service: str) -> Table:
+    def endpoint(domain: Domain, kind: str, service: str, names: list[str]) -> Table:
         own = credential(domain)
+        addresses = [f"unix:{service_socket(places, name)}" for name in names]
         return {
             "kind": kind,
-            "address": f"unix:{service_socket(places, f'{domain.label}/{service}')}",
+            **({"addresses": addresses} if len(addresses) > 1 else {"address": addresses[0]}),
             "server_name": domain.server_name(service),
             "trust_domain": domain.name,
             "certificate": own.certificate,
@@ -93,10 +116,12 @@ def write_client(
             "tenant": tenant,
         }
 
-    tables: Table = {META: endpoint(meta_domain(places, topology), "metasched", "metasched")}
+    meta = meta_domain(places, topology)
+    tables: Table = {META: endpoint(meta, "metasched", "metasched", metascheds(topology))}
     for site in topology.sites:
         domain = site_domain(places, site.name)
-        tables[site.name] = endpoint(domain, "site", "broker") | {
+        names = brokers(topology, site.name)
+        tables[site.name] = endpoint(domain, "site", "broker", names) | {
             "images_address": f"unix:{service_socket(places, f'{site.name}/imagestore')}",
             "images_server_name": domain.server_name("imagestore"),
         }
@@ -159,9 +184,12 @@ def _imagestore_address(topology: Topology, site: str, domain: Domain) -> Table:
     }
 
 
-def _broker(places: Places, topology: Topology, site: SiteSpec) -> Table:
+def _addresses(address: str, port: int, count: int) -> list[str]:
+    return [f"{address}:{port + PORT_STEP * number}" for number in range(count)]
+
+
+def _broker(places: Places, topology: Topology, site: SiteSpec, name: str, port: int) -> Table:
     domain, meta = site_domain(places, site.name), meta_domain(places, topology)
-    name = f"{site.name}/broker"
     # A decision carries receipts of every site: their roots are needed to verify them.
     peers = [site_domain(places, each.name) for each in topology.sites if each != site]
     trusted = [domain, meta, *peers]
@@ -169,7 +197,7 @@ def _broker(places: Places, topology: Topology, site: SiteSpec) -> Table:
     return {
         "site": site.name,
         "data": _data(places, name),
-        **_common(places, name, domain, "broker", f"0.0.0.0:{BROKER_PORT}", trusted),
+        **_common(places, name, domain, "broker", f"0.0.0.0:{port}", trusted),
         **_etcd(topology, domain, topology.ctl_address(site.name), "broker", site.name),
         **_imagestore_address(topology, site.name, domain),
         "policy": {
@@ -197,7 +225,9 @@ def _broker(places: Places, topology: Topology, site: SiteSpec) -> Table:
         "metascheds": [
             {
                 "name": topology.metasched,
-                "address": f"{topology.meta_address()}:{METASCHED_PORT}",
+                "addresses": _addresses(
+                    topology.meta_address(), METASCHED_PORT, topology.metasched_replicas
+                ),
                 "server_name": meta.server_name("metasched"),
                 "trust_domain": meta.name,
             }
@@ -255,18 +285,20 @@ def _agent(places: Places, topology: Topology, site: SiteSpec, host: HostSpec) -
     }
 
 
-def _metasched(places: Places, topology: Topology) -> Table:
+def _metasched(places: Places, topology: Topology, name: str, port: int) -> Table:
     meta = meta_domain(places, topology)
     sites = [site_domain(places, site.name) for site in topology.sites]
-    listen = f"0.0.0.0:{METASCHED_PORT}"
     return {
         "name": topology.metasched,
-        **_common(places, "meta/metasched", meta, "metasched", listen, [meta, *sites]),
+        "replica": name,
+        **_common(places, name, meta, "metasched", f"0.0.0.0:{port}", [meta, *sites]),
         **_etcd(topology, meta, topology.meta_address(), "metasched", topology.metasched),
         "sites": [
             {
                 "name": site.label,
-                "address": f"{topology.ctl_wan_address(site.label)}:{BROKER_PORT}",
+                "addresses": _addresses(
+                    topology.ctl_wan_address(site.label), BROKER_PORT, topology.broker_replicas
+                ),
                 "server_name": site.server_name("broker"),
                 "trust_domain": site.name,
             }

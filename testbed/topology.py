@@ -16,6 +16,7 @@ META = "meta"
 
 MAX_SITES = 30
 MAX_GATEWAYS = 3
+MAX_REPLICAS = 5
 _NAME = re.compile(r"[a-z][a-z0-9]{0,10}")
 _RESERVED_SITES = frozenset({META, "fabric"})
 
@@ -102,6 +103,9 @@ class Topology:
     """The meta-scheduler's name in its trust domain, `{name}.meta.intertie`."""
     etcd_members: int = 1
     """Members of every etcd cluster."""
+    broker_replicas: int = 1
+    """Of every site's broker."""
+    metasched_replicas: int = 1
     cpu_overcommit: float = 4.0
     """Of every site's policy: vCPUs that may be promised for each that a host has."""
 
@@ -114,6 +118,9 @@ class Topology:
             raise InvalidTopology(f"1 to {MAX_SITES} sites")
         if self.etcd_members not in (1, 3, 5):
             raise InvalidTopology("etcd_members: 1, 3 or 5")
+        for field in ("broker_replicas", "metasched_replicas"):
+            if not 1 <= getattr(self, field) <= MAX_REPLICAS:
+                raise InvalidTopology(f"{field}: 1 to {MAX_REPLICAS}")
         seen: set[frozenset[str]] = set()
         for link in self.links:
             if len(link.ends) != 2 or not link.ends <= set(names):

@@ -28,7 +28,7 @@ def test_a_cluster_becomes_ready_and_is_deleted_by_a_program_in_another_language
     )
     name = f"tour-{language}"
     user.at("north").created.append(name)
-    given = arguments(north.address, credential, name=name, image="intertie-guest")
+    given = arguments(north.addresses[0], credential, name=name, image="intertie-guest")
     ran = subprocess.run(
         [str(program), *given],
         stdin=subprocess.DEVNULL,

@@ -49,12 +49,23 @@ class FederationSite:
     broker: Broker | None = None
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
-    async def start(self) -> None:
+    @property
+    def address(self) -> str:
+        return self.settings.listen.addresses[0]
+
+    def another(self) -> FederationSite:
+        """A second replica of the broker, not started."""
+        listen = ListenSettings(addresses=(f"{self.address}-2",))
+        settings = self.settings.model_copy(update={"listen": listen})
+        return FederationSite(self.name, self.folder, settings, self.agents)
+
+    async def start(self, *, lead: bool = True) -> None:
         self.broker = Broker(self.settings, await Etcd.connect(self.settings.etcd), CLOCK)
         await self.broker.server.start()
         self.tasks = [asyncio.create_task(loop) for loop in self.broker.loops()]
-        async with asyncio.timeout(15):
-            await self.broker.election.wait_until_leading()
+        if lead:
+            async with asyncio.timeout(15):
+                await self.broker.election.wait_until_leading()
 
     async def stop(self) -> None:
         if self.broker is None:
@@ -77,13 +88,24 @@ class Federation:
     task: asyncio.Task[None] | None = None
     channels: list[grpc.aio.Channel] = field(default_factory=list)
 
-    async def start(self, **changes: Any) -> None:
+    async def start(self, *, lead: bool = True, **changes: Any) -> None:
         """A replica of the meta-scheduler; `changes` to its settings."""
         settings = self.settings.model_copy(update=changes)
         self.metasched = Metasched(settings, await Etcd.connect(settings.etcd), CLOCK)
         self.task = asyncio.create_task(self.metasched.run(asyncio.Event()))
-        async with asyncio.timeout(15):
-            await self.metasched.election.wait_until_leading()
+        if lead:
+            async with asyncio.timeout(15):
+                await self.metasched.election.wait_until_leading()
+
+    @property
+    def address(self) -> str:
+        return self.settings.listen.addresses[0]
+
+    def another(self) -> Federation:
+        """A second replica of the meta-scheduler over the same sites, not started."""
+        listen = ListenSettings(addresses=(f"{self.address}-2",))
+        settings = self.settings.model_copy(update={"listen": listen})
+        return Federation(self.meta, self.sites, settings, self.domains)
 
     async def kill(self) -> None:
         """Nothing is finished; the lead is given up, so that no test waits for a lease."""
@@ -97,7 +119,7 @@ class Federation:
 
     def dial(self, tls: TlsSettings) -> grpc.aio.Channel:
         line = channel(
-            self.settings.listen.addresses[0],
+            self.address,
             tls,
             trust_in(*self.domains),
             self.meta.server_name("metasched"),
@@ -123,7 +145,7 @@ class Federation:
         at = self.sites[site]
         domain = next(each for each in self.domains if each.name.startswith(site))
         line = channel(
-            at.settings.listen.addresses[0],
+            at.address,
             domain.operator("olga"),
             trust_in(*self.domains),
             domain.server_name("broker"),
@@ -158,12 +180,13 @@ async def federation(
     south: TestDomain,
     meta: TestDomain,
 ) -> AsyncIterator[Federation]:
-    """Up, and led."""
+    """Up, and led. Where a service is named, so is a second replica, which a test may start; before
+    the one that is up, so that every call that needs it passes over the other."""
     domains = (north, south, meta)
     address = f"unix:{folder / 'meta'}"
     peer = NamedPeerSettings(
         name="meta",
-        address=address,
+        addresses=(f"{address}-2", address),
         server_name=meta.server_name("metasched"),
         trust_domain=meta.name,
     )
@@ -183,7 +206,7 @@ async def federation(
             sites=tuple(
                 NamedPeerSettings(
                     name=name,
-                    address=site.settings.listen.addresses[0],
+                    addresses=(f"{site.address}-2", site.address),
                     server_name=domain.server_name("broker"),
                     trust_domain=domain.name,
                 )

@@ -121,7 +121,7 @@ async def metasched(
     )
     peer = NamedPeerSettings(
         name="meta",
-        address=address,
+        addresses=(address,),
         server_name=meta.server_name("metasched"),
         trust_domain=meta.name,
     )

@@ -48,7 +48,7 @@ def as_toml(settings: MetaschedSettings) -> str:
     lines += ["[etcd]", f'endpoints = ["{settings.etcd.endpoints[0]}"]']
     lines += [f'prefix = "{settings.etcd.prefix}"']
     for site in settings.sites:
-        lines += ["[[sites]]", f'name = "{site.name}"', f'address = "{site.address}"']
+        lines += ["[[sites]]", f'name = "{site.name}"', f"addresses = {list(site.addresses)}"]
         lines += [f'server_name = "{site.server_name}"', f'trust_domain = "{site.trust_domain}"']
     lines += ["[commit]", "hold_ttl_s = 20", "decide_within_s = 15", "rpc_timeout_s = 5"]
     return "\n".join(lines) + "\n"

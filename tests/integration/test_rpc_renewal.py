@@ -156,7 +156,7 @@ def endpoint(address: str, domain: TestDomain, user: TlsSettings) -> Endpoint:
     return Endpoint(
         name="north",
         kind="site",
-        address=address,
+        addresses=(address,),
         server_name=domain.server_name("broker"),
         certificate=user.certificate,
         key=user.key,

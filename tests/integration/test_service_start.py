@@ -14,7 +14,7 @@ from tests.integration.pki import TestDomain
 
 MAIN = {
     "broker": 'site = "north"\nimagestore = {{address = "127.0.0.1:1", server_name = "i"}}\n',
-    "metasched": 'name = "meta"\nsites = [{{name = "a", address = "a:1", server_name = "a"}}]\n',
+    "metasched": 'name = "m"\nsites = [{{name = "a", addresses = ["a:1"], server_name = "a"}}]\n',
     "imagestore": 'site = "north"\ndata = "{folder}/data"\n',
 }
 ETCD = '[etcd]\nendpoints = ["127.0.0.1:1"]\nprefix = "/intertie/north"\n'

@@ -30,6 +30,7 @@ ENDPOINT = {
     "roots": "ca.pem",
     "tenant": "demo",
 }
+NOWHERE = {key: value for key, value in ENDPOINT.items() if key != "address"}
 PATH = Path("/etc/client.toml")
 
 
@@ -38,6 +39,13 @@ def test_files_are_relative_to_the_configuration() -> None:
     assert endpoint.certificate == Path("/etc/alice.pem")
     assert endpoint.key == Path("/keys/alice.key")
     assert endpoint.parent == "-/tenants/demo"
+
+
+def test_a_service_has_one_address_or_several() -> None:
+    several = NOWHERE | {"addresses": ["a:7400", "unix:/b"]}
+    config = parse({"endpoints": {"one": ENDPOINT, "more": several}}, PATH)
+    assert config.endpoint("one").addresses == ("north:7400",)
+    assert config.endpoint("more").addresses == ("a:7400", "unix:/b")
 
 
 @pytest.mark.parametrize(
@@ -49,6 +57,15 @@ def test_files_are_relative_to_the_configuration() -> None:
         ({"endpoints": {"a": ENDPOINT | {"kind": "x"}}}, "endpoints.a.kind: must be"),
         ({"endpoints": {"a": ENDPOINT | {"tenant": 7}}}, "endpoints.a.tenant: must be given"),
         ({"endpoints": {"a": ENDPOINT | {"key": ""}}}, "endpoints.a.key: must be given"),
+        ({"endpoints": {"a": ENDPOINT | {"addresses": ["b:1"]}}}, "endpoints.a.address: give this"),
+        ({"endpoints": {"a": ENDPOINT | {"address": ""}}}, "endpoints.a.address: must be given"),
+        ({"endpoints": {"a": NOWHERE}}, "endpoints.a.address: must be given"),
+        (
+            {"endpoints": {"a": NOWHERE | {"addresses": []}}},
+            "endpoints.a.addresses: must be a list",
+        ),
+        ({"endpoints": {"a": NOWHERE | {"addresses": "b:1"}}}, "endpoints.a.addresses: must be a"),
+        ({"endpoints": {"a": NOWHERE | {"addresses": ["b:1", 7]}}}, "endpoints.a.addresses: must"),
         ({"endpoints": {"a": ENDPOINT}, "default": "b"}, "default: 'b' is none of a"),
     ],
 )
@@ -99,6 +116,6 @@ def test_failures_on_the_way_have_types_of_their_own(
 ) -> None:
     metadata = grpc.aio.Metadata()
     error = grpc.aio.AioRpcError(code, metadata, metadata, details=says)
-    found = to_error(error, endpoint="north", address="unix:/tls/x.sock")
+    found = to_error(error, endpoint="north", addresses=["unix:/tls/x.sock"])
     assert type(found) is type(raised)
     assert str(found) == str(raised)

@@ -26,7 +26,7 @@ server_name = "etcd.north.site.intertie"
 prefix = "/intertie/north"
 [[metascheds]]
 name = "meta"
-address = "10.250.0.2:7400"
+addresses = ["10.250.0.2:7400", "10.250.0.3:7400"]
 server_name = "metasched.meta.meta.intertie"
 trust_domain = "meta.meta.intertie"
 """
@@ -85,6 +85,8 @@ def test_is_frozen(file: Path) -> None:
         ('key = "broker.key"', 'kez = "broker.key"', "etcd.kez: is not a setting"),
         ('prefix = "/intertie/north"', 'prefix = "north/"', "etcd.prefix"),
         ('name = "meta"', "", "metascheds[0].name: Field required"),
+        ('addresses = ["10.250.0.2', 'address = ["10.250.0.2', "metascheds[0].addresses: Field"),
+        ('["10.250.0.2:7400", "10.250.0.3:7400"]', "[]", "metascheds[0].addresses: Tuple should"),
         ('["10.201.0.2:2379"]', "[]", "etcd.endpoints"),
         ('["10.201.0.2:2379"]', '["etcd-1:2379", "etcd-2:2379"]', "etcd-1:2379 is none; write its"),
         ("[listen]", "[listen", "is not TOML"),

@@ -376,6 +376,30 @@ async def test_a_site_that_raced_to_abort_first_wins() -> None:
     assert world.north.used() == world.south.used() == 0
 
 
+@pytest.mark.parametrize("point", ["after_hold", "after_prepare"])
+async def test_a_leader_that_lost_the_lead_meanwhile_sends_its_caller_to_who_has_it(
+    point: str,
+) -> None:
+    """A bug: the caller was told ABORTED, as of a request that is over, and asked nobody else."""
+    world = World()
+    racing = Racing(point)
+    process = await world.process(points=racing)
+    successors = []
+
+    async def depose() -> None:
+        successors.append(await world.process())
+
+    racing.act = depose  # type: ignore[assignment]
+    with pytest.raises(errors.NotLeading) as caught:
+        await process.create(order(what=spec(5)))
+    (successor,) = successors
+    assert caught.value.leader == await successor.election.leader()
+    await world.settle(successor)
+    assert world.north.used() == world.south.used() == 0
+    made = await successor.create(order(what=spec(5)))
+    assert world.confirmed() == {made.record.tx}
+
+
 async def test_a_delete_that_comes_before_the_decision_aborts_it() -> None:
     world = World()
     racing = Racing("after_prepare")

@@ -100,7 +100,9 @@ def settings(**changes: Any) -> MetaschedSettings:
         "tls": {"certificate": Path("c"), "key": Path("k")},
         "trust": [{"domain": "meta.meta.intertie", "roots": Path("r")}],
         "etcd": {"endpoints": ["127.0.0.1:2379"], "prefix": "/intertie/meta"},
-        "sites": [{"name": "north", "address": "a:1", "server_name": "broker.north.site.intertie"}],
+        "sites": [
+            {"name": "north", "addresses": ["a:1"], "server_name": "broker.north.site.intertie"}
+        ],
     }
     return MetaschedSettings(**{**fields, **changes})
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 from testbed import toml
@@ -32,7 +33,7 @@ def test_a_broker_knows_its_hosts_its_links_and_who_may_coordinate() -> None:
     assert broker["metascheds"] == [
         {
             "name": "meta",
-            "address": "10.250.0.2:7400",
+            "addresses": ["10.250.0.2:7400"],
             "server_name": "metasched.meta.meta.intertie",
             "trust_domain": "meta.meta.intertie",
         }
@@ -72,9 +73,9 @@ def test_a_gateways_capacity_is_that_of_all_its_sites_links() -> None:
 
 def test_the_metasched_reaches_brokers_over_the_wan_and_trusts_every_site() -> None:
     metasched = read("meta/metasched")
-    assert [(each["name"], each["address"]) for each in metasched["sites"]] == [
-        ("north", "10.250.0.101:7400"),
-        ("south", "10.250.0.102:7400"),
+    assert [(each["name"], each["addresses"]) for each in metasched["sites"]] == [
+        ("north", ["10.250.0.101:7400"]),
+        ("south", ["10.250.0.102:7400"]),
     ]
     assert len(metasched["trust"]) == 3
 
@@ -88,3 +89,21 @@ def test_control_planes_start_before_agents() -> None:
     names = [component.name for component in service_components(PLACES, TOPOLOGY)]
     first_agent = next(i for i, name in enumerate(names) if name.endswith("nodeagent"))
     assert all(name.endswith("nodeagent") for name in names[first_agent:])
+
+
+def test_replicas_differ_in_where_they_are_and_are_named_together() -> None:
+    twice = replace(TOPOLOGY, broker_replicas=2, metasched_replicas=2)
+    names = [component.name for component in service_components(PLACES, twice)]
+    assert {"north/broker", "north/broker-1", "meta/metasched", "meta/metasched-1"} <= set(names)
+    first, second = read("north/broker", twice), read("north/broker-1", twice)
+    assert second["listen"]["addresses"] == [
+        "0.0.0.0:7410",
+        "unix:/run/intertie/demo/north/broker-1.sock",
+    ]
+    assert first["metascheds"][0]["addresses"] == ["10.250.0.2:7400", "10.250.0.2:7410"]
+    for own in ("listen", "data"):
+        assert first.pop(own) != second.pop(own)
+    assert first == second
+    metasched = read("meta/metasched-1", twice)
+    assert metasched["replica"] == "meta/metasched-1"
+    assert metasched["sites"][0]["addresses"] == ["10.250.0.101:7400", "10.250.0.101:7410"]

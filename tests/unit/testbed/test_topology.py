@@ -53,6 +53,8 @@ def test_a_topology_survives_json() -> None:
         links=(WanLink(a="a", b="c", mbps=30, latency_ms=1.5),),
         metasched="grid",
         etcd_members=3,
+        broker_replicas=2,
+        metasched_replicas=3,
     )
     assert Topology.from_json(topology.to_json()) == topology
 
@@ -98,3 +100,10 @@ def test_sizes_are_at_least_one() -> None:
 def test_an_unknown_host_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InvalidTopology, match="north/n1"):
         default_topology().host("north/n9")
+
+
+@pytest.mark.parametrize("field", ["broker_replicas", "metasched_replicas"])
+@pytest.mark.parametrize("count", [0, 6])
+def test_replicas_are_counted(field: str, count: int) -> None:
+    with pytest.raises(InvalidTopology, match=f"{field}: 1 to 5"):
+        Topology(sites=sites("a"), **{field: count})  # type: ignore[arg-type]

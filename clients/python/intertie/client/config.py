@@ -3,13 +3,14 @@
     default = "meta"
     [endpoints.meta]
     kind = "metasched"                    # or "site"
-    address = "metasched.example.org:7400"
+    addresses = ["meta-a.example.org:7400", "meta-b.example.org:7400"]
     server_name = "metasched.meta.meta.intertie"
     certificate = "alice.pem"             # relative to the file itself
     key = "alice.key"
     roots = "meta-ca.pem"
     tenant = "demo"
 
+`addresses` are those of all replicas of the service; of one alone, `address = "..."` says the same.
 A site may have an image store too: `images_address` and `images_server_name`.
 """
 
@@ -34,8 +35,8 @@ class Endpoint:
 
     name: str
     kind: Kind
-    address: str
-    """`host:port`, or `unix:/path`."""
+    addresses: tuple[str, ...]
+    """`host:port`, or `unix:/path`, of each of its replicas."""
     server_name: str
     """What the server's certificate must say."""
     certificate: Path
@@ -116,7 +117,7 @@ def _endpoint(name: str, table: object, path: Path) -> Endpoint:
     return Endpoint(
         name=name,
         kind=cast(Kind, kind),
-        address=text("address"),
+        addresses=_addresses(where, table, path),
         server_name=text("server_name"),
         certificate=path.parent / text("certificate"),
         key=path.parent / text("key"),
@@ -126,3 +127,18 @@ def _endpoint(name: str, table: object, path: Path) -> Endpoint:
         images_address=text("images_address", ""),
         images_server_name=text("images_server_name", ""),
     )
+
+
+def _addresses(where: str, table: Mapping[str, object], path: Path) -> tuple[str, ...]:
+    one, several = table.get("address"), table.get("addresses")
+    if several is None:
+        if not isinstance(one, str) or not one:
+            problem = "must be given, as text; or addresses, a list, of several replicas"
+            raise ConfigInvalid(path, f"{where}.address", problem)
+        return (one,)
+    if one is not None:
+        raise ConfigInvalid(path, f"{where}.address", "give this or addresses, not both")
+    texts = several if isinstance(several, list) else []
+    if not texts or not all(isinstance(each, str) and each for each in texts):
+        raise ConfigInvalid(path, f"{where}.addresses", "must be a list of texts, one or more")
+    return tuple(texts)

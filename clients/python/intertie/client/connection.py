@@ -1,8 +1,9 @@
-"""One channel to one service: mutual TLS, deadlines, retries that take nothing twice."""
+"""One channel to one service and all its replicas: mutual TLS, deadlines, retries that take nothing
+twice."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +22,13 @@ from intertie.common.errors import EtcdUnavailable, NotLeading
 from intertie.common.followed import Followed
 from intertie.common.rpc.following import FollowingChannel
 from intertie.common.rpc.pairs import end_of, private_key_of
+from intertie.common.rpc.replicas import FAIL_OVER_S, ReplicaChannel
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 CALL_S = 60.0
 RETRY_DELAYS_S = (0.2, 0.4, 0.8)
+PATIENCE_S = 1.5 * FAIL_OVER_S
+"""So long a call waits for a replica that leads."""
 
 _Stub = TypeVar("_Stub")
 
@@ -34,18 +38,23 @@ class Connection:
     a request id. So a call that may not have arrived is simply made again."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, *, endpoint: Endpoint, address: str, clock: Clock
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        endpoint: Endpoint,
+        addresses: Sequence[str],
+        clock: Clock,
     ) -> None:
         self.endpoint = endpoint
         self.clock = clock
         self._channel = channel
-        self._address = address
+        self._addresses = addresses
 
     def stub(self, of: Callable[[grpc.aio.Channel], _Stub]) -> _Stub:
         return of(self._channel)
 
     def error(self, error: grpc.aio.AioRpcError) -> Exception:
-        return to_error(error, endpoint=self.endpoint.name, address=self._address)
+        return to_error(error, endpoint=self.endpoint.name, addresses=self._addresses)
 
     async def call(
         self, method: Callable[..., Any], request: Any, *, timeout_s: float = CALL_S
@@ -55,7 +64,8 @@ class Connection:
                 return await method(request, timeout=timeout_s)
             except grpc.aio.AioRpcError as error:
                 raised = self.error(error)
-                if delay_s is None or not is_passing(raised):
+                # Of a replica that leads, the channel has waited for long enough.
+                if delay_s is None or isinstance(raised, NotLeading) or not is_passing(raised):
                     raise raised from None
             await self.clock.sleep(delay_s)
         raise AssertionError("the last attempt returns or raises")
@@ -86,38 +96,52 @@ def is_passing(error: Exception) -> bool:
 
 
 def open_connection(endpoint: Endpoint, clock: Clock) -> Connection:
-    """To the endpoint itself. Dials with the first call only."""
-    return _open(endpoint, endpoint.address, endpoint.server_name, clock)
+    """To all replicas of the endpoint itself. Dials with the first call only."""
+    dial = _dialling(endpoint, endpoint.server_name, clock)
+    channels = {each: dial(each) for each in endpoint.addresses}
+    channel = ReplicaChannel(channels, clock, patience_s=PATIENCE_S)
+    return Connection(channel, endpoint=endpoint, addresses=endpoint.addresses, clock=clock)
 
 
 def open_image_store(endpoint: Endpoint, clock: Clock) -> Connection:
     if not endpoint.images_address:
         raise NoImageStore(endpoint.name)
     server_name = endpoint.images_server_name or endpoint.server_name
-    return _open(endpoint, endpoint.images_address, server_name, clock)
+    channel = _dialling(endpoint, server_name, clock)(endpoint.images_address)
+    addresses = (endpoint.images_address,)
+    return Connection(channel, endpoint=endpoint, addresses=addresses, clock=clock)
 
 
-def _open(endpoint: Endpoint, address: str, server_name: str, clock: Clock) -> Connection:
-    """Follows certificate, key and roots: a program that runs for long needs no new client when
-    they are renewed. A call that has begun is not touched by it."""
+def _dialling(
+    endpoint: Endpoint, server_name: str, clock: Clock
+) -> Callable[[str], grpc.aio.Channel]:
+    """Channels that follow certificate, key and roots: a program that runs for long needs no new
+    client when they are renewed. A call that has begun is not touched by it."""
     options = [
         ("grpc.ssl_target_name_override", server_name),
         ("grpc.default_authority", server_name),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.ping_timeout_ms", 10_000),
+        ("grpc.keepalive_time_ms", 15_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.enable_http_proxy", 0),
+        # One that was away is found again within a second; one that says nothing costs two.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 2_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
     ]
+    followed = _followed(endpoint, clock)
 
-    def made(files: tuple[bytes, ...]) -> grpc.aio.Channel:
-        roots, key, certificate = files
-        credentials = grpc.ssl_channel_credentials(roots, key, certificate)
-        return grpc.aio.secure_channel(address, credentials, options=options)
+    def dial(address: str) -> grpc.aio.Channel:
+        def made(files: tuple[bytes, ...]) -> grpc.aio.Channel:
+            roots, key, certificate = files
+            credentials = grpc.ssl_channel_credentials(roots, key, certificate)
+            return grpc.aio.secure_channel(address, credentials, options=options)
 
-    channel = FollowingChannel(_followed(endpoint, clock).now, made)
-    return Connection(channel, endpoint=endpoint, address=address, clock=clock)
+        return FollowingChannel(followed.now, made)
+
+    return dial
 
 
 def _followed(endpoint: Endpoint, clock: Clock) -> Followed[tuple[bytes, ...]]:

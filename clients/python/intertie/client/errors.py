@@ -7,6 +7,7 @@ fields; what happened on this side is a ClientError.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -115,12 +116,13 @@ class FileChanged(ClientError):
         super().__init__(f"{path} changed while it was read")
 
 
-def to_error(error: grpc.aio.AioRpcError, *, endpoint: str, address: str) -> Exception:
-    """What to raise in place of gRPC's own error."""
+def to_error(error: grpc.aio.AioRpcError, *, endpoint: str, addresses: Sequence[str]) -> Exception:
+    """What to raise in place of gRPC's own error. `addresses`: all that were asked."""
     if (typed := to_domain_error(error)) is not None:
         return typed
     code = error.code()
-    problem = _problem(error.details() or "", address)
+    problem = _problem(error.details() or "", addresses)
+    address = ", ".join(addresses)
     if code is grpc.StatusCode.UNAVAILABLE:
         if _HANDSHAKE.search(problem):
             return HandshakeFailed(endpoint, address, problem)
@@ -132,8 +134,10 @@ def to_error(error: grpc.aio.AioRpcError, *, endpoint: str, address: str) -> Exc
     return ServiceFailed(code.name, problem)
 
 
-def _problem(details: str, address: str) -> str:
+def _problem(details: str, addresses: Sequence[str]) -> str:
     """The end of gRPC's own words: before it come codes, and the address once or twice."""
-    _, _, last = details.replace(address, "").rpartition("last error: ")
+    for address in sorted(addresses, key=len, reverse=True):
+        details = details.replace(address, "")
+    _, _, last = details.rpartition("last error: ")
     words = _PREFIXES.sub("", last).strip(" :") or "no reason is given"
     return words if len(words) <= 200 else words[:197] + "..."

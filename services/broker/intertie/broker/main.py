@@ -90,10 +90,10 @@ class Broker:
         self.ledger = EtcdLedger(etcd, self.election, policy, clock)
         self._etcd, self._clock = etcd, clock
 
-        lines = self._lines = Lines(credentials)
+        lines = self._lines = Lines(credentials, clock)
         store = lines.to(settings.imagestore.address, settings.imagestore.server_name)
         metascheds = {
-            each.trust_domain: lines.to(each.address, each.server_name)
+            each.trust_domain: lines.to_replicas(each.addresses, each.server_name)
             for each in settings.metascheds
         }
         metasched: GrpcMetasched | None = None

@@ -196,8 +196,12 @@ class NotLeading(DomainError):
 
     reason = "NOT_LEADING"
     leader: str
+    asked: str = ""
+    """Where every replica was asked, and none leads: their addresses."""
 
     def __str__(self) -> str:
+        if self.asked:
+            return f"no replica leads; asked were {self.asked}"
         return f"this replica does not lead; {self.leader or 'nobody'} does"
 
 

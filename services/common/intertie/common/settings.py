@@ -73,10 +73,14 @@ class PeerSettings(Section):
     trust_domain: str = ""
 
 
-class NamedPeerSettings(PeerSettings):
+class NamedPeerSettings(Section):
     """One of several peers: a site of a meta-scheduler, a meta-scheduler of a site."""
 
     name: NonEmpty
+    addresses: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
+    """`host:port` of each of its replicas: any of them may lead."""
+    server_name: NonEmpty
+    trust_domain: str = ""
 
 
 class EtcdSettings(Section):

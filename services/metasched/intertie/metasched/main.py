@@ -85,7 +85,7 @@ class Metasched:
         replica = settings.replica or settings.listen.addresses[0]
         self.election = Election(etcd, "metasched", replica, clock)
         self._sites = BrokerSites.connect(
-            settings.sites, credentials, timeout_s=settings.commit.rpc_timeout_s
+            settings.sites, credentials, clock, timeout_s=settings.commit.rpc_timeout_s
         )
         clusters = EtcdClusters(etcd, self.election)
         register = EtcdRegister(etcd, self.election)

@@ -12,7 +12,7 @@ from intertie.broker.domain.decision import Decision
 from intertie.broker.domain.ports import Caller, Foreign
 from intertie.broker.receipts_proto import decision_from_proto
 from intertie.common.clock import Clock
-from intertie.common.errors import SiteUnreachable
+from intertie.common.errors import NotLeading, SiteUnreachable
 from intertie.common.names import ANY, ClusterName, Parent
 from intertie.common.rpc import attach, request_id
 from intertie.common.rpc.client import to_domain_error
@@ -131,7 +131,11 @@ class GrpcMetasched:
         try:
             return await call
         except grpc.aio.AioRpcError as error:
-            raise self._meant(error) from None
+            meant = self._meant(error)
+        if isinstance(meant, NotLeading):
+            # Said as it came, it would be of this broker, whose other replicas can do no more.
+            raise SiteUnreachable(self.name, f"meta-scheduler: {meant}")
+        raise meant
 
     def _meant(self, error: grpc.aio.AioRpcError) -> Exception:
         problem = f"meta-scheduler: {error.details() or error.code().name}"

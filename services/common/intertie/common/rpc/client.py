@@ -6,24 +6,29 @@ domain can pass off a server as that one's.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from intertie.common.clock import Clock
 from intertie.common.rpc import request_id
 from intertie.common.rpc.credentials import Credentials, Papers
 from intertie.common.rpc.errors import to_domain_error
 from intertie.common.rpc.following import FollowingChannel
 from intertie.common.rpc.identity import Trust
 from intertie.common.rpc.limits import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
+from intertie.common.rpc.replicas import DEFAULT_TIMEOUT_S, ReplicaChannel
 from intertie.common.settings import TlsSettings
 
-__all__ = ["DEFAULT_TIMEOUT_S", "channel", "following_channel", "to_domain_error"]
-
-DEFAULT_TIMEOUT_S = 30.0
-"""Of a unary call for which the caller gives none: nothing waits for ever."""
+__all__ = [
+    "DEFAULT_TIMEOUT_S",
+    "channel",
+    "following_channel",
+    "replica_channel",
+    "to_domain_error",
+]
 
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -53,6 +58,20 @@ def following_channel(address: str, credentials: Credentials, server_name: str) 
         return _channel(address, papers.own.chain, papers.own.key, papers.trust, server_name)
 
     return FollowingChannel(credentials.papers, made)
+
+
+def replica_channel(
+    addresses: Iterable[str],
+    credentials: Credentials,
+    server_name: str,
+    clock: Clock,
+    *,
+    patience_s: float,
+) -> grpc.aio.Channel:
+    """As `following_channel`, to all replicas of a service: see `ReplicaChannel`. Each must show a
+    certificate in the same name."""
+    channels = {each: following_channel(each, credentials, server_name) for each in addresses}
+    return ReplicaChannel(channels, clock, patience_s=patience_s)
 
 
 def channel(address: str, tls: TlsSettings, trust: Trust, server_name: str) -> grpc.aio.Channel:

@@ -64,7 +64,7 @@ _FIELDS: dict[type[errors.DomainError], tuple[str, ...]] = {
     errors.EtagStale: ("name",),
     errors.StaleWrite: ("key",),
     errors.Aborted: ("tx", "why"),
-    errors.NotLeading: ("leader",),
+    errors.NotLeading: ("leader", "asked"),
     errors.EtcdUnavailable: ("problem",),
     errors.SiteUnreachable: ("site", "problem"),
     errors.IdentityUnknown: ("problem",),

@@ -13,11 +13,12 @@ from intertie.api.broker.v1 import (
     site_pb2_grpc,
 )
 from intertie.api.types.v1 import attach_pb2
+from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotFound, SiteUnreachable
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.rpc.attach import relay
-from intertie.common.rpc.client import following_channel, to_domain_error
+from intertie.common.rpc.client import replica_channel, to_domain_error
 from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.spec_proto import part_spec_to_proto
 from intertie.common.rpc.terms_proto import (
@@ -70,14 +71,22 @@ class BrokerSites:
         cls,
         peers: tuple[NamedPeerSettings, ...],
         credentials: Credentials,
+        clock: Clock,
         *,
         timeout_s: float,
     ) -> "BrokerSites":
-        """Lazy: connects with the first call to each. Follows certificate and roots."""
+        """Lazy: connects with the first call to each. Follows certificate and roots.
+
+        Where no replica of a site leads, the answer is NotLeading at once: a hold says what time
+        it is, so whoever waits has to ask anew.
+        """
         return cls(
             {
                 peer.name: Broker(
-                    peer.name, following_channel(peer.address, credentials, peer.server_name)
+                    peer.name,
+                    replica_channel(
+                        peer.addresses, credentials, peer.server_name, clock, patience_s=0
+                    ),
                 )
                 for peer in peers
             },

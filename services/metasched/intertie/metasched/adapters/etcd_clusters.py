@@ -68,7 +68,18 @@ class EtcdClusters:
         await self._write([], [DeleteKey(request_key(key))])
 
     async def _write(self, compare: list[Compare], then: list[Op]) -> int:
-        result = await self._etcd.txn([self._election.leader_guard(), *compare], then)
-        if not result.succeeded:
-            raise StaleWrite(then[0].key)
+        return await written_by_leader(self._etcd, self._election, compare, then)
+
+
+async def written_by_leader(
+    etcd: Etcd, election: Election, compare: list[Compare], then: list[Op]
+) -> int:
+    """The revision. StaleWrite when something was written by another; NotLeading when that is the
+    lead, whether or not this replica knows yet."""
+    guard = election.leader_guard()
+    result = await etcd.txn([guard, *compare], then)
+    if result.succeeded:
         return result.revision
+    if not (await etcd.txn([guard], [])).succeeded:
+        raise NotLeading(await election.leader())
+    raise StaleWrite(then[0].key)

@@ -4,7 +4,7 @@ from intertie.common.errors import StaleWrite
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put
 from intertie.common.etcd.election import Election
 from intertie.common.etcd.records import check_size, decode, encode
-from intertie.metasched.adapters.etcd_clusters import cluster_key, request_key
+from intertie.metasched.adapters.etcd_clusters import cluster_key, request_key, written_by_leader
 from intertie.metasched.domain.cluster import ClusterRecord
 from intertie.metasched.domain.commit import Decision, TxRecord
 from intertie.metasched.domain.ports import RequestRecord
@@ -40,7 +40,6 @@ class EtcdRegister:
     ) -> int:
         key = cluster_key(cluster.name)
         compare = [
-            self._election.leader_guard(),
             Compare.mod(key, read_at),
             Compare.absent(_tx_key(tx.tx)),
             Compare.absent(_decision_key(tx.tx)),
@@ -56,7 +55,6 @@ class EtcdRegister:
         key = cluster_key(cluster.name)
         await self._write(
             [
-                self._election.leader_guard(),
                 Compare.absent(_decision_key(decision.tx)),
                 Compare.mod(key, read_at),
             ],
@@ -80,16 +78,10 @@ class EtcdRegister:
         entry = await self._etcd.get(key)
         if entry is None:
             raise StaleWrite(key)
-        await self._write(
-            [self._election.leader_guard(), Compare.created(key, entry.create_revision)],
-            [DeleteKey(_tx_key(tx))],
-        )
+        await self._write([Compare.created(key, entry.create_revision)], [DeleteKey(_tx_key(tx))])
 
     async def _write(self, compare: list[Compare], then: list[Op]) -> int:
-        result = await self._etcd.txn(compare, then)
-        if not result.succeeded:
-            raise StaleWrite(then[0].key)
-        return result.revision
+        return await written_by_leader(self._etcd, self._election, compare, then)
 
 
 def _tx_key(tx: str) -> str:

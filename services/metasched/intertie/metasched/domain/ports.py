@@ -89,7 +89,8 @@ class Stored:
 
 
 class Clusters(Protocol):
-    """Every write raises StaleWrite when it lost to another, NotLeading on another replica."""
+    """Every write raises StaleWrite when it lost to another, NotLeading when another replica leads,
+    whether or not this one knows."""
 
     async def check_leading(self) -> None:
         """NotLeading, with who does, unless this replica leads as far as it knows."""
@@ -140,7 +141,8 @@ class Register(Protocol):
 
     async def commit(self, decision: Decision, cluster: ClusterRecord, *, read_at: int) -> None:
         """UNDECIDED to COMMIT, together with the cluster's record; StaleWrite when something
-        else stands, when the cluster was written by another, or when another replica leads."""
+        else stands, or when the cluster was written by another; NotLeading when another replica
+        leads."""
         ...
 
     async def abort(self, decision: Decision) -> Decision:
