@@ -41,6 +41,8 @@ def prepare_services(places: Places, topology: Topology) -> None:
         for service in ("broker", "imagestore"):
             _data(places, f"{site.name}/{service}").mkdir(parents=True)
     for name, table in configurations(places, topology).items():
+        if topology.fault_points:
+            places.points(name).mkdir(parents=True)
         _config_file(places, name).write_text(toml.dumps(table))
 
 
@@ -52,6 +54,9 @@ def configurations(places: Places, topology: Topology) -> Mapping[str, Table]:
         found[f"{site.name}/broker"] = _broker(places, topology, site)
         for host in site.hosts:
             found[f"{site.name}/{host.name}/nodeagent"] = _agent(places, topology, site, host)
+    if topology.fault_points:
+        for name, table in found.items():
+            table["fault_points"] = places.points(name)
     return found
 
 

@@ -104,6 +104,8 @@ class Topology:
     """Members of every etcd cluster."""
     cpu_overcommit: float = 4.0
     """Of every site's policy: vCPUs that may be promised for each that a host has."""
+    fault_points: bool = False
+    """Services stop at the points that `Testbed.arm` names."""
 
     def __post_init__(self) -> None:
         check_name("metasched", self.metasched)

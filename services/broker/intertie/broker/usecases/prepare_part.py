@@ -22,6 +22,7 @@ from intertie.common.errors import (
     Shortfall,
 )
 from intertie.common.names import PartName
+from intertie.common.points import reach
 
 log = structlog.get_logger(__name__)
 
@@ -59,8 +60,10 @@ class PreparePart:
             writes=(Write(record=prepared, read_at=found.revision),),
             vnis=tuple((each.vni, part.uid) for each in prepared.network_ids),
         )
+        reach("broker.before_prepare")
         await self._ledger.commit(change)
         log.info("part.prepared", part=part.name, tx=part.tx)
+        reach("broker.prepared")
         return prepared
 
 

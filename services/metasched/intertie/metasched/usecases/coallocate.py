@@ -20,6 +20,7 @@ from intertie.common.errors import (
 )
 from intertie.common.names import PartName
 from intertie.common.part_spec import PartSpec
+from intertie.common.points import reach
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import (
     Decision,
@@ -98,6 +99,7 @@ class Coallocate:
             cluster, decision = await self._decide(tx, specs, cluster, read_at)
         except (Refused, DomainError) as error:
             log.info("commit.aborting", tx=tx.tx, problem=str(error))
+            reach("metasched.before_abort")
             decision = await self._register.abort(
                 abort_of(
                     tx.tx,
@@ -108,12 +110,14 @@ class Coallocate:
                 )
             )
             if decision.outcome is Outcome.ABORT:
+                reach("metasched.aborted")
                 await self.tell(tx, decision)
                 raise
             # The answer to our COMMIT was lost, the COMMIT was not.
             cluster = cluster.move(ClusterState.HELD, now=self._clock.now())
             cluster = cluster.move(ClusterState.SCHEDULED, now=self._clock.now())
         log.info("commit.committed", tx=tx.tx, cluster=cluster.name, sites=tx.participants)
+        reach("metasched.decided")
         await self._pause("after_decide")
         await self.tell(tx, decision)
         return cluster
@@ -125,7 +129,9 @@ class Coallocate:
         )
         if not all(answered):
             return False
+        reach("metasched.told_all")
         await self._register.settle(tx.tx)
+        reach("metasched.settled")
         return True
 
     async def _decide(
@@ -136,6 +142,7 @@ class Coallocate:
         read_at: int,
     ) -> tuple[ClusterRecord, Decision]:
         await self._at_all(tx, lambda site: self._hold(tx, site, specs[site]))
+        reach("metasched.held_all")
         await self._pause("after_hold")
         tx = tx.move(TxState.PREPARING)
         cluster = cluster.move(ClusterState.HELD, now=self._clock.now())
@@ -143,8 +150,10 @@ class Coallocate:
             read_at = await self._register.proceed(tx, cluster, read_at=read_at)
         except StaleWrite:
             raise Aborted(tx.tx, _LOST) from None
+        reach("metasched.preparing")
         receipts = await self._at_all(tx, lambda site: self._prepare(tx, site))
         facts = self._verified(tx, receipts)
+        reach("metasched.prepared_all")
         await self._pause("after_prepare")
         now = self._clock.now()
         problem = why_not_commit(tx, facts, now=now)
@@ -209,9 +218,12 @@ class Coallocate:
                 owner=tx.owner,
             )
         )
+        reach("metasched.held_one")
 
     async def _prepare(self, tx: TxRecord, site: str) -> Receipt:
-        return await self._sites.prepare(PartName.parse(tx.parts[site]))
+        receipt = await self._sites.prepare(PartName.parse(tx.parts[site]))
+        reach("metasched.prepared_one")
+        return receipt
 
     def _verified(self, tx: TxRecord, receipts: Mapping[str, Receipt]) -> dict[str, ReceiptFacts]:
         facts = {}
@@ -237,4 +249,5 @@ class Coallocate:
         except DomainError as error:
             log.warning("commit.not_told", tx=decision.tx, site=site, problem=str(error))
             return False
+        reach("metasched.told_one")
         return True

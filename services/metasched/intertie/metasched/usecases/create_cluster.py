@@ -22,6 +22,7 @@ from intertie.common.errors import (
     StaleWrite,
 )
 from intertie.common.names import ClusterName, PartName, uid_of
+from intertie.common.points import reach
 from intertie.common.spec import ClusterSpec, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
 from intertie.metasched.domain.commit import TxRecord, tx_name
@@ -235,6 +236,7 @@ class CreateCluster:
         request = RequestRecord(
             digest=order.digest, cluster=record.name, cluster_uid=uid, create_time=now
         )
+        reach("metasched.before_begin")
         try:
             read_at = await self._register.begin(
                 tx, record, read_at=read_at, request=None if begun else request
@@ -246,6 +248,7 @@ class CreateCluster:
                     tx_id, "its end was asked for, or another replica took over"
                 ) from None
             raise _Overtaken from None
+        reach("metasched.begun")
         return await self._coallocate(tx, specs, record, read_at=read_at)
 
     async def _still_ours(self, order: Order, uid: str) -> int:
