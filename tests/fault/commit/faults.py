@@ -51,7 +51,7 @@ class Fault:
                 if not own:
                     goes_on.cont()
                 time.sleep(AWAY_S)
-                _start(targets)
+                start_together(targets)
             case "stopped":
                 for each in targets:
                     each.stop()
@@ -62,7 +62,7 @@ class Fault:
                     each.cont()
             case "restarted":
                 _each_at_once(each.terminate for each in targets)
-                _start(targets)
+                start_together(targets)
                 if not own:
                     goes_on.cont()
         return time.monotonic()
@@ -88,7 +88,7 @@ def _cut(rig: Rig, standing: str, a: str, b: str) -> float:
     return time.monotonic()
 
 
-def _start(components: list[Component]) -> None:
+def start_together(components: list[Component]) -> None:
     """Members of an etcd wait for one another."""
     for each in components:
         each.start(wait=False)

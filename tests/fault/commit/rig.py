@@ -27,6 +27,9 @@ VCPUS = 3
 """Of every host: one for the guest that is kept, one for a cluster that ends, one for one of two
 that are asked for meanwhile."""
 CONVERGED_S = 15.0
+"""After the last restart."""
+QUIET_S = 30.0
+"""Where nothing has failed: what is asked for is done by then on a busy machine too."""
 BLANK = "blank"
 """An image without anything on it: what matters of its guests is that they are there."""
 ASK_S = 60.0
@@ -163,6 +166,10 @@ class Rig:
             assert took < within_s, f"after {within_s} s:\n" + "\n".join(left)
             time.sleep(0.3)
 
+    def guests_of(self, name: str) -> frozenset[str]:
+        """Uids of a cluster's workspaces, as agents are told."""
+        return self.eye.workspaces_of(f"metascheds/meta/tenants/demo/clusters/{name}")
+
     def listing(self, host: str) -> list[str]:
         """What is on a host, but for images that its agent keeps."""
         lines = self.testbed.inventory(host)
@@ -201,7 +208,7 @@ class Rig:
         for name, state in self.eye.look().clusters.items():
             if name != "kept" and state not in OVER:
                 self.delete(name).insist(60)
-        self.settles(time.monotonic(), within_s=90)
+        self.settles(time.monotonic(), within_s=3 * QUIET_S)
 
     @contextmanager
     def load(self, *, image: str = BLANK) -> Iterator[list[Asked]]:
@@ -222,8 +229,8 @@ class Rig:
         if self.old:
             return
         asked = self.create(label="old")
-        asked.insist(CONVERGED_S)
-        self.settles(time.monotonic())
+        asked.insist(QUIET_S)
+        self.settles(time.monotonic(), within_s=QUIET_S)
         self.old = asked.name
 
 

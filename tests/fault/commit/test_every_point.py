@@ -11,7 +11,7 @@ import pytest
 from intertie.common.points import POINTS
 from tests.fault.commit.faults import ALL, Fault
 from tests.fault.commit.occasions import standing
-from tests.fault.commit.rig import CONVERGED_S, Rig
+from tests.fault.commit.rig import QUIET_S, Rig
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -51,12 +51,12 @@ def test_a_fault_at_a_point(rig: Rig, point: str, fault: Fault, tmp_path: Path) 
     print(f"{point} {fault}: at rest after {took:.1f} s")  # noqa: T201
     old, *others = asked
     rig.old = ""
-    old.insist(CONVERGED_S)
-    rig.settles(time.monotonic())
+    old.insist(QUIET_S)
+    rig.settles(time.monotonic(), within_s=QUIET_S)
     for each in others:
-        each.insist(CONVERGED_S)
-    rig.settles(time.monotonic())
+        each.insist(QUIET_S)
+    rig.settles(time.monotonic(), within_s=QUIET_S)
     for each in others:
-        rig.delete(each.name).insist(CONVERGED_S)
-    rig.settles(time.monotonic())
+        rig.delete(each.name).insist(QUIET_S)
+    rig.settles(time.monotonic(), within_s=QUIET_S)
     rig.nothing_is_left()

@@ -54,6 +54,9 @@ class Seen:
 
     generation: int
     running: frozenset[str]
+    """Uids of workspaces."""
+    gone: bool
+    """Nothing of it is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,17 @@ class Eye:
             told=dict(each for site in self._sites for each in _told(site, sites[site])),
             seen=dict(each for site in self._sites for each in _seen(site, sites[site])),
             guests=self.guests(),
+        )
+
+    def workspaces_of(self, cluster: str) -> frozenset[str]:
+        """Uids of all that agents are told of it, by its full name."""
+        records = (
+            records_pb2.WantedPart.FromString(value)
+            for site in self._sites
+            for _, value in _below(self.store(site), "wanted/")
+        )
+        return frozenset(
+            each.uid for part in records if part.cluster == cluster for each in part.workspaces
         )
 
     def guests(self) -> dict[str, dict[str, Guest]]:
@@ -225,5 +239,5 @@ def _seen(site: str, store: Mapping[str, bytes]) -> Iterator[tuple[tuple[str, st
         running = (each.uid for each in record.workspaces if each.state == 4)
         yield (
             (f"{site}/{key.split('/')[1]}", key.rpartition("/")[2]),
-            Seen(generation=record.generation, running=frozenset(running)),
+            Seen(generation=record.generation, running=frozenset(running), gone=record.gone),
         )
