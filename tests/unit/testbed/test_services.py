@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 from testbed import toml
@@ -88,3 +89,12 @@ def test_control_planes_start_before_agents() -> None:
     names = [component.name for component in service_components(PLACES, TOPOLOGY)]
     first_agent = next(i for i, name in enumerate(names) if name.endswith("nodeagent"))
     assert all(name.endswith("nodeagent") for name in names[first_agent:])
+
+
+def test_services_stop_at_points_where_the_topology_says_so_and_nowhere_else() -> None:
+    assert not any("fault_points" in read(name) for name in configurations(PLACES, TOPOLOGY))
+    faulty = replace(TOPOLOGY, fault_points=True)
+    folders = {name: read(name, faulty)["fault_points"] for name in configurations(PLACES, faulty)}
+    assert folders["south/s2/nodeagent"] == "/run/intertie/demo/points/south.s2.nodeagent"
+    assert len(set(folders.values())) == len(folders), "each has its own"
+    assert Topology.from_json(faulty.to_json()) == faulty
