@@ -4,7 +4,10 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv/bin
 SOURCES := $(wildcard services clients testbed bench tests setup)
 
-.PHONY: help setup demo down test test-clients test-stock test-fresh bench bench-full lint protos clean
+# Words of a test's name that `make test-fault` is kept to: ONLY='metasched.decided' or ONLY='killed'.
+ONLY ?=
+
+.PHONY: help setup demo down test test-clients test-stock test-fault test-fresh bench bench-full lint protos clean
 .NOTPARALLEL:
 
 help:
@@ -13,6 +16,7 @@ help:
 	@echo "make test         sets up, lints, and runs every test"
 	@echo "make test-clients runs the clients in all languages, Ruby and Go too"
 	@echo "make test-stock   builds a Debian image with cloud-init, and boots guests of it"
+	@echo "make test-fault   fails everything at every point of a commit, for hours; ONLY='broker.held and killed' some of it"
 	@echo "make test-fresh   proves the set-up in a new minimal Debian tree"
 	@echo "make setup        installs what is missing, and nothing else"
 	@echo "make bench        figures against floors of the same run, quickly; 'make bench-full' takes its time"
@@ -41,6 +45,9 @@ test-stock:
 	@PYTHON=$(PYTHON) sh setup/setup.sh stock
 	@$(VENV)/python -m setup.stock_image
 	@exec $(VENV)/python -m pytest -s -m stock tests/e2e/test_stock_image.py
+# `make test` has a few of these.
+test-fault: setup
+	@exec $(VENV)/python -m pytest -m "" tests/fault $(if $(ONLY),-k "$(ONLY)")
 
 test-fresh:
 	@exec sh setup/fresh.sh

@@ -271,6 +271,24 @@ class Testbed:
         site_spec, host = self.topology.host(place)
         return inside_host(self.places, site_spec.name, host.name)
 
+    # Stopping a service at a point of its code
+
+    def arm(self, component: str, point: str) -> None:
+        """The service stops itself when it comes to the point, once; in a topology with
+        `fault_points` alone. See intertie.common.points."""
+        self.component(component)
+        (self.places.points(component) / point).touch()
+
+    def disarm(self, component: str) -> None:
+        """No point of the service is armed any more. One that stands at a point stays there."""
+        for path in self.places.points(component).iterdir():
+            path.unlink()
+
+    def stands(self, component: str, point: str) -> bool:
+        """It has come to the point and was not told to go on: SIGCONT is `cont`."""
+        standing = self.places.points(component) / f"{point}.standing"
+        return standing.exists() and self.component(component).stopped
+
     # Breaking the network
 
     def cut_link(self, a: str, b: str) -> None:

@@ -98,6 +98,12 @@ class Component:
     def running(self) -> bool:
         return self._record() is not None
 
+    @property
+    def stopped(self) -> bool:
+        """As by SIGSTOP."""
+        record = self._record()
+        return record is not None and record.stopped()
+
     def start(self, *, wait: bool = True, given_up: threading.Event | None = None) -> None:
         """Starts it; with `wait`, returns when it is ready."""
         if self.running:

@@ -59,6 +59,10 @@ class Places:
         """Client configuration for users, a folder each."""
         return self.run / "client"
 
+    def points(self, component: str) -> Path:
+        """Where points of a service are armed, see intertie.common.points."""
+        return self.run / "points" / component.replace("/", ".")
+
     @property
     def topology_file(self) -> Path:
         return self.run / "topology.json"

@@ -33,6 +33,16 @@ class ProcessRecord:
         found = _stat(self.pid)
         return found is not None and found == (self.start_time, True)
 
+    def stopped(self) -> bool:
+        """All of it, as by SIGSTOP."""
+        threads = (_PROC / str(self.pid) / "task").glob("*/stat")
+        try:
+            return self.alive() and all(
+                each.read_text().rpartition(")")[2].split()[0] == "T" for each in threads
+            )
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
     def send(self, number: signal.Signals) -> bool:
         """False when it is gone."""
         if not self.alive():

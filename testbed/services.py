@@ -56,6 +56,8 @@ def prepare_services(places: Places, topology: Topology) -> None:
         for name in (*brokers(topology, site.name), f"{site.name}/imagestore"):
             _data(places, name).mkdir(parents=True)
     for name, table in configurations(places, topology).items():
+        if topology.fault_points:
+            places.points(name).mkdir(parents=True)
         _config_file(places, name).write_text(toml.dumps(table))
 
 
@@ -72,6 +74,9 @@ def configurations(places: Places, topology: Topology) -> Mapping[str, Table]:
             found[name] = _broker(places, topology, site, name, port)
         for host in site.hosts:
             found[f"{site.name}/{host.name}/nodeagent"] = _agent(places, topology, site, host)
+    if topology.fault_points:
+        for name, table in found.items():
+            table["fault_points"] = places.points(name)
     return found
 
 

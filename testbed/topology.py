@@ -108,6 +108,8 @@ class Topology:
     metasched_replicas: int = 1
     cpu_overcommit: float = 4.0
     """Of every site's policy: vCPUs that may be promised for each that a host has."""
+    fault_points: bool = False
+    """Services stop at the points that `Testbed.arm` names."""
 
     def __post_init__(self) -> None:
         check_name("metasched", self.metasched)

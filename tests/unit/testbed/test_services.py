@@ -107,3 +107,12 @@ def test_replicas_differ_in_where_they_are_and_are_named_together() -> None:
     metasched = read("meta/metasched-1", twice)
     assert metasched["replica"] == "meta/metasched-1"
     assert metasched["sites"][0]["addresses"] == ["10.250.0.101:7400", "10.250.0.101:7410"]
+
+
+def test_services_stop_at_points_where_the_topology_says_so_and_nowhere_else() -> None:
+    assert not any("fault_points" in read(name) for name in configurations(PLACES, TOPOLOGY))
+    faulty = replace(TOPOLOGY, fault_points=True)
+    folders = {name: read(name, faulty)["fault_points"] for name in configurations(PLACES, faulty)}
+    assert folders["south/s2/nodeagent"] == "/run/intertie/demo/points/south.s2.nodeagent"
+    assert len(set(folders.values())) == len(folders), "each has its own"
+    assert Topology.from_json(faulty.to_json()) == faulty

@@ -43,7 +43,7 @@ from intertie.broker.usecases.prepare_part import PreparePart
 from intertie.broker.usecases.release_part import ReleasePart
 from intertie.broker.usecases.resolve_part import ResolvePart
 from intertie.broker.usecases.watch_cluster import WatchCluster
-from intertie.common import logs
+from intertie.common import logs, points
 from intertie.common.clock import Clock, SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
@@ -207,6 +207,7 @@ def main() -> None:
         settings = load(BrokerSettings, arguments.config)
         collect_gently()
         logs.configure("broker", settings.log.level)
+        points.stop_in(settings.fault_points)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(settings))
     except (SettingsInvalid, ListenFailed) as error:

@@ -33,6 +33,10 @@ class ServiceSettings(BaseSettings):
         frozen=True, extra="forbid", env_prefix="INTERTIE_", env_nested_delimiter="__"
     )
 
+    fault_points: Path | None = None
+    """For tests of faults alone: a folder in which a file named for a point of
+    `intertie.common.points` makes the service stop there once. `INTERTIE_FAULT_POINTS`."""
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
-from intertie.common import logs
+from intertie.common import logs, points
 from intertie.common.clock import SystemClock
 from intertie.common.errors import IdentityUnknown
 from intertie.common.process import run_until_signalled
@@ -31,6 +31,7 @@ def main() -> int:
     try:
         settings = load(ImagestoreSettings, given.config)
         logs.configure("imagestore", settings.log.level)
+        points.stop_in(settings.fault_points)
         asyncio.run(serve(settings))
     except (
         SettingsInvalid,

@@ -20,6 +20,7 @@ from intertie.api.metasched.v1 import (
     sites_pb2,
     sites_pb2_grpc,
 )
+from intertie.common import points
 from intertie.common.clock import Clock, SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
@@ -211,6 +212,7 @@ def main() -> None:
     try:
         settings = load(MetaschedSettings, arguments.config)
         configure("metasched", settings.log.level)
+        points.stop_in(settings.fault_points)
         uvloop.run(_serve(settings))
     except (SettingsInvalid, ListenFailed) as error:
         sys.exit(f"intertie-metasched: {error}")

@@ -9,7 +9,7 @@ import structlog
 import uvloop
 
 from intertie.api.nodeagent.v1 import nodeagent_pb2, nodeagent_pb2_grpc
-from intertie.common import logs
+from intertie.common import logs, points
 from intertie.common.clock import SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.process import run_until_signalled
@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         settings = load(Settings, arguments.config)
         logs.configure("nodeagent", settings.log.level)
+        points.stop_in(settings.fault_points)
         uvloop.run(serve(settings))
     except (SettingsInvalid, HostFailure, ListenFailed) as error:
         sys.exit(f"intertie-nodeagent: {error}")

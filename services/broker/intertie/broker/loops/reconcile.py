@@ -24,6 +24,7 @@ from intertie.broker.domain.reconcile import End, Phase, Step, Tell, phase_of, s
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
+from intertie.common.points import reach
 
 log = structlog.get_logger(__name__)
 
@@ -99,6 +100,7 @@ class Reconcile:
         match step:
             case Tell(part=part, wanted=wanted):
                 write = Write(record=part, read_at=found.revision)
+                reach("broker.before_tell")
                 await self._ledger.commit(Change(writes=(write,), wanted=wanted))
                 log.info(
                     "reconcile.told",
@@ -107,9 +109,12 @@ class Reconcile:
                     hosts=sorted(wanted),
                     gone=part.end_requested_time is not None,
                 )
+                reach("broker.told")
             case End(part=part, hosts=hosts):
+                reach("broker.before_part_ended")
                 await self._end(found, part, hosts)
                 log.info("reconcile.ended", part=part.name, reason=part.end_reason)
+                reach("broker.part_ended")
 
     async def _end(self, found: Versioned[Part], ended: Part, hosts: tuple[str, ...]) -> None:
         """Takes the records away, and with the last of them ends the part: whoever finds it

@@ -28,6 +28,7 @@ from intertie.common.errors import (
 from intertie.common.names import PartName
 from intertie.common.part_rules import validate_part
 from intertie.common.part_spec import PartSpec
+from intertie.common.points import reach
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +88,9 @@ class HoldPart:
             )
             return Admitted(change=change, answer=part.name, uid=part.uid)
 
+        reach("broker.before_hold")
         answer = await self._admission.admit(order.request, decide)
+        reach("broker.held")
         found = (await self._ledger.view()).parts.get(answer.answer)
         if found is None:
             raise NotFound(answer.answer)

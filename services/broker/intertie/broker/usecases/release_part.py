@@ -11,6 +11,7 @@ from intertie.broker.usecases.prepare_part import check_coordinator
 from intertie.common.clock import Clock
 from intertie.common.errors import DecisionPending, NotFound
 from intertie.common.names import PartName
+from intertie.common.points import reach
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,8 @@ class ReleasePart:
                 return part
         if after != part:
             write = Write(record=after, read_at=found.revision)
+            reach("broker.before_release")
             await self._ledger.commit(Change(writes=(write,)))
             log.info("part.released", part=part.name, state=after.state.name)
+            reach("broker.released")
         return after

@@ -11,6 +11,7 @@ from intertie.broker.usecases.prepare_part import check_coordinator
 from intertie.common.clock import Clock
 from intertie.common.errors import NotFound
 from intertie.common.names import PartName
+from intertie.common.points import reach
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,8 @@ class ResolvePart:
         after = applied(part, decision, receipts, site=name.site, now=now)
         if after != part:
             write = Write(record=after, read_at=found.revision)
+            reach("broker.before_resolve")
             await self._ledger.commit(Change(writes=(write,)))
             log.info("part.resolved", part=part.name, tx=part.tx, state=after.state.name)
+            reach("broker.resolved")
         return after

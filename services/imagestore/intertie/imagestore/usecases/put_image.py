@@ -14,6 +14,7 @@ from intertie.common.errors import (
     PutInProgress,
     StoreFull,
 )
+from intertie.common.points import reach
 from intertie.common.tasks import uninterrupted
 from intertie.imagestore.domain.image import Announcement, Image, check_announcement
 from intertie.imagestore.domain.inspection import HEAD_BYTES, inspect
@@ -72,6 +73,7 @@ class PutImage:
                 raise OffsetMismatch(said.size_bytes, upload.uploaded_bytes)
             if (found := upload.digest()) != said.digest:
                 raise DigestMismatch(said.digest, found)
+            reach("imagestore.received")
             return await uninterrupted(self._conclude(said, upload))
         except (DigestMismatch, FieldInvalid, StoreFull) as error:
             keep = False

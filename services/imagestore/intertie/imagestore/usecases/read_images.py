@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 from intertie.common.errors import DigestMismatch, NotFound
 from intertie.common.names import ImageName, Parent, is_digest
+from intertie.common.points import reach
 from intertie.imagestore.domain.image import BLOCK_BYTES, Image, Upload, check_range
 from intertie.imagestore.domain.ports import BlobReader, ImageFiles
 from intertie.imagestore.usecases.shelf import Shelf
@@ -19,7 +20,9 @@ class StatImage:
     async def __call__(self, name: ImageName, *, any_tenant: bool) -> Image | Upload:
         """What is published; else, by digest, the tenant's upload that has not ended."""
         try:
-            return self._shelf.find(name, any_tenant=any_tenant)
+            image = self._shelf.find(name, any_tenant=any_tenant)
+            reach("imagestore.found")
+            return image
         except NotFound:
             if not is_digest(name.image_id):
                 raise
@@ -65,6 +68,7 @@ class FetchImage:
                     if offset + len(data) == end and hasher.digest() != image.digest:
                         self._shelf.note_damage(image, hasher.digest())
                         raise DigestMismatch(image.digest, hasher.digest())
+                reach("imagestore.sending")
                 yield offset, data
                 offset += len(data)
         finally:

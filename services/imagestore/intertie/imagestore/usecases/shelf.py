@@ -9,6 +9,7 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.errors import DigestMismatch, EtagStale, FieldInvalid, NotFound
 from intertie.common.names import ImageName, is_digest
+from intertie.common.points import reach
 from intertie.common.tasks import uninterrupted
 from intertie.imagestore.domain.catalogue import Catalogue
 from intertie.imagestore.domain.image import Announcement, Image
@@ -130,6 +131,7 @@ class Shelf:
                 owner=said.owner,
             )
             await self._files.put_name(image)
+            reach("imagestore.published")
             before = self._catalogue.add(image)
             if before is not None:
                 await self._drop_if_unused(before.digest)

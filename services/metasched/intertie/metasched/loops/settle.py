@@ -6,6 +6,7 @@ import structlog
 
 from intertie.common.errors import DomainError, NotFound
 from intertie.common.names import PartName
+from intertie.common.points import reach
 from intertie.metasched.domain.cluster import LIVE, ClusterRecord
 from intertie.metasched.domain.ports import Clusters, Register, Sites
 from intertie.metasched.usecases.coallocate import Coallocate
@@ -74,3 +75,4 @@ class Settle:
             log.info("settle.not_released", cluster=record.name, site=site, problem=str(error))
         else:
             log.info("settle.released", cluster=record.name, site=site)
+            reach("metasched.released_one")

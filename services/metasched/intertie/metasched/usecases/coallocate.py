@@ -20,6 +20,7 @@ from intertie.common.errors import (
 )
 from intertie.common.names import PartName
 from intertie.common.part_spec import PartSpec
+from intertie.common.points import reach
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import (
     Decision,
@@ -113,6 +114,7 @@ class Coallocate:
             cluster, decision = await self._decide(tx, specs, cluster, begin)
         except (Refused, DomainError, Overtaken) as error:
             log.info("commit.aborting", tx=tx.tx, problem=str(error))
+            reach("metasched.before_abort")
             decision = await self._register.abort(
                 abort_of(
                     tx.tx,
@@ -123,11 +125,13 @@ class Coallocate:
                 )
             )
             if decision.outcome is Outcome.ABORT:
+                reach("metasched.aborted")
                 await self.tell(tx, decision)
                 raise
             # The answer to our COMMIT was lost, the COMMIT was not.
             cluster = _scheduled(cluster, now=self._clock.now())
         log.info("commit.committed", tx=tx.tx, cluster=cluster.name, sites=tx.participants)
+        reach("metasched.decided")
         return cluster, decision
 
     async def announce(self, tx: TxRecord, decision: Decision) -> None:
@@ -142,7 +146,9 @@ class Coallocate:
         )
         if not all(answered):
             return False
+        reach("metasched.told_all")
         await self._register.settle(tx.tx)
+        reach("metasched.settled")
         return True
 
     async def _decide(
@@ -165,6 +171,7 @@ class Coallocate:
         read_at, prepared = cast(int, begun), cast(dict[str, Prepared], answers)
         receipts = {site: each.receipt for site, each in prepared.items()}
         facts = self._verified(tx, receipts)
+        reach("metasched.prepared_all")
         await self._pause("after_prepare")
         now = self._clock.now()
         problem = why_not_commit(tx, facts, now=now)
@@ -217,7 +224,7 @@ class Coallocate:
                 await self._clock.sleep(_LEADERLESS_S)
 
     async def _prepare(self, tx: TxRecord, site: str, spec: PartSpec) -> Prepared:
-        return await self._sites.prepare(
+        prepared = await self._sites.prepare(
             HoldOrder(
                 part=PartName.parse(tx.parts[site]),
                 spec=spec,
@@ -231,6 +238,8 @@ class Coallocate:
                 owner=tx.owner,
             )
         )
+        reach("metasched.prepared_one")
+        return prepared
 
     def _verified(self, tx: TxRecord, receipts: Mapping[str, Receipt]) -> dict[str, ReceiptFacts]:
         facts = {}
@@ -256,6 +265,7 @@ class Coallocate:
         except DomainError as error:
             log.warning("commit.not_told", tx=decision.tx, site=site, problem=str(error))
             return False
+        reach("metasched.told_one")
         return True
 
 

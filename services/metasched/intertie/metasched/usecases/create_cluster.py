@@ -23,6 +23,7 @@ from intertie.common.errors import (
     StaleWrite,
 )
 from intertie.common.names import ClusterName, PartName, uid_of
+from intertie.common.points import reach
 from intertie.common.spec import ClusterSpec, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
 from intertie.metasched.domain.commit import Decision, TxRecord, tx_name
@@ -245,7 +246,7 @@ class CreateCluster:
 
         async def begin() -> int:
             try:
-                return await self._register.begin(
+                revision = await self._register.begin(
                     tx, record, read_at=read_at, request=None if begun else request
                 )
             except StaleWrite:
@@ -253,7 +254,10 @@ class CreateCluster:
                 if begun:
                     raise Aborted(tx_id, _LOST) from None
                 raise Overtaken from None
+            reach("metasched.begun")
+            return revision
 
+        reach("metasched.before_begin")
         record, decision = await self._coallocate(tx, specs, record, begin=begin)
         self._tell(tx, decision)
         return record

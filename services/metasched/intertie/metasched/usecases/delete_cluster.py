@@ -4,6 +4,7 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.errors import EtagStale, NotFound, StaleWrite
+from intertie.common.points import reach
 from intertie.metasched.domain.cluster import CANCELLED, ClusterView
 from intertie.metasched.domain.ports import Clusters
 from intertie.metasched.usecases.get_cluster import GetCluster
@@ -33,6 +34,7 @@ class DeleteCluster:
                 raise EtagStale(name)
             await self._clusters.check_leading()
             ending = stored.record.ending(now=self._clock.now(), reason=CANCELLED)
+            reach("metasched.before_end")
             try:
                 await self._clusters.save(ending, read_at=stored.read_at)
             except StaleWrite:
@@ -40,5 +42,6 @@ class DeleteCluster:
                     raise
                 continue
             log.info("delete.requested", cluster=name)
+            reach("metasched.end_requested")
             return await self._get_cluster.view(ending)
         raise AssertionError("unreachable")

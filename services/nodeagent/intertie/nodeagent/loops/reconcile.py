@@ -14,6 +14,7 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
+from intertie.common.points import reach
 from intertie.common.terms import Readiness
 from intertie.nodeagent.domain.failures import (
     Attempts,
@@ -178,9 +179,12 @@ class Reconciler:
         """One pass."""
         self._problems = []
         self._stuck = False
-        for part in await self._knowledge.read():
+        changed = await self._knowledge.read()
+        for part in changed:
             for workspace in part.workspaces:
                 self._attempts.pop(workspace.uid, None)
+        if changed:
+            reach("agent.obeying")
         if not self._knowledge.begun:
             return
         now = self._clock.now()
@@ -195,7 +199,9 @@ class Reconciler:
             known[uid].wanted for uid, phase in phases.items() if phase in (Phase.STAGE, Phase.RUN)
         ]
         await self._clear(active)
+        reach("agent.before_connect")
         await self._connect(active)
+        reach("agent.connected")
         if self._knowledge.complete:
             self._images.retain(
                 frozenset(ws.environment.image for part in active for ws in part.workspaces)
@@ -225,7 +231,9 @@ class Reconciler:
         left = dict(self._domains)
         for name in [name for name in self._domains if name not in wanted]:
             try:
+                reach("agent.before_remove")
                 await self._hypervisor.remove(name)
+                reach("agent.removed")
                 del left[name]
                 log.info("guest.removed", domain=name)
             except HostFailure as error:
@@ -238,6 +246,7 @@ class Reconciler:
             if DeviceNames.domain(uid) not in left:
                 try:
                     await self._storage.remove(uid)
+                    reach("agent.files_removed")
                 except OSError as error:
                     self._stuck = True
                     self._problem(HostFailure(f"files of {uid}: {error.strerror}"))
@@ -319,12 +328,15 @@ class Reconciler:
                 if base is None:
                     return
                 await self._storage.make_disk(uid, base, workspace.allocation.disk_mib)
+                reach("agent.disk_made")
             case Step.MAKE_SEED:
                 await self._storage.make_seed(uid, seed_files(part, workspace))
             case Step.DEFINE:
                 kind = hypervisor_for(workspace, self._machine.hypervisors)
                 machine = machine_of(part, workspace, self._files, self._machine)
+                reach("agent.before_define")
                 await self._hypervisor.define(machine, kind)
+                reach("agent.defined")
             case Step.START:
                 taps = {DeviceNames.tap(uid, number) for number in range(len(workspace.nics))}
                 applied = self._connections.applied
@@ -334,6 +346,7 @@ class Reconciler:
                 if not self._knowledge.may_start:
                     return
                 await self._hypervisor.start(name)
+                reach("agent.started")
             case Step.RESUME:
                 room_mib = self._storage.room_mib()
                 if room_mib < _ROOM_TO_RESUME_MIB:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import structlog
 
 from intertie.common.clock import Clock
+from intertie.common.points import reach
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import Records
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
@@ -66,7 +67,9 @@ class Reporter:
                 self._reconciler.forget(part.uid)
                 log.info("part.forgotten", part=part.name)
             elif self._written.get(part.uid) != part:
+                reach("agent.before_seen")
                 await self._records.write_seen(part, now=self._clock.now())
+                reach("agent.seen")
                 self._written[part.uid] = part
 
     async def _tell_facts(self) -> None:

@@ -1,0 +1,116 @@
+"""Leases that end while nobody can be asked, and watches that have lost what happened."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from testbed.component import Component
+from tests.e2e.driver import eventually
+from tests.fault.commit.faults import ETCDS, start_together
+from tests.fault.commit.rig import QUIET_S, Rig
+
+pytestmark = [pytest.mark.root, pytest.mark.e2e, pytest.mark.timeout(300)]
+
+LASTS_S = 25
+ON_TIME_S = 5.0
+RELISTED_S = 35.0
+
+
+def etcd_members(rig: Rig) -> list[Component]:
+    numbers = range(rig.testbed.topology.etcd_members)
+    return [rig.testbed.component(f"{at}/etcd-{number}") for at in ETCDS for number in numbers]
+
+
+def test_a_lease_ends_on_time_while_all_etcds_and_brokers_are_away(rig: Rig) -> None:
+    """One agent lives through it, the other is killed and comes back while nobody answers it."""
+    asked = rig.create(lasts=f"{LASTS_S}s", label="short")
+    end = asked.call(QUIET_S).window.end_time.ToDatetime(tzinfo=UTC)
+    rig.settles(time.monotonic())
+    guests = {uid for at in rig.look().guests.values() for uid in at}
+    short = rig.guests_of(asked.name)
+    assert len(short) == 2
+    assert short <= guests
+    away = [*etcd_members(rig), *map(rig.testbed.component, ("north/broker", "south/broker"))]
+    for each in away:
+        each.kill9()
+    agent = rig.testbed.component("south/s1/nodeagent")
+    agent.kill9()
+    agent.start()
+    assert datetime.now(UTC) < end, "the machine is too slow for a lease as short as this"
+    gone: dict[str, float] = {}
+    while len(gone) < len(short):
+        there = {uid for at in rig.eye.guests().values() for uid in at}
+        late_s = (datetime.now(UTC) - end).total_seconds()
+        gone |= dict.fromkeys(short - there - gone.keys(), late_s)
+        assert late_s <= ON_TIME_S, f"{short & there} run {late_s:.1f} s after the end"
+        time.sleep(0.05)
+    print(f"guests ended {sorted(round(each, 1) for each in gone.values())} s after the end")  # noqa: T201
+    assert all(late_s >= 0 for late_s in gone.values()), gone
+    start_together(away)
+    took = rig.settles(time.monotonic())
+    print(f"at rest after {took:.1f} s")  # noqa: T201
+    assert rig.look().clusters[asked.name] == "ENDED"
+    rig.delete(rig.old).insist(QUIET_S)
+    rig.old = ""
+    rig.settles(time.monotonic(), within_s=QUIET_S)
+    rig.nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("deaf", "restarted"),
+    [
+        ("broker", True),
+        ("agent", False),
+        pytest.param("broker", False, marks=pytest.mark.more_faults),
+        pytest.param("agent", True, marks=pytest.mark.more_faults),
+    ],
+)
+def test_what_a_watch_has_lost_is_found_by_reading_all_again(
+    rig: Rig, deaf: str, restarted: bool
+) -> None:
+    """A service stops while a cluster is being deleted; what is news to it happens, and etcd
+    forgets that it ever did. In the end it learns of it, and the cluster is gone."""
+    if deaf == "agent":
+        component = rig.testbed.component("south/s1/nodeagent")
+        component.stop()
+        rig.delete(rig.old).insist(QUIET_S)
+    else:
+        component = rig.testbed.component("south/broker")
+        rig.testbed.arm("south/broker", "broker.told")
+        rig.delete(rig.old).insist(QUIET_S)
+        eventually(
+            lambda: rig.testbed.stands("south/broker", "broker.told"),
+            within_s=QUIET_S,
+            what="the broker stands where it has told its agents",
+        )
+    rig.old = ""
+
+    def happened() -> bool:
+        world = rig.look()
+        told = [at for at, each in world.told.items() if at[0] == "south/s1" and each.gone]
+        return bool(told) and (deaf == "agent" or all(world.seen[at].gone for at in told))
+
+    eventually(happened, within_s=QUIET_S, what="what it is to miss")
+    compact(rig, "south")
+    if restarted:
+        members = [each for each in etcd_members(rig) if each.name.startswith("south/")]
+        for each in members:
+            each.kill9()
+        start_together(members)
+    component.cont()
+    took = rig.settles(time.monotonic(), within_s=RELISTED_S)
+    print(f"{deaf}, etcd restarted {restarted}: at rest after {took:.1f} s")  # noqa: T201
+    rig.nothing_is_left()
+
+
+def compact(rig: Rig, site: str) -> None:
+    """Nothing of the past is kept but what stands now."""
+    for number in range(20):
+        rig.eye.etcdctl(site, "put", "/elsewhere", str(number))
+    said = json.loads(rig.eye.etcdctl(site, "get", "/elsewhere", "-w", "json"))
+    rig.eye.etcdctl(site, "compaction", str(said["header"]["revision"]))
+    rig.eye.etcdctl(site, "del", "/elsewhere")
