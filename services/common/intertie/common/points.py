@@ -32,7 +32,7 @@ POINTS: dict[str, str] = {
     "metasched.end_requested": "That its end was asked for is on record; no site knows.",
     "metasched.released_one": "A site was asked for the end of its part and answered.",
     # A site's broker, in the order of a part's life.
-    "broker.before_hold": "What to hold and prepare has come, and its images are there; it is not decided.",
+    "broker.before_hold": "A hold has come, and its images are there; nothing is decided.",
     "broker.held": "The part is PREPARED on record; the coordinator has no receipt.",
     "broker.before_resolve": "A decision came and is in order; it is not applied.",
     "broker.resolved": "The decision is applied on record; the coordinator has no answer.",
