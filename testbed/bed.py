@@ -130,7 +130,7 @@ class Testbed:
         places.topology_file.write_text(topology.to_json())
         self._fabric.create()
         for site, host in topology.hosts():
-            prepare_host(places, site.name, host.name)
+            prepare_host(places, site.name, host.name, vcpus=host.vcpus)
         hosts = host_components(places, topology)
         own = service_components(places, topology) if services else []
         etcds = etcd_components(places, topology)

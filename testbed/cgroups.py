@@ -3,6 +3,9 @@
 Each host gets a folder `it-{instance}/{site}-{host}` below the testbed's own place in every usable
 controller; inside the host, that folder is the controller's root. Only cgroup v1 is used: where the
 controllers are in v2, CPU shares are not enforced on the testbed and `controllers` says so.
+
+A host has a quota: all that runs on it, guests and daemons, gets together no more processor time
+than the host has vCPUs, however many processors the machine has. So a host can be overcommitted.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory")
 _ROOT = Path("/sys/fs/cgroup")
 _SEARCH_DEPTH = 6
+_PERIOD_US = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +73,9 @@ def controllers() -> tuple[str, ...]:
     return tuple(name for hierarchy in usable() for name in hierarchy.controllers)
 
 
-def ensure(instance_folder: str, host_folder: str) -> dict[str, Path]:
-    """Makes the host's cgroup in every usable hierarchy: name of the mount folder to cgroup."""
+def ensure(instance_folder: str, host_folder: str, *, vcpus: int) -> dict[str, Path]:
+    """Makes the host's cgroup in every usable hierarchy, with a quota of so many processors: name
+    of the mount folder to cgroup."""
     made = {}
     for hierarchy in usable():
         folder = hierarchy.own
@@ -80,8 +85,23 @@ def ensure(instance_folder: str, host_folder: str) -> dict[str, Path]:
             if "cpuset" in hierarchy.controllers:
                 for knob in ("cpuset.cpus", "cpuset.mems"):
                     (folder / knob).write_text((parent / knob).read_text())
+        if "cpu" in hierarchy.controllers:
+            (folder / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
+            (folder / "cpu.cfs_quota_us").write_text(str(vcpus * _PERIOD_US))
         made[hierarchy.mount.name] = folder
     return made
+
+
+def of_guest(instance_folder: str, host_folder: str, domain: str) -> dict[str, Path]:
+    """Where libvirt has put a guest that runs: controller to cgroup."""
+    return {
+        controller: folder
+        for hierarchy in usable()
+        for controller in hierarchy.controllers
+        for folder in (hierarchy.own / instance_folder / host_folder / "machine").glob(
+            f"qemu-*-{domain}.libvirt-qemu"
+        )
+    }
 
 
 def find(instance_folder: str) -> Iterator[Path]:

@@ -50,8 +50,8 @@ def host_uuid(instance: str, site: str, host: str) -> uuid.UUID:
     return uuid.uuid5(_NAMESPACE, f"{instance}/{site}/{host}")
 
 
-def prepare_host(places: Places, site: str, host: str) -> None:
-    """Its folders and configuration. Done once, before the first daemon."""
+def prepare_host(places: Places, site: str, host: str, *, vcpus: int) -> None:
+    """Its folders, its configuration, its cgroups. Done once, before the first daemon."""
     for point in _MOUNT_POINTS:
         Path(point).mkdir(parents=True, exist_ok=True)
     run = places.host_run(site, host)
@@ -66,7 +66,7 @@ def prepare_host(places: Places, site: str, host: str) -> None:
     (run / "etc" / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(host_uuid=own))
     (run / "etc" / "virtlogd.conf").write_text('log_outputs = "2:stderr"\n')
     (run / "etc" / "libvirt.conf").write_text("")
-    folders = cgroups.ensure(places.cgroup_name, f"{site}-{host}")
+    folders = cgroups.ensure(places.cgroup_name, f"{site}-{host}", vcpus=vcpus)
     own_cgroups = " ".join(f"{name}={folder}" for name, folder in folders.items())
     (run / "cgroups").write_text(own_cgroups)
 

@@ -37,6 +37,7 @@ class HostSpec:
 
     name: str
     vcpus: int = 4
+    """Of processor time: all that runs on the host gets no more, where the kernel has cgroup v1."""
     memory_mib: int = 2048
     disk_gib: int = 8
     uplink_mbps: int = 400

@@ -19,7 +19,7 @@ import pytest
 from intertie.common.clock import SystemClock
 from intertie.common.terms import BandwidthTerm
 from intertie.nodeagent.domain.network_plan import Place
-from intertie.nodeagent.domain.traffic_plan import DevicePlan, plan_uplink
+from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, plan_uplink
 from intertie.nodeagent.domain.wanted import Tunnel, WantedPair, WantedPart
 from testbed.places import NETNS
 from testbed.sweep import unmount_if_empty
@@ -30,6 +30,8 @@ pytestmark = pytest.mark.root
 ONE, TWO = f"it-shape-{os.getpid()}-1", f"it-shape-{os.getpid()}-2"
 UPLINK_MBIT_S = 100
 PAIR_MBIT_S = 20
+SHARE_MBIT_S = 10
+"""Of the wire."""
 FLOOD_MAC, SINK_MAC = "02:00:00:00:00:1a", "02:00:00:00:00:1b"
 
 
@@ -95,7 +97,7 @@ state = StateFile(Path(sys.argv[1]))
 traffic = TcTraffic(state.load_classes, state.save_classes)
 async def main():
     for wanted in sys.argv[2].split(","):
-        await traffic.apply_device(plan(wanted == "pair"))
+        await traffic.apply_device(plan(wanted))
     print(json.dumps({k: c.bytes for k, c in (await traffic.device_counters("eth0")).items()}))
 asyncio.run(main())
 """
@@ -104,9 +106,12 @@ asyncio.run(main())
 PLACE = Place(host="n1", interface="eth0", address="10.9.0.1")
 
 
-def plan(with_pair: bool) -> DevicePlan:
-    """The agent's own plan for an uplink of 100 Mbit/s, with or without a promised pair."""
-    return plan_uplink([part(PAIR_MBIT_S, with_pair=with_pair)], PLACE, UPLINK_MBIT_S)
+def plan(wanted: str) -> DevicePlan:
+    """The agent's own plan for an uplink of 100 Mbit/s: with a promised `pair` or `none`; `full`:
+    with the pair, and the other host's downlink has room for little beside it."""
+    shares = {"n2": IncastShare(share_kbit=SHARE_MBIT_S * 1000)} if wanted == "full" else {}
+    known = part(PAIR_MBIT_S, with_pair=wanted != "none")
+    return plan_uplink([known], PLACE, UPLINK_MBIT_S, shares)
 
 
 def part(promised_mbit_s: int, *, with_pair: bool = True) -> WantedPart:
@@ -114,7 +119,7 @@ def part(promised_mbit_s: int, *, with_pair: bool = True) -> WantedPart:
     pairs = (WantedPair(local_mac=A_MAC, remote_mac=B_MAC, bandwidth=term),)
     network = replace(
         LAN,
-        tunnels=(Tunnel(address="10.9.0.2", macs=(B_MAC, SINK_MAC)),),
+        tunnels=(Tunnel(host="n2", address="10.9.0.2", macs=(B_MAC, SINK_MAC)),),
         pairs=pairs if with_pair else (),
         uplink_guarantee_mbit_s=promised_mbit_s if with_pair else 0,
     )
@@ -185,6 +190,21 @@ async def test_a_promised_pair_gets_its_own_while_others_flood_the_uplink(
     assert PAIR_MBIT_S < flood < UPLINK_MBIT_S - 0.8 * PAIR_MBIT_S
     key = next(key for key in counters if key.startswith("pair/"))
     assert counters[key] - before[key] > 0.8 * pair * 1e6 / 8 * 4
+
+
+async def test_a_flood_towards_a_full_downlink_gets_its_share_and_a_promised_pair_its_promise(
+    hosts: None, tmp_path: Path
+) -> None:
+    """While packets flow: classes change under them, and back."""
+    apply(tmp_path, "pair,full")
+    pair, flood = await asyncio.gather(
+        payload_mbit_s(f"{ONE}-g0", f"{TWO}-g0", "10.1.0.2", 4),
+        payload_mbit_s(f"{ONE}-g1", f"{TWO}-g1", "10.1.0.4", 4),
+    )
+    assert 0.9 * PAIR_MBIT_S <= pair <= 1.05 * PAIR_MBIT_S
+    assert 0.7 * SHARE_MBIT_S <= flood <= 1.05 * SHARE_MBIT_S
+    apply(tmp_path, "pair")
+    assert await payload_mbit_s(f"{ONE}-g1", f"{TWO}-g1", "10.1.0.4", 2) > 5 * SHARE_MBIT_S
 
 
 async def test_classes_come_and_go_without_a_trace_and_twice_is_once(

@@ -214,8 +214,8 @@ async def test_roles_confine_an_agent_to_its_own_host(tmp_path: Path) -> None:
         for user in ("root", "broker", "agent-n1"):
             clients.append(await Etcd.connect(server.settings_of(user)))
         root, broker, agent = clients
-        await provision(root, ["n1", "n2"])
-        await provision(root, ["n1", "n2"])
+        await provision(root, ["n1", "n10"])
+        await provision(root, ["n1", "n10"])
 
         await put(broker, "wanted/n1/parts/a")
         await put(broker, "parts/demo/a")
@@ -228,9 +228,14 @@ async def test_roles_confine_an_agent_to_its_own_host(tmp_path: Path) -> None:
         with pytest.raises(EtcdRefused):
             await put(agent, "wanted/n1/parts/a")
         with pytest.raises(EtcdRefused):
-            await put(agent, "seen/n2/facts")
+            await put(agent, "seen/n10/facts")
         with pytest.raises(EtcdRefused):
-            await agent.range("wanted/n2/")
+            await agent.range("wanted/n10/")
+        await put(broker, "incast/n10/share")
+        await put(agent, "incast/n1/share")
+        assert len((await agent.range("incast/")).entries) == 2
+        with pytest.raises(EtcdRefused):
+            await put(agent, "incast/n10/share")
         with pytest.raises(EtcdRefused):
             await agent.get("parts/demo/a")
         election = Election(broker, "broker", "one", SystemClock())

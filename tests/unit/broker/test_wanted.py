@@ -45,7 +45,7 @@ def test_the_gateway_has_the_network_without_a_workspace_of_its_own() -> None:
     at_gateway = wanted_of(of, FLEET, POLICY, gone=False)["n1"]
     assert at_gateway.workspaces == ()
     network = lan(of, "n1")
-    assert network.tunnels == (Tunnel(address="10.201.0.12", macs=(mac("w", 0),)),)
+    assert network.tunnels == (Tunnel(host="n2", address="10.201.0.12", macs=(mac("w", 0),)),)
     assert network.wide_tunnels == (
         WideTunnel(
             site="south",
@@ -62,7 +62,7 @@ def test_the_gateway_has_the_network_without_a_workspace_of_its_own() -> None:
 
 def test_other_hosts_reach_other_sites_through_the_gateway() -> None:
     network = lan(wide_part("n2"), "n2")
-    assert network.tunnels == (Tunnel(address="10.201.0.11", macs=(FAR,)),)
+    assert network.tunnels == (Tunnel(host="n1", address="10.201.0.11", macs=(FAR,)),)
     assert network.wide_tunnels == ()
     assert [(each.local_mac, each.remote_mac) for each in network.pairs] == [(mac("w", 0), FAR)]
     assert network.uplink_guarantee_mbit_s == 30
@@ -93,7 +93,7 @@ def test_the_gateway_is_told_the_pairs_that_leave_the_site_through_it() -> None:
 def test_without_a_remote_endpoint_the_network_stays_local() -> None:
     unknown = replace(wide_part("n2"), remotes=())
     assert lan(unknown, "n1").wide_tunnels == ()
-    assert lan(unknown, "n2").tunnels == (Tunnel(address="10.201.0.11", macs=()),)
+    assert lan(unknown, "n2").tunnels == (Tunnel(host="n1", address="10.201.0.11", macs=()),)
 
 
 def test_the_smallest_mtu_on_the_way_counts() -> None:

@@ -26,7 +26,7 @@ from intertie.nodeagent.domain.ports import (
 )
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
-from intertie.nodeagent.domain.traffic_plan import DevicePlan, NicPlan
+from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, NicPlan
 from intertie.nodeagent.loops.reconcile import Reconciler
 from tests.fakes.clock import FakeClock
 from tests.unit.nodeagent.parts import NOW, PLACE
@@ -39,6 +39,9 @@ class MemoryRecords:
         self.broken = False
         self.seen: dict[str, SeenPart] = {}
         self.measured: list[tuple[datetime, dict[Promise, Measured]]] = []
+        self.share: IncastShare | None = None
+        self.share_writes = 0
+        self.others: dict[str, tuple[int, IncastShare]] = {}
 
     async def wanted(self) -> Listing:
         if not self.readable:
@@ -67,6 +70,23 @@ class MemoryRecords:
     async def write_measured(self, found: Mapping[Promise, Measured], *, at: datetime) -> None:
         self._check()
         self.measured.append((at, dict(found)))
+
+    async def write_share(self, share: IncastShare, *, at: datetime) -> None:
+        self._check()
+        self.share = share
+        self.share_writes += 1
+
+    async def delete_share(self) -> None:
+        self._check()
+        self.share = None
+
+    async def shares(self) -> Mapping[str, tuple[int, IncastShare]]:
+        self._check()
+        return dict(self.others)
+
+    async def share_hints(self) -> AsyncIterator[None]:
+        for _ in ():
+            yield
 
     def _check(self) -> None:
         if not self.readable:
@@ -164,9 +184,10 @@ class MemoryTraffic:
     def __init__(self) -> None:
         self.nics: tuple[NicPlan, ...] = ()
         self.counted: dict[Queue, QueueCounters] = {}
+        self.plans: dict[str, DevicePlan] = {}
 
     async def apply_device(self, plan: DevicePlan) -> None:
-        pass
+        self.plans[plan.device] = plan
 
     async def apply_nics(self, nics: tuple[NicPlan, ...]) -> None:
         self.nics = nics

@@ -61,7 +61,7 @@ LAN = WantedNetwork(
     name="net",
     vni=77,
     mtu=1450,
-    tunnels=(Tunnel(address="10.201.0.12", macs=(B_MAC,)),),
+    tunnels=(Tunnel(host="n2", address="10.201.0.12", macs=(B_MAC,)),),
     pairs=(
         WantedPair(
             local_mac=A_MAC,

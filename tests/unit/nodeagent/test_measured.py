@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -31,6 +32,7 @@ PERIOD_S = 4.0
 PROMISED = 20
 PER_GBIT = 1_083_000
 ON_WAY, LAST, REST = Queue("ii0", "sent"), Queue("eth0", "pair"), Queue("eth0", "rest")
+TO, GONE = Queue("eth0", "to"), Queue("eth0", "to/gone")
 PAIR = Promise(part_uid="p", kind=Kind.PAIR_BANDWIDTH, network="net", source="a", target="b")
 METER = FlowMeter(
     promise=PAIR,
@@ -201,6 +203,19 @@ def test_a_nic_whose_network_gets_its_sum_is_not_below() -> None:
     found = nic.reading(mbit_s=10, waits=9000, at=REST)
     assert found is not None
     assert found.below_since is None
+
+
+def test_what_waits_for_a_full_downlink_is_the_nics_too_and_counts_to_their_sum() -> None:
+    """While a receiver's downlink is full, what goes there has a class of its own."""
+    shared = Shared(queue=REST, mbit_s=15, kbit_per_gbit=PER_GBIT, beside=(TO, GONE))
+    meter = replace(METER, counted=(LAST,), waits=(LAST,), shared=shared)
+    lacking, kept = Counted(Meters(flows=(meter,))), Counted(Meters(flows=(meter,)))
+    lacking.bytes[TO] = kept.bytes[TO] = 0
+    for each, mbit_s in ((lacking, 5), (kept, 10)):
+        each.reading(waits=9000, at=TO)
+        found = each.reading(mbit_s=mbit_s, waits=9000, at=TO)
+        assert found is not None
+        assert (found.below_since is not None) is (each is lacking), "the two classes together"
 
 
 IOPS = Promise(part_uid="p", kind=Kind.DISK_IOPS, source="a-0")

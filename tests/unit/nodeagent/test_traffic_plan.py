@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intertie.common.terms import BandwidthTerm
+from intertie.nodeagent.domain.class_keys import rest_key
 from intertie.nodeagent.domain.traffic_plan import (
+    IncastShare,
     Word,
     allot,
     on_tap,
@@ -21,7 +23,7 @@ from intertie.nodeagent.domain.traffic_plan import (
     shaped_kbit,
 )
 from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPart
-from tests.unit.nodeagent.parts import GATEWAY, LAN, PART, PLACE, WIDE, WORKSPACE
+from tests.unit.nodeagent.parts import B_MAC, C_MAC, GATEWAY, LAN, PART, PLACE, WIDE, WORKSPACE
 
 
 def part_with(network: WantedNetwork) -> WantedPart:
@@ -127,6 +129,54 @@ def test_all_that_is_promised_fits_the_wire(capacity_mbit_s: int) -> None:
     default = plan_uplink([], PLACE, capacity_mbit_s).default_kbit
     assert 0 < promised < capacity_mbit_s
     assert on_uplink(promised, 1450) + default <= shaped_kbit(capacity_mbit_s)
+
+
+def test_towards_a_full_downlink_what_nothing_was_promised_to_has_a_ceiling_of_its_own() -> None:
+    before = {each.key: each for each in plan_uplink([PART], PLACE, 400).classes}
+    shares = {"n2": IncastShare(share_kbit=9_000, floors={LAN.uid: 5_000})}
+    holder, pair, to, rest = plan_uplink([PART], PLACE, 400, shares).classes
+    assert (holder, rest) == (before[holder.key], before[rest.key])
+    assert to.parent == holder.key
+    assert to.ceil_kbit == 5_000 + 9_000
+    assert to.match == (*rest.match, Word(0x0AC9000C, 0xFFFFFFFF, 16))
+    assert pair == replace(before[pair.key], ceil_kbit=pair.rate_kbit + 9_000)
+
+
+def test_what_others_ask_for_changes_nothing_here() -> None:
+    shares = {"n3": IncastShare(share_kbit=64)}
+    assert plan_uplink([PART], PLACE, 400, shares) == plan_uplink([PART], PLACE, 400)
+
+
+@given(
+    st.builds(
+        IncastShare,
+        share_kbit=st.integers(1, 10**9),
+        floors=st.dictionaries(st.just(LAN.uid), st.integers(0, 10**9)),
+    )
+)
+def test_no_share_takes_anything_from_what_is_promised(share: IncastShare) -> None:
+    before = {each.key: each for each in plan_uplink([PART], PLACE, 400).classes}
+    for each in plan_uplink([PART], PLACE, 400, {"n2": share}).classes:
+        old = before.get(each.key)
+        assert old is None or each.rate_kbit == old.rate_kbit
+        assert old is None or each.ceil_kbit <= old.ceil_kbit
+        assert each.rate_kbit <= each.ceil_kbit <= shaped_kbit(400)
+        nics = before[rest_key(LAN)].rate_kbit
+        assert old is not None or each.ceil_kbit >= min(share.floors.get(LAN.uid, 0), nics)
+
+
+def test_at_a_gateway_a_pair_with_another_site_keeps_its_promise_on_its_last_way() -> None:
+    """It has no class of its own from the gateway to the receiver's host."""
+    passing = replace(
+        LAN.pairs[0],
+        local_mac=B_MAC,
+        remote_mac=C_MAC,
+        bandwidth=BandwidthTerm(guarantee_mbit_s=20, cap_mbit_s=20),
+    )
+    network = replace(LAN, pairs=(passing,), uplink_guarantee_mbit_s=30, wide_tunnels=(WIDE,))
+    shares = {"n2": IncastShare(share_kbit=1_000)}
+    _, to, _ = plan_uplink([part_with(network)], GATEWAY, 400, shares).classes
+    assert to.ceil_kbit == on_uplink(20, 1450) + 1_000
 
 
 KEYS = st.lists(st.text(max_size=3), unique=True, max_size=20)

@@ -23,6 +23,7 @@ from intertie.nodeagent.domain.measured import Measured
 from intertie.nodeagent.domain.meters import Promise
 from intertie.nodeagent.domain.record_rules import check_part
 from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
+from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.wanted import (
     Tunnel,
     WantedNetwork,
@@ -82,7 +83,8 @@ def _network(message: pb.WantedNetwork) -> WantedNetwork:
         vni=message.vni,
         mtu=message.mtu,
         tunnels=tuple(
-            Tunnel(address=each.address, macs=tuple(each.macs)) for each in message.tunnels
+            Tunnel(address=each.address, macs=tuple(each.macs), host=each.host)
+            for each in message.tunnels
         ),
         pairs=tuple(
             WantedPair(
@@ -185,6 +187,30 @@ def measured_to_proto(
     return message
 
 
+def share_to_proto(host: str, share: IncastShare, *, at: datetime) -> pb.IncastShare:
+    return pb.IncastShare(
+        schema=SCHEMA,
+        host=host,
+        share_kbit=share.share_kbit,
+        floors=[
+            pb.IncastFloor(network_uid=uid, kbit=kbit) for uid, kbit in sorted(share.floors.items())
+        ],
+        report_time=timestamp_to_proto(at),
+    )
+
+
+def share_from_proto(message: pb.IncastShare) -> IncastShare:
+    """FieldInvalid for one of another schema, or with an amount that is none."""
+    if message.schema != SCHEMA:
+        raise FieldInvalid("schema", f"{message.schema} is not known here")
+    if message.share_kbit < 1 or any(each.kbit < 0 for each in message.floors):
+        raise FieldInvalid("share_kbit", "must be 1 or more, and no floor below 0")
+    return IncastShare(
+        share_kbit=message.share_kbit,
+        floors={each.network_uid: each.kbit for each in message.floors},
+    )
+
+
 def part_to_proto(part: WantedPart) -> pb.WantedPart:
     """The record again, as the agent keeps it on its own disk."""
     return pb.WantedPart(
@@ -225,7 +251,10 @@ def _network_to_proto(network: WantedNetwork) -> pb.WantedNetwork:
         name=network.name,
         vni=network.vni,
         mtu=network.mtu,
-        tunnels=[pb.Tunnel(address=each.address, macs=each.macs) for each in network.tunnels],
+        tunnels=[
+            pb.Tunnel(address=each.address, macs=each.macs, host=each.host)
+            for each in network.tunnels
+        ],
         pairs=[
             pb.WantedPair(
                 local_mac=each.local_mac,

@@ -28,12 +28,14 @@ from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
 from intertie.nodeagent.adapters.ready_channels import ReadyChannels
 from intertie.nodeagent.adapters.state_file import StateFile
 from intertie.nodeagent.adapters.traffic import TcTraffic
+from intertie.nodeagent.adapters.uplink import SysfsUplink
 from intertie.nodeagent.adapters.workspace_storage import WorkspaceStorage
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import Offered
+from intertie.nodeagent.loops.incast import Receiver, Sender
 from intertie.nodeagent.loops.measure import Measurer
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.report import Reporter
@@ -110,6 +112,14 @@ async def serve(settings: Settings) -> None:
     )
     reporter = Reporter(reconciler, records, clock, facts.read)
     measurer = Measurer(reconciler.wanted, hypervisor, traffic, records, clock, place)
+    receiver = Receiver(
+        reconciler.wanted,
+        SysfsUplink(settings.underlay.interface, clock),
+        records,
+        clock,
+        capacity_mbit_s=facts.uplink_mbit_s(),
+    )
+    sender = Sender(reconciler.yield_to, records, clock, settings.host)
     servicer = NodeAgentServicer(
         site=settings.site,
         reconciler=reconciler,
@@ -122,7 +132,8 @@ async def serve(settings: Settings) -> None:
     add = nodeagent_pb2_grpc.add_NodeAgentServicer_to_server
     server = Server(settings, clock, [(add, servicer, descriptor)], credentials)
     try:
-        await run_until_signalled(server, [reconciler.run(), reporter.run(), measurer.run()])
+        host = [reconciler.run(), reporter.run(), measurer.run()]
+        await run_until_signalled(server, [*host, receiver.run(), sender.run()])
     finally:
         await images.close()
         await source.close()

@@ -74,7 +74,8 @@ def _network(wanted: WantedNetwork) -> records_pb2.WantedNetwork:
         vni=wanted.vni,
         mtu=wanted.mtu,
         tunnels=[
-            records_pb2.Tunnel(address=each.address, macs=each.macs) for each in wanted.tunnels
+            records_pb2.Tunnel(host=each.host, address=each.address, macs=each.macs)
+            for each in wanted.tunnels
         ],
         pairs=[
             records_pb2.WantedPair(

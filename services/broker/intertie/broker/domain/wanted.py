@@ -24,6 +24,7 @@ VXLAN_OVERHEAD = 50
 class Tunnel:
     """To another host of this site."""
 
+    host: str
     address: str
     macs: tuple[str, ...]
 
@@ -222,7 +223,7 @@ class _Segment:
             macs = [each.mac for each in self._behind.get(other, ())]
             if other == self._part.gateway:
                 macs += [mac for wide in self._wide for mac in wide.macs]
-            yield Tunnel(address=facts.address, macs=tuple(macs))
+            yield Tunnel(host=other, address=facts.address, macs=tuple(macs))
 
     def _pairs(self, host: str) -> Iterator[WantedPair]:
         """Promised pairs that begin here and, at the gateway, those that pass it on their way out:

@@ -1,8 +1,9 @@
 """Who may touch which keys of a store, enforced by etcd itself.
 
 etcd takes a client for the user that its certificate's common name says. The owner of a store
-(`broker`, `metasched`) has all of its prefix; an agent reads what is wanted of its host and writes
-what it sees there, nothing else. Run once a store, again whenever a host joins, with the
+(`broker`, `metasched`) has all of its prefix; an agent reads what is wanted of its host, writes
+what it sees there and how much its downlink has room for, and reads the latter of the other hosts.
+Nothing else. Run once a store, again whenever a host joins, with the
 certificate of etcd's `root`:
 
     python -m intertie.common.etcd.roles --endpoint 10.201.0.2:2379 --ca … --certificate … \
@@ -43,6 +44,8 @@ async def provision(etcd: Etcd, hosts: Iterable[str], *, owner: str = "broker") 
         wanted[agent_user(host)] = {
             f"{etcd.prefix}wanted/{host}/": PermissionType.READ,
             f"{etcd.prefix}seen/{host}/": PermissionType.READWRITE,
+            f"{etcd.prefix}incast/": PermissionType.READ,
+            f"{etcd.prefix}incast/{host}/": PermissionType.READWRITE,
         }
     users = set((await _call(etcd.auth.user_list)).users)
     roles = set((await _call(etcd.auth.role_list)).roles)

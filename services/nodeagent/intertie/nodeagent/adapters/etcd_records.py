@@ -14,24 +14,31 @@ from intertie.nodeagent.convert import (
     measured_to_proto,
     part_from_proto,
     seen_to_proto,
+    share_from_proto,
+    share_to_proto,
 )
 from intertie.nodeagent.domain.failures import RecordsUnreadable
 from intertie.nodeagent.domain.measured import Measured
 from intertie.nodeagent.domain.meters import Promise
 from intertie.nodeagent.domain.reconcile import Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
+from intertie.nodeagent.domain.traffic_plan import IncastShare
 
 log = structlog.get_logger(__name__)
 
 
+_INCAST = "incast/"
+
+
 class EtcdRecords:
-    """`wanted/{host}/` and `seen/{host}/` in the site's etcd, as serialized messages."""
+    """`wanted/{host}/`, `seen/{host}/` and `incast/` in the site's etcd, as serialized messages."""
 
     def __init__(self, etcd: Etcd, host: str) -> None:
         self._etcd = etcd
         self._host = host
         self._wanted = f"wanted/{host}/parts/"
         self._seen = f"seen/{host}/"
+        self._share = f"{_INCAST}{host}/share"
         self._refused: dict[str, bytes] = {}
         self._revision = 0
 
@@ -53,8 +60,11 @@ class EtcdRecords:
         return Listing(parts=tuple(parts), unreadable=unreadable)
 
     async def hints(self) -> AsyncIterator[None]:
-        start = self._revision + 1 if self._revision else 0
-        changes = self._etcd.watch(self._wanted, start)
+        async for _ in self._hints(self._wanted, self._revision + 1 if self._revision else 0):
+            yield
+
+    async def _hints(self, prefix: str, start: int) -> AsyncIterator[None]:
+        changes = self._etcd.watch(prefix, start)
         try:
             async for _ in changes:
                 yield
@@ -85,8 +95,36 @@ class EtcdRecords:
         message = measured_to_proto(self._host, found, at=at)
         await self._write(Put(f"{self._seen}measured", message.SerializeToString()))
 
+    async def write_share(self, share: IncastShare, *, at: datetime) -> None:
+        message = share_to_proto(self._host, share, at=at)
+        await self._write(Put(self._share, message.SerializeToString()))
+
+    async def delete_share(self) -> None:
+        await self._write(DeleteKey(self._share))
+
+    async def shares(self) -> Mapping[str, tuple[int, IncastShare]]:
+        try:
+            snapshot = await self._etcd.range(_INCAST)
+        except (EtcdUnavailable, EtcdRefused) as error:
+            raise RecordsUnreadable(f"shares of other hosts: {error}") from error
+        found = {}
+        for entry in snapshot.entries:
+            # By the key: etcd lets a host write below its own name only.
+            host = entry.key.removeprefix(_INCAST).partition("/")[0]
+            try:
+                share = share_from_proto(pb.IncastShare.FromString(entry.value))
+            except (DecodeError, FieldInvalid) as error:
+                log.warning("share.unreadable", host=host, problem=str(error))
+            else:
+                found[host] = (entry.mod_revision, share)
+        return found
+
+    async def share_hints(self) -> AsyncIterator[None]:
+        async for _ in self._hints(_INCAST, 0):
+            yield
+
     async def _write(self, op: Op) -> None:
-        """Unguarded: nobody else writes below `seen/{host}`, and every value is complete."""
+        """Unguarded: nobody else writes this host's keys, and every value is complete."""
         try:
             await self._etcd.txn([], [op])
         except (EtcdUnavailable, EtcdRefused) as error:

@@ -34,8 +34,10 @@ _HOLDER = re.compile(r"1:(?P<id>[0-9a-f]+)")
 """Of a queue: the class that it belongs to."""
 _PREF = re.compile(r"\bpref (\d+)\b")
 _PAIR_WORDS = 6
-_GENERAL_PREF = 0x7000
-"""Filters of a whole network come after those of pairs."""
+_HOST_WORDS = 4
+_HOST_PREF = 0x5000
+_GENERAL_PREF = 0xA000
+"""Filters of a network towards one host come after those of pairs, those of all of it last."""
 _NIC_CLASS = ROOT_CLASS
 """Of a tap, which has one class only; on an ifb, the one that holds all others."""
 Keys = dict[str, dict[str, int]]
@@ -195,7 +197,10 @@ def _queue(device: str, number: int, rate_kbit: int) -> str:
 
 
 def _pref(plan: ClassPlan, number: int) -> int:
-    return number if len(plan.match) >= _PAIR_WORDS else number + _GENERAL_PREF
+    """Of its filter: the more special ones come first."""
+    if len(plan.match) >= _PAIR_WORDS:
+        return number
+    return number + (_HOST_PREF if len(plan.match) >= _HOST_WORDS else _GENERAL_PREF)
 
 
 def _match(word: Word) -> str:

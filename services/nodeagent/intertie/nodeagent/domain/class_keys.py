@@ -1,6 +1,6 @@
 """What classes of traffic are called: a name for good, whatever their number on a device is."""
 
-from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPair, WideTunnel
+from intertie.nodeagent.domain.wanted import Tunnel, WantedNetwork, WantedPair, WideTunnel
 
 
 def sent_key(network: WantedNetwork, pair: WantedPair) -> str:
@@ -16,6 +16,12 @@ def pair_key(network: WantedNetwork, pair: WantedPair) -> str:
 def rest_key(network: WantedNetwork) -> str:
     """On the underlay: what of the network belongs to no promised pair."""
     return f"rest/{network.uid}/{network.vni}"
+
+
+def to_key(network: WantedNetwork, tunnel: Tunnel) -> str:
+    """On the underlay, while the other host's downlink is full: what of the network goes there and
+    belongs to no promised pair."""
+    return f"to/{network.uid}/{network.vni}/{tunnel.address}"
 
 
 def link_key(network: WantedNetwork, wide: WideTunnel) -> str:

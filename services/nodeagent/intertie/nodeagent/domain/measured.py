@@ -161,9 +161,11 @@ def _held_back(meter: FlowMeter, value: float, before: Reading, after: Reading) 
     shared = meter.shared
     if shared is None or value < IDLE_SHARE * meter.mbit_s:
         return False
-    if not (_waits(shared.queue, before) and _waits(shared.queue, after)):
+    there = [each for each in shared.beside if each in before.queues and each in after.queues]
+    queues = (shared.queue, *there)
+    if not all(any(_waits(each, at) for each in queues) for at in (before, after)):
         return False
-    together = _mbit_s((shared.queue,), shared.kbit_per_gbit, before, after)
+    together = _mbit_s(queues, shared.kbit_per_gbit, before, after)
     return together is not None and together < KEPT_SHARE * shared.mbit_s
 
 

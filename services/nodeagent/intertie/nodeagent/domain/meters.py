@@ -15,6 +15,7 @@ from intertie.nodeagent.domain.class_keys import (
     pair_key,
     rest_key,
     sent_key,
+    to_key,
     wide_pair_key,
     wide_rest_key,
 )
@@ -62,6 +63,8 @@ class Shared:
     queue: Queue
     mbit_s: int
     kbit_per_gbit: int
+    beside: tuple[Queue, ...] = ()
+    """The same towards hosts whose downlinks are full; there only while they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +188,7 @@ def _nics(part: WantedPart, place: Place) -> Iterator[FlowMeter]:
         network = part.network(nic.network_uid)
         shared = Shared(
             queue=Queue(place.interface, rest_key(network)),
+            beside=tuple(Queue(place.interface, to_key(network, t)) for t in network.tunnels),
             mbit_s=sums[network.uid],
             kbit_per_gbit=on_uplink(1000, network.mtu),
         )

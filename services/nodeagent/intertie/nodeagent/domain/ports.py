@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Protocol
 
 from intertie.nodeagent.domain.domain_xml import Machine
+from intertie.nodeagent.domain.incast import Arrivals
 from intertie.nodeagent.domain.measured import Measured, QueueCounters
 from intertie.nodeagent.domain.meters import Promise, Queue
 from intertie.nodeagent.domain.network_plan import NetworkPlan
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
-from intertie.nodeagent.domain.traffic_plan import DevicePlan, NicPlan
+from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, NicPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,14 @@ class Traffic(Protocol):
         ...
 
 
+class Uplink(Protocol):
+    """The interface towards the other hosts of the site."""
+
+    def arrivals(self) -> Arrivals:
+        """OSError when the interface is gone."""
+        ...
+
+
 class Storage(Protocol):
     """Disks, seeds, sockets and logs of workspaces."""
 
@@ -189,6 +198,20 @@ class Records(Protocol):
 
     async def write_measured(self, found: Mapping[Promise, Measured], *, at: datetime) -> None:
         """All that is measured on this host; replaces what was written before."""
+        ...
+
+    async def write_share(self, share: IncastShare, *, at: datetime) -> None:
+        """What this host asks of those that send to it."""
+        ...
+
+    async def delete_share(self) -> None: ...
+
+    async def shares(self) -> Mapping[str, tuple[int, IncastShare]]:
+        """By host, each with a number that is another one whenever it was written again."""
+        ...
+
+    def share_hints(self) -> AsyncIterator[None]:
+        """Yields when some host's share may have changed; ends on trouble."""
         ...
 
     async def seen_uids(self) -> frozenset[str]: ...

@@ -4,9 +4,10 @@ A promise counts the payload of TCP in full-sized frames, because that is what a
 measure; rates of classes are higher by the headers that a device sees.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from itertools import count
+from types import MappingProxyType
 
 from intertie.common.names import DeviceNames
 from intertie.nodeagent.domain.class_keys import (
@@ -14,11 +15,13 @@ from intertie.nodeagent.domain.class_keys import (
     pair_key,
     rest_key,
     sent_key,
+    to_key,
     wide_pair_key,
     wide_rest_key,
 )
 from intertie.nodeagent.domain.network_plan import VXLAN_BYTES, VXLAN_PORT, Place
 from intertie.nodeagent.domain.wanted import (
+    Tunnel,
     WantedNetwork,
     WantedNic,
     WantedPair,
@@ -33,7 +36,7 @@ DEFAULT_CLASS = 2
 """Minor id of the class of everything that nothing was promised to: management above all."""
 ROOT_CLASS = 1
 _FIRST_FREE_CLASS = 16
-_MAX_CLASS = 0x6FFF
+_MAX_CLASS = 0x4FFF
 _SHAPED_SHARE = 0.98
 """Of an uplink: what is queued must be queued here, where the classes are."""
 _DEFAULT_FLOOR_KBIT = 5_000
@@ -159,8 +162,37 @@ def _sent_pairs(network: WantedNetwork, mac: str, cap_kbit: int) -> Iterator[Cla
         )
 
 
-def plan_uplink(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -> DevicePlan:
-    """The underlay: a class a network, inside it one a promised pair and one for the rest."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncastShare:
+    """What a receiver asks of those that send to it."""
+
+    share_kbit: int
+    """The most that a class may send it beyond what it is promised."""
+    floors: Mapping[str, int] = field(default_factory=dict)
+    """kbit/s that a host may send to the NICs of a network there in any case, by its uid."""
+
+
+def uplink_promise_kbit(network: WantedNetwork) -> tuple[int, int]:
+    """What the underlay carries of the network by promise: of pairs, and of all else, its NICs."""
+    behind = {mac for tunnel in network.tunnels for mac in tunnel.macs}
+    pairs = sum(
+        _pair_kbit(pair, network.mtu, 0)[0] for pair in network.pairs if _is_on_uplink(pair, behind)
+    )
+    return pairs, max(on_uplink(network.uplink_guarantee_mbit_s, network.mtu) - pairs, 0)
+
+
+def plan_uplink(
+    parts: Iterable[WantedPart],
+    place: Place,
+    capacity_mbit_s: int,
+    shares: Mapping[str, IncastShare] = MappingProxyType({}),
+) -> DevicePlan:
+    """The underlay: a class a network, inside it one a promised pair and one for the rest.
+
+    `shares` are of hosts whose downlinks are full. What goes to one of them and belongs to no
+    promised pair has a class of its own then, beside the rest; its ceiling, and that of pairs which
+    end there, is what they are promised and the share.
+    """
     capacity = shaped_kbit(capacity_mbit_s)
     pairs: list[ClassPlan] = []
     rests: list[ClassPlan] = []
@@ -169,21 +201,35 @@ def plan_uplink(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int)
         for network in part.networks:
             if not network.tunnels:
                 continue
-            own = tuple(_pairs(network, capacity))
-            promised = sum(pair.rate_kbit for pair in own)
-            rate = max(on_uplink(network.uplink_guarantee_mbit_s, network.mtu), promised)
+            crowded = {t: shares[t.host] for t in network.tunnels if t.host in shares}
+            own = tuple(_pairs(network, capacity, crowded))
+            promised, rest_kbit = uplink_promise_kbit(network)
+            rate = promised + rest_kbit
             cap = on_uplink(network.uplink_cap_mbit_s, network.mtu) or capacity
             ceil = max(min(cap, capacity), rate, _SMALL_KBIT)
             holder = f"net/{network.uid}"
             holders.append(ClassPlan(key=holder, rate_kbit=max(rate, _SMALL_KBIT), ceil_kbit=ceil))
             pairs.extend(own)
+            way = _vxlan_words(VXLAN_PORT, network.vni)
+            for tunnel, asked in crowded.items():
+                floor = asked.floors.get(network.uid, 0) + _passing_kbit(network, tunnel)
+                floor = min(floor, rest_kbit)
+                rests.append(
+                    ClassPlan(
+                        key=to_key(network, tunnel),
+                        parent=holder,
+                        rate_kbit=_SMALL_KBIT,
+                        ceil_kbit=min(max(floor + asked.share_kbit, _SMALL_KBIT), ceil),
+                        match=(*way, Word(_ipv4(tunnel.address), 0xFFFFFFFF, 16)),
+                    )
+                )
             rests.append(
                 ClassPlan(
                     key=rest_key(network),
                     parent=holder,
-                    rate_kbit=max(rate - promised, _SMALL_KBIT),
+                    rate_kbit=max(rest_kbit, _SMALL_KBIT),
                     ceil_kbit=ceil,
-                    match=_vxlan_words(VXLAN_PORT, network.vni),
+                    match=way,
                 )
             )
     return DevicePlan(
@@ -194,15 +240,34 @@ def plan_uplink(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int)
     )
 
 
-def _pairs(network: WantedNetwork, capacity: int) -> Iterator[ClassPlan]:
+def _passing_kbit(network: WantedNetwork, tunnel: Tunnel) -> int:
+    """At a gateway: what is promised to machines behind the tunnel by pairs with other sites, which
+    have no class of their own on this way in."""
+    return sum(
+        on_uplink(pair.bandwidth.guarantee_mbit_s, network.mtu)
+        for pair in network.pairs
+        if pair.local_mac in tunnel.macs
+    )
+
+
+def _is_on_uplink(pair: WantedPair, behind: Set[str]) -> bool:
     """Only pairs whose other end is reached over the underlay. What passes the gateway from
     other hosts is not sent over its underlay again."""
+    term = pair.bandwidth
+    return pair.remote_mac in behind and bool(term.guarantee_mbit_s or term.cap_mbit_s)
+
+
+def _pairs(
+    network: WantedNetwork, capacity: int, crowded: Mapping[Tunnel, IncastShare]
+) -> Iterator[ClassPlan]:
+    shares = {mac: asked.share_kbit for t, asked in crowded.items() for mac in t.macs}
     behind = {mac for tunnel in network.tunnels for mac in tunnel.macs}
     for pair in network.pairs:
-        term = pair.bandwidth
-        if pair.remote_mac not in behind or not (term.guarantee_mbit_s or term.cap_mbit_s):
+        if not _is_on_uplink(pair, behind):
             continue
         rate, ceil = _pair_kbit(pair, network.mtu, capacity)
+        if pair.remote_mac in shares:
+            ceil = min(ceil, rate + shares[pair.remote_mac])
         yield ClassPlan(
             key=pair_key(network, pair),
             parent=f"net/{network.uid}",

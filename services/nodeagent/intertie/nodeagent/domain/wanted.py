@@ -34,6 +34,8 @@ class Tunnel:
 
     address: str
     macs: tuple[str, ...] = ()
+    host: str = ""
+    """Empty in a record of a broker that did not tell yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

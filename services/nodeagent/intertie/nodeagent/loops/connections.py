@@ -1,6 +1,7 @@
 """The networks of a host's parts, and what each may send on them."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from intertie.common.names import DeviceNames
@@ -9,6 +10,7 @@ from intertie.nodeagent.domain.ports import Applied, HostNetwork, Traffic
 from intertie.nodeagent.domain.record_rules import MAX_NICS
 from intertie.nodeagent.domain.traffic_plan import (
     DevicePlan,
+    IncastShare,
     NicPlan,
     plan_nics,
     plan_uplink,
@@ -37,6 +39,10 @@ class Connections:
         self._place = place
         self._uplink_mbit_s = uplink_mbit_s
         self._wide_mbit_s = wide_mbit_s
+        self._active: list[WantedPart] | None = None
+        """None before the first pass: what an earlier agent has made is left alone until then."""
+        self._shares: Mapping[str, IncastShare] = {}
+        self._shaping = asyncio.Lock()
         self.applied = Applied()
         """What came of the networks at the last pass."""
 
@@ -59,12 +65,25 @@ class Connections:
         self.applied = await self._network.apply(plan)
         await self._shape(active, _left_alone(strangers))
 
+    async def yield_to(self, shares: Mapping[str, IncastShare]) -> None:
+        """Sends those hosts no more than they ask for, from now on and at every pass."""
+        async with self._shaping:
+            self._shares = dict(shares)
+            if self._active is not None:
+                await self._shape_uplink(self._active)
+
     async def _shape(self, active: list[WantedPart], kept: tuple[NicPlan, ...]) -> None:
-        place, uplink_mbit_s = self._place, self._uplink_mbit_s
-        await self._traffic.apply_nics((*plan_nics(active, uplink_mbit_s), *kept))
-        await self._traffic.apply_device(plan_uplink(active, place, uplink_mbit_s))
-        if place.wide_address:
-            await self._traffic.apply_device(plan_wide(active, place, self._wide_mbit_s))
+        async with self._shaping:
+            self._active = active
+            await self._traffic.apply_nics((*plan_nics(active, self._uplink_mbit_s), *kept))
+            await self._shape_uplink(active)
+            if self._place.wide_address:
+                plan = plan_wide(active, self._place, self._wide_mbit_s)
+                await self._traffic.apply_device(plan)
+
+    async def _shape_uplink(self, active: list[WantedPart]) -> None:
+        plan = plan_uplink(active, self._place, self._uplink_mbit_s, self._shares)
+        await self._traffic.apply_device(plan)
 
 
 def _left_alone(strangers: Iterable[str]) -> tuple[NicPlan, ...]:

@@ -49,6 +49,7 @@ from intertie.nodeagent.domain.reconcile import (
 )
 from intertie.nodeagent.domain.report import SeenPart, SeenWorkspace
 from intertie.nodeagent.domain.seed import seed_files
+from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 from intertie.nodeagent.loops.connections import Connections
 from intertie.nodeagent.loops.knowledge import Knowledge
@@ -129,6 +130,11 @@ class Reconciler:
     def report(self) -> tuple[SeenPart, ...] | None:
         """Of every part that this host knows; None before the first pass that could see."""
         return self._report
+
+    async def yield_to(self, shares: Mapping[str, IncastShare]) -> None:
+        """Sends those hosts no more than they ask for; HostFailure or OSError where that is not
+        done yet, and is at the next pass."""
+        await self._connections.yield_to(shares)
 
     def forget(self, part_uid: str) -> None:
         """Of a part that is gone from the host and from the records."""

@@ -27,6 +27,7 @@ class WantedPart(_message.Message):
     """Records in the site's etcd, as serialized messages. The broker writes
     {prefix}/wanted/{host}/parts/{part uid}, the agent {prefix}/seen/{host}/parts/{part uid},
     {prefix}/seen/{host}/facts and {prefix}/seen/{host}/measured; neither writes the other's.
+    {prefix}/incast/{host}/share is written by the agent too, and read by those of the other hosts.
 
     What a host must drive towards for one part.
     """
@@ -215,8 +216,13 @@ class Tunnel(_message.Message):
 
     ADDRESS_FIELD_NUMBER: _builtins.int
     MACS_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Underlay address of the other host."""
+    host: _builtins.str
+    """The other host's name: whose IncastShare goes for what is sent to this address. By the broker's
+    word, so that no host can speak for another's address.
+    """
     @_builtins.property
     def macs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """MACs that are behind it, those of other sites included when it is the gateway."""
@@ -226,10 +232,11 @@ class Tunnel(_message.Message):
         *,
         address: _builtins.str = ...,
         macs: _abc.Iterable[_builtins.str] | None = ...,
+        host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "macs", b"macs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "host", b"host", "macs", b"macs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -567,3 +574,70 @@ class MeasuredDirection(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MeasuredDirection: _TypeAlias = MeasuredDirection  # noqa: Y015
+
+@_typing.final
+class IncastShare(_message.Message):
+    """What a host asks of those that send to it, while more comes than its downlink carries beside
+    what is promised on it. Written each second or when it has changed, deleted when it is over;
+    one that has not been written for 10 s does not count any more.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    SHARE_KBIT_FIELD_NUMBER: _builtins.int
+    FLOORS_FIELD_NUMBER: _builtins.int
+    REPORT_TIME_FIELD_NUMBER: _builtins.int
+    schema: _builtins.int
+    host: _builtins.str
+    share_kbit: _builtins.int
+    """The most that each class of a sender may send to this host beyond what it is promised."""
+    @_builtins.property
+    def floors(self) -> _containers.RepeatedCompositeFieldContainer[Global___IncastFloor]: ...
+    @_builtins.property
+    def report_time(self) -> _timestamp_pb2.Timestamp:
+        """Another one each time it is written."""
+
+    def __init__(
+        self,
+        *,
+        schema: _builtins.int = ...,
+        host: _builtins.str = ...,
+        share_kbit: _builtins.int = ...,
+        floors: _abc.Iterable[Global___IncastFloor] | None = ...,
+        report_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["floors", b"floors", "host", b"host", "report_time", b"report_time", "schema", b"schema", "share_kbit", b"share_kbit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncastShare: _TypeAlias = IncastShare  # noqa: Y015
+
+@_typing.final
+class IncastFloor(_message.Message):
+    """Of a network whose NICs on this host are promised something."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORK_UID_FIELD_NUMBER: _builtins.int
+    KBIT_FIELD_NUMBER: _builtins.int
+    network_uid: _builtins.str
+    """WantedNetwork.uid"""
+    kbit: _builtins.int
+    """What each of the hosts on the network may send to them in any case."""
+    def __init__(
+        self,
+        *,
+        network_uid: _builtins.str = ...,
+        kbit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kbit", b"kbit", "network_uid", b"network_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncastFloor: _TypeAlias = IncastFloor  # noqa: Y015

@@ -1,0 +1,80 @@
+"""A site of its own for tests of what guests promise one another, and its guests' counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import libvirt
+
+from testbed.bed import Testbed
+from testbed.guest import guest_image
+from testbed.topology import HostSpec, SiteSpec, Topology
+from tests.e2e.driver import User, make_key
+
+SITE = "north"
+
+
+@contextmanager
+def one_site(instance: str, *hosts: HostSpec, cpu_overcommit: float = 4.0) -> Iterator[Testbed]:
+    """Up, and nothing left of it afterwards."""
+    site = SiteSpec(name=SITE, hosts=hosts)
+    made = Testbed.create(Topology(sites=(site,), cpu_overcommit=cpu_overcommit), instance)
+    made.down()
+    made.up()
+    try:
+        yield made
+    finally:
+        made.down()
+        assert made.leftovers() == []
+
+
+def user_with_image(bed: Testbed, folder: Path) -> User:
+    """At the site's own broker, which has the guest image."""
+    key = make_key(folder)
+    user = User(testbed=bed, config=bed.client(), folder=folder, key=key, endpoint=SITE)
+    user.do("image", "put", "intertie-guest", str(guest_image()))
+    return user
+
+
+def begin(user: User, cluster: str, workspace: str, command: str) -> None:
+    """The command goes on in the guest, by itself, for as long as the guest runs."""
+    words = f"setsid sh -c '{command}' >/dev/null 2>&1 </dev/null &"
+    user.in_guest(cluster, workspace, words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestCounters:
+    """What QEMU and the kernel count of one guest since its start."""
+
+    domain: str
+    cpu_ns: int
+    disk_operations: int
+    disk_bytes: int
+
+
+def counters(bed: Testbed, host: str) -> dict[str, GuestCounters]:
+    """Of every guest on the host, by `{cluster}/{workspace}`."""
+    connection = libvirt.open(bed.libvirt_uri(f"{SITE}/{host}"))
+    try:
+        wanted = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BLOCK
+        running_ones = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+        return {
+            _short(domain.metadata(libvirt.VIR_DOMAIN_METADATA_TITLE, None)): GuestCounters(
+                domain=domain.name(),
+                cpu_ns=stats["cpu.time"],
+                disk_operations=stats["block.0.rd.reqs"] + stats["block.0.wr.reqs"],
+                disk_bytes=stats["block.0.rd.bytes"] + stats["block.0.wr.bytes"],
+            )
+            for domain, stats in connection.getAllDomainStats(wanted, running_ones)
+        }
+    finally:
+        connection.close()
+
+
+def _short(title: str) -> str:
+    """Of `sites/{site}/tenants/{tenant}/clusters/{cluster}/workspaces/{workspace}`."""
+    words = title.split("/")
+    return f"{words[-3]}/{words[-1]}"
