@@ -108,3 +108,41 @@ async def test_stubs_that_are_made_for_one_call_leave_nothing_behind() -> None:
     del method
     gc.collect()
     assert left() is None
+
+
+class Recording(FakeChannel):
+    """Knows what its calls were given."""
+
+    given: dict[str, dict[str, Any]]
+
+    def __init__(self) -> None:
+        super().__init__("first")
+        self.given = {}
+
+    def unary_unary(self, method: str) -> Callable[..., FakeCall]:
+        return self._taking(method)
+
+    def unary_stream(self, method: str) -> Callable[..., FakeCall]:
+        return self._taking(method)
+
+    def _taking(self, method: str) -> Callable[..., FakeCall]:
+        def take(**options: Any) -> FakeCall:
+            self.given[method] = options
+            return FakeCall(self)
+
+        return take
+
+
+async def test_what_a_unary_call_is_not_given_it_gets_and_a_stream_does_not() -> None:
+    recording: Any = Recording()
+
+    def defaults(options: dict[str, Any]) -> None:
+        options.setdefault("timeout", 30.0)
+
+    channel: FollowingChannel[str] = FollowingChannel(
+        lambda: "first", lambda _: recording, defaults
+    )
+    channel.unary_unary("plain")()
+    channel.unary_unary("hasty")(timeout=1.0)
+    channel.unary_stream("stream")()
+    assert recording.given == {"plain": {"timeout": 30.0}, "hasty": {"timeout": 1.0}, "stream": {}}

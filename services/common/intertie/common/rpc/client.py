@@ -57,7 +57,7 @@ def following_channel(address: str, credentials: Credentials, server_name: str) 
     def made(papers: Papers) -> grpc.aio.Channel:
         return _channel(address, papers.own.chain, papers.own.key, papers.trust, server_name)
 
-    return FollowingChannel(credentials.papers, made)
+    return FollowingChannel(credentials.papers, made, _unary_defaults)
 
 
 def replica_channel(
@@ -82,11 +82,16 @@ def channel(address: str, tls: TlsSettings, trust: Trust, server_name: str) -> g
     files hold now.
     """
     chain, key = Path(tls.certificate).read_bytes(), Path(tls.key).read_bytes()
-    return _channel(address, chain, key, trust, server_name)
+    return _channel(address, chain, key, trust, server_name, _UnaryDefaults())
 
 
 def _channel(
-    address: str, chain: bytes, key: bytes, trust: Trust, server_name: str
+    address: str,
+    chain: bytes,
+    key: bytes,
+    trust: Trust,
+    server_name: str,
+    *interceptors: grpc.aio.ClientInterceptor,
 ) -> grpc.aio.Channel:
     credentials = grpc.ssl_channel_credentials(
         root_certificates=trust.pem(trust.domain_of(server_name)),
@@ -94,9 +99,16 @@ def _channel(
         certificate_chain=chain,
     )
     options = [*_OPTIONS, ("grpc.ssl_target_name_override", server_name)]
-    return grpc.aio.secure_channel(
-        address, credentials, options=options, interceptors=[_UnaryDefaults()]
-    )
+    return grpc.aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+
+
+def _unary_defaults(options: dict[str, Any]) -> None:
+    """A deadline, and the request id of what it is done for."""
+    if options.get("timeout") is None:
+        options["timeout"] = DEFAULT_TIMEOUT_S
+    given = tuple(options.get("metadata") or ())
+    if all(key != request_id.METADATA_KEY for key, _ in given):
+        options["metadata"] = (*given, *request_id.outgoing())
 
 
 class _UnaryDefaults(grpc.aio.UnaryUnaryClientInterceptor):
@@ -107,14 +119,12 @@ class _UnaryDefaults(grpc.aio.UnaryUnaryClientInterceptor):
         request: Any,
     ) -> Any:
         given = client_call_details
-        metadata = grpc.aio.Metadata(*(given.metadata or ()))
-        if metadata.get(request_id.METADATA_KEY) is None:
-            for key, value in request_id.outgoing():
-                metadata.add(key, value)
+        options: dict[str, Any] = {"timeout": given.timeout, "metadata": given.metadata}
+        _unary_defaults(options)
         details = grpc.aio.ClientCallDetails(
             method=given.method,
-            timeout=DEFAULT_TIMEOUT_S if given.timeout is None else given.timeout,
-            metadata=metadata,
+            timeout=options["timeout"],
+            metadata=grpc.aio.Metadata(*(options["metadata"] or ())),
             credentials=given.credentials,
             wait_for_ready=given.wait_for_ready,
         )

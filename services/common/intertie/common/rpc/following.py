@@ -21,9 +21,17 @@ class FollowingChannel(grpc.aio.Channel, Generic[T]):
     Where `make` fails, the channel before stays.
     """
 
-    def __init__(self, source: Callable[[], T], make: Callable[[T], grpc.aio.Channel]) -> None:
+    def __init__(
+        self,
+        source: Callable[[], T],
+        make: Callable[[T], grpc.aio.Channel],
+        unary_defaults: Callable[[dict[str, Any]], None] = lambda options: None,
+    ) -> None:
+        """`unary_defaults` adds to the options of a unary call what the caller has not given: what
+        an interceptor would do, at the cost of a task for each call."""
         self._source = source
         self._make = make
+        self.unary_defaults = unary_defaults
         made_of = source()
         self._line = _Line(made_of, make(made_of))
         self._retired: set[_Line] = set()
@@ -119,6 +127,8 @@ class _Method:
         self._kwargs = kwargs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._kind == "unary_unary":
+            self._owner.unary_defaults(kwargs)
         line = self._owner.line()
         if line is not self._line:
             self._method = getattr(line.channel, self._kind)(*self._args, **self._kwargs)

@@ -95,6 +95,9 @@ class ReplicaChannel(grpc.aio.Channel):
         ) -> Awaitable[Any]:
             if self.alone:  # gRPC itself waits for one, and sooner sees it come
                 options["wait_for_ready"] = wait_for_ready
+                if not self._patience_s:
+                    answer: Awaitable[Any] = methods[0](request, timeout=timeout, **options)
+                    return answer
             ask = _Question(
                 methods=methods,
                 request=request,
