@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
 from intertie.common.errors import FieldInvalid
@@ -64,7 +65,12 @@ def layout(
 
 def room(subnet: str) -> int:
     """How many workspaces a subnet has addresses for."""
-    return max(0, IPv4Network(subnet).num_addresses - FIRST_HOST - 1)
+    return max(0, _network(subnet).num_addresses - FIRST_HOST - 1)
+
+
+@lru_cache(maxsize=1024)
+def _network(subnet: str) -> IPv4Network:
+    return IPv4Network(subnet)
 
 
 def check_room(subnet: str, wanted: int, field: str) -> None:
@@ -90,7 +96,7 @@ def _members(
     counts: Mapping[str, int],
     site_of: Mapping[str, str],
 ) -> Iterator[Member]:
-    subnet = IPv4Network(network.subnet)
+    subnet = _network(network.subnet)
     number = FIRST_HOST
     for group in spec.groups:
         if network.name not in group.networks:

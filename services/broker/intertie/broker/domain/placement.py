@@ -23,16 +23,16 @@ def place(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> tuple[Plac
     """A host for every workspace, or NoCapacity with what was short."""
     if not spec.workspaces:
         return ()
-    if impossible := shortfalls(spec, rooms, site=site):
-        raise NoCapacity(impossible)
-    pairs = pair_mbit_s(spec)
-    order = largest_first(spec.workspaces, rooms)
-    for found in _passes(order, rooms, pairs):
-        if found is not None:
-            return tuple(
-                Placed(workspace=each.label, host=found[each.label]) for each in spec.workspaces
-            )
-    raise NoCapacity(tuple(unpacked(spec, rooms, site=site)))
+    passes = _passes(largest_first(spec.workspaces, rooms), rooms, pair_mbit_s(spec))
+    found = next(passes)
+    if found is None:
+        # What cannot be is not searched for; what fits at once is not asked why it might not.
+        if impossible := shortfalls(spec, rooms, site=site):
+            raise NoCapacity(impossible)
+        found = next((each for each in passes if each is not None), None)
+    if found is None:
+        raise NoCapacity(tuple(unpacked(spec, rooms, site=site)))
+    return tuple(Placed(workspace=each.label, host=found[each.label]) for each in spec.workspaces)
 
 
 def _passes(
