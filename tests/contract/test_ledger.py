@@ -16,7 +16,7 @@ from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Fleet, HostFacts, SeenPart
-from intertie.broker.domain.guarantees import GuaranteeKind, MeasuredDirection, MeasuredPart
+from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
 from intertie.broker.domain.part import NetworkId, Part, PartState, Placed
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.reconcile import Tell, step_of
@@ -33,6 +33,7 @@ from intertie.broker.domain.wanted import wanted_of
 from intertie.common.clock import SystemClock
 from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put, TxnResult
+from intertie.common.guarantees import GuaranteeKind
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.rpc.spec_proto import timestamp_to_proto
 from intertie.common.spec import ClusterSpec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from intertie.broker.convert import part_to_proto
 from intertie.broker.domain.cluster import part_view
-from intertie.broker.domain.guarantees import GuaranteeKind, MeasuredDirection, MeasuredPart
+from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
+from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.metasched.convert_parts import part_from_proto
-from intertie.metasched.domain import guarantees as at_metasched
 from tests.unit.broker.samples import NOW, part
 
 
@@ -16,8 +16,8 @@ def test_a_part_s_measures_arrive_as_they_were_told() -> None:
     )
     told = part_view(part(), {}, {"n1": MeasuredPart(at=NOW, directions=(iops,))})
     assert part_from_proto(part_to_proto(told)).measured == (
-        at_metasched.Measured(
-            kind=at_metasched.GuaranteeKind.DISK_IOPS,
+        Measured(
+            kind=GuaranteeKind.DISK_IOPS,
             source="w-0",
             value=99.5,
             at=NOW,

@@ -20,13 +20,13 @@ from intertie.common.errors import (
     Shortfall,
     SiteUnreachable,
 )
+from intertie.common.guarantees import Measured
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.part_spec import PartSpec
 from intertie.common.quantities import Vector
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt, ReceiptFacts
-from intertie.metasched.domain.guarantees import Measured
 from intertie.metasched.domain.ports import HoldOrder, Prepared
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer
 

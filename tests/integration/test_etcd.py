@@ -16,7 +16,6 @@ from intertie.common.clock import SystemClock
 from intertie.common.errors import EtcdUnavailable, NotLeading
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, EtcdRefused, Op, Put
 from intertie.common.etcd.election import LEASE_TTL_S, Election
-from intertie.common.etcd.hints import passes
 from intertie.common.etcd.roles import provision
 from intertie.common.settings import EtcdSettings, SettingsInvalid
 from testbed.pki import Authority
@@ -117,36 +116,17 @@ async def test_calls_fail_while_etcd_is_down_and_work_again_after(
     etcd = await Etcd.connect(own_etcd_server.settings("/a"))
     try:
         revision = await put(etcd, "a")
-        hints = passes(etcd, "", SystemClock(), period_s=60)
-        await anext(hints)
         own_etcd_server.kill()
         with pytest.raises(EtcdUnavailable):
             await put(etcd, "a")
         own_etcd_server.start()
         async with asyncio.timeout(10):
             await eventually(lambda: put(etcd, "a"))
-            await anext(hints)
         entry = await etcd.get("a")
         assert entry is not None
         assert entry.create_revision == revision
-        await hints.aclose()
     finally:
         await etcd.close()
-
-
-async def test_passes_come_at_once_then_on_hints_then_by_period(etcd: Etcd) -> None:
-    hints = passes(etcd, "h/", SystemClock(), period_s=1.0)
-    async with asyncio.timeout(10):
-        await anext(hints)
-        await anext(hints)  # The watch stands: what changed before it did is seen now.
-        began = time.monotonic()
-        await anext(hints)
-        assert time.monotonic() - began > 0.5
-        await put(etcd, "h/a")
-        began = time.monotonic()
-        await anext(hints)
-        assert time.monotonic() - began < 0.9
-    await hints.aclose()
 
 
 @asynccontextmanager

@@ -13,14 +13,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.adapters.agent_records import measured_from_bytes
 from intertie.broker.domain.guarantees import (
-    GuaranteeKind,
-    Measured,
     MeasuredDirection,
     MeasuredPart,
     guarantees_of,
     measured_of,
 )
 from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.spec import BandwidthTerm, DiskTerm
 from tests.unit.broker.samples import NOW, mac, part, part_spec, workspace
 

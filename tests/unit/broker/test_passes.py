@@ -12,7 +12,7 @@ import pytest
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.guarantees import GuaranteeKind, MeasuredDirection, MeasuredPart
+from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
 from intertie.broker.domain.part import NetworkId, Part, PartState, Placed
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.ports import Caller
@@ -36,6 +36,7 @@ from intertie.common.errors import (
     SiteUnreachable,
 )
 from intertie.common.etcd.client import MAX_OPERATIONS
+from intertie.common.guarantees import GuaranteeKind
 from intertie.common.names import ClusterName, PartName
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.spec import Allocation, ClusterSpec, Environment, Group, LeaseTerms, Network

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from intertie.common import errors
+from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.spec import LeaseTerms
 from intertie.metasched.domain.cluster import (
     UNREACHABLE,
@@ -14,7 +15,6 @@ from intertie.metasched.domain.cluster import (
     WorkspaceSeen,
     WorkspaceState,
 )
-from intertie.metasched.domain.guarantees import GuaranteeKind, Measured
 from intertie.metasched.loops.refresh import RETENTION
 from tests.fakes.clock import START as NOW
 from tests.fakes.site import State

@@ -10,7 +10,6 @@ from intertie.api.broker.v1 import part_pb2, parts_pb2, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.api.types.v1 import measured_pb2
 from intertie.broker.domain.cluster import ClusterView, PartView, WorkspaceView
-from intertie.broker.domain.guarantees import Guarantee, Measured
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
 from intertie.broker.domain.ports import Foreign
 from intertie.broker.domain.records import RequestKey
@@ -19,6 +18,7 @@ from intertie.broker.receipts_proto import endpoint_to_proto
 from intertie.broker.usecases.create_cluster import Order
 from intertie.broker.usecases.hold_part import HoldOrder
 from intertie.common.errors import FieldInvalid, NotFound
+from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.names import ClusterName, Parent, PartName, check_label
 from intertie.common.quantities import Vector
 from intertie.common.rpc.spec_proto import (

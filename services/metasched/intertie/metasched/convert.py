@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.api.types.v1 import measured_pb2
 from intertie.common.errors import FieldInvalid, NotFound
+from intertie.common.guarantees import Guarantee, GuaranteeKind, Measured
 from intertie.common.names import ANY, ClusterName, Parent, check_label
 from intertie.common.rpc.identity import Identity
 from intertie.common.rpc.spec_proto import cluster_spec_from_proto, cluster_spec_to_proto
@@ -23,7 +24,6 @@ from intertie.metasched.domain.cluster import (
     WorkspaceState,
     WorkspaceView,
 )
-from intertie.metasched.domain.guarantees import Guarantee, GuaranteeKind, Measured
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.usecases.create_cluster import Order
 

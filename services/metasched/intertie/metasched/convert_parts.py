@@ -1,6 +1,7 @@
 """Sites' answers on the wire as values of the domain, and decisions both ways."""
 
 from intertie.api.broker.v1 import part_pb2
+from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.quantities import Vector
 from intertie.common.rpc.terms_proto import (
     duration_from_proto,
@@ -9,7 +10,6 @@ from intertie.common.rpc.terms_proto import (
 )
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt
-from intertie.metasched.domain.guarantees import GuaranteeKind, Measured
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer, Tariff
 
 _MIB = 1024 * 1024

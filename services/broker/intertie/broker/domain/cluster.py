@@ -6,16 +6,11 @@ from datetime import datetime
 from enum import Enum
 
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.guarantees import (
-    Guarantee,
-    Measured,
-    MeasuredPart,
-    guarantees_of,
-    measured_of,
-)
+from intertie.broker.domain.guarantees import MeasuredPart, guarantees_of, measured_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.common.errors import IllegalMove, Shortfall
 from intertie.common.etag import etag_of
+from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartNic
 from intertie.common.spec import ClusterSpec

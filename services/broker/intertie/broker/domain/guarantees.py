@@ -2,22 +2,19 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
 
 from intertie.broker.domain.part import Part
+from intertie.common.guarantees import (
+    Guarantee,
+    GuaranteeKind,
+    Measured,
+    of_pairs,
+    of_workspace,
+    with_measured,
+)
 from intertie.common.part_spec import PartSpec
-
-
-class GuaranteeKind(IntEnum):
-    """As in intertie.api.cluster.v1.Guarantee.Kind, by number."""
-
-    PAIR_BANDWIDTH = 1
-    NIC_BANDWIDTH = 2
-    DISK_IOPS = 3
-    DISK_THROUGHPUT = 4
-    LINK_BANDWIDTH = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,42 +36,6 @@ class MeasuredPart:
 
     at: datetime
     directions: tuple[MeasuredDirection, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One direction of one promise, between workspaces or sites."""
-
-    kind: GuaranteeKind
-    network: str = ""
-    source: str = ""
-    target: str = ""
-    value: float
-    at: datetime
-    backlogged: bool = False
-    below_since: datetime | None = None
-
-    def with_another(self, other: "Measured") -> "Measured":
-        """Of two hosts on the way of one direction: what came through is what passed the narrower
-        one, and it was below since the first of them said so."""
-        since = [each for each in (self.below_since, other.below_since) if each is not None]
-        return replace(
-            min(self, other, key=lambda each: each.value),
-            backlogged=self.backlogged or other.backlogged,
-            below_since=min(since, default=None),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guarantee:
-    kind: GuaranteeKind
-    source: str
-    target: str = ""
-    network: str = ""
-    guarantee: int
-    cap: int
-    unit: str
-    measured: tuple[Measured, ...] = ()
 
 
 def measured_of(part: Part, told: Mapping[str, MeasuredPart]) -> tuple[Measured, ...]:
@@ -140,60 +101,11 @@ def _may_say(host: str, measured: Measured, part: Part, host_of: Mapping[str, st
 
 def guarantees_of(spec: PartSpec, measured: Iterable[Measured] = ()) -> Iterator[Guarantee]:
     """Every promise in it that is more than nothing, with what is measured of it."""
-    found: dict[_Subject, list[Measured]] = {}
-    for each in measured:
-        found.setdefault(_subject(each), []).append(each)
-    for promise in _promises(spec):
-        own = tuple(found.get(_subject(promise), ()))
-        yield replace(promise, measured=own) if own else promise
-
-
-_Subject = tuple[GuaranteeKind, str, frozenset[str]]
-
-
-def _subject(of: Measured | Guarantee) -> _Subject:
-    """A pair is promised the same both ways, and so is a NIC."""
-    return of.kind, of.network, frozenset({of.source, of.target} - {""})
+    return with_measured(_promises(spec), measured)
 
 
 def _promises(spec: PartSpec) -> Iterator[Guarantee]:
-    """Pairs, NICs, disks."""
     for network in spec.networks:
-        for pair in network.pairs:
-            if pair.bandwidth.guarantee_mbit_s:
-                yield Guarantee(
-                    kind=GuaranteeKind.PAIR_BANDWIDTH,
-                    source=pair.a,
-                    target=pair.b,
-                    network=network.name,
-                    guarantee=pair.bandwidth.guarantee_mbit_s,
-                    cap=pair.bandwidth.cap_mbit_s,
-                    unit="Mbit/s",
-                )
+        yield from of_pairs(network.name, network.pairs)
     for each in spec.workspaces:
-        nic, disk = each.allocation.nic, each.allocation.disk
-        for port in each.nics if nic.guarantee_mbit_s else ():
-            yield Guarantee(
-                kind=GuaranteeKind.NIC_BANDWIDTH,
-                source=each.label,
-                network=port.network,
-                guarantee=nic.guarantee_mbit_s,
-                cap=nic.cap_mbit_s,
-                unit="Mbit/s",
-            )
-        if disk.guarantee_iops:
-            yield Guarantee(
-                kind=GuaranteeKind.DISK_IOPS,
-                source=each.label,
-                guarantee=disk.guarantee_iops,
-                cap=disk.cap_iops,
-                unit="1/s",
-            )
-        if disk.guarantee_mib_s:
-            yield Guarantee(
-                kind=GuaranteeKind.DISK_THROUGHPUT,
-                source=each.label,
-                guarantee=disk.guarantee_mib_s,
-                cap=disk.cap_mib_s,
-                unit="MiB/s",
-            )
+        yield from of_workspace(each.label, each.allocation, (nic.network for nic in each.nics))

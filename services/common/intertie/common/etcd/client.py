@@ -181,11 +181,12 @@ class Etcd:
         answer = await reach(self._kv.get(self._prefix + key, timeout=CALL_TIMEOUT_S))
         return self._entry(answer.kvs[0]) if answer.kvs else None
 
-    async def range(self, prefix: str, *, revision: int = 0) -> Snapshot:
-        """Linearizable, and consistent however many pages it takes; or as it was at `revision`."""
+    async def range(self, prefix: str) -> Snapshot:
+        """Linearizable, and consistent however many pages it takes."""
         start = (self._prefix + prefix).encode()
         end = prefix_range_end(start)
         entries: list[Entry] = []
+        revision = 0
         while True:
             answer = await reach(
                 self._kv.get(start, end, revision=revision, limit=_PAGE, timeout=CALL_TIMEOUT_S)

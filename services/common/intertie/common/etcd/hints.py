@@ -6,42 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection
 from typing import TypeAlias
 
-import structlog
-
 from intertie.common.clock import Clock
-from intertie.common.etcd.client import Etcd
-
-log = structlog.get_logger(__name__)
-
-_REWATCH_S = 1.0
-
-
-async def passes(
-    etcd: Etcd, prefix: str, clock: Clock, *, period_s: float
-) -> AsyncGenerator[None, None]:
-    """Yields at once, then whenever something under `prefix` changed, at the latest each period.
-
-    Changes that come while the loop is at work are merged into one pass. Needs no etcd to go on.
-    """
-    changed = asyncio.Event()
-    watching = asyncio.create_task(_watch(etcd, prefix, clock, changed))
-    try:
-        while True:
-            changed.clear()
-            yield
-            await _set_within(changed, clock, period_s)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-
-
-async def _watch(etcd: Etcd, prefix: str, clock: Clock, changed: asyncio.Event) -> None:
-    while True:
-        async for _ in etcd.watch(prefix):
-            changed.set()
-        changed.set()
-        await clock.sleep(_REWATCH_S)
-
 
 Touched: TypeAlias = frozenset[str] | None
 """What may have changed; None: anything may have."""

@@ -7,11 +7,12 @@ from enum import Enum
 
 from intertie.common.errors import IllegalMove, Shortfall
 from intertie.common.etag import etag_of
+from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_spec import PartNic
 from intertie.common.spec import ClusterSpec, Layout, layout
-from intertie.metasched.domain.guarantees import Guarantee, Measured, guarantees_of
+from intertie.metasched.domain.guarantees import guarantees_of
 from intertie.metasched.domain.plan import Plan
 
 CANCELLED = "CANCELLED"
