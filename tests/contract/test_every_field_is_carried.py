@@ -85,7 +85,10 @@ A_PAIR = {
 }
 """As everywhere behind the API: with a group and a network that there are."""
 
-ELSEWHERE = {"image": "the loop stages it, and makes the root disk of it"}
+ELSEWHERE = {
+    "image": "the loop stages it, and makes the root disk of it",
+    "ready_within": "the loop reports a guest as failed that is not ready by then",
+}
 """Fields of an environment that do nothing in the seed or in the document for libvirt, and what
 they do."""
 

@@ -46,6 +46,7 @@ environments = st.builds(
     ),
     readiness=st.sampled_from(spec.Readiness),
     timezone=st.sampled_from(["", "UTC", "Europe/Vienna"]),
+    ready_within=st.sampled_from([timedelta(), timedelta(seconds=1), timedelta(hours=24)]),
 )
 
 availabilities = st.one_of(

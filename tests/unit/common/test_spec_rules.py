@@ -232,6 +232,18 @@ WRONG: list[tuple[str, Change, str, str]] = [
     ("a city", in_environment(timezone="Los Angeles"), f"{E}.timezone", "leave it out"),
     ("a long zone", in_environment(timezone="a" * 65), f"{E}.timezone", "Europe/Vienna"),
     (
+        "ready before it starts",
+        in_environment(ready_within=-timedelta(seconds=1)),
+        f"{E}.ready_within",
+        "more than 0 s",
+    ),
+    (
+        "ready some day",
+        in_environment(ready_within=timedelta(hours=24, seconds=1)),
+        f"{E}.ready_within",
+        "at most 24 hours",
+    ),
+    (
         "user data too long",
         in_context(user_data=b"x" * (16 * 1024 + 1)),
         f"{E}.contextualization.user_data",
@@ -411,6 +423,7 @@ RIGHT: list[tuple[str, Change]] = [
     ("a zone", in_environment(timezone="America/Argentina/Buenos_Aires")),
     ("a zone without an area", in_environment(timezone="EST5EDT")),
     ("a zone by offset", in_environment(timezone="Etc/GMT-14")),
+    ("a day until it is ready", in_environment(ready_within=timedelta(hours=24))),
     ("user data at its most", in_context(user_data=b"x" * 16 * 1024)),
     ("a key", in_context(ssh_authorized_keys=(SSH_KEY, SSH_KEY.rsplit(" ", 1)[0]))),
     ("no network", lambda s: in_group(0, allocation=group("x").allocation)(with_networks()(s))),

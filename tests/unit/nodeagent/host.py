@@ -185,8 +185,12 @@ class MemoryTraffic:
         self.nics: tuple[NicPlan, ...] = ()
         self.counted: dict[Queue, QueueCounters] = {}
         self.plans: dict[str, DevicePlan] = {}
+        self.broken = ""
+        """Why nothing can be shaped."""
 
     async def apply_device(self, plan: DevicePlan) -> None:
+        if self.broken:
+            raise HostFailure(self.broken)
         self.plans[plan.device] = plan
 
     async def apply_nics(self, nics: tuple[NicPlan, ...]) -> None:

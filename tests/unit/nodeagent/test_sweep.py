@@ -147,6 +147,78 @@ async def test_while_libvirt_is_silent_nothing_is_said_to_be_gone_nor_files_remo
     assert seen(host).gone
 
 
+def hasty(host: Host, within_s: float) -> None:
+    """The one guest is to be ready within so long."""
+    environment = replace(WORKSPACE.environment, ready_within=timedelta(seconds=within_s))
+    part = replace(PART, workspaces=(replace(WORKSPACE, environment=environment),))
+    host.records.listing = Listing(parts=(part,))
+
+
+async def test_a_guest_that_is_not_ready_in_time_has_failed_until_it_is(host: Host) -> None:
+    """A bug: a guest that never became ready was waited for until the lease was over."""
+    hasty(host, within_s=60)
+    await host.agent.sweep()
+    await host.clock.advance(59)
+    await host.agent.sweep()
+    assert seen(host).workspaces[0].state is WorkspaceState.RUNNING
+    await host.clock.advance(1)
+    await host.agent.sweep()
+    [workspace] = seen(host).workspaces
+    assert workspace.state is WorkspaceState.FAILED
+    assert workspace.message == (
+        "not ready within 60 s of its start: it wrote nothing to org.intertie.ready.0"
+    )
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+
+    host.channels.say(A_UID, host.clock.now())
+    await host.agent.sweep()
+    [workspace] = seen(host).workspaces
+    assert (workspace.state, workspace.message) == (WorkspaceState.RUNNING, "")
+    await host.clock.advance(600)
+    await host.agent.sweep()
+    assert seen(host).workspaces[0].state is WorkspaceState.RUNNING
+
+
+async def test_a_guest_that_is_started_again_has_its_time_again(host: Host) -> None:
+    hasty(host, within_s=60)
+    await host.agent.sweep()
+    await host.clock.advance(50)
+    host.hypervisor.domains[DOMAIN] = DomainState.OFF
+    await host.agent.sweep()
+    await host.clock.advance(50)
+    await host.agent.sweep()
+    assert seen(host).workspaces[0].state is WorkspaceState.RUNNING
+
+
+async def test_without_a_limit_a_guest_is_waited_for(host: Host) -> None:
+    hasty(host, within_s=0)
+    await host.agent.sweep()
+    await host.clock.advance(3000)
+    await host.agent.sweep()
+    assert seen(host).workspaces[0].state is WorkspaceState.RUNNING
+
+
+async def test_no_guest_starts_on_a_host_that_cannot_hold_it_to_what_it_may_send(
+    host: Host,
+) -> None:
+    """A bug: it ran, and was ready, with nothing between it and what others were promised."""
+    host.traffic.broken = "tc -batch -: Operation not supported"
+    for _ in range(4):
+        await host.agent.sweep()
+        await host.clock.advance(30)
+    [workspace] = seen(host).workspaces
+    assert host.hypervisor.starts == 0
+    assert workspace.state is WorkspaceState.FAILED
+    assert workspace.message == (
+        "what it may send cannot be enforced: tc -batch -: Operation not supported"
+    )
+
+    host.traffic.broken = ""
+    await host.clock.advance(120)
+    await host.agent.sweep()
+    assert host.hypervisor.starts == 1
+
+
 async def test_a_guest_that_crashed_is_started_again_and_must_say_ready_again(host: Host) -> None:
     await host.agent.sweep()
     host.channels.say(A_UID, host.clock.now())

@@ -12,6 +12,7 @@ from intertie.common.quantities import Vector
 from intertie.common.spec_rules import image_field, validate
 from intertie.common.terms import (
     DEFAULT_DURATION,
+    DEFAULT_READY_WITHIN,
     Allocation,
     AvailabilityTerm,
     BandwidthTerm,
@@ -118,6 +119,7 @@ def _normal_group(group: Group, networks_of: dict[str, tuple[str, ...]]) -> Grou
             group.environment,
             architecture=group.environment.architecture or DEFAULT_ARCHITECTURE,
             hypervisor=group.environment.hypervisor or ANY_HYPERVISOR,
+            ready_within=group.environment.ready_within or DEFAULT_READY_WITHIN,
         ),
         allocation=replace(
             allocation,

@@ -26,6 +26,7 @@ MAX_USER_DATA = 16 * 1024
 MAX_SSH_KEYS = 100
 MAX_STOP_AFTER = timedelta(days=7)
 MAX_TIMEZONE = 64
+MAX_READY_WITHIN = timedelta(hours=24)
 HYPERVISORS = ("any", "kvm", "qemu", "xen", "lxc")
 
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_]{0,31}")
@@ -64,6 +65,10 @@ def check_environment(environment: Environment, field: str) -> None:
             f"{environment.hypervisor!r} is not known; use one of {', '.join(HYPERVISORS)}",
         )
     _check_timezone(environment.timezone, f"{field}.timezone")
+    if not timedelta() <= environment.ready_within <= MAX_READY_WITHIN:
+        raise FieldInvalid(
+            f"{field}.ready_within", "must be more than 0 s and at most 24 hours; or leave it out"
+        )
     context, at = environment.contextualization, f"{field}.contextualization"
     if len(context.user_data) > MAX_USER_DATA:
         raise FieldInvalid(

@@ -10,6 +10,7 @@ from enum import Enum
 from intertie.common.intervals import Window
 
 DEFAULT_DURATION = timedelta(hours=1)
+DEFAULT_READY_WITHIN = timedelta(minutes=15)
 
 
 class OnIsolation(Enum):
@@ -94,6 +95,8 @@ class Environment:
     readiness: Readiness = Readiness.CHANNEL
     timezone: str = ""
     """Empty: the image's own."""
+    ready_within: timedelta = timedelta()
+    """Of its start; 0: DEFAULT_READY_WITHIN."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

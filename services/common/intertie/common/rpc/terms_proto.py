@@ -185,6 +185,7 @@ def environment_to_proto(environment: terms.Environment) -> types_pb2.Environmen
         ),
         readiness=types_pb2.Environment.Readiness.Value(environment.readiness.value),
         timezone=environment.timezone,
+        ready_within=duration_to_proto(environment.ready_within),
     )
 
 
@@ -205,6 +206,7 @@ def environment_from_proto(message: types_pb2.Environment, field: str) -> terms.
             f"{field}.readiness",
         ),
         timezone=message.timezone,
+        ready_within=duration_from_proto(message.ready_within, f"{field}.ready_within"),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
-from intertie.common.terms import OnIsolation
+from intertie.common.terms import Environment, OnIsolation, Readiness
 from intertie.nodeagent.domain.failures import Attempts
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
@@ -184,14 +184,34 @@ def steps(phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool) ->
     return tuple(needed)
 
 
+def lateness(environment: Environment, waited_s: float) -> str:
+    """Why a guest that has run for so long without being ready has failed; empty while it may
+    still take its time. No limit is known of what an older broker has asked for."""
+    limit = environment.ready_within
+    if not limit or waited_s < limit.total_seconds():
+        return ""
+    silent = {
+        Readiness.CHANNEL: ": it wrote nothing to org.intertie.ready.0",
+        Readiness.GUEST_AGENT: ": its guest agent does not answer",
+    }
+    why = silent.get(environment.readiness, "")
+    return f"not ready within {limit.total_seconds():g} s of its start{why}"
+
+
 def state_of(
-    phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool, attempts: Attempts
+    phase: Phase,
+    seen: Observed,
+    *,
+    powered_off: bool,
+    isolated: bool,
+    attempts: Attempts,
+    late: bool = False,
 ) -> WorkspaceState:
-    """How a workspace is reported."""
+    """How a workspace is reported. `late`: it runs, and should have been ready by now."""
     if phase is Phase.OVER:
         return WorkspaceState.ENDED
     if seen.domain is DomainState.RUNNING:
-        return WorkspaceState.RUNNING
+        return WorkspaceState.FAILED if late else WorkspaceState.RUNNING
     if seen.domain in (DomainState.PAUSED, DomainState.STALLED):
         return WorkspaceState.PAUSED
     if attempts.is_failure:

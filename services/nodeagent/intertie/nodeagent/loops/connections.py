@@ -1,10 +1,12 @@
 """The networks of a host's parts, and what each may send on them."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from intertie.common.names import DeviceNames
+from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.network_plan import Place, plan_networks
 from intertie.nodeagent.domain.ports import Applied, HostNetwork, Traffic
 from intertie.nodeagent.domain.record_rules import MAX_NICS
@@ -45,11 +47,14 @@ class Connections:
         self._shaping = asyncio.Lock()
         self.applied = Applied()
         """What came of the networks at the last pass."""
+        self.unenforced = "nothing is shaped yet"
+        """Why what guests may send is not held to at present; empty where it is."""
 
     async def apply(self, active: list[WantedPart]) -> None:
         """Of a host that knows all its parts."""
-        self.applied = await self._network.apply(plan_networks(active, self._place))
-        await self._shape(active, ())
+        with self._enforcing():
+            self.applied = await self._network.apply(plan_networks(active, self._place))
+            await self._shape(active, ())
 
     async def apply_known(
         self, active: list[WantedPart], known: Iterable[WantedPart], strangers: Iterable[str]
@@ -62,8 +67,9 @@ class Connections:
         """
         removable = plan_networks(known, self._place).devices
         plan = replace(plan_networks(active, self._place), removable=removable)
-        self.applied = await self._network.apply(plan)
-        await self._shape(active, _left_alone(strangers))
+        with self._enforcing():
+            self.applied = await self._network.apply(plan)
+            await self._shape(active, _left_alone(strangers))
 
     async def yield_to(self, shares: Mapping[str, IncastShare]) -> None:
         """Sends those hosts no more than they ask for, from now on and at every pass."""
@@ -71,6 +77,15 @@ class Connections:
             self._shares = dict(shares)
             if self._active is not None:
                 await self._shape_uplink(self._active)
+
+    @contextmanager
+    def _enforcing(self) -> Iterator[None]:
+        try:
+            yield
+        except (HostFailure, OSError) as error:
+            self.unenforced = str(error)
+            raise
+        self.unenforced = ""
 
     async def _shape(self, active: list[WantedPart], kept: tuple[NicPlan, ...]) -> None:
         async with self._shaping:

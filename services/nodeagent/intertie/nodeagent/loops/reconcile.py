@@ -15,7 +15,6 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
 from intertie.common.points import reach
-from intertie.common.terms import Readiness
 from intertie.nodeagent.domain.failures import (
     Attempts,
     HostFailure,
@@ -53,6 +52,7 @@ from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 from intertie.nodeagent.loops.connections import Connections
 from intertie.nodeagent.loops.knowledge import Knowledge
+from intertie.nodeagent.loops.listening import Listening
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +94,7 @@ class Reconciler:
         self._storage = storage
         self._images = images
         self._channels = channels
+        self._listening = Listening(clock, self._knowledge, hypervisor, channels)
         self._files = files
         self._machine = machine
         self._period_s = period_s
@@ -348,10 +349,13 @@ class Reconciler:
                 applied = self._connections.applied
                 if taps & applied.missing:
                     raise HostFailure(f"its network is not there: {applied.problem}")
+                if taps and (why := self._connections.unenforced):
+                    raise HostFailure(f"what it may send cannot be enforced: {why}")
                 self._knowledge.remember(part.uid, uid, Note())
                 if not self._knowledge.may_start:
                     return
                 await self._hypervisor.start(name)
+                self._listening.started(uid)
                 reach("agent.started")
             case Step.RESUME:
                 room_mib = self._storage.room_mib()
@@ -386,38 +390,13 @@ class Reconciler:
             self._domains = None
             self._problem(error)
             return
-        heard = self._channels.heard()
-        for uid, phase in phases.items():
-            if phase is not Phase.RUN:
-                continue
-            for workspace in self.known[uid].wanted.workspaces:
-                await self._listen(uid, workspace, heard.get(workspace.uid))
-
-    async def _listen(
-        self, part_uid: str, workspace: WantedWorkspace, heard: datetime | None
-    ) -> None:
-        uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
-        state, note = self.domains.get(name), self.known[part_uid].note(uid)
-        if state is not DomainState.RUNNING:
-            self._channels.close(uid)
-            if state is DomainState.POWERED_OFF:
-                note = replace(note, powered_off=True)
-            self._knowledge.remember(part_uid, uid, replace(note, ready_time=None))
-            return
-        if note.ready_time is not None:
-            return
-        now = self._clock.now()
-        match workspace.environment.readiness:
-            case Readiness.RUNNING:
-                heard = now
-            case Readiness.GUEST_AGENT:
-                with contextlib.suppress(HostFailure):
-                    heard = now if await self._hypervisor.agent_answers(name) else None
-            case Readiness.CHANNEL:
-                self._channels.listen(uid, workspace.nonce)
-        if heard is not None:
-            self._channels.close(uid)
-            self._knowledge.remember(part_uid, uid, Note(ready_time=heard))
+        running = (
+            (uid, workspace)
+            for uid, phase in phases.items()
+            if phase is Phase.RUN
+            for workspace in self.known[uid].wanted.workspaces
+        )
+        await self._listening.sweep(running, self._domains)
 
     def _seen(self, part: KnownPart, phase: Phase, now: datetime) -> SeenPart:
         wanted = part.wanted
@@ -444,18 +423,20 @@ class Reconciler:
         note = part.note(workspace.uid)
         attempts = self._attempts.get(workspace.uid, Attempts())
         staging = self._images.progress(workspace.environment.image)
+        late = self._listening.late(workspace) if phase is Phase.RUN else ""
         state = state_of(
             phase,
             self._observe(workspace),
             powered_off=note.powered_off,
             isolated=must_stop(workspace, last_contact=self._knowledge.contact, now=now),
             attempts=attempts,
+            late=bool(late),
         )
         return SeenWorkspace(
             name=workspace.name,
             uid=workspace.uid,
             state=state,
-            message=attempts.problem,
+            message=attempts.problem or late,
             ready_time=note.ready_time if phase is Phase.RUN else None,
             staging_done_bytes=staging.done_bytes,
             staging_total_bytes=staging.total_bytes,

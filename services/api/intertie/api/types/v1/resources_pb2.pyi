@@ -289,6 +289,7 @@ class Environment(_message.Message):
     CONTEXTUALIZATION_FIELD_NUMBER: _builtins.int
     READINESS_FIELD_NUMBER: _builtins.int
     TIMEZONE_FIELD_NUMBER: _builtins.int
+    READY_WITHIN_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """An image's name at the site (`intertie-guest`) or its content digest
     (`b3:` and 64 hexadecimal digits). Resolved to a digest when planned, and
@@ -309,6 +310,14 @@ class Environment(_message.Message):
     """
     @_builtins.property
     def contextualization(self) -> Global___Contextualization: ...
+    @_builtins.property
+    def ready_within(self) -> _duration_pb2.Duration:
+        """For how long a machine may run before it is ready, counted again each time
+        that it is switched on. One that is not ready by then has FAILED, and says
+        what was not heard of it; unless it is ready soon after, so has its cluster.
+        15 minutes when absent; at most 24 hours.
+        """
+
     def __init__(
         self,
         *,
@@ -318,10 +327,11 @@ class Environment(_message.Message):
         contextualization: Global___Contextualization | None = ...,
         readiness: Global___Environment.Readiness.ValueType = ...,
         timezone: _builtins.str = ...,
+        ready_within: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contextualization", b"contextualization"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contextualization", b"contextualization", "ready_within", b"ready_within"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "contextualization", b"contextualization", "hypervisor", b"hypervisor", "image", b"image", "readiness", b"readiness", "timezone", b"timezone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "contextualization", b"contextualization", "hypervisor", b"hypervisor", "image", b"image", "readiness", b"readiness", "ready_within", b"ready_within", "timezone", b"timezone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
