@@ -16,7 +16,7 @@ from tests.fault.commit.rig import BLANK, INSTANCE, Rig, topology
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     testbed = Testbed.create(topology(), INSTANCE)
     testbed.down()

@@ -12,6 +12,7 @@ from testbed.component import Component
 from tests.fault.commit.rig import Rig
 
 STOPPED_S = 20.0
+CUT_S = 8.0
 AWAY_S = 3.0
 """How long what was killed stays away, while the others go on."""
 HOW = ("killed", "stopped", "restarted")
@@ -83,7 +84,7 @@ def _cut(rig: Rig, standing: str, a: str, b: str) -> float:
     bed: Testbed = rig.testbed
     bed.cut_link(a, b)
     bed.component(standing).cont()
-    time.sleep(STOPPED_S)
+    time.sleep(CUT_S)
     bed.heal_link(a, b)
     return time.monotonic()
 
