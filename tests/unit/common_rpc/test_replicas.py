@@ -232,6 +232,18 @@ async def test_a_read_that_hangs_is_answered_by_another() -> None:
     assert await here.ask(GET) == "a"
 
 
+@pytest.mark.parametrize(("method", "first", "then"), [(GET, "b", "a"), (CREATE, "a", "b")])
+async def test_after_a_deadline_was_missed_the_next_call_begins_elsewhere(
+    method: str, first: str, then: str
+) -> None:
+    here = Place("a", "b")
+    here[first].does = failing(grpc.StatusCode.DEADLINE_EXCEEDED)
+    error = await refused(here.ask(method))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await here.ask(method) == then
+    assert here[first].asked == 1
+
+
 async def test_planning_alone_is_asked_as_a_read_is() -> None:
     class Plan:
         validate_only = True
