@@ -118,6 +118,15 @@ async def test_a_read_begins_where_it_was_drawn_and_moves_on_only_when_it_must()
     assert await here.ask(CREATE) == "a", "who reads there writes where it did before"
 
 
+async def test_the_reads_of_many_callers_are_spread_over_all() -> None:
+    drawn = set()
+    for _ in range(64):
+        replicas: Any = {name: FakeReplica(name) for name in ("a", "b")}
+        channel = ReplicaChannel(replicas, FakeClock(), patience_s=0)
+        drawn.add(await channel.unary_unary(GET)(object()))
+    assert drawn == {"a", "b"}
+
+
 async def test_a_refusal_is_an_answer() -> None:
     here = Place("a", "b")
     here["a"].does = refusing(NoCapacity(()))
