@@ -203,8 +203,13 @@ async def parts_at(user: User, site: str) -> list[part_pb2.Part]:
     try:
         stub = connection.stub(parts_pb2_grpc.PartsStub)
         request = parts_pb2.ListPartsRequest(parent=f"sites/{site}/tenants/-", page_size=1000)
-        found: list[part_pb2.Part] = list((await connection.call(stub.List, request)).parts)
-        return found
+        found: list[part_pb2.Part] = []
+        while True:  # a page ends where a message is full, too
+            page = await connection.call(stub.List, request)
+            found += page.parts
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
     finally:
         await connection.close()
 
