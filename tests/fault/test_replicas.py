@@ -39,6 +39,8 @@ FAIL_OVER_S = 10.0
 SETTLED_S = 60.0
 KEPT = 2
 """Clusters of one stream of traffic that live at once."""
+PACE_S = 0.1
+"""Between two of them: a site alone would else take dozens a second, and all of a small machine."""
 CLOCK = SystemClock()
 OVER = {part_pb2.Part.RELEASED, part_pb2.Part.EXPIRED, part_pb2.Part.ENDED}
 
@@ -170,6 +172,7 @@ class Traffic:
                 ended = await self.clusters.delete(oldest)
                 self.deleted[oldest] = self.living.pop(oldest)
                 assert ended.uid == self.deleted[oldest]
+            await CLOCK.sleep(PACE_S)
 
     async def create(self, name: str) -> None:
         made = await self.clusters.create(name, days_ahead(*self.sites))
