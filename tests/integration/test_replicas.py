@@ -18,7 +18,7 @@ from intertie.client import connection
 from intertie.client.clusters import Clusters
 from intertie.client.config import Endpoint
 from intertie.client.errors import Unreachable
-from intertie.common.errors import NotLeading
+from intertie.common.errors import NotFound, NotLeading
 from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.replicas import ReplicaChannel
@@ -134,14 +134,30 @@ async def test_each_replica_alone_answers_reads(
             assert plan.state == cluster_pb2.Cluster.PLANNED
 
 
+def read_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients draw the first of their addresses to read from."""
+    at_first = partial(ReplicaChannel, draw=lambda count: 0)
+    monkeypatch.setattr(connection, "ReplicaChannel", at_first)
+
+
+async def test_a_stream_to_a_workspace_goes_to_who_is_there(
+    here: Federation, north: TestDomain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not begun a second time, so it has to begin at the right one."""
+    read_at_first(monkeypatch)
+    up = here.sites["north"].address
+    async with Client(north, "broker", f"{up}-absent", up) as clusters:
+        with pytest.raises(NotFound):
+            await clusters.attach("c1", "worker-0")
+
+
 async def test_a_watch_goes_on_at_the_other_replica_when_its_own_is_gone(
     here: Federation,
     second_north: FederationSite,
     north: TestDomain,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    at_first = partial(ReplicaChannel, draw=lambda count: 0)
-    monkeypatch.setattr(connection, "ReplicaChannel", at_first)
+    read_at_first(monkeypatch)
     first = here.sites["north"]
     async with Client(north, "broker", first.address, second_north.address) as clusters:
         made = await clusters.create("c1", local())

@@ -118,6 +118,15 @@ async def test_a_read_begins_where_it_was_drawn_and_moves_on_only_when_it_must()
     assert await here.ask(CREATE) == "a", "who reads there writes where it did before"
 
 
+async def test_the_reads_of_many_callers_are_spread_over_all() -> None:
+    drawn = set()
+    for _ in range(64):
+        replicas: Any = {name: FakeReplica(name) for name in ("a", "b")}
+        channel = ReplicaChannel(replicas, FakeClock(), patience_s=0)
+        drawn.add(await channel.unary_unary(GET)(object()))
+    assert drawn == {"a", "b"}
+
+
 async def test_a_refusal_is_an_answer() -> None:
     here = Place("a", "b")
     here["a"].does = refusing(NoCapacity(()))
@@ -230,6 +239,18 @@ async def test_a_read_that_hangs_is_answered_by_another() -> None:
     await here.clock.advance(READ_SILENCE_S)
     assert await task == "a"
     assert await here.ask(GET) == "a"
+
+
+@pytest.mark.parametrize(("method", "first", "then"), [(GET, "b", "a"), (CREATE, "a", "b")])
+async def test_after_a_deadline_was_missed_the_next_call_begins_elsewhere(
+    method: str, first: str, then: str
+) -> None:
+    here = Place("a", "b")
+    here[first].does = failing(grpc.StatusCode.DEADLINE_EXCEEDED)
+    error = await refused(here.ask(method))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await here.ask(method) == then
+    assert here[first].asked == 1
 
 
 async def test_planning_alone_is_asked_as_a_read_is() -> None:
