@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import libvirt
 
 from testbed.bed import Testbed
 from testbed.guest import guest_image
 from testbed.topology import HostSpec, SiteSpec, Topology
-from tests.e2e.driver import User, make_key
+from tests.e2e.driver import User, eventually, make_key
 
 SITE = "north"
+READY_WITHIN_S = 180
+"""Emulated guests on a machine that may be busy."""
 
 
 @contextmanager
@@ -37,6 +40,18 @@ def user_with_image(bed: Testbed, folder: Path) -> User:
     user = User(testbed=bed, config=bed.client(), folder=folder, key=key, endpoint=SITE)
     user.do("image", "put", "intertie-guest", str(guest_image()))
     return user
+
+
+def create_all(user: User, clusters: Mapping[str, dict[str, Any]]) -> None:
+    """All at the same time; returns when every guest is ready."""
+    for name, specification in clusters.items():
+        user.create(name, specification, wait=False)
+
+    def ready(name: str) -> bool:
+        return all(each.get("ready") for each in user.show(name)["workspaces"])
+
+    for name in clusters:
+        eventually(lambda name=name: ready(name), within_s=READY_WITHIN_S, what=f"{name} is ready")  # type: ignore[misc]
 
 
 def begin(user: User, cluster: str, workspace: str, command: str) -> None:

@@ -11,7 +11,7 @@ from testbed import cgroups
 from testbed.bed import Testbed
 from testbed.topology import HostSpec
 from tests.e2e.driver import User, group, spec
-from tests.e2e.one_site import begin, counters, one_site, user_with_image
+from tests.e2e.one_site import begin, counters, create_all, one_site, user_with_image
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -36,8 +36,7 @@ def bed() -> Iterator[Testbed]:
 @pytest.fixture(scope="module")
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
     user = user_with_image(bed, tmp_path_factory.mktemp("shares"))
-    user.create("small", spec(group("a", 2)))
-    user.create("large", spec(group("b", vcpus=2)))
+    create_all(user, {"small": spec(group("a", 2)), "large": spec(group("b", vcpus=2))})
     return user
 
 

@@ -16,7 +16,7 @@ import pytest
 from testbed.bed import Testbed
 from testbed.topology import HostSpec
 from tests.e2e.driver import User, group, spec
-from tests.e2e.one_site import begin, counters, one_site, user_with_image
+from tests.e2e.one_site import begin, counters, create_all, one_site, user_with_image
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -94,9 +94,9 @@ def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
         "guarantee_mib_s": PROMISED_MIB_S,
         "cap_mib_s": CAP_MIB_S,
     }
-    user.create("kept", spec(group("a", disk=term)))
     caps = {"cap_iops": CAP_IOPS, "cap_mib_s": CAP_MIB_S}
-    user.create("flood", spec(group("b", GUESTS - 1, disk=caps)))
+    kept, flood = group("a", disk=term), group("b", GUESTS - 1, disk=caps)
+    create_all(user, {"kept": spec(kept), "flood": spec(flood)})
     return user
 
 

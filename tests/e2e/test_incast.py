@@ -17,7 +17,7 @@ import pytest
 from testbed.bed import Testbed
 from testbed.topology import HostSpec
 from tests.e2e.driver import User, eventually, group, spec
-from tests.e2e.one_site import SITE, begin, one_site, user_with_image
+from tests.e2e.one_site import SITE, begin, create_all, one_site, user_with_image
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -52,9 +52,9 @@ def bed() -> Iterator[Testbed]:
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
     user = user_with_image(bed, tmp_path_factory.mktemp("incast"))
     pair = {"group": "a", "bandwidth": {"guarantee_mbit_s": PROMISED, "cap_mbit_s": CAP}}
-    user.create("kept", spec(group("a", 2, pairs=[pair], max_per_host=1)), wait=False)
-    user.create("flood", spec(group("b", len(HOSTS), max_per_host=1)))
-    eventually(lambda: user.ssh("kept", "a-0", "ping -c 1 a-1").code == 0, within_s=120)
+    kept = group("a", 2, pairs=[pair], max_per_host=1)
+    flood = group("b", len(HOSTS), max_per_host=1)
+    create_all(user, {"kept": spec(kept), "flood": spec(flood)})
     return user
 
 

@@ -14,7 +14,7 @@ from testbed import cgroups
 from testbed.bed import Testbed
 from testbed.topology import HostSpec
 from tests.e2e.driver import User, eventually, group, spec
-from tests.e2e.one_site import SITE, begin, counters, one_site, user_with_image
+from tests.e2e.one_site import SITE, begin, counters, create_all, one_site, user_with_image
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -38,8 +38,8 @@ def bed() -> Iterator[Testbed]:
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
     user = user_with_image(bed, tmp_path_factory.mktemp("memory"))
     disk = {"guarantee_iops": CAP_IOPS}
-    user.create("kept", spec(group("a", disk=disk)))
-    user.create("eater", spec(group("b", memory_mib=EATER_MIB, disk=disk)))
+    eater = group("b", memory_mib=EATER_MIB, disk=disk)
+    create_all(user, {"kept": spec(group("a", disk=disk)), "eater": spec(eater)})
     return user
 
 
