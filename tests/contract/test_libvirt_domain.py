@@ -9,7 +9,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor, offered
+from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor, offered, state_of
 from intertie.nodeagent.domain.domain_xml import BUILDERS, METADATA
 from intertie.nodeagent.domain.failures import HypervisorSilent
 from intertie.nodeagent.domain.reconcile import DomainState
@@ -87,6 +87,13 @@ async def test_only_the_agent_s_own_domains_are_seen() -> None:
     """libvirt's fake host has a running domain named `test`, which is none of the agent's."""
     assert await LibvirtHypervisor("test:///default").states() == {}
     assert DomainState.RUNNING in DomainState
+
+
+def test_a_guest_that_its_disk_paused_is_told_from_one_that_somebody_did() -> None:
+    paused = libvirt.VIR_DOMAIN_PAUSED
+    assert state_of(paused, libvirt.VIR_DOMAIN_PAUSED_IOERROR) is DomainState.STALLED
+    for reason in (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_MIGRATION):
+        assert state_of(paused, reason) is DomainState.PAUSED
 
 
 async def test_a_libvirt_that_is_not_there_is_silence_not_absence(tmp_path: Path) -> None:

@@ -169,11 +169,12 @@ def _states(connection: libvirt.virConnect) -> dict[str, DomainState]:
     for domain, stats in rows:
         if _OWN.fullmatch(domain.name()):
             state, reason = stats.get("state.state"), stats.get("state.reason")
-            found[domain.name()] = _state(state, reason)
+            found[domain.name()] = state_of(state, reason)
     return found
 
 
-def _state(state: int, reason: int) -> DomainState:
+def state_of(state: int, reason: int) -> DomainState:
+    """What libvirt's numbers say."""
     if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
         return DomainState.STALLED
     if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
