@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from intertie.common.quantities import Vector
 from intertie.metasched.domain.explain import explained, shortfalls
-from intertie.metasched.domain.model import solve
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import (
     GroupNeed,
@@ -21,6 +20,7 @@ from intertie.metasched.domain.problem import (
     Site,
     Tariff,
 )
+from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import IMAGES, window
 
 SITES = ("a", "b", "c")

@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 from intertie.metasched.domain.explain import explained, shortfalls
-from intertie.metasched.domain.model import solve
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import LatencyLimit, Problem
+from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import group, link, linked, offer, problem, promise, room
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 from intertie.common.quantities import Vector
-from intertie.metasched.domain.model import solve
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import Cut, ImageFound, LatencyLimit, Problem
+from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import (
     OTHER_DIGEST,
     group,

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from intertie.metasched.domain.model import solve
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import Cut, LatencyLimit, Problem
+from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import (
     OTHER_DIGEST,
     group,

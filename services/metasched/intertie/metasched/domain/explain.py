@@ -7,9 +7,10 @@ from datetime import timedelta
 from intertie.common.errors import Shortfall
 from intertie.common.quantities import Vector
 from intertie.metasched.domain.candidates import allowed, hindrance, usable_sites
-from intertie.metasched.domain.model import Rule, solve
+from intertie.metasched.domain.model import Rule
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
+from intertie.metasched.domain.solver import solve
 
 _RELAXATIONS = (
     frozenset({Rule.LATENCY}),

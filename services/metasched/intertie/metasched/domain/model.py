@@ -1,8 +1,8 @@
-"""The planner: counts per group and host, and the start, by CP-SAT. One function a rule."""
+"""What a plan must keep, for CP-SAT: counts per group and host, and the start. One function a
+rule."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import Enum
 from itertools import combinations
 from typing import Any
@@ -11,11 +11,16 @@ from ortools.sat.python import cp_model
 
 from intertie.common.quantities import DIMENSIONS
 from intertie.metasched.domain.candidates import hindrance
-from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
-from intertie.metasched.domain.problem import GroupNeed, LinkRoom, Problem, Promise, Site
-
-COST_SCALE = 1_000_000
-"""The solver counts in whole millionths of the unit of account."""
+from intertie.metasched.domain.problem import (
+    GroupNeed,
+    Problem,
+    Promise,
+    Site,
+    digest_at,
+    latency,
+    least_half,
+    linked,
+)
 
 
 class Rule(Enum):
@@ -65,64 +70,6 @@ def build(problem: Problem, relaxed: frozenset[Rule] = frozenset()) -> Model:
     for rule in _RULES:
         rule(model, problem)
     return model
-
-
-def solve(
-    problem: Problem, *, effort: float = 2.0, relaxed: frozenset[Rule] = frozenset()
-) -> Plan | None:
-    """The best plan, or None if no plan was found within `effort`.
-
-    Best is: least broken, where rules are relaxed; then most workspaces, then the earliest
-    start, then the fewest sites, then the least cost. `effort` is CP-SAT's deterministic time
-    for each of these, not seconds: the same problem gives the same plan on every machine.
-    """
-    if not problem.sites or not problem.windows:
-        return None
-    model = build(problem, relaxed)
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = 1
-    solver.parameters.max_deterministic_time = effort
-    optimal = True
-    stages = _stages(model, problem)
-    slot, values = 0, None
-    for stage in stages:
-        objective = stage(slot)
-        free = not isinstance(objective, int)
-        if not free and values is not None:
-            continue
-        if free:
-            model.cp.minimize(objective)
-        status = solver.solve(model.cp)
-        if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            if values is None:
-                return None
-            optimal = False
-            break  # a later stage ran out of effort: the plan so far stands
-        optimal = optimal and status == cp_model.OPTIMAL
-        slot = next(n for n, each in enumerate(model.start) if solver.boolean_value(each))
-        values = _values(model, solver)
-        if free:
-            model.cp.add(objective <= round(solver.objective_value))
-        model.cp.clear_hints()  # type: ignore[no-untyped-call]
-        for number, value in values.items():
-            model.cp.add_hint(model.cp.get_int_var_from_proto_index(number), value)
-    return _plan_of(model, problem, values, optimal) if values is not None else None
-
-
-def _stages(model: Model, problem: Problem) -> list[Callable[[int], Any]]:
-    """What to minimize, one after another, given the start that the stage before has found. What
-    the problem leaves no choice in is not among them."""
-    stages: list[Callable[[int], Any]] = []
-    if model.excess:
-        stages.append(lambda _: sum(model.excess))
-    if any(group.fewest != group.most for group in problem.groups):
-        stages.append(lambda _: -sum(model.total.values()))
-    if len(problem.windows) > 1:
-        stages.append(lambda _: sum(number * each for number, each in enumerate(model.start)))
-    if len(problem.sites) > 1:
-        stages.append(lambda _: sum(model.used.values()))
-    return [*stages, lambda slot: _cost(model, problem, slot)]
 
 
 def _variables(model: Model, problem: Problem) -> None:
@@ -258,13 +205,13 @@ def _keep_to_bounds(model: Model, problem: Problem) -> None:
 def _run_one_image_in_a_group(model: Model, problem: Problem) -> None:
     """All workspaces of a group run the same content, also where sites use one name for several."""
     for group in problem.groups:
-        digests = sorted({d for site in problem.sites if (d := _digest(site, group))})
+        digests = sorted({d for site in problem.sites if (d := digest_at(site, group))})
         if len(digests) < 2:
             continue
         chosen = {digest: model.cp.new_bool_var(f"{group.name} {digest}") for digest in digests}
         model.cp.add_exactly_one(chosen.values())
         for site in problem.sites:
-            if digest := _digest(site, group):
+            if digest := digest_at(site, group):
                 model.cp.add_implication(model.present[group.name, site.name], chosen[digest])
 
 
@@ -272,7 +219,7 @@ def _run_one_image_in_a_group(model: Model, problem: Problem) -> None:
 def _link_sites_that_share_a_network(model: Model, problem: Problem) -> None:
     """Two sites with workspaces on one network have a link to one another, known to both."""
     for one, two in _site_pairs(problem):
-        if _linked(one, two):
+        if linked(one, two):
             continue
         for a in problem.groups:
             for b in problem.groups:
@@ -301,7 +248,7 @@ def _never_overfill_a_link(model: Model, problem: Problem) -> None:
         if Rule.LINKS in model.relaxed:
             over = model.cp.new_int_var(0, most, f"over {one.name}-{two.name}")
             model.excess.append(over)
-        free = sum(_least_half(one, two, slot) * start for slot, start in enumerate(model.start))
+        free = sum(least_half(one, two, slot) * start for slot, start in enumerate(model.start))
         model.cp.add(model.traffic[key] <= free + over)
 
 
@@ -326,7 +273,7 @@ def _keep_latency_bounds(model: Model, problem: Problem) -> None:
     for limit in problem.limits:
         for one in problem.sites:
             for two in problem.sites:
-                if one is two or not _linked(one, two) or _latency(one, two) <= limit.most:
+                if one is two or not linked(one, two) or latency(one, two) <= limit.most:
                     continue
                 both = [model.present[limit.a, one.name], model.present[limit.b, two.name]]
                 if Rule.LATENCY in model.relaxed:
@@ -357,143 +304,9 @@ def _leave_out_what_was_refused(model: Model, problem: Problem) -> None:
             model.cp.add_bool_or(*less, ~start)
 
 
-def _cost(model: Model, problem: Problem, slot: int) -> Any:
-    hours = problem.windows[slot].duration / timedelta(hours=1)
-    cost: Any = 0
-    for site in problem.sites:
-        tariff = site.offers[slot].tariff
-        for group in problem.groups:
-            price = round(tariff.workspace_hour(group.need) * hours * COST_SCALE)
-            cost += price * model.at[group.name, site.name]
-    for (one, two), mbit_s in model.traffic.items():
-        rate = _link_hour(problem, one, slot) + _link_hour(problem, two, slot)
-        cost += round(2 * rate * hours * COST_SCALE) * mbit_s
-    return cost
-
-
-def _link_hour(problem: Problem, site: str, slot: int) -> float:
-    """Each site charges for both of its halves."""
-    return problem.site(site).offers[slot].tariff.link_mbit_s_hour
-
-
-def _values(model: Model, solver: cp_model.CpSolver) -> dict[int, int]:
-    return {
-        number: solver.response_proto.solution[number]
-        for number in range(len(model.cp.proto.variables))
-    }
-
-
-def _plan_of(model: Model, problem: Problem, values: Mapping[int, int], optimal: bool) -> Plan:
-    def value(variable: Any) -> int:
-        return values[variable.index]
-
-    slot = next(number for number, each in enumerate(model.start) if value(each))
-    window = problem.windows[slot]
-    hours = window.duration / timedelta(hours=1)
-    sites = []
-    for site in problem.sites:
-        counts = _above_zero({g.name: value(model.at[g.name, site.name]) for g in problem.groups})
-        if not counts:
-            continue
-        offer = site.offers[slot]
-        traffic = sum(value(v) for pair, v in model.traffic.items() if site.name in pair)
-        cost = hours * (
-            2 * traffic * offer.tariff.link_mbit_s_hour
-            + sum(
-                n * offer.tariff.workspace_hour(problem.group(name).need)
-                for name, n in counts.items()
-            )
-        )
-        packing = tuple(
-            _above_zero({g.name: value(model.on[g.name, site.name, k]) for g in problem.groups})
-            for k in range(len(offer.hosts))
-        )
-        sites.append(SitePlan(site=site.name, counts=counts, packing=packing, cost=cost))
-    plan = Plan(
-        window=window,
-        sites=tuple(sites),
-        images={
-            group.name: _digest(problem.site(each.site), group)
-            for group in problem.groups
-            for each in sites
-            if group.name in each.counts
-        },
-        cost=sum(each.cost for each in sites),
-        optimal=optimal,
-    )
-    return _with_links(plan, problem)
-
-
-def _with_links(plan: Plan, problem: Problem) -> Plan:
-    links = []
-    for one in plan.sites:
-        for two in plan.sites:
-            mbit_s: dict[str, int] = {}
-            for promise in problem.promises if one is not two else ():
-                pairs = one.counts.get(promise.a, 0) * two.counts.get(promise.b, 0)
-                if promise.a != promise.b:
-                    pairs += two.counts.get(promise.a, 0) * one.counts.get(promise.b, 0)
-                if pairs:
-                    mbit_s[promise.network] = (
-                        mbit_s.get(promise.network, 0) + pairs * promise.mbit_s
-                    )
-            for network, amount in mbit_s.items():
-                links.append(
-                    LinkPlan(
-                        from_site=one.site,
-                        to_site=two.site,
-                        network=network,
-                        mbit_s=amount,
-                        latency=_latency(problem.site(one.site), problem.site(two.site)),
-                    )
-                )
-    return Plan(
-        window=plan.window,
-        sites=plan.sites,
-        links=tuple(links),
-        images=plan.images,
-        cost=plan.cost,
-        optimal=plan.optimal,
-    )
-
-
-def _above_zero(counts: Mapping[str, int]) -> dict[str, int]:
-    return {name: count for name, count in counts.items() if count > 0}
-
-
 def _hosts(site: Site) -> int:
     return max(len(offer.hosts) for offer in site.offers)
 
 
-def _digest(site: Site, group: GroupNeed) -> str:
-    found = site.images.get(group.image)
-    return found.digest if found else ""
-
-
 def _site_pairs(problem: Problem) -> list[tuple[Site, Site]]:
     return list(combinations(sorted(problem.sites, key=lambda site: site.name), 2))
-
-
-def _halves(one: Site, two: Site, slot: int) -> tuple[LinkRoom, LinkRoom] | None:
-    there = one.offers[slot].links.get(two.name)
-    back = two.offers[slot].links.get(one.name)
-    return (there, back) if there is not None and back is not None else None
-
-
-def _linked(one: Site, two: Site) -> bool:
-    return all(_halves(one, two, slot) is not None for slot in range(len(one.offers)))
-
-
-def _latency(one: Site, two: Site) -> timedelta:
-    """The longer of what the two ends declare."""
-    halves = _halves(one, two, 0)
-    return max(half.latency for half in halves) if halves else timedelta()
-
-
-def _least_half(one: Site, two: Site, slot: int) -> int:
-    halves = _halves(one, two, slot)
-    if halves is None:
-        return 0
-    there, back = halves
-    least = min(there.egress_mbit_s, there.ingress_mbit_s, back.egress_mbit_s, back.ingress_mbit_s)
-    return max(least, 0)

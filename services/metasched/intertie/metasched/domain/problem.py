@@ -221,3 +221,37 @@ def _need_of(group: Group) -> GroupNeed:
         max_per_host=place.max_per_host,
         min_sites=place.min_sites,
     )
+
+
+def digest_at(site: Site, group: GroupNeed) -> str:
+    """Of the group's image there; empty where there is none."""
+    found = site.images.get(group.image)
+    return found.digest if found else ""
+
+
+def halves(one: Site, two: Site, slot: int) -> tuple[LinkRoom, LinkRoom] | None:
+    """What either end has to say of their link, from the first and from the second."""
+    there = one.offers[slot].links.get(two.name)
+    back = two.offers[slot].links.get(one.name)
+    return (there, back) if there is not None and back is not None else None
+
+
+def linked(one: Site, two: Site) -> bool:
+    """Both know the link, in every window."""
+    return all(halves(one, two, slot) is not None for slot in range(len(one.offers)))
+
+
+def latency(one: Site, two: Site) -> timedelta:
+    """The longer of what the two ends declare."""
+    both = halves(one, two, 0)
+    return max(half.latency for half in both) if both else timedelta()
+
+
+def least_half(one: Site, two: Site, slot: int) -> int:
+    """Mbit/s each way that both ends have free on their link."""
+    both = halves(one, two, slot)
+    if both is None:
+        return 0
+    there, back = both
+    least = min(there.egress_mbit_s, there.ingress_mbit_s, back.egress_mbit_s, back.ingress_mbit_s)
+    return max(least, 0)

@@ -24,10 +24,10 @@ from intertie.metasched.domain.candidates import (
     images_missing,
 )
 from intertie.metasched.domain.explain import explained, shortfalls
-from intertie.metasched.domain.model import solve
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.ports import Sites
 from intertie.metasched.domain.problem import Cut, Offer, Problem, problem_of
+from intertie.metasched.domain.solver import solve
 
 log = structlog.get_logger(__name__)
 
