@@ -18,7 +18,7 @@ from testbed.component import Component
 from tests.e2e.driver import eventually
 from tests.fault.commit.faults import ALL, ETCDS, Fault, start_together
 from tests.fault.commit.occasions import standing
-from tests.fault.commit.rig import QUIET_S, Rig
+from tests.fault.commit.rig import CONVERGED_S, QUIET_S, Rig
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -107,7 +107,11 @@ def test_a_lease_ends_on_time_while_all_etcds_and_brokers_are_away(rig: Rig) -> 
     start_together(away)
     took = rig.settles(time.monotonic())
     print(f"at rest after {took:.1f} s")  # noqa: T201
-    assert rig.look().clusters[asked.name] == "ENDED"
+    eventually(
+        lambda: rig.look().clusters[asked.name] == "ENDED",
+        within_s=CONVERGED_S,
+        what="the meta-scheduler has heard of it",
+    )
     rig.delete(rig.old).insist(QUIET_S)
     rig.old = ""
     rig.settles(time.monotonic(), within_s=QUIET_S)
