@@ -14,10 +14,13 @@ from intertie.api.broker.v1 import site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.common import errors
 from intertie.common.clock import SystemClock
+from intertie.common.guarantees import GuaranteeKind
 from intertie.common.rpc.client import to_domain_error
 from intertie.nodeagent.adapters.etcd_records import EtcdRecords
 from intertie.nodeagent.domain.measured import Measured
-from intertie.nodeagent.domain.meters import Kind, Promise
+from intertie.nodeagent.domain.meters import (
+    Promise,
+)
 from tests.integration.broker_site import HOST, Site, cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
@@ -106,12 +109,12 @@ async def test_what_agents_measure_is_told_with_the_guarantee_and_changes_no_eta
     now = datetime.now(UTC)
     out = Promise(
         part_uid=uid,
-        kind=Kind.PAIR_BANDWIDTH,
+        kind=GuaranteeKind.PAIR_BANDWIDTH,
         network=one.addresses[0].network,
         source=one.addresses[0].mac,
         target=two.addresses[0].mac,
     )
-    iops = Promise(part_uid=uid, kind=Kind.DISK_IOPS, source=two.name.rpartition("/")[2])
+    iops = Promise(part_uid=uid, kind=GuaranteeKind.DISK_IOPS, source=two.name.rpartition("/")[2])
     below = Measured(promised=10, value=6.5, backlogged=True, below_since=now)
     for workspace, promise in ((one, out), (two, iops)):
         records = EtcdRecords(here.etcd, workspace.host)

@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from intertie.common.guarantees import GuaranteeKind
 from intertie.common.names import DeviceNames
 from intertie.common.terms import DiskTerm
 from intertie.nodeagent.domain.failures import RecordsUnreadable
 from intertie.nodeagent.domain.measured import QueueCounters
-from intertie.nodeagent.domain.meters import Kind, Queue, meters_of
+from intertie.nodeagent.domain.meters import (
+    Queue,
+    meters_of,
+)
 from intertie.nodeagent.domain.ports import DomainCounters
 from intertie.nodeagent.domain.wanted import WantedPart
 from intertie.nodeagent.loops.measure import PERIOD_S, TOLD_S, Measurer
@@ -47,7 +51,7 @@ class Measuring:
         await self.loop.sweep()
 
     @property
-    def told(self) -> list[dict[Kind, float]]:
+    def told(self) -> list[dict[GuaranteeKind, float]]:
         return [
             {promise.kind: each.value for promise, each in found.items()}
             for _, found in self.host.records.measured
@@ -60,14 +64,14 @@ async def test_it_writes_what_changes_and_else_now_and_then() -> None:
     assert measuring.told == [{}]
     await measuring.period(operations=400)
     await measuring.period(operations=410)
-    assert measuring.told == [{}, {Kind.DISK_IOPS: 100.0}]
+    assert measuring.told == [{}, {GuaranteeKind.DISK_IOPS: 100.0}]
     await measuring.period(operations=0)
-    assert measuring.told[2:] == [{Kind.DISK_IOPS: 0.0}]
+    assert measuring.told[2:] == [{GuaranteeKind.DISK_IOPS: 0.0}]
     for _ in range(int(TOLD_S / PERIOD_S)):
         await measuring.period()
     assert len(measuring.told) == 3
     await measuring.period()
-    assert measuring.told[3:] == [{Kind.DISK_IOPS: 0.0}]
+    assert measuring.told[3:] == [{GuaranteeKind.DISK_IOPS: 0.0}]
     measuring.parts = ()
     await measuring.period()
     assert measuring.told[4:] == [{}]
@@ -84,7 +88,7 @@ async def test_a_write_that_failed_is_made_good_at_the_next_reading() -> None:
         await measuring.period(operations=400)
     measuring.host.records.readable = True
     await measuring.period(operations=400)
-    assert measuring.told == [{}, {Kind.DISK_IOPS: 100.0}]
+    assert measuring.told == [{}, {GuaranteeKind.DISK_IOPS: 100.0}]
 
 
 async def test_what_is_sent_is_measured_also_while_libvirt_is_silent() -> None:
@@ -99,4 +103,4 @@ async def test_what_is_sent_is_measured_also_while_libvirt_is_silent() -> None:
     measuring.host.hypervisor.silent = True
     measuring.host.traffic.counted = count(1000)
     await measuring.period(operations=400)
-    assert set(measuring.told[-1]) == {Kind.PAIR_BANDWIDTH, Kind.NIC_BANDWIDTH}
+    assert set(measuring.told[-1]) == {GuaranteeKind.PAIR_BANDWIDTH, GuaranteeKind.NIC_BANDWIDTH}

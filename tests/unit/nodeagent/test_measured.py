@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from intertie.common.guarantees import GuaranteeKind
 from intertie.common.terms import DiskTerm
 from intertie.nodeagent.domain.measured import (
     MIB,
@@ -20,7 +21,6 @@ from intertie.nodeagent.domain.measured import (
 from intertie.nodeagent.domain.meters import (
     DiskMeter,
     FlowMeter,
-    Kind,
     Meters,
     Promise,
     Queue,
@@ -33,7 +33,9 @@ PROMISED = 20
 PER_GBIT = 1_083_000
 ON_WAY, LAST, REST = Queue("ii0", "sent"), Queue("eth0", "pair"), Queue("eth0", "rest")
 TO, GONE = Queue("eth0", "to"), Queue("eth0", "to/gone")
-PAIR = Promise(part_uid="p", kind=Kind.PAIR_BANDWIDTH, network="net", source="a", target="b")
+PAIR = Promise(
+    part_uid="p", kind=GuaranteeKind.PAIR_BANDWIDTH, network="net", source="a", target="b"
+)
 METER = FlowMeter(
     promise=PAIR,
     mbit_s=PROMISED,
@@ -218,8 +220,8 @@ def test_what_waits_for_a_full_downlink_is_the_nics_too_and_counts_to_their_sum(
         assert (found.below_since is not None) is (each is lacking), "the two classes together"
 
 
-IOPS = Promise(part_uid="p", kind=Kind.DISK_IOPS, source="a-0")
-MIB_S = Promise(part_uid="p", kind=Kind.DISK_THROUGHPUT, source="a-0")
+IOPS = Promise(part_uid="p", kind=GuaranteeKind.DISK_IOPS, source="a-0")
+MIB_S = Promise(part_uid="p", kind=GuaranteeKind.DISK_THROUGHPUT, source="a-0")
 
 
 def disk(

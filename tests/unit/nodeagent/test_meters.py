@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from intertie.common.guarantees import GuaranteeKind
 from intertie.common.names import DeviceNames
 from intertie.common.terms import BandwidthTerm, DiskTerm
-from intertie.nodeagent.domain.meters import WHOLE, FlowMeter, Kind, Queue, meters_of
+from intertie.nodeagent.domain.meters import (
+    WHOLE,
+    FlowMeter,
+    Queue,
+    meters_of,
+)
 from intertie.nodeagent.domain.traffic_plan import (
     DevicePlan,
     on_tap,
@@ -51,7 +57,7 @@ def planned(part: WantedPart) -> set[Queue]:
     return classes | taps | {Queue(device.device, WHOLE) for device in devices}
 
 
-def flow(part: WantedPart, kind: Kind, source: str, target: str) -> FlowMeter:
+def flow(part: WantedPart, kind: GuaranteeKind, source: str, target: str) -> FlowMeter:
     [found] = [
         each
         for each in meters_of([part], GATEWAY).flows
@@ -70,26 +76,26 @@ def test_every_queue_that_is_read_is_one_that_the_agent_makes() -> None:
 
 
 def test_a_pair_is_counted_at_the_last_class_that_it_passes_on_this_host() -> None:
-    near = flow(AT_GATEWAY, Kind.PAIR_BANDWIDTH, A_MAC, B_MAC)
+    near = flow(AT_GATEWAY, GuaranteeKind.PAIR_BANDWIDTH, A_MAC, B_MAC)
     assert [each.device for each in near.counted] == ["eth0"]
     assert [each.device for each in near.waits] == [IFB, "eth0"]
     assert (near.mbit_s, near.kbit_per_gbit) == (50, on_uplink(1000, 1450))
-    far = flow(AT_GATEWAY, Kind.PAIR_BANDWIDTH, A_MAC, C_MAC)
+    far = flow(AT_GATEWAY, GuaranteeKind.PAIR_BANDWIDTH, A_MAC, C_MAC)
     assert [each.device for each in far.waits] == [IFB, "wan0"]
     assert [each.device for each in far.counted] == ["wan0"]
-    passing = flow(AT_GATEWAY, Kind.PAIR_BANDWIDTH, B_MAC, C_MAC)
+    passing = flow(AT_GATEWAY, GuaranteeKind.PAIR_BANDWIDTH, B_MAC, C_MAC)
     assert [each.device for each in passing.waits] == ["wan0"]
 
 
 def test_a_pair_within_the_host_is_counted_on_the_sender_s_own_device() -> None:
     alone = replace(PART, networks=(replace(LAN, tunnels=()),))
-    within = flow(alone, Kind.PAIR_BANDWIDTH, A_MAC, B_MAC)
+    within = flow(alone, GuaranteeKind.PAIR_BANDWIDTH, A_MAC, B_MAC)
     assert [each.device for each in within.counted] == [IFB]
     assert within.kbit_per_gbit == on_tap(1000, 1450)
 
 
 def test_a_link_is_all_that_goes_to_that_site() -> None:
-    link = flow(AT_GATEWAY, Kind.LINK_BANDWIDTH, "", "south")
+    link = flow(AT_GATEWAY, GuaranteeKind.LINK_BANDWIDTH, "", "south")
     assert link.mbit_s == 20
     assert sorted(each.key.split("/")[0] for each in link.counted) == [
         "linkpair",
@@ -99,7 +105,10 @@ def test_a_link_is_all_that_goes_to_that_site() -> None:
 
 
 def test_a_nic_is_measured_both_ways_and_can_be_held_back_on_its_way_out() -> None:
-    out, back = flow(PART, Kind.NIC_BANDWIDTH, A_MAC, ""), flow(PART, Kind.NIC_BANDWIDTH, "", A_MAC)
+    out, back = (
+        flow(PART, GuaranteeKind.NIC_BANDWIDTH, A_MAC, ""),
+        flow(PART, GuaranteeKind.NIC_BANDWIDTH, "", A_MAC),
+    )
     assert (out.counted, back.counted) == ((Queue(IFB, WHOLE),), (Queue(TAP, WHOLE),))
     assert out.shared is not None
     assert (out.shared.queue.device, out.shared.mbit_s) == ("eth0", 10)

@@ -65,15 +65,17 @@ class WorkspaceStorage:
                 path.unlink(missing_ok=True)
 
     def room_mib(self) -> int:
-        room = os.statvfs(self._files.data)
-        return room.f_bavail * room.f_frsize // MIB
+        return self._room_bytes() // MIB
 
     def free_mib(self) -> int:
         """What guests could use: free now, and what those that are here take already."""
-        room = os.statvfs(self._files.data)
         used = sum(path.stat().st_blocks * 512 for path in _files(self._files.disks))
         cached = sum(path.stat().st_blocks * 512 for path in _files(self._files.cache))
-        return (room.f_bavail * room.f_frsize + used + cached) // MIB
+        return (self._room_bytes() + used + cached) // MIB
+
+    def _room_bytes(self) -> int:
+        room = os.statvfs(self._files.data)
+        return room.f_bavail * room.f_frsize
 
     def disk_cache(self) -> str:
         """`none` where the file system can bypass its cache, so that a cap meets the disk."""

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from intertie.common.guarantees import GuaranteeKind
 from intertie.nodeagent.domain.meters import (
     DiskMeter,
     FlowMeter,
-    Kind,
     Meters,
     Promise,
     Queue,
@@ -181,7 +181,7 @@ def _disk(meter: DiskMeter, before: Reading, after: Reading) -> Iterator[tuple[P
     if term.guarantee_iops:
         most_mib_s = term.guarantee_mib_s or term.cap_mib_s
         yield (
-            Promise(part_uid=meter.part_uid, kind=Kind.DISK_IOPS, source=meter.workspace),
+            Promise(part_uid=meter.part_uid, kind=GuaranteeKind.DISK_IOPS, source=meter.workspace),
             _Rate(
                 promised=term.guarantee_iops,
                 value=operations / seconds,
@@ -193,7 +193,9 @@ def _disk(meter: DiskMeter, before: Reading, after: Reading) -> Iterator[tuple[P
     if term.guarantee_mib_s:
         most_iops = term.guarantee_iops or term.cap_iops
         yield (
-            Promise(part_uid=meter.part_uid, kind=Kind.DISK_THROUGHPUT, source=meter.workspace),
+            Promise(
+                part_uid=meter.part_uid, kind=GuaranteeKind.DISK_THROUGHPUT, source=meter.workspace
+            ),
             _Rate(
                 promised=term.guarantee_mib_s,
                 value=octets / MIB / seconds,

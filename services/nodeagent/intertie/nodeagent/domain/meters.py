@@ -7,8 +7,8 @@ through, and what waits at any of them is waiting.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 
+from intertie.common.guarantees import GuaranteeKind
 from intertie.common.names import DeviceNames
 from intertie.common.terms import DiskTerm
 from intertie.nodeagent.domain.class_keys import (
@@ -27,22 +27,12 @@ WHOLE = ""
 """Key of all that a device sends."""
 
 
-class Kind(IntEnum):
-    """As in intertie.api.cluster.v1.Guarantee.Kind, by number."""
-
-    PAIR_BANDWIDTH = 1
-    NIC_BANDWIDTH = 2
-    DISK_IOPS = 3
-    DISK_THROUGHPUT = 4
-    LINK_BANDWIDTH = 5
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
     """One direction of one promise; `source` and `target` as in MeasuredDirection."""
 
     part_uid: str
-    kind: Kind
+    kind: GuaranteeKind
     network: str = ""
     source: str = ""
     target: str = ""
@@ -130,7 +120,7 @@ def _pairs(part: WantedPart, network: WantedNetwork, place: Place) -> Iterator[F
         yield FlowMeter(
             promise=Promise(
                 part_uid=part.uid,
-                kind=Kind.PAIR_BANDWIDTH,
+                kind=GuaranteeKind.PAIR_BANDWIDTH,
                 network=network.name,
                 source=pair.local_mac,
                 target=pair.remote_mac,
@@ -164,7 +154,7 @@ def _links(part: WantedPart, network: WantedNetwork, place: Place) -> Iterator[F
         yield FlowMeter(
             promise=Promise(
                 part_uid=part.uid,
-                kind=Kind.LINK_BANDWIDTH,
+                kind=GuaranteeKind.LINK_BANDWIDTH,
                 network=network.name,
                 target=wide.site,
             ),
@@ -200,7 +190,7 @@ def _nics(part: WantedPart, place: Place) -> Iterator[FlowMeter]:
             yield FlowMeter(
                 promise=Promise(
                     part_uid=part.uid,
-                    kind=Kind.NIC_BANDWIDTH,
+                    kind=GuaranteeKind.NIC_BANDWIDTH,
                     network=network.name,
                     source=source,
                     target=target,
