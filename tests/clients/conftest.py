@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.broker_site import Site, site
-from tests.integration.conftest import etcd_prefix, etcd_server, meta, north, south
+from tests.integration.conftest import etcd_prefix, etcd_server, meta, north, south, two_sites
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 
-__all__ = ["etcd_prefix", "etcd_server", "here", "meta", "north", "south"]
+__all__ = ["etcd_prefix", "etcd_server", "here", "meta", "north", "south", "two_sites"]
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ import pytest
 from intertie.common.settings import TlsSettings
 from tests.clients.generic_client import GenericClient, Outcome
 from tests.clients.programs import TREE
-from tests.fakes.site_brokers import Federation, federation
+from tests.fakes.site_brokers import Federation
 from tests.integration.broker_site import Site
-from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 
 pytestmark = pytest.mark.etcd
@@ -149,23 +147,10 @@ async def test_a_cluster_is_created_found_listed_and_deleted_from_plain_values(h
         assert ending.answer["end_requested_time"]
 
 
-@pytest.fixture
-async def several_sites(
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    south: TestDomain,
-    meta: TestDomain,
-) -> AsyncIterator[Federation]:
-    async with federation(tmp_path, etcd_server, etcd_prefix, north, south, meta) as up:
-        yield up
-
-
 async def test_every_method_of_a_meta_scheduler_does_so_too(
-    several_sites: Federation, north: TestDomain, meta: TestDomain
+    two_sites: Federation, north: TestDomain, meta: TestDomain
 ) -> None:
-    [address] = several_sites.settings.listen.addresses
+    [address] = two_sites.settings.listen.addresses
     for tls in (meta.user("demo", "alice"), meta.operator("olga"), north.service("broker")):
         with client(address, meta, "metasched", tls) as generic:
             found = await asyncio.to_thread(by_service, generic)

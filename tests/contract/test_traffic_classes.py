@@ -252,7 +252,7 @@ async def read():
     return Reading(at=now, seconds=time.monotonic(), queues=await traffic.queues())
 async def main():
     before = await read()
-    await asyncio.sleep(3)
+    await asyncio.sleep(3)  # the kernel sends and counts in its own time
     found = measure(meters_of([part(int(sys.argv[2]))], PLACE), before, await read(), {})
     [pair] = found.values()
     print(json.dumps([pair.value, pair.backlogged, pair.below_since is not None]))

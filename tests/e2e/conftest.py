@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from testbed.bed import Testbed
-from testbed.guest import guest_image
 from testbed.topology import default_topology
-from tests.e2e.driver import User, make_key
+from tests.e2e.driver import User, standing, user_with_image
 
 INSTANCE = "e2e"
 
@@ -18,23 +17,13 @@ INSTANCE = "e2e"
 @pytest.fixture(scope="session")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     """Two sites of two hosts and a meta-scheduler, the guest image at both."""
-    testbed = Testbed.create(default_topology(), INSTANCE)
-    testbed.down()
-    testbed.up()
-    try:
+    with standing(default_topology(), INSTANCE) as testbed:
         yield testbed
-    finally:
-        testbed.down()
-        assert testbed.leftovers() == []
 
 
 @pytest.fixture(scope="session")
 def _user(sites: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
-    folder = tmp_path_factory.mktemp("user")
-    user = User(testbed=sites, config=sites.client(), folder=folder, key=make_key(folder))
-    for site in ("north", "south"):
-        user.at(site).do("image", "put", "intertie-guest", str(guest_image()))
-    return user
+    return user_with_image(sites, tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture

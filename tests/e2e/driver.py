@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import yaml
 
 from testbed.bed import Testbed
+from testbed.guest import guest_image
+from testbed.topology import Topology
 
 INTERTIE = Path(sys.executable).parent / "intertie"
 
@@ -104,6 +107,28 @@ class User:
         said = self.ssh(name, workspace, command, timeout_s=timeout_s)
         assert said.code == 0, f"{workspace}: {command}: {said.code}\n{said.err}{said.out}"
         return said.out
+
+
+@contextmanager
+def standing(topology: Topology, instance: str) -> Iterator[Testbed]:
+    """Up; and nothing of it is left afterwards."""
+    testbed = Testbed.create(topology, instance)
+    testbed.down()
+    testbed.up()
+    try:
+        yield testbed
+    finally:
+        testbed.down()
+        assert testbed.leftovers() == []
+
+
+def user_with_image(testbed: Testbed, folder: Path, *, endpoint: str = "meta") -> User:
+    """The first user, with a key of their own; every site has the guest image."""
+    key = make_key(folder)
+    user = User(testbed=testbed, config=testbed.client(), folder=folder, key=key, endpoint=endpoint)
+    for site in testbed.topology.sites:
+        user.at(site.name).do("image", "put", "intertie-guest", str(guest_image()))
+    return user
 
 
 def make_key(folder: Path) -> Path:

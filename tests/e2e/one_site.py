@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import libvirt
 
 from testbed.bed import Testbed
-from testbed.guest import guest_image
 from testbed.topology import HostSpec, SiteSpec, Topology
-from tests.e2e.driver import User, eventually, make_key
+from tests.e2e.driver import User, eventually, standing
 
 SITE = "north"
 READY_WITHIN_S = 180
@@ -24,22 +22,9 @@ READY_WITHIN_S = 180
 def one_site(instance: str, *hosts: HostSpec, cpu_overcommit: float = 4.0) -> Iterator[Testbed]:
     """Up, and nothing left of it afterwards."""
     site = SiteSpec(name=SITE, hosts=hosts)
-    made = Testbed.create(Topology(sites=(site,), cpu_overcommit=cpu_overcommit), instance)
-    made.down()
-    made.up()
-    try:
+    topology = Topology(sites=(site,), cpu_overcommit=cpu_overcommit)
+    with standing(topology, instance) as made:
         yield made
-    finally:
-        made.down()
-        assert made.leftovers() == []
-
-
-def user_with_image(bed: Testbed, folder: Path) -> User:
-    """At the site's own broker, which has the guest image."""
-    key = make_key(folder)
-    user = User(testbed=bed, config=bed.client(), folder=folder, key=key, endpoint=SITE)
-    user.do("image", "put", "intertie-guest", str(guest_image()))
-    return user
 
 
 def create_all(user: User, clusters: Mapping[str, dict[str, Any]]) -> None:

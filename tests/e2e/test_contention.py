@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from testbed.bed import Testbed
-from testbed.guest import guest_image
-from testbed.topology import HostSpec, SiteSpec, Topology
-from tests.e2e.driver import User, eventually, group, make_key, spec
+from testbed.topology import HostSpec
+from tests.e2e.driver import User, eventually, group, spec, user_with_image
+from tests.e2e.one_site import SITE, one_site
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -31,24 +31,14 @@ SECONDS = 8
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
     hosts = tuple(HostSpec(name=name, uplink_mbps=UPLINK_MBPS) for name in ("n1", "n2"))
-    made = Testbed.create(Topology(sites=(SiteSpec(name="north", hosts=hosts),)), INSTANCE)
-    made.down()
-    made.up()
-    try:
+    with one_site(INSTANCE, *hosts) as made:
         yield made
-    finally:
-        made.down()
-        assert made.leftovers() == []
 
 
 @pytest.fixture(scope="module")
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
     """Has two clusters over both hosts: `kept` with a promise, `flood` with none."""
-    folder = tmp_path_factory.mktemp("contention")
-    user = User(
-        testbed=bed, config=bed.client(), folder=folder, key=make_key(folder), endpoint="north"
-    )
-    user.do("image", "put", "intertie-guest", str(guest_image()))
+    user = user_with_image(bed, tmp_path_factory.mktemp("contention"), endpoint=SITE)
     bandwidth = {"guarantee_mbit_s": PROMISED, "cap_mbit_s": CAP}
     promised = group("a", 2, pairs=[{"group": "a", "bandwidth": bandwidth}], max_per_host=1)
     user.create("kept", spec(promised))

@@ -12,8 +12,8 @@ import pytest
 from testbed import cgroups
 from testbed.bed import Testbed
 from testbed.topology import HostSpec
-from tests.e2e.driver import User, group, spec
-from tests.e2e.one_site import begin, counters, create_all, one_site, user_with_image
+from tests.e2e.driver import User, group, spec, user_with_image
+from tests.e2e.one_site import SITE, begin, counters, create_all, one_site
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -37,7 +37,7 @@ def bed() -> Iterator[Testbed]:
 
 @pytest.fixture(scope="module")
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
-    user = user_with_image(bed, tmp_path_factory.mktemp("shares"))
+    user = user_with_image(bed, tmp_path_factory.mktemp("shares"), endpoint=SITE)
     create_all(user, {"small": spec(group("a", 2)), "large": spec(group("b", vcpus=2))})
     return user
 

@@ -15,8 +15,8 @@ import pytest
 
 from testbed.bed import Testbed
 from testbed.topology import HostSpec
-from tests.e2e.driver import User, group, spec
-from tests.e2e.one_site import begin, counters, create_all, one_site, user_with_image
+from tests.e2e.driver import User, group, spec, user_with_image
+from tests.e2e.one_site import SITE, begin, counters, create_all, one_site
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -87,7 +87,7 @@ def bed() -> Iterator[Testbed]:
 @pytest.fixture(scope="module")
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
     """Has `kept` with a promise, and `flood` with caps only, which take all that is left."""
-    user = user_with_image(bed, tmp_path_factory.mktemp("disk"))
+    user = user_with_image(bed, tmp_path_factory.mktemp("disk"), endpoint=SITE)
     term = {
         "guarantee_iops": PROMISED_IOPS,
         "cap_iops": CAP_IOPS,

@@ -16,8 +16,8 @@ import pytest
 
 from testbed.bed import Testbed
 from testbed.topology import HostSpec
-from tests.e2e.driver import User, eventually, group, spec
-from tests.e2e.one_site import SITE, begin, create_all, one_site, user_with_image
+from tests.e2e.driver import User, eventually, group, spec, user_with_image
+from tests.e2e.one_site import SITE, begin, create_all, one_site
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -50,7 +50,7 @@ def bed() -> Iterator[Testbed]:
 
 @pytest.fixture(scope="module")
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
-    user = user_with_image(bed, tmp_path_factory.mktemp("incast"))
+    user = user_with_image(bed, tmp_path_factory.mktemp("incast"), endpoint=SITE)
     pair = {"group": "a", "bandwidth": {"guarantee_mbit_s": PROMISED, "cap_mbit_s": CAP}}
     kept = group("a", 2, pairs=[pair], max_per_host=1)
     flood = group("b", len(HOSTS), max_per_host=1)

@@ -13,8 +13,8 @@ from intertie.nodeagent.domain.domain_xml import memory_limit_mib
 from testbed import cgroups
 from testbed.bed import Testbed
 from testbed.topology import HostSpec
-from tests.e2e.driver import User, eventually, group, spec
-from tests.e2e.one_site import SITE, begin, counters, create_all, one_site, user_with_image
+from tests.e2e.driver import User, eventually, group, spec, user_with_image
+from tests.e2e.one_site import SITE, begin, counters, create_all, one_site
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -36,7 +36,7 @@ def bed() -> Iterator[Testbed]:
 
 @pytest.fixture(scope="module")
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
-    user = user_with_image(bed, tmp_path_factory.mktemp("memory"))
+    user = user_with_image(bed, tmp_path_factory.mktemp("memory"), endpoint=SITE)
     disk = {"guarantee_iops": CAP_IOPS}
     eater = group("b", memory_mib=EATER_MIB, disk=disk)
     create_all(user, {"kept": spec(group("a", disk=disk)), "eater": spec(eater)})

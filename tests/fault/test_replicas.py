@@ -26,10 +26,9 @@ from testbed.bed import Testbed
 from testbed.component import Component, Inside
 from testbed.domains import meta_domain, site_domain
 from testbed.etcds import endpoints, etcdctl
-from testbed.guest import guest_image
 from testbed.services import brokers, metascheds
 from testbed.topology import META, HostSpec, SiteSpec, Topology, WanLink
-from tests.e2e.driver import User, group, make_key, spec
+from tests.e2e.driver import User, group, spec, standing, user_with_image
 
 log = logging.getLogger(__name__)
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
@@ -67,23 +66,13 @@ def topology() -> Topology:
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
-    testbed = Testbed.create(topology(), INSTANCE)
-    testbed.down()
-    testbed.up()
-    try:
+    with standing(topology(), INSTANCE) as testbed:
         yield testbed
-    finally:
-        testbed.down()
-        assert testbed.leftovers() == []
 
 
 @pytest.fixture(scope="module")
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
-    folder = tmp_path_factory.mktemp("user")
-    user = User(testbed=bed, config=bed.client(), folder=folder, key=make_key(folder))
-    for site in ("north", "south"):
-        user.at(site).do("image", "put", "intertie-guest", str(guest_image()))
-    return user
+    return user_with_image(bed, tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from intertie.common.etcd.client import Etcd
+from tests.fakes.site_brokers import Federation, federation
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 
@@ -63,3 +64,17 @@ def south(tmp_path_factory: pytest.TempPathFactory) -> TestDomain:
 @pytest.fixture(scope="session")
 def meta(tmp_path_factory: pytest.TempPathFactory) -> TestDomain:
     return TestDomain.create(tmp_path_factory.mktemp("pki"), "meta.meta.intertie")
+
+
+@pytest.fixture
+async def two_sites(
+    tmp_path: Path,
+    etcd_server: EtcdServer,
+    etcd_prefix: str,
+    north: TestDomain,
+    south: TestDomain,
+    meta: TestDomain,
+) -> AsyncIterator[Federation]:
+    """With a meta-scheduler over them that leads."""
+    async with federation(tmp_path, etcd_server, etcd_prefix, north, south, meta) as up:
+        yield up

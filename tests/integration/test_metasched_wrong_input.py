@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -13,9 +12,7 @@ from intertie.api.types.v1 import resources_pb2
 from intertie.cli.remedies import REMEDIES
 from intertie.common import errors
 from intertie.common.etcd.client import Etcd
-from tests.fakes.site_brokers import Federation, create, federation
-from tests.integration.etcd_server import EtcdServer
-from tests.integration.pki import TestDomain
+from tests.fakes.site_brokers import Federation, create
 from tests.integration.test_metasched import refusal, two_groups
 
 pytestmark = pytest.mark.etcd
@@ -25,16 +22,8 @@ LEFT = ("parts/", "clusters/", "requests/", "vni/", "wanted/", "txs/")
 
 
 @pytest.fixture
-async def here(
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    south: TestDomain,
-    meta: TestDomain,
-) -> AsyncIterator[Federation]:
-    async with federation(tmp_path, etcd_server, etcd_prefix, north, south, meta) as up:
-        yield up
+def here(two_sites: Federation) -> Federation:
+    return two_sites
 
 
 async def left_behind(here: Federation) -> list[str]:

@@ -22,9 +22,8 @@ from intertie.common.errors import NotFound, NotLeading
 from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.replicas import ReplicaChannel
-from tests.fakes.site_brokers import CLOCK, Federation, FederationSite, create, federation
+from tests.fakes.site_brokers import CLOCK, Federation, FederationSite, create
 from tests.integration.broker_site import cluster_spec
-from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 from tests.integration.test_metasched import NAME, two_groups
 
@@ -34,16 +33,8 @@ FAIL_OVER_S = 10.0
 
 
 @pytest.fixture
-async def here(
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    south: TestDomain,
-    meta: TestDomain,
-) -> AsyncIterator[Federation]:
-    async with federation(tmp_path, etcd_server, etcd_prefix, north, south, meta) as up:
-        yield up
+def here(two_sites: Federation) -> Federation:
+    return two_sites
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from testbed.bed import Testbed
-from testbed.guest import guest_image
-from tests.e2e.driver import User, group, make_key, spec
+from tests.e2e.driver import group, spec, standing, user_with_image
 from tests.fault.commit.rig import BLANK, INSTANCE, Rig, topology
 
 BOOT = "cat /proc/sys/kernel/random/boot_id"
@@ -18,18 +16,14 @@ BOOT = "cat /proc/sys/kernel/random/boot_id"
 
 @pytest.fixture(scope="module")
 def _rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    testbed = Testbed.create(topology(), INSTANCE)
-    testbed.down()
-    testbed.up()
-    try:
+    with standing(topology(), INSTANCE) as testbed:
         folder = tmp_path_factory.mktemp("fault")
-        user = User(testbed=testbed, config=testbed.client(), folder=folder, key=make_key(folder))
+        user = user_with_image(testbed, folder)
         blank = folder / "blank.qcow2"
         subprocess.run(
             ["qemu-img", "create", "-q", "-f", "qcow2", str(blank), "1M"], check=True, timeout=30
         )
         for site in ("north", "south"):
-            user.at(site).do("image", "put", "intertie-guest", str(guest_image()))
             user.at(site).do("image", "put", BLANK, str(blank))
         rig = Rig(testbed, user)
         user.create("kept", spec(group("a", sites=["north"]), group("b", sites=["south"])))
@@ -45,9 +39,6 @@ def _rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield rig
         rig.mend()
         assert {name: user.in_guest("kept", name, BOOT) for name in boots} == boots
-    finally:
-        testbed.down()
-        assert testbed.leftovers() == []
 
 
 @pytest.fixture
