@@ -310,7 +310,7 @@ def _metasched(places: Places, topology: Topology, name: str, port: int) -> Tabl
             for site in sites
         ],
         "planning": {"horizon_h": 24, "slot_min": 5},
-        "commit": {"hold_ttl_s": 30, "decide_within_s": 20, "rpc_timeout_s": 5},
+        "commit": {"decide_within_s": 20, "rpc_timeout_s": 5},
     }
 
 

@@ -38,7 +38,6 @@ TX = TxRecord(
     parts={"north": "sites/north/tenants/demo/parts/t1"},
     create_time=NOW,
     decide_by=NOW + timedelta(seconds=20),
-    hold_ttl=timedelta(seconds=30),
 )
 PLAN = Plan(
     window=Window(NOW, NOW + timedelta(hours=1)),

@@ -41,16 +41,14 @@ class Fault(Enum):
 
 
 class State(Enum):
-    HELD = "HELD"
     PREPARED = "PREPARED"
     CONFIRMED = "CONFIRMED"
     ENDED = "ENDED"
     RELEASED = "RELEASED"
-    EXPIRED = "EXPIRED"
 
 
-COUNTED = frozenset({State.HELD, State.PREPARED, State.CONFIRMED})
-GONE = frozenset({State.RELEASED, State.EXPIRED})
+COUNTED = frozenset({State.PREPARED, State.CONFIRMED})
+GONE = frozenset({State.RELEASED})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +57,6 @@ class FakePart:
     spec: PartSpec
     tx: str
     digest: str
-    expire_time: datetime
     decide_by: datetime
     end_reason: str = ""
     ending: bool = False
@@ -88,18 +85,12 @@ class FakeSite:
     """What is told of every part."""
 
     def used(self) -> int:
-        self.expire()
         return sum(
             each.allocation.vcpus
             for part in self.parts.values()
             if part.state in COUNTED
             for each in part.spec.workspaces
         )
-
-    def expire(self) -> None:
-        for part in self.parts.values():
-            if part.state is State.HELD and self.clock.now() >= part.expire_time:
-                part.state = State.EXPIRED
 
     def in_doubt(self) -> list[str]:
         """Transactions whose parts are prepared past the moment of decision."""
@@ -125,7 +116,6 @@ class FakeSite:
 
     def prepare(self, order: HoldOrder) -> Receipt:
         """Holds and prepares in one step; again, the same."""
-        self.expire()
         name = str(order.part)
         if (part := self.parts.get(name)) is not None:
             if part.digest != order.digest:
@@ -145,7 +135,6 @@ class FakeSite:
             spec=order.spec,
             tx=order.tx,
             digest=order.digest,
-            expire_time=self.clock.now() + order.ttl,
             decide_by=order.decide_by,
         )
         return self.receipt(order.part)
@@ -166,16 +155,13 @@ class FakeSite:
         )
 
     def resolve(self, name: PartName, outcome: Outcome) -> None:
-        self.expire()
         part = self._part(name)
         if outcome is Outcome.COMMIT:
             if part.state in GONE:
                 raise PartOver(str(name), part.state.name)
-            if part.state is State.HELD:
-                raise DecisionInvalid("it was never prepared")
             if part.state is State.PREPARED:
                 part.state = State.CONFIRMED
-        elif part.state in (State.HELD, State.PREPARED):
+        elif part.state is State.PREPARED:
             part.state = State.RELEASED
         elif part.state in (State.CONFIRMED, State.ENDED):
             raise DecisionInvalid("a COMMIT was applied before")
@@ -184,9 +170,7 @@ class FakeSite:
         part = self._part(name)
         if part.state is State.PREPARED:
             raise DecisionPending(str(name))
-        if part.state is State.HELD:
-            part.state = State.RELEASED
-        elif part.state is State.CONFIRMED and not part.ending:
+        if part.state is State.CONFIRMED and not part.ending:
             part.ending, part.end_reason = True, reason
 
     def finish(self) -> None:
@@ -199,7 +183,6 @@ class FakeSite:
                     part.state, part.end_reason = State.ENDED, "WINDOW_OVER"
 
     def look(self, name: PartName) -> PartSeen:
-        self.expire()
         part = self._part(name)
         return PartSeen(
             over=part.state not in COUNTED,

@@ -212,7 +212,7 @@ async def federation(
                 )
                 for (name, site), domain in zip(sites.items(), (north, south), strict=True)
             ),
-            commit=CommitSettings(hold_ttl_s=20, decide_within_s=15, rpc_timeout_s=5),
+            commit=CommitSettings(decide_within_s=15, rpc_timeout_s=5),
         )
         up = Federation(meta, sites, settings, domains)
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from datetime import timedelta
-from pathlib import Path
 
 import grpc
 import pytest
@@ -17,29 +16,20 @@ from intertie.api.types.v1 import attach_pb2, resources_pb2
 from intertie.common import errors
 from intertie.common.rpc.client import channel, to_domain_error
 from intertie.metasched.settings import CommitSettings
-from tests.fakes.site_brokers import CLOCK, Federation, create, federation
+from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.broker_site import HOST
-from tests.integration.etcd_server import EtcdServer
-from tests.integration.pki import TestDomain, trust_in
+from tests.integration.pki import trust_in
 
 pytestmark = pytest.mark.etcd
 
-SHORT = CommitSettings(hold_ttl_s=4, decide_within_s=3, rpc_timeout_s=2)
+SHORT = CommitSettings(decide_within_s=3, rpc_timeout_s=2)
 """Of a coordinator that will not decide in time."""
 NAME = "metascheds/meta/tenants/demo/clusters/c1"
 
 
 @pytest.fixture
-async def here(
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    south: TestDomain,
-    meta: TestDomain,
-) -> AsyncIterator[Federation]:
-    async with federation(tmp_path, etcd_server, etcd_prefix, north, south, meta) as up:
-        yield up
+def here(two_sites: Federation) -> Federation:
+    return two_sites
 
 
 def two_groups(

@@ -17,26 +17,16 @@ from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.common import errors
 from intertie.common.rpc.client import to_domain_error
 from intertie.metasched.settings import MetaschedSettings
-from tests.fakes.site_brokers import CLOCK, Federation, create, federation
-from tests.integration.etcd_server import EtcdServer
-from tests.integration.pki import TestDomain
+from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.test_metasched import NAME, two_groups
 
 pytestmark = pytest.mark.etcd
 
 
 @pytest.fixture
-async def here(
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    south: TestDomain,
-    meta: TestDomain,
-) -> AsyncIterator[Federation]:
-    async with federation(tmp_path, etcd_server, etcd_prefix, north, south, meta) as up:
-        await up.kill()
-        yield up
+async def here(two_sites: Federation) -> Federation:
+    await two_sites.kill()
+    return two_sites
 
 
 def as_toml(settings: MetaschedSettings) -> str:
@@ -50,7 +40,7 @@ def as_toml(settings: MetaschedSettings) -> str:
     for site in settings.sites:
         lines += ["[[sites]]", f'name = "{site.name}"', f"addresses = {list(site.addresses)}"]
         lines += [f'server_name = "{site.server_name}"', f'trust_domain = "{site.trust_domain}"']
-    lines += ["[commit]", "hold_ttl_s = 20", "decide_within_s = 15", "rpc_timeout_s = 5"]
+    lines += ["[commit]", "decide_within_s = 15", "rpc_timeout_s = 5"]
     return "\n".join(lines) + "\n"
 
 

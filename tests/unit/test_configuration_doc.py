@@ -88,7 +88,6 @@ MEANINGS = {
     "OfferSettings.pool_iops": "What the disk pool can do, as declared: it is not measured.",
     "OfferSettings.pool_throughput_mib_s": "Likewise, throughput.",
     "MetaschedSettings.sites": "A table a site that is planned over.",
-    "CommitSettings.hold_ttl_s": "A hold ends alone after so long.",
     "CommitSettings.decide_within_s": "After so long a co-allocation is aborted.",
     "CommitSettings.rpc_timeout_s": "Of one call to a broker.",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission
 from intertie.broker.usecases.hold_part import HoldOrder, HoldPart
 from intertie.broker.usecases.prepare_part import PreparePart
-from intertie.common.errors import NoCapacity, PartOver
+from intertie.common.errors import FieldInvalid, NoCapacity, PartOver
 from intertie.common.names import PartName
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
@@ -55,7 +56,7 @@ class World:
         prepared, _ = await prepare(held.path, META)
         return prepared
 
-    async def hold(self, *, prepare: bool = False) -> Part:
+    async def hold(self, *, prepare: bool = False, **asked: Any) -> Part:
         admission = Admission(self.ledger, self.clock)
         hold = HoldPart(
             self.ledger, OneImage(), admission, self.notary, POLICY, self.clock, lambda: "seed"
@@ -74,7 +75,7 @@ class World:
             request=RequestKey(caller=COORDINATOR, request_id="r1", digest="d"),
             prepare=prepare,
         )
-        held, _ = await hold(order, META)
+        held, _ = await hold(replace(order, **asked), META)
         return held
 
     async def state(self) -> PartState:
@@ -175,3 +176,20 @@ async def test_no_receipt_is_signed_again_of_what_was_prepared_and_is_over() -> 
     with pytest.raises(PartOver):
         await world.hold(prepare=True)
     assert len(world.notary.signed) == 1
+
+
+async def test_what_is_prepared_at_once_needs_no_time_to_live() -> None:
+    world = World(facts("n1"), facts("n2"))
+    with pytest.raises(FieldInvalid, match="ttl"):
+        await world.hold(ttl=timedelta())
+    assert (await world.hold(prepare=True, ttl=timedelta())).state is PartState.PREPARED
+
+
+@pytest.mark.parametrize("prepare", [False, True])
+async def test_no_site_is_bound_for_longer_than_ten_minutes_without_a_word(prepare: bool) -> None:
+    """A bug: a coordinator could name any day by which to decide, and a prepared part waits."""
+    world = World(facts("n1"), facts("n2"))
+    late = START + timedelta(minutes=10, seconds=3)
+    with pytest.raises(FieldInvalid, match=r"decide_by.*10 minutes"):
+        await world.hold(prepare=prepare, decide_by=late)
+    await world.hold(prepare=prepare, decide_by=START + timedelta(minutes=10))

@@ -29,7 +29,6 @@ TX = TxRecord(
     parts={site: f"sites/{site}/tenants/demo/parts/t1" for site in ("north", "south")},
     create_time=NOW,
     decide_by=NOW + timedelta(seconds=20),
-    hold_ttl=timedelta(seconds=30),
 )
 FACTS = {
     site: ReceiptFacts(tx="t1", digest="b2:1", site=site, part=part, prepared=True)

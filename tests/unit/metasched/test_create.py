@@ -338,6 +338,24 @@ class Racing(Points):
             await self.act()
 
 
+async def test_a_retry_that_sees_its_cluster_first_is_not_told_that_the_name_is_taken() -> None:
+    """A bug: the record of the request was read before both were written, the cluster after."""
+    world = World()
+    process = await world.process()
+    made = await process.create(order(what=spec(5)))
+    ask, asked = process.clusters.request, []
+
+    async def early(key: str) -> Any:
+        asked.append(key)
+        return None if len(asked) == 1 else await ask(key)
+
+    process.clusters.request = early  # type: ignore[method-assign]
+    again = await process.create(order(what=spec(5)))
+    assert again.record.uid == made.record.uid
+    with pytest.raises(errors.NameTaken):
+        await process.create(order("r2", what=spec(5)))
+
+
 async def test_who_is_overtaken_by_the_same_request_gives_back_what_its_sites_have() -> None:
     """The record is written while the sites are asked: what loses there is aborted, and told."""
     world = World(vcpus=12)

@@ -155,7 +155,6 @@ class World:
             clock=self.clock,
             terms=CommitTerms(
                 coordinator=COORDINATOR,
-                hold_ttl=timedelta(seconds=30),
                 decide_within=timedelta(seconds=20),
             ),
             draw=lambda: f"{next(self._numbers):032x}"[::-1],

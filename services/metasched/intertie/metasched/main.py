@@ -116,7 +116,6 @@ class Metasched:
             clock=clock,
             terms=CommitTerms(
                 coordinator=credentials.identity.spiffe,
-                hold_ttl=timedelta(seconds=settings.commit.hold_ttl_s),
                 decide_within=timedelta(seconds=settings.commit.decide_within_s),
             ),
             draw=lambda: secrets.token_hex(16),

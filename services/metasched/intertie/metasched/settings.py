@@ -33,8 +33,7 @@ class PlanningSettings(Section):
 
 
 class CommitSettings(Section):
-    hold_ttl_s: Annotated[float, Field(gt=0, le=600)] = 30.0
-    decide_within_s: Positive = 20.0
+    decide_within_s: Annotated[float, Field(gt=0, le=600)] = 20.0
     rpc_timeout_s: Positive = 5.0
 
 

@@ -147,7 +147,7 @@ def _check(order: HoldOrder, caller: Caller, site: str, now: datetime) -> None:
         raise RoleDenied(caller.spiffe, "Hold", f"{order.coordinator} is named as coordinator")
     if not order.tx or not order.digest:
         raise FieldInvalid("digest" if order.tx else "tx", "is required")
-    if not timedelta(0) < order.ttl <= MAX_TTL:
+    if not order.prepare and not timedelta(0) < order.ttl <= MAX_TTL:
         raise FieldInvalid("ttl", "must be more than 0 and at most 10 minutes")
     if site not in order.participants:
         raise FieldInvalid("participants", f"{site} is asked, and not among them")
@@ -155,6 +155,8 @@ def _check(order: HoldOrder, caller: Caller, site: str, now: datetime) -> None:
         raise FieldInvalid("spec.window.end_time", "is over")
     if order.decide_by <= now:
         raise FieldInvalid("decide_by", "is over")
+    if order.decide_by > now + MAX_TTL + MAX_SKEW:
+        raise FieldInvalid("decide_by", "must be at most 10 minutes ahead")
     validate_part(order.spec)
     ours = {each.label for each in order.spec.workspaces}
     for position, network in enumerate(order.spec.networks):

@@ -22,7 +22,6 @@ from intertie.common.rpc.client import replica_channel, to_domain_error
 from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.spec_proto import part_spec_to_proto
 from intertie.common.rpc.terms_proto import (
-    duration_to_proto,
     timestamp_to_proto,
     window_to_proto,
 )
@@ -123,7 +122,6 @@ class BrokerSites:
             spec=part_spec_to_proto(order.spec),
             tx=order.tx,
             digest=order.digest,
-            ttl=duration_to_proto(order.ttl),
             coordinator=order.coordinator,
             participants=order.participants,
             decide_by=timestamp_to_proto(order.decide_by),

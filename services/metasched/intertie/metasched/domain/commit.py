@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 
 from intertie.common.errors import IllegalMove
@@ -41,7 +41,6 @@ class TxRecord:
     """Site to the full name of its part."""
     create_time: datetime
     decide_by: datetime
-    hold_ttl: timedelta
     state: TxState = TxState.PREPARING
 
     @property

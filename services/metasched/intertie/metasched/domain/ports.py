@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from intertie.common.intervals import Window
@@ -15,13 +15,12 @@ from intertie.metasched.domain.problem import Offer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldOrder:
-    """What a site is asked to hold, and for how long."""
+    """What a site is asked to hold and prepare."""
 
     part: PartName
     spec: PartSpec
     tx: str
     digest: str
-    ttl: timedelta
     coordinator: str
     participants: tuple[str, ...]
     decide_by: datetime

@@ -230,7 +230,6 @@ class Coallocate:
                 spec=spec,
                 tx=tx.tx,
                 digest=tx.digest,
-                ttl=tx.hold_ttl,
                 coordinator=tx.coordinator,
                 participants=tx.participants,
                 decide_by=tx.decide_by,

@@ -68,7 +68,6 @@ class Order:
 class CommitTerms:
     coordinator: str
     """Our own SPIFFE name."""
-    hold_ttl: timedelta
     decide_within: timedelta
 
 
@@ -164,6 +163,8 @@ class CreateCluster:
                 continue
             spec = self._normal(order.spec)
             if stored is not None and not stored.record.over:
+                if await self._clusters.request(order.request_key) is not None:
+                    continue  # both were written between the two reads: it is this very request's
                 raise NameTaken(name)
             self._underway.add(name)
             try:
@@ -238,7 +239,6 @@ class CreateCluster:
             parts=parts,
             create_time=now,
             decide_by=now + self._terms.decide_within,
-            hold_ttl=self._terms.hold_ttl,
         )
         request = RequestRecord(
             digest=order.digest, cluster=record.name, cluster_uid=uid, create_time=now

@@ -109,14 +109,20 @@ class HoldPartRequest(_message.Message):
     def spec(self) -> _part_pb2.PartSpec: ...
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long, on the site's clock; at most 10 minutes."""
+        """How long, on the site's clock; at most 10 minutes. Required, but not with
+        `prepare`: what is prepared does not expire.
+        """
 
     @_builtins.property
     def participants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the sites, this one included."""
 
     @_builtins.property
-    def decide_by(self) -> _timestamp_pb2.Timestamp: ...
+    def decide_by(self) -> _timestamp_pb2.Timestamp:
+        """At most 10 minutes ahead: by then the coordinator decides, and from then on
+        the site asks its register, and may have ABORT written there.
+        """
+
     @_builtins.property
     def coordinator_time(self) -> _timestamp_pb2.Timestamp:
         """The coordinator's clock when it sent this."""
