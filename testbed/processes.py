@@ -77,9 +77,14 @@ def read_record(path: Path) -> ProcessRecord | None:
 
 
 def parse_stat(text: str) -> tuple[int, bool]:
-    """Start time, and whether it still runs, out of /proc/PID/stat."""
+    """Start time, and whether it still runs, out of /proc/PID/stat.
+
+    A process that was killed is a zombie before its last thread has ended, and until then its
+    files are open and its ports taken.
+    """
     fields = text.rpartition(")")[2].split()
-    return int(fields[19]), fields[0] not in "ZX"
+    state, threads = fields[0], int(fields[17])
+    return int(fields[19]), state not in "ZX" or (state == "Z" and threads > 1)
 
 
 def _stat(pid: int) -> tuple[int, bool] | None:
