@@ -4,7 +4,8 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv/bin
 SOURCES := $(wildcard services clients testbed bench tests setup)
 
-# Words of a test's name that `make test-fault` is kept to: ONLY='metasched.decided' or ONLY='killed'.
+# Words of a test's name that `make test-fault` is kept to: ONLY='metasched.decided', ONLY='killed', or ONLY='round-07',
+# one of 23 rounds, each of which has every point once and every fault.
 ONLY ?=
 
 .PHONY: help setup demo down test test-clients test-stock test-fault test-fresh bench bench-full lint protos clean
@@ -16,7 +17,7 @@ help:
 	@echo "make test         sets up, lints, and runs every test"
 	@echo "make test-clients runs the clients in all languages, Ruby and Go too"
 	@echo "make test-stock   builds a Debian image with cloud-init, and boots guests of it"
-	@echo "make test-fault   fails everything at every point of a commit, for hours; ONLY='broker.held and killed' some of it"
+	@echo "make test-fault   fails everything at every point of a commit, for hours; ONLY='round-07' a round of 23"
 	@echo "make test-fresh   proves the set-up in a new minimal Debian tree"
 	@echo "make setup        installs what is missing, and nothing else"
 	@echo "make bench        figures against floors of the same run, quickly; 'make bench-full' takes its time"

@@ -41,12 +41,30 @@ FEW = {
 """Those that every run has; the others are left to `make test-fault`."""
 
 
+STRIDE = 7
+"""From one point to the next within a round: neighbours meet faults of different kinds."""
+
+
 def cases() -> Iterator[object]:
-    for point in POINTS:
-        for fault in ALL:
+    """In as many rounds as there are faults. In each every point is reached once and every fault
+    befalls some point, so one round (`make test-fault ONLY='round-07'`) goes over all a little."""
+    for place, point in enumerate(POINTS):
+        for number, fault in enumerate(ALL):
             few = (point, str(fault)) in FEW
             marks = () if few else pytest.mark.more_faults
-            yield pytest.param(point, fault, id=f"{point} {fault}", marks=marks)
+            turn = (number - place * STRIDE) % len(ALL) + 1
+            yield pytest.param(point, fault, id=f"{point} {fault} round-{turn:02}", marks=marks)
+
+
+def test_a_round_has_every_point_once_and_every_fault() -> None:
+    rounds: dict[str, list[tuple[str, str]]] = {}
+    for case in cases():
+        point, fault, turn = str(getattr(case, "id")).split()  # noqa: B009
+        rounds.setdefault(turn, []).append((point, fault))
+    assert len(rounds) == len(ALL)
+    for each in rounds.values():
+        assert sorted(point for point, _ in each) == sorted(POINTS)
+        assert {fault for _, fault in each} == {str(fault) for fault in ALL}
 
 
 def test_the_few_are_of_the_many() -> None:

@@ -65,11 +65,11 @@ def layout(
 
 def room(subnet: str) -> int:
     """How many workspaces a subnet has addresses for."""
-    return max(0, _network(subnet).num_addresses - FIRST_HOST - 1)
+    return max(0, network_of(subnet).num_addresses - FIRST_HOST - 1)
 
 
 @lru_cache(maxsize=1024)
-def _network(subnet: str) -> IPv4Network:
+def network_of(subnet: str) -> IPv4Network:
     return IPv4Network(subnet)
 
 
@@ -96,7 +96,7 @@ def _members(
     counts: Mapping[str, int],
     site_of: Mapping[str, str],
 ) -> Iterator[Member]:
-    subnet = _network(network.subnet)
+    subnet = network_of(network.subnet)
     number = FIRST_HOST
     for group in spec.groups:
         if network.name not in group.networks:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from operator import attrgetter
+from operator import add, attrgetter, le, sub
 
 from intertie.common.errors import Shortfall
 
@@ -20,27 +20,31 @@ class Vector:
     uplink_mbit_s: int = 0
 
     def __add__(self, other: "Vector") -> "Vector":
-        return _vector(a + b for a, b in zip(_amounts(self), _amounts(other), strict=True))
+        return _vector(*map(add, _amounts(self), _amounts(other)))
 
     def __sub__(self, other: "Vector") -> "Vector":
         """May be negative where more is taken away than there is."""
-        return _vector(a - b for a, b in zip(_amounts(self), _amounts(other), strict=True))
+        return _vector(*map(sub, _amounts(self), _amounts(other)))
 
     def __mul__(self, times: int) -> "Vector":
-        return _vector(each * times for each in _amounts(self))
+        return _vector(*(each * times for each in _amounts(self)))
 
     def __le__(self, other: "Vector") -> bool:
-        return all(a <= b for a, b in zip(_amounts(self), _amounts(other), strict=True))
+        return all(map(le, _amounts(self), _amounts(other)))
 
     def __ge__(self, other: "Vector") -> bool:
         return other <= self
 
     def at_most(self, other: "Vector") -> "Vector":
         """The lesser of the two in every dimension."""
-        return _vector(min(a, b) for a, b in zip(_amounts(self), _amounts(other), strict=True))
+        return _vector(*map(min, _amounts(self), _amounts(other)))
+
+    def at_least(self, other: "Vector") -> "Vector":
+        """The greater of the two in every dimension."""
+        return _vector(*map(max, _amounts(self), _amounts(other)))
 
     def at_least_zero(self) -> "Vector":
-        return _vector(max(each, 0) for each in _amounts(self))
+        return _vector(*(max(each, 0) for each in _amounts(self)))
 
     def items(self) -> Iterator[tuple[str, int]]:
         """Field name and amount, in the order of DIMENSIONS."""
@@ -92,5 +96,15 @@ UNIT_OF: dict[str, str] = {
 }
 
 
-def _vector(amounts: Iterator[int]) -> Vector:
-    return Vector(**dict(zip(DIMENSIONS, amounts, strict=True)))
+def _vector(
+    vcpus: int, memory_mib: int, disk_mib: int, iops: int, throughput_mib_s: int, uplink_mbit_s: int
+) -> Vector:
+    """In the order of DIMENSIONS."""
+    return Vector(
+        vcpus=vcpus,
+        memory_mib=memory_mib,
+        disk_mib=disk_mib,
+        iops=iops,
+        throughput_mib_s=throughput_mib_s,
+        uplink_mbit_s=uplink_mbit_s,
+    )

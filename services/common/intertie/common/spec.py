@@ -51,6 +51,7 @@ __all__ = [
     "PairTerm",
     "Placement",
     "Readiness",
+    "capped_disk",
     "demand_of",
     "image_field",
     "layout",
@@ -69,15 +70,14 @@ def normalise(spec: ClusterSpec, *, now: datetime) -> ClusterSpec:
     An open start stays open: only admission knows it. One that has just passed is now.
     """
     names = tuple(network.name for network in spec.networks)
-    groups = tuple(replace(group, networks=group.networks or names) for group in spec.groups)
-    networks_of = {group.name: group.networks for group in groups}
+    networks_of = {group.name: group.networks or names for group in spec.groups}
     lease = spec.lease
     if lease.duration is None and lease.end_time is None:
         lease = replace(lease, duration=DEFAULT_DURATION)
     if lease.start_time is not None and lease.start_time < now:
         lease = replace(lease, start_time=now)
     return replace(
-        spec, groups=tuple(_normal_group(group, networks_of) for group in groups), lease=lease
+        spec, groups=tuple(_normal_group(group, networks_of) for group in spec.groups), lease=lease
     )
 
 
@@ -102,37 +102,49 @@ def demand_of(allocation: Allocation, nics: int, pair_mbit_s: int | None = None)
 
 
 def _normal_group(group: Group, networks_of: dict[str, tuple[str, ...]]) -> Group:
-    allocation = group.allocation
+    networks, environment = networks_of[group.name], group.environment
+    return replace(
+        group,
+        networks=networks,
+        environment=replace(
+            environment,
+            architecture=environment.architecture or DEFAULT_ARCHITECTURE,
+            hypervisor=environment.hypervisor or ANY_HYPERVISOR,
+            ready_within=environment.ready_within or DEFAULT_READY_WITHIN,
+        ),
+        allocation=_normal_allocation(group.allocation, networks, networks_of),
+    )
+
+
+def _normal_allocation(
+    allocation: Allocation, networks: tuple[str, ...], networks_of: dict[str, tuple[str, ...]]
+) -> Allocation:
     pairs = tuple(
         replace(
             pair,
-            network=pair.network
-            or shared_networks(group.networks, networks_of.get(pair.group, ()))[0],
+            network=pair.network or shared_networks(networks, networks_of.get(pair.group, ()))[0],
             bandwidth=_normal_bandwidth(pair.bandwidth),
         )
         for pair in allocation.pairs
     )
-    disk = allocation.disk
-    return replace(
-        group,
-        environment=replace(
-            group.environment,
-            architecture=group.environment.architecture or DEFAULT_ARCHITECTURE,
-            hypervisor=group.environment.hypervisor or ANY_HYPERVISOR,
-            ready_within=group.environment.ready_within or DEFAULT_READY_WITHIN,
-        ),
-        allocation=replace(
-            allocation,
-            nic=_normal_bandwidth(allocation.nic),
-            pairs=pairs,
-            disk=replace(
-                disk,
-                cap_iops=disk.cap_iops or disk.guarantee_iops,
-                cap_mib_s=disk.cap_mib_s or disk.guarantee_mib_s,
-            ),
-        ),
-    )
+    # Most ask for no cap and no pair: what is as it should be is not made anew.
+    nic = _normal_bandwidth(allocation.nic)
+    disk = capped_disk(allocation.disk)
+    if nic is allocation.nic and disk is allocation.disk and not pairs:
+        return allocation
+    return replace(allocation, nic=nic, pairs=pairs, disk=disk)
+
+
+def capped_disk(disk: DiskTerm, *, iops: int = 0, mib_s: int = 0) -> DiskTerm:
+    """With the caps that it says; else its guarantees; else these."""
+    cap_iops = disk.cap_iops or disk.guarantee_iops or iops
+    cap_mib_s = disk.cap_mib_s or disk.guarantee_mib_s or mib_s
+    if (cap_iops, cap_mib_s) == (disk.cap_iops, disk.cap_mib_s):
+        return disk
+    return replace(disk, cap_iops=cap_iops, cap_mib_s=cap_mib_s)
 
 
 def _normal_bandwidth(term: BandwidthTerm) -> BandwidthTerm:
-    return replace(term, cap_mbit_s=term.cap_mbit_s or term.guarantee_mbit_s)
+    if term.cap_mbit_s or not term.guarantee_mbit_s:
+        return term
+    return replace(term, cap_mbit_s=term.guarantee_mbit_s)

@@ -6,10 +6,11 @@ Rules of one group's environment and allocation are in `term_rules`.
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 
 from intertie.common.errors import FieldInvalid
-from intertie.common.layout import check_room
+from intertie.common.layout import check_room, network_of
 from intertie.common.names import check_label, workspace_label
 from intertie.common.term_rules import check_allocation, check_environment, check_range
 from intertie.common.terms import (
@@ -27,6 +28,7 @@ MAX_NETWORKS = 256
 MAX_NICS = 16
 MAX_SPAN = timedelta(days=366)
 MAX_LATENCY = timedelta(seconds=10)
+LONGEST_SUBNET = len("255.255.255.255/255.255.255.255")
 PAST_TOLERANCE = timedelta(seconds=60)
 """A start that has passed by no more is taken for now: clocks differ, requests travel."""
 
@@ -127,24 +129,30 @@ def _count_is_given_once(group: Group, field: str) -> None:
 def _network_is_well_formed(network: Network, field: str) -> None:
     """A network has a private IPv4 subnet in CIDR form, without host bits."""
     check_label(network.name, f"{field}.name")
-    at = f"{field}.subnet"
-    if not network.subnet:
-        raise FieldInvalid(at, "is missing; give one like 10.1.0.0/24")
-    if ":" in network.subnet:
-        raise FieldInvalid(at, f"{network.subnet!r} is not IPv4; give one like 10.1.0.0/24")
-    address, slash, length = network.subnet.partition("/")
+    if len(network.subnet) > LONGEST_SUBNET:
+        raise FieldInvalid(f"{field}.subnet", "is no IPv4 subnet; give one like 10.1.0.0/24")
+    if problem := _problem_of_subnet(network.subnet):
+        raise FieldInvalid(f"{field}.subnet", problem)
+
+
+@lru_cache(maxsize=1024)
+def _problem_of_subnet(text: str) -> str:
+    """Empty where there is none. Kept: clusters use the same few subnets again and again."""
+    if not text:
+        return "is missing; give one like 10.1.0.0/24"
+    if ":" in text:
+        return f"{text!r} is not IPv4; give one like 10.1.0.0/24"
+    address, slash, length = text.partition("/")
     if not slash or not (length.isascii() and length.isdigit()):
-        raise FieldInvalid(at, f"{network.subnet!r} has no prefix length; write 10.1.0.0/24")
+        return f"{text!r} has no prefix length; write 10.1.0.0/24"
     try:
-        subnet = IPv4Network(network.subnet, strict=False)
+        subnet = IPv4Network(text, strict=False)
     except (AddressValueError, NetmaskValueError, ValueError):
-        raise FieldInvalid(
-            at, f"{network.subnet!r} is no IPv4 subnet; give one like 10.1.0.0/24"
-        ) from None
+        return f"{text!r} is no IPv4 subnet; give one like 10.1.0.0/24"
     if str(subnet.network_address) != address:
-        raise FieldInvalid(at, f"{network.subnet!r} has host bits set; write {subnet}")
+        return f"{text!r} has host bits set; write {subnet}"
     if subnet.prefixlen < 8:
-        raise FieldInvalid(at, f"{network.subnet!r} is too large; give a prefix of /8 to /28")
+        return f"{text!r} is too large; give a prefix of /8 to /28"
     for what, is_so in (
         ("multicast", subnet.is_multicast),
         ("loopback", subnet.is_loopback),
@@ -152,12 +160,13 @@ def _network_is_well_formed(network: Network, field: str) -> None:
         ("reserved", subnet.is_reserved or subnet.network_address.packed[0] == 0),
     ):
         if is_so:
-            raise FieldInvalid(at, f"{network.subnet!r} is {what}; give one like 10.1.0.0/24")
+            return f"{text!r} is {what}; give one like 10.1.0.0/24"
+    return ""
 
 
 def _subnets_do_not_overlap(spec: ClusterSpec) -> None:
     """Networks of one cluster have addresses of their own; other clusters may use the same."""
-    placed = sorted((IPv4Network(each.subnet), at) for at, each in enumerate(spec.networks))
+    placed = sorted((network_of(each.subnet), at) for at, each in enumerate(spec.networks))
     for (lower, one), (upper, other) in itertools.pairwise(placed):
         if lower.overlaps(upper):
             first, second = sorted((one, other))

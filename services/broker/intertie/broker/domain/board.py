@@ -57,8 +57,7 @@ class Board:
     def __post_init__(self) -> None:
         self.left = {host: room.free for host, room in self.rooms.items()}
         for free in self.left.values():
-            pairs = zip(self.largest.items(), free.items(), strict=True)
-            self.largest = Vector(**{name: max(a, b) for (name, a), (_, b) in pairs})
+            self.largest = self.largest.at_least(free)
 
     def after(self, workspace: PartWorkspace, host: str) -> Vector:
         """What would be left of the host. Pairs whose other end is not there, or not placed
@@ -114,8 +113,9 @@ def largest_first(
     workspaces: Sequence[PartWorkspace], rooms: Mapping[str, Room]
 ) -> list[PartWorkspace]:
     """By the largest share that any dimension takes of the whole site; ties as in the spec."""
-    total = sum_free(rooms)
-    totals = dict(total.items())
+    if len(workspaces) == 1:
+        return list(workspaces)
+    totals = dict(sum_free(rooms).items())
 
     def share(workspace: PartWorkspace) -> float:
         return max(

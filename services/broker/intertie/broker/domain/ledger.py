@@ -21,6 +21,7 @@ from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec, PartWorkspace
 from intertie.common.quantities import DIMENSIONS, Vector
+from intertie.common.spec import Allocation, capped_disk
 
 T = TypeVar("T")
 
@@ -80,17 +81,20 @@ def link_key(peer: str, direction: str) -> str:
 def with_site_defaults(spec: PartSpec, policy: Policy) -> PartSpec:
     """Every disk has a cap: the site's default where none was given. IOPS and throughput are
     admitted by the sum of caps, since that is what makes each floor hold."""
-    return replace(spec, workspaces=tuple(_capped(each, policy) for each in spec.workspaces))
-
-
-def _capped(workspace: PartWorkspace, policy: Policy) -> PartWorkspace:
-    disk = workspace.allocation.disk
-    capped = replace(
-        disk,
-        cap_iops=disk.cap_iops or disk.guarantee_iops or policy.default_disk_cap_iops,
-        cap_mib_s=disk.cap_mib_s or disk.guarantee_mib_s or policy.default_disk_cap_mib_s,
+    capped = tuple(
+        each if each.allocation is allocation else replace(each, allocation=allocation)
+        for each in spec.workspaces
+        for allocation in (with_site_caps(each.allocation, policy),)
     )
-    return replace(workspace, allocation=replace(workspace.allocation, disk=capped))
+    same = all(one is other for one, other in zip(capped, spec.workspaces, strict=True))
+    return spec if same else replace(spec, workspaces=capped)
+
+
+def with_site_caps(allocation: Allocation, policy: Policy) -> Allocation:
+    disk = capped_disk(
+        allocation.disk, iops=policy.default_disk_cap_iops, mib_s=policy.default_disk_cap_mib_s
+    )
+    return allocation if disk is allocation.disk else replace(allocation, disk=disk)
 
 
 def fixed_amounts(workspace: PartWorkspace) -> Vector:

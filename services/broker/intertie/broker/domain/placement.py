@@ -74,7 +74,10 @@ def _greedy(
         fitting = [host for host in board.rooms if board.takes(workspace, host)]
         if not fitting:
             return None
-        board.put(workspace, min(fitting, key=lambda host: preference(board, workspace, host)))
+        best = fitting[0]
+        if len(fitting) > 1:
+            best = min(fitting, key=lambda host: preference(board, workspace, host))
+        board.put(workspace, best)
     return board.host_of if board.sound() else None
 
 

@@ -13,6 +13,7 @@ from intertie.broker.domain.ledger import (
     free_hosts,
     gateway_mbit_s,
     link_shortfalls,
+    with_site_caps,
     with_site_defaults,
 )
 from intertie.broker.domain.part import Placed, leaves_site
@@ -106,12 +107,17 @@ def check_disks(spec: ClusterSpec, images: Mapping[str, Image]) -> None:
             )
 
 
-def pinned(spec: ClusterSpec, images: Mapping[str, Image]) -> ClusterSpec:
-    """The same with every image as a digest."""
+def pinned(spec: ClusterSpec, images: Mapping[str, Image], policy: Policy) -> ClusterSpec:
+    """The same with every image as a digest, and every disk with the site's caps where it has
+    none: once for each group, not for each workspace at each attempt."""
 
     def pin(group: Group) -> Group:
         digest = images[group.environment.image].digest
-        return replace(group, environment=replace(group.environment, image=digest))
+        return replace(
+            group,
+            environment=replace(group.environment, image=digest),
+            allocation=with_site_caps(group.allocation, policy),
+        )
 
     return replace(spec, groups=tuple(pin(group) for group in spec.groups))
 

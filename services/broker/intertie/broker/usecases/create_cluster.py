@@ -129,7 +129,9 @@ class CreateCluster:
     ) -> tuple[ClusterRecord, Part]:
         site = self._policy.site
         uid = uid_of(str(order.name), order.request.caller, order.request.request_id, f"{now}")
-        found = draft(order.name, uid, pinned(spec, images), view, self._policy, now=now)
+        found = draft(
+            order.name, uid, pinned(spec, images, self._policy), view, self._policy, now=now
+        )
         part = self._part(order, caller, uid, found, view, now)
         record = ClusterRecord(
             name=str(order.name),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -75,15 +75,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary_unary(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def guarded(request: Any, context: Context) -> Any:
-            async with self._guard(method, context), _bounded(context):
+            async with _Guard(method, context):
                 self._admit(method, context, request)
-                return await behaviour(request, context)
+                return await _bounded(behaviour(request, context), context)
 
         return guarded
 
     def _unary_stream(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._guard(method, context):
+            async with _Guard(method, context):
                 self._admit(method, context, request)
                 async with aclosing(_answers(behaviour(request, context))) as answers:
                     async for answer in answers:
@@ -93,7 +93,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream_unary(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def guarded(requests: Any, context: Context) -> Any:
-            async with self._guard(method, context):
+            async with _Guard(method, context):
                 requests = await self._admit_stream(method, context, requests)
                 return await behaviour(requests, context)
 
@@ -101,40 +101,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _stream_stream(self, method: str, behaviour: Behaviour) -> Behaviour:
         async def guarded(requests: Any, context: Context) -> AsyncIterator[Any]:
-            async with self._guard(method, context):
+            async with _Guard(method, context):
                 requests = await self._admit_stream(method, context, requests)
                 async with aclosing(_answers(behaviour(requests, context))) as answers:
                     async for answer in answers:
                         yield answer
 
         return guarded
-
-    @asynccontextmanager
-    async def _guard(self, method: str, context: Context) -> AsyncGenerator[None, None]:
-        """Binds the request id and turns what is raised within into a status."""
-        known_as = request_id.received(context.invocation_metadata())
-        request_id.set_current_request_id(known_as)
-        # Every call is a task of its own: what is bound here ends with it.
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=known_as, method=method)
-        echo = (request_id.METADATA_KEY, known_as)
-        context.set_trailing_metadata((echo,))
-        try:
-            yield
-        except DomainError as error:
-            log.info("call.refused", reason=error.reason, problem=sentence(error))
-            status = to_rpc_status(error)
-            await context.abort(status.code, status.details, (*status.trailing_metadata, echo))
-        except _DeadlineOver:
-            log.warning("call.deadline_over")
-            await context.abort(
-                grpc.StatusCode.DEADLINE_EXCEEDED, f"not done within {UNARY_DEADLINE_S:.0f} s"
-            )
-        except (grpc.aio.AbortError, grpc.aio.UsageError):
-            raise
-        except Exception:
-            log.exception("call.failed")
-            await context.abort(grpc.StatusCode.INTERNAL, f"internal error, request {known_as}")
 
     def _admit(self, method: str, context: Context, request: Any) -> None:
         """Sets the call's identity, or raises why it may not be."""
@@ -171,20 +144,60 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return _chained(first, rest)
 
 
+class _Guard:
+    """Around one call: binds its request id, and turns what is raised within into a status. No
+    generator: every call enters it."""
+
+    __slots__ = ("_context", "_known_as", "_method")
+
+    def __init__(self, method: str, context: Context) -> None:
+        self._method = method
+        self._context = context
+        self._known_as = request_id.received(context.invocation_metadata())
+
+    @property
+    def _echo(self) -> tuple[str, str]:
+        return request_id.METADATA_KEY, self._known_as
+
+    async def __aenter__(self) -> None:
+        request_id.set_current_request_id(self._known_as)
+        # Every call is a task of its own: what is bound here ends with it.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=self._known_as, method=self._method)
+        self._context.set_trailing_metadata((self._echo,))
+
+    async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        """Ends the call with a status, or lets pass what is none of its own."""
+        if not isinstance(error, Exception):
+            return
+        if isinstance(error, (grpc.aio.AbortError, grpc.aio.UsageError)):
+            return
+        abort = self._context.abort
+        if isinstance(error, DomainError):
+            log.info("call.refused", reason=error.reason, problem=sentence(error))
+            status = to_rpc_status(error)
+            metadata = (*status.trailing_metadata, self._echo)
+            await abort(status.code, status.details, metadata)
+        if isinstance(error, _DeadlineOver):
+            log.warning("call.deadline_over")
+            within = f"not done within {UNARY_DEADLINE_S:.0f} s"
+            await abort(grpc.StatusCode.DEADLINE_EXCEEDED, within)
+        log.error("call.failed", exc_info=error)
+        await abort(grpc.StatusCode.INTERNAL, f"internal error, request {self._known_as}")
+
+
 class _DeadlineOver(Exception):
     """The call took longer than the server allows."""
 
 
-@asynccontextmanager
-async def _bounded(context: Context) -> AsyncGenerator[None, None]:
+async def _bounded(answer: Awaitable[Any], context: Context) -> Any:
     remaining = context.time_remaining()
     if remaining is not None and remaining <= UNARY_DEADLINE_S:
-        yield  # gRPC itself cancels the handler then.
-        return
+        return await answer  # gRPC itself cancels the handler then.
     bound = asyncio.timeout(UNARY_DEADLINE_S)
     try:
         async with bound:
-            yield
+            return await answer
     except TimeoutError:
         if bound.expired():
             raise _DeadlineOver from None
