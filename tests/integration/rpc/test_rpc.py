@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -23,19 +22,6 @@ from tests.integration.rpc_service import (
     refusal,
     serving,
 )
-
-
-@pytest.fixture
-def servicer() -> Clusters:
-    return Clusters()
-
-
-@pytest.fixture
-async def broker(
-    north: TestDomain, south: TestDomain, meta: TestDomain, servicer: Clusters
-) -> AsyncIterator[str]:
-    async with serving(north.service("broker"), [north, south, meta], servicer) as address:
-        yield address
 
 
 async def test_a_user_of_the_site_is_known_by_its_certificate(

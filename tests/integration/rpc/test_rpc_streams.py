@@ -24,19 +24,6 @@ from tests.integration.rpc_service import (
 )
 
 
-@pytest.fixture
-def servicer() -> Clusters:
-    return Clusters()
-
-
-@pytest.fixture
-async def broker(
-    north: TestDomain, south: TestDomain, meta: TestDomain, servicer: Clusters
-) -> AsyncIterator[str]:
-    async with serving(north.service("broker"), [north, south, meta], servicer) as address:
-        yield address
-
-
 async def test_a_cancelled_stream_ends_its_handler(
     broker: str, north: TestDomain, servicer: Clusters
 ) -> None:

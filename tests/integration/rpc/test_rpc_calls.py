@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -26,21 +25,7 @@ from tests.integration.rpc_service import (
     Settings,
     calling,
     refusal,
-    serving,
 )
-
-
-@pytest.fixture
-def servicer() -> Clusters:
-    return Clusters()
-
-
-@pytest.fixture
-async def broker(
-    north: TestDomain, south: TestDomain, meta: TestDomain, servicer: Clusters
-) -> AsyncIterator[str]:
-    async with serving(north.service("broker"), [north, south, meta], servicer) as address:
-        yield address
 
 
 async def test_errors_keep_their_fields_on_the_way(

@@ -24,19 +24,6 @@ from tests.integration.rpc_service import (
 
 
 @pytest.fixture
-def servicer() -> Clusters:
-    return Clusters()
-
-
-@pytest.fixture
-async def broker(
-    north: TestDomain, south: TestDomain, meta: TestDomain, servicer: Clusters
-) -> AsyncIterator[str]:
-    async with serving(north.service("broker"), [north, south, meta], servicer) as address:
-        yield address
-
-
-@pytest.fixture
 async def metasched(
     north: TestDomain, south: TestDomain, meta: TestDomain, servicer: Clusters
 ) -> AsyncIterator[str]:
