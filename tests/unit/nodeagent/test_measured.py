@@ -167,6 +167,19 @@ def test_an_agent_that_was_restarted_says_nothing_of_what_it_did_not_watch() -> 
     assert found.below_since == NOW + timedelta(seconds=10 * PERIOD_S)
 
 
+def sharing_an_uplink(*, mbit_s: int) -> Counted:
+    """A NIC with one promised pair, on a network that all its host's NICs are promised so much."""
+    flow = FlowMeter(
+        promise=PAIR,
+        mbit_s=PROMISED,
+        kbit_per_gbit=PER_GBIT,
+        counted=(LAST,),
+        waits=(LAST,),
+        shared=Shared(queue=REST, mbit_s=mbit_s, kbit_per_gbit=PER_GBIT),
+    )
+    return Counted(Meters(flows=(flow,)))
+
+
 @pytest.mark.parametrize(
     ("own", "below"),
     [(1.0, True), (0.05, False)],  # it sends; it does not, and the others' backlog is not its own
@@ -174,16 +187,7 @@ def test_an_agent_that_was_restarted_says_nothing_of_what_it_did_not_watch() -> 
 def test_a_nic_is_below_where_all_nics_together_get_less_than_the_sum_of_promises(
     own: float, below: bool
 ) -> None:
-    shared = Shared(queue=REST, mbit_s=40, kbit_per_gbit=PER_GBIT)
-    meter = FlowMeter(
-        promise=PAIR,
-        mbit_s=PROMISED,
-        kbit_per_gbit=PER_GBIT,
-        counted=(LAST,),
-        waits=(LAST,),
-        shared=shared,
-    )
-    nic = Counted(Meters(flows=(meter,)))
+    nic = sharing_an_uplink(mbit_s=40)
     nic.reading(waits=9000, at=REST)
     found = nic.reading(mbit_s=own, waits=9000, at=REST)
     assert found is not None
@@ -191,16 +195,7 @@ def test_a_nic_is_below_where_all_nics_together_get_less_than_the_sum_of_promise
 
 
 def test_a_nic_whose_network_gets_its_sum_is_not_below() -> None:
-    shared = Shared(queue=REST, mbit_s=10, kbit_per_gbit=PER_GBIT)
-    meter = FlowMeter(
-        promise=PAIR,
-        mbit_s=PROMISED,
-        kbit_per_gbit=PER_GBIT,
-        counted=(LAST,),
-        waits=(LAST,),
-        shared=shared,
-    )
-    nic = Counted(Meters(flows=(meter,)))
+    nic = sharing_an_uplink(mbit_s=10)
     nic.reading(waits=9000, at=REST)
     found = nic.reading(mbit_s=10, waits=9000, at=REST)
     assert found is not None
