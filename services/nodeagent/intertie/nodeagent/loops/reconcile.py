@@ -22,7 +22,7 @@ from intertie.nodeagent.domain.failures import (
     RecordsUnreadable,
 )
 from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
+from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import (
     Channels,
@@ -37,7 +37,6 @@ from intertie.nodeagent.domain.ports import (
 from intertie.nodeagent.domain.reconcile import (
     DomainState,
     KnownPart,
-    Note,
     Observed,
     Phase,
     Step,
@@ -47,10 +46,10 @@ from intertie.nodeagent.domain.reconcile import (
     steps,
 )
 from intertie.nodeagent.domain.report import SeenPart, SeenWorkspace
-from intertie.nodeagent.domain.seed import seed_files
 from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 from intertie.nodeagent.loops.connections import Connections
+from intertie.nodeagent.loops.guest_steps import GuestSteps
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
 
@@ -58,8 +57,6 @@ log = structlog.get_logger(__name__)
 
 _AT_ONCE = 4
 """Guests that are made or started at the same time."""
-_ROOM_TO_RESUME_MIB = 32
-"""With less, a guest that waits for room would wait again at once."""
 
 
 class Reconciler:
@@ -95,8 +92,16 @@ class Reconciler:
         self._images = images
         self._channels = channels
         self._listening = Listening(clock, self._knowledge, hypervisor, channels)
-        self._files = files
-        self._machine = machine
+        self._steps = GuestSteps(
+            self._knowledge,
+            self._connections,
+            self._listening,
+            hypervisor,
+            storage,
+            images,
+            files,
+            machine,
+        )
         self._period_s = period_s
         self._attempts: dict[str, Attempts] = {}
         self._domains: Mapping[str, DomainState] | None = None
@@ -304,7 +309,7 @@ class Reconciler:
             try:
                 for step in wanted:
                     if self._domains is not None:
-                        await self._do(step, part.wanted, workspace)
+                        await self._steps.take(step, part.wanted, workspace)
             except HypervisorSilent as error:
                 self._domains = None
                 self._problem(error)
@@ -323,51 +328,6 @@ class Reconciler:
         tried = attempts.failed(error, now=self._clock.monotonic())
         self._attempts[workspace.uid] = tried
         log.warning("guest.failed", workspace=workspace.uid, problem=str(error))
-
-    async def _do(self, step: Step, part: WantedPart, workspace: WantedWorkspace) -> None:
-        uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
-        match step:
-            case Step.STAGE_IMAGE:
-                self._images.request(workspace.environment.image, part.tenant)
-                return
-            case Step.MAKE_DISK:
-                base = self._images.ready(workspace.environment.image)
-                if base is None:
-                    return
-                await self._storage.make_disk(uid, base, workspace.allocation.disk_mib)
-                reach("agent.disk_made")
-            case Step.MAKE_SEED:
-                await self._storage.make_seed(uid, seed_files(part, workspace))
-            case Step.DEFINE:
-                kind = hypervisor_for(workspace, self._machine.hypervisors)
-                machine = machine_of(part, workspace, self._files, self._machine)
-                reach("agent.before_define")
-                await self._hypervisor.define(machine, kind)
-                reach("agent.defined")
-            case Step.START:
-                taps = {DeviceNames.tap(uid, number) for number in range(len(workspace.nics))}
-                applied = self._connections.applied
-                if taps & applied.missing:
-                    raise HostFailure(f"its network is not there: {applied.problem}")
-                if taps and (why := self._connections.unenforced):
-                    raise HostFailure(f"what it may send cannot be enforced: {why}")
-                self._knowledge.remember(part.uid, uid, Note())
-                if not self._knowledge.may_start:
-                    return
-                await self._hypervisor.start(name)
-                self._listening.started(uid)
-                reach("agent.started")
-            case Step.RESUME:
-                room_mib = self._storage.room_mib()
-                if room_mib < _ROOM_TO_RESUME_MIB:
-                    raise HostFailure(
-                        f"paused in a write to its disk: the host's pool is full, {room_mib} MiB"
-                        f" are free; it goes on when there are {_ROOM_TO_RESUME_MIB}"
-                    )
-                await self._hypervisor.resume(name)
-            case Step.STOP:
-                await self._hypervisor.stop(name)
-        log.info("guest.step", step=step.value, workspace=uid, name=workspace.name)
 
     def _observe(self, workspace: WantedWorkspace) -> Observed:
         uid = workspace.uid

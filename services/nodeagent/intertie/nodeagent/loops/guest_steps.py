@@ -1,0 +1,90 @@
+"""How each step of a guest is taken on its host."""
+
+import structlog
+
+from intertie.common.names import DeviceNames
+from intertie.common.points import reach
+from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
+from intertie.nodeagent.domain.ports import Hypervisor, Images, Storage
+from intertie.nodeagent.domain.reconcile import Note, Step
+from intertie.nodeagent.domain.seed import seed_files
+from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
+from intertie.nodeagent.loops.connections import Connections
+from intertie.nodeagent.loops.knowledge import Knowledge
+from intertie.nodeagent.loops.listening import Listening
+
+log = structlog.get_logger(__name__)
+
+_ROOM_TO_RESUME_MIB = 32
+"""With less, a guest that waits for room would wait again at once."""
+
+
+class GuestSteps:
+    """Takes steps; which ones and when is the reconciler's to say."""
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        connections: Connections,
+        listening: Listening,
+        hypervisor: Hypervisor,
+        storage: Storage,
+        images: Images,
+        files: WorkspaceFiles,
+        machine: MachineFacts,
+    ) -> None:
+        self._knowledge = knowledge
+        self._connections = connections
+        self._listening = listening
+        self._hypervisor = hypervisor
+        self._storage = storage
+        self._images = images
+        self._files = files
+        self._machine = machine
+
+    async def take(self, step: Step, part: WantedPart, workspace: WantedWorkspace) -> None:
+        uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
+        match step:
+            case Step.STAGE_IMAGE:
+                self._images.request(workspace.environment.image, part.tenant)
+                return
+            case Step.MAKE_DISK:
+                base = self._images.ready(workspace.environment.image)
+                if base is None:
+                    return
+                await self._storage.make_disk(uid, base, workspace.allocation.disk_mib)
+                reach("agent.disk_made")
+            case Step.MAKE_SEED:
+                await self._storage.make_seed(uid, seed_files(part, workspace))
+            case Step.DEFINE:
+                kind = hypervisor_for(workspace, self._machine.hypervisors)
+                machine = machine_of(part, workspace, self._files, self._machine)
+                reach("agent.before_define")
+                await self._hypervisor.define(machine, kind)
+                reach("agent.defined")
+            case Step.START:
+                taps = {DeviceNames.tap(uid, number) for number in range(len(workspace.nics))}
+                applied = self._connections.applied
+                if taps & applied.missing:
+                    raise HostFailure(f"its network is not there: {applied.problem}")
+                if taps and (why := self._connections.unenforced):
+                    raise HostFailure(f"what it may send cannot be enforced: {why}")
+                self._knowledge.remember(part.uid, uid, Note())
+                if not self._knowledge.may_start:
+                    return
+                await self._hypervisor.start(name)
+                self._listening.started(uid)
+                reach("agent.started")
+            case Step.RESUME:
+                room_mib = self._storage.room_mib()
+                if room_mib < _ROOM_TO_RESUME_MIB:
+                    raise HostFailure(
+                        f"paused in a write to its disk: the host's pool is full, {room_mib} MiB"
+                        f" are free; it goes on when there are {_ROOM_TO_RESUME_MIB}"
+                    )
+                await self._hypervisor.resume(name)
+            case Step.STOP:
+                await self._hypervisor.stop(name)
+        log.info("guest.step", step=step.value, workspace=uid, name=workspace.name)
