@@ -1,5 +1,9 @@
 """What a site's control plane carries: reads and durable admissions a second, against a bare echo
-of the same sizes and bare etcd transactions."""
+of the same sizes and bare etcd transactions.
+
+All loads are made by the same bare callers, of octets that were made before: what is compared is
+what is called. What was answered is read when the clock has stopped.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +37,12 @@ async def _run(bed: Testbed, *, reads: int, admissions: int) -> None:
     requests = FarRequests(groups=(("a", "north"),))
     async with channel(own) as to:
         clusters = clusters_pb2_grpc.ClustersStub(to)
-
-        async def create(number: int) -> object:
-            return await clusters.Create(requests.next(), timeout=60)
-
         made = [await clusters.Create(requests.next(), timeout=60) for _ in range(CLUSTERS)]
-        read = await _read(clusters, made, reads)
+        read = await _read(to, made, reads)
         asked = clusters_pb2.GetClusterRequest(name=made[0].name)
         sizes = asked.ByteSize(), made[0].ByteSize()
         read_echo = await floors.echo(bed, own, *sizes, calls=reads, callers=CALLERS)
-        admitted = await closed_loop(create, calls=admissions, callers=CALLERS)
+        admitted = await _admit(to, [requests.next() for _ in range(admissions)])
     sizes = requests.next().ByteSize(), made[0].ByteSize()
     echo = await floors.echo(bed, own, *sizes, calls=4 * admissions, callers=CALLERS)
     etcd = await floors.etcd(
@@ -77,17 +77,44 @@ async def _run(bed: Testbed, *, reads: int, admissions: int) -> None:
     )
 
 
-async def _read(
-    clusters: clusters_pb2_grpc.ClustersAsyncStub, made: list[cluster_pb2.Cluster], reads: int
-) -> Measured:
+async def _read(to: grpc.aio.Channel, made: list[cluster_pb2.Cluster], reads: int) -> Measured:
+    names = [each.name for each in made]
+    bodies = [clusters_pb2.GetClusterRequest(name=name).SerializeToString() for name in names]
+    call = bare(to, "Get")
+    answers: list[bytes] = []
+
     async def get(number: int) -> object:
-        name = made[number % len(made)].name
-        call: grpc.aio.UnaryUnaryCall[clusters_pb2.GetClusterRequest, cluster_pb2.Cluster]
-        call = clusters.Get(clusters_pb2.GetClusterRequest(name=name), timeout=60)
-        return await call
+        answers.append(answer := await call(bodies[number % len(bodies)], timeout=60))
+        return answer
 
     await closed_loop(get, calls=CALLERS, callers=CALLERS)
-    return await closed_loop(get, calls=reads, callers=CALLERS)
+    measured = await closed_loop(get, calls=reads, callers=CALLERS)
+    assert {cluster_pb2.Cluster.FromString(each).name for each in answers} == set(names)
+    return measured
+
+
+async def _admit(
+    to: grpc.aio.Channel, requests: list[clusters_pb2.CreateClusterRequest]
+) -> Measured:
+    bodies = [each.SerializeToString() for each in requests]
+    call = bare(to, "Create")
+    answers: list[bytes] = []
+
+    async def create(number: int) -> object:
+        answers.append(answer := await call(bodies[number], timeout=60))
+        return answer
+
+    measured = await closed_loop(create, calls=len(bodies), callers=CALLERS)
+    made = [cluster_pb2.Cluster.FromString(each) for each in answers]
+    assert len({each.uid for each in made}) == len(bodies)
+    assert {each.state for each in made} == {cluster_pb2.Cluster.SCHEDULED}
+    return measured
+
+
+def bare(to: grpc.aio.Channel, method: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+    """A method of Clusters, of octets and to octets."""
+    service = clusters_pb2.DESCRIPTOR.services_by_name["Clusters"]
+    return to.unary_unary(f"/{service.full_name}/{method}")
 
 
 def _rate(what: str, measured: Measured, against: str = "", ratio: float | None = None) -> Row:

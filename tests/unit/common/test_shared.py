@@ -48,6 +48,24 @@ async def test_who_asks_while_a_question_is_on_its_way_gets_the_next_answer() ->
     assert await asyncio.gather(*later) == [2, 2, 2]
 
 
+async def test_a_question_lingers_after_another_so_that_more_can_share_it() -> None:
+    oracle, clock = Oracle(), FakeClock()
+    ask = Shared(oracle, linger=lambda: clock.sleep(1.0))
+    first = asyncio.create_task(ask("a"))
+    await clock.settle()
+    assert oracle.asked == ["a"]  # who asks alone does not wait
+    second = asyncio.create_task(ask("a"))
+    oracle.may_answer.set()
+    assert await first == 1
+    await clock.advance(0.5)
+    third = asyncio.create_task(ask("a"))
+    await clock.settle()
+    assert oracle.asked == ["a"]
+    await clock.advance(0.5)
+    assert [await second, await third] == [2, 2]
+    assert await ask("a") == 3
+
+
 async def test_keys_do_not_wait_for_each_other() -> None:
     oracle, clock = Oracle(), FakeClock()
     ask = Shared(oracle)

@@ -15,10 +15,18 @@ class Shared(Generic[K, T]):
 
     An answer is never older than the call that gets it: a call that comes while a question is on
     its way waits for the next one. What is raised is raised to all who shared it.
+
+    With `linger`, the next one waits for it first, so that more can share it. Who asks alone never
+    does.
     """
 
-    def __init__(self, ask: Callable[[K], Awaitable[T]]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[K], Awaitable[T]],
+        linger: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._ask = ask
+        self._linger = linger
         self._under_way: dict[K, asyncio.Task[T]] = {}
         self._next: dict[K, asyncio.Task[T]] = {}
 
@@ -34,6 +42,8 @@ class Shared(Generic[K, T]):
     async def _after(self, before: asyncio.Task[T] | None, key: K) -> T:
         if before is not None:
             await asyncio.wait({before})
+            if self._linger is not None:
+                await self._linger()
         task = self._next.pop(key)
         self._under_way[key] = task
         try:

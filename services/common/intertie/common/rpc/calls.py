@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 UNARY_DEADLINE_S = 60.0
 """For a unary call whose caller set no deadline, or a later one."""
+_ROUNDED_S = 1.0
+"""A deadline is sent as a span, rounded up: one as long as is allowed looks a little longer."""
 
 Context = Any
 Behaviour = Callable[[Any, Context], Any]
@@ -192,7 +194,7 @@ class _DeadlineOver(Exception):
 
 async def _bounded(answer: Awaitable[Any], context: Context) -> Any:
     remaining = context.time_remaining()
-    if remaining is not None and remaining <= UNARY_DEADLINE_S:
+    if remaining is not None and remaining <= UNARY_DEADLINE_S + _ROUNDED_S:
         return await answer  # gRPC itself cancels the handler then.
     bound = asyncio.timeout(UNARY_DEADLINE_S)
     try:
