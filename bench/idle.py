@@ -13,6 +13,7 @@ from bench.images import put_guest_image
 from bench.report import Row, show
 from bench.site import channel, endpoint, small_guests, standing
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
+from intertie.nodeagent.settings import Settings
 from testbed.bed import Testbed
 from testbed.topology import HostSpec, SiteSpec, Topology
 
@@ -26,6 +27,12 @@ HOST = HostSpec(
     pool_mib_s=20_000,
     gateway=True,
 )
+AGENT = "north/n1/nodeagent"
+OFTEN_S = 0.25
+MORE_OFTEN = 1 / OFTEN_S - 1 / float(Settings.model_fields["period_s"].default)
+"""Passes a second."""
+SETTLES_S = 6
+"""After a start: it finds its guests, and looks at all."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -47,6 +54,7 @@ def run(quick: bool) -> None:
         put_guest_image(bed)
         rows: list[Row] = []
         agents: dict[str, float] = {}
+        passes: dict[str, float] = {}
         name = ""
         for guests in (0, 4) if quick else (0, 20, 60):
             name = asyncio.run(_grown(bed, name, guests))
@@ -62,7 +70,16 @@ def run(quick: bool) -> None:
                 )
                 for kind, cost in costs.items()
             ]
-        show("idle", rows, {"agent_cpu": agents})
+            often = _agent_often(bed, seconds=10 if quick else 30)
+            passes[str(guests)] = round(1000 * (often - costs["nodeagent"].cpu) / MORE_OFTEN, 1)
+            rows.append(
+                Row(
+                    what=f"{guests} guests: one reconcile pass of the agent",
+                    value=passes[str(guests)],
+                    unit="ms CPU",
+                )
+            )
+        show("idle", rows, {"agent_cpu": agents, "pass_ms": passes})
 
 
 async def _grown(bed: Testbed, before: str, guests: int) -> str:
@@ -83,6 +100,23 @@ async def _grown(bed: Testbed, before: str, guests: int) -> str:
             if seen.state == cluster_pb2.Cluster.ACTIVE:
                 break
         return made.name
+
+
+def _agent_often(bed: Testbed, *, seconds: int) -> float:
+    """The share of a core that the agent takes when it makes a pass each OFTEN_S: what that is
+    more, is what the passes cost that there are more of."""
+    agent = bed.component(AGENT)
+    config = bed.places.configs / f"{AGENT.replace('/', '.')}.toml"
+    text = config.read_text()
+    config.write_text(f"period_s = {OFTEN_S}\n{text}")
+    agent.restart()
+    time.sleep(SETTLES_S)
+    try:
+        return _watch(bed, seconds=seconds)["nodeagent"].cpu
+    finally:
+        config.write_text(text)
+        agent.restart()
+        time.sleep(SETTLES_S)
 
 
 def _watch(bed: Testbed, *, seconds: int) -> dict[str, Cost]:
