@@ -170,22 +170,23 @@ class _Guard:
 
     async def __aexit__(self, kind: object, error: BaseException | None, _: object) -> None:
         """Ends the call with a status, or lets pass what is none of its own."""
-        if not isinstance(error, Exception):
-            return
-        if isinstance(error, (grpc.aio.AbortError, grpc.aio.UsageError)):
-            return
         abort = self._context.abort
-        if isinstance(error, DomainError):
-            log.info("call.refused", reason=error.reason, problem=sentence(error))
-            status = to_rpc_status(error)
-            metadata = (*status.trailing_metadata, self._echo)
-            await abort(status.code, status.details, metadata)
-        if isinstance(error, _DeadlineOver):
-            log.warning("call.deadline_over")
-            within = f"not done within {UNARY_DEADLINE_S:.0f} s"
-            await abort(grpc.StatusCode.DEADLINE_EXCEEDED, within)
-        log.error("call.failed", exc_info=error)
-        await abort(grpc.StatusCode.INTERNAL, f"internal error, request {self._known_as}")
+        match error:
+            case grpc.aio.AbortError() | grpc.aio.UsageError():
+                pass
+            case DomainError():
+                log.info("call.refused", reason=error.reason, problem=sentence(error))
+                status = to_rpc_status(error)
+                metadata = (*status.trailing_metadata, self._echo)
+                await abort(status.code, status.details, metadata)
+            case _DeadlineOver():
+                log.warning("call.deadline_over")
+                within = f"not done within {UNARY_DEADLINE_S:.0f} s"
+                await abort(grpc.StatusCode.DEADLINE_EXCEEDED, within)
+            case Exception():
+                log.error("call.failed", exc_info=error)
+                known_as = f"internal error, request {self._known_as}"
+                await abort(grpc.StatusCode.INTERNAL, known_as)
 
 
 class _DeadlineOver(Exception):
