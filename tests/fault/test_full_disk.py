@@ -1,10 +1,11 @@
-"""A full disk under the image store, and under etcd: a clear answer, nothing lost, and with room
-again all goes on by itself. Real processes on small file systems."""
+"""A full disk under the image store and under etcd, and an etcd at its quota: a clear answer,
+nothing lost, and with room again all goes on by itself. Real processes on small file systems."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -40,6 +41,7 @@ from tests.integration.test_imagestore import (
 pytestmark = [pytest.mark.root]
 
 MIB = 1 << 20
+QUOTA_MIB = 32
 OTHER = os.urandom(len(OCTETS))
 OTHER_DIGEST = f"b3:{blake3(OTHER).hexdigest()}"
 
@@ -231,6 +233,49 @@ async def _fill_and_free(
         listed = await clusters.List(clusters_pb2.ListClustersRequest(parent="-/tenants/demo"))
         assert [each.name.rpartition("/")[2] for each in listed.clusters] == ["a", "b"]
         assert listed.clusters[0].uid == before.uid
+
+
+class SmallQuota(EtcdServer):
+    def options(self) -> list[str]:
+        return [f"--quota-backend-bytes={QUOTA_MIB * MIB}"]
+
+    def ctl(self, *words: str) -> str:
+        argv = ["etcdctl", f"--endpoints={self.endpoint}", "--command-timeout=30s", *words]
+        ran = subprocess.run(argv, check=True, timeout=60, capture_output=True, text=True)
+        return ran.stdout
+
+
+@pytest.mark.etcd
+async def test_a_broker_says_that_its_etcd_has_reached_its_quota_and_goes_on_with_room(
+    tmp_path: Path, north: TestDomain, meta: TestDomain
+) -> None:
+    """What stands is read and stays; what is new is refused, with what the operator has to do."""
+    server = SmallQuota(tmp_path)
+    server.start()
+    alice = north.user("demo", "alice")
+    try:
+        async with site(tmp_path / "broker", server.settings("/n"), north, (meta,)) as here:
+            clusters = here.clusters(alice)
+            before = await clusters.Create(create("a", cluster_spec(), "r1"))
+            await _write_until_it_ends(server)
+            full = await refusal(clusters.Create(create("b", cluster_spec(), "r2")))
+            assert isinstance(full, EtcdUnavailable)
+            assert "quota" in full.problem
+            assert "alarm disarm" in full.problem
+            asked = clusters_pb2.GetClusterRequest(name=before.name)
+            assert (await clusters.Get(asked)).uid == before.uid
+
+            server.ctl("del", "--prefix", "/filler")
+            status = json.loads(server.ctl("endpoint", "status", "-w", "json"))
+            server.ctl("compaction", str(status[0]["Status"]["header"]["revision"]))
+            server.ctl("defrag")
+            server.ctl("alarm", "disarm")
+            await until(lambda: clusters.Create(create("b", cluster_spec(), "r2")), within_s=30)
+            listed = await clusters.List(clusters_pb2.ListClustersRequest(parent="-/tenants/demo"))
+            assert [each.name.rpartition("/")[2] for each in listed.clusters] == ["a", "b"]
+            assert listed.clusters[0].uid == before.uid
+    finally:
+        server.kill()
 
 
 async def _write_until_it_ends(server: EtcdServer) -> None:

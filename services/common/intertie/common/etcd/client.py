@@ -53,6 +53,10 @@ _OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
+_FULL = "database space exceeded"
+"""What etcd says while its NOSPACE alarm is raised. It goes on to read, delete and renew leases."""
+
+
 class EtcdRefused(Exception):
     """etcd does not let this client do that: a fault of configuration, not of a request."""
 
@@ -290,6 +294,11 @@ async def reach(call: Awaitable[T]) -> T:
 
 def _problem(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _FULL in str(error.details()):
+            return (
+                "etcd has reached its quota and takes nothing new; what stands goes on. Its "
+                "operator makes room: etcdctl compaction, defrag, alarm disarm"
+            )
         return f"{error.code().name}: {error.details()}"
     return str(error) or type(error).__name__
 
