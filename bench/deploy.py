@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.bare_guests import BareGuest, copies, seconds_to_ready
 from bench.images import put_guest_image
@@ -12,8 +12,11 @@ from bench.report import Row, median, show
 from bench.site import channel, endpoint, small_guests, standing
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from testbed.bed import Testbed
+from testbed.topology import HostSpec, SiteSpec, Topology
 
 HOSTS = ("north/n1", "north/n2")
+ROOMY = HostSpec(name="n1", gateway=True, vcpus=8, pool_mib_s=1000)
+"""Twelve guests go on two of them."""
 RUNNING = cluster_pb2.Workspace.RUNNING
 
 
@@ -29,7 +32,8 @@ class Deployment:
 
 def run(quick: bool) -> None:
     """At the north: 1, 4 and 12 guests (quick: 1 and 4), images on the hosts already."""
-    with standing() as bed:
+    site = SiteSpec(name="north", hosts=(ROOMY, replace(ROOMY, name="n2", gateway=False)))
+    with standing(Topology(sites=(site,))) as bed:
         put_guest_image(bed)
         asyncio.run(_deploy(bed, 2))  # brings the image to both hosts
         sizes, rounds = ((1, 4), 1) if quick else ((1, 4, 12), 3)
@@ -90,6 +94,8 @@ async def _deploy(bed: Testbed, count: int) -> tuple[Deployment, list[BareGuest]
             if seen.state == cluster_pb2.Cluster.FAILED:
                 raise RuntimeError(f"{made.name}: {seen.failure.message}")
         guests = await asyncio.to_thread(copies, bed, HOSTS)
+        if len(guests) != count:
+            raise RuntimeError(f"{count} guests were made, {len(guests)} are on {HOSTS}")
         await clusters.Delete(clusters_pb2.DeleteClusterRequest(name=made.name), timeout=60)
         async for seen in clusters.Watch(clusters_pb2.WatchClusterRequest(name=made.name)):
             if seen.state == cluster_pb2.Cluster.CANCELLED:

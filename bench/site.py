@@ -104,7 +104,8 @@ class FarRequests:
 
 
 def small_guests(count: int) -> clusters_pb2.CreateClusterRequest:
-    """So many guests of the smallest useful size, on one network, for an hour from now on."""
+    """So many guests of the smallest useful size, at the north, on one network, for an hour from
+    now on."""
     spec = cluster_pb2.ClusterSpec(
         networks=[cluster_pb2.Network(name="lan", subnet="10.1.0.0/24")],
     )
@@ -115,6 +116,7 @@ def small_guests(count: int) -> clusters_pb2.CreateClusterRequest:
     group.allocation.memory_mib = 112
     group.allocation.disk_mib = 256
     group.allocation.disk.cap_iops = 300
+    group.placement.allow_sites.append("north")
     return clusters_pb2.CreateClusterRequest(
         parent="-/tenants/demo",
         cluster_id=f"g{uuid.uuid4().hex[:8]}",
