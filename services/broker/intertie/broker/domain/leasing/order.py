@@ -1,0 +1,48 @@
+"""In which order leases are served: one of a policy's plug-ins."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from intertie.broker.domain.leasing.lease import Lease
+
+
+class Order(Protocol):
+    def rank(self, lease: Lease, now_s: int) -> float:
+        """Who has the lower goes first, and of equal ones who came first. A running lease has a
+        rank too: those with the highest give way first. A policy that compares ranks by a factor
+        needs an order whose ranks are 0 or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstCome:
+    def rank(self, lease: Lease, now_s: int) -> float:
+        return lease.submit_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortestFirst:
+    """The shortest remaining time by what was asked for; who has waited for `patience_s` goes
+    before all who have not, so that nobody starves."""
+
+    patience_s: int = 86_400
+
+    def rank(self, lease: Lease, now_s: int) -> float:
+        return 0.0 if lease.waited_s(now_s) >= self.patience_s else lease.left_s(now_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MostHeldUp:
+    """Who is held up most against the work that it is likely to have left.
+
+    Most leases end long before the time that they asked for, so that says little. Who has run
+    for long is likely to run for as long again; hence a new lease gets nodes soon, and most are
+    over before they have to give them back. Waiting lowers a rank without end, so nobody starves.
+    """
+
+    least_left_s: int = 60
+    """What a lease is thought to have left that has hardly run."""
+    waiting_weighs: float = 0.3
+
+    def rank(self, lease: Lease, now_s: int) -> float:
+        left_s = min(lease.left_s(now_s), max(self.least_left_s, lease.done_s(now_s)))
+        return left_s / (left_s + self.waiting_weighs * lease.waited_s(now_s))
