@@ -20,7 +20,6 @@ class Outcome:
     job: Job
     first_start_s: int = -1
     """-1 until it started."""
-    last_start_s: int = -1
     end_s: int = -1
     suspends: int = 0
     cancels: int = 0
@@ -55,8 +54,6 @@ class Replay:
     refused: list[Injected]
     busy: list[tuple[int, int]] = field(default_factory=list)
     """From when how many nodes were held, by whomever."""
-    useful_node_s: int = 0
-    """Of jobs that ended and of reservations."""
     steps: int = 0
 
     @property
@@ -142,10 +139,8 @@ class _World:
             return
         match event.kind:
             case Kind.START | Kind.RESUMED:
-                if event.kind is Kind.START:
-                    outcome.last_start_s = event.at_s
-                    if outcome.first_start_s < 0:
-                        outcome.first_start_s = event.at_s
+                if outcome.first_start_s < 0:
+                    outcome.first_start_s = event.at_s
                 outcome.ran_from_s = event.at_s
                 heapq.heappush(
                     self._ends, (event.at_s + outcome.left_s, event.lease, outcome.stint)
@@ -162,7 +157,6 @@ class _World:
             case Kind.END:
                 outcome.end_s = event.at_s
                 outcome.ran_from_s = -1
-                self._replay.useful_node_s += outcome.job.run_s * outcome.job.nodes
             case _:
                 pass
 
@@ -170,5 +164,3 @@ class _World:
         wanted = self._injected[event.lease]
         if event.kind is Kind.START and wanted.real_s < wanted.duration_s:
             heapq.heappush(self._ends, (event.at_s + wanted.real_s, event.lease, 0))
-        if event.kind is Kind.END:
-            self._replay.useful_node_s += wanted.nodes * min(wanted.real_s, wanted.duration_s)

@@ -35,14 +35,17 @@ class MostHeldUp:
     """Who is held up most against the work that it is likely to have left.
 
     Most leases end long before the time that they asked for, so that says little. Who has run
-    for long is likely to run for as long again; hence a new lease gets nodes soon, and most are
-    over before they have to give them back. Waiting lowers a rank without end, so nobody starves.
+    for long is likely to run for long yet; hence a new lease gets nodes soon, and most are over
+    before they have to give them back. Waiting lowers a rank without end, so nobody starves.
     """
 
     least_left_s: int = 60
     """What a lease is thought to have left that has hardly run."""
-    waiting_weighs: float = 0.3
+    left_of_done: float = 4.0
+    """What a lease is thought to have left against what it has run, if it asked for so much."""
+    waiting_weighs: float = 1.0
 
     def rank(self, lease: Lease, now_s: int) -> float:
-        left_s = min(lease.left_s(now_s), max(self.least_left_s, lease.done_s(now_s)))
+        likely_s = max(self.least_left_s, self.left_of_done * lease.done_s(now_s))
+        left_s = min(lease.left_s(now_s), likely_s)
         return left_s / (left_s + self.waiting_weighs * lease.waited_s(now_s))

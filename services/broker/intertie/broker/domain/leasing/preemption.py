@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from intertie.broker.domain.leasing.lease import Lease
+from intertie.common.errors import FieldInvalid
 
 Rank = Callable[[Lease], float]
 
@@ -62,6 +63,13 @@ class FarInOrder:
 
     factor: float = 4.0
     least_run_s: int = 60
+
+    def __post_init__(self) -> None:
+        """Less than this, and two leases could suspend each other for ever."""
+        if self.factor < 1:
+            raise FieldInvalid("factor", f"is {self.factor}; must be 1 or more")
+        if self.least_run_s < 1:
+            raise FieldInvalid("least_run_s", f"is {self.least_run_s}; must be 1 or more")
 
     def for_reservation(
         self, running: Sequence[Lease], nodes: int, rank: Rank, now_s: int
