@@ -125,7 +125,7 @@ class World:
         left_s = min(self.suspend_s, work.duration_s - work.ran_s)
         match work.phase:
             case "running":
-                return now + left_s
+                return now + left_s if work.ran_s < work.run_s else now
             case "suspending":
                 return work.since_s + self.suspend_s
             case "resuming":
@@ -214,7 +214,7 @@ class World:
 orders: st.SearchStrategy[Order] = st.one_of(
     st.just(FirstCome()),
     st.builds(ShortestFirst, patience_s=st.integers(0, 60)),
-    st.builds(MostHeldUp, least_left_s=st.integers(1, 10), waiting_weighs=st.floats(0.1, 2)),
+    st.builds(MostHeldUp, least_left_s=st.integers(1, 10), patience_s=st.integers(1, 60)),
 )
 backfillings: st.SearchStrategy[Backfilling] = st.one_of(
     st.builds(Aggressive, protected=st.integers(0, 2)), st.just(Conservative())
@@ -269,7 +269,7 @@ def bookings(draw: st.DrawFn) -> list[Booked]:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(policies, works(), bookings())
 def test_every_lease_has_its_nodes_and_none_has_anothers(
     policy: Policy, wanted: list[Work], booked: list[Booked]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from intertie.broker.domain.leasing.lease import Lease
+from intertie.common.errors import FieldInvalid
 
 
 class Order(Protocol):
@@ -32,7 +33,7 @@ class ShortestFirst:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MostHeldUp:
-    """Who is held up most against the work that it is likely to have left.
+    """Who is likely to have the least left goes first, and the more so the longer it waited.
 
     Most leases end long before the time that they asked for, so that says little. Who has run
     for long is likely to run for long yet; hence a new lease gets nodes soon, and most are over
@@ -43,9 +44,15 @@ class MostHeldUp:
     """What a lease is thought to have left that has hardly run."""
     left_of_done: float = 4.0
     """What a lease is thought to have left against what it has run, if it asked for so much."""
-    waiting_weighs: float = 1.0
+    patience_s: int = 600
+    """Waits up to about this long count for little: the longer, the more does the shortest go
+    first, and the longer do the longest wait."""
+
+    def __post_init__(self) -> None:
+        if self.patience_s < 1:
+            raise FieldInvalid("patience_s", f"is {self.patience_s}; must be 1 or more")
 
     def rank(self, lease: Lease, now_s: int) -> float:
         likely_s = max(self.least_left_s, self.left_of_done * lease.done_s(now_s))
         left_s = min(lease.left_s(now_s), likely_s)
-        return left_s / (left_s + self.waiting_weighs * lease.waited_s(now_s))
+        return left_s / (self.patience_s + lease.waited_s(now_s))

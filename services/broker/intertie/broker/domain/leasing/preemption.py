@@ -57,9 +57,12 @@ class LeastDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FarInOrder:
-    """To reservations, those give way that are last in the order; to each other, those whose rank
-    is `factor` times as high, once they have run for `least_run_s` since they last started: what
-    two leases would win by taking turns goes into suspends."""
+    """To reservations, those give way that are last in the order; to each other, those that come
+    later in it, have run for `least_run_s` since they last started, and have a rank that is
+    `factor` times as high, in the mean over their nodes: what two leases would win by taking
+    turns goes into suspends. The mean, since one lease that is not far behind would else be in
+    the way of one that wants all nodes.
+    """
 
     factor: float = 4.0
     least_run_s: int = 60
@@ -79,19 +82,23 @@ class FarInOrder:
     def for_lease(
         self, lease: Lease, running: Sequence[Lease], nodes: int, rank: Rank, now_s: int
     ) -> list[Lease]:
-        far = rank(lease) * self.factor
+        own = rank(lease)
         may = [
             other
             for other in running
-            if now_s - other.since_s >= self.least_run_s and rank(other) > far
+            if now_s - other.since_s >= self.least_run_s and rank(other) > own
         ]
         if sum(other.nodes for other in may) < nodes:
             return []
-        return _enough(_last_first(may, rank), nodes)
+        chosen = _enough(_last_first(may, rank), nodes)
+        held = sum(other.nodes for other in chosen)
+        far = sum(other.nodes * rank(other) for other in chosen)
+        return chosen if far >= self.factor * own * held else []
 
 
 def _last_first(leases: Sequence[Lease], rank: Rank) -> list[Lease]:
-    return sorted(leases, key=lambda lease: (rank(lease), lease.submit_s), reverse=True)
+    """Of equal ones, who came first gives way last."""
+    return sorted(leases, key=lambda lease: (rank(lease), lease.submit_s))[::-1]
 
 
 def _enough(leases: Sequence[Lease], nodes: int) -> list[Lease]:
