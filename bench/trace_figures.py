@@ -36,8 +36,8 @@ HAIZEA: dict[tuple[str, bool], Reference] = {
     ("1000requests", True): Reference(mean_wait_s=376, mean_slowdown=3.39, completion_s=403_647),
 }
 """By workload and whether leases are suspended. Where the paper says only by how much a completion
-differs from the baseline (all best-effort, no reservations), it is worked out: with suspend from the
-baseline that was run again, 2,668,402 s, the stricter one, and without from the paper's own,
+differs from the baseline (all best-effort, no reservations), it is worked out: with suspend from
+the baseline that was run again, 2,668,402 s, the stricter one, and without from the paper's own,
 2,674,265 s."""
 
 

@@ -50,6 +50,17 @@ def test_a_lease_that_is_suspended_goes_on_elsewhere_where_its_nodes_are_taken()
     assert nodes["resume", "b"] == nodes["end", "a"] == (0, 1)
 
 
+def test_a_lease_goes_on_on_its_own_nodes_where_they_are_free() -> None:
+    """b had 2 and 3, and all are free when it goes on: nothing has to be moved."""
+    site = Site()
+    site.submit(0, "a", 2, 50)
+    site.submit(0, "b", 2, 500)
+    site.reserve(60, "r", 4, 100, 50)
+    site.to_the_end()
+    nodes = {(event.kind.value, event.lease): event.nodes for event in site.events}
+    assert nodes["start", "b"] == nodes["resume", "b"] == (2, 3)
+
+
 def test_with_suspend_off_who_gives_way_starts_again_from_nothing() -> None:
     site = Site(suspension=None, preemption=LeastDone())
     site.submit(0, "a", 2, 200)

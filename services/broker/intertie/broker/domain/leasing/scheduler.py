@@ -6,13 +6,13 @@ decides. What it decides is a list of events. It takes suspends and resumes to l
 they are reserved for.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from intertie.broker.domain.leasing.events import Event, Kind
+from intertie.broker.domain.leasing.holdings import Holdings
 from intertie.broker.domain.leasing.lease import Lease, State
 from intertie.broker.domain.leasing.nodes import Nodes
 from intertie.broker.domain.leasing.policy import Policy
-from intertie.broker.domain.leasing.profile import Profile
 from intertie.broker.domain.leasing.requests import BestEffort, Reservation
 from intertie.common.errors import FieldInvalid, NameTaken
 
@@ -25,23 +25,17 @@ class Scheduler:
         self._policy = policy
         self._nodes = Nodes(nodes)
         self._names: set[str] = set()
-        self._waiting: dict[str, Lease] = {}
-        self._holding: dict[str, Lease] = {}
-        self._room_at: dict[str, int] = {}
-        """For whom others are being suspended, and when their nodes are free."""
-        self._coming: list[Reservation] = []
-        """By start."""
-        self._running: dict[str, tuple[Reservation, tuple[int, ...]]] = {}
         self._events: list[Event] = []
         suspension = policy.suspension
         self._suspend_s = suspension.suspend_s if suspension else 0
         self._resume_s = suspension.resume_s if suspension else 0
+        self._has = Holdings(nodes=nodes, suspend_s=self._suspend_s, resume_s=self._resume_s)
 
     def submit(self, request: BestEffort, now_s: int) -> None:
         """Queues a best-effort lease. FieldInvalid if there never are so many nodes."""
         self._check(request.name, request.nodes)
         self._names.add(request.name)
-        self._waiting[request.name] = Lease(request=request, submit_s=now_s)
+        self._has.waiting[request.name] = Lease(request=request, submit_s=now_s)
 
     def reserve(self, request: Reservation, now_s: int) -> int:
         """How many nodes a reservation lacks at the worst moment of its window: with 0 it is
@@ -52,22 +46,21 @@ class Scheduler:
         self._check(request.name, request.nodes)
         if request.start_s < now_s:
             raise FieldInvalid("start_s", f"is {request.start_s}; must be {now_s} or later")
-        firm = Profile(now_s, self._count, [*self._reserved(), *self._cannot_give_way(now_s)])
-        lacks = request.nodes - firm.least(request.start_s, request.end_s)
+        lacks = request.nodes - self._has.firm(now_s).least(request.start_s, request.end_s)
         if lacks > 0:
             return lacks
         self._names.add(request.name)
-        self._coming.append(request)
-        self._coming.sort(key=lambda coming: coming.start_s)
+        self._has.coming.append(request)
+        self._has.coming.sort(key=lambda coming: coming.start_s)
         return 0
 
     def ended(self, name: str, now_s: int) -> None:
         """The holder of a lease or reservation that runs says that it is over; KeyError if none
         of that name does."""
-        if name in self._running:
+        if name in self._has.running:
             self._end_reservation(name, now_s)
             return
-        lease = self._holding[name]
+        lease = self._has.holding[name]
         if lease.state is not State.RUNNING:
             raise KeyError(name)
         self._end(lease, now_s)
@@ -78,10 +71,10 @@ class Scheduler:
         self._finish(now_s)
         self._give_way_to_reservations(now_s)
         self._start_reservations(now_s)
-        if self._waiting and len(self._nodes):
+        if self._has.waiting and len(self._nodes):
             self._start_with_room(now_s)
             self._backfill(now_s)
-        if self._waiting:
+        if self._has.waiting:
             self._make_room(now_s)
         events, self._events = self._events, []
         return events
@@ -90,21 +83,21 @@ class Scheduler:
         """When something is due although nobody ends or asks for anything; None: never."""
         times = [
             now_s + lease.left_s(now_s) if lease.state is State.RUNNING else lease.until_s
-            for lease in self._holding.values()
+            for lease in self._has.holding.values()
         ]
-        for coming in self._coming:
+        for coming in self._has.coming:
             warned = coming.start_s - self._suspend_s
             times.append(warned if warned > now_s else coming.start_s)
-        times += [reservation.end_s for reservation, _ in self._running.values()]
-        times += self._room_at.values()
-        if self._policy.review_s and self._waiting:
+        times += [reservation.end_s for reservation, _ in self._has.running.values()]
+        times += self._has.room_at.values()
+        if self._policy.review_s and self._has.waiting:
             times.append(now_s + self._policy.review_s)
         return max(now_s + 1, min(times)) if times else None
 
     def leases(self) -> Iterator[Lease]:
         """All best-effort leases that are not over."""
-        yield from self._waiting.values()
-        yield from self._holding.values()
+        yield from self._has.waiting.values()
+        yield from self._has.holding.values()
 
     def _check(self, name: str, nodes: int) -> None:
         if name in self._names:
@@ -115,9 +108,9 @@ class Scheduler:
     # What is due.
 
     def _finish(self, now_s: int) -> None:
-        for name in [n for n, (held, _) in self._running.items() if held.end_s <= now_s]:
+        for name in [n for n, (held, _) in self._has.running.items() if held.end_s <= now_s]:
             self._end_reservation(name, now_s)
-        for lease in list(self._holding.values()):
+        for lease in list(self._has.holding.values()):
             if lease.state is State.RUNNING:
                 if lease.left_s(now_s) <= 0:
                     self._end(lease, now_s)
@@ -125,13 +118,13 @@ class Scheduler:
                 if lease.state is State.SUSPENDING:
                     lease.move(State.SUSPENDED, now_s)
                     self._let_go(lease, Kind.SUSPENDED, now_s)
-                    self._waiting[lease.request.name] = lease
+                    self._has.waiting[lease.request.name] = lease
                 else:
                     lease.move(State.RUNNING, now_s)
                     self._say(now_s, Kind.RESUMED, lease)
 
     def _end_reservation(self, name: str, now_s: int) -> None:
-        _, nodes = self._running.pop(name)
+        _, nodes = self._has.running.pop(name)
         self._nodes.give_back(nodes)
         self._events.append(Event(now_s, Kind.END, name, nodes))
 
@@ -143,7 +136,7 @@ class Scheduler:
         self._say(now_s, kind, lease)
         self._nodes.give_back(lease.held)
         lease.last_held, lease.held = lease.held, ()
-        del self._holding[lease.request.name]
+        del self._has.holding[lease.request.name]
 
     def _say(self, now_s: int, kind: Kind, lease: Lease) -> None:
         self._events.append(Event(now_s, kind, lease.request.name, lease.held))
@@ -152,17 +145,16 @@ class Scheduler:
 
     def _give_way_to_reservations(self, now_s: int) -> None:
         """At the last moment at which a suspend is over in time."""
-        for coming in self._coming:
+        for coming in self._has.coming:
             if coming.start_s - self._suspend_s > now_s:
                 break
             start_s = max(coming.start_s, now_s)
-            held = Profile(now_s, self._count, [*self._reserved(), *self._held(now_s)])
-            lacks = -held.free(start_s)
+            lacks = -self._has.promised(now_s).free(start_s)
             if lacks <= 0:
                 continue
             running = [
                 lease
-                for lease in self._holding.values()
+                for lease in self._has.holding.values()
                 if lease.state is State.RUNNING and now_s + lease.left_s(now_s) > start_s
             ]
             rank = self._ranks(now_s)
@@ -170,19 +162,19 @@ class Scheduler:
                 self._give_way(lease, now_s)
 
     def _start_reservations(self, now_s: int) -> None:
-        for coming in [c for c in self._coming if c.start_s <= now_s]:
+        for coming in [c for c in self._has.coming if c.start_s <= now_s]:
             if coming.nodes > len(self._nodes):
                 continue  # a step came late, and so did the suspends
-            self._coming.remove(coming)
+            self._has.coming.remove(coming)
             nodes = self._nodes.take(coming.nodes)
-            self._running[coming.name] = (coming, nodes)
+            self._has.running[coming.name] = (coming, nodes)
             self._events.append(Event(now_s, Kind.START, coming.name, nodes))
 
     def _give_way(self, lease: Lease, now_s: int) -> None:
         if self._policy.suspension is None:
             lease.move(State.QUEUED, now_s)
             self._let_go(lease, Kind.CANCEL, now_s)
-            self._waiting[lease.request.name] = lease
+            self._has.waiting[lease.request.name] = lease
             return
         lease.move(State.SUSPENDING, now_s)
         lease.until_s = now_s + self._suspend_s
@@ -193,25 +185,25 @@ class Scheduler:
     def _start_with_room(self, now_s: int) -> None:
         """Those for whom others gave way, as soon as there is room; who finds that a
         reservation took it waits on like all others."""
-        for name, at_s in list(self._room_at.items()):
-            lease = self._waiting[name]
-            free = Profile(now_s, self._count, self._planned(now_s, unless=name))
+        for name, at_s in list(self._has.room_at.items()):
+            lease = self._has.waiting[name]
+            free = self._has.plan(now_s, unless=name)
             least = free.least(now_s, now_s + self._span_s(lease, now_s))
             if lease.nodes <= min(least, len(self._nodes)):
                 self._start(lease, now_s)
             elif at_s <= now_s:
-                del self._room_at[name]
+                del self._has.room_at[name]
 
     def _backfill(self, now_s: int) -> None:
         waiting = self._in_order(now_s)
         if not waiting:
             return
-        free = Profile(now_s, self._count, self._planned(now_s))
+        free = self._has.plan(now_s)
         for lease in self._policy.backfilling.starts(
             waiting,
             free,
             lambda lease: self._span_s(lease, now_s),
-            lambda lease: self._full_s(lease, now_s),
+            lambda lease: self._has.full_s(lease, now_s),
             now_s,
         ):
             self._start(lease, now_s)
@@ -222,34 +214,34 @@ class Scheduler:
             return
         room_s = now_s + self._suspend_s
         rank = self._ranks(now_s)
-        free = Profile(now_s, self._count, self._planned(now_s))
+        free = self._has.plan(now_s)
         for lease in self._in_order(now_s):
             span_s = self._span_s(lease, now_s)
             missing = lease.nodes - free.least(room_s, room_s + span_s)
-            running = [
-                other
-                for other in self._holding.values()
-                if other.state is State.RUNNING and now_s + other.left_s(now_s) > room_s
-            ]
             if missing <= 0:
                 continue  # nodes are coming free as it is
+            running = [
+                other
+                for other in self._has.holding.values()
+                if other.state is State.RUNNING and now_s + other.left_s(now_s) > room_s
+            ]
             victims = self._policy.preemption.for_lease(lease, running, missing, rank, now_s)
             if not victims:
                 continue
             without = {victim.request.name for victim in victims}
-            after = Profile(now_s, self._count, self._planned(now_s, without=without))
+            after = self._has.plan(now_s, without=without)
             if after.least(room_s, room_s + span_s) < lease.nodes:
                 continue
             for victim in victims:
                 self._give_way(victim, now_s)
-            self._room_at[lease.request.name] = room_s
-            free = Profile(now_s, self._count, self._planned(now_s))
+            self._has.room_at[lease.request.name] = room_s
+            free = self._has.plan(now_s)
 
     def _start(self, lease: Lease, now_s: int) -> None:
         name = lease.request.name
-        del self._waiting[name]
-        self._room_at.pop(name, None)
-        self._holding[name] = lease
+        del self._has.waiting[name]
+        self._has.room_at.pop(name, None)
+        self._has.holding[name] = lease
         lease.held = self._nodes.take(lease.nodes, rather=lease.last_held)
         if lease.state is State.QUEUED:
             lease.move(State.RUNNING, now_s)
@@ -264,63 +256,18 @@ class Scheduler:
 
     def _in_order(self, now_s: int) -> list[Lease]:
         rank = self._ranks(now_s)
-        waiting = [lease for n, lease in self._waiting.items() if n not in self._room_at]
+        room_at = self._has.room_at
+        waiting = [lease for name, lease in self._has.waiting.items() if name not in room_at]
         return sorted(waiting, key=lambda lease: (rank(lease), lease.submit_s))
-
-    def _full_s(self, lease: Lease, now_s: int) -> int:
-        """How long it may hold nodes if it starts now and nothing stops it."""
-        resume_s = self._resume_s if lease.state is State.SUSPENDED else 0
-        return resume_s + lease.left_s(now_s)
 
     def _span_s(self, lease: Lease, now_s: int) -> int:
         """For how long nodes must be free for it to start: to its end if it cannot be suspended,
         else until it has run for a while and been suspended."""
-        full_s = self._full_s(lease, now_s)
+        full_s = self._has.full_s(lease, now_s)
         if self._policy.suspension is None:
             return full_s
         resume_s = self._resume_s if lease.state is State.SUSPENDED else 0
         return min(full_s, resume_s + self._policy.worth_s + self._suspend_s)
-
-    # Who has nodes, and until when.
-
-    def _reserved(self) -> Iterator[tuple[int, int, int]]:
-        for coming in self._coming:
-            yield coming.start_s, coming.end_s, coming.nodes
-        for reservation, _ in self._running.values():
-            yield reservation.start_s, reservation.end_s, reservation.nodes
-
-    def _planned(
-        self, now_s: int, *, without: Iterable[str] = (), unless: str = ""
-    ) -> Iterator[tuple[int, int, int]]:
-        """All spans in which nodes are taken as things stand. `without`: as if these began to
-        suspend now; `unless`: as if no room had been made for this one."""
-        yield from self._reserved()
-        yield from self._held(now_s, without)
-        for name, at_s in self._room_at.items():
-            if name != unless:
-                lease = self._waiting[name]
-                yield at_s, at_s + self._full_s(lease, now_s), lease.nodes
-
-    def _held(self, now_s: int, without: Iterable[str] = ()) -> Iterator[tuple[int, int, int]]:
-        for name, lease in self._holding.items():
-            if lease.state is State.SUSPENDING:
-                end_s = lease.until_s
-            elif lease.state is State.RESUMING:
-                end_s = lease.until_s + lease.left_s(now_s)
-            elif name in without:
-                end_s = now_s + self._suspend_s
-            else:
-                end_s = now_s + lease.left_s(now_s)
-            yield now_s, end_s, lease.nodes
-
-    def _cannot_give_way(self, now_s: int) -> Iterator[tuple[int, int, int]]:
-        """Spans in which best-effort leases keep their nodes, whoever wants them."""
-        for lease in self._holding.values():
-            if lease.state is State.SUSPENDING:
-                yield now_s, lease.until_s, lease.nodes
-                continue
-            from_s = lease.until_s if lease.state is State.RESUMING else now_s
-            yield now_s, from_s + min(self._suspend_s, lease.left_s(now_s)), lease.nodes
 
 
 class _Ranks:
