@@ -71,7 +71,7 @@ def run(quick: bool, data: Path = DATA) -> None:
             reference = HAIZEA.get((workload.name, POLICIES[policy].suspension is not None))
             _add(table, workload.name, policy, row, reference)
         table.add_section()
-    Console(width=132).print(table)
+    Console(width=150).print(table)
     print(
         json.dumps(
             {
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> None:
     if not options.json:
         table = _table(f"trace: {options.swf.name} on {options.nodes} nodes")
         _add(table, options.swf.stem, options.policy, row, None)
-        Console(width=132).print(table)
+        Console(width=150).print(table)
     if options.plots:
         draw(done, options.plots, nodes=options.nodes)
     print(json.dumps({"bench": "trace", "policy": options.policy, **row}))

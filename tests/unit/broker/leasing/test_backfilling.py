@@ -70,3 +70,14 @@ def test_with_none_protected_all_may_pass() -> None:
     site = waiting_for_all(FREE_FOR_ALL)
     site.submit(2, "late", 1, 500)
     assert site.said == ["0 start a", "2 start late"]
+
+
+def test_conservative_puts_off_nobody_although_a_reservation_may_stop_who_passes() -> None:
+    """With suspend, a start needs less than two minutes of free nodes. But b has a start at 400,
+    and c, which could start at 1, would be in its way."""
+    site = Site(backfilling=Conservative())
+    site.submit(0, "a", 3, 400)
+    site.submit(1, "b", 4, 100)
+    site.submit(1, "c", 1, 1000)
+    starts = [said for said in site.to_the_end() if "start" in said]
+    assert starts == ["0 start a", "400 start b", "500 start c"]

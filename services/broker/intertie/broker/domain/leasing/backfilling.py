@@ -13,10 +13,20 @@ Span = Callable[[Lease], int]
 
 class Backfilling(Protocol):
     def starts(
-        self, waiting: Sequence[Lease], free: Profile, span: Span, full: Span, now_s: int
+        self,
+        waiting: Sequence[Lease],
+        free: Profile,
+        unreserved: Profile,
+        span: Span,
+        full: Span,
+        now_s: int,
     ) -> list[Lease]:
-        """Those that start now, of `waiting` in its order. `span` is what must be free for a
-        lease to start, `full` what it may take if nothing stops it. `free` may be changed."""
+        """Those that start now, of `waiting` in its order.
+
+        `span` is what must be free for a lease to start, `full` what it takes if no reservation
+        stops it. `unreserved` is what is free without reservations: into these, who can be
+        suspended may run. Both profiles may be changed.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +37,13 @@ class Aggressive:
     protected: int = 1
 
     def starts(
-        self, waiting: Sequence[Lease], free: Profile, span: Span, full: Span, now_s: int
+        self,
+        waiting: Sequence[Lease],
+        free: Profile,
+        unreserved: Profile,
+        span: Span,
+        full: Span,
+        now_s: int,
     ) -> list[Lease]:
         begun: list[Lease] = []
         held: list[_Start] = []
@@ -63,14 +79,36 @@ class Conservative:
     """Each gets the earliest start that puts off nobody before it in the order."""
 
     def starts(
-        self, waiting: Sequence[Lease], free: Profile, span: Span, full: Span, now_s: int
+        self,
+        waiting: Sequence[Lease],
+        free: Profile,
+        unreserved: Profile,
+        span: Span,
+        full: Span,
+        now_s: int,
     ) -> list[Lease]:
         begun: list[Lease] = []
         for lease in waiting:
-            at = free.earliest(lease.nodes, span(lease), now_s)
+            nodes, span_s, full_s = lease.nodes, span(lease), full(lease)
+            at = _earliest(nodes, free, span_s, unreserved, full_s, now_s)
             if at is None:
                 continue
             if at == now_s:
                 begun.append(lease)
-            free.take(lease.nodes, at, at + full(lease))
+            free.take(nodes, at, at + full_s)
+            unreserved.take(nodes, at, at + full_s)
         return begun
+
+
+def _earliest(
+    nodes: int, free: Profile, span_s: int, unreserved: Profile, full_s: int, from_s: int
+) -> int | None:
+    """When nodes are free both for the span and, but for reservations, to the end."""
+    while True:
+        at = free.earliest(nodes, span_s, from_s)
+        if at is None:
+            return None
+        then = unreserved.earliest(nodes, full_s, at)
+        if then is None or then == at:
+            return then
+        from_s = then

@@ -32,12 +32,12 @@ class Holdings:
     def plan(self, now_s: int, *, without: Collection[str] = (), unless: str = "") -> Profile:
         """What is free if all goes on as it stands. `without`: as if these began to suspend now;
         `unless`: as if no room had been made for this one."""
-        rooms = (
-            (at_s, at_s + self.full_s(self.waiting[name], now_s), self.waiting[name].nodes)
-            for name, at_s in self.room_at.items()
-            if name != unless
-        )
-        return Profile(now_s, self._nodes, [*self._reserved(), *self._held(now_s, without), *rooms])
+        taken = [*self._reserved(), *self._held(now_s, without), *self._rooms(now_s, unless)]
+        return Profile(now_s, self._nodes, taken)
+
+    def unreserved(self, now_s: int) -> Profile:
+        """What is free if all goes on as it stands, and no reservation took any."""
+        return Profile(now_s, self._nodes, [*self._held(now_s), *self._rooms(now_s)])
 
     def promised(self, now_s: int) -> Profile:
         """What is free of reservations and running leases, whoever else was made room for."""
@@ -64,6 +64,12 @@ class Holdings:
             else:
                 end_s = now_s + lease.left_s(now_s)
             yield now_s, end_s, lease.nodes
+
+    def _rooms(self, now_s: int, unless: str = "") -> Iterator[tuple[int, int, int]]:
+        for name, at_s in self.room_at.items():
+            if name != unless:
+                lease = self.waiting[name]
+                yield at_s, at_s + self.full_s(lease, now_s), lease.nodes
 
     def _cannot_give_way(self, now_s: int) -> Iterator[tuple[int, int, int]]:
         for lease in self.holding.values():

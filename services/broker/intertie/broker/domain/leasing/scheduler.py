@@ -202,6 +202,7 @@ class Scheduler:
         for lease in self._policy.backfilling.starts(
             waiting,
             free,
+            self._has.unreserved(now_s),
             lambda lease: self._span_s(lease, now_s),
             lambda lease: self._has.full_s(lease, now_s),
             now_s,
