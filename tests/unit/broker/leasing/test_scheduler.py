@@ -147,5 +147,24 @@ def test_what_can_never_be_is_refused_with_the_field() -> None:
     site.submit(10, "a", 1, 10)
     with pytest.raises(NameTaken):
         site.submit(10, "a", 1, 10)
+    site.reserve(10, "r", 1, 50, 10)
+    with pytest.raises(NameTaken):
+        site.submit(10, "r", 1, 10)
     with pytest.raises(KeyError):
         site.end(11, "nobody")
+
+
+def test_a_name_is_free_again_once_its_lease_is_over() -> None:
+    site = Site()
+    site.submit(0, "a", 1, 10)
+    site.submit(20, "a", 1, 10)
+    assert site.to_the_end() == ["0 start a", "10 end a", "20 start a", "30 end a"]
+
+
+def test_who_would_have_nodes_now_or_never_is_told_at_once() -> None:
+    """An immediate lease: a reservation that begins now."""
+    site = Site()
+    site.submit(0, "a", 3, 100)
+    assert site.reserve(5, "now", 2, 5, 10) == 1
+    assert site.reserve(5, "less", 1, 5, 10) == 0
+    assert site.said == ["0 start a", "5 start less"]

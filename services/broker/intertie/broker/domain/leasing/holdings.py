@@ -24,6 +24,14 @@ class Holdings:
         """By start."""
         self.running: dict[str, tuple[Reservation, tuple[int, ...]]] = {}
 
+    def knows(self, name: str) -> bool:
+        return (
+            name in self.waiting
+            or name in self.holding
+            or name in self.running
+            or any(coming.name == name for coming in self.coming)
+        )
+
     def full_s(self, lease: Lease, now_s: int) -> int:
         """How long it may hold nodes if it starts now and nothing stops it."""
         resume_s = self._resume_s if lease.state is State.SUSPENDED else 0

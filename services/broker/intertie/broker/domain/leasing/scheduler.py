@@ -24,7 +24,6 @@ class Scheduler:
         self._count = nodes
         self._policy = policy
         self._nodes = Nodes(nodes)
-        self._names: set[str] = set()
         self._events: list[Event] = []
         suspension = policy.suspension
         self._suspend_s = suspension.suspend_s if suspension else 0
@@ -34,7 +33,6 @@ class Scheduler:
     def submit(self, request: BestEffort, now_s: int) -> None:
         """Queues a best-effort lease. FieldInvalid if there never are so many nodes."""
         self._check(request.name, request.nodes)
-        self._names.add(request.name)
         self._has.waiting[request.name] = Lease(request=request, submit_s=now_s)
 
     def reserve(self, request: Reservation, now_s: int) -> int:
@@ -49,7 +47,6 @@ class Scheduler:
         lacks = request.nodes - self._has.firm(now_s).least(request.start_s, request.end_s)
         if lacks > 0:
             return lacks
-        self._names.add(request.name)
         self._has.coming.append(request)
         self._has.coming.sort(key=lambda coming: coming.start_s)
         return 0
@@ -100,7 +97,7 @@ class Scheduler:
         yield from self._has.holding.values()
 
     def _check(self, name: str, nodes: int) -> None:
-        if name in self._names:
+        if self._has.knows(name):
             raise NameTaken(name)
         if nodes > self._count:
             raise FieldInvalid("nodes", f"is {nodes}; there are {self._count}")
