@@ -120,7 +120,10 @@ def main(arguments: Sequence[str]) -> None:
 
 def _jobs(path: Path) -> list[Job]:
     with path.open(encoding="utf-8") as lines:
-        return read_swf(lines)
+        jobs = read_swf(lines)
+    if not jobs:
+        raise FieldInvalid(path.name, "has no job that ran; must have one or more")
+    return jobs
 
 
 def _injected(path: Path) -> list[Injected]:

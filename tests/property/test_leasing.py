@@ -24,7 +24,8 @@ from intertie.broker.domain.leasing.scheduler import Scheduler
 from intertie.broker.domain.leasing.suspension import Suspension
 
 NODES = 5
-LONG_ENOUGH_S = 3000
+LONG_ENOUGH_S = 8000
+"""For all to run one after another, each suspended and resumed after every second."""
 
 
 @dataclass
@@ -224,7 +225,7 @@ preemptions: st.SearchStrategy[Preemption] = st.one_of(
     st.just(LeastDone()),
     st.builds(FarInOrder, factor=st.floats(1, 3), least_run_s=st.integers(1, 6)),
 )
-suspensions = st.none() | st.builds(Suspension, memory_mib=st.integers(1, 9), mib_s=st.just(2))
+suspensions = st.none() | st.builds(Suspension, memory_mib=st.integers(1, 20), mib_s=st.just(2))
 policies = st.builds(
     Policy,
     order=orders,
@@ -258,9 +259,13 @@ def bookings(draw: st.DrawFn) -> list[Booked]:
     drawn = draw(
         st.lists(
             st.tuples(
-                st.integers(0, 60), st.integers(1, NODES), st.integers(0, 40), st.integers(1, 20)
+                st.integers(0, 60),
+                st.integers(1, NODES),
+                # Often so soon that not all leases can give way in time.
+                st.integers(0, 20) | st.integers(0, 60),
+                st.integers(1, 20),
             ),
-            max_size=6,
+            max_size=9,
         )
     )
     return [

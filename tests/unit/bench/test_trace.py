@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -16,6 +17,7 @@ JOBS = [
     Job(name="2", submit_s=10, run_s=5, nodes=2, requested_s=50),
 ]
 RESERVED = Injected(name="r", submit_s=0, start_s=150, duration_s=60, real_s=60, nodes=2)
+SVG = "{http://www.w3.org/2000/svg}"
 SWF = """\
 1 0 -1 100 -1 -1 -1 2 200 -1 1
 2 10 -1 5 -1 -1 -1 2 50 -1 1
@@ -68,15 +70,22 @@ def test_the_command_prints_every_key(tmp_path: Path, capsys: pytest.CaptureFixt
     assert printed["mean_wait_s_paper"] == printed["mean_wait_s"]
     assert printed["wall_s"] >= 0
     assert {path.name for path in folder.iterdir()} == {"utilization.svg", "wait.svg"}
+    dots = ElementTree.parse(folder / "wait.svg").getroot().iter(f"{SVG}circle")
+    assert len(list(dots)) == len(JOBS)
+    (line,) = ElementTree.parse(folder / "utilization.svg").getroot().iter(f"{SVG}polyline")
+    assert line.get("points")
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"), [("1 2 three\n", "line 1"), ("; Version: 2\n", "has no job that ran")]
+)
 def test_a_file_that_is_no_trace_is_said_to_be_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "bad.swf").write_text("1 2 three\n")
+    (tmp_path / "bad.swf").write_text(text)
     with pytest.raises(SystemExit):
         trace.main(["--swf", str(tmp_path / "bad.swf")])
-    assert "line 1" in capsys.readouterr().err
+    assert problem in capsys.readouterr().err
 
 
 def test_without_the_traces_the_table_is_skipped_aloud(

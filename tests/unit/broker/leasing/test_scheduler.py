@@ -117,6 +117,19 @@ def test_a_reservation_is_refused_for_which_leases_cannot_give_way_in_time() -> 
     assert site.said == ["0 start a", "20 suspend a"]
 
 
+def test_a_lease_that_resumes_cannot_give_way_before_it_runs() -> None:
+    """It resumes from 110 to 120, and is suspended by 130 at the earliest."""
+    site = Site()
+    site.reserve(0, "r", 4, 100, 10)
+    site.submit(0, "a", 4, 500)
+    site.until(115)
+    assert site.said[-1] == "110 resume a"
+    assert site.reserve(115, "r1", 1, 129, 10) == 1
+    assert site.reserve(115, "r2", 1, 130, 10) == 0
+    site.until(131)
+    assert site.said[-4:] == ["120 resumed a", "120 suspend a", "130 suspended a", "130 start r2"]
+
+
 def test_a_reservation_that_ends_early_gives_its_nodes_back() -> None:
     site = Site()
     site.reserve(0, "r", 4, 0, 100)
