@@ -24,7 +24,7 @@ from intertie.broker.domain.leasing.scheduler import Scheduler
 from intertie.broker.domain.leasing.suspension import Suspension
 
 NODES = 5
-LONG_ENOUGH_S = 8000
+LONG_ENOUGH_S = 30_000
 """For all to run one after another, each suspended and resumed after every second."""
 
 
@@ -225,7 +225,11 @@ preemptions: st.SearchStrategy[Preemption] = st.one_of(
     st.just(LeastDone()),
     st.builds(FarInOrder, factor=st.floats(1, 3), least_run_s=st.integers(1, 6)),
 )
-suspensions = st.none() | st.builds(Suspension, memory_mib=st.integers(1, 20), mib_s=st.just(2))
+suspensions = st.one_of(
+    st.none(),
+    st.builds(Suspension, memory_mib=st.integers(1, 6), mib_s=st.just(2)),
+    st.builds(Suspension, memory_mib=st.integers(10, 30), mib_s=st.just(2)),
+)
 policies = st.builds(
     Policy,
     order=orders,
@@ -242,7 +246,7 @@ def works(draw: st.DrawFn) -> list[Work]:
     drawn = draw(
         st.lists(
             st.tuples(
-                st.integers(0, 60), st.integers(1, NODES), st.integers(1, 30), st.integers(0, 30)
+                st.integers(0, 60), st.integers(1, NODES), st.integers(1, 60), st.integers(0, 60)
             ),
             min_size=1,
             max_size=9,
@@ -259,7 +263,7 @@ def bookings(draw: st.DrawFn) -> list[Booked]:
     drawn = draw(
         st.lists(
             st.tuples(
-                st.integers(0, 60),
+                st.integers(0, 120),
                 st.integers(1, NODES),
                 # Often so soon that not all leases can give way in time.
                 st.integers(0, 20) | st.integers(0, 60),
