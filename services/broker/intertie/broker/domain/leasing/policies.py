@@ -24,4 +24,5 @@ POLICIES: dict[str, Policy] = {
         order=FirstCome(), backfilling=Conservative(), preemption=LeastDone(), suspension=None
     ),
 }
-"""With `suspend` among themselves (the default), for reservations only, and not at all."""
+"""In `held-up` best-effort leases are suspended for each other too, in the next three for
+reservations only; in the last two they are cancelled for reservations."""
