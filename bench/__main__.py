@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 
-from bench import control, coordination, deploy, guarantees, idle
+from bench import control, coordination, deploy, guarantees, idle, trace
 
 BENCHES: dict[str, Callable[[bool], None]] = {
     "control": control.run,
@@ -13,11 +14,15 @@ BENCHES: dict[str, Callable[[bool], None]] = {
     "deploy": deploy.run,
     "guarantees": guarantees.run,
     "idle": idle.run,
+    "trace": trace.run,
 }
 
 
 def main() -> None:
-    """Runs those that are named, or all."""
+    """Runs those that are named, or all. `trace` alone has options of its own."""
+    if sys.argv[1:2] == ["trace"]:
+        trace.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *BENCHES], metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, the same figures")
