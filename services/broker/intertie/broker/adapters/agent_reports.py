@@ -1,6 +1,7 @@
 """What agents say, decoded once and kept up with a watch."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from intertie.broker.adapters import keys
@@ -14,6 +15,15 @@ from intertie.broker.domain.guarantees import MeasuredPart
 from intertie.common.etcd.client import Change, Entry
 
 T = TypeVar("T", SeenPart, MeasuredPart)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differing:
+    """Keys of reports that are not what etcd has."""
+
+    older: tuple[str, ...]
+    """Or not known at all."""
+    gone: tuple[str, ...]
 
 
 class AgentReports:
@@ -51,6 +61,14 @@ class AgentReports:
             self._delete(key)
         for entry in there.values():
             self._put(entry)
+
+    def differing(self, there: Mapping[str, int], revision: int) -> Differing:
+        """From all keys that there are at `revision`, each with the one of its last write."""
+        known = self._revisions
+        return Differing(
+            older=tuple(key for key, at in there.items() if known.get(key, 0) < at),
+            gone=tuple(key for key, at in known.items() if at <= revision and key not in there),
+        )
 
     def changed(self, change: Change) -> None:
         for entry in change.puts:
