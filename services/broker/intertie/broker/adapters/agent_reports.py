@@ -35,6 +35,8 @@ class AgentReports:
         self._facts: dict[str, HostFacts] = {}
         self._seen: dict[str, dict[str, SeenPart]] = {}
         self._measured: dict[str, dict[str, MeasuredPart]] = {}
+        self._measured_at: dict[str, frozenset[str]] = {}
+        """Uids of parts, by host."""
         self._fleet: Fleet | None = None
         self.relisted(entries)
 
@@ -46,7 +48,8 @@ class AgentReports:
 
     @property
     def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
-        """By part uid, then by host."""
+        """By part uid, then by host. What is said of a part changes by a new mapping, never
+        within one."""
         return self._seen
 
     @property
@@ -91,7 +94,7 @@ class AgentReports:
             host, uid = place
             report = seen_from_bytes(entry.value, host)
             if report is not None and report.part_uid == uid:
-                self._seen.setdefault(uid, {})[host] = report
+                self._seen[uid] = {**self._seen.get(uid, {}), host: report}
             else:
                 _drop(self._seen, host, uid)
         elif host := keys.host_of_measured(entry.key):
@@ -109,16 +112,16 @@ class AgentReports:
 
     def _measure(self, host: str, measured: Mapping[str, MeasuredPart]) -> None:
         """A host's record is of all its parts: what is not in it is measured there no more."""
-        for uid in [
-            uid for uid, hosts in self._measured.items() if host in hosts and uid not in measured
-        ]:
+        for uid in self._measured_at.pop(host, frozenset()).difference(measured):
             _drop(self._measured, host, uid)
+        if measured:
+            self._measured_at[host] = frozenset(measured)
         for uid, part in measured.items():
-            self._measured.setdefault(uid, {})[host] = part
+            self._measured[uid] = {**self._measured.get(uid, {}), host: part}
 
 
 def _drop(reports: dict[str, dict[str, T]], host: str, uid: str) -> None:
-    hosts = reports.get(uid, {})
-    hosts.pop(host, None)
-    if not hosts:
+    if hosts := {each: report for each, report in reports.get(uid, {}).items() if each != host}:
+        reports[uid] = hosts
+    else:
         reports.pop(uid, None)

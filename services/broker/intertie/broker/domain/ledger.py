@@ -6,7 +6,7 @@ All counting is the Calendar's. This module says only which resource a part take
 - `link/{peer}/{egress,ingress}`
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
@@ -68,6 +68,14 @@ class LedgerView:
     fleet: Fleet = field(default_factory=Fleet)
     demands: Calendar | None = None
     """What all parts that count take, where that is known already."""
+    open: Collection[str] | None = None
+    """Names of the parts that are held or prepared, where they are known already."""
+
+    def undecided(self) -> tuple[Versioned[Part], ...]:
+        """The parts that are held or prepared: few, of however many there are."""
+        if self.open is not None:
+            return tuple(self.parts[name] for name in self.open)
+        return tuple(each for each in self.parts.values() if each.value.undecided)
 
 
 def host_key(host: str, dimension: str) -> str:
