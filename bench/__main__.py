@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import control, coordination, deploy, guarantees, idle
+from bench import capacity, control, coordination, deploy, guarantees, idle
 
 BENCHES: dict[str, Callable[[bool], None]] = {
+    "calendar": capacity.run,
     "control": control.run,
     "coordination": coordination.run,
     "deploy": deploy.run,

@@ -218,6 +218,9 @@ def test_ends_are_those_of_who_is_there(there: list[Stay], span: tuple[int, int]
     assert list(calendar.ends(after, until)) == sorted(e for e in ends if after < e <= until)
 
 
+WINDOWS = [(at, last) for at in range(MINUTES) for last in range(at, MINUTES)]
+
+
 @st.composite
 def comings_and_goings(draw: st.DrawFn) -> list[tuple[tuple[int, int], int]]:
     """Whoever comes goes again, in another order."""
@@ -243,7 +246,13 @@ def test_blocks_of_steps_change_nothing(
             _check(profile, levels)
             assert profile.clear(limit, window(*asked)) == _clear(levels, limit, *asked)
             first, last = asked
-            assert profile.peak(window(first, last)) == max(levels[first : last + 1])
+            peak = max(levels[first : last + 1])
+            assert profile.peak(window(first, last)) == peak
+            bounds = profile.same_peak(window(first, last))
+            assert bounds.contain(window(first, last))
+            for at, until in WINDOWS:
+                if bounds.contain(window(at, until)):
+                    assert max(levels[at : until + 1]) == peak
         assert profile.moments() == ()
 
 
@@ -264,3 +273,32 @@ def _clear(levels: list[int], limit: int, first: int, last: int) -> datetime | N
         return None
     at = next(at for at in range(above[-1], MINUTES + 2) if levels[at] <= limit)
     return NOON + timedelta(minutes=at)
+
+
+@given(stays(), st.lists(st.one_of(spans, st.integers(0, 11)), min_size=1, max_size=20))
+def test_what_is_kept_of_peaks_is_what_they_are(
+    coming: list[Stay], asked: list[tuple[int, int] | int]
+) -> None:
+    """Asked for windows while stays come and go: a number is whose turn it is to do either."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(profiles, "BLOCK", 2)
+        _come_and_ask(coming, asked)
+
+
+def _come_and_ask(coming: list[Stay], asked: list[tuple[int, int] | int]) -> None:
+    calendar = Calendar({})
+    there: dict[str, Stay] = {}
+    for each in asked:
+        if isinstance(each, int):
+            if each < len(coming):
+                stay = coming[each]
+                if there.pop(stay.name, None):
+                    calendar.remove(stay.name)
+                else:
+                    there[stay.name] = stay
+                    calendar.add(stay.demand)
+            continue
+        for first, last in (each, *WINDOWS[::3], each):
+            found = calendar.over({}).peaks(RESOURCES, window(first, last))
+            expected = [most(list(there.values()), name, first, last) for name in RESOURCES]
+            assert list(found) == expected

@@ -6,12 +6,12 @@ is one opinion of what is free.
 
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from intertie.common.intervals import Window
-from intertie.common.profiles import Profile
+from intertie.common.profiles import Bounds, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,10 @@ class Calendar:
                 changes[resource][demand.window.start] += amount
                 changes[resource][demand.window.end] -= amount
         self._profiles = {resource: Profile(of) for resource, of in changes.items()}
+        self._known: dict[tuple[str, ...], tuple[Bounds, tuple[int, ...]]] = {}
+        """Peaks of resources that were asked for together, and for which windows."""
+        self._asked: dict[str, set[tuple[str, ...]]] = {}
+        """With which others each was."""
         self._ends = sorted(each.window.end for each in self._demands.values())
 
     def over(self, capacities: Mapping[str, int]) -> "Calendar":
@@ -59,6 +63,7 @@ class Calendar:
         added and removed in both."""
         other = Calendar(capacities)
         other._demands, other._profiles, other._ends = self._demands, self._profiles, self._ends
+        other._known, other._asked = self._known, self._asked
         return other
 
     def capacity(self, resource: str) -> int:
@@ -69,12 +74,24 @@ class Calendar:
         profile = self._profiles.get(resource)
         return profile.peak(window) if profile else 0
 
-    def peaks(self, resources: Sequence[str], window: Window) -> list[int]:
-        """Of each."""
-        profiles = self._profiles
-        return [
-            profile.peak(window) if (profile := profiles.get(each)) else 0 for each in resources
-        ]
+    def peaks(self, resources: tuple[str, ...], window: Window) -> tuple[int, ...]:
+        """Of each. What was found is kept until something of them is taken or given back: most
+        admissions at a large site ask all of its hosts for windows that begin now, and between
+        two of them nothing begins or ends on most hosts."""
+        known = self._known.get(resources)
+        if known is not None and known[0].contain(window):
+            return known[1]
+        if known is None:
+            for each in resources:
+                self._asked.setdefault(each, set()).add(resources)
+        profiles = [self._profiles.get(each) for each in resources]
+        found = tuple(each.peak(window) if each else 0 for each in profiles)
+        bounds = Bounds()
+        for profile in profiles:
+            if profile:
+                bounds = bounds.within(profile.same_peak(window))
+        self._known[resources] = bounds, found
+        return found
 
     def free(self, resource: str, window: Window) -> int:
         """What may be taken over the whole window; negative where too much was promised."""
@@ -136,6 +153,7 @@ class Calendar:
         insort(self._ends, demand.window.end)
         for resource, amount in demand.amounts.items():
             self._profile(resource).shift(demand.window, amount)
+            self._forget(resource)
 
     def remove(self, key: str) -> None:
         """Counts a demand no more; KeyError where there is none of that key."""
@@ -143,6 +161,11 @@ class Calendar:
         del self._ends[bisect_left(self._ends, demand.window.end)]
         for resource, amount in demand.amounts.items():
             self._profiles[resource].shift(demand.window, -amount)
+            self._forget(resource)
+
+    def _forget(self, resource: str) -> None:
+        for together in self._asked.pop(resource, ()):
+            self._known.pop(together, None)
 
     def __contains__(self, key: str) -> bool:
         return key in self._demands

@@ -5,14 +5,43 @@ and add up half of them.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from intertie.common.intervals import Window
 
 BLOCK = 256
 """Steps of a block that is made; one of twice as many is split. A host has a few hundred, so one
 or two: there the cost is that of a plain list."""
+
+
+FIRST = datetime.min.replace(tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
+
+
+class Bounds(NamedTuple):
+    """Of windows: of their starts, the first bound in it and the second not; of their ends the
+    other way round."""
+
+    start_from: datetime = FIRST
+    start_before: datetime = LAST
+    end_after: datetime = FIRST
+    end_until: datetime = LAST
+
+    def contain(self, window: Window) -> bool:
+        return (
+            self.start_from <= window.start < self.start_before
+            and self.end_after < window.end <= self.end_until
+        )
+
+    def within(self, other: "Bounds") -> "Bounds":
+        return Bounds(
+            max(self.start_from, other.start_from),
+            min(self.start_before, other.start_before),
+            max(self.end_after, other.end_after),
+            min(self.end_until, other.end_until),
+        )
 
 
 class _Block:
@@ -87,6 +116,25 @@ class Profile:
                 highest = block.highest + block.lift
         block = self._blocks[last]
         return max(highest, max(block.levels[: bisect_left(block.times, end)]) + block.lift)
+
+    def same_peak(self, window: Window) -> "Bounds":
+        """Windows that have the same steps in them, and so the same peak."""
+        starts = self._around(window.start, bisect_right)
+        ends = self._around(window.end, bisect_left)
+        return Bounds(*starts, *ends)
+
+    def _around(
+        self, time: datetime, bisect: Callable[[list[datetime], datetime], int]
+    ) -> tuple[datetime, datetime]:
+        """The steps before and after, as the bisection tells them apart."""
+        at = bisect(self._firsts, time) - 1
+        if at < 0:
+            return FIRST, self._firsts[0] if self._firsts else LAST
+        times = self._blocks[at].times
+        place = bisect(times, time)
+        if place < len(times):
+            return times[place - 1], times[place]
+        return times[-1], self._firsts[at + 1] if at + 1 < len(self._firsts) else LAST
 
     def clear(self, limit: int, window: Window) -> datetime | None:
         """None where the sum is at most `limit` throughout the window. Else the first moment
