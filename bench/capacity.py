@@ -27,6 +27,7 @@ from intertie.broker.domain.planning import draft
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
+from intertie.common.process import collect_gently
 from intertie.common.spec import ClusterSpec, LeaseTerms
 
 SIZES = (10, 100, 1000)
@@ -46,6 +47,7 @@ QUESTIONS = {
 def run(quick: bool) -> None:
     """No testbed: the calendar and the planning of a leader, on a book in memory."""
     parts, seconds = (10_000, 0.3) if quick else (100_000, 2.0)
+    collect_gently()  # as a broker does
     rates: dict[int, dict[str, float]] = {}
     for hosts in SIZES:
         rates[hosts] = _Questions.of(big_site(hosts, parts)).rates(seconds)

@@ -229,14 +229,15 @@ def comings_and_goings(draw: st.DrawFn) -> list[tuple[tuple[int, int], int]]:
     return [*comings, *goings]
 
 
-@given(comings_and_goings(), spans, st.integers(0, 8))
+@given(comings_and_goings(), spans, st.integers(0, 8), st.sampled_from([2, 2, 256]))
 @settings(max_examples=150)
 def test_blocks_of_steps_change_nothing(
-    shifts: list[tuple[tuple[int, int], int]], asked: tuple[int, int], limit: int
+    shifts: list[tuple[tuple[int, int], int]], asked: tuple[int, int], limit: int, block: int
 ) -> None:
-    """With blocks of two steps, so that they are split, joined and lifted all the time."""
+    """With blocks of two steps, so that they are split, joined and lifted all the time; and with
+    one that has all."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(profiles, "BLOCK", 2)
+        patched.setattr(profiles, "BLOCK", block)
         profile = profiles.Profile({})
         levels = [0] * (MINUTES + 2)
         for (first, last), amount in shifts:
@@ -248,7 +249,8 @@ def test_blocks_of_steps_change_nothing(
             first, last = asked
             peak = max(levels[first : last + 1])
             assert profile.peak(window(first, last)) == peak
-            bounds = profile.same_peak(window(first, last))
+            seen, bounds = profile.look(window(first, last))
+            assert seen == peak
             assert bounds.contain(window(first, last))
             for at, until in WINDOWS:
                 if bounds.contain(window(at, until)):
@@ -259,7 +261,7 @@ def test_blocks_of_steps_change_nothing(
 def _check(profile: profiles.Profile, levels: list[int]) -> None:
     for block in profile._blocks:
         assert (block.highest, block.lowest) == (max(block.levels), min(block.levels))
-        assert len(block.times) <= 4
+        assert len(block.times) <= 2 * profiles.BLOCK
     assert profile._firsts == [block.times[0] for block in profile._blocks]
     steps = [at for at in range(MINUTES + 1) if levels[at] != (levels[at - 1] if at else 0)]
     assert profile.moments() == tuple(NOON + timedelta(minutes=at) for at in steps)

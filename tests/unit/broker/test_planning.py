@@ -223,6 +223,6 @@ def test_of_very_many_ends_those_before_it_could_fit_are_not_tried() -> None:
         NAME, "u", spec(LeaseTerms(duration=HOUR, max_delay=2 * HOUR)), known, POLICY, now=NOW
     )
     assert found.allotment.spec.window == Window(free_again, free_again + HOUR)
+    soon = LeaseTerms(duration=HOUR, max_delay=HOUR - timedelta(seconds=1))
     with pytest.raises(NoCapacity):
-        soon = LeaseTerms(duration=HOUR, max_delay=HOUR - timedelta(seconds=1))
         draft(NAME, "u", spec(soon), known, POLICY, now=NOW)

@@ -84,13 +84,12 @@ class Calendar:
         if known is None:
             for each in resources:
                 self._asked.setdefault(each, set()).add(resources)
-        profiles = [self._profiles.get(each) for each in resources]
-        found = tuple(each.peak(window) if each else 0 for each in profiles)
-        bounds = Bounds()
-        for profile in profiles:
-            if profile:
-                bounds = bounds.within(profile.same_peak(window))
-        self._known[resources] = bounds, found
+        looks = [
+            profile.look(window) if (profile := self._profiles.get(each)) else (0, Bounds())
+            for each in resources
+        ]
+        found = tuple(peak for peak, _ in looks)
+        self._known[resources] = Bounds.common([bounds for _, bounds in looks]), found
         return found
 
     def free(self, resource: str, window: Window) -> int:

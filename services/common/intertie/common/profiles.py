@@ -5,7 +5,7 @@ and add up half of them.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -35,13 +35,11 @@ class Bounds(NamedTuple):
             and self.end_after < window.end <= self.end_until
         )
 
-    def within(self, other: "Bounds") -> "Bounds":
-        return Bounds(
-            max(self.start_from, other.start_from),
-            min(self.start_before, other.start_before),
-            max(self.end_after, other.end_after),
-            min(self.end_until, other.end_until),
-        )
+    @classmethod
+    def common(cls, several: Sequence["Bounds"]) -> "Bounds":
+        """Of the windows that are in all of them; there is one at least."""
+        starts_from, starts_before, ends_after, ends_until = zip(*several, strict=True)
+        return cls(max(starts_from), min(starts_before), max(ends_after), min(ends_until))
 
 
 class _Block:
@@ -117,8 +115,23 @@ class Profile:
         block = self._blocks[last]
         return max(highest, max(block.levels[: bisect_left(block.times, end)]) + block.lift)
 
-    def same_peak(self, window: Window) -> "Bounds":
-        """Windows that have the same steps in them, and so the same peak."""
+    def look(self, window: Window) -> tuple[int, "Bounds"]:
+        """The peak, and the windows that have the same steps in them and so the same peak."""
+        if len(self._blocks) != 1:
+            return self.peak(window), self._same_steps(window)
+        [block] = self._blocks  # as of nearly all hosts: with the same two bisections for both
+        times = block.times
+        first = bisect_right(times, window.start)
+        last = bisect_left(times, window.end, first)
+        levels = block.levels[first - 1 if first else 0 : last]
+        return max(max(levels) + block.lift, 0) if levels else 0, Bounds(
+            times[first - 1] if first else FIRST,
+            times[first] if first < len(times) else LAST,
+            times[last - 1] if last else FIRST,
+            times[last] if last < len(times) else LAST,
+        )
+
+    def _same_steps(self, window: Window) -> "Bounds":
         starts = self._around(window.start, bisect_right)
         ends = self._around(window.end, bisect_left)
         return Bounds(*starts, *ends)
