@@ -230,7 +230,7 @@ def comings_and_goings(draw: st.DrawFn) -> list[tuple[tuple[int, int], int]]:
 
 
 @given(comings_and_goings(), spans, st.integers(0, 8), st.sampled_from([2, 2, 256]))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_blocks_of_steps_change_nothing(
     shifts: list[tuple[tuple[int, int], int]], asked: tuple[int, int], limit: int, block: int
 ) -> None:
@@ -278,6 +278,7 @@ def _clear(levels: list[int], limit: int, first: int, last: int) -> datetime | N
 
 
 @given(stays(), st.lists(st.one_of(spans, st.integers(0, 11)), min_size=1, max_size=20))
+@settings(deadline=None)
 def test_what_is_kept_of_peaks_is_what_they_are(
     coming: list[Stay], asked: list[tuple[int, int] | int]
 ) -> None:
