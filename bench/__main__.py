@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import control, coordination, deploy, guarantees, idle, trace
+from bench import capacity, control, coordination, deploy, guarantees, idle, trace
 
 BENCHES: dict[str, Callable[[bool], None]] = {
+    "calendar": capacity.run,
     "control": control.run,
     "coordination": coordination.run,
     "deploy": deploy.run,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -32,7 +32,9 @@ from intertie.broker.domain.records import (
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common.clock import SystemClock
 from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
+from intertie.common.etcd.client import Change as Seen
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put, TxnResult
+from intertie.common.etcd.records import encode
 from intertie.common.guarantees import GuaranteeKind
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.rpc.spec_proto import timestamp_to_proto
@@ -394,6 +396,19 @@ async def test_a_part_of_as_many_networks_as_may_be_is_one_transaction(kind: Kin
     assert len((await kind.ledger.view()).vnis) == MAX_PART_NETWORKS
 
 
+class Deaf(Etcd):
+    """Watches tell nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.listens = asyncio.Event()
+
+    async def watch(self, prefix: str, start_revision: int = 0) -> AsyncGenerator[Seen, None]:
+        self.listens.set()
+        await asyncio.Event().wait()
+        yield Seen(revision=0)
+
+
 class BreaksOff(Etcd):
     """Takes one transaction more, and no other."""
 
@@ -460,3 +475,73 @@ async def test_all_hosts_are_known_and_only_admitted_ones_take_anything(kind: Ki
     fleet = (await kind.ledger.view()).fleet
     assert fleet.facts == {"n1": facts("n1"), "n9": facts("n9")}
     assert fleet.alive(now=NOW) == (facts("n1"),)
+
+
+@pytest.mark.etcd
+async def test_what_is_changed_behind_the_leaders_back_is_found_by_the_next_look(
+    etcd_server: EtcdServer, etcd_prefix: str
+) -> None:
+    """Straight in etcd: a record put, one written over, one taken away; each is as it is there
+    after one look, and a look that finds nothing fails nothing that stands in line."""
+    etcd = await Etcd.connect(etcd_server.settings(etcd_prefix))
+    try:
+        ledger = (await InEtcd.of(etcd)).ledger
+        assert isinstance(ledger, EtcdLedger)
+        first, second = part("t1", PartState.HELD), part("t2", PartState.HELD)
+        for each in (first, second):
+            await ledger.commit(Change(writes=(Write(record=each),)))
+        over = first.move(PartState.EXPIRED, now=NOW)
+        foreign: list[tuple[Op, dict[str, Part]]] = [
+            (Put("parts/demo/t1", encode(over)), {over.name: over, second.name: second}),
+            (DeleteKey("parts/demo/t2"), {over.name: over}),
+            (
+                Put("parts/demo/t3", encode(part("t3"))),
+                {over.name: over, part("t3").name: part("t3")},
+            ),
+        ]
+        for op, expected in foreign:
+            before = (await ledger.view()).parts
+            await etcd.txn([], [op])
+            assert (await ledger.view()).parts == before, "nothing tells a leader of it"
+            await ledger.read_again()
+            assert {
+                name: each.value for name, each in (await ledger.view()).parts.items()
+            } == expected
+        view = await ledger.view()
+        waiting = [
+            ledger.submit(Change(writes=(Write(record=part(f"m{number}")),)))
+            for number in range(300)
+        ]
+        await asyncio.gather(ledger.read_again(), *waiting)
+        await ledger.read_again()
+        assert (await ledger.view()).parts is view.parts
+        assert len(view.parts) == 302
+    finally:
+        await etcd.close()
+
+
+@pytest.mark.etcd
+async def test_what_agents_say_is_found_though_no_watch_told_it(
+    etcd_server: EtcdServer, etcd_prefix: str
+) -> None:
+    etcd = await Deaf.connect(etcd_server.settings(etcd_prefix))
+    kind = await InEtcd.of(etcd)
+    ledger = kind.ledger
+    assert isinstance(ledger, EtcdLedger)
+    await kind.report(facts("n1"))
+    await kind.see(SeenPart(host="n1", part_uid="u1", generation=1))
+    following = asyncio.create_task(ledger.follow())
+    try:
+        await asyncio.wait_for(etcd.listens.wait(), 30)
+        assert set((await ledger.view()).fleet.facts) == {"n1"}
+        await kind.report(facts("n2"))
+        await etcd.txn([], [DeleteKey("seen/n1/parts/u1")])
+        assert set((await ledger.view()).fleet.facts) == {"n1"}
+        assert set(await ledger.seen()) == {"u1"}
+        await ledger.read_again()
+        assert set((await ledger.view()).fleet.facts) == {"n1", "n2"}
+        assert await ledger.seen() == {}
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await etcd.close()

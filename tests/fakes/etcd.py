@@ -1,6 +1,6 @@
 """An etcd in memory: revisions and guarded transactions as the real one has them."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from intertie.common.errors import EtcdUnavailable, NotLeading
 from intertie.common.etcd.client import (
@@ -8,6 +8,7 @@ from intertie.common.etcd.client import (
     DeleteKey,
     Entry,
     Etcd,
+    Keys,
     Op,
     Put,
     Snapshot,
@@ -41,6 +42,11 @@ class MemoryEtcd(Etcd):
         assert revision in (0, self._revision), "only the present is known here"
         found = [self._entries[key] for key in sorted(self._entries) if key.startswith(prefix)]
         return Snapshot(entries=tuple(found), revision=self._revision)
+
+    async def keys(self, prefix: str, *, revision: int = 0) -> AsyncGenerator[Keys, None]:
+        snapshot = await self.range(prefix)
+        found = tuple((each.key, each.mod_revision) for each in snapshot.entries)
+        yield Keys(keys=found, revision=revision or snapshot.revision)
 
     async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
         self._check()

@@ -338,3 +338,27 @@ async def eventually(attempt: Callable[[], object]) -> None:
             await asyncio.sleep(0.1)
         else:
             return
+
+
+async def test_keys_come_in_pages_of_one_revision(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intertie.common.etcd.client._PAGE_OF_KEYS", 3)
+    written = {}
+    for number in range(8):
+        done = await etcd.txn([], [Put(f"k/{number}", b"x" * 100)])
+        written[f"k/{number}"] = done.revision
+    await etcd.txn([], [Put("other", b"")])
+    found: dict[str, int] = {}
+    pages = []
+    async for page in etcd.keys("k/"):
+        pages.append(page)
+        found.update(page.keys)
+        # What comes, goes and is written over meanwhile is of later revisions.
+        await etcd.txn([], [Put("k/7", b"y"), Put(f"k/9{len(pages)}", b""), DeleteKey("k/5")])
+    assert found == written
+    assert [len(each.keys) for each in pages] == [3, 3, 2]
+    assert len({each.revision for each in pages}) == 1
+    now = dict([pair async for page in etcd.keys("k/") for pair in page.keys])
+    assert "k/5" not in now
+    assert now["k/7"] > written["k/7"]

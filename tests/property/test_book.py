@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from intertie.broker.domain.book import Book
 from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
-from intertie.broker.domain.part import NetworkId, Part, PartState
+from intertie.broker.domain.part import NEXT, NetworkId, Part, PartState
 from intertie.broker.domain.records import Change, Erase, Unchanged, Write
 from intertie.common.errors import StaleWrite
 from intertie.common.intervals import Window
@@ -46,13 +46,19 @@ class Ledger(RuleBasedStateMachine):
             fleet=FLEET,
         )
 
-    @rule(hours=st.integers(0, 4), vcpus=st.integers(1, 3))
-    def admit(self, hours: int, vcpus: int) -> None:
+    @rule(
+        hours=st.integers(0, 4),
+        vcpus=st.integers(1, 3),
+        state=st.sampled_from([PartState.HELD, PartState.PREPARED, PartState.CONFIRMED]),
+    )
+    def admit(self, hours: int, vcpus: int, state: PartState) -> None:
         number = next(self.numbers)
         start = NOW + hours * HOUR
         spec = part_spec(workspace(vcpus=vcpus), window=Window(start, start + HOUR))
         vni = self.book.next_vni
-        made = part(f"t{number}", spec=spec, network_ids=(NetworkId(network="lan", vni=vni),))
+        made = part(
+            f"t{number}", state, spec=spec, network_ids=(NetworkId(network="lan", vni=vni),)
+        )
         change = Change(
             writes=(Write(record=made),),
             admitted_on=self.book.generation,
@@ -70,10 +76,12 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def end(self, data: Any) -> None:
-        living = [each for each in self.etcd.values() if each.value.state is PartState.CONFIRMED]
+        """Or the next step of one that is not yet confirmed."""
+        living = [each for each in self.etcd.values() if not each.value.over]
         if living:
             found = data.draw(st.sampled_from(living))
-            over = found.value.move(PartState.ENDED, now=NOW, reason="CANCELLED")
+            to = data.draw(st.sampled_from(sorted(NEXT[found.value.state], key=lambda to: to.name)))
+            over = found.value.move(to, now=NOW, reason="CANCELLED")
             change = Change(writes=(Write(record=over, read_at=found.revision),))
             self.book.reserve(change)
             self.line.append(change)
@@ -131,6 +139,7 @@ class Ledger(RuleBasedStateMachine):
     def the_book_is_what_is_written_and_what_stands_in_line(self) -> None:
         view = self.book.view(FLEET, {})
         assert dict(view.parts) == self.etcd
+        assert set(view.undecided()) == set(replace(view, open=None).undecided())
         assert (self.book.written, self.book.written_revision) == (
             self.generation,
             self.generation_revision,

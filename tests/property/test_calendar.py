@@ -6,9 +6,11 @@ The counter knows minutes only: it lists, minute by minute, who is there.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from intertie.common import profiles
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.intervals import Window
 
@@ -178,3 +180,128 @@ def test_moments_are_those_at_which_the_sum_changes(there: list[Stay]) -> None:
         sums = [0, *(used(there, resource, minute) for minute in range(MINUTES)), 0]
         changes = [at for at in range(MINUTES + 1) if sums[at] != sums[at + 1]]
         assert calendar.moments(resource) == tuple(NOON + timedelta(minutes=at) for at in changes)
+
+
+@given(capacities, stays(), st.data())
+def test_the_earliest_fit_is_the_first_minute_at_which_it_fits(
+    capacity: dict[str, int], there: list[Stay], data: st.DataObject
+) -> None:
+    """By the counter: minute by minute, from the one asked for on. Sums change on full minutes,
+    so nothing fits earlier between two."""
+    calendar = Calendar(capacity, [stay.demand for stay in there])
+    (first, last), took = data.draw(spans), data.draw(amounts)
+    latest = data.draw(st.integers(first - 1, 2 * MINUTES))
+    lasts = last - first
+
+    def fits(at: int) -> bool:
+        return all(
+            used(there, resource, minute) + amount <= capacity.get(resource, 0)
+            for resource, amount in took.items()
+            for minute in range(at, at + lasts + 1)
+            if amount
+        )
+
+    expected = next((at for at in range(first, latest + 1) if fits(at)), None)
+    found = calendar.earliest(
+        Stay("new", first, last, took).demand, NOON + timedelta(minutes=latest)
+    )
+    assert found == (None if expected is None else NOON + timedelta(minutes=expected))
+
+
+@given(stays(), spans)
+def test_ends_are_those_of_who_is_there(there: list[Stay], span: tuple[int, int]) -> None:
+    calendar = Calendar({}, [stay.demand for stay in there])
+    for stay in there[::2]:
+        calendar.remove(stay.name)
+    after, until = (NOON + timedelta(minutes=each) for each in span)
+    ends = {stay.demand.window.end for stay in there[1::2]}
+    assert list(calendar.ends(after, until)) == sorted(e for e in ends if after < e <= until)
+
+
+WINDOWS = [(at, last) for at in range(MINUTES) for last in range(at, MINUTES)]
+
+
+@st.composite
+def comings_and_goings(draw: st.DrawFn) -> list[tuple[tuple[int, int], int]]:
+    """Whoever comes goes again, in another order."""
+    comings = draw(st.lists(st.tuples(spans, st.integers(1, 5)), min_size=1, max_size=15))
+    goings = [(span, -amount) for span, amount in draw(st.permutations(comings))]
+    return [*comings, *goings]
+
+
+@given(comings_and_goings(), spans, st.integers(0, 8), st.sampled_from([2, 2, 256]))
+@settings(max_examples=150, deadline=None)
+def test_blocks_of_steps_change_nothing(
+    shifts: list[tuple[tuple[int, int], int]], asked: tuple[int, int], limit: int, block: int
+) -> None:
+    """With blocks of two steps, so that they are split, joined and lifted all the time; and with
+    one that has all."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(profiles, "BLOCK", block)
+        profile = profiles.Profile({})
+        levels = [0] * (MINUTES + 2)
+        for (first, last), amount in shifts:
+            profile.shift(window(first, last), amount)
+            for minute in range(first, last + 1):
+                levels[minute] += amount
+            _check(profile, levels)
+            assert profile.clear(limit, window(*asked)) == _clear(levels, limit, *asked)
+            first, last = asked
+            peak = max(levels[first : last + 1])
+            assert profile.peak(window(first, last)) == peak
+            seen, bounds = profile.look(window(first, last))
+            assert seen == peak
+            assert bounds.contain(window(first, last))
+            for at, until in WINDOWS:
+                if bounds.contain(window(at, until)):
+                    assert max(levels[at : until + 1]) == peak
+        assert profile.moments() == ()
+
+
+def _check(profile: profiles.Profile, levels: list[int]) -> None:
+    for block in profile._blocks:
+        assert (block.highest, block.lowest) == (max(block.levels), min(block.levels))
+        assert len(block.times) <= 2 * profiles.BLOCK
+    assert profile._firsts == [block.times[0] for block in profile._blocks]
+    steps = [at for at in range(MINUTES + 1) if levels[at] != (levels[at - 1] if at else 0)]
+    assert profile.moments() == tuple(NOON + timedelta(minutes=at) for at in steps)
+    there = [level + block.lift for block in profile._blocks for level in block.levels]
+    assert there == [levels[at] for at in steps]
+
+
+def _clear(levels: list[int], limit: int, first: int, last: int) -> datetime | None:
+    above = [at for at in range(first, last + 1) if levels[at] > limit]
+    if not above:
+        return None
+    at = next(at for at in range(above[-1], MINUTES + 2) if levels[at] <= limit)
+    return NOON + timedelta(minutes=at)
+
+
+@given(stays(), st.lists(st.one_of(spans, st.integers(0, 11)), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_what_is_kept_of_peaks_is_what_they_are(
+    coming: list[Stay], asked: list[tuple[int, int] | int]
+) -> None:
+    """Asked for windows while stays come and go: a number is whose turn it is to do either."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(profiles, "BLOCK", 2)
+        _come_and_ask(coming, asked)
+
+
+def _come_and_ask(coming: list[Stay], asked: list[tuple[int, int] | int]) -> None:
+    calendar = Calendar({})
+    there: dict[str, Stay] = {}
+    for each in asked:
+        if isinstance(each, int):
+            if each < len(coming):
+                stay = coming[each]
+                if there.pop(stay.name, None):
+                    calendar.remove(stay.name)
+                else:
+                    there[stay.name] = stay
+                    calendar.add(stay.demand)
+            continue
+        for first, last in (each, *WINDOWS[::3], each):
+            found = calendar.over({}).peaks(RESOURCES, window(first, last))
+            expected = [most(list(there.values()), name, first, last) for name in RESOURCES]
+            assert list(found) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -12,11 +13,11 @@ from intertie.broker.adapters.etcd_reads import EtcdReads
 from intertie.broker.adapters.line import LINGER_S, Line
 from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.part import PartState
-from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.records import Change, Erase, Write
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading, StaleWrite
-from intertie.common.etcd.client import Compare, Put
-from intertie.common.etcd.records import MAX_BYTES
+from intertie.common.etcd.client import Compare, DeleteKey, Entry, Keys, Op, Put
+from intertie.common.etcd.records import MAX_BYTES, encode
 from tests.fakes.clock import FakeClock
 from tests.fakes.etcd import MemoryEtcd
 from tests.unit.broker.samples import POLICY, facts, part
@@ -36,11 +37,32 @@ class Leads:
         return "another"
 
 
+class SlowToList(MemoryEtcd):
+    """Something happens after the first page of keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: list[tuple[str, Entry]] = []
+        """As they were when the listing began."""
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def keys(self, prefix: str, *, revision: int = 0) -> AsyncGenerator[Keys, None]:
+        if not revision:
+            self.listed = sorted(self._entries.items())
+        meanwhile, self.meanwhile = self.meanwhile, None
+        found = tuple(
+            (key, each.mod_revision) for key, each in self.listed if key.startswith(prefix)
+        )
+        yield Keys(keys=found, revision=revision or self._revision)
+        if meanwhile:
+            await meanwhile()
+
+
 class Desk:
     """A leader's line on a store in memory."""
 
     def __init__(self) -> None:
-        self.etcd = MemoryEtcd()
+        self.etcd = SlowToList()
         self.clock = FakeClock()
         self.rung: list[list[str]] = []
 
@@ -192,3 +214,70 @@ async def test_what_hosts_are_told_goes_on_in_further_transactions_by_size(desk:
     ]
     assert len(sizes) == 2
     assert max(sizes) <= MAX_BYTES
+
+
+async def test_reading_again_disturbs_nothing_where_nothing_differs(desk: Desk) -> None:
+    """A bug: every 30 s all that stood in line failed, and 100,000 parts were read anew."""
+    await (await desk.submit("t1"))[0]
+    book = await desk.line.book()
+    many = await desk.submit(*(f"m{number}" for number in range(200)))
+    again = asyncio.ensure_future(desk.line.read_again())
+    await desk.clock.advance(1)
+    await again
+    assert all([await each for each in many])
+    await desk.line.read_again()
+    assert await desk.line.book() is book
+
+
+async def test_what_is_written_while_keys_are_compared_is_no_difference(desk: Desk) -> None:
+    revision = await (await desk.submit("t1"))[0]
+    book = await desk.line.book()
+    held = part("t1", PartState.HELD)
+    over = held.move(PartState.EXPIRED, now=desk.clock.now())
+
+    async def write() -> None:
+        done = await desk.line.submit(Change(writes=(Write(record=over, read_at=revision),)))
+        await (await desk.submit("t2"))[0]
+        await desk.line.submit(Change(erasures=(Erase(record=over, read_at=done),)))
+
+    desk.etcd.meanwhile = write
+    await desk.line.read_again()
+    assert desk.etcd.meanwhile is None
+    assert await desk.line.book() is book
+    await desk.line.read_again()
+    assert await desk.line.book() is book
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Put("parts/demo/t2", encode(part("t2"))),
+        Put("parts/demo/t1", encode(part("t1"))),
+        DeleteKey("parts/demo/t1"),
+        DeleteKey(keys.GENERATION),
+        Put("wanted/n1/parts/0123", b""),
+        Put("vni/5000", b"0123"),
+    ],
+    ids=lambda op: f"{type(op).__name__}-{op.key}",
+)
+async def test_what_another_did_is_found_when_keys_are_compared(desk: Desk, op: Op) -> None:
+    """Though nobody but the leader ever should."""
+    await (await desk.submit("t1"))[0]
+    book = await desk.line.book()
+    await desk.etcd.txn([], [op])
+    waiting = desk.line.submit(await desk.admission("t3"))
+    await desk.line.read_again()
+    assert await desk.line.book() is not book
+    assert waiting.done()
+    waiting.exception()
+
+
+async def test_of_one_that_went_as_another_came_both_are_found(desk: Desk) -> None:
+    await (await desk.submit("t1"))[0]
+    book = await desk.line.book()
+    t2 = Put("parts/demo/t2", encode(part("t2")))
+    await desk.etcd.txn([], [DeleteKey("parts/demo/t1"), t2])
+    await desk.line.read_again()
+    now = await desk.line.book()
+    assert now is not book
+    assert set(now.parts) == {part("t2").name}

@@ -175,3 +175,27 @@ def test_whatever_is_placed_no_host_is_overfull(
         for name, most in WHOLE.items():
             assert use.get(f"host/{host}/{name}", 0) <= most
         assert not bound or list(found.values()).count(host) <= bound
+
+
+def test_hosts_that_could_run_one_more_and_may_not_are_named_as_what_is_short() -> None:
+    """A bug: where only some hosts can promise bandwidth, and those had as many of the group as
+    may be on one, the refusal itself failed."""
+    spec = part_spec(
+        *workers(3, max_per_host=1),
+        pairs=(("w-1", "v-0", 5), ("w-2", "v-0", 5)),
+        remote=("v-0",),
+    )
+    able = rooms(WHOLE, WHOLE, WHOLE)
+    for host in ("n1", "n3"):
+        able[host] = Room(facts=facts(host, missing=("HTB is not there",)), free=WHOLE)
+    [refused] = short(spec, able)
+    assert (refused.resource, refused.group, refused.available) == ("hosts", "w", 0)
+    assert "w-2 has 1 of w already" in refused.message
+
+
+def test_a_host_that_shrank_under_what_it_had_keeps_nobody_from_the_others() -> None:
+    """A bug: nothing at all was placed at a site as long as one of its hosts had less than was
+    promised of it."""
+    shrunk = Vector(vcpus=-2, memory_mib=2048, disk_mib=8192, iops=2000, throughput_mib_s=400)
+    found = hosts_of(part_spec(*workers(2)), rooms(shrunk, WHOLE))
+    assert set(found.values()) == {"n2"}

@@ -204,3 +204,25 @@ def test_a_disk_smaller_than_its_image_names_the_field_and_the_size() -> None:
         check_disks(spec(), {DIGEST: image})
     assert refused.value.field == "spec.groups[0].allocation.disk_mib"
     assert "201" in refused.value.problem
+
+
+def test_of_very_many_ends_those_before_it_could_fit_are_not_tried() -> None:
+    """A bug: of all moments at which something ends, 64 were tried, though nothing could be free
+    on any host that would do until much later."""
+    free_again = NOW + HOUR
+    little = [
+        part(
+            f"l{number}",
+            spec=part_spec(workspace(), window=Window(NOW, NOW + timedelta(seconds=number))),
+            placed=(Placed(workspace="w-0", host="n2"),),
+        )
+        for number in range(1, 200)
+    ]
+    known = view(full("t1", "n1", Window(NOW, free_again)), *little, hosts=("n1",), report_time=NOW)
+    found = draft(
+        NAME, "u", spec(LeaseTerms(duration=HOUR, max_delay=2 * HOUR)), known, POLICY, now=NOW
+    )
+    assert found.allotment.spec.window == Window(free_again, free_again + HOUR)
+    soon = LeaseTerms(duration=HOUR, max_delay=HOUR - timedelta(seconds=1))
+    with pytest.raises(NoCapacity):
+        draft(NAME, "u", spec(soon), known, POLICY, now=NOW)

@@ -4,13 +4,14 @@ Broker admission, placement and the meta-scheduler all ask this module, so that 
 is one opinion of what is free.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from intertie.common.intervals import Window
+from intertie.common.profiles import Bounds, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,11 @@ class Calendar:
 
     It counts, it does not refuse: `add` takes what does not fit too, as a ledger must
     when capacity has shrunk under what was promised. A resource without a capacity has 0.
+    `capacities` is asked, not copied.
     """
 
     def __init__(self, capacities: Mapping[str, int], demands: Iterable[Demand] = ()) -> None:
-        self._capacities = dict(capacities)
+        self._capacities = capacities
         self._demands: dict[str, Demand] = {}
         changes: defaultdict[str, defaultdict[datetime, int]] = defaultdict(
             lambda: defaultdict(int)
@@ -49,13 +51,19 @@ class Calendar:
             for resource, amount in demand.amounts.items():
                 changes[resource][demand.window.start] += amount
                 changes[resource][demand.window.end] -= amount
-        self._profiles = {resource: _Profile(of) for resource, of in changes.items()}
+        self._profiles = {resource: Profile(of) for resource, of in changes.items()}
+        self._known: dict[tuple[str, ...], tuple[Bounds, tuple[int, ...]]] = {}
+        """Peaks of resources that were asked for together, and for which windows."""
+        self._asked: dict[str, set[tuple[str, ...]]] = {}
+        """With which others each was."""
+        self._ends = sorted(each.window.end for each in self._demands.values())
 
     def over(self, capacities: Mapping[str, int]) -> "Calendar":
         """The same demands on other capacities. Not a copy: what is added or removed later is
         added and removed in both."""
         other = Calendar(capacities)
-        other._demands, other._profiles = self._demands, self._profiles
+        other._demands, other._profiles, other._ends = self._demands, self._profiles, self._ends
+        other._known, other._asked = self._known, self._asked
         return other
 
     def capacity(self, resource: str) -> int:
@@ -66,6 +74,24 @@ class Calendar:
         profile = self._profiles.get(resource)
         return profile.peak(window) if profile else 0
 
+    def peaks(self, resources: tuple[str, ...], window: Window) -> tuple[int, ...]:
+        """Of each. What was found is kept until something of them is taken or given back: most
+        admissions at a large site ask all of its hosts for windows that begin now, and between
+        two of them nothing begins or ends on most hosts."""
+        known = self._known.get(resources)
+        if known is not None and known[0].contain(window):
+            return known[1]
+        if known is None:
+            for each in resources:
+                self._asked.setdefault(each, set()).add(resources)
+        looks = [
+            profile.look(window) if (profile := self._profiles.get(each)) else (0, Bounds())
+            for each in resources
+        ]
+        found = tuple(peak for peak, _ in looks)
+        self._known[resources] = Bounds.common([bounds for _, bounds in looks]), found
+        return found
+
     def free(self, resource: str, window: Window) -> int:
         """What may be taken over the whole window; negative where too much was promised."""
         return self.capacity(resource) - self.peak(resource, window)
@@ -74,6 +100,40 @@ class Calendar:
         """When the sum of demand changes, in order: the only starts worth trying later."""
         profile = self._profiles.get(resource)
         return profile.moments() if profile else ()
+
+    def ends(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        """When demands end, in order and each moment once: later than `after`, and `until` at the
+        latest."""
+        while True:
+            place = bisect_right(self._ends, after)
+            if place == len(self._ends) or self._ends[place] > until:
+                return
+            after = self._ends[place]
+            yield after
+
+    def earliest(self, demand: Demand, latest: datetime) -> datetime | None:
+        """The first start, from the demand's own on and `latest` at the latest, at which it fits
+        for as long as it lasts; None where there is none."""
+        limits = {
+            resource: self.capacity(resource) - amount
+            for resource, amount in demand.amounts.items()
+            if amount
+        }
+        if any(limit < 0 for limit in limits.values()):
+            return None
+        lasts, start = demand.window.duration, demand.window.start
+        while start <= latest:
+            window = Window(start, start + lasts)
+            clear = (
+                profile.clear(limit, window)
+                for resource, limit in limits.items()
+                if (profile := self._profiles.get(resource))
+            )
+            later = next((each for each in clear if each is not None), None)
+            if later is None:
+                return start
+            start = later
+        return None
 
     def fits(self, demand: Demand) -> bool:
         return not self.shortfalls(demand)
@@ -89,74 +149,32 @@ class Calendar:
     def add(self, demand: Demand) -> None:
         """Counts a demand; its key must be new."""
         self._remember(demand)
+        insort(self._ends, demand.window.end)
         for resource, amount in demand.amounts.items():
             self._profile(resource).shift(demand.window, amount)
+            self._forget(resource)
 
     def remove(self, key: str) -> None:
         """Counts a demand no more; KeyError where there is none of that key."""
         demand = self._demands.pop(key)
+        del self._ends[bisect_left(self._ends, demand.window.end)]
         for resource, amount in demand.amounts.items():
             self._profiles[resource].shift(demand.window, -amount)
+            self._forget(resource)
+
+    def _forget(self, resource: str) -> None:
+        for together in self._asked.pop(resource, ()):
+            self._known.pop(together, None)
 
     def __contains__(self, key: str) -> bool:
         return key in self._demands
 
-    def _profile(self, resource: str) -> "_Profile":
+    def _profile(self, resource: str) -> Profile:
         if resource not in self._profiles:
-            self._profiles[resource] = _Profile({})
+            self._profiles[resource] = Profile({})
         return self._profiles[resource]
 
     def _remember(self, demand: Demand) -> None:
         if demand.key in self._demands:
             raise ValueError(f"{demand.key} is counted already")
         self._demands[demand.key] = demand
-
-
-class _Profile:
-    """A step function of time: `levels[i]` holds from `times[i]` up to `times[i + 1]`.
-
-    0 before the first step, and the last level is 0. No two neighbours are equal, so the
-    size is bounded by the demands that are counted now.
-    """
-
-    __slots__ = ("_levels", "_times")
-
-    def __init__(self, changes: Mapping[datetime, int]) -> None:
-        self._times: list[datetime] = []
-        self._levels: list[int] = []
-        level = 0
-        for time, change in sorted(changes.items()):
-            if change:
-                level += change
-                self._times.append(time)
-                self._levels.append(level)
-
-    def moments(self) -> tuple[datetime, ...]:
-        return tuple(self._times)
-
-    def peak(self, window: Window) -> int:
-        first = bisect_right(self._times, window.start)
-        last = bisect_left(self._times, window.end)
-        before = self._levels[first - 1] if first else 0
-        return max(before, max(self._levels[first:last], default=0))
-
-    def shift(self, window: Window, amount: int) -> None:
-        if not amount:
-            return
-        first, last = self._step_at(window.start), self._step_at(window.end)
-        self._levels[first:last] = [level + amount for level in self._levels[first:last]]
-        self._forget_if_flat(last)
-        self._forget_if_flat(first)
-
-    def _step_at(self, time: datetime) -> int:
-        """Where the step at `time` is; made, without height, if there is none."""
-        place = bisect_left(self._times, time)
-        if place == len(self._times) or self._times[place] != time:
-            self._times.insert(place, time)
-            self._levels.insert(place, self._levels[place - 1] if place else 0)
-        return place
-
-    def _forget_if_flat(self, place: int) -> None:
-        before = self._levels[place - 1] if place else 0
-        if self._levels[place] == before:
-            del self._times[place], self._levels[place]

@@ -1,6 +1,7 @@
 """What agents say, decoded once and kept up with a watch."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from intertie.broker.adapters import keys
@@ -16,6 +17,15 @@ from intertie.common.etcd.client import Change, Entry
 T = TypeVar("T", SeenPart, MeasuredPart)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Differing:
+    """Keys of reports that are not what etcd has."""
+
+    older: tuple[str, ...]
+    """Or not known at all."""
+    gone: tuple[str, ...]
+
+
 class AgentReports:
     """The records under `seen/`: facts of hosts, reports on parts, and what is measured."""
 
@@ -25,6 +35,8 @@ class AgentReports:
         self._facts: dict[str, HostFacts] = {}
         self._seen: dict[str, dict[str, SeenPart]] = {}
         self._measured: dict[str, dict[str, MeasuredPart]] = {}
+        self._measured_at: dict[str, frozenset[str]] = {}
+        """Uids of parts, by host."""
         self._fleet: Fleet | None = None
         self.relisted(entries)
 
@@ -36,7 +48,8 @@ class AgentReports:
 
     @property
     def seen(self) -> Mapping[str, Mapping[str, SeenPart]]:
-        """By part uid, then by host."""
+        """By part uid, then by host. What is said of a part changes by a new mapping, never
+        within one."""
         return self._seen
 
     @property
@@ -51,6 +64,14 @@ class AgentReports:
             self._delete(key)
         for entry in there.values():
             self._put(entry)
+
+    def differing(self, there: Mapping[str, int], revision: int) -> Differing:
+        """From all keys that there are at `revision`, each with the one of its last write."""
+        known = self._revisions
+        return Differing(
+            older=tuple(key for key, at in there.items() if known.get(key, 0) < at),
+            gone=tuple(key for key, at in known.items() if at <= revision and key not in there),
+        )
 
     def changed(self, change: Change) -> None:
         for entry in change.puts:
@@ -73,7 +94,7 @@ class AgentReports:
             host, uid = place
             report = seen_from_bytes(entry.value, host)
             if report is not None and report.part_uid == uid:
-                self._seen.setdefault(uid, {})[host] = report
+                self._seen[uid] = {**self._seen.get(uid, {}), host: report}
             else:
                 _drop(self._seen, host, uid)
         elif host := keys.host_of_measured(entry.key):
@@ -91,16 +112,16 @@ class AgentReports:
 
     def _measure(self, host: str, measured: Mapping[str, MeasuredPart]) -> None:
         """A host's record is of all its parts: what is not in it is measured there no more."""
-        for uid in [
-            uid for uid, hosts in self._measured.items() if host in hosts and uid not in measured
-        ]:
+        for uid in self._measured_at.pop(host, frozenset()).difference(measured):
             _drop(self._measured, host, uid)
+        if measured:
+            self._measured_at[host] = frozenset(measured)
         for uid, part in measured.items():
-            self._measured.setdefault(uid, {})[host] = part
+            self._measured[uid] = {**self._measured.get(uid, {}), host: part}
 
 
 def _drop(reports: dict[str, dict[str, T]], host: str, uid: str) -> None:
-    hosts = reports.get(uid, {})
-    hosts.pop(host, None)
-    if not hosts:
+    if hosts := {each: report for each, report in reports.get(uid, {}).items() if each != host}:
+        reports[uid] = hosts
+    else:
         reports.pop(uid, None)

@@ -19,6 +19,7 @@ from intertie.broker.domain.ports import WholeCluster
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotLeading
+from intertie.common.etcd.client import Change as Written
 from intertie.common.etcd.client import Etcd, EtcdRefused
 from intertie.common.etcd.hints import Bell
 from intertie.common.names import ClusterName, Parent, PartName
@@ -28,8 +29,11 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T", Part, ClusterRecord, ForwardRecord)
 
 RELIST_S = 30.0
-"""Everything is read again this often, so that what a watch did not tell is found."""
+"""Everything is compared with what etcd has this often, so that what a watch did not tell is
+found."""
 _REWATCH_S = 1.0
+MANY = 1000
+"""Reports, from which on all are read rather than each."""
 
 
 class EtcdLedger:
@@ -145,10 +149,26 @@ class EtcdLedger:
         return await self._leadership.leader()
 
     async def read_again(self) -> None:
-        """Of what is known from earlier, nothing is trusted any more."""
+        """Of what is known from earlier, nothing is trusted any more: every key is compared, and
+        what differs is read."""
         await self._line.read_again()
         if self._following:
+            await self._compare_reports()
+
+    async def _compare_reports(self) -> None:
+        """What agents say changes all the time, and what the watch has yet to tell differs too."""
+        there: dict[str, int] = {}
+        revision = 0
+        async for page in self._etcd.keys(keys.SEEN):
+            revision = page.revision
+            there.update(page.keys)
+        differing = self._reports.differing(there, revision)
+        if len(differing.older) > MANY:
             self._reports.relisted((await self._etcd.range(keys.SEEN)).entries)
+            return
+        found = [await self._etcd.get(key) for key in differing.older]
+        puts = tuple(each for each in found if each is not None)
+        self._reports.changed(Written(revision=revision, puts=puts, deleted=differing.gone))
 
     async def follow(self) -> None:
         """Keeps up with what agents say, and rings the bell, for ever. Without it, every reading

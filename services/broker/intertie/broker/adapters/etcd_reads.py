@@ -3,23 +3,41 @@
 Decoded records are kept by (key, revision), so that reading many decodes only what has changed.
 """
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, TypeVar
 
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.agent_records import generation_of
 from intertie.broker.adapters.agent_reports import AgentReports
+from intertie.broker.adapters.mirror import Mirror
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import ForwardRecord, RequestRecord
-from intertie.common.etcd.client import Entry, Etcd
+from intertie.common.etcd.client import Entry, Etcd, Keys
 from intertie.common.etcd.records import decode
 
 T = TypeVar("T", Part, ClusterRecord, ForwardRecord, RequestRecord)
 N = TypeVar("N", Part, ClusterRecord, ForwardRecord)
+
+
+def _reader(kind: type[T]) -> Callable[[bytes], T]:
+    return lambda octets: decode(kind, octets)
+
+
+_READ: dict[str, Callable[[bytes], Any]] = {
+    keys.PARTS: _reader(Part),
+    keys.CLUSTERS: _reader(ClusterRecord),
+    keys.REQUESTS: _reader(RequestRecord),
+    keys.FORWARDS: _reader(ForwardRecord),
+}
+
+LARGE = 2000
+"""Entries, from which on they are decoded beside the event loop. With 100,000 parts that takes
+seconds, in which a replica would lose the lead that it reads them for."""
 
 
 class EtcdReads:
@@ -30,11 +48,25 @@ class EtcdReads:
 
     async def everything(self) -> LedgerView:
         """One range over the site's prefix: all of it at one revision."""
+        return (await self.mirrored())[0]
+
+    async def mirrored(self) -> tuple[LedgerView, Mirror]:
+        """The same, and what it is compared by later."""
         snapshot = await self._etcd.range("")
+        if len(snapshot.entries) >= LARGE:
+            await asyncio.to_thread(self._decode, snapshot.entries)
+        return self._view(snapshot.entries), Mirror(snapshot.entries)
+
+    def _decode(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if read := _READ.get(entry.key.split("/", 1)[0] + "/"):
+                self._once(entry, read)
+
+    def _view(self, entries: tuple[Entry, ...]) -> LedgerView:
         under: defaultdict[str, list[Entry]] = defaultdict(list)
-        for entry in snapshot.entries:
+        for entry in entries:
             under[entry.key.split("/", 1)[0] + "/"].append(entry)
-        self._forget_but(snapshot.entries)
+        self._forget_but(entries)
         generation = next((each for each in under["ledger/"] if each.key == keys.GENERATION), None)
         agents = AgentReports(self._policy, under[keys.SEEN])
         requests = [self._versioned(RequestRecord, each) for each in under[keys.REQUESTS]]
@@ -50,6 +82,14 @@ class EtcdReads:
             seen=agents.seen,
             fleet=agents.fleet,
         )
+
+    async def listing(self) -> AsyncGenerator[Keys, None]:
+        """All keys of the ledger at one revision, in pages."""
+        revision = 0
+        for prefix in keys.LEDGER:
+            async for page in self._etcd.keys(prefix, revision=revision):
+                revision = page.revision
+                yield page
 
     async def one(self, kind: type[T], key: str) -> Versioned[T] | None:
         entry = await self._etcd.get(key)
@@ -72,7 +112,7 @@ class EtcdReads:
         return {each.value.name: each for each in found}
 
     def _versioned(self, kind: type[T], entry: Entry) -> Versioned[T]:
-        value: T = self._once(entry, lambda octets: decode(kind, octets))
+        value: T = self._once(entry, _reader(kind))
         return Versioned(value=value, revision=entry.mod_revision)
 
     def _once(self, entry: Entry, read: Any) -> Any:
@@ -82,5 +122,6 @@ class EtcdReads:
         return known[1]
 
     def _forget_but(self, entries: Iterable[Entry]) -> None:
-        there = {each.key for each in entries}
-        self._decoded = {key: each for key, each in self._decoded.items() if key in there}
+        """Goes by what is there: meanwhile another may be decoding."""
+        known = self._decoded
+        self._decoded = {each.key: known[each.key] for each in entries if each.key in known}

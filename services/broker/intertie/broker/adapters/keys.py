@@ -13,6 +13,8 @@ FORWARDS = "forwards/"
 WANTED = "wanted/"
 SEEN = "seen/"
 VNIS = "vni/"
+LEDGER = ("ledger/", PARTS, CLUSTERS, REQUESTS, FORWARDS, WANTED, VNIS)
+"""What only the leader writes."""
 
 
 def part_key(name: PartName) -> str:

@@ -16,6 +16,7 @@ import structlog
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.agent_records import wanted_to_bytes
 from intertie.broker.adapters.etcd_reads import EtcdReads
+from intertie.broker.adapters.mirror import Mirror
 from intertie.broker.domain.book import Book
 from intertie.broker.domain.records import Change
 from intertie.common.clock import Clock
@@ -39,6 +40,8 @@ LINGER_S = 0.006
 many admissions need, the less each costs."""
 LOOK_LINGER_S = 0.002
 """Under a load of reads, looks at the election were a fifth of what a broker did."""
+LARGE = 2000
+"""Parts, from which on a book is made beside the event loop: of 100,000 it takes seconds."""
 BATCH_BYTES = 1 << 19
 """Of one transaction of several changes."""
 
@@ -93,10 +96,13 @@ class Line:
         self._changed = changed
         self._clock = clock
         self._book: Book | None = None
+        self._mirror = Mirror()
+        """Of what the book was read from, and of what was written since."""
         self._guard: Compare | None = None
         self._waiting: deque[_Waiting] = deque()
         self._sending = asyncio.Lock()
         """Held while a transaction, or the reading of the book, is on its way."""
+        self._comparing = asyncio.Lock()
         self._drain_task: asyncio.Task[None] | None = None
         self._leads = Shared(self._look, linger=lambda: clock.sleep(LOOK_LINGER_S))
 
@@ -112,7 +118,10 @@ class Line:
                 # whatever an earlier leader has written is in it.
                 if self._book is None or self._guard != guard:
                     self._throw_away()
-                    self._book, self._guard = Book.of(await self._reads.everything()), guard
+                    view, mirror = await self._reads.mirrored()
+                    large = len(view.parts) >= LARGE
+                    book = await asyncio.to_thread(Book.of, view) if large else Book.of(view)
+                    self._book, self._mirror, self._guard = book, mirror, guard
 
     async def known(self) -> Book | None:
         """The book as it is; None when this replica does not lead. What an earlier leader that
@@ -152,9 +161,35 @@ class Line:
         return written
 
     async def read_again(self) -> None:
-        """Forgets the book: whatever a watch or an answer may have kept from it is found."""
-        async with self._sending:
-            self._throw_away()
+        """Compares the book with what etcd has, by the revision of every key, and forgets it
+        where they differ: whatever an answer may have kept from it is found. Where nothing
+        does, nothing in line is disturbed, and what is written meanwhile goes on."""
+        async with self._comparing:
+            book, mirror = self._book, self._mirror
+            if book is None or not (other := await self._other(book, mirror)):
+                return
+            log.warning("line.book_differs", key=other)
+            async with self._sending:
+                if self._book is book:
+                    self._throw_away()
+
+    async def _other(self, book: Book, mirror: Mirror) -> str:
+        """A key that is not as the book has it; empty where there is none, or no such book any
+        more."""
+        pages = self._reads.listing()
+        try:
+            async with self._sending:
+                # Nothing is on its way: what is known is of the revision of the first page.
+                comparison = mirror.compare()
+                comparison.take((await anext(pages)).keys)
+            async for page in pages:
+                comparison.take(page.keys)
+                if self._book is not book:
+                    return ""
+            return comparison.other()
+        finally:
+            mirror.compared()
+            await pages.aclose()
 
     async def why_refused(self, guard: Compare) -> Exception:
         """Of a transaction that compared `guard`."""
@@ -220,6 +255,7 @@ class Line:
             done = await self._etcd.txn([guard, *compares], first)
             if not done.succeeded:
                 raise await self.why_refused(guard)
+            self._mirror.wrote(first, done.revision)
             await self._go_on(guard, batch[0].change, rest, done.revision)
         except Exception as error:
             # Whether it is written is not known, or the book is not what etcd has.
@@ -247,6 +283,7 @@ class Line:
             done = await self._etcd.txn([guard, Compare.mod(key, revision)], first)
             if not done.succeeded:
                 raise await self.why_refused(guard)
+            self._mirror.wrote(first, done.revision)
 
     async def _look(self, guard: Compare) -> bool:
         """Whether this replica still leads."""

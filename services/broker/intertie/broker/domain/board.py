@@ -1,6 +1,6 @@
 """A placement in the making: hosts, what is left of them, and what may still go where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from intertie.broker.domain.fleet import HostFacts
@@ -51,13 +51,23 @@ class Board:
     host_of: dict[str, str] = field(default_factory=dict)
     left: dict[str, Vector] = field(default_factory=dict)
     of_group: dict[tuple[str, str], int] = field(default_factory=dict)
-    largest: Vector = field(default_factory=Vector)
-    """The most that is free on any one host, in each dimension."""
+    _largest: tuple[int, int, int] | None = None
+    _able: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.left = {host: room.free for host, room in self.rooms.items()}
-        for free in self.left.values():
-            self.largest = self.largest.at_least(free)
+
+    @property
+    def largest(self) -> tuple[int, int, int]:
+        """The most vCPUs, memory and disk that were free on any one host, 1 at least."""
+        if self._largest is None:
+            free = [room.free for room in self.rooms.values()]
+            self._largest = (
+                max(1, *(each.vcpus for each in free)),
+                max(1, *(each.memory_mib for each in free)),
+                max(1, *(each.disk_mib for each in free)),
+            )
+        return self._largest
 
     def after(self, workspace: PartWorkspace, host: str) -> Vector:
         """What would be left of the host. Pairs whose other end is not there, or not placed
@@ -76,8 +86,71 @@ class Board:
         )
 
     def refused(self, workspace: PartWorkspace, host: str) -> str:
-        promised = workspace.allocation.nic.guarantee_mbit_s or self.pairs[workspace.label]
-        return self.rooms[host].refusal(workspace, promised=bool(promised))
+        return self.rooms[host].refusal(workspace, promised=self._promised(workspace))
+
+    def _promised(self, workspace: PartWorkspace) -> bool:
+        return bool(workspace.allocation.nic.guarantee_mbit_s or self.pairs[workspace.label])
+
+    def able(self, workspace: PartWorkspace) -> list[str]:
+        """The hosts that could run it whatever is free on them: found once for all workspaces
+        that ask for the same, by asking once of all hosts that are alike."""
+        environment, promised = workspace.environment, self._promised(workspace)
+        asked = environment.hypervisor, environment.architecture, bool(workspace.nics), promised
+        found = self._able.get(asked)
+        if found is None:
+            found, said = self._able.setdefault(asked, []), dict[tuple[object, ...], str]()
+            for host, room in self.rooms.items():
+                facts = room.facts
+                alike = facts.hypervisors, facts.architecture, facts.missing
+                why = said.get(alike)
+                if why is None:
+                    why = said[alike] = room.refusal(workspace, promised=promised)
+                if not why:
+                    found.append(host)
+        return found
+
+    def near(self, workspace: PartWorkspace) -> dict[str, int]:
+        """What it is promised towards those that are on each host already."""
+        found: dict[str, int] = {}
+        for other, mbit_s in self.pairs[workspace.label].items():
+            host = self.host_of.get(other)
+            if host is not None:
+                found[host] = found.get(host, 0) + mbit_s
+        return found
+
+    def fitting(self, workspace: PartWorkspace) -> list[str]:
+        """All hosts that take it: as `takes`, with what is the same for all of them found once."""
+        amounts, near = fixed_amounts(workspace), self.near(workspace)
+        vcpus, memory_mib, disk_mib = amounts.vcpus, amounts.memory_mib, amounts.disk_mib
+        iops, throughput_mib_s = amounts.iops, amounts.throughput_mib_s
+        uplink = amounts.uplink_mbit_s + sum(self.pairs[workspace.label].values())
+        lax, bounded, left_of = self.lax_uplink, bool(workspace.max_per_host), self.left
+        found: list[str] = []
+        for host in self.able(workspace):
+            left = left_of[host]
+            if (
+                left.vcpus >= vcpus
+                and left.memory_mib >= memory_mib
+                and left.disk_mib >= disk_mib
+                and left.iops >= iops
+                and left.throughput_mib_s >= throughput_mib_s
+                and (lax or left.uplink_mbit_s >= uplink - 2 * near.get(host, 0))
+                and not (bounded and self.full(workspace, host))
+            ):
+                found.append(host)
+        return found
+
+    def shares(self, workspace: PartWorkspace, hosts: Iterable[str]) -> Iterator[tuple[float, str]]:
+        """What would be left of each host, as shares of the roomiest."""
+        amounts, (most_vcpus, most_memory, most_disk) = fixed_amounts(workspace), self.largest
+        for host in hosts:
+            left = self.left[host]
+            yield (
+                (left.vcpus - amounts.vcpus) / most_vcpus
+                + (left.memory_mib - amounts.memory_mib) / most_memory
+                + (left.disk_mib - amounts.disk_mib) / most_disk,
+                host,
+            )
 
     def full(self, workspace: PartWorkspace, host: str) -> bool:
         """The host has as many of the group as may be on one."""
@@ -106,7 +179,9 @@ class Board:
         self.left[host] = self.left[host] + (self.left[host] - self.after(workspace, host))
 
     def sound(self) -> bool:
-        return all(Vector() <= left for left in self.left.values())
+        """Nothing is on a host that has not room for it. One that shrank under what it had
+        before, and gets nothing, keeps nobody from the others."""
+        return all(Vector() <= self.left[host] for host in set(self.host_of.values()))
 
 
 def largest_first(
@@ -114,6 +189,8 @@ def largest_first(
 ) -> list[PartWorkspace]:
     """By the largest share that any dimension takes of the whole site; ties as in the spec."""
     if len(workspaces) == 1:
+        return list(workspaces)
+    if len({fixed_amounts(each) for each in workspaces}) == 1:
         return list(workspaces)
     totals = dict(sum_free(rooms).items())
 
@@ -125,23 +202,18 @@ def largest_first(
     return sorted(workspaces, key=lambda each: -share(each))
 
 
-def share_left(board: Board, left: Vector) -> float:
-    """What is left of a host, as shares of the roomiest."""
-    most = board.largest
-    return (
-        left.vcpus / max(most.vcpus, 1)
-        + left.memory_mib / max(most.memory_mib, 1)
-        + left.disk_mib / max(most.disk_mib, 1)
+def sum_free(rooms: Mapping[str, Room]) -> Vector:
+    free = [room.free for room in rooms.values()]
+    return Vector(
+        vcpus=sum(max(each.vcpus, 0) for each in free),
+        memory_mib=sum(max(each.memory_mib, 0) for each in free),
+        disk_mib=sum(max(each.disk_mib, 0) for each in free),
+        iops=sum(max(each.iops, 0) for each in free),
+        throughput_mib_s=sum(max(each.throughput_mib_s, 0) for each in free),
+        uplink_mbit_s=sum(max(each.uplink_mbit_s, 0) for each in free),
     )
 
 
-def sum_free(rooms: Mapping[str, Room]) -> Vector:
-    total = Vector()
-    for room in rooms.values():
-        total = total + room.free.at_least_zero()
-    return total
-
-
-def best_fit(board: Board, workspace: PartWorkspace, host: str) -> tuple[object, ...]:
-    """A preference for the host that is left with least."""
-    return (share_left(board, board.after(workspace, host)), host)
+def best_fit(board: Board, workspace: PartWorkspace, hosts: Sequence[str]) -> str:
+    """The one that is left with least."""
+    return min(board.shares(workspace, hosts))[1]

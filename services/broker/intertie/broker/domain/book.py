@@ -43,6 +43,9 @@ class Book:
     """With those that are on their way."""
     next_vni: int = FIRST_VNI
     told: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What is told of a part changes by a new mapping, never within one."""
+    open: dict[str, None] = field(default_factory=dict)
+    """Names of the parts that are held or prepared, the longest first."""
     demands: Calendar = field(default_factory=lambda: Calendar({}))
     """With those that are on their way."""
 
@@ -59,6 +62,7 @@ class Book:
             requests=dict(view.requests),
             vnis=dict(view.vnis),
             told={uid: dict(hosts) for uid, hosts in view.told.items()},
+            open={name: None for name, each in view.parts.items() if each.value.undecided},
             demands=Calendar({}, counted),
         )
 
@@ -76,6 +80,7 @@ class Book:
             seen=seen,
             fleet=fleet,
             demands=self.demands,
+            open=self.open,
         )
 
     def reserve(self, change: Change) -> None:
@@ -141,17 +146,23 @@ class Book:
         for vni in change.vnis_given_back():
             self.vnis.pop(vni, None)
         for host, part_uid in change.unwanted:
-            hosts = self.told.get(part_uid, {})
-            hosts.pop(host, None)
-            if not hosts:
+            hosts = {each: at for each, at in self.told.get(part_uid, {}).items() if each != host}
+            if hosts:
+                self.told[part_uid] = hosts
+            else:
                 self.told.pop(part_uid, None)
         for host, wanted in change.wanted.items():
-            self.told.setdefault(wanted.part_uid, {})[host] = wanted.generation
+            before = self.told.get(wanted.part_uid, {})
+            self.told[wanted.part_uid] = {**before, host: wanted.generation}
 
     def _put(self, record: Record, revision: int) -> None:
         match record:
             case Part():
                 self.parts[record.name] = Versioned(value=record, revision=revision)
+                if record.undecided:
+                    self.open[record.name] = None
+                else:
+                    self.open.pop(record.name, None)
                 if not record.counted and record.name in self.demands:
                     self.demands.remove(record.name)
                 elif record.counted and record.name not in self.demands:
@@ -168,6 +179,7 @@ class Book:
         match record:
             case Part():
                 self.parts.pop(record.name, None)
+                self.open.pop(record.name, None)
                 if record.name in self.demands:
                     self.demands.remove(record.name)
             case ClusterRecord():

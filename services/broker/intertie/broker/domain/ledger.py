@@ -6,14 +6,15 @@ All counting is the Calendar's. This module says only which resource a part take
 - `link/{peer}/{egress,ingress}`
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Generic, TypeVar
 
 from intertie.broker.domain.cluster import ClusterRecord
-from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
+from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import ForwardRecord, RequestRecord
 from intertie.common.calendar import Calendar, Demand
@@ -68,10 +69,24 @@ class LedgerView:
     fleet: Fleet = field(default_factory=Fleet)
     demands: Calendar | None = None
     """What all parts that count take, where that is known already."""
+    open: Collection[str] | None = None
+    """Names of the parts that are held or prepared, where they are known already."""
+
+    def undecided(self) -> tuple[Versioned[Part], ...]:
+        """The parts that are held or prepared: few, of however many there are."""
+        if self.open is not None:
+            return tuple(self.parts[name] for name in self.open)
+        return tuple(each for each in self.parts.values() if each.value.undecided)
 
 
 def host_key(host: str, dimension: str) -> str:
     return f"host/{host}/{dimension}"
+
+
+@lru_cache(maxsize=1 << 14)
+def host_keys(host: str) -> tuple[str, ...]:
+    """In the order of DIMENSIONS."""
+    return tuple(host_key(host, each) for each in DIMENSIONS)
 
 
 def link_key(peer: str, direction: str) -> str:
@@ -100,15 +115,24 @@ def with_site_caps(allocation: Allocation, policy: Policy) -> Allocation:
 def fixed_amounts(workspace: PartWorkspace) -> Vector:
     """What a workspace takes of its host wherever the others are; of the uplink, what its NICs
     are guaranteed."""
-    allocation = workspace.allocation
+    return amounts_alone(workspace.allocation, len(workspace.nics))
+
+
+def amounts_alone(allocation: Allocation, nics: int) -> Vector:
+    """Likewise of any workspace with that many NICs."""
     return Vector(
         vcpus=allocation.vcpus,
         memory_mib=allocation.memory_mib,
         disk_mib=allocation.disk_mib,
         iops=allocation.disk.cap_iops,
         throughput_mib_s=allocation.disk.cap_mib_s,
-        uplink_mbit_s=allocation.nic.guarantee_mbit_s * len(workspace.nics),
+        uplink_mbit_s=allocation.nic.guarantee_mbit_s * nics,
     )
+
+
+def keyed(host: str, amounts: Vector) -> dict[str, int]:
+    """What a demand on that host says."""
+    return {host_key(host, dimension): amount for dimension, amount in amounts.items()}
 
 
 def pair_mbit_s(spec: PartSpec) -> dict[str, dict[str, int]]:
@@ -168,22 +192,39 @@ def demand_of(part: Part) -> Demand:
     return Demand(part.name, part.window, amounts_of(part.spec, host_of, part.gateway))
 
 
-def capacities(fleet: Fleet, policy: Policy) -> dict[str, int]:
-    """Of every admitted host that has ever reported, alive or not, and of every link."""
-    found: dict[str, int] = {}
-    for host, facts in fleet.facts.items():
-        for dimension, amount in policy.promisable(facts).items():
-            found[host_key(host, dimension)] = amount
-    for link in policy.links:
-        found[link_key(link.peer, "egress")] = link.egress_mbit_s
-        found[link_key(link.peer, "ingress")] = link.ingress_mbit_s
-    return found
+class Capacities(Mapping[str, int]):
+    """Of every host that has ever reported, alive or not, and of every link. Said when asked: of
+    a large site most are not, and the facts of some host are always new."""
+
+    def __init__(self, fleet: Fleet, policy: Policy) -> None:
+        self._fleet = fleet
+        self._policy = policy
+
+    def __getitem__(self, key: str) -> int:
+        match key.split("/"):
+            case ["host", host, dimension] if host in self._fleet.facts:
+                amounts = self._policy.promisable(self._fleet.facts[host])
+                return dict(amounts.items())[dimension]
+            case ["link", peer, "egress"] if link := self._policy.link(peer):
+                return link.egress_mbit_s
+            case ["link", peer, "ingress"] if link := self._policy.link(peer):
+                return link.ingress_mbit_s
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        for host in self._fleet.facts:
+            yield from host_keys(host)
+        for link in self._policy.links:
+            yield from (link_key(link.peer, each) for each in ("egress", "ingress"))
+
+    def __len__(self) -> int:
+        return len(DIMENSIONS) * len(self._fleet.facts) + 2 * len(self._policy.links)
 
 
 def calendar_of(view: LedgerView, policy: Policy) -> Calendar:
     """The site's calendar: every part that is held, prepared or confirmed counts, also on hosts
     that are silent now."""
-    known = capacities(view.fleet, policy)
+    known = Capacities(view.fleet, policy)
     if view.demands is not None:
         return view.demands.over(known)
     return Calendar(
@@ -191,18 +232,28 @@ def calendar_of(view: LedgerView, policy: Policy) -> Calendar:
     )
 
 
-def free_vector(calendar: Calendar, host: str, window: Window) -> Vector:
+def free_vector(calendar: Calendar, facts: HostFacts, policy: Policy, window: Window) -> Vector:
     """What of the host is free over the whole window; negative where it shrank under what was
     promised."""
-    return Vector(**{each: calendar.free(host_key(host, each), window) for each in DIMENSIONS})
+    has = policy.promisable(facts)
+    vcpus, memory, disk, iops, throughput, uplink = calendar.peaks(host_keys(facts.host), window)
+    return Vector(  # spelt out, as in Board: this is what an admission at a large site is
+        vcpus=has.vcpus - vcpus,
+        memory_mib=has.memory_mib - memory,
+        disk_mib=has.disk_mib - disk,
+        iops=has.iops - iops,
+        throughput_mib_s=has.throughput_mib_s - throughput,
+        uplink_mbit_s=has.uplink_mbit_s - uplink,
+    )
 
 
 def free_hosts(
-    calendar: Calendar, view: LedgerView, window: Window, *, now: datetime
+    calendar: Calendar, view: LedgerView, policy: Policy, window: Window, *, now: datetime
 ) -> dict[str, Vector]:
     """Only hosts that are alive get anything new."""
     return {
-        facts.host: free_vector(calendar, facts.host, window) for facts in view.fleet.alive(now=now)
+        facts.host: free_vector(calendar, facts, policy, window)
+        for facts in view.fleet.alive(now=now)
     }
 
 

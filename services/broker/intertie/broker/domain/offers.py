@@ -1,5 +1,6 @@
 """What the site could give over a window, and what of its hosts is free now."""
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -73,7 +74,7 @@ def offers_of(
                     hypervisors=view.fleet.facts[host].hypervisors,
                     architecture=view.fleet.facts[host].architecture,
                 )
-                for host, free in free_hosts(calendar, view, window, now=now).items()
+                for host, free in free_hosts(calendar, view, policy, window, now=now).items()
             ),
             links=links_free(calendar, policy, window),
             images=images,
@@ -124,19 +125,20 @@ def hosts_of(view: LedgerView, policy: Policy, *, now: datetime) -> tuple[HostVi
     """Every admitted host that has ever reported, with what of it is free at this moment."""
     calendar = calendar_of(view, policy)
     window = Window(now, now + INSTANT)
+    on_it = Counter(
+        placed.host
+        for each in view.parts.values()
+        if each.value.state is PartState.CONFIRMED and each.value.window.contains(now)
+        for placed in each.value.placed
+    )
     return tuple(
         HostView(
             site=policy.site,
             facts=facts,
             capacity=policy.promisable(facts),
-            free=free_vector(calendar, facts.host, window).at_least_zero(),
+            free=free_vector(calendar, facts, policy, window).at_least_zero(),
             alive=facts.alive(now=now),
-            workspaces=sum(
-                placed.host == facts.host
-                for each in view.parts.values()
-                if each.value.state is PartState.CONFIRMED and each.value.window.contains(now)
-                for placed in each.value.placed
-            ),
+            workspaces=on_it[facts.host],
         )
         for facts in view.fleet.members()
     )

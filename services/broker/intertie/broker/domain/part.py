@@ -118,6 +118,11 @@ class Part:
         return self.state in COUNTED
 
     @property
+    def undecided(self) -> bool:
+        """Held or prepared: not for long."""
+        return self.state is PartState.HELD or self.state is PartState.PREPARED
+
+    @property
     def over(self) -> bool:
         return not NEXT[self.state]
 

@@ -7,7 +7,7 @@ bounded search last. All see what is free over the whole window.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from intertie.broker.domain.board import Board, Room, best_fit, largest_first, share_left
+from intertie.broker.domain.board import Board, Room, best_fit, largest_first
 from intertie.broker.domain.ledger import pair_mbit_s
 from intertie.broker.domain.part import Placed
 from intertie.broker.domain.shortfalls import shortfalls, unpacked
@@ -16,7 +16,8 @@ from intertie.common.part_spec import PartSpec, PartWorkspace
 
 SEARCH_STEPS = 1000
 
-Preference = Callable[[Board, PartWorkspace, str], tuple[object, ...]]
+Preference = Callable[[Board, PartWorkspace, Sequence[str]], str]
+"""Which of the hosts that take a workspace; there are some."""
 
 
 def place(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> tuple[Placed, ...]:
@@ -47,37 +48,35 @@ def _passes(
     yield _search(order, Board(rooms, pairs, lax_uplink=True))
 
 
-def _spread(board: Board, workspace: PartWorkspace, host: str) -> tuple[object, ...]:
+def _spread(board: Board, workspace: PartWorkspace, hosts: Sequence[str]) -> str:
     """The host with the fewest of the group, then the one that is left with least."""
-    return (board.of_group.get((workspace.group, host), 0), *best_fit(board, workspace, host))
+    group, of_group = workspace.group, board.of_group
+    fewest = min(of_group.get((group, host), 0) for host in hosts)
+    with_few = [host for host in hosts if of_group.get((group, host), 0) == fewest]
+    return best_fit(board, workspace, with_few)
 
 
-def _balance(board: Board, workspace: PartWorkspace, host: str) -> tuple[object, ...]:
+def _balance(board: Board, workspace: PartWorkspace, hosts: Sequence[str]) -> str:
     """Worst fit."""
-    return (-share_left(board, board.after(workspace, host)), host)
+    return min((-share, host) for share, host in board.shares(workspace, hosts))[1]
 
 
-def _bring_together(board: Board, workspace: PartWorkspace, host: str) -> tuple[object, ...]:
+def _bring_together(board: Board, workspace: PartWorkspace, hosts: Sequence[str]) -> str:
     """The host that most of the workspace's promised bandwidth leads to."""
-    near = sum(
-        mbit_s
-        for other, mbit_s in board.pairs[workspace.label].items()
-        if board.host_of.get(other) == host
-    )
-    return (-near, *best_fit(board, workspace, host))
+    near = board.near(workspace)
+    most = max(near.get(host, 0) for host in hosts)
+    return best_fit(board, workspace, [host for host in hosts if near.get(host, 0) == most])
 
 
 def _greedy(
     order: Sequence[PartWorkspace], board: Board, preference: Preference
 ) -> dict[str, str] | None:
     for workspace in order:
-        fitting = [host for host in board.rooms if board.takes(workspace, host)]
+        fitting = board.fitting(workspace)
         if not fitting:
             return None
-        best = fitting[0]
-        if len(fitting) > 1:
-            best = min(fitting, key=lambda host: preference(board, workspace, host))
-        board.put(workspace, best)
+        one = len(fitting) == 1
+        board.put(workspace, fitting[0] if one else preference(board, workspace, fitting))
     return board.host_of if board.sound() else None
 
 

@@ -3,22 +3,25 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from intertie.broker.domain.board import Room
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import (
     LedgerView,
+    amounts_alone,
     calendar_of,
     fixed_amounts,
     free_hosts,
     gateway_mbit_s,
+    keyed,
     link_shortfalls,
     with_site_caps,
     with_site_defaults,
 )
 from intertie.broker.domain.part import Placed, leaves_site
 from intertie.broker.domain.placement import place
-from intertie.common.calendar import Calendar
+from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.layout import layout
@@ -30,6 +33,7 @@ from intertie.common.spec import ClusterSpec, Group
 
 MAX_STARTS = 64
 """Starts that are tried within the delay that the owner allows."""
+TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,13 +177,16 @@ def allot(
     *,
     now: datetime,
     calendar: Calendar | None = None,
+    free: Mapping[str, Vector] | None = None,
 ) -> Allotment:
     """Places a part on hosts, gateway and links as they are free over its whole window, or
-    says with NoCapacity what was short."""
+    says with NoCapacity what was short. `free`: of each host over that window, where it is
+    known already."""
     calendar = calendar or calendar_of(view, policy)
     spec = with_site_defaults(spec, policy)
     short = link_shortfalls(calendar, policy, spec)
-    free = free_hosts(calendar, view, spec.window, now=now)
+    if free is None:
+        free = free_hosts(calendar, view, policy, spec.window, now=now)
     gateway = ""
     if spec.links or any(leaves_site(each, policy.site) for each in spec.networks):
         gateway = view.fleet.gateway(now=now)
@@ -190,7 +197,7 @@ def allot(
             short += wanted.shortfall_from(
                 free[gateway].at_least_zero(), site=policy.site, host=gateway
             )
-            free[gateway] = free[gateway] - wanted
+            free = {**free, gateway: free[gateway] - wanted}
     rooms = {host: Room(facts=view.fleet.facts[host], free=free[host]) for host in free}
     try:
         placed = place(spec, rooms, site=policy.site)
@@ -223,11 +230,16 @@ def draft(
     calendar = calendar_of(view, policy)
     fewest = {group.name: group.fewest for group in spec.groups}
     first_problem: NoCapacity | None = None
-    for window in _windows(spec, view, now=now):
+    for window in _windows(spec, view, policy, calendar, now=now):
+        free = free_hosts(calendar, view, policy, window, now=now)
 
-        def attempt(counts: Mapping[str, int], window: Window = window) -> Allotment:
+        def attempt(
+            counts: Mapping[str, int],
+            window: Window = window,
+            free: Mapping[str, Vector] = free,
+        ) -> Allotment:
             part = part_spec_of(name, uid, spec, counts, window, policy.site)
-            return allot(part, view, policy, now=now, calendar=calendar)
+            return allot(part, view, policy, now=now, calendar=calendar, free=free)
 
         try:
             found = attempt(fewest)
@@ -239,17 +251,57 @@ def draft(
     raise first_problem or NoCapacity(())
 
 
-def _windows(spec: ClusterSpec, view: LedgerView, *, now: datetime) -> Iterator[Window]:
+def _windows(
+    spec: ClusterSpec, view: LedgerView, policy: Policy, calendar: Calendar, *, now: datetime
+) -> Iterator[Window]:
     """As asked for; then from every moment on at which another part ends, while the start is
     within the delay allowed. An end that was asked for as a moment stays where it is."""
     asked = spec.lease.window(now=now)
     yield asked
     latest = asked.start + spec.lease.max_delay
-    ends = {each.value.window.end for each in view.parts.values() if each.value.counted}
-    for start in sorted(end for end in ends if asked.start < end <= latest)[:MAX_STARTS]:
+    after = asked.start
+    if spec.lease.end_time is None and after < latest:
+        first = _not_before(spec, view, policy, calendar, asked, latest, now=now)
+        if first is None:
+            return
+        after = max(after, first - TICK)
+    for start in islice(calendar.ends(after, latest), MAX_STARTS):
         end = spec.lease.end_time or start + asked.duration
         if start < end:
             yield Window(start, end)
+
+
+def _not_before(
+    spec: ClusterSpec,
+    view: LedgerView,
+    policy: Policy,
+    calendar: Calendar,
+    asked: Window,
+    latest: datetime,
+    *,
+    now: datetime,
+) -> datetime | None:
+    """The first start at which each group finds a host that could take one workspace of it, were
+    it alone; None where there is none by `latest`. The starts before are not worth trying: at a
+    large site there are thousands, and only so many are."""
+    hosts = [facts.host for facts in view.fleet.alive(now=now)]
+    first = asked.start
+    for group in spec.groups:
+        if not group.fewest:
+            continue
+        wanted = with_site_caps(group.allocation, policy)
+        amounts = amounts_alone(wanted, len(group.networks))
+        best: datetime | None = None
+        for host in hosts:
+            demand = Demand("", Window(first, first + asked.duration), keyed(host, amounts))
+            found = calendar.earliest(demand, best - TICK if best else latest)
+            best = found or best
+            if best == first:
+                break
+        if best is None:
+            return None
+        first = best
+    return first
 
 
 def _grow(

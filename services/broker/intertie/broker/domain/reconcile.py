@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from intertie.broker.domain.cluster import WINDOW_OVER
@@ -12,6 +12,8 @@ from intertie.broker.domain.wanted import WantedPart, fingerprint, wanted_of
 
 STAGING_LEAD = timedelta(seconds=60)
 """Hosts are told of a part so long before its window opens, so that images can be staged."""
+
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,16 @@ def phase_of(part: Part, *, now: datetime) -> Phase:
     if part.end_requested_time is not None or now >= part.window.end:
         return Phase.ENDING
     return Phase.EARLY if now < part.window.start - STAGING_LEAD else Phase.DUE
+
+
+def until(part: Part, *, now: datetime) -> datetime:
+    """When the time alone next asks for something else; NEVER where it does not."""
+    match phase_of(part, now=now):
+        case Phase.EARLY:
+            return part.window.start - STAGING_LEAD
+        case Phase.DUE:
+            return part.window.end
+    return NEVER
 
 
 def step_of(

@@ -42,8 +42,8 @@ def _one_of_each_group(spec: PartSpec) -> list[PartWorkspace]:
 def _not_admitted(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iterator[Shortfall]:
     board = Board(rooms, pair_mbit_s(spec))
     for each in _one_of_each_group(spec):
-        refusals = {host: board.refused(each, host) for host in sorted(rooms)}
-        if all(refusals.values()):
+        if not board.able(each):
+            refusals = {host: board.refused(each, host) for host in sorted(rooms)}
             said = "; ".join(f"{host}: {why}" for host, why in refusals.items())
             yield Shortfall(
                 site=site,
@@ -55,7 +55,7 @@ def _not_admitted(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Itera
 
 def _able(spec: PartSpec, workspace: PartWorkspace, rooms: Mapping[str, Room]) -> dict[str, Room]:
     board = Board(rooms, pair_mbit_s(spec))
-    return {host: room for host, room in rooms.items() if not board.refused(workspace, host)}
+    return {host: rooms[host] for host in board.able(workspace)}
 
 
 def _too_many_a_host(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iterator[Shortfall]:
@@ -132,16 +132,32 @@ def _too_much(spec: PartSpec, rooms: Mapping[str, Room], site: str) -> Iterator[
     yield from total.shortfall_from(sum_free(rooms), site=site)
 
 
+def _full(site: str, workspace: PartWorkspace) -> Shortfall:
+    return Shortfall(
+        site=site,
+        resource="hosts",
+        wanted=1,
+        available=0,
+        group=workspace.group,
+        message=(
+            f"{site}: every host that could run {workspace.label} has {workspace.max_per_host} of "
+            f"{workspace.group} already, and no more may be on one"
+        ),
+    )
+
+
 def unpacked(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> Iterator[Shortfall]:
     """What the first workspace that found no host would have needed on the best one."""
     pairs = pair_mbit_s(spec)
     board = Board(rooms, pairs)
     for workspace in largest_first(spec.workspaces, rooms):
-        fitting = [host for host in rooms if board.takes(workspace, host)]
-        if fitting:
-            board.put(workspace, min(fitting, key=lambda each: best_fit(board, workspace, each)))
+        if fitting := board.fitting(workspace):
+            board.put(workspace, best_fit(board, workspace, fitting))
             continue
         hosts = [host for host in _able(spec, workspace, rooms) if not board.full(workspace, host)]
+        if not hosts:
+            yield _full(site, workspace)
+            return
         found = False
         for name in DIMENSIONS:
             lefts = {host: dict(board.left[host].items())[name] for host in hosts}

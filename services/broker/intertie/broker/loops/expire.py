@@ -18,7 +18,7 @@ class Expire:
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """Losing to a PREPARE that came first is as it should be."""
-        for found in tuple((await self._ledger.view()).parts.values()):
+        for found in (await self._ledger.view()).undecided():
             part, now = found.value, self._clock.now()
             if not part.expired(now=now):
                 continue

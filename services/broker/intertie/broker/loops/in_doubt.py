@@ -31,7 +31,7 @@ class InDoubt:
         now = self._clock.now()
         lines: dict[str, asyncio.Semaphore] = {}
         asking = []
-        for found in tuple((await self._ledger.view()).parts.values()):
+        for found in (await self._ledger.view()).undecided():
             part = found.value
             if part.in_doubt(now=now):
                 line = lines.setdefault(part.coordinator, asyncio.Semaphore(AT_ONCE))

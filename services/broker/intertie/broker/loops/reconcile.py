@@ -1,8 +1,8 @@
 """Tells agents what is wanted, and takes note of what they say."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Awaitable, Container, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -20,7 +20,7 @@ from intertie.broker.domain.fleet import Fleet, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
-from intertie.broker.domain.reconcile import End, Phase, Step, Tell, phase_of, step_of
+from intertie.broker.domain.reconcile import NEVER, End, Step, Tell, step_of, until
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
@@ -38,6 +38,21 @@ ENDED_AT_ONCE = 60
 _SOME_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class _Quiet:
+    """What there was when a part or a cluster needed nothing. Ledgers never change what is in a
+    mapping that they have shown, so that it is the same says that it says the same."""
+
+    found: object
+    uid: str = ""
+    """Of the part."""
+    told: object = None
+    seen: object = None
+    until: datetime = NEVER
+    part_name: str = ""
+    part: object = None
+
+
 class Reconcile:
     """Level-triggered: a pass over everything looks at all of it, and passes over what is as it
     was when there was nothing to do for it. Between, passes look at what was touched alone."""
@@ -47,22 +62,42 @@ class Reconcile:
         self._policy = policy
         self._clock = clock
         self._failing_since: dict[str, datetime] = {}
-        self._quiet: dict[str, object] = {}
-        """By the name of a part or a cluster: what there was when it needed nothing."""
+        self._quiet_parts: dict[str, _Quiet] = {}
+        self._quiet_clusters: dict[str, _Quiet] = {}
+        """By name."""
+        self._fleet: Fleet | None = None
+        self._footing: tuple[object, ...] = ()
         self._part_of: dict[str, str] = {}
         """Names by uid, of the parts that hosts may speak of."""
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """Over everything where that is None."""
         view, now = await self._ledger.view(), self._clock.now()
+        self._stand_on(view.fleet)
+        parts: Iterable[str] = view.parts
+        clusters: Iterable[str] = view.clusters
         if touched is None:
-            self._part_of = {each.value.uid: name for name, each in view.parts.items()}
-            names = [*view.parts, *view.clusters]
-            self._quiet = {name: self._quiet[name] for name in names if name in self._quiet}
+            self._forget(view)
         else:
-            names = self._concerned(view, touched)
-        steps = [*self._part_steps(view, names, now), *self._cluster_steps(view, names, now)]
+            parts = clusters = self._concerned(view, touched)
+        steps = [*self._part_steps(view, parts, now), *self._cluster_steps(view, clusters, now)]
         await asyncio.gather(*(self._guarded(step) for step in steps))
+
+    def _stand_on(self, fleet: Fleet) -> None:
+        """What hosts are told of a part goes by what other hosts say of themselves."""
+        if fleet is self._fleet:
+            return
+        self._fleet, footing = fleet, _footing(fleet)
+        if footing != self._footing:
+            self._footing = footing
+            self._quiet_parts = {}
+
+    def _forget(self, view: LedgerView) -> None:
+        if len(self._part_of) > len(view.parts):
+            self._part_of = {uid: at for uid, at in self._part_of.items() if at in view.parts}
+            self._quiet_parts = _only(self._quiet_parts, view.parts)
+        if len(self._quiet_clusters) > len(view.clusters):
+            self._quiet_clusters = _only(self._quiet_clusters, view.clusters)
 
     def _concerned(self, view: LedgerView, touched: frozenset[str]) -> list[str]:
         """Parts, by name or uid, and the clusters that they are of."""
@@ -78,23 +113,32 @@ class Reconcile:
     def _part_steps(
         self, view: LedgerView, names: Iterable[str], now: datetime
     ) -> Iterator[Awaitable[None]]:
-        footing = _footing(view.fleet)
+        parts, told_of, seen_of = view.parts, view.told, view.seen
         for name in names:
-            found = view.parts.get(name)
-            if found is None or found.value.state is not PartState.CONFIRMED:
+            found = parts.get(name)
+            if found is None:
+                continue
+            quiet = self._quiet_parts.get(name)
+            if (
+                quiet is not None
+                and quiet.found is found
+                and now < quiet.until
+                and told_of.get(quiet.uid) is quiet.told
+                and seen_of.get(quiet.uid) is quiet.seen
+            ):
                 continue
             part = found.value
-            phase = phase_of(part, now=now)
-            if phase is Phase.EARLY:
+            uid = part.uid
+            self._part_of[uid] = name
+            if part.state is not PartState.CONFIRMED:
+                self._quiet_parts[name] = _Quiet(found)
                 continue
-            told, seen = view.told.get(part.uid, {}), view.seen.get(part.uid, {})
-            there = found.revision, phase, tuple(told.items()), tuple(seen.items()), footing
-            if self._quiet.get(name) != there:
-                step = step_of(part, told, seen, view.fleet, self._policy, now=now)
-                if step is not None:
-                    yield self._take(found, step)
-                    continue
-            self._quiet[name] = there
+            told, seen = told_of.get(uid), seen_of.get(uid)
+            step = step_of(part, told or {}, seen or {}, view.fleet, self._policy, now=now)
+            if step is not None:
+                yield self._take(found, step)
+                continue
+            self._quiet_parts[name] = _Quiet(found, uid, told, seen, until(part, now=now))
 
     async def _take(self, found: Versioned[Part], step: Step) -> None:
         match step:
@@ -131,21 +175,33 @@ class Reconcile:
     def _cluster_steps(
         self, view: LedgerView, names: Iterable[str], now: datetime
     ) -> Iterator[Awaitable[None]]:
+        clusters, parts, seen_of = view.clusters, view.parts, view.seen
         for name in names:
-            cluster = view.clusters.get(name)
-            if cluster is None or cluster.value.over:
+            cluster = clusters.get(name)
+            if cluster is None:
                 continue
-            part = view.parts.get(cluster.value.part)
-            seen = view.seen.get(part.value.uid, {}) if part else {}
-            there = (cluster.revision, part.revision if part else 0, tuple(seen.items()))
-            if self._quiet.get(name) == there:
+            quiet = self._quiet_clusters.get(name)
+            if (
+                quiet is not None
+                and quiet.found is cluster
+                and parts.get(quiet.part_name) is quiet.part
+                and seen_of.get(quiet.uid) is quiet.seen
+            ):
                 continue
-            workspaces = workspaces_of(part.value, seen) if part else ()
+            if cluster.value.over:
+                self._quiet_clusters[name] = _Quiet(cluster)
+                continue
+            part = parts.get(cluster.value.part)
+            uid = part.value.uid if part else ""
+            seen = seen_of.get(uid)
+            workspaces = workspaces_of(part.value, seen or {}) if part else ()
             change = self._judged(cluster, part, workspaces, now)
             if change is not None:
                 yield self._note(change)
             elif not failed(workspaces):
-                self._quiet[name] = there
+                self._quiet_clusters[name] = _Quiet(
+                    cluster, uid, seen=seen, part_name=cluster.value.part, part=part
+                )
 
     def _judged(
         self,
@@ -194,6 +250,10 @@ class Reconcile:
             self._failing_since.pop(uid, None)
             return False
         return now - self._failing_since.setdefault(uid, now) >= PATIENCE
+
+
+def _only(quiet: dict[str, _Quiet], there: Container[str]) -> dict[str, _Quiet]:
+    return {name: each for name, each in quiet.items() if name in there}
 
 
 def _footing(fleet: Fleet) -> tuple[object, ...]:

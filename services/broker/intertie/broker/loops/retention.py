@@ -1,9 +1,11 @@
 """Forgets what nobody will ask for any more: tombstones, answered requests, forwards."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
+from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.ledger import Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Ledger
@@ -27,19 +29,19 @@ class Retention:
         self._clock = clock
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
-        now = self._clock.now()
-        for request in await self._ledger.requests():
-            if now >= request.value.expire_time:
-                await self._erase(request.value, request.revision)
-        for part in await self._ledger.parts():
-            if _stale(part.value, now):
-                await self._erase(part.value, part.revision)
-        for cluster in await self._ledger.clusters():
-            ended = cluster.value.end_time
-            if ended is not None and now >= max(ended, cluster.value.window.end) + KEPT:
-                await self._erase(cluster.value, cluster.revision)
-        for forward in await self._ledger.forwards():
-            if now >= forward.value.create_time + KEPT and await self._is_over(forward):
+        """What is to be erased is found at once, on the view as it is: erasing compares it."""
+        now, view = self._clock.now(), await self._ledger.view()
+        before = now - KEPT
+        stale: list[Versioned[Any]] = [
+            *(each for each in view.requests.values() if now >= each.value.expire_time),
+            *(each for each in view.parts.values() if _ended_by(each.value, before)),
+            *(each for each in view.clusters.values() if _ended_by(each.value, before)),
+        ]
+        old = [each for each in view.forwards.values() if each.value.create_time <= before]
+        for each in stale:
+            await self._erase(each.value, each.revision)
+        for forward in old:
+            if await self._is_over(forward):
                 await self._erase(forward.value, forward.revision)
 
     async def _is_over(self, forward: Versioned[ForwardRecord]) -> bool:
@@ -59,9 +61,7 @@ class Retention:
             log.debug("retention.lost_race")
 
 
-def _stale(part: Part, now: datetime) -> bool:
-    return (
-        part.over
-        and part.end_time is not None
-        and now >= max(part.end_time, part.window.end) + KEPT
-    )
+def _ended_by(record: Part | ClusterRecord, moment: datetime) -> bool:
+    """Only what is over has an end."""
+    end = record.end_time
+    return end is not None and end <= moment and record.window.end <= moment
