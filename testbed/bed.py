@@ -6,14 +6,18 @@ import contextlib
 import fcntl
 import os
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from testbed import capabilities
-from testbed.component import Component, ComponentFailed, Inside, environment_of
+from testbed.component import (
+    Component,
+    ComponentFailed,
+    Inside,
+    environment_of,
+    wait_all_ready,
+)
 from testbed.domains import create_certificates
 from testbed.etcd_roles import provision_roles
 from testbed.etcds import etcd_components
@@ -29,7 +33,6 @@ from testbed.topology import META, InvalidTopology, Topology
 
 DEFAULT_USER = "alice"
 DEFAULT_TENANT = "demo"
-_STARTERS = 6
 
 
 class InstanceExists(RuntimeError):
@@ -318,20 +321,7 @@ class Testbed:
 
 
 def _start_all(components: Sequence[Component], tell: Callable[[str], None]) -> None:
-    """All at once; at the first failure the others stop waiting and that failure is raised."""
-    given_up = threading.Event()
-    with ThreadPoolExecutor(max_workers=_STARTERS) as pool:
-        for component in components:
-            component.start(wait=False)
-        waits = {pool.submit(each.wait_ready, given_up=given_up): each for each in components}
-        try:
-            pending = set(waits)
-            while pending:
-                ended, pending = wait(pending, timeout=0.1, return_when=FIRST_EXCEPTION)
-                for future in ended:
-                    future.result()
-                    tell(waits[future].name)
-        except BaseException:
-            given_up.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+    """All at once; the first failure is raised."""
+    for component in components:
+        component.start(wait=False)
+    wait_all_ready(components, tell)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,7 +103,7 @@ class Component:
         record = self._record()
         return record is not None and record.stopped()
 
-    def start(self, *, wait: bool = True, given_up: threading.Event | None = None) -> None:
+    def start(self, *, wait: bool = True) -> None:
         """Starts it; with `wait`, returns when it is ready."""
         if self.running:
             raise ComponentFailed(self.name, "runs already", "")
@@ -122,22 +121,22 @@ class Component:
         write_record(self.places.pid_file(self.name), record_of(child.pid, self.argv))
         self._children.append(child)
         if wait:
-            self.wait_ready(given_up=given_up)
+            self.wait_ready()
 
-    def wait_ready(self, *, given_up: threading.Event | None = None) -> None:
-        until = time.monotonic() + self.ready_within_s
-        pause_s = 0.02
-        while not self.ready():
-            if not self.running:
-                raise ComponentFailed(self.name, "ended while starting", self.log_tail())
-            if given_up is not None and given_up.is_set():
-                raise ComponentFailed(self.name, "given up", "")
-            if time.monotonic() > until:
-                raise ComponentFailed(
-                    self.name, f"not ready after {self.ready_within_s:g} s", self.log_tail()
-                )
-            time.sleep(pause_s)
-            pause_s = min(0.25, pause_s * 1.5)
+    def wait_ready(self) -> None:
+        wait_all_ready([self])
+
+    def is_ready(self, *, waited_s: float) -> bool:
+        """ComponentFailed when it has ended, or has been waited for too long."""
+        if self.ready():
+            return True
+        if not self.running:
+            raise ComponentFailed(self.name, "ended while starting", self.log_tail())
+        if waited_s > self.ready_within_s:
+            raise ComponentFailed(
+                self.name, f"not ready after {self.ready_within_s:g} s", self.log_tail()
+            )
+        return False
 
     def kill9(self) -> None:
         self._send(signal.SIGKILL)
@@ -190,6 +189,25 @@ class Component:
         self._children[:] = [child for child in self._children if child.poll() is None]
         record = read_record(self.places.pid_file(self.name))
         return record if record and record.alive() else None
+
+
+def wait_all_ready(
+    components: Iterable[Component], tell: Callable[[str], None] = lambda _: None
+) -> None:
+    """Looks at one after the other, again and again: the first failure is raised.
+
+    In this one thread alone, since a signal may come at any moment. It once came within
+    `concurrent.futures.wait`, which takes the locks of all futures and, interrupted, keeps them.
+    """
+    pending, began, pause_s = list(components), time.monotonic(), 0.02
+    while pending:
+        for each in tuple(pending):
+            if each.is_ready(waited_s=time.monotonic() - began):
+                pending.remove(each)
+                tell(each.name)
+        if pending:
+            time.sleep(pause_s)
+            pause_s = min(0.25, pause_s * 1.5)
 
 
 def environment_of(places: Places) -> dict[str, str]:
