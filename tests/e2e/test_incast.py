@@ -111,9 +111,10 @@ def test_a_promise_to_a_host_that_two_others_flood_holds_and_what_is_left_is_the
     )
     time.sleep(SETTLED_S)
     assert measured(user) >= 0.85 * PROMISED
-    # Beside the promise, and 10 % that are kept free for it, nothing is taken from the flood; a
-    # busy machine gets a little less through.
-    assert arriving_mbit_s(user, roles.receiver) >= 0.6 * UPLINK_MBPS
+    # Beside the promise, and 10 % that are kept free for it, nothing is taken from the flood: what
+    # the promise took while it was used comes back to the others, a step a period.
+    time.sleep(SETTLED_S)
+    assert arriving_mbit_s(user, roles.receiver) >= 0.7 * UPLINK_MBPS
     assert all(classes(user, host) > before[host] for host in before), "held back at its senders"
 
     for guest in roles.flooders:

@@ -119,7 +119,8 @@ class Board:
         return found
 
     def fitting(self, workspace: PartWorkspace) -> list[str]:
-        """All hosts that take it: as `takes`, with what is the same for all of them found once."""
+        """All hosts that take it: able to, not full of its group, and left with no less than
+        nothing of anything. What is the same for all of them is found once."""
         amounts, near = fixed_amounts(workspace), self.near(workspace)
         vcpus, memory_mib, disk_mib = amounts.vcpus, amounts.memory_mib, amounts.disk_mib
         iops, throughput_mib_s = amounts.iops, amounts.throughput_mib_s
@@ -156,16 +157,6 @@ class Board:
         """The host has as many of the group as may be on one."""
         already = self.of_group.get((workspace.group, host), 0)
         return bool(workspace.max_per_host and already >= workspace.max_per_host)
-
-    def takes(self, workspace: PartWorkspace, host: str) -> bool:
-        if self.refused(workspace, host):
-            return False
-        if self.full(workspace, host):
-            return False
-        left = self.after(workspace, host)
-        return min(
-            left.vcpus, left.memory_mib, left.disk_mib, left.iops, left.throughput_mib_s
-        ) >= 0 and (self.lax_uplink or left.uplink_mbit_s >= 0)
 
     def put(self, workspace: PartWorkspace, host: str) -> None:
         self.left[host] = self.after(workspace, host)

@@ -82,7 +82,7 @@ def _greedy(
 
 def _search(order: Sequence[PartWorkspace], board: Board) -> dict[str, str] | None:
     """Depth first, at most SEARCH_STEPS steps: finds what greedy passes miss in small parts."""
-    tried: list[Iterator[str]] = [iter(sorted(board.rooms))]
+    tried = [iter(sorted(board.fitting(order[0])))]
     for _ in range(SEARCH_STEPS):
         depth = len(tried) - 1
         if depth == len(order):
@@ -91,10 +91,11 @@ def _search(order: Sequence[PartWorkspace], board: Board) -> dict[str, str] | No
             tried.pop()
             board.take_back(order[depth - 1])
             continue
-        host = next((each for each in tried[-1] if board.takes(order[depth], each)), None)
+        host = next(tried[-1], None)
         if host is not None:
             board.put(order[depth], host)
-            tried.append(iter(sorted(board.rooms)))
+            last = depth + 1 == len(order)
+            tried.append(iter(() if last else sorted(board.fitting(order[depth + 1]))))
             continue
         tried.pop()
         if not tried:
