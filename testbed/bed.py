@@ -16,7 +16,7 @@ from testbed.component import (
     ComponentFailed,
     Inside,
     environment_of,
-    wait_all_ready,
+    start_all,
 )
 from testbed.domains import create_certificates
 from testbed.etcd_roles import provision_roles
@@ -150,13 +150,13 @@ class Testbed:
         prepare_services(places, topology)
         self.client()
         tell("certificates")
-        _start_all([*etcds, *hosts], tell)
+        start_all([*etcds, *hosts], tell)
         self._share_capabilities()
         tell("capabilities")
         if services:
             provision_roles(places, topology)
             tell("etcd roles")
-            _start_all(own, tell)
+            start_all(own, tell)
 
     def _share_capabilities(self) -> None:
         """One probe a machine; its answer is then kept for the next instance too."""
@@ -318,10 +318,3 @@ class Testbed:
     def _names(self, host: str) -> tuple[str, str]:
         site, spec = self.topology.host(host)
         return site.name, spec.name
-
-
-def _start_all(components: Sequence[Component], tell: Callable[[str], None]) -> None:
-    """All at once; the first failure is raised."""
-    for component in components:
-        component.start(wait=False)
-    wait_all_ready(components, tell)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,7 +124,7 @@ class Component:
             self.wait_ready()
 
     def wait_ready(self) -> None:
-        wait_all_ready([self])
+        _wait_all_ready([self], lambda _: None)
 
     def is_ready(self, *, waited_s: float) -> bool:
         """ComponentFailed when it has ended, or has been waited for too long."""
@@ -191,10 +191,17 @@ class Component:
         return record if record and record.alive() else None
 
 
-def wait_all_ready(
-    components: Iterable[Component], tell: Callable[[str], None] = lambda _: None
+def start_all(
+    components: Sequence[Component], tell: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Looks at one after the other, again and again: the first failure is raised.
+    """All at once, and tells of each that is ready; the first failure is raised."""
+    for each in components:
+        each.start(wait=False)
+    _wait_all_ready(components, tell)
+
+
+def _wait_all_ready(components: Sequence[Component], tell: Callable[[str], None]) -> None:
+    """Looks at one after the other, again and again.
 
     In this one thread alone, since a signal may come at any moment. It once came within
     `concurrent.futures.wait`, which takes the locks of all futures and, interrupted, keeps them.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from testbed.bed import Testbed
-from testbed.component import Component
+from testbed.component import start_all
 from tests.fault.commit.rig import Rig
 
 STOPPED_S = 20.0
@@ -52,7 +52,7 @@ class Fault:
                 if not own:
                     goes_on.cont()
                 time.sleep(AWAY_S)
-                start_together(targets)
+                start_all(targets)
             case "stopped":
                 for each in targets:
                     each.stop()
@@ -63,7 +63,7 @@ class Fault:
                     each.cont()
             case "restarted":
                 _each_at_once(each.terminate for each in targets)
-                start_together(targets)
+                start_all(targets)
                 if not own:
                     goes_on.cont()
         return time.monotonic()
@@ -87,14 +87,6 @@ def _cut(rig: Rig, standing: str, a: str, b: str) -> float:
     time.sleep(CUT_S)
     bed.heal_link(a, b)
     return time.monotonic()
-
-
-def start_together(components: list[Component]) -> None:
-    """Members of an etcd wait for one another."""
-    for each in components:
-        each.start(wait=False)
-    for each in components:
-        each.wait_ready()
 
 
 def _each_at_once(calls: Iterable[Callable[[], None]]) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from intertie.common.points import POINTS
-from testbed.component import Component
+from testbed.component import Component, start_all
 from tests.e2e.driver import eventually
-from tests.fault.commit.faults import ALL, ETCDS, Fault, start_together
+from tests.fault.commit.faults import ALL, ETCDS, Fault
 from tests.fault.commit.occasions import standing
 from tests.fault.commit.rig import CONVERGED_S, QUIET_S, Rig
 
@@ -122,7 +122,7 @@ def test_a_lease_ends_on_time_while_all_etcds_and_brokers_are_away(rig: Rig) -> 
         time.sleep(0.05)
     print(f"guests ended {sorted(round(each, 1) for each in gone.values())} s after the end")  # noqa: T201
     assert all(late_s >= 0 for late_s in gone.values()), gone
-    start_together(away)
+    start_all(away)
     took = rig.settles(time.monotonic())
     print(f"at rest after {took:.1f} s")  # noqa: T201
     eventually(
@@ -176,7 +176,7 @@ def test_what_a_watch_has_lost_is_found_by_reading_all_again(
         members = [each for each in etcd_members(rig) if each.name.startswith("south/")]
         for each in members:
             each.kill9()
-        start_together(members)
+        start_all(members)
     component.cont()
     took = rig.settles(time.monotonic(), within_s=RELISTED_S)
     print(f"{deaf}, etcd restarted {restarted}: at rest after {took:.1f} s")  # noqa: T201
