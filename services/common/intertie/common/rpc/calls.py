@@ -185,8 +185,8 @@ class _Guard:
                 await abort(grpc.StatusCode.DEADLINE_EXCEEDED, within)
             case Exception():
                 log.error("call.failed", exc_info=error)
-                known_as = f"internal error, request {self._known_as}"
-                await abort(grpc.StatusCode.INTERNAL, known_as)
+                said = f"internal error, request {self._known_as}"
+                await abort(grpc.StatusCode.INTERNAL, said)
 
 
 class _DeadlineOver(Exception):

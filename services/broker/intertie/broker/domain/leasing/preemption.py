@@ -56,7 +56,7 @@ class LeastDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FarInOrder:
+class FarInOrder(LastInOrder):
     """To reservations, those give way that are last in the order; to each other, those that come
     later in it, have run for `least_run_s` since they last started, and have a rank that is
     `factor` times as high, in the mean over their nodes: what two leases would win by taking
@@ -73,11 +73,6 @@ class FarInOrder:
             raise FieldInvalid("factor", f"is {self.factor}; must be 1 or more")
         if self.least_run_s < 1:
             raise FieldInvalid("least_run_s", f"is {self.least_run_s}; must be 1 or more")
-
-    def for_reservation(
-        self, running: Sequence[Lease], nodes: int, rank: Rank, now_s: int
-    ) -> list[Lease]:
-        return _enough(_last_first(running, rank), nodes)
 
     def for_lease(
         self, lease: Lease, running: Sequence[Lease], nodes: int, rank: Rank, now_s: int
