@@ -12,7 +12,7 @@ from intertie.broker.adapters.agent_records import (
 )
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.guarantees import MeasuredPart
-from intertie.common.etcd.client import Change, Entry
+from intertie.common.etcd.client import Change, Entry, Snapshot
 
 T = TypeVar("T", SeenPart, MeasuredPart)
 
@@ -38,7 +38,8 @@ class AgentReports:
         self._measured_at: dict[str, frozenset[str]] = {}
         """Uids of parts, by host."""
         self._fleet: Fleet | None = None
-        self.relisted(entries)
+        for entry in entries:
+            self._put(entry)
 
     @property
     def fleet(self) -> Fleet:
@@ -57,27 +58,27 @@ class AgentReports:
         """What is measured, by part uid, then by host."""
         return self._measured
 
-    def relisted(self, entries: Iterable[Entry]) -> None:
-        """All that there is."""
-        there = {each.key: each for each in entries}
+    def relisted(self, snapshot: Snapshot) -> None:
+        """All that there is at its revision; what a watch told of later stays."""
+        there = {each.key: each for each in snapshot.entries}
         for key in [each for each in self._revisions if each not in there]:
-            self._delete(key)
+            self._delete(key, snapshot.revision)
         for entry in there.values():
             self._put(entry)
 
-    def differing(self, there: Mapping[str, int], revision: int) -> Differing:
-        """From all keys that there are at `revision`, each with the one of its last write."""
+    def differing(self, there: Mapping[str, int]) -> Differing:
+        """From all keys that there are, each with the revision of its last write."""
         known = self._revisions
         return Differing(
             older=tuple(key for key, at in there.items() if known.get(key, 0) < at),
-            gone=tuple(key for key, at in known.items() if at <= revision and key not in there),
+            gone=tuple(key for key in known if key not in there),
         )
 
     def changed(self, change: Change) -> None:
         for entry in change.puts:
             self._put(entry)
-        for key in change.deleted:
-            self._delete(key)
+        for key, revision in change.deleted:
+            self._delete(key, revision)
 
     def _put(self, entry: Entry) -> None:
         if self._revisions.get(entry.key, 0) >= entry.mod_revision:
@@ -100,7 +101,10 @@ class AgentReports:
         elif host := keys.host_of_measured(entry.key):
             self._measure(host, measured_from_bytes(entry.value, host))
 
-    def _delete(self, key: str) -> None:
+    def _delete(self, key: str, revision: int) -> None:
+        """Unless it is there again."""
+        if self._revisions.get(key, 0) > revision:
+            return
         self._revisions.pop(key, None)
         if host := keys.host_of_facts(key):
             self._facts.pop(host, None)

@@ -162,13 +162,15 @@ class EtcdLedger:
         async for page in self._etcd.keys(keys.SEEN):
             revision = page.revision
             there.update(page.keys)
-        differing = self._reports.differing(there, revision)
+        differing = self._reports.differing(there)
         if len(differing.older) > MANY:
-            self._reports.relisted((await self._etcd.range(keys.SEEN)).entries)
+            self._reports.relisted(await self._etcd.range(keys.SEEN))
             return
-        found = [await self._etcd.get(key) for key in differing.older]
-        puts = tuple(each for each in found if each is not None)
-        self._reports.changed(Written(revision=revision, puts=puts, deleted=differing.gone))
+        gone = tuple((key, revision) for key in differing.gone)
+        self._reports.changed(Written(revision=revision, deleted=gone))
+        for key in differing.older:
+            if (found := await self._etcd.get(key)) is not None:
+                self._reports.changed(Written(revision=found.mod_revision, puts=(found,)))
 
     async def follow(self) -> None:
         """Keeps up with what agents say, and rings the bell, for ever. Without it, every reading
@@ -179,7 +181,7 @@ class EtcdLedger:
         while True:
             try:
                 snapshot = await self._etcd.range(keys.SEEN)
-                self._reports.relisted(snapshot.entries)
+                self._reports.relisted(snapshot)
                 self._following = True
                 self.bell.ring()
                 # A leader rings for what it writes itself; at other replicas, whoever waits for

@@ -94,12 +94,13 @@ class Change:
 
     revision: int
     puts: tuple[Entry, ...] = ()
-    deleted: tuple[str, ...] = ()
+    deleted: tuple[tuple[str, int], ...] = ()
+    """Keys, each with the revision at which it went."""
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Without any, changes may have gone unseen."""
-        return (*(each.key for each in self.puts), *self.deleted)
+        return (*(each.key for each in self.puts), *(key for key, _ in self.deleted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +286,9 @@ class Etcd:
         return Change(
             revision=answer.header.revision,
             puts=tuple(self._entry(each.kv) for each in last if each.type == _PUT),
-            deleted=tuple(self._own(each.kv.key) for each in last if each.type != _PUT),
+            deleted=tuple(
+                (self._own(each.kv.key), each.kv.mod_revision) for each in last if each.type != _PUT
+            ),
         )
 
     def _entry(self, pair: Any) -> Entry:
