@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Protocol
 
 import pytest
 
-from intertie.api.broker.v1 import site_pb2
-from intertie.api.nodeagent.v1 import records_pb2
-from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
-from intertie.broker.domain.fleet import Fleet, HostFacts, SeenPart
-from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
-from intertie.broker.domain.part import NetworkId, Part, PartState, Placed
+from intertie.broker.domain.fleet import Fleet, SeenPart
+from intertie.broker.domain.guarantees import MeasuredPart
+from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.ports import Ledger
-from intertie.broker.domain.reconcile import Tell, step_of
 from intertie.broker.domain.records import (
     Change,
     Erase,
@@ -30,122 +25,15 @@ from intertie.broker.domain.records import (
     Write,
 )
 from intertie.broker.domain.wanted import wanted_of
-from intertie.common.clock import SystemClock
-from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
-from intertie.common.etcd.client import Change as Seen
-from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put, TxnResult
-from intertie.common.etcd.records import encode
-from intertie.common.guarantees import GuaranteeKind
+from intertie.common.errors import NotLeading, StaleWrite
+from intertie.common.etcd.client import Etcd
 from intertie.common.part_rules import MAX_PART_NETWORKS
-from intertie.common.rpc.spec_proto import timestamp_to_proto
 from intertie.common.spec import ClusterSpec
-from tests.fakes.ledger import MemoryLedger
+from tests.contract.ledgers import IOPS, InEtcd, InMemory, Kind
 from tests.integration.etcd_server import EtcdServer
-from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
+from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
 
-IOPS = MeasuredDirection(
-    kind=GuaranteeKind.DISK_IOPS, source="w-0", value=99.5, backlogged=True, below_since=NOW
-)
 KEY = RequestKey(caller="alice", request_id="r1", digest="d")
-
-
-class Kind(Protocol):
-    """A ledger, and what others do to its store."""
-
-    ledger: Ledger
-
-    async def report(self, found: HostFacts) -> None: ...
-    async def see(self, seen: SeenPart) -> None: ...
-    async def measure(self, host: str, *uids: str) -> None: ...
-    async def depose(self) -> None: ...
-
-
-class InMemory:
-    def __init__(self) -> None:
-        self.memory = MemoryLedger(POLICY)
-        self.ledger: Ledger = self.memory
-
-    async def report(self, found: HostFacts) -> None:
-        self.memory.report(found)
-
-    async def see(self, seen: SeenPart) -> None:
-        self.memory.see(seen)
-
-    async def measure(self, host: str, *uids: str) -> None:
-        self.memory.measure(host, dict.fromkeys(uids, MeasuredPart(at=NOW, directions=(IOPS,))))
-
-    async def depose(self) -> None:
-        self.memory.leading = False
-
-
-class Leads:
-    """Led by whoever wrote the key."""
-
-    def __init__(self, created: int) -> None:
-        self.created = created
-        self.is_leader = True
-
-    def leader_guard(self) -> Compare:
-        return Compare.created("election/broker", self.created)
-
-    async def leader(self) -> str:
-        return "another"
-
-
-class InEtcd:
-    def __init__(self, etcd: Etcd, ledger: EtcdLedger) -> None:
-        self.etcd = etcd
-        self.ledger: Ledger = ledger
-
-    @classmethod
-    async def of(cls, etcd: Etcd) -> InEtcd:
-        done = await etcd.txn([], [Put("election/broker", b"this")])
-        return cls(etcd, EtcdLedger(etcd, Leads(done.revision), POLICY, SystemClock()))
-
-    async def report(self, found: HostFacts) -> None:
-        message = records_pb2.HostFacts(
-            schema=1,
-            host=found.host,
-            capacity=site_pb2.Capacity(**dict(found.capacity.items())),
-            address=found.address,
-            agent_address=found.agent_address,
-            gateway=found.gateway,
-            wide_address=found.wide_address,
-            wide_port=found.wide_port,
-            hypervisors=found.hypervisors,
-            architecture=found.architecture,
-            report_time=timestamp_to_proto(found.report_time),
-            mtu=found.mtu,
-            wide_mtu=found.wide_mtu,
-        )
-        await self._put(f"seen/{found.host}/facts", message.SerializeToString())
-
-    async def see(self, seen: SeenPart) -> None:
-        message = records_pb2.SeenPart(
-            schema=1, part_uid=seen.part_uid, generation=seen.generation, gone=seen.gone
-        )
-        await self._put(f"seen/{seen.host}/parts/{seen.part_uid}", message.SerializeToString())
-
-    async def measure(self, host: str, *uids: str) -> None:
-        message = records_pb2.HostMeasured(
-            schema=1, host=host, measured_time=timestamp_to_proto(NOW)
-        )
-        for uid in uids:
-            message.parts.add(part_uid=uid).directions.add(
-                kind=IOPS.kind,
-                source=IOPS.source,
-                value=IOPS.value,
-                backlogged=True,
-                below_since=timestamp_to_proto(NOW),
-            )
-        await self._put(f"seen/{host}/measured", message.SerializeToString())
-
-    async def depose(self) -> None:
-        await self.etcd.txn([], [DeleteKey("election/broker")])
-        await self._put("election/broker", b"another")
-
-    async def _put(self, key: str, value: bytes) -> None:
-        await self.etcd.txn([], [Put(key, value)])
 
 
 @pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
@@ -396,152 +284,9 @@ async def test_a_part_of_as_many_networks_as_may_be_is_one_transaction(kind: Kin
     assert len((await kind.ledger.view()).vnis) == MAX_PART_NETWORKS
 
 
-class Deaf(Etcd):
-    """Watches tell nothing."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.listens = asyncio.Event()
-
-    async def watch(self, prefix: str, start_revision: int = 0) -> AsyncGenerator[Seen, None]:
-        self.listens.set()
-        await asyncio.Event().wait()
-        yield Seen(revision=0)
-
-
-class BreaksOff(Etcd):
-    """Takes one transaction more, and no other."""
-
-    left = 1
-
-    async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
-        if self.left == 0:
-            raise EtcdUnavailable("for a test")
-        self.left -= 1
-        return await super().txn(compare, then)
-
-
-@pytest.mark.etcd
-async def test_hosts_that_a_leader_did_not_get_to_are_told_of_the_generation_before(
-    etcd_server: EtcdServer, etcd_prefix: str
-) -> None:
-    hosts = [f"n{number}" for number in range(1, 201)]
-    wide = part(
-        spec=part_spec(*(workspace("w", number) for number in range(200))),
-        placed=tuple(Placed(workspace=f"w-{at}", host=host) for at, host in enumerate(hosts)),
-    )
-    fleet = Fleet(facts={host: facts(host) for host in hosts})
-    first = step_of(wide, {}, {}, fleet, POLICY, now=NOW)
-    assert isinstance(first, Tell)
-    etcd = await Etcd.connect(etcd_server.settings(etcd_prefix))
-    breaks = await BreaksOff.connect(etcd_server.settings(etcd_prefix))
-    try:
-        done = await etcd.txn([], [Put("election/broker", b"this")])
-        ledger = EtcdLedger(etcd, Leads(done.revision), POLICY, SystemClock())
-        broken = EtcdLedger(breaks, Leads(done.revision), POLICY, SystemClock())
-        write = Write(record=first.part)
-        revision = await ledger.commit(Change(writes=(write,), wanted=first.wanted))
-        ending = step_of(
-            first.part.ending(now=NOW, reason="CANCELLED"),
-            (await told(ledger))[wide.uid],
-            {},
-            fleet,
-            POLICY,
-            now=NOW,
-        )
-        assert isinstance(ending, Tell)
-        write = Write(record=ending.part, read_at=revision)
-        with pytest.raises(EtcdUnavailable):
-            await broken.commit(Change(writes=(write,), wanted=ending.wanted))
-        await ledger.read_again()  # as whoever leads next does
-        found_told = (await told(ledger))[wide.uid]
-        assert set(found_told) == set(hosts)
-        assert set(found_told.values()) == {1, 2}
-        again = step_of(ending.part, found_told, {}, fleet, POLICY, now=NOW)
-        assert isinstance(again, Tell)
-        found = await ledger.part(wide.path)
-        assert found is not None
-        write = Write(record=again.part, read_at=found.revision)
-        await ledger.commit(Change(writes=(write,), wanted=again.wanted))
-        assert (await told(ledger))[wide.uid] == dict.fromkeys(hosts, 3)
-    finally:
-        await etcd.close()
-        await breaks.close()
-
-
 async def test_all_hosts_are_known_and_only_admitted_ones_take_anything(kind: Kind) -> None:
     await kind.report(facts("n1"))
     await kind.report(facts("n9"))
     fleet = (await kind.ledger.view()).fleet
     assert fleet.facts == {"n1": facts("n1"), "n9": facts("n9")}
     assert fleet.alive(now=NOW) == (facts("n1"),)
-
-
-@pytest.mark.etcd
-async def test_what_is_changed_behind_the_leaders_back_is_found_by_the_next_look(
-    etcd_server: EtcdServer, etcd_prefix: str
-) -> None:
-    """Straight in etcd: a record put, one written over, one taken away; each is as it is there
-    after one look, and a look that finds nothing fails nothing that stands in line."""
-    etcd = await Etcd.connect(etcd_server.settings(etcd_prefix))
-    try:
-        ledger = (await InEtcd.of(etcd)).ledger
-        assert isinstance(ledger, EtcdLedger)
-        first, second = part("t1", PartState.HELD), part("t2", PartState.HELD)
-        for each in (first, second):
-            await ledger.commit(Change(writes=(Write(record=each),)))
-        over = first.move(PartState.EXPIRED, now=NOW)
-        foreign: list[tuple[Op, dict[str, Part]]] = [
-            (Put("parts/demo/t1", encode(over)), {over.name: over, second.name: second}),
-            (DeleteKey("parts/demo/t2"), {over.name: over}),
-            (
-                Put("parts/demo/t3", encode(part("t3"))),
-                {over.name: over, part("t3").name: part("t3")},
-            ),
-        ]
-        for op, expected in foreign:
-            before = (await ledger.view()).parts
-            await etcd.txn([], [op])
-            assert (await ledger.view()).parts == before, "nothing tells a leader of it"
-            await ledger.read_again()
-            assert {
-                name: each.value for name, each in (await ledger.view()).parts.items()
-            } == expected
-        view = await ledger.view()
-        waiting = [
-            ledger.submit(Change(writes=(Write(record=part(f"m{number}")),)))
-            for number in range(300)
-        ]
-        await asyncio.gather(ledger.read_again(), *waiting)
-        await ledger.read_again()
-        assert (await ledger.view()).parts is view.parts
-        assert len(view.parts) == 302
-    finally:
-        await etcd.close()
-
-
-@pytest.mark.etcd
-async def test_what_agents_say_is_found_though_no_watch_told_it(
-    etcd_server: EtcdServer, etcd_prefix: str
-) -> None:
-    etcd = await Deaf.connect(etcd_server.settings(etcd_prefix))
-    kind = await InEtcd.of(etcd)
-    ledger = kind.ledger
-    assert isinstance(ledger, EtcdLedger)
-    await kind.report(facts("n1"))
-    await kind.see(SeenPart(host="n1", part_uid="u1", generation=1))
-    following = asyncio.create_task(ledger.follow())
-    try:
-        await asyncio.wait_for(etcd.listens.wait(), 30)
-        assert set((await ledger.view()).fleet.facts) == {"n1"}
-        await kind.report(facts("n2"))
-        await etcd.txn([], [DeleteKey("seen/n1/parts/u1")])
-        assert set((await ledger.view()).fleet.facts) == {"n1"}
-        assert set(await ledger.seen()) == {"u1"}
-        await ledger.read_again()
-        assert set((await ledger.view()).fleet.facts) == {"n1", "n2"}
-        assert await ledger.seen() == {}
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        await etcd.close()
