@@ -12,10 +12,7 @@ from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.domain.fleet import Fleet, SeenPart
 from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.broker.domain.reconcile import Tell, step_of
-from intertie.broker.domain.records import (
-    Change,
-    Write,
-)
+from intertie.broker.domain.records import Change, Write
 from intertie.common.clock import SystemClock
 from intertie.common.errors import EtcdUnavailable
 from intertie.common.etcd.client import Change as Seen

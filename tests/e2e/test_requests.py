@@ -85,3 +85,4 @@ def test_a_bandwidth_that_no_link_has_is_refused_with_the_link_and_what_it_has(
     assert "link" in said.err
     assert "300" in said.err
     assert "176" in said.err
+    assert "asked for in groups[0].allocation.pairs[0].bandwidth.guarantee_mbit_s" in said.err

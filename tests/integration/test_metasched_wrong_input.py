@@ -52,14 +52,27 @@ def too_near(spec: Spec) -> None:
     bound.max_latency.FromTimedelta(timedelta(microseconds=4999))
 
 
+TOO_WIDE_MBIT_S = 150
+"""Each of two pairs: together more than the link has, and less than a host's uplink."""
+
+
+def too_wide(spec: Spec) -> None:
+    spec.groups[1].allocation.pairs[0].bandwidth.guarantee_mbit_s = TOO_WIDE_MBIT_S
+
+
 def no_such_hypervisor(spec: Spec) -> None:
     spec.groups[1].environment.hypervisor = "xen"
 
 
+FIELDS = {
+    "latency": "spec.networks[0].latency[0].max_latency",
+    "link_egress": "spec.groups[1].allocation.pairs[0].bandwidth.guarantee_mbit_s",
+}
 CASES: list[tuple[str, Callable[[Spec], None], str, str]] = [
     ("a group no known site may host", nowhere, "policy", "worker"),
     ("a group denied everywhere", denied_everywhere, "policy", "worker"),
     ("a latency no link has", too_near, "latency", "head"),
+    ("a bandwidth no link has", too_wide, "link_egress", "worker"),
     ("a hypervisor no host has", no_such_hypervisor, "hosts", "xen"),
 ]
 
@@ -77,6 +90,7 @@ async def test_what_no_plan_can_serve_is_named_and_leaves_nothing(
         told = [each for each in refused.shortfalls if each.resource == resource]
         assert told, (case, refused.shortfalls)
         assert any(named in f"{each.group} {each.message}" for each in told), (case, told)
+        assert {each.field for each in told} == {FIELDS.get(resource, "")}, (case, told)
         assert REMEDIES[refused.reason]
     assert await left_behind(here) == []
 

@@ -16,12 +16,19 @@ from intertie.common.rpc.errors import CODES, from_status, sentence, to_status
 SHORTFALL = errors.Shortfall(
     site="north", resource="vcpus", wanted=8, available=3, unit="vCPU", message="north is short"
 )
+NARROW = errors.Shortfall(
+    site="north",
+    peer="south",
+    resource="link_egress",
+    message="the link is narrow",
+    field="spec.groups[0].allocation.pairs[0].bandwidth.guarantee_mbit_s",
+)
 SAMPLES: list[errors.DomainError] = [
     errors.FieldInvalid("spec.groups[1].count", "must be 1 or more"),
     errors.NotFound("sites/north/hosts/n1"),
     errors.NameTaken("a"),
     errors.RequestIdReuse("r-1"),
-    errors.NoCapacity((SHORTFALL, SHORTFALL)),
+    errors.NoCapacity((SHORTFALL, NARROW)),
     errors.ImageNotReady("debian", "north", "spec.groups[1].environment.image"),
     errors.ClockSkew(timedelta(seconds=-2.5)),
     errors.HoldExpired("p"),

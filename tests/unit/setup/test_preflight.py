@@ -1,10 +1,12 @@
 """A machine that fits has no problems; each way not to fit is named, with what to do."""
 
+import signal
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+import setup.__main__
 from setup.facts import KERNEL_PROBES, Facts
 from setup.preflight import problems
 
@@ -53,3 +55,22 @@ def test_each_problem_is_named_with_its_remedy(
 def test_all_problems_are_told_at_once() -> None:
     unfit = replace(FIT, root=False, tun_device=False, kernel_lacks=tuple(KERNEL_PROBES))
     assert len(problems(unfit)) == 3
+
+
+def test_a_machine_that_does_not_fit_is_told_so_before_anything_is_changed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def changed(*_: object) -> None:
+        raise AssertionError("something was changed")
+
+    for step in ("_packages", "_environment", "_guest_image"):
+        monkeypatch.setattr(setup.__main__, step, changed)
+    monkeypatch.setattr(setup.__main__, "probe", lambda _: replace(FIT, tun_device=False))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert setup.__main__.main() == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = capsys.readouterr().err
+    assert "/dev/net/tun" in said
+    assert "modprobe tun" in said

@@ -45,6 +45,8 @@ def report(error: BaseException, notes: Console, *, document: Document | None = 
         case NoCapacity(shortfalls=shortfalls):
             _say(notes, f"it does not fit [{error.reason}]")
             print_table(notes, shortfall_table(shortfalls))
+            for field in dict.fromkeys(each.field for each in shortfalls if each.field):
+                notes.print(styled(f"asked for in {_place(field, document)}"), soft_wrap=True)
             _say_remedy(notes, REMEDIES[error.reason])
         case FieldInvalid(field=field, problem=problem):
             place = _place(field, document)

@@ -29,6 +29,7 @@ class Shortfall:
     group: str = ""
     peer: str = ""
     message: str = ""
+    field: str = ""
 
     def __str__(self) -> str:
         if self.message:

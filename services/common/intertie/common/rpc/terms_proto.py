@@ -79,6 +79,7 @@ def shortfall_to_proto(shortfall: Shortfall) -> types_pb2.Shortfall:
         group=shortfall.group,
         peer=shortfall.peer,
         message=str(shortfall),
+        field=shortfall.field,
     )
 
 
@@ -93,6 +94,7 @@ def shortfall_from_proto(message: types_pb2.Shortfall) -> Shortfall:
         group=message.group,
         peer=message.peer,
         message=message.message,
+        field=message.field,
     )
 
 

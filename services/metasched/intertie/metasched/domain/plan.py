@@ -10,7 +10,7 @@ from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
 from intertie.common.quantities import Vector
-from intertie.metasched.domain.problem import Offer, Problem
+from intertie.metasched.domain.problem import Offer, Problem, Promise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +180,8 @@ def _pairs_leaving_hosts(problem: Problem, plan: Plan) -> Counter[tuple[str, int
     return taken
 
 
-def _promised_pairs(problem: Problem, plan: Plan) -> Iterator[tuple[str, str, str, int]]:
-    """Network, the two sites and Mbit/s of each promised pair of workspaces, one by one."""
+def _promised_pairs(problem: Problem, plan: Plan) -> Iterator[tuple[Promise, str, str]]:
+    """The promise and the two sites of each promised pair of workspaces, one by one."""
     homes: dict[str, list[str]] = {group.name: [] for group in problem.groups}
     for each in plan.sites:
         for name, count in each.counts.items():
@@ -192,17 +192,21 @@ def _promised_pairs(problem: Problem, plan: Plan) -> Iterator[tuple[str, str, st
         else:
             pairs = [(one, two) for one in homes[promise.a] for two in homes[promise.b]]
         for one, two in pairs:
-            yield promise.network, one, two, promise.mbit_s
+            yield promise, one, two
 
 
 def _links_have_room(
     problem: Problem, plan: Plan, offers: Mapping[str, Offer]
 ) -> Iterator[Shortfall]:
     needed: Counter[tuple[str, str, str]] = Counter()
-    for network, one, two, mbit_s in _promised_pairs(problem, plan):
+    largest: dict[frozenset[str], Promise] = {}
+    for promise, one, two in _promised_pairs(problem, plan):
         if one != two:
-            needed[one, two, network] += mbit_s
-            needed[two, one, network] += mbit_s
+            needed[one, two, promise.network] += promise.mbit_s
+            needed[two, one, promise.network] += promise.mbit_s
+            between_them = frozenset((one, two))
+            before = largest.setdefault(between_them, promise)
+            largest[between_them] = max(before, promise, key=lambda each: each.mbit_s)
     planned = {(link.from_site, link.to_site, link.network): link.mbit_s for link in plan.links}
     if planned != dict(needed):
         yield _broken("", "link_egress", "planned links and promised pairs differ")
@@ -226,6 +230,8 @@ def _links_have_room(
                     wanted=wanted,
                     available=max(free, 0),
                     unit="Mbit/s",
+                    group=largest[frozenset((one, two))].a,
+                    field=largest[frozenset((one, two))].field,
                 )
 
 
@@ -266,6 +272,7 @@ def _latencies_are_kept(
                         available=round(found / timedelta(microseconds=1)),
                         unit="us",
                         group=limit.a,
+                        field=limit.field,
                         message=f"{one.site} and {two.site} are {_ms(found)} apart;"
                         f" {limit.a} and {limit.b} must be within {_ms(limit.most)}",
                     )

@@ -42,6 +42,8 @@ class Promise:
     b: str
     network: str
     mbit_s: int
+    field: str = ""
+    """Where in the request it is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class LatencyLimit:
     b: str
     network: str
     most: timedelta
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +187,10 @@ def problem_of(
                 b=pair.group,
                 network=pair.network,
                 mbit_s=pair.bandwidth.guarantee_mbit_s,
+                field=f"spec.groups[{at}].allocation.pairs[{number}].bandwidth.guarantee_mbit_s",
             )
-            for group in spec.groups
-            for pair in group.allocation.pairs
+            for at, group in enumerate(spec.groups)
+            for number, pair in enumerate(group.allocation.pairs)
             if pair.bandwidth.guarantee_mbit_s > 0
         ),
         limits=tuple(
@@ -195,9 +199,10 @@ def problem_of(
                 b=bound.groups[1],
                 network=network.name,
                 most=bound.max_latency,
+                field=f"spec.networks[{at}].latency[{number}].max_latency",
             )
-            for network in spec.networks
-            for bound in network.latency
+            for at, network in enumerate(spec.networks)
+            for number, bound in enumerate(network.latency)
         ),
         max_sites=spec.placement.max_sites,
         cuts=cuts,

