@@ -27,7 +27,7 @@ _FAILURES = (
 
 
 def main(words: list[str] | None = None) -> int:
-    options = _parser().parse_args(words)
+    options = command_line().parse_args(words)
     interrupt_once()
     act: Callable[[argparse.Namespace], int] = options.act
     try:
@@ -95,13 +95,36 @@ def _signal(options: argparse.Namespace) -> int:
 
 
 def _link(options: argparse.Namespace) -> int:
+    """Between two sites, or a site and meta; a single SITE/HOST is that host's uplink."""
     bed = Testbed.find(options.instance)
-    act = bed.cut_link if options.verb == "cut" else bed.heal_link
-    act(options.a, options.b)
+    match options.verb, options.ends:
+        case "cut", [host]:
+            bed.cut_host_uplink(host)
+        case "cut", [a, b]:
+            bed.cut_link(a, b)
+        case "slow", [host]:
+            bed.slow_host_uplink(host, options.mbps)
+        case "slow", [a, b]:
+            bed.slow_link(a, b, options.mbps)
+        case "heal", [host]:
+            bed.heal_host_uplink(host)
+        case "heal", [a, b]:
+            bed.heal_link(a, b)
+        case _, ends:
+            raise InvalidTopology(
+                f"a link has two ends, not {len(ends)}; SITE/HOST alone is that host's uplink"
+            )
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _mbps(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number}: from 1 Mbit/s up; `cut` lets nothing through")
+    return number
+
+
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m testbed", description=__doc__)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--instance", default="demo", help="name of the instance (demo)")
@@ -133,10 +156,17 @@ def _parser() -> argparse.ArgumentParser:
         ("restart", "end and start again"),
     ):
         verb(name, _signal, f"a component: {text}").add_argument("component")
-    for name, text in (("cut", "drop all between two sites"), ("heal", "undo cut")):
+    for name, text in (
+        ("cut", "drop all between two sites, or a site and meta; or to and from a host"),
+        ("slow", "give such a link another capacity, each way"),
+        ("heal", "back to the declared capacity, after cut and slow"),
+    ):
         link = verb(name, _link, text)
-        link.add_argument("a")
-        link.add_argument("b")
+        link.add_argument(
+            "ends", nargs="+", metavar="END", help="two sites, or SITE/HOST for its uplink"
+        )
+        if name == "slow":
+            link.add_argument("mbps", type=_mbps, metavar="MBPS", help="Mbit/s, 1 or more")
     return parser
 
 

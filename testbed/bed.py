@@ -310,6 +310,7 @@ class Testbed:
         self._fabric.cut_host_uplink(*self._names(host))
 
     def heal_host_uplink(self, host: str) -> None:
+        """Back to the declared capacity."""
         self._fabric.heal_host_uplink(*self._names(host))
 
     def slow_host_uplink(self, host: str, mbps: int) -> None:

@@ -186,9 +186,13 @@ class Fabric:
         self._set_port(self.host_port(site, host), "down")
 
     def heal_host_uplink(self, site: str, host: str) -> None:
+        """Back to the declared capacity, after a cut as after a slow-down."""
+        _, spec = self._topology.host(f"{site}/{host}")
+        self.slow_host_uplink(site, host, spec.uplink_mbps)
         self._set_port(self.host_port(site, host), "up")
 
     def slow_host_uplink(self, site: str, host: str, mbps: int) -> None:
+        """Another capacity, each way; a cable that was pulled stays so."""
         port = self.host_port(site, host)
         lines = [
             line

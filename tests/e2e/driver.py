@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import select
 import subprocess
 import sys
 import time
@@ -103,10 +105,41 @@ class User:
             timeout_s=timeout_s,
         )  # fmt: skip
 
+    def on_console(self, name: str, workspace: str, command: str, *, within_s: float = 60) -> str:
+        """Types a shell command into `intertie cluster console`; what the guest answers there."""
+        argv = self.argv("cluster", "console", name, workspace)
+        console = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return type_on_console(console, command, within_s=within_s)
+
     def in_guest(self, name: str, workspace: str, command: str, *, timeout_s: float = 60) -> str:
         said = self.ssh(name, workspace, command, timeout_s=timeout_s)
         assert said.code == 0, f"{workspace}: {command}: {said.code}\n{said.err}{said.out}"
         return said.out
+
+
+def type_on_console(console: subprocess.Popen[bytes], command: str, *, within_s: float) -> str:
+    """What a guest's shell writes in answer to a command that is typed into its serial console,
+    which is joined to this process's pipes. The console is left by the end of stdin."""
+    assert console.stdin
+    assert console.stdout
+    # Quotes in the middle: the echo of the line is not mistaken for the marks.
+    console.stdin.write(f"echo BEG''IN; {command}; echo EN''D\n".encode())
+    console.stdin.flush()
+    heard, until = b"", time.monotonic() + within_s
+    try:
+        while not (found := re.search(rb"BEGIN\r?\n(.*?)END\r?\n", heard, re.S)):
+            left_s = until - time.monotonic()
+            ready, _, _ = select.select([console.stdout], [], [], max(left_s, 0))
+            data = os.read(console.stdout.fileno(), 65536) if ready else b""
+            assert data, f"no answer within {within_s} s: {heard!r}"
+            heard += data
+        console.stdin.close()
+        assert console.wait(timeout=30) == 0
+    finally:
+        console.kill()
+        console.wait()
+        console.stdout.close()
+    return found[1].decode().replace("\r", "")
 
 
 @contextmanager

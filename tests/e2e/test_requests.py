@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tests.e2e.driver import User, group, spec
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
+
+JSON = ("-o", "json")
 
 
 def test_the_same_request_id_gives_the_same_cluster_and_another_body_is_refused(
@@ -33,6 +36,33 @@ def test_a_broker_hands_on_what_it_cannot_serve_alone_and_a_retry_finds_it(user:
     assert north.create("handed-on", both, "--request-id", "r-2", wait=False) == name
     assert {w["site"] for w in north.show("handed-on")["workspaces"]} == {"north", "south"}
     north.delete("handed-on")
+
+
+def test_validate_only_prints_a_plan_and_takes_nothing(user: User) -> None:
+    def free() -> list[Any]:
+        return [(host["name"], host["free"]) for host in json.loads(user.do("host", "list", *JSON))]
+
+    before = free()
+    both = spec(group("a", sites=["north"]), group("b", sites=["south"]))
+    planned = user.do(*user.create_args("only-planned", both, "--validate-only"))
+    rows = [line.split()[:3] for line in planned.splitlines()]
+    assert ["north", "1", "a"] in rows
+    assert ["south", "1", "b"] in rows
+    assert "  - north takes 1 a: " in planned
+    assert user.say("cluster", "show", "only-planned").code == 1
+    assert "only-planned" not in user.do("cluster", "list", "--all")
+    assert free() == before
+
+
+def test_a_site_and_an_image_are_shown_alone(user: User) -> None:
+    site = json.loads(user.do("site", "show", "south", *JSON))
+    assert (site["reachable"], site["site"]["name"]) == (True, "sites/south")
+    assert site["site"]["hosts_alive"] == 2
+    rows = [line.split() for line in user.do("image", "show", "intertie-guest").splitlines()]
+    assert [row[:3] for row in rows[1:]] == [
+        ["north", "intertie-guest", "READY"],
+        ["south", "intertie-guest", "READY"],
+    ]
 
 
 def _with(key: str, value: Any) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def test_an_uplink_is_limited_in_both_directions(bed: Testbed) -> None:
         assert 45 < measured_mbps(bed, "south/s1", "south/s2", to_it) < 63
         assert 45 < measured_mbps(bed, "south/s2", "south/s1", from_it) < 63
     finally:
-        bed.slow_host_uplink("south/s2", 400)
+        bed.heal_host_uplink("south/s2")
+    assert measured_mbps(bed, "south/s2", "south/s1", from_it) > 300
 
 
 def test_a_wan_link_is_limited_slowed_cut_and_healed(bed: Testbed) -> None:
@@ -243,6 +244,42 @@ def test_the_command_acts_on_what_another_process_brought_up(bed: Testbed) -> No
     refused = command("kill", "south/s9/virtlogd")
     assert refused.returncode == 1
     assert "south/s2/virtlogd" in refused.stderr
+
+
+def test_the_command_cuts_slows_and_heals_links_and_uplinks(bed: Testbed) -> None:
+    wan = bed.topology.gateway_wan_address("south", "s1")
+    own = bed.topology.host_address("north", "n2")
+    try:
+        for words in (("slow", "south", "north", "40"), ("slow", "north/n2", "60")):
+            assert command(*words).returncode == 0
+        assert 30 < measured_mbps(bed, "north/n1", "south/s1", wan) < 42
+        assert 45 < measured_mbps(bed, "north/n1", "north/n2", own) < 63
+        assert command("cut", "north/n2").returncode == 0
+        assert not pings(bed, "north/n1", own)
+    finally:
+        healed = [command("heal", "north", "south"), command("heal", "north/n2")]
+    assert [each.returncode for each in healed] == [0, 0]
+    assert measured_mbps(bed, "north/n1", "south/s1", wan) > 150
+    assert measured_mbps(bed, "north/n1", "north/n2", own) > 300
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("slow", "north", "south", "0"), 2, "`cut` lets nothing through"),
+        (("slow", "north", "south"), 2, "MBPS"),
+        (("slow", "north/n9", "40"), 1, "north/n9"),
+        (("cut", "north", "nowhere"), 1, "nowhere"),
+        (("heal", "north", "south", "meta"), 1, "two ends, not 3"),
+    ],
+)
+def test_a_link_that_is_not_there_or_a_wrong_capacity_is_said(
+    bed: Testbed, words: tuple[str, ...], code: int, says: str
+) -> None:
+    refused = command(*words)
+    assert refused.returncode == code
+    assert says in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_instances_live_side_by_side(bed: Testbed) -> None:

@@ -44,6 +44,9 @@ def test_a_cluster_over_two_sites_is_whole_private_as_promised_and_leaves_nothin
         for target in machines:
             user.in_guest("both", source, f"ping -c 2 -W 3 {target}")
 
+    # Through the meta-scheduler, the site's broker and the host's agent to the guest's own shell.
+    assert user.on_console("both", "worker-0", "hostname") == "worker-0\n"
+
     _guests_keep_time(user, list(machines))
     _same_addresses_are_another_network(user)
     _what_was_promised_is_measured_inside(user)

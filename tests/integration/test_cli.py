@@ -228,6 +228,17 @@ async def test_plan_takes_nothing(place: Place) -> None:
     assert place.clusters.requests[0].validate_only
 
 
+async def test_create_with_validate_only_prints_the_plan_and_takes_nothing(place: Place) -> None:
+    said = await place.say("cluster", "create", "-f", str(place.spec), "--validate-only")
+    assert said.code == 0
+    assert ["north", "2", "node", "0.2500"] in [line.split() for line in said.out.splitlines()]
+    assert "no better plan exists." in said.out
+    assert "  - north has the image\n" in said.out
+    assert place.clusters.clusters == {}
+    assert [each.validate_only for each in place.clusters.requests] == [True]
+    assert await place.do("cluster", "list", "--all", "-o", "json") == "[]\n"
+
+
 async def test_list_turns_pages_and_show_and_delete_take_short_names(place: Place) -> None:
     for name in ("a", "b", "c"):
         await place.do("cluster", "create", "-f", str(place.spec), "--no-wait", "--name", name)
@@ -262,7 +273,33 @@ async def test_sites_and_hosts(place: Place) -> None:
     assert "gateway" in await place.do("host", "list")
     shown = json.loads(await place.do("host", "show", "north/n2", "-o", "json"))
     assert shown["name"] == "sites/north/hosts/n2"
-    said = await place.say("host", "show", "north/n9")
+    for words in (("host", "show", "north/n9"), ("site", "show", "west")):
+        said = await place.say(*words)
+        assert said.code == 1
+        assert "NOT_FOUND" in said.err
+
+
+async def test_show_has_one_site_and_no_other(place: Place) -> None:
+    table = await place.do("site", "show", "north")
+    assert "south 160/200 Mbit/s out, 200/200 in, 5ms" in table
+    assert "unreachable" not in table
+    assert "unreachable: no answer" in await place.do("site", "show", "south")
+    shown = json.loads(await place.do("site", "show", "north", "-o", "json"))
+    assert shown["site"]["name"] == "sites/north"
+    assert shown["reachable"] is True
+
+
+async def test_show_has_one_image_by_its_name_and_by_its_digest(place: Place) -> None:
+    for name in ("guest", "other"):
+        image = place.folder / f"{name}.img"
+        image.write_bytes(name.encode() * 1000)
+        await place.do("image", "put", name, str(image))
+    [shown] = json.loads(await place.do("image", "show", "guest", "-o", "json"))
+    assert shown["name"] == "sites/north/tenants/demo/images/guest"
+    assert shown["size_bytes"] == 5000
+    rows = (await place.do("image", "show", shown["digest"])).splitlines()
+    assert [row.split()[:1] for row in rows] == [["SITE"], ["north"]]
+    said = await place.say("image", "show", "nosuch")
     assert said.code == 1
     assert "NOT_FOUND" in said.err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from intertie.api.metasched.v1.sites_pb2 import KnownSite
 from intertie.cli import render
 from intertie.cli.failures import shortfall_table
 from intertie.cli.terminal import shown
-from intertie.cli.waiting import Lines, staged
+from intertie.cli.waiting import Bars, Lines, display, staged
 from intertie.common.errors import Shortfall
 
 NOW = datetime.fromtimestamp(1_800_000_300, tz=UTC)
@@ -188,6 +189,65 @@ def test_without_a_terminal_every_change_is_a_line_and_said_once() -> None:
         "head-0       north/n1     ended",
         "worker-0     south/s1     being taken back",
     ]
+
+
+def terminal(out: io.StringIO, kind: str = "xterm") -> Console:
+    settings = {"TERM": kind}
+    return Console(file=out, width=100, force_terminal=True, color_system=None, _environ=settings)
+
+
+def bars_of(*clusters: Cluster) -> list[str]:
+    """The lines that a terminal without colours shows last, without their blanks; each piece of a
+    bar is a dash."""
+    out = io.StringIO()
+    with display(terminal(out)) as bars:
+        assert isinstance(bars, Bars)
+        for cluster in clusters:
+            bars.update(cluster)
+    drawn = out.getvalue()
+    # Each drawing but the first begins by wiping out the lines of the one before.
+    frames = [frame for frame in re.split(r"(?:\x1b\[1A|\x1b\[2K|\r)+", drawn) if frame.strip()]
+    last = re.sub(r"\x1b\[[0-9?]*[A-Za-z]", "", frames[-1])
+    return [" ".join(line.replace("━", "-").split()) for line in last.splitlines() if line]
+
+
+def test_on_a_terminal_there_are_bars_of_staging_and_of_every_workspace() -> None:
+    later, over = Cluster(), Cluster()
+    later.CopyFrom(CLUSTER)
+    for workspace in later.workspaces[1:]:
+        workspace.staging_done_bytes = workspace.staging_total_bytes
+        workspace.state = Workspace.RUNNING
+    later.workspaces[2].ready = True
+    over.CopyFrom(later)
+    over.end_requested_time.FromSeconds(1)
+    over.workspaces[0].state = Workspace.ENDED
+    whole, most = "-" * 24, "-" * 18
+    assert bars_of(CLUSTER) == [
+        f"staging {most} 1.5 MiB of 2.0 MiB",
+        f"head-0 {whole} north/n1 ready",
+        "worker-0 ------ south/s1 staging",
+        "worker-1 south/s1 failed: no?[2J disk",
+    ]
+    assert bars_of(CLUSTER, later) == [
+        f"staging {whole} 2.0 MiB of 2.0 MiB",
+        f"head-0 {whole} north/n1 ready",
+        f"worker-0 {most} south/s1 booting",
+        f"worker-1 {whole} south/s1 ready",
+    ]
+    assert bars_of(over) == [
+        f"head-0 {whole} north/n1 ended",
+        "worker-0 south/s1 being taken back",
+        "worker-1 south/s1 being taken back",
+    ]
+
+
+def test_where_nothing_can_be_wiped_out_again_there_are_lines() -> None:
+    """The bug: on a terminal that says it is dumb, nothing was shown at all."""
+    assert isinstance(display(Console(file=io.StringIO())), Lines)
+    dumb = io.StringIO()
+    with display(terminal(dumb, "dumb")) as lines:
+        lines.update(CLUSTER)
+    assert "worker-0     south/s1     staging" in dumb.getvalue()
 
 
 def test_a_watch_says_what_has_changed_only() -> None:

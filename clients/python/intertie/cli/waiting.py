@@ -36,7 +36,8 @@ class Display(Protocol):
 
 
 def display(notes: Console) -> Display:
-    return Bars(notes) if notes.is_terminal else Lines(notes)
+    """Bars only where they can be drawn over: a dumb terminal would be shown nothing."""
+    return Bars(notes) if notes.is_terminal and not notes.is_dumb_terminal else Lines(notes)
 
 
 def staged(workspaces: Iterable[Workspace]) -> tuple[int, int]:
