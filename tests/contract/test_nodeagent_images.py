@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -127,7 +128,8 @@ async def test_unused_images_make_room_and_used_ones_stay(tmp_path: Path) -> Non
 
 
 async def test_disks_share_their_base_and_one_that_is_too_small_is_refused(tmp_path: Path) -> None:
-    storage = WorkspaceStorage(WorkspaceFiles(tmp_path))
+    files = WorkspaceFiles(tmp_path)
+    storage = WorkspaceStorage(files)
     base = tmp_path / "base.img"
     fill(base, 4 << 20)
     image = BaseImage(path=str(base), format="raw", virtual_size_bytes=4 << 20)
@@ -137,7 +139,14 @@ async def test_disks_share_their_base_and_one_that_is_too_small_is_refused(tmp_p
         await storage.make_disk(uid, image, 64)
         await storage.make_seed(uid, {"meta-data": b"{}\n", "user-data": b"x" * 10_000})
     assert storage.uids() == {"aaaaaaaaaaaa", "bbbbbbbbbbbb"}
-    seed = bytes_of(WorkspaceFiles(tmp_path).seed("aaaaaaaaaaaa"))
+    for uid in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        disk = json.loads(await run("qemu-img", "info", "--output=json", str(files.disk(uid))))
+        assert (disk["format"], disk["virtual-size"]) == ("qcow2", 64 << 20)
+        assert disk["full-backing-filename"] == image.path
+        assert disk["backing-filename-format"] == image.format
+        # Nothing of the base is in it.
+        assert disk["actual-size"] < image.virtual_size_bytes / 4
+    seed = bytes_of(files.seed("aaaaaaaaaaaa"))
     assert seed[32808:32814] == b"cidata"
     await storage.remove("aaaaaaaaaaaa")
     assert storage.uids() == {"bbbbbbbbbbbb"}

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from intertie.api.nodeagent.v1 import nodeagent_pb2 as pb
 from intertie.api.nodeagent.v1 import nodeagent_pb2_grpc as rpc
+from intertie.api.nodeagent.v1 import records_pb2
 from intertie.api.types.v1 import attach_pb2
 from intertie.common.rpc.client import channel
 from intertie.common.rpc.identity import Trust
@@ -31,6 +32,22 @@ class AgentClient:
     testbed: Testbed
     site: str
     host: str
+
+    def facts(self) -> records_pb2.HostFacts:
+        async def ask(stub: Any) -> records_pb2.HostFacts:
+            found: records_pb2.HostFacts = await stub.GetFacts(pb.GetFactsRequest())
+            return found
+
+        return asyncio.run(self._with_stub(ask))
+
+    def parts(self) -> list[records_pb2.SeenPart]:
+        """With the workspaces of each, as the agent last saw them."""
+
+        async def ask(stub: Any) -> list[records_pb2.SeenPart]:
+            answer = await stub.ListWorkspaces(pb.ListWorkspacesRequest())
+            return list(answer.parts)
+
+        return asyncio.run(self._with_stub(ask))
 
     def measurements(self) -> list[pb.Measurement]:
         async def ask(stub: Any) -> list[pb.Measurement]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ HOSTS = ("n1", "n2")
 MEMBERS = (Member(name="a-0", host="n1", number=0), Member(name="b-0", host="n2", number=1))
 PROMISED_MBIT_S = 20
 CAP_IOPS = 100
-RUNNING = 4
+RUNNING, ENDED = 4, 7
 READY_WITHIN_S = 240
 """Emulated guests on a machine that may be busy."""
 
@@ -159,9 +160,21 @@ def test_facts_are_what_was_found_within_what_is_allowed(site: Site) -> None:
     assert facts.wide_address == "10.250.0.11"
     assert facts.gateway
     assert "qemu" in facts.hypervisors
-    assert 0 < facts.capacity.vcpus <= spec.vcpus
+    # Of processors the machine may have fewer than are allowed.
+    assert facts.capacity.vcpus == min(spec.vcpus, len(os.sched_getaffinity(0)))
     assert facts.capacity.memory_mib == spec.memory_mib
+    assert 0 < facts.capacity.disk_mib <= spec.disk_gib * 1024
+    assert (facts.capacity.iops, facts.capacity.throughput_mib_s) == (2000, 400)  # as declared
     assert 0.8 * spec.uplink_mbps < facts.capacity.uplink_mbit_s < spec.uplink_mbps
+
+
+def told(facts: pb.HostFacts | None) -> pb.HostFacts:
+    """But for when, and for what other processes leave of the disk."""
+    assert facts is not None
+    assert facts.capacity.disk_mib > 0
+    facts.ClearField("report_time")
+    facts.capacity.ClearField("disk_mib")
+    return facts
 
 
 def test_guests_on_two_hosts_are_one_network_with_its_promises_until_they_are_gone(
@@ -170,6 +183,13 @@ def test_guests_on_two_hosts_are_one_network_with_its_promises_until_they_are_go
     site.want(part)
     site.wait_ready(part)
     a, b = MEMBERS
+    for member in MEMBERS:
+        agent = site.agents[member.host]
+        assert told(agent.facts()) == told(site.records.facts(member.host))
+        [seen] = agent.parts()
+        assert (seen.part, seen.generation, seen.gone) == (part, 1, False)
+        running = [(each.name, each.state, each.ready) for each in seen.workspaces]
+        assert running == [(member.name, RUNNING, True)]
 
     assert "1 packets received" in site.on(part, a, "ping -c 1 -W 5 b-0")
     assert "1 packets received" in site.on(part, b, "ping -c 1 -W 5 a-0")
@@ -186,6 +206,10 @@ def test_guests_on_two_hosts_are_one_network_with_its_promises_until_they_are_go
     site.want(part, generation=2, gone=True)
     site.wait_gone(part)
     assert site.pids() == []
+    for member in MEMBERS:
+        [seen] = site.agents[member.host].parts()
+        assert (seen.part, seen.generation, seen.gone) == (part, 2, True)
+        assert [(each.name, each.state) for each in seen.workspaces] == [(member.name, ENDED)]
 
 
 def test_a_guest_reaches_other_guests_and_no_service_of_any_host(site: Site, part: str) -> None:

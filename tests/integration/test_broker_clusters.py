@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -257,8 +257,45 @@ async def test_hosts_and_site_say_what_is_free(here: Site) -> None:
     whole = await here.sites(alice).Get(site_pb2.GetSiteRequest(name="sites/-"))
     assert (whole.hosts_alive, whole.free.vcpus, whole.ledger_generation) == (2, 6, 1)
     assert whole.leader
+    one = await here.hosts(alice).Get(site_pb2.GetHostRequest(name="sites/-/hosts/n2"))
+    assert one.name == "sites/north/hosts/n2"
+    assert (one.capacity, one.free) == (site_pb2.Capacity(**HOST), hosts.hosts[1].free)
+    assert (one.alive, one.workspaces) == (True, 1)
     absent = here.hosts(alice).Get(site_pb2.GetHostRequest(name="sites/north/hosts/n9"))
     assert isinstance(await refusal(absent), errors.NotFound)
+
+
+async def told_of_hosts(
+    watching: AsyncIterator[site_pb2.Host], until: Callable[[site_pb2.Host], bool]
+) -> list[site_pb2.Host]:
+    """All that is told until one is as wanted, which is the last."""
+    told = []
+    async with asyncio.timeout(20):
+        async for each in watching:
+            told.append(each)
+            if until(each):
+                break
+    return told
+
+
+async def test_a_watch_of_hosts_tells_again_of_those_that_change_and_of_no_other(
+    here: Site,
+) -> None:
+    alice = here.domain.user("demo", "alice")
+    watching = aiter(here.hosts(alice).Watch(site_pb2.WatchHostsRequest(parent="sites/north")))
+    at_first = [await anext(watching), await anext(watching)]
+    assert [(each.name, each.free.vcpus) for each in at_first] == [
+        ("sites/north/hosts/n1", 4),
+        ("sites/north/hosts/n2", 4),
+    ]
+    made = await here.clusters().Create(create("one", cluster_spec(count=1, vcpus=3), "r1"))
+    host = f"sites/north/hosts/{made.workspaces[0].host}"
+    told = await told_of_hosts(watching, lambda each: each.free.vcpus == 1)
+    assert (told[-1].name, told[-1].workspaces) == (host, 1)
+    await here.clusters().Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
+    told += await told_of_hosts(watching, lambda each: each.free.vcpus == 4)
+    assert {each.name for each in told} == {host}
+    assert told[-1].workspaces == 0
 
 
 async def test_a_replica_that_does_not_lead_answers_reads_and_refuses_writes(

@@ -298,7 +298,9 @@ async def test_eight_clients_at_once_never_overfill_a_site(here: Federation) -> 
         if isinstance(each, grpc.aio.AioRpcError):
             assert isinstance(to_domain_error(each), errors.NoCapacity | errors.Aborted)
     states = await here.until_settled()
-    assert sum(each == {"CONFIRMED"} for each in states.values()) == 4
+    kept = [tx for tx, each in states.items() if each == {"CONFIRMED"}]
+    assert len(kept) == 4
+    assert _gone({tx: each for tx, each in states.items() if tx not in kept})
 
 
 async def test_a_broker_hands_on_what_it_cannot_serve_alone(here: Federation) -> None:

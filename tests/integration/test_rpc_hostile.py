@@ -101,6 +101,51 @@ async def test_a_message_too_large_is_refused_and_takes_no_memory(
         assert (await stub.Get(GET)).name == NAME
 
 
+def of_size(octets: int) -> clusters_pb2.CreateClusterRequest:
+    """A request of so many bytes, to the byte."""
+    request = clusters_pb2.CreateClusterRequest(parent="-/tenants/demo", cluster_id="x" * octets)
+    request.cluster_id = "x" * (2 * octets - request.ByteSize())
+    assert request.ByteSize() == octets
+    return request
+
+
+async def too_large(call: Any, side: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert f"{side} message larger than max" in (caught.value.details() or "")
+
+
+LIST = clusters_pb2.ListClustersRequest(parent="-/tenants/demo")
+"""Answered with 2 MB: less than what gRPC itself would take."""
+
+
+async def test_a_server_takes_one_mebibyte_and_no_byte_more_and_answers_with_no_more(
+    north: TestDomain, alice: TlsSettings
+) -> None:
+    async with (
+        serving(north.service("broker"), [north], Clusters()) as address,
+        unbounded(address, north, alice) as link,
+    ):
+        stub = clusters_pb2_grpc.ClustersStub(link)
+        assert len((await stub.Create(of_size(MIB))).name) > MIB - 100
+        await too_large(stub.Create(of_size(MIB + 1)), "Received")
+        await too_large(stub.List(LIST), "Sent")
+
+
+async def test_a_caller_sends_one_mebibyte_and_no_byte_more_and_takes_no_more(
+    north: TestDomain, alice: TlsSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options(monkeypatch, max_receive_message_length=-1, max_send_message_length=-1)
+    async with (
+        serving(north.service("broker"), [north], Clusters()) as address,
+        calling(address, alice, north) as clusters,
+    ):
+        assert len((await clusters.Create(of_size(MIB))).name) > MIB - 100
+        await too_large(clusters.Create(of_size(MIB + 1)), "Sent")
+        await too_large(clusters.List(LIST), "Received")
+
+
 async def test_bytes_that_are_no_message_are_refused_as_such(
     north: TestDomain, alice: TlsSettings
 ) -> None:

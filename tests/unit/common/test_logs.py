@@ -22,11 +22,11 @@ def written(capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_an_event_is_one_line_of_json_with_service_and_request(
+def test_an_event_is_one_line_of_json_with_service_and_what_is_bound(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure("broker", "info")
-    with logs.request_bound("r-1", caller="alice"):
+    with structlog.contextvars.bound_contextvars(request_id="r-1", caller="alice"):
         logs.get_logger().info("hold.placed", part="p1")
     logs.get_logger().info("later")
     first, second = written(capsys)

@@ -1,9 +1,8 @@
-"""Logs: one JSON object a line on stderr, an event each, ids bound once a request."""
+"""Logs: one JSON object a line on stderr, an event each, with what is bound in its task."""
 
 import logging
 import sys
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -46,13 +45,6 @@ def configure(service: str, level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.INFO))
-
-
-@contextmanager
-def request_bound(request_id: str, **ids: str) -> Iterator[None]:
-    """Every event of this task, within, carries the request's id and what else is given."""
-    with structlog.contextvars.bound_contextvars(request_id=request_id, **ids):
-        yield
 
 
 def _naming(service: str) -> structlog.typing.Processor:
