@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,11 @@ def begin(user: User, cluster: str, workspace: str, command: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestCounters:
-    """What QEMU and the kernel count of one guest since its start."""
+    """What QEMU and the kernel have counted of one guest since its start, at a moment between two
+    of the monotonic clock, in s."""
 
+    after: float
+    before: float
     domain: str
     cpu_ns: int
     disk_operations: int
@@ -61,17 +65,27 @@ def counters(bed: Testbed, host: str) -> dict[str, GuestCounters]:
     try:
         wanted = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BLOCK
         running_ones = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+        after = time.monotonic()
+        told = connection.getAllDomainStats(wanted, running_ones)
+        before = time.monotonic()
         return {
             _short(domain.metadata(libvirt.VIR_DOMAIN_METADATA_TITLE, None)): GuestCounters(
+                after=after,
+                before=before,
                 domain=domain.name(),
                 cpu_ns=stats["cpu.time"],
                 disk_operations=stats["block.0.rd.reqs"] + stats["block.0.wr.reqs"],
                 disk_bytes=stats["block.0.rd.bytes"] + stats["block.0.wr.bytes"],
             )
-            for domain, stats in connection.getAllDomainStats(wanted, running_ones)
+            for domain, stats in told
         }
     finally:
         connection.close()
+
+
+def between(first: GuestCounters, second: GuestCounters) -> tuple[float, float]:
+    """Seconds from one count to a later one: at least, and at most."""
+    return second.after - first.before, second.before - first.after
 
 
 def _short(title: str) -> str:
