@@ -61,7 +61,8 @@ class Calendar:
     def over(self, capacities: Mapping[str, int]) -> "Calendar":
         """The same demands on other capacities. Not a copy: what is added or removed later is
         added and removed in both."""
-        other = Calendar(capacities)
+        other = Calendar.__new__(Calendar)
+        other._capacities = capacities
         other._demands, other._profiles, other._ends = self._demands, self._profiles, self._ends
         other._known, other._asked = self._known, self._asked
         return other
