@@ -118,22 +118,26 @@ def _digest(message: Message) -> str:
 def cluster_to_proto(view: ClusterView | Foreign) -> cluster_pb2.Cluster:
     if isinstance(view, Foreign):
         return cluster_pb2.Cluster.FromString(view.message)
+    return cluster_pb2.Cluster(**_cluster_fields(view))
+
+
+def _cluster_fields(view: ClusterView) -> Fields:
     record, ended, failure = view.record, view.record.end_requested_time, view.record.failure
-    return cluster_pb2.Cluster(
-        name=record.name,
-        uid=record.uid,
-        spec=cluster_spec_fields(record.spec),
-        state=record.state.name,
-        window=window_fields(record.window),
-        plan=_plan_fields(view),
-        workspaces=[_workspace_fields(each, view) for each in view.workspaces],
-        create_time=timestamp_fields(record.create_time),
-        end_requested_time=timestamp_fields(ended) if ended is not None else None,
-        failure=_failure_fields(failure) if failure is not None else None,
-        etag=view.etag,
-        guarantees=[_guarantee_fields(each) for each in view.guarantees],
-        owner=record.owner,
-    )
+    return {
+        "name": record.name,
+        "uid": record.uid,
+        "spec": cluster_spec_fields(record.spec),
+        "state": record.state.name,
+        "window": window_fields(record.window),
+        "plan": _plan_fields(view),
+        "workspaces": [_workspace_fields(each, view) for each in view.workspaces],
+        "create_time": timestamp_fields(record.create_time),
+        "end_requested_time": timestamp_fields(ended) if ended is not None else None,
+        "failure": _failure_fields(failure) if failure is not None else None,
+        "etag": view.etag,
+        "guarantees": [_guarantee_fields(each) for each in view.guarantees],
+        "owner": record.owner,
+    }
 
 
 def _failure_fields(failure: Failure) -> Fields:
@@ -206,22 +210,26 @@ def _measured_fields(measured: Measured) -> Fields:
 
 
 def part_to_proto(view: PartView) -> part_pb2.Part:
+    return part_pb2.Part(**_part_fields(view))
+
+
+def _part_fields(view: PartView) -> Fields:
     part = view.part
     expires, decide_by, ended = part.expire_time, part.decide_by, part.end_requested_time
-    return part_pb2.Part(
-        name=part.name,
-        state=part.state.name,
-        spec=part_spec_fields(part.spec),
-        tx=part.tx,
-        digest=part.digest,
-        generation=part.generation,
-        expire_time=timestamp_fields(expires) if expires is not None else None,
-        coordinator=part.coordinator,
-        participants=part.participants,
-        decide_by=timestamp_fields(decide_by) if decide_by is not None else None,
-        end_requested_time=timestamp_fields(ended) if ended is not None else None,
-        end_reason=part.end_reason,
-        workspaces=[
+    return {
+        "name": part.name,
+        "state": part.state.name,
+        "spec": part_spec_fields(part.spec),
+        "tx": part.tx,
+        "digest": part.digest,
+        "generation": part.generation,
+        "expire_time": timestamp_fields(expires) if expires is not None else None,
+        "coordinator": part.coordinator,
+        "participants": part.participants,
+        "decide_by": timestamp_fields(decide_by) if decide_by is not None else None,
+        "end_requested_time": timestamp_fields(ended) if ended is not None else None,
+        "end_reason": part.end_reason,
+        "workspaces": [
             {
                 "name": f"{part.name}/workspaces/{each.label}",
                 "host": each.host,
@@ -234,10 +242,10 @@ def part_to_proto(view: PartView) -> part_pb2.Part:
             }
             for each in view.workspaces
         ],
-        endpoints=[endpoint_to_proto(each) for each in part.endpoints],
-        etag=view.etag,
-        owner=part.owner,
-        measured=[
+        "endpoints": [endpoint_to_proto(each) for each in part.endpoints],
+        "etag": view.etag,
+        "owner": part.owner,
+        "measured": [
             {
                 "kind": int(each.kind),
                 "network": each.network,
@@ -245,7 +253,7 @@ def part_to_proto(view: PartView) -> part_pb2.Part:
             }
             for each in view.measured
         ],
-    )
+    }
 
 
 def offer_to_proto(offer: Offer) -> part_pb2.Offer:

@@ -7,15 +7,14 @@ is one opinion of what is free.
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from intertie.common.intervals import Window
 from intertie.common.profiles import Bounds, Profile
+from intertie.common.values import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True):
     """What one admission takes, from the window's start up to, not including, its end.
 
     `amounts` goes from a resource's key (`host/n1/vcpus`, `link/south/egress`) to how

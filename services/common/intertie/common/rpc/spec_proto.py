@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from intertie.api.broker.v1 import part_pb2
 from intertie.api.cluster.v1 import cluster_pb2
 from intertie.common import part_spec, spec
+from intertie.common.rpc.shortfalls_proto import shortfall_from_proto, shortfall_to_proto
 from intertie.common.rpc.terms_proto import (
     Fields,
     allocation_fields,
@@ -22,8 +23,6 @@ from intertie.common.rpc.terms_proto import (
     environment_fields,
     environment_from_proto,
     environment_to_proto,
-    shortfall_from_proto,
-    shortfall_to_proto,
     timestamp_fields,
     timestamp_from_proto,
     timestamp_to_proto,

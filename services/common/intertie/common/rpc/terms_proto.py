@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.types.v1 import resources_pb2 as types_pb2
 from intertie.common import terms
-from intertie.common.errors import FieldInvalid, Shortfall
+from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
 
 E = TypeVar("E", bound=Enum)
@@ -89,36 +89,6 @@ def window_from_proto(message: types_pb2.Window, field: str) -> Window:
     if end <= start:
         raise FieldInvalid(f"{field}.end_time", "must be after start_time")
     return Window(start, end)
-
-
-def shortfall_to_proto(shortfall: Shortfall) -> types_pb2.Shortfall:
-    return types_pb2.Shortfall(
-        site=shortfall.site,
-        host=shortfall.host,
-        resource=shortfall.resource,
-        wanted=shortfall.wanted,
-        available=shortfall.available,
-        unit=shortfall.unit,
-        group=shortfall.group,
-        peer=shortfall.peer,
-        message=str(shortfall),
-        field=shortfall.field,
-    )
-
-
-def shortfall_from_proto(message: types_pb2.Shortfall) -> Shortfall:
-    return Shortfall(
-        site=message.site,
-        host=message.host,
-        resource=message.resource,
-        wanted=message.wanted,
-        available=message.available,
-        unit=message.unit,
-        group=message.group,
-        peer=message.peer,
-        message=message.message,
-        field=message.field,
-    )
 
 
 def bandwidth_fields(term: terms.BandwidthTerm) -> Fields:
