@@ -1,7 +1,7 @@
 """Values: what they are made of never changes, and two with the same in them are the same.
 
 `Struct` is msgspec's: `class Point(Struct, frozen=True, kw_only=True)`. It is made in a tenth of
-the time of a frozen dataclass and written as a record in a quarter; what a request passes through
+the time of a frozen dataclass and written as a record in half; what a request passes through
 is made of some eighty of them. What is neither many nor written down may as well be a dataclass.
 """
 
