@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from intertie.broker.domain.book import Book
@@ -15,6 +15,7 @@ from intertie.common.intervals import Window
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
 from intertie.common.quantities import Vector
 from intertie.common.spec import Allocation, ClusterSpec, DiskTerm, Environment, Group, Network
+from intertie.common.values import replace
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DIGEST = "b3:" + "ab" * 32

@@ -11,7 +11,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 from bench.big_site import BigSite, asked, big_site
@@ -29,6 +29,7 @@ from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
 from intertie.common.process import collect_gently
 from intertie.common.spec import ClusterSpec, LeaseTerms
+from intertie.common.values import replace
 
 SIZES = (10, 100, 1000)
 NAME = ClusterName.parse("sites/north/tenants/demo/clusters/one")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bench.bare_guests import BareGuest, copies, seconds_to_ready
 from bench.images import put_guest_image
 from bench.report import Row, median, show
 from bench.site import channel, endpoint, small_guests, standing
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
+from intertie.common.values import replace
 from testbed.bed import Testbed
 from testbed.topology import HostSpec, SiteSpec, Topology
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -29,6 +28,7 @@ from intertie.common.errors import NotLeading, StaleWrite
 from intertie.common.etcd.client import Etcd
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.spec import ClusterSpec
+from intertie.common.values import replace
 from tests.contract.ledgers import IOPS, InEtcd, InMemory, Kind
 from tests.integration.etcd_server import EtcdServer
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part

@@ -1,7 +1,7 @@
 """What the register promises, held by etcd and by the memory that unit tests run on."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +12,7 @@ from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.etcd.election import Election
 from intertie.common.intervals import Window
 from intertie.common.spec import Allocation, ClusterSpec, Environment, Group
+from intertie.common.values import replace
 from intertie.metasched.adapters.etcd_clusters import EtcdClusters
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState

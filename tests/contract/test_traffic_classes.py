@@ -11,13 +11,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from intertie.common.clock import SystemClock
 from intertie.common.terms import BandwidthTerm
+from intertie.common.values import replace
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, plan_uplink
 from intertie.nodeagent.domain.wanted import Tunnel, WantedPair, WantedPart

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from blake3 import blake3
 
 from intertie.common.errors import DigestMismatch, StoreFull
+from intertie.common.values import replace
 from intertie.imagestore.domain.image import Announcement, Image, Upload
 from intertie.imagestore.domain.inspection import HEAD_BYTES
 

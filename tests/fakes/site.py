@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import TypeVar
@@ -25,6 +25,7 @@ from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.part_spec import PartSpec
 from intertie.common.quantities import Vector
+from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt, ReceiptFacts
 from intertie.metasched.domain.ports import HoldOrder, Prepared

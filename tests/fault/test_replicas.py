@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
@@ -22,6 +22,7 @@ from intertie.client.clusters import Clusters
 from intertie.client.config import Config
 from intertie.client.connection import open_connection
 from intertie.common.clock import SystemClock
+from intertie.common.values import replace
 from testbed.bed import Testbed
 from testbed.component import Component, Inside
 from testbed.domains import meta_domain, site_domain

@@ -1,12 +1,12 @@
 """Well-formed specifications of every kind, for hypothesis."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
 from intertie.common import spec
 from intertie.common.spec import ClusterSpec, Group, LeaseTerms, Network
+from intertie.common.values import replace
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

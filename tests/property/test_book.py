@@ -3,7 +3,6 @@ is read anew counts."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +18,7 @@ from intertie.broker.domain.part import NEXT, NetworkId, Part, PartState
 from intertie.broker.domain.records import Change, Erase, Unchanged, Write
 from intertie.common.errors import StaleWrite
 from intertie.common.intervals import Window
+from intertie.common.values import replace
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
 
 FLEET = Fleet.of([facts("n1"), facts("n2")], POLICY)

@@ -3,6 +3,7 @@
 The counter knows minutes only: it lists, minute by minute, who is there.
 """
 
+import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -256,6 +257,28 @@ def test_blocks_of_steps_change_nothing(
                 if bounds.contain(window(at, until)):
                     assert max(levels[at : until + 1]) == peak
         assert profile.moments() == ()
+
+
+def test_blocks_are_sound_through_long_histories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that was forgotten may have its block joined to the one before it, and the other step
+    of the same span with it. Few short histories come to that."""
+    monkeypatch.setattr(profiles, "BLOCK", 2)
+    for seed in range(100):
+        chance = random.Random(seed)
+        profile, levels = profiles.Profile({}), [0] * (MINUTES + 2)
+        there: list[tuple[int, int, int]] = []
+        for _ in range(60):
+            if there and chance.random() < 0.5:
+                first, last, before = there.pop(chance.randrange(len(there)))
+                amount = -before
+            else:
+                first = chance.randrange(MINUTES)
+                last, amount = chance.randrange(first, MINUTES), chance.choice((1, 1, 2))
+                there.append((first, last, amount))
+            profile.shift(window(first, last), amount)
+            for minute in range(first, last + 1):
+                levels[minute] += amount
+            _check(profile, levels)
 
 
 def _check(profile: profiles.Profile, levels: list[int]) -> None:

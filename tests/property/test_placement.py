@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from intertie.broker.domain.placement import Preference
 from intertie.common.part_spec import PairPromise, PartSpec, PartWorkspace
 from intertie.common.quantities import Vector
 from intertie.common.spec import BandwidthTerm
+from intertie.common.values import replace
 from tests.unit.broker.samples import facts, part_spec, workspace
 
 free = st.builds(

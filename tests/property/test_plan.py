@@ -1,12 +1,12 @@
 """Whatever the problem: a plan keeps every rule, and more capacity never makes it worse."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intertie.common.quantities import Vector
+from intertie.common.values import replace
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from intertie.broker.domain.records import Change, Write
 from intertie.broker.loops.reconcile import Reconcile
 from intertie.common.intervals import Window
 from intertie.common.spec import ClusterSpec
+from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.unit.broker.samples import HOUR, POLICY, facts, part, part_spec, workspace

@@ -1,6 +1,5 @@
 """Whatever is asked for: defaults settle, nothing is lost on the wire, addresses are unique."""
 
-from dataclasses import fields, replace
 from datetime import timedelta
 from ipaddress import IPv4Interface, IPv4Network
 
@@ -17,6 +16,7 @@ from intertie.common.part_rules import validate_part
 from intertie.common.part_spec import LinkReservation, PartNetwork, PartSpec, PartWorkspace
 from intertie.common.rpc import spec_proto
 from intertie.common.spec import ClusterSpec, Environment, layout, normalise, validate
+from intertie.common.values import field_names, replace
 from tests.property.specs import NOW, cluster_specs, environments
 
 SITES = ("north", "south", "west")
@@ -67,7 +67,7 @@ def part_of(spec: ClusterSpec, all_of: Layout, site: str) -> PartSpec:
     )
 
 
-@pytest.mark.parametrize("field", [each.name for each in fields(Environment)])
+@pytest.mark.parametrize("field", field_names(Environment))
 def test_the_specifications_that_are_tried_use_every_field_of_an_environment(field: str) -> None:
     unsaid = getattr(Environment(image=""), field)
     find(environments, lambda each: bool(getattr(each, field) != unsaid))

@@ -11,7 +11,7 @@ import random
 import xml.etree.ElementTree as ET
 from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import fields
 from io import BytesIO
 from itertools import islice
 from typing import Any
@@ -22,6 +22,7 @@ from pycdlib import PyCdlib
 
 from intertie.common.part_spec import HostEntry
 from intertie.common.terms import Contextualization
+from intertie.common.values import replace
 from intertie.nodeagent.adapters.pycdlib_seed import seed_image
 from intertie.nodeagent.domain.domain_xml import Machine, Nic, domain_xml
 from intertie.nodeagent.domain.failures import HostFailure
@@ -140,7 +141,7 @@ def test_libvirt_s_document_carries_every_text_and_gains_no_node() -> None:
 @pytest.mark.parametrize("field", ["title", "disk"])
 def test_what_no_xml_can_carry_is_refused_by_name(field: str, character: str) -> None:
     """The bug: it went into the document, which libvirt then could not read."""
-    machine = replace(MACHINE, **{field: f"a{character}b"})  # type: ignore[arg-type]
+    machine = replace(MACHINE, **{field: f"a{character}b"})
     with pytest.raises(HostFailure, match=f"U\\+{ord(character):04X}") as refused:
         domain_xml("qemu", machine)
     assert refused.value.final

@@ -1,6 +1,5 @@
 """When a decision is applied to a part, and when it is refused."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -15,6 +14,7 @@ from intertie.broker.domain.decision import (
 )
 from intertie.broker.domain.part import Endpoint, Part, PartState
 from intertie.common.errors import DecisionInvalid, PartOver
+from intertie.common.values import replace
 from tests.unit.broker.samples import COORDINATOR, NOW, part
 
 COMMIT = Decision(tx="t1", outcome=Outcome.COMMIT, digest="d", decided_by=COORDINATOR)
@@ -32,7 +32,7 @@ def receipt(site: str, **changes: object) -> OpenedReceipt:
         sign_time=NOW,
         endpoints=(ENDPOINT,),
     )
-    return OpenedReceipt(signer=site, body=replace(body, **changes))  # type: ignore[arg-type]
+    return OpenedReceipt(signer=site, body=replace(body, **changes))
 
 
 ALL = (receipt("north"), receipt("south"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +20,7 @@ from intertie.broker.domain.guarantees import (
 from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.spec import BandwidthTerm, DiskTerm
+from intertie.common.values import replace
 from tests.unit.broker.samples import NOW, mac, part, part_spec, workspace
 
 FAR_MAC = "02:00:00:00:ff:00"

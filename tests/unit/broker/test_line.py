@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import replace
 
 import pytest
 
@@ -18,6 +17,7 @@ from intertie.broker.domain.wanted import wanted_of
 from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading, StaleWrite
 from intertie.common.etcd.client import Compare, DeleteKey, Entry, Keys, Op, Put
 from intertie.common.etcd.records import MAX_BYTES, encode
+from intertie.common.values import replace
 from tests.fakes.clock import FakeClock
 from tests.fakes.etcd import MemoryEtcd
 from tests.unit.broker.samples import POLICY, facts, part

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -15,6 +14,7 @@ from intertie.broker.usecases.create_cluster import CreateCluster, Order
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.common.errors import NameTaken, NotFound
 from intertie.common.spec import ClusterSpec
+from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.unit.broker.samples import HOUR, POLICY, facts, part

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -40,6 +39,7 @@ from intertie.common.guarantees import GuaranteeKind
 from intertie.common.names import ClusterName, PartName
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.spec import Allocation, ClusterSpec, Environment, Group, LeaseTerms, Network
+from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.unit.broker.samples import (

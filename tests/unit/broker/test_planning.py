@@ -1,6 +1,5 @@
 """What a part takes, and when and how large a cluster is admitted."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +22,7 @@ from intertie.common.spec import (
     LeaseTerms,
     Network,
 )
+from intertie.common.values import replace
 from tests.unit.broker.samples import DIGEST, HOUR, NOW, POLICY, facts, part, part_spec, workspace
 
 NAME = ClusterName.parse("sites/north/tenants/demo/clusters/one")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +17,7 @@ from intertie.broker.usecases.hold_part import HoldOrder, HoldPart
 from intertie.broker.usecases.prepare_part import PreparePart
 from intertie.common.errors import FieldInvalid, NoCapacity, PartOver
 from intertie.common.names import PartName
+from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.unit.broker.samples import COORDINATOR, POLICY, facts, part, part_spec, workspace

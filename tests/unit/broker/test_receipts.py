@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from intertie.broker.domain.decision import Receipt, ReceiptBody
 from intertie.broker.domain.part import PartState
 from intertie.common.errors import DecisionInvalid
 from intertie.common.rpc.signing import Signer
+from intertie.common.values import replace
 from tests.fakes.clock import FakeClock
 from tests.unit.common_rpc.authority import NOW, MemoryAuthority, trust_in
 

@@ -1,11 +1,11 @@
 """What the reconciler does about a part, step by step."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 from intertie.broker.domain.fleet import Fleet, SeenPart
 from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.broker.domain.reconcile import End, Step, Tell, step_of
+from intertie.common.values import replace
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
 
 FLEET = Fleet.of([facts("n1"), facts("n2")], POLICY)

@@ -1,7 +1,5 @@
 """What agents are told of networks that cross hosts and sites."""
 
-from dataclasses import replace
-
 from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.part import Endpoint, NetworkId, Part, Placed, RemoteEndpoint
 from intertie.broker.domain.wanted import (
@@ -11,6 +9,7 @@ from intertie.broker.domain.wanted import (
     fingerprint,
     wanted_of,
 )
+from intertie.common.values import replace
 from tests.unit.broker.samples import POLICY, facts, mac, part, part_spec, workspace
 
 FLEET = Fleet.of([facts("n1"), facts("n2")], POLICY)

@@ -1,6 +1,5 @@
 """Specifications that are well-formed, to be spoilt one field at a time."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from intertie.common.spec import (
@@ -12,6 +11,7 @@ from intertie.common.spec import (
     Network,
     PairTerm,
 )
+from intertie.common.values import replace
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -16,6 +15,7 @@ from intertie.common.spec import (
     layout,
     normalise,
 )
+from intertie.common.values import replace
 from tests.unit.common.builders import NOW, two_groups
 
 COUNTS = {"head": 1, "worker": 2}

@@ -1,7 +1,6 @@
 """A coordinator is of another trust domain: what it may not slip into a part."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +18,7 @@ from intertie.common.part_spec import (
     PartWorkspace,
 )
 from intertie.common.spec import BandwidthTerm, layout, normalise
+from intertie.common.values import replace
 from tests.unit.common.builders import NOW, two_groups
 
 Change = Callable[[PartSpec], PartSpec]

@@ -1,7 +1,6 @@
 """Every thing that a user may get wrong: which field is named, and with which remedy."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +23,7 @@ from intertie.common.spec import (
     normalise,
     validate,
 )
+from intertie.common.values import replace
 from tests.unit.common.builders import NOW, SSH_KEY, group, two_groups
 
 Change = Callable[[ClusterSpec], ClusterSpec]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from intertie.api.types.v1 import attach_pb2
 from intertie.common.errors import FieldInvalid, RoleDenied
 from intertie.common.rpc.access import check_role, check_tenant, tenant_in
 from intertie.common.rpc.identity import OnBehalfOf, parse_spiffe
+from intertie.common.values import replace
 
 NORTH, SOUTH, META = "north.site.intertie", "south.site.intertie", "meta.meta.intertie"
 CLUSTERS, PARTS = "/intertie.api.cluster.v1.Clusters", "/intertie.api.broker.v1.Parts"

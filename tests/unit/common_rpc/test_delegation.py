@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ from intertie.api.cluster.v1 import clusters_pb2
 from intertie.common.errors import IdentityUnknown
 from intertie.common.rpc.delegation import LIFETIME, METADATA_KEY, vouch, vouched_for
 from intertie.common.rpc.identity import OnBehalfOf, parse_spiffe
+from intertie.common.values import replace
 from tests.unit.common_rpc.authority import NOW, MemoryAuthority, trust_in
 
 NORTH = MemoryAuthority("north.site.intertie")

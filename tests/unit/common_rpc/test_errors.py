@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from intertie.common import errors
 from intertie.common.rpc.errors import CODES, from_status, sentence, to_status
+from intertie.common.values import replace
 
 SHORTFALL = errors.Shortfall(
     site="north", resource="vcpus", wanted=8, available=3, unit="vCPU", message="north is short"

@@ -1,12 +1,12 @@
 """Small problems for the planner, with one thing said where it matters and defaults elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
+from intertie.common.values import replace
 from intertie.metasched.domain.problem import (
     GroupNeed,
     HostRoom,

@@ -1,12 +1,12 @@
 """When a cluster may start, and where its groups may be."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.spec import LeaseTerms
+from intertie.common.values import replace
 from intertie.metasched.domain.candidates import (
     MOST_WINDOWS,
     candidate_windows,

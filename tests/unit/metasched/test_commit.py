@@ -1,12 +1,12 @@
 """What may be decided, and from which facts; the pieces that sites agree on."""
 
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
 
 from intertie.common.errors import IllegalMove, StaleWrite
+from intertie.common.values import Struct, replace
 from intertie.metasched.domain import cluster, commit
 from intertie.metasched.domain.commit import (
     ReceiptFacts,
@@ -61,7 +61,7 @@ def test_one_missing_receipt_is_enough() -> None:
     ],
 )
 def test_a_receipt_of_something_else_commits_nothing(wrong: dict[str, object]) -> None:
-    facts = {**FACTS, "south": replace(FACTS["south"], **wrong)}  # type: ignore[arg-type]
+    facts = {**FACTS, "south": replace(FACTS["south"], **wrong)}
     assert "south" in (why_not_commit(TX, facts, now=NOW) or "")
 
 
@@ -119,13 +119,11 @@ async def test_the_digest_is_of_everything_that_was_agreed_and_of_nothing_else()
 def test_a_field_that_is_added_changes_no_digest_of_what_does_not_use_it() -> None:
     """A bug: a Create that was asked again after an upgrade was refused as another request."""
 
-    @dataclass(frozen=True, kw_only=True)
-    class Older:
+    class Older(Struct, frozen=True, kw_only=True):
         image: str
         parts: tuple["Older", ...] = ()
 
-    @dataclass(frozen=True, kw_only=True)
-    class Newer:
+    class Newer(Struct, frozen=True, kw_only=True):
         image: str
         parts: tuple["Newer", ...] = ()
         added: str = ""

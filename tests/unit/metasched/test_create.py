@@ -1,7 +1,6 @@
 """Creating a cluster: all sites or none, whatever they answer."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from intertie.common import errors
 from intertie.common.names import ClusterName, Parent
+from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import Outcome
 from tests.fakes.site import Fault, State

@@ -1,7 +1,6 @@
 """A cluster after it was committed: what sites say of it, and its end."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from intertie.common import errors
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.spec import LeaseTerms
+from intertie.common.values import replace
 from intertie.metasched.domain.cluster import (
     UNREACHABLE,
     ClusterState,

@@ -1,9 +1,9 @@
 """The planner on instances small enough to solve by hand: one test a rule."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 from intertie.common.quantities import Vector
+from intertie.common.values import replace
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import Cut, ImageFound, LatencyLimit, Problem
 from intertie.metasched.domain.solver import solve

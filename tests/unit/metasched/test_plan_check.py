@@ -1,11 +1,11 @@
 """The check that a plan goes through before anything is held: every broken rule is found."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from intertie.common.values import replace
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import Cut, LatencyLimit, Problem
 from intertie.metasched.domain.solver import solve
@@ -36,7 +36,7 @@ def a_plan() -> Plan:
 
 
 def with_groups(**changes: object) -> Problem:
-    return replace(GIVEN, groups=tuple(replace(each, **changes) for each in GIVEN.groups))  # type: ignore[arg-type]
+    return replace(GIVEN, groups=tuple(replace(each, **changes) for each in GIVEN.groups))
 
 
 Change = Callable[[Plan], tuple[Problem, Plan]]

@@ -6,10 +6,10 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from intertie.common.values import replace
 from intertie.nodeagent.domain.domain_xml import Machine
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent, RecordsUnreadable
 from intertie.nodeagent.domain.files import WorkspaceFiles

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from intertie.common.terms import DiskTerm, Environment, Readiness
+from intertie.common.values import replace
 from intertie.nodeagent.domain.domain_xml import domain_xml, memory_limit_mib
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles

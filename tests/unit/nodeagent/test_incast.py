@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from intertie.common.values import replace
 from intertie.nodeagent.domain.incast import (
     STALE_S,
     Arrivals,

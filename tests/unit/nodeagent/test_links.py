@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from intertie.common.values import replace
 from intertie.nodeagent.adapters.iproute_network import link_lines
 from intertie.nodeagent.domain.network_plan import plan_networks
 from tests.unit.nodeagent.parts import LAN, PART, PLACE

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from intertie.common.guarantees import GuaranteeKind
 from intertie.common.names import DeviceNames
 from intertie.common.terms import DiskTerm
+from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import RecordsUnreadable
 from intertie.nodeagent.domain.measured import QueueCounters
 from intertie.nodeagent.domain.meters import (

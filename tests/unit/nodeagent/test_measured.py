@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from intertie.common.guarantees import GuaranteeKind
 from intertie.common.terms import DiskTerm
+from intertie.common.values import replace
 from intertie.nodeagent.domain.measured import (
     MIB,
     DiskCounters,

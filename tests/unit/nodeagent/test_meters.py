@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from intertie.common.guarantees import GuaranteeKind
 from intertie.common.names import DeviceNames
 from intertie.common.terms import BandwidthTerm, DiskTerm
+from intertie.common.values import replace
 from intertie.nodeagent.domain.meters import (
     WHOLE,
     FlowMeter,

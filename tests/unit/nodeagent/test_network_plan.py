@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from intertie.common.values import replace
 from intertie.nodeagent.domain.network_plan import (
     FLOOD,
     FdbEntry,

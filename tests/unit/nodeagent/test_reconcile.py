@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from intertie.common.terms import AvailabilityTerm, OnIsolation
+from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts, HostFailure
 from intertie.nodeagent.domain.reconcile import (
     STAGING_LEAD,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.part_spec import HostEntry
+from intertie.common.values import replace
 from intertie.nodeagent.domain.record_rules import check_part
 from tests.unit.nodeagent.parts import PART
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from base64 import b64decode
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
 from intertie.common.terms import Contextualization, Environment, Readiness
+from intertie.common.values import replace
 from intertie.nodeagent.domain.guest import READY_PORT, is_ready
 from intertie.nodeagent.domain.seed import seed_files
 from intertie.nodeagent.domain.wanted import WantedWorkspace

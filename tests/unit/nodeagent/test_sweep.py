@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from intertie.common.terms import AvailabilityTerm, OnIsolation
+from intertie.common.values import replace
 from intertie.nodeagent.domain.network_plan import plan_networks
 from intertie.nodeagent.domain.ports import Applied
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing, WorkspaceState

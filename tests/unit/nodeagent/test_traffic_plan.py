@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from intertie.common.terms import BandwidthTerm
+from intertie.common.values import replace
 from intertie.nodeagent.domain.class_keys import rest_key
 from intertie.nodeagent.domain.traffic_plan import (
     IncastShare,

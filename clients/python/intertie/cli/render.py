@@ -19,7 +19,7 @@ from intertie.cli.guarantees import guarantees
 from intertie.cli.tables import BAD, GOOD, WAITING, moment, table
 from intertie.cli.terminal import styled
 from intertie.client.spans import format_span
-from intertie.common.rpc.terms_proto import shortfall_from_proto
+from intertie.common.rpc.shortfalls_proto import shortfall_from_proto
 
 _CLUSTER_STYLES = {Cluster.ACTIVE: GOOD, Cluster.FAILED: BAD, Cluster.REJECTED: BAD}
 _WORKSPACE_STYLES = {Workspace.RUNNING: GOOD, Workspace.FAILED: BAD}

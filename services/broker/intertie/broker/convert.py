@@ -4,12 +4,10 @@ import hashlib
 import re
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
-from intertie.api.types.v1 import measured_pb2
-from intertie.broker.domain.cluster import ClusterView, PartView, WorkspaceView
+from intertie.broker.domain.cluster import ClusterView, Failure, PartView, WorkspaceView
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
 from intertie.broker.domain.ports import Foreign
 from intertie.broker.domain.records import RequestKey
@@ -22,15 +20,18 @@ from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.names import ClusterName, Parent, PartName, check_label
 from intertie.common.quantities import Vector
 from intertie.common.rpc.spec_proto import (
+    Fields,
+    cluster_spec_fields,
     cluster_spec_from_proto,
-    cluster_spec_to_proto,
     duration_from_proto,
     duration_to_proto,
+    part_spec_fields,
     part_spec_from_proto,
-    part_spec_to_proto,
     shortfall_to_proto,
+    timestamp_fields,
     timestamp_from_proto,
     timestamp_to_proto,
+    window_fields,
     window_to_proto,
 )
 
@@ -117,137 +118,142 @@ def _digest(message: Message) -> str:
 def cluster_to_proto(view: ClusterView | Foreign) -> cluster_pb2.Cluster:
     if isinstance(view, Foreign):
         return cluster_pb2.Cluster.FromString(view.message)
+    return cluster_pb2.Cluster(**_cluster_fields(view))
+
+
+def _cluster_fields(view: ClusterView) -> Fields:
+    record, ended, failure = view.record, view.record.end_requested_time, view.record.failure
+    return {
+        "name": record.name,
+        "uid": record.uid,
+        "spec": cluster_spec_fields(record.spec),
+        "state": record.state.name,
+        "window": window_fields(record.window),
+        "plan": _plan_fields(view),
+        "workspaces": [_workspace_fields(each, view) for each in view.workspaces],
+        "create_time": timestamp_fields(record.create_time),
+        "end_requested_time": timestamp_fields(ended) if ended is not None else None,
+        "failure": _failure_fields(failure) if failure is not None else None,
+        "etag": view.etag,
+        "guarantees": [_guarantee_fields(each) for each in view.guarantees],
+        "owner": record.owner,
+    }
+
+
+def _failure_fields(failure: Failure) -> Fields:
+    return {
+        "reason": failure.reason,
+        "message": failure.message,
+        "shortfalls": [shortfall_to_proto(each) for each in failure.shortfalls],
+    }
+
+
+def _plan_fields(view: ClusterView) -> Fields:
     record = view.record
-    message = cluster_pb2.Cluster(
-        name=record.name,
-        uid=record.uid,
-        spec=cluster_spec_to_proto(record.spec),
-        state=cluster_pb2.Cluster.State.Value(record.state.name),
-        window=window_to_proto(record.window),
-        plan=_plan(view),
-        workspaces=[_workspace(each, view) for each in view.workspaces],
-        create_time=timestamp_to_proto(record.create_time),
-        etag=view.etag,
-        guarantees=[_guarantee(each) for each in view.guarantees],
-        owner=record.owner,
-    )
-    if record.end_requested_time is not None:
-        message.end_requested_time.CopyFrom(timestamp_to_proto(record.end_requested_time))
-    if record.failure is not None:
-        message.failure.reason = record.failure.reason
-        message.failure.message = record.failure.message
-        message.failure.shortfalls.extend(
-            shortfall_to_proto(each) for each in record.failure.shortfalls
-        )
-    return message
+    return {
+        "start_time": timestamp_fields(record.window.start),
+        "parts": [{"site": view.site, "counts": dict(record.counts), "cost": record.cost}],
+        "cost": record.cost,
+        "reasons": record.reasons,
+        "shortfalls": [shortfall_to_proto(each) for each in record.shortfalls],
+    }
 
 
-def _plan(view: ClusterView) -> cluster_pb2.Plan:
-    record = view.record
-    part = cluster_pb2.PlannedPart(site=view.site, counts=dict(record.counts), cost=record.cost)
-    return cluster_pb2.Plan(
-        start_time=timestamp_to_proto(record.window.start),
-        parts=[part],
-        cost=record.cost,
-        reasons=record.reasons,
-        shortfalls=[shortfall_to_proto(each) for each in record.shortfalls],
-    )
-
-
-def _workspace(workspace: WorkspaceView, view: ClusterView) -> cluster_pb2.Workspace:
-    return cluster_pb2.Workspace(
-        name=f"{view.record.name}/workspaces/{workspace.label}",
-        group=workspace.group,
-        index=workspace.index,
-        site=view.site,
-        host=workspace.host,
-        state=cluster_pb2.Workspace.State.Value(workspace.state.name),
-        message=workspace.message,
-        ready=workspace.ready,
-        ready_time=_moment(workspace),
-        addresses=[
-            cluster_pb2.Address(network=nic.network, address=nic.address, mac=nic.mac)
+def _workspace_fields(workspace: WorkspaceView, view: ClusterView) -> Fields:
+    return {
+        "name": f"{view.record.name}/workspaces/{workspace.label}",
+        "group": workspace.group,
+        "index": workspace.index,
+        "site": view.site,
+        "host": workspace.host,
+        "state": workspace.state.name,
+        "message": workspace.message,
+        "ready": workspace.ready,
+        "ready_time": _moment(workspace),
+        "addresses": [
+            {"network": nic.network, "address": nic.address, "mac": nic.mac}
             for nic in workspace.nics
         ],
-        staging_done_bytes=workspace.staging_done_bytes,
-        staging_total_bytes=workspace.staging_total_bytes,
-        image_digest=workspace.image_digest,
-    )
+        "staging_done_bytes": workspace.staging_done_bytes,
+        "staging_total_bytes": workspace.staging_total_bytes,
+        "image_digest": workspace.image_digest,
+    }
 
 
-def _moment(workspace: WorkspaceView) -> Timestamp | None:
-    return timestamp_to_proto(workspace.ready_time) if workspace.ready_time else None
+def _moment(workspace: WorkspaceView) -> Fields | None:
+    return timestamp_fields(workspace.ready_time) if workspace.ready_time else None
 
 
-def _guarantee(guarantee: Guarantee) -> cluster_pb2.Guarantee:
-    message = cluster_pb2.Guarantee(
-        kind=cluster_pb2.Guarantee.Kind.Value(guarantee.kind.name),
-        to=guarantee.target,
-        network=guarantee.network,
-        guarantee=guarantee.guarantee,
-        cap=guarantee.cap,
-        unit=guarantee.unit,
-        measured=[measured_to_proto(each) for each in guarantee.measured],
-    )
-    setattr(message, "from", guarantee.source)  # a word of Python's
-    return message
+def _guarantee_fields(guarantee: Guarantee) -> Fields:
+    return {
+        "kind": guarantee.kind.name,
+        "from": guarantee.source,
+        "to": guarantee.target,
+        "network": guarantee.network,
+        "guarantee": guarantee.guarantee,
+        "cap": guarantee.cap,
+        "unit": guarantee.unit,
+        "measured": [_measured_fields(each) for each in guarantee.measured],
+    }
 
 
-def measured_to_proto(measured: Measured) -> measured_pb2.Measured:
+def _measured_fields(measured: Measured) -> Fields:
     since = measured.below_since
-    message = measured_pb2.Measured(
-        to=measured.target,
-        value=measured.value,
-        measured_time=timestamp_to_proto(measured.at),
-        backlogged=measured.backlogged,
-        below_since=timestamp_to_proto(since) if since else None,
-    )
-    setattr(message, "from", measured.source)  # a word of Python's
-    return message
+    return {
+        "from": measured.source,
+        "to": measured.target,
+        "value": measured.value,
+        "measured_time": timestamp_fields(measured.at),
+        "backlogged": measured.backlogged,
+        "below_since": timestamp_fields(since) if since else None,
+    }
 
 
 def part_to_proto(view: PartView) -> part_pb2.Part:
+    return part_pb2.Part(**_part_fields(view))
+
+
+def _part_fields(view: PartView) -> Fields:
     part = view.part
-    message = part_pb2.Part(
-        name=part.name,
-        state=part_pb2.Part.State.Value(part.state.name),
-        spec=part_spec_to_proto(part.spec),
-        tx=part.tx,
-        digest=part.digest,
-        generation=part.generation,
-        coordinator=part.coordinator,
-        participants=part.participants,
-        end_reason=part.end_reason,
-        workspaces=[
-            part_pb2.PlacedWorkspace(
-                name=f"{part.name}/workspaces/{each.label}",
-                host=each.host,
-                state=int(each.state),
-                message=each.message,
-                ready=each.ready,
-                ready_time=_moment(each),
-                staging_done_bytes=each.staging_done_bytes,
-                staging_total_bytes=each.staging_total_bytes,
-            )
+    expires, decide_by, ended = part.expire_time, part.decide_by, part.end_requested_time
+    return {
+        "name": part.name,
+        "state": part.state.name,
+        "spec": part_spec_fields(part.spec),
+        "tx": part.tx,
+        "digest": part.digest,
+        "generation": part.generation,
+        "expire_time": timestamp_fields(expires) if expires is not None else None,
+        "coordinator": part.coordinator,
+        "participants": part.participants,
+        "decide_by": timestamp_fields(decide_by) if decide_by is not None else None,
+        "end_requested_time": timestamp_fields(ended) if ended is not None else None,
+        "end_reason": part.end_reason,
+        "workspaces": [
+            {
+                "name": f"{part.name}/workspaces/{each.label}",
+                "host": each.host,
+                "state": int(each.state),
+                "message": each.message,
+                "ready": each.ready,
+                "ready_time": _moment(each),
+                "staging_done_bytes": each.staging_done_bytes,
+                "staging_total_bytes": each.staging_total_bytes,
+            }
             for each in view.workspaces
         ],
-        endpoints=[endpoint_to_proto(each) for each in part.endpoints],
-        etag=view.etag,
-        owner=part.owner,
-        measured=[
-            part_pb2.MeasuredPromise(
-                kind=int(each.kind), network=each.network, measured=measured_to_proto(each)
-            )
+        "endpoints": [endpoint_to_proto(each) for each in part.endpoints],
+        "etag": view.etag,
+        "owner": part.owner,
+        "measured": [
+            {
+                "kind": int(each.kind),
+                "network": each.network,
+                "measured": _measured_fields(each),
+            }
             for each in view.measured
         ],
-    )
-    if part.expire_time is not None:
-        message.expire_time.CopyFrom(timestamp_to_proto(part.expire_time))
-    if part.decide_by is not None:
-        message.decide_by.CopyFrom(timestamp_to_proto(part.decide_by))
-    if part.end_requested_time is not None:
-        message.end_requested_time.CopyFrom(timestamp_to_proto(part.end_requested_time))
-    return message
+    }
 
 
 def offer_to_proto(offer: Offer) -> part_pb2.Offer:

@@ -7,15 +7,14 @@ is one opinion of what is free.
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from intertie.common.intervals import Window
 from intertie.common.profiles import Bounds, Profile
+from intertie.common.values import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True):
     """What one admission takes, from the window's start up to, not including, its end.
 
     `amounts` goes from a resource's key (`host/n1/vcpus`, `link/south/egress`) to how
@@ -61,7 +60,8 @@ class Calendar:
     def over(self, capacities: Mapping[str, int]) -> "Calendar":
         """The same demands on other capacities. Not a copy: what is added or removed later is
         added and removed in both."""
-        other = Calendar(capacities)
+        other = Calendar.__new__(Calendar)
+        other._capacities = capacities
         other._demands, other._profiles, other._ends = self._demands, self._profiles, self._ends
         other._known, other._asked = self._known, self._asked
         return other

@@ -1,12 +1,12 @@
 """What the owner of a cluster or a part is promised, and what is measured of it."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 
 from intertie.common.part_spec import PairPromise
 from intertie.common.terms import Allocation
+from intertie.common.values import Struct, replace
 
 
 class GuaranteeKind(IntEnum):
@@ -19,8 +19,7 @@ class GuaranteeKind(IntEnum):
     LINK_BANDWIDTH = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measured(Struct, frozen=True, kw_only=True):
     """One direction of one promise, between workspaces or sites."""
 
     kind: GuaranteeKind
@@ -43,8 +42,7 @@ class Measured:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guarantee:
+class Guarantee(Struct, frozen=True, kw_only=True):
     kind: GuaranteeKind
     source: str
     target: str = ""

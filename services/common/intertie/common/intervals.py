@@ -1,11 +1,11 @@
 """Half-open spans of time."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from intertie.common.values import Struct
 
-@dataclass(frozen=True, slots=True)
-class Window:
+
+class Window(Struct, frozen=True):
     """`start` is in it, `end` is not: two windows that touch do not overlap."""
 
     start: datetime

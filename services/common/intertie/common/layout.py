@@ -1,7 +1,6 @@
 """Who has which address in a cluster: fixed by its specification and its counts alone."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
@@ -9,13 +8,13 @@ from intertie.common.errors import FieldInvalid
 from intertie.common.names import mac_of, workspace_label
 from intertie.common.part_spec import HostEntry, Member, PairPromise, PartNic
 from intertie.common.terms import ClusterSpec, Group, Network
+from intertie.common.values import Struct
 
 FIRST_HOST = 10
 """Host number of the first workspace in each subnet; lower ones are the owner's to use."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(Struct, frozen=True, kw_only=True):
     """Every NIC of a cluster and every line of its /etc/hosts."""
 
     members: Mapping[str, tuple[Member, ...]]

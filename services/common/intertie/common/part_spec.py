@@ -1,22 +1,19 @@
 """What one site is asked to hold: its piece of a cluster, named as in the proto."""
 
-from dataclasses import dataclass
-
 from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
 from intertie.common.terms import Allocation, BandwidthTerm, Environment
+from intertie.common.values import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartNic:
+class PartNic(Struct, frozen=True, kw_only=True):
     network: str
     mac: str
     address: str
     """With prefix length."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartWorkspace:
+class PartWorkspace(Struct, frozen=True, kw_only=True):
     group: str
     index: int
     environment: Environment
@@ -31,8 +28,7 @@ class PartWorkspace:
         return workspace_label(self.group, self.index)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Member(Struct, frozen=True, kw_only=True):
     """A NIC on a network, wherever it is."""
 
     workspace: str
@@ -42,8 +38,7 @@ class Member:
     """With prefix length."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairPromise:
+class PairPromise(Struct, frozen=True, kw_only=True):
     """Between workspaces `a` and `b`, in each direction."""
 
     a: str
@@ -51,8 +46,7 @@ class PairPromise:
     bandwidth: BandwidthTerm
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartNetwork:
+class PartNetwork(Struct, frozen=True, kw_only=True):
     name: str
     subnet: str
     members: tuple[Member, ...] = ()
@@ -61,8 +55,7 @@ class PartNetwork:
     """Those that touch this site."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkReservation:
+class LinkReservation(Struct, frozen=True, kw_only=True):
     """The site's directed halves of its link to `peer`, for one network."""
 
     peer: str
@@ -71,8 +64,7 @@ class LinkReservation:
     ingress_mbit_s: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostEntry:
+class HostEntry(Struct, frozen=True, kw_only=True):
     """A line of /etc/hosts."""
 
     address: str
@@ -80,8 +72,7 @@ class HostEntry:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartSpec:
+class PartSpec(Struct, frozen=True, kw_only=True):
     cluster: str
     """Full name."""
     cluster_uid: str

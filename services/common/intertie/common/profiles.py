@@ -45,14 +45,26 @@ class Bounds(NamedTuple):
 class _Block:
     """Neighbouring steps, one at least: from `times[i]` on, `levels[i]` and `lift`."""
 
-    __slots__ = ("highest", "levels", "lift", "lowest", "times")
+    __slots__ = ("_extremes", "levels", "lift", "times")
 
     def __init__(self, times: list[datetime], levels: list[int], lift: int = 0) -> None:
         self.times = times
         self.levels = levels
         self.lift = lift
-        self.highest = max(levels)
-        self.lowest = min(levels)
+        self._extremes: tuple[int, int] | None = None
+        """Looked for when asked for: of the blocks that are changed, few ever are."""
+
+    @property
+    def highest(self) -> int:
+        return (self._extremes or self._measured())[1]
+
+    @property
+    def lowest(self) -> int:
+        return (self._extremes or self._measured())[0]
+
+    def _measured(self) -> tuple[int, int]:
+        self._extremes = min(self.levels), max(self.levels)
+        return self._extremes
 
     def add(self, first: int, last: int, amount: int) -> None:
         """To the steps from `first` up to, not including, `last`."""
@@ -60,11 +72,22 @@ class _Block:
             self.lift += amount
         elif first < last:
             self.levels[first:last] = [level + amount for level in self.levels[first:last]]
-            self.measure()
+            self._extremes = None
 
-    def measure(self) -> None:
-        self.highest = max(self.levels)
-        self.lowest = min(self.levels)
+    def insert(self, place: int, time: datetime, level: int) -> None:
+        self.times.insert(place, time)
+        self.levels.insert(place, level)
+        self._extremes = None
+
+    def cut(self, first: int, last: int) -> None:
+        """Forgets the steps from `first` up to, not including, `last`."""
+        del self.times[first:last], self.levels[first:last]
+        self._extremes = None
+
+    def join(self, rest: "_Block") -> None:
+        self.times += rest.times
+        self.levels += [level + rest.lift - self.lift for level in rest.levels]
+        self._extremes = None
 
 
 class Profile:
@@ -181,9 +204,12 @@ class Profile:
         """Adds, throughout the window."""
         if not amount:
             return
-        self._make_step(window.start)
-        self._make_step(window.end)
-        (at, first), (last, end) = self._find(window.start), self._find(window.end)
+        at, first = self._step(window.start)
+        blocks = len(self._blocks)
+        last, end = self._step(window.end)
+        if len(self._blocks) != blocks:
+            at, first = self._find(window.start)
+            blocks = len(self._blocks)
         if at == last:
             self._blocks[at].add(first, end, amount)
         else:
@@ -191,12 +217,18 @@ class Profile:
             for between in self._blocks[at + 1 : last]:
                 between.lift += amount
             self._blocks[last].add(0, end, amount)
-        self._forget_if_flat(window.end)
-        self._forget_if_flat(window.start)
+        # The later one first: where the earlier one is stays as it was found, but in a block that
+        # was joined to the one before it.
+        self._forget_if_flat(last, end)
+        if len(self._blocks) != blocks:
+            at, first = self._find(window.start)
+        self._forget_if_flat(at, first)
 
     def _find(self, time: datetime) -> tuple[int, int]:
         """The block that has, or would have, a step at `time`, and where in it."""
-        at = max(bisect_right(self._firsts, time) - 1, 0)
+        at = bisect_right(self._firsts, time) - 1
+        if at < 0:
+            at = 0
         return at, bisect_left(self._blocks[at].times, time)
 
     def _before(self, at: int, place: int) -> int:
@@ -205,50 +237,39 @@ class Profile:
             return self._blocks[at].levels[place - 1] + self._blocks[at].lift
         return self._blocks[at - 1].levels[-1] + self._blocks[at - 1].lift if at else 0
 
-    def _make_step(self, time: datetime) -> None:
-        """A step at `time`, without height if there is none."""
+    def _step(self, time: datetime) -> tuple[int, int]:
+        """Where the step at `time` is; made, without height, if there was none."""
         if not self._blocks:
             self._blocks, self._firsts = [_Block([time], [0])], [time]
-            return
+            return 0, 0
         at, place = self._find(time)
         block = self._blocks[at]
         if place < len(block.times) and block.times[place] == time:
-            return
-        level = self._before(at, place) - block.lift
-        block.times.insert(place, time)
-        block.levels.insert(place, level)
-        block.highest, block.lowest = max(block.highest, level), min(block.lowest, level)
+            return at, place
+        block.insert(place, time, self._before(at, place) - block.lift)
         if not place:
             self._firsts[at] = time
         if len(block.times) > 2 * BLOCK:
             self._split(at)
+            return self._find(time)
+        return at, place
 
     def _split(self, at: int) -> None:
         block = self._blocks[at]
         rest = _Block(block.times[BLOCK:], block.levels[BLOCK:], block.lift)
-        del block.times[BLOCK:], block.levels[BLOCK:]
-        block.measure()
+        block.cut(BLOCK, len(block.times))
         self._blocks.insert(at + 1, rest)
         self._firsts.insert(at + 1, rest.times[0])
 
-    def _forget_if_flat(self, time: datetime) -> None:
-        at, place = self._find(time)
+    def _forget_if_flat(self, at: int, place: int) -> None:
         block = self._blocks[at]
         if block.levels[place] + block.lift != self._before(at, place):
             return
-        del block.times[place], block.levels[place]
+        block.cut(place, place + 1)
         if not block.times:
             del self._blocks[at], self._firsts[at]
             return
-        block.measure()
         self._firsts[at] = block.times[0]
         if at and len(block.times) + len(self._blocks[at - 1].times) <= BLOCK:
-            self._join(at - 1)
-
-    def _join(self, at: int) -> None:
-        """With the one that follows."""
-        block, rest = self._blocks[at], self._blocks[at + 1]
-        block.times += rest.times
-        block.levels += [level + rest.lift - block.lift for level in rest.levels]
-        block.measure()
-        del self._blocks[at + 1], self._firsts[at + 1]
+            self._blocks[at - 1].join(block)
+            del self._blocks[at], self._firsts[at]

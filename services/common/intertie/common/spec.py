@@ -4,7 +4,6 @@ Everything behind the API works on specifications that went through `validate` a
 then `normalise`. This module is the one to import from, for the values too.
 """
 
-from dataclasses import replace
 from datetime import datetime
 
 from intertie.common.layout import Layout, layout
@@ -31,6 +30,7 @@ from intertie.common.terms import (
     Readiness,
     shared_networks,
 )
+from intertie.common.values import replace
 
 __all__ = [
     "DEFAULT_DURATION",

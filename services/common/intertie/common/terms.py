@@ -3,11 +3,11 @@
 They hold what was asked for, well-formed or not: see `spec.validate` and `spec.normalise`.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.common.intervals import Window
+from intertie.common.values import Struct
 
 DEFAULT_DURATION = timedelta(hours=1)
 DEFAULT_READY_WITHIN = timedelta(minutes=15)
@@ -28,8 +28,7 @@ class Readiness(Enum):
     RUNNING = "RUNNING"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BandwidthTerm:
+class BandwidthTerm(Struct, frozen=True, kw_only=True):
     """In each direction."""
 
     guarantee_mbit_s: int = 0
@@ -37,8 +36,7 @@ class BandwidthTerm:
     """0: equal to the guarantee."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskTerm:
+class DiskTerm(Struct, frozen=True, kw_only=True):
     """A cap that is 0 beside a guarantee that is 0 stands for the site's default."""
 
     guarantee_iops: int = 0
@@ -47,8 +45,7 @@ class DiskTerm:
     cap_mib_s: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairTerm:
+class PairTerm(Struct, frozen=True, kw_only=True):
     """Between every workspace of the group that carries it and every workspace of `group`."""
 
     group: str
@@ -56,15 +53,13 @@ class PairTerm:
     bandwidth: BandwidthTerm = BandwidthTerm()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AvailabilityTerm:
+class AvailabilityTerm(Struct, frozen=True, kw_only=True):
     on_isolation: OnIsolation = OnIsolation.KEEP
     stop_after: timedelta = timedelta()
     """Only with STOP."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allocation:
+class Allocation(Struct, frozen=True, kw_only=True):
     """How much one workspace gets."""
 
     vcpus: int
@@ -77,14 +72,12 @@ class Allocation:
     availability: AvailabilityTerm = AvailabilityTerm()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contextualization:
+class Contextualization(Struct, frozen=True, kw_only=True):
     ssh_authorized_keys: tuple[str, ...] = ()
     user_data: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
+class Environment(Struct, frozen=True, kw_only=True):
     """What a workspace is."""
 
     image: str
@@ -99,8 +92,7 @@ class Environment:
     """Of its start; 0: DEFAULT_READY_WITHIN."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupPlacement:
+class GroupPlacement(Struct, frozen=True, kw_only=True):
     allow_sites: tuple[str, ...] = ()
     deny_sites: tuple[str, ...] = ()
     max_per_site: int = 0
@@ -108,8 +100,7 @@ class GroupPlacement:
     min_sites: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(Struct, frozen=True, kw_only=True):
     """n like workspaces: `count`, or from `min_count` to `max_count`."""
 
     name: str
@@ -130,23 +121,20 @@ class Group:
         return self.count or self.max_count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyBound:
+class LatencyBound(Struct, frozen=True, kw_only=True):
     """One way, between every workspace of the two groups."""
 
     groups: tuple[str, ...]
     max_latency: timedelta
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Network(Struct, frozen=True, kw_only=True):
     name: str
     subnet: str
     latency: tuple[LatencyBound, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseTerms:
+class LeaseTerms(Struct, frozen=True, kw_only=True):
     start_time: datetime | None = None
     """None: as soon as it is admitted."""
     duration: timedelta | None = None
@@ -161,13 +149,11 @@ class LeaseTerms:
         return Window(start, start + (self.duration or DEFAULT_DURATION))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(Struct, frozen=True, kw_only=True):
     max_sites: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSpec:
+class ClusterSpec(Struct, frozen=True, kw_only=True):
     groups: tuple[Group, ...]
     networks: tuple[Network, ...] = ()
     lease: LeaseTerms = LeaseTerms()

@@ -11,10 +11,10 @@ from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, GuaranteeKind, Measured
 from intertie.common.names import ANY, ClusterName, Parent, check_label
 from intertie.common.rpc.identity import Identity
+from intertie.common.rpc.shortfalls_proto import shortfall_to_proto
 from intertie.common.rpc.spec_proto import cluster_spec_from_proto, cluster_spec_to_proto
 from intertie.common.rpc.terms_proto import (
     duration_to_proto,
-    shortfall_to_proto,
     timestamp_to_proto,
     window_to_proto,
 )

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
 import uvloop
@@ -17,6 +16,7 @@ from intertie.common.rpc.client import following_channel
 from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.server import ListenFailed, Server
 from intertie.common.settings import SettingsInvalid, load
+from intertie.common.values import replace
 from intertie.nodeagent.adapters import capabilities
 from intertie.nodeagent.adapters.attachments import Attachments
 from intertie.nodeagent.adapters.etcd_records import EtcdRecords

@@ -150,7 +150,9 @@ class Line:
         guard = self._leadership.leader_guard()
         if self._book is None or self._guard != guard:
             raise StaleWrite("ledger")
-        compares, ops = tuple(_compares(change)), tuple(_ops(change))
+        written_keys = [keys.of_record(each.record) for each in change.writes]
+        compares = tuple(_compares(change, written_keys))
+        ops = tuple(_ops(change, written_keys))
         together = ops[: len(ops) - len(change.wanted)]
         check_size(each.value for each in together if isinstance(each, Put))
         self._book.reserve(change)
@@ -301,9 +303,9 @@ def _split(ops: list[Op]) -> tuple[list[Op], list[Op]]:
     return ops, []
 
 
-def _compares(change: Change) -> Iterator[Compare]:
-    for write in change.writes:
-        yield Compare.mod(keys.of_record(write.record), write.read_at)
+def _compares(change: Change, written_keys: list[str]) -> Iterator[Compare]:
+    for key, write in zip(written_keys, change.writes, strict=True):
+        yield Compare.mod(key, write.read_at)
     for erasure in change.erasures:
         yield Compare.mod(keys.of_record(erasure.record), erasure.read_at)
     for record in change.unchanged:
@@ -312,9 +314,9 @@ def _compares(change: Change) -> Iterator[Compare]:
         yield Compare.absent(keys.vni_key(vni))
 
 
-def _ops(change: Change) -> Iterator[Op]:
-    for write in change.writes:
-        yield Put(keys.of_record(write.record), encode(write.record))
+def _ops(change: Change, written_keys: list[str]) -> Iterator[Op]:
+    for key, write in zip(written_keys, change.writes, strict=True):
+        yield Put(key, encode(write.record))
     for erasure in change.erasures:
         yield DeleteKey(keys.of_record(erasure.record))
     for vni, part_uid in change.vnis:

@@ -8,10 +8,10 @@ from intertie.broker.domain.ledger import fixed_amounts
 from intertie.common.part_spec import PartWorkspace
 from intertie.common.quantities import Vector
 from intertie.common.spec import ANY_HYPERVISOR
+from intertie.common.values import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class Room(Struct, frozen=True, kw_only=True):
     """One host that may take workspaces, and what of it is free."""
 
     facts: HostFacts

@@ -1,7 +1,6 @@
 """A virtual cluster of this site alone, and the lease on it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -14,6 +13,7 @@ from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartNic
 from intertie.common.spec import ClusterSpec
+from intertie.common.values import Struct, replace
 
 CANCELLED = "CANCELLED"
 WINDOW_OVER = "WINDOW_OVER"
@@ -72,15 +72,13 @@ STATE_AFTER: dict[str, ClusterState] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(Struct, frozen=True, kw_only=True):
     reason: str
     message: str
     shortfalls: tuple[Shortfall, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterRecord:
+class ClusterRecord(Struct, frozen=True, kw_only=True):
     name: str
     uid: str
     spec: ClusterSpec
@@ -109,8 +107,7 @@ class ClusterRecord:
         return replace(self, state=to, end_time=None if NEXT[to] else now)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkspaceView:
+class WorkspaceView(Struct, frozen=True, kw_only=True):
     """One machine as it was last seen."""
 
     label: str
@@ -127,8 +124,7 @@ class WorkspaceView:
     staging_total_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterView:
+class ClusterView(Struct, frozen=True, kw_only=True):
     """The record with what the agents last said of its workspaces."""
 
     record: ClusterRecord
@@ -143,8 +139,7 @@ class ClusterView:
         return etag_of(self.record, self.workspaces)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartView:
+class PartView(Struct, frozen=True, kw_only=True):
     part: Part
     workspaces: tuple[WorkspaceView, ...]
     measured: tuple[Measured, ...] = ()

@@ -1,12 +1,13 @@
 """Decisions on co-allocations, and when one may be applied to a part of this site."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.broker.domain.part import Endpoint, Part, PartState, RemoteEndpoint
 from intertie.common.errors import DecisionInvalid, PartOver
+from intertie.common.values import replace
 
 MAX_SKEW = timedelta(seconds=2)
 """Between the clocks of sites and coordinator."""

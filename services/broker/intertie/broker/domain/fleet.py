@@ -1,12 +1,12 @@
 """The hosts of the site as their agents report them, and what of them may be promised."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
 
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.quantities import Vector
+from intertie.common.values import Struct, field
 
 ALIVE_FOR = timedelta(seconds=15)
 
@@ -45,8 +45,7 @@ WORKSPACE_NEXT: dict[WorkspaceState, frozenset[WorkspaceState]] = {
 believes what it is told; the table is what docs/states.md is drawn from."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
+class HostFacts(Struct, frozen=True, kw_only=True):
     """What an agent found on its host."""
 
     host: str
@@ -69,8 +68,7 @@ class HostFacts:
         return now - self.report_time <= ALIVE_FOR
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenWorkspace:
+class SeenWorkspace(Struct, frozen=True, kw_only=True):
     name: str
     state: WorkspaceState
     message: str = ""
@@ -80,8 +78,7 @@ class SeenWorkspace:
     staging_total_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenPart:
+class SeenPart(Struct, frozen=True, kw_only=True):
     """What one agent has found and done for one part."""
 
     host: str
@@ -92,8 +89,7 @@ class SeenPart:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkPolicy:
+class LinkPolicy(Struct, frozen=True, kw_only=True):
     """This site's directed halves of its link to `peer`."""
 
     peer: str
@@ -102,8 +98,7 @@ class LinkPolicy:
     latency: timedelta = timedelta()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(Struct, frozen=True, kw_only=True):
     """What the operator of the site allows."""
 
     site: str
@@ -133,8 +128,7 @@ class Policy:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class Fleet(Struct, frozen=True, kw_only=True):
     """Every host that has ever reported, and which of them are admitted.
 
     One that is admitted no more gets nothing new; what is on it goes on, and is still reached.

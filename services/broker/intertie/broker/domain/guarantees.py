@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from intertie.broker.domain.part import Part
@@ -15,10 +14,10 @@ from intertie.common.guarantees import (
     with_measured,
 )
 from intertie.common.part_spec import PartSpec
+from intertie.common.values import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredDirection:
+class MeasuredDirection(Struct, frozen=True, kw_only=True):
     """What one agent measures of one direction of one promise, in the words of agents: MACs."""
 
     kind: int
@@ -30,8 +29,7 @@ class MeasuredDirection:
     below_since: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredPart:
+class MeasuredPart(Struct, frozen=True, kw_only=True):
     """All that one agent measures of one part."""
 
     at: datetime

@@ -7,7 +7,6 @@ All counting is the Calendar's. This module says only which resource a part take
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain
@@ -23,6 +22,7 @@ from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec, PartWorkspace
 from intertie.common.quantities import DIMENSIONS, Vector
 from intertie.common.spec import Allocation, capped_disk
+from intertie.common.values import Struct, field, replace
 
 T = TypeVar("T")
 
@@ -30,16 +30,14 @@ FIRST_VNI = 4096
 LAST_VNI = (1 << 24) - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Versioned(Generic[T]):
+class Versioned(Struct, Generic[T], frozen=True, kw_only=True):
     """A record and the etcd revision at which it was last written."""
 
     value: T
     revision: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerView:
+class LedgerView(Struct, frozen=True, kw_only=True):
     """All records of the site as they are at one revision: what was written together is judged
     together. A cluster that is seen without the part it was admitted with would look over.
 

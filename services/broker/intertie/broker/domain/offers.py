@@ -1,7 +1,6 @@
 """What the site could give over a window, and what of its hosts is free now."""
 
 from collections import Counter
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
@@ -13,20 +12,19 @@ from intertie.common.calendar import Calendar
 from intertie.common.errors import NotFound
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
+from intertie.common.values import Struct
 
 MAX_WINDOWS = 64
 INSTANT = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostOffer:
+class HostOffer(Struct, frozen=True, kw_only=True):
     free: Vector
     hypervisors: tuple[str, ...]
     architecture: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkFree:
+class LinkFree(Struct, frozen=True, kw_only=True):
     """A link and what of both its halves is free."""
 
     link: LinkPolicy
@@ -34,15 +32,13 @@ class LinkFree:
     ingress_mbit_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageOffer:
+class ImageOffer(Struct, frozen=True, kw_only=True):
     asked: str
     image: Image | None
     """None: not at this site."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Offer(Struct, frozen=True, kw_only=True):
     site: str
     window: Window
     hosts: tuple[HostOffer, ...]
@@ -98,8 +94,7 @@ def links_free(calendar: Calendar, policy: Policy, window: Window) -> tuple[Link
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostView:
+class HostView(Struct, frozen=True, kw_only=True):
     site: str
     facts: HostFacts
     capacity: Vector
@@ -108,8 +103,7 @@ class HostView:
     workspaces: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteView:
+class SiteView(Struct, frozen=True, kw_only=True):
     site: str
     capacity: Vector
     free: Vector

@@ -1,6 +1,5 @@
 """A part: the piece of a lease at this site, and what may happen to it."""
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -8,6 +7,7 @@ from intertie.common.errors import IllegalMove
 from intertie.common.intervals import Window
 from intertie.common.names import PartName, uid_of, workspace_label
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
+from intertie.common.values import Struct, replace
 
 
 class PartState(Enum):
@@ -37,16 +37,14 @@ COUNTED: frozenset[PartState] = frozenset({PartState.HELD, PartState.PREPARED, P
 """Those that take capacity, one whose end has been asked for included."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(Struct, frozen=True, kw_only=True):
     """Where one workspace is."""
 
     workspace: str
     host: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, kw_only=True):
     """Where a site takes traffic of one network from other sites."""
 
     network: str
@@ -55,24 +53,21 @@ class Endpoint:
     vni: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteEndpoint:
+class RemoteEndpoint(Struct, frozen=True, kw_only=True):
     """Another site's endpoint, as its receipt in the decision said it."""
 
     site: str
     endpoint: Endpoint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkId:
+class NetworkId(Struct, frozen=True, kw_only=True):
     """The VXLAN id that this site's ledger has given to a network of the part."""
 
     network: str
     vni: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(Struct, frozen=True, kw_only=True):
     name: str
     state: PartState
     spec: PartSpec

@@ -1,7 +1,6 @@
 """How many workspaces of a cluster this site gives, from when on, and on which hosts."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -30,14 +29,14 @@ from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
 from intertie.common.quantities import Vector
 from intertie.common.spec import ClusterSpec, Group
+from intertie.common.values import Struct, replace
 
 MAX_STARTS = 64
 """Starts that are tried within the delay that the owner allows."""
 TICK = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(Struct, frozen=True, kw_only=True):
     """What the site's image store says of an image."""
 
     digest: str
@@ -45,8 +44,7 @@ class Image:
     virtual_size_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allotment:
+class Allotment(Struct, frozen=True, kw_only=True):
     """A part that fits, and where."""
 
     spec: PartSpec
@@ -57,8 +55,7 @@ class Allotment:
 Attempt = Callable[[Mapping[str, int]], Allotment]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(Struct, frozen=True, kw_only=True):
     """A cluster that fits this site."""
 
     allotment: Allotment

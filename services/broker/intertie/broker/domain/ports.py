@@ -1,7 +1,6 @@
 """What the use cases need of the outside."""
 
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from intertie.broker.domain.cluster import ClusterRecord
@@ -14,24 +13,22 @@ from intertie.broker.domain.planning import Image
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
 from intertie.common.names import PartName
 from intertie.common.spec import ClusterSpec
+from intertie.common.values import Struct, field
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AtHost:
+class AtHost(Struct, frozen=True, kw_only=True):
     host: str
     agent_address: str
     workspace: str
     """As its agent knows it: `{part}/workspaces/{workspace}`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AtMetasched:
+class AtMetasched(Struct, frozen=True, kw_only=True):
     cluster_id: str
     tenant: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WholeCluster:
+class WholeCluster(Struct, frozen=True, kw_only=True):
     """A cluster of this site, its part, and what agents say of that, at one moment."""
 
     cluster: Versioned[ClusterRecord]
@@ -130,8 +127,7 @@ class Registers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(Struct, frozen=True, kw_only=True):
     """On whose behalf something is done."""
 
     spiffe: str
@@ -139,8 +135,7 @@ class Caller:
     """Empty: of no tenant."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Foreign:
+class Foreign(Struct, frozen=True, kw_only=True):
     """A cluster as its meta-scheduler tells of it; only the wire looks into it."""
 
     name: str

@@ -1,12 +1,12 @@
 """PREPARE, as a step of a part: what the site vouches for from then on."""
 
-from dataclasses import replace
 from datetime import datetime
 
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, free_vnis
 from intertie.broker.domain.part import Endpoint, NetworkId, Part, PartState, leaves_site
 from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.values import replace
 
 
 def prepared(held: Part, view: LedgerView, policy: Policy, *, now: datetime) -> Part:

@@ -1,7 +1,7 @@
 """What to do about one part, given what its hosts were told and what they say."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
@@ -9,6 +9,7 @@ from intertie.broker.domain.cluster import WINDOW_OVER
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.wanted import WantedPart, fingerprint, wanted_of
+from intertie.common.values import replace
 
 STAGING_LEAD = timedelta(seconds=60)
 """Hosts are told of a part so long before its window opens, so that images can be staged."""

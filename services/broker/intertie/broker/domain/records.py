@@ -1,7 +1,6 @@
 """What is written down beside parts and clusters, and changes: what is written together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.cluster import ClusterRecord
@@ -9,12 +8,12 @@ from intertie.broker.domain.part import Part
 from intertie.broker.domain.wanted import WantedPart
 from intertie.common.errors import RequestIdReuse
 from intertie.common.names import uid_of
+from intertie.common.values import Struct, field
 
 REQUESTS_KEPT = timedelta(hours=24)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestKey:
+class RequestKey(Struct, frozen=True, kw_only=True):
     """One request: who asks, by which id, and the digest of all else that the request says."""
 
     caller: str
@@ -22,8 +21,7 @@ class RequestKey:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class RequestRecord(Struct, frozen=True, kw_only=True):
     """That a request was answered, and with what: kept for 24 hours."""
 
     caller: str
@@ -57,8 +55,7 @@ class RequestRecord:
         return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardRecord:
+class ForwardRecord(Struct, frozen=True, kw_only=True):
     """That a request was handed on to a meta-scheduler, written before it is."""
 
     name: str
@@ -77,22 +74,19 @@ def forwarded_request_id(key: RequestKey) -> str:
 Record = Part | ClusterRecord | RequestRecord | ForwardRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
+class Write(Struct, frozen=True, kw_only=True):
     """Put the record, if it was last written at `read_at`; 0: if there is none."""
 
     record: Record
     read_at: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Erase:
+class Erase(Struct, frozen=True, kw_only=True):
     record: Record
     read_at: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unchanged:
+class Unchanged(Struct, frozen=True, kw_only=True):
     """A record that a decision rests on and does not write: last written at `read_at`; 0: there
     is none of that name."""
 
@@ -101,8 +95,7 @@ class Unchanged:
     read_at: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """All of it, or nothing; the leader's only."""
 
     writes: tuple[Write, ...] = ()

@@ -1,14 +1,13 @@
 """What things cost at this site."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
+from intertie.common.values import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tariff:
+class Tariff(Struct, frozen=True, kw_only=True):
     """Price of one unit for one hour."""
 
     vcpu_hour: float = 0.0

@@ -1,7 +1,6 @@
 """What the agents of the hosts are told of a confirmed part."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy
 from intertie.broker.domain.part import (
@@ -15,13 +14,13 @@ from intertie.common.intervals import Window
 from intertie.common.names import uid_of
 from intertie.common.part_spec import HostEntry, Member, PartNetwork
 from intertie.common.spec import Allocation, BandwidthTerm, Environment
+from intertie.common.values import Struct, replace
 
 DEFAULT_MTU = 1500
 VXLAN_OVERHEAD = 50
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tunnel:
+class Tunnel(Struct, frozen=True, kw_only=True):
     """To another host of this site."""
 
     host: str
@@ -29,8 +28,7 @@ class Tunnel:
     macs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WideTunnel:
+class WideTunnel(Struct, frozen=True, kw_only=True):
     """To another site's gateway; `vni` is the receiver's."""
 
     site: str
@@ -42,15 +40,13 @@ class WideTunnel:
     cap_mbit_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedPair:
+class WantedPair(Struct, frozen=True, kw_only=True):
     local_mac: str
     remote_mac: str
     bandwidth: BandwidthTerm
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedNetwork:
+class WantedNetwork(Struct, frozen=True, kw_only=True):
     uid: str
     name: str
     vni: int
@@ -62,16 +58,14 @@ class WantedNetwork:
     wide_tunnels: tuple[WideTunnel, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedNic:
+class WantedNic(Struct, frozen=True, kw_only=True):
     network_uid: str
     mac: str
     address: str
     bandwidth: BandwidthTerm
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedWorkspace:
+class WantedWorkspace(Struct, frozen=True, kw_only=True):
     name: str
     uid: str
     environment: Environment
@@ -80,8 +74,7 @@ class WantedWorkspace:
     nonce: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedPart:
+class WantedPart(Struct, frozen=True, kw_only=True):
     part: str
     part_uid: str
     generation: int

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Container, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -25,6 +25,7 @@ from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
 from intertie.common.points import reach
+from intertie.common.values import replace
 
 log = structlog.get_logger(__name__)
 

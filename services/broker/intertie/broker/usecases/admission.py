@@ -1,7 +1,6 @@
 """Admissions: at most one a request id, each on the ledger as it was read."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Wr
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, StaleWrite
 from intertie.common.names import PartName
+from intertie.common.values import Struct, replace
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +22,7 @@ TRIES = 16
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
+class Admitted(Struct, frozen=True, kw_only=True):
     """What a request led to: the change to write, and what it is called."""
 
     change: Change

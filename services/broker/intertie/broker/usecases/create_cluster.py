@@ -1,7 +1,6 @@
 """Admits a cluster at this site, or hands it on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -20,12 +19,12 @@ from intertie.common.clock import Clock
 from intertie.common.errors import ImageNotReady, NoCapacity, NotFound
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.spec import ClusterSpec, image_field, normalise, validate
+from intertie.common.values import Struct, replace
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, kw_only=True):
     name: ClusterName
     """Under this site."""
     spec: ClusterSpec

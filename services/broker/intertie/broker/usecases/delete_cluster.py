@@ -1,7 +1,5 @@
 """Asks for the end of a cluster; the reconciler takes everything back."""
 
-from dataclasses import replace
-
 import structlog
 
 from intertie.broker.domain.cluster import CANCELLED, ClusterView
@@ -14,6 +12,7 @@ from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.common.clock import Clock
 from intertie.common.errors import EtagStale, NotFound
 from intertie.common.names import ClusterName, PartName
+from intertie.common.values import replace
 
 log = structlog.get_logger(__name__)
 

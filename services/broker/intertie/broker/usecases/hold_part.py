@@ -1,7 +1,6 @@
 """HOLD: places a part and counts it, until it expires; or prepares it at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -29,12 +28,12 @@ from intertie.common.names import PartName
 from intertie.common.part_rules import validate_part
 from intertie.common.part_spec import PartSpec
 from intertie.common.points import reach
+from intertie.common.values import Struct
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HoldOrder:
+class HoldOrder(Struct, frozen=True, kw_only=True):
     name: PartName
     spec: PartSpec
     tx: str

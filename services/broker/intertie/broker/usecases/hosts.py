@@ -1,7 +1,6 @@
 """The site and its hosts: what there is, and what of it is free at this moment."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import datetime
 
 from intertie.broker.domain.fleet import Policy
@@ -9,6 +8,7 @@ from intertie.broker.domain.offers import HostView, SiteView, host_named, hosts_
 from intertie.broker.domain.ports import Hints, Ledger
 from intertie.common.clock import Clock
 from intertie.common.names import HostName
+from intertie.common.values import replace
 
 RELIST_S = 5.0
 

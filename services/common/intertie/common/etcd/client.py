@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -28,6 +27,7 @@ from intertie.common.followed import Followed
 from intertie.common.rpc.following import FollowingChannel
 from intertie.common.rpc.pairs import private_key_of
 from intertie.common.settings import EtcdSettings, SettingsInvalid
+from intertie.common.values import Struct
 
 log = structlog.get_logger(__name__)
 
@@ -63,24 +63,21 @@ class EtcdRefused(Exception):
     """etcd does not let this client do that: a fault of configuration, not of a request."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     key: str
     value: bytes
     mod_revision: int
     create_revision: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True):
     """All entries under a prefix, ordered by key, as they were at one revision."""
 
     entries: tuple[Entry, ...]
     revision: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
+class Keys(Struct, frozen=True, kw_only=True):
     """Some of the keys under a prefix, each with the revision at which it was last written, as
     they were at `revision`."""
 
@@ -88,8 +85,7 @@ class Keys:
     revision: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """A hint that something under the prefix may be different from `revision` on."""
 
     revision: int
@@ -103,8 +99,7 @@ class Change:
         return (*(each.key for each in self.puts), *(key for key, _ in self.deleted))
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(Struct, frozen=True):
     """One condition of a transaction. Made by the class methods."""
 
     key: str
@@ -131,24 +126,21 @@ class Compare:
         return cls(key, "value", 0, octets)
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     key: str
     value: bytes
     lease: int = 0
     """0: for good. Only elections tie a key to a lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteKey:
+class DeleteKey(Struct, frozen=True):
     key: str
 
 
 Op: TypeAlias = Put | DeleteKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TxnResult:
+class TxnResult(Struct, frozen=True, kw_only=True):
     succeeded: bool
     revision: int
 

@@ -1,7 +1,7 @@
-"""Records as etcd stores them: JSON of a frozen dataclass, with the version of its schema.
+"""Records as etcd stores them: JSON of a value, with the version of its schema.
 
 Fields that a reader does not know are passed over and fields that are missing take the
-dataclass's defaults, so an additive change keeps the version. Any other change takes a new one.
+value's defaults, so an additive change keeps the version. Any other change takes a new one.
 """
 
 from collections.abc import Iterable
@@ -45,7 +45,7 @@ _DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {}
 
 
 def encode(record: Any) -> bytes:
-    """`record` is a dataclass of values that JSON has, moments, spans, bytes and enums."""
+    """`record` is a struct, or a dataclass, of values that JSON has, moments, spans, bytes and enums."""
     body = msgspec.json.encode(record)
     head = b'{"schema":%d' % SCHEMA
     return head + (b"," if len(body) > 2 else b"") + body[1:]

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 
 from intertie.api.types.v1 import resources_pb2
 from intertie.common import errors
-from intertie.common.rpc.terms_proto import shortfall_from_proto, shortfall_to_proto
+from intertie.common.rpc.shortfalls_proto import shortfall_from_proto, shortfall_to_proto
 
 DOMAIN = "intertie"
 _MESSAGE_CHARACTERS = 1000

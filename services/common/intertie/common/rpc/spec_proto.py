@@ -8,28 +8,36 @@ from collections.abc import Iterable
 from intertie.api.broker.v1 import part_pb2
 from intertie.api.cluster.v1 import cluster_pb2
 from intertie.common import part_spec, spec
+from intertie.common.rpc.shortfalls_proto import shortfall_from_proto, shortfall_to_proto
 from intertie.common.rpc.terms_proto import (
+    Fields,
+    allocation_fields,
     allocation_from_proto,
     allocation_to_proto,
+    bandwidth_fields,
     bandwidth_from_proto,
     bandwidth_to_proto,
+    duration_fields,
     duration_from_proto,
     duration_to_proto,
+    environment_fields,
     environment_from_proto,
     environment_to_proto,
-    shortfall_from_proto,
-    shortfall_to_proto,
+    timestamp_fields,
     timestamp_from_proto,
     timestamp_to_proto,
+    window_fields,
     window_from_proto,
     window_to_proto,
 )
 
 __all__ = [
+    "Fields",
     "allocation_from_proto",
     "allocation_to_proto",
     "bandwidth_from_proto",
     "bandwidth_to_proto",
+    "cluster_spec_fields",
     "cluster_spec_from_proto",
     "cluster_spec_to_proto",
     "duration_from_proto",
@@ -38,32 +46,38 @@ __all__ = [
     "environment_to_proto",
     "host_entries_from_proto",
     "host_entries_to_proto",
+    "part_spec_fields",
     "part_spec_from_proto",
     "part_spec_to_proto",
     "shortfall_from_proto",
     "shortfall_to_proto",
+    "timestamp_fields",
     "timestamp_from_proto",
     "timestamp_to_proto",
+    "window_fields",
     "window_from_proto",
     "window_to_proto",
 ]
 
 
-def cluster_spec_to_proto(value: spec.ClusterSpec) -> cluster_pb2.ClusterSpec:
+def cluster_spec_fields(value: spec.ClusterSpec) -> Fields:
     lease = value.lease
-    message = cluster_pb2.ClusterSpec(
-        groups=[_group_to_proto(group) for group in value.groups],
-        networks=[_network_to_proto(network) for network in value.networks],
-        lease=cluster_pb2.LeaseTerms(max_delay=duration_to_proto(lease.max_delay)),
-        placement=cluster_pb2.Placement(max_sites=value.placement.max_sites),
-    )
-    if lease.start_time is not None:
-        message.lease.start_time.CopyFrom(timestamp_to_proto(lease.start_time))
-    if lease.duration is not None:
-        message.lease.duration.CopyFrom(duration_to_proto(lease.duration))
-    if lease.end_time is not None:
-        message.lease.end_time.CopyFrom(timestamp_to_proto(lease.end_time))
-    return message
+    start, duration, end = lease.start_time, lease.duration, lease.end_time
+    return {
+        "groups": [_group_fields(group) for group in value.groups],
+        "networks": [_network_fields(network) for network in value.networks],
+        "lease": {
+            "start_time": timestamp_fields(start) if start is not None else None,
+            "duration": duration_fields(duration) if duration is not None else None,
+            "end_time": timestamp_fields(end) if end is not None else None,
+            "max_delay": duration_fields(lease.max_delay),
+        },
+        "placement": {"max_sites": value.placement.max_sites},
+    }
+
+
+def cluster_spec_to_proto(value: spec.ClusterSpec) -> cluster_pb2.ClusterSpec:
+    return cluster_pb2.ClusterSpec(**cluster_spec_fields(value))
 
 
 def cluster_spec_from_proto(
@@ -95,24 +109,24 @@ def _lease_from_proto(message: cluster_pb2.LeaseTerms, field: str) -> spec.Lease
     return spec.LeaseTerms(start_time=start, duration=duration, end_time=end, max_delay=delay)
 
 
-def _group_to_proto(group: spec.Group) -> cluster_pb2.Group:
+def _group_fields(group: spec.Group) -> Fields:
     placement = group.placement
-    return cluster_pb2.Group(
-        name=group.name,
-        count=group.count,
-        min_count=group.min_count,
-        max_count=group.max_count,
-        environment=environment_to_proto(group.environment),
-        allocation=allocation_to_proto(group.allocation),
-        networks=group.networks,
-        placement=cluster_pb2.GroupPlacement(
-            allow_sites=placement.allow_sites,
-            deny_sites=placement.deny_sites,
-            max_per_site=placement.max_per_site,
-            max_per_host=placement.max_per_host,
-            min_sites=placement.min_sites,
-        ),
-    )
+    return {
+        "name": group.name,
+        "count": group.count,
+        "min_count": group.min_count,
+        "max_count": group.max_count,
+        "environment": environment_fields(group.environment),
+        "allocation": allocation_fields(group.allocation),
+        "networks": group.networks,
+        "placement": {
+            "allow_sites": placement.allow_sites,
+            "deny_sites": placement.deny_sites,
+            "max_per_site": placement.max_per_site,
+            "max_per_host": placement.max_per_host,
+            "min_sites": placement.min_sites,
+        },
+    }
 
 
 def _group_from_proto(message: cluster_pb2.Group, field: str) -> spec.Group:
@@ -135,17 +149,15 @@ def _group_from_proto(message: cluster_pb2.Group, field: str) -> spec.Group:
     )
 
 
-def _network_to_proto(network: spec.Network) -> cluster_pb2.Network:
-    return cluster_pb2.Network(
-        name=network.name,
-        subnet=network.subnet,
-        latency=[
-            cluster_pb2.LatencyBound(
-                groups=bound.groups, max_latency=duration_to_proto(bound.max_latency)
-            )
+def _network_fields(network: spec.Network) -> Fields:
+    return {
+        "name": network.name,
+        "subnet": network.subnet,
+        "latency": [
+            {"groups": bound.groups, "max_latency": duration_fields(bound.max_latency)}
             for bound in network.latency
         ],
-    )
+    }
 
 
 def _network_from_proto(message: cluster_pb2.Network, field: str) -> spec.Network:
@@ -165,7 +177,11 @@ def _network_from_proto(message: cluster_pb2.Network, field: str) -> spec.Networ
 
 
 def host_entries_to_proto(entries: Iterable[part_spec.HostEntry]) -> list[part_pb2.HostEntry]:
-    return [part_pb2.HostEntry(address=each.address, names=each.names) for each in entries]
+    return [part_pb2.HostEntry(**each) for each in _host_entries_fields(entries)]
+
+
+def _host_entries_fields(entries: Iterable[part_spec.HostEntry]) -> list[Fields]:
+    return [{"address": each.address, "names": each.names} for each in entries]
 
 
 def host_entries_from_proto(
@@ -176,24 +192,28 @@ def host_entries_from_proto(
     )
 
 
-def part_spec_to_proto(value: part_spec.PartSpec) -> part_pb2.PartSpec:
-    return part_pb2.PartSpec(
-        cluster=value.cluster,
-        cluster_uid=value.cluster_uid,
-        window=window_to_proto(value.window),
-        workspaces=[_part_workspace_to_proto(each) for each in value.workspaces],
-        networks=[_part_network_to_proto(each) for each in value.networks],
-        links=[
-            part_pb2.LinkReservation(
-                peer=link.peer,
-                network=link.network,
-                egress_mbit_s=link.egress_mbit_s,
-                ingress_mbit_s=link.ingress_mbit_s,
-            )
+def part_spec_fields(value: part_spec.PartSpec) -> Fields:
+    return {
+        "cluster": value.cluster,
+        "cluster_uid": value.cluster_uid,
+        "window": window_fields(value.window),
+        "workspaces": [_part_workspace_fields(each) for each in value.workspaces],
+        "networks": [_part_network_fields(each) for each in value.networks],
+        "links": [
+            {
+                "peer": link.peer,
+                "network": link.network,
+                "egress_mbit_s": link.egress_mbit_s,
+                "ingress_mbit_s": link.ingress_mbit_s,
+            }
             for link in value.links
         ],
-        host_entries=host_entries_to_proto(value.host_entries),
-    )
+        "host_entries": _host_entries_fields(value.host_entries),
+    }
+
+
+def part_spec_to_proto(value: part_spec.PartSpec) -> part_pb2.PartSpec:
+    return part_pb2.PartSpec(**part_spec_fields(value))
 
 
 def part_spec_from_proto(message: part_pb2.PartSpec, field: str = "spec") -> part_spec.PartSpec:
@@ -219,18 +239,17 @@ def part_spec_from_proto(message: part_pb2.PartSpec, field: str = "spec") -> par
     )
 
 
-def _part_workspace_to_proto(value: part_spec.PartWorkspace) -> part_pb2.PartWorkspace:
-    return part_pb2.PartWorkspace(
-        group=value.group,
-        index=value.index,
-        environment=environment_to_proto(value.environment),
-        allocation=allocation_to_proto(value.allocation),
-        nics=[
-            part_pb2.PartNic(network=nic.network, mac=nic.mac, address=nic.address)
-            for nic in value.nics
+def _part_workspace_fields(value: part_spec.PartWorkspace) -> Fields:
+    return {
+        "group": value.group,
+        "index": value.index,
+        "environment": environment_fields(value.environment),
+        "allocation": allocation_fields(value.allocation),
+        "nics": [
+            {"network": nic.network, "mac": nic.mac, "address": nic.address} for nic in value.nics
         ],
-        max_per_host=value.max_per_host,
-    )
+        "max_per_host": value.max_per_host,
+    }
 
 
 def _part_workspace_from_proto(
@@ -249,21 +268,24 @@ def _part_workspace_from_proto(
     )
 
 
-def _part_network_to_proto(value: part_spec.PartNetwork) -> part_pb2.PartNetwork:
-    return part_pb2.PartNetwork(
-        name=value.name,
-        subnet=value.subnet,
-        members=[
-            part_pb2.PartNetwork.Member(
-                workspace=each.workspace, site=each.site, mac=each.mac, address=each.address
-            )
+def _part_network_fields(value: part_spec.PartNetwork) -> Fields:
+    return {
+        "name": value.name,
+        "subnet": value.subnet,
+        "members": [
+            {
+                "workspace": each.workspace,
+                "site": each.site,
+                "mac": each.mac,
+                "address": each.address,
+            }
             for each in value.members
         ],
-        pairs=[
-            part_pb2.PairPromise(a=each.a, b=each.b, bandwidth=bandwidth_to_proto(each.bandwidth))
+        "pairs": [
+            {"a": each.a, "b": each.b, "bandwidth": bandwidth_fields(each.bandwidth)}
             for each in value.pairs
         ],
-    )
+    }
 
 
 def _part_network_from_proto(message: part_pb2.PartNetwork) -> part_spec.PartNetwork:

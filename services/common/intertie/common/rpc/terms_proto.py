@@ -7,24 +7,36 @@ nobody knows) is FieldInvalid with the field's path; rules are `spec.validate`'s
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.types.v1 import resources_pb2 as types_pb2
 from intertie.common import terms
-from intertie.common.errors import FieldInvalid, Shortfall
+from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
 
 E = TypeVar("E", bound=Enum)
 
+Fields = dict[str, Any]
+"""Of a message, by name; of a message in it, again such a dict. A message that is given another is
+copied into, octet by octet: a deep one made of messages takes three times as long to make."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_S = 24 * 60 * 60
+
+
+def timestamp_fields(moment: datetime) -> Fields:
+    since = moment - _EPOCH
+    return {
+        "seconds": since.days * _DAY_S + since.seconds,
+        "nanos": since.microseconds * 1000,
+    }
 
 
 def timestamp_to_proto(moment: datetime) -> Timestamp:
-    since = moment - _EPOCH
-    return Timestamp(seconds=since // timedelta(seconds=1), nanos=since.microseconds * 1000)
+    return Timestamp(**timestamp_fields(moment))
 
 
 def timestamp_from_proto(message: Timestamp, field: str) -> datetime:
@@ -37,10 +49,16 @@ def timestamp_from_proto(message: Timestamp, field: str) -> datetime:
         raise FieldInvalid(field, "must be between the years 1 and 9999") from None
 
 
+def duration_fields(span: timedelta) -> Fields:
+    seconds = span.days * _DAY_S + span.seconds
+    micros = span.microseconds
+    if seconds < 0 < micros:  # both have the same sign
+        seconds, micros = seconds + 1, micros - 1_000_000
+    return {"seconds": seconds, "nanos": micros * 1000}
+
+
 def duration_to_proto(span: timedelta) -> Duration:
-    message = Duration()
-    message.FromTimedelta(span)
-    return message
+    return Duration(**duration_fields(span))
 
 
 def duration_from_proto(message: Duration, field: str) -> timedelta:
@@ -51,10 +69,15 @@ def duration_from_proto(message: Duration, field: str) -> timedelta:
         raise FieldInvalid(field, "is too long; give at most 366 days") from None
 
 
+def window_fields(window: Window) -> Fields:
+    return {
+        "start_time": timestamp_fields(window.start),
+        "end_time": timestamp_fields(window.end),
+    }
+
+
 def window_to_proto(window: Window) -> types_pb2.Window:
-    return types_pb2.Window(
-        start_time=timestamp_to_proto(window.start), end_time=timestamp_to_proto(window.end)
-    )
+    return types_pb2.Window(**window_fields(window))
 
 
 def window_from_proto(message: types_pb2.Window, field: str) -> Window:
@@ -68,40 +91,12 @@ def window_from_proto(message: types_pb2.Window, field: str) -> Window:
     return Window(start, end)
 
 
-def shortfall_to_proto(shortfall: Shortfall) -> types_pb2.Shortfall:
-    return types_pb2.Shortfall(
-        site=shortfall.site,
-        host=shortfall.host,
-        resource=shortfall.resource,
-        wanted=shortfall.wanted,
-        available=shortfall.available,
-        unit=shortfall.unit,
-        group=shortfall.group,
-        peer=shortfall.peer,
-        message=str(shortfall),
-        field=shortfall.field,
-    )
-
-
-def shortfall_from_proto(message: types_pb2.Shortfall) -> Shortfall:
-    return Shortfall(
-        site=message.site,
-        host=message.host,
-        resource=message.resource,
-        wanted=message.wanted,
-        available=message.available,
-        unit=message.unit,
-        group=message.group,
-        peer=message.peer,
-        message=message.message,
-        field=message.field,
-    )
+def bandwidth_fields(term: terms.BandwidthTerm) -> Fields:
+    return {"guarantee_mbit_s": term.guarantee_mbit_s, "cap_mbit_s": term.cap_mbit_s}
 
 
 def bandwidth_to_proto(term: terms.BandwidthTerm) -> types_pb2.BandwidthTerm:
-    return types_pb2.BandwidthTerm(
-        guarantee_mbit_s=term.guarantee_mbit_s, cap_mbit_s=term.cap_mbit_s
-    )
+    return types_pb2.BandwidthTerm(**bandwidth_fields(term))
 
 
 def bandwidth_from_proto(message: types_pb2.BandwidthTerm) -> terms.BandwidthTerm:
@@ -110,46 +105,44 @@ def bandwidth_from_proto(message: types_pb2.BandwidthTerm) -> terms.BandwidthTer
     )
 
 
-def allocation_to_proto(allocation: terms.Allocation) -> types_pb2.Allocation:
+def allocation_fields(allocation: terms.Allocation) -> Fields:
     disk, availability = allocation.disk, allocation.availability
-    return types_pb2.Allocation(
-        vcpus=allocation.vcpus,
-        memory_mib=allocation.memory_mib,
-        disk_mib=allocation.disk_mib,
-        disk=types_pb2.DiskTerm(
-            guarantee_iops=disk.guarantee_iops,
-            cap_iops=disk.cap_iops,
-            guarantee_mib_s=disk.guarantee_mib_s,
-            cap_mib_s=disk.cap_mib_s,
-        ),
-        nic=bandwidth_to_proto(allocation.nic),
-        pairs=[
-            types_pb2.PairTerm(
-                group=pair.group,
-                network=pair.network,
-                bandwidth=bandwidth_to_proto(pair.bandwidth),
-            )
+    return {
+        "vcpus": allocation.vcpus,
+        "memory_mib": allocation.memory_mib,
+        "disk_mib": allocation.disk_mib,
+        "disk": {
+            "guarantee_iops": disk.guarantee_iops,
+            "cap_iops": disk.cap_iops,
+            "guarantee_mib_s": disk.guarantee_mib_s,
+            "cap_mib_s": disk.cap_mib_s,
+        },
+        "nic": bandwidth_fields(allocation.nic),
+        "pairs": [
+            {
+                "group": pair.group,
+                "network": pair.network,
+                "bandwidth": bandwidth_fields(pair.bandwidth),
+            }
             for pair in allocation.pairs
         ],
-        availability=types_pb2.AvailabilityTerm(
-            on_isolation=types_pb2.AvailabilityTerm.OnIsolation.Value(
-                availability.on_isolation.value
-            ),
-            stop_after=duration_to_proto(availability.stop_after),
-        ),
-    )
+        "availability": {
+            "on_isolation": availability.on_isolation.value,
+            "stop_after": duration_fields(availability.stop_after),
+        },
+    }
+
+
+def allocation_to_proto(allocation: terms.Allocation) -> types_pb2.Allocation:
+    return types_pb2.Allocation(**allocation_fields(allocation))
 
 
 def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Allocation:
     disk, availability = message.disk, message.availability
     at = f"{field}.availability"
-    on_isolation = _enum(
-        terms.OnIsolation,
-        types_pb2.AvailabilityTerm.OnIsolation.items(),
-        availability.on_isolation,
-        terms.OnIsolation.KEEP,
-        f"{at}.on_isolation",
-    )
+    on_isolation = _ON_ISOLATION.get(availability.on_isolation)
+    if on_isolation is None:
+        raise _unknown(terms.OnIsolation, availability.on_isolation, f"{at}.on_isolation")
     return terms.Allocation(
         vcpus=message.vcpus,
         memory_mib=message.memory_mib,
@@ -176,23 +169,31 @@ def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Al
     )
 
 
-def environment_to_proto(environment: terms.Environment) -> types_pb2.Environment:
+def environment_fields(environment: terms.Environment) -> Fields:
     context = environment.contextualization
-    return types_pb2.Environment(
-        image=environment.image,
-        architecture=environment.architecture,
-        hypervisor=environment.hypervisor,
-        contextualization=types_pb2.Contextualization(
-            ssh_authorized_keys=context.ssh_authorized_keys, user_data=context.user_data
-        ),
-        readiness=types_pb2.Environment.Readiness.Value(environment.readiness.value),
-        timezone=environment.timezone,
-        ready_within=duration_to_proto(environment.ready_within),
-    )
+    return {
+        "image": environment.image,
+        "architecture": environment.architecture,
+        "hypervisor": environment.hypervisor,
+        "contextualization": {
+            "ssh_authorized_keys": context.ssh_authorized_keys,
+            "user_data": context.user_data,
+        },
+        "readiness": environment.readiness.value,
+        "timezone": environment.timezone,
+        "ready_within": duration_fields(environment.ready_within),
+    }
+
+
+def environment_to_proto(environment: terms.Environment) -> types_pb2.Environment:
+    return types_pb2.Environment(**environment_fields(environment))
 
 
 def environment_from_proto(message: types_pb2.Environment, field: str) -> terms.Environment:
     context = message.contextualization
+    readiness = _READINESS.get(message.readiness)
+    if readiness is None:
+        raise _unknown(terms.Readiness, message.readiness, f"{field}.readiness")
     return terms.Environment(
         image=message.image,
         architecture=message.architecture,
@@ -200,26 +201,25 @@ def environment_from_proto(message: types_pb2.Environment, field: str) -> terms.
         contextualization=terms.Contextualization(
             ssh_authorized_keys=tuple(context.ssh_authorized_keys), user_data=context.user_data
         ),
-        readiness=_enum(
-            terms.Readiness,
-            types_pb2.Environment.Readiness.items(),
-            message.readiness,
-            terms.Readiness.CHANNEL,
-            f"{field}.readiness",
-        ),
+        readiness=readiness,
         timezone=message.timezone,
         ready_within=duration_from_proto(message.ready_within, f"{field}.ready_within"),
     )
 
 
-def _enum(
-    values: type[E], known: Iterable[tuple[str, int]], number: int, unspecified: E, field: str
-) -> E:
-    """The value of that number; 0 is the one that stands for unspecified."""
-    if number == 0:
-        return unspecified
-    names = {of: name for name, of in known}
-    if number not in names:
-        choice = ", ".join(each.name for each in values)
-        raise FieldInvalid(field, f"{number} is no known value; use one of {choice}")
-    return values[names[number]]
+def _unknown(values: type[Enum], number: int, field: str) -> FieldInvalid:
+    choice = ", ".join(each.name for each in values)
+    return FieldInvalid(field, f"{number} is no known value; use one of {choice}")
+
+
+def _by_number(values: type[E], known: Iterable[tuple[str, int]], unspecified: E) -> dict[int, E]:
+    """0 is the one that stands for unspecified."""
+    return {number: values[name] if number else unspecified for name, number in known}
+
+
+_ON_ISOLATION = _by_number(
+    terms.OnIsolation, types_pb2.AvailabilityTerm.OnIsolation.items(), terms.OnIsolation.KEEP
+)
+_READINESS = _by_number(
+    terms.Readiness, types_pb2.Environment.Readiness.items(), terms.Readiness.CHANNEL
+)

@@ -1,7 +1,7 @@
 """A cluster that spans sites, and what its parts make of it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
@@ -12,6 +12,7 @@ from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_spec import PartNic
 from intertie.common.spec import ClusterSpec, Layout, layout
+from intertie.common.values import replace
 from intertie.metasched.domain.guarantees import guarantees_of
 from intertie.metasched.domain.plan import Plan
 

@@ -1,11 +1,12 @@
 """The coordinator's side of all-or-nothing: what may be decided, and from which facts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
 from intertie.common.errors import IllegalMove
+from intertie.common.values import replace
 
 
 class TxState(Enum):

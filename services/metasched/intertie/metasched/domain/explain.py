@@ -1,11 +1,11 @@
 """Why a plan is as it is, and what was short where there is none."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 from intertie.common.errors import Shortfall
 from intertie.common.quantities import Vector
+from intertie.common.values import replace
 from intertie.metasched.domain.candidates import allowed, hindrance, usable_sites
 from intertie.metasched.domain.model import Rule
 from intertie.metasched.domain.plan import Plan, check

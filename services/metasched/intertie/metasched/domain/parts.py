@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from intertie.common.names import workspace_label
 from intertie.common.part_spec import LinkReservation, PartNetwork, PartSpec, PartWorkspace
 from intertie.common.spec import ClusterSpec, Layout
+from intertie.common.values import Struct, defaults, replace
 from intertie.metasched.domain.plan import LinkPlan, Plan
 
 
@@ -46,12 +46,12 @@ def said(value: Any) -> Any:
     release adds changes no digest of what does not use it."""
     if isinstance(value, tuple):
         return [said(each) for each in value]
-    if not is_dataclass(value):
+    if not isinstance(value, Struct):
         return value
     return {
-        field.name: said(held)
-        for field in fields(value)
-        if (held := getattr(value, field.name)) != field.default
+        name: said(held)
+        for name, default in defaults(type(value))
+        if (held := getattr(value, name)) != default
     }
 
 

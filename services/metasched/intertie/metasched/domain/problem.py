@@ -1,12 +1,13 @@
 """What the planner is asked: one cluster, several candidate windows, what sites offer in each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
 from intertie.common.spec import ClusterSpec, Group, demand_of
+from intertie.common.values import replace
 
 ANY_HYPERVISOR = "any"
 

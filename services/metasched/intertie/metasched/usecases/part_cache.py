@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from intertie.common.clock import Clock
 from intertie.common.errors import DomainError, NotFound
 from intertie.common.names import PartName
+from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, PartSeen
 from intertie.metasched.domain.ports import Sites
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +17,7 @@ from intertie.common.errors import (
 )
 from intertie.common.intervals import Window
 from intertie.common.spec import ClusterSpec, image_field
+from intertie.common.values import replace
 from intertie.metasched.domain.candidates import (
     allowed,
     candidate_windows,

@@ -11,13 +11,13 @@ import re
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import libvirt
 import libvirt_qemu
 import structlog
 
+from intertie.common.values import replace
 from intertie.nodeagent.domain.domain_xml import (
     BUILDERS,
     METADATA,

@@ -1,11 +1,12 @@
 """What is to be done on this host: decided from what is wanted, known and seen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.common.terms import Environment, OnIsolation, Readiness
+from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from intertie.common.names import DeviceNames
+from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.network_plan import Place, plan_networks
 from intertie.nodeagent.domain.ports import Applied, HostNetwork, Traffic

@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
 from intertie.common.terms import Readiness
+from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import Channels, Hypervisor
 from intertie.nodeagent.domain.reconcile import DomainState, Note, lateness

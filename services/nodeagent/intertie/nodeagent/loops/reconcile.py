@@ -7,7 +7,6 @@ show. Only the records that were obeyed and what guests said is kept, in the sta
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -15,6 +14,7 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
 from intertie.common.points import reach
+from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import (
     Attempts,
     HostFailure,

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.points import reach
+from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import Records
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
