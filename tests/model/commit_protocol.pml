@@ -8,8 +8,8 @@
    What is left out. The register is honest, and so are the sites: no digests, no signatures. No
    leaders: the protocol has to do without the comparison of the election key, which the code makes
    besides. No agents, and no request ids: each part is held once. No second attempt at a cluster:
-   after a refusal that is another transaction, which begins on the record as it then is. And no
-   amending of a lease, because nothing in the code can: who builds that adds it here first.
+   after a refusal that is another transaction, which begins on the record as it then is. The
+   amending of a lease that stands is in amend_protocol.pml.
 
    Configurations (-D):
      ONE       one transaction over two sites, with a coordinator, and another that takes it for

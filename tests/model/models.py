@@ -133,4 +133,113 @@ COMMIT = Model(
     ),
 )
 
-MODELS = (COMMIT,)
+AMEND = Model(
+    name="amend",
+    file="amend_protocol.pml",
+    promises=frozenset(
+        {
+            "capacity",
+            "old_stands",
+            "atomicity",
+            "validity",
+            "stability",
+            "no_unilateral_exit",
+            "in_order",
+            "survives",
+            "cancel_wins",
+            "cancel_kept",
+            "record_agrees",
+        }
+    ),
+    claims=("settled", "freed", "uniform", "cancelled"),
+    configurations=(
+        Configuration(
+            name="one",
+            at_least=100_000,
+            witnessed={
+                "committed",
+                "aborted",
+                "expired",
+                "refused",
+                "cancelled_before",
+                "cancelled_after",
+                "extended",
+                "heard_late",
+                "shed",
+                "shedding",
+            },
+        ),
+        Configuration(
+            name="short",
+            options=("SHORT",),
+            at_least=8_000,
+            witnessed={"committed", "cancelled_after", "shed", "shedding"},
+        ),
+        Configuration(
+            name="two",
+            options=("TWO",),
+            at_least=400_000,
+            witnessed={
+                "committed",
+                "aborted",
+                "expired",
+                "cancelled_before",
+                "cancelled_after",
+                "shedding",
+                "one_by_one",
+                "overlapping",
+                "belated",
+            },
+            large=True,
+        ),
+        Configuration(
+            name="two_short",
+            options=("TWO", "SHORT"),
+            at_least=70_000,
+            witnessed={
+                "committed",
+                "aborted",
+                "expired",
+                "cancelled_before",
+                "cancelled_after",
+                "shedding",
+                "one_by_one",
+                "overlapping",
+            },
+        ),
+    ),
+    live=(
+        Configuration(name="one", at_least=80_000, large=True),
+        Configuration(name="short", options=("SHORT",), at_least=5_000),
+    ),
+    mutants=(
+        Mutant(name="GROWS_UNHELD", breaks={"capacity"}),
+        Mutant(name="CHECK_THEN_HOLD", breaks={"capacity"}),
+        Mutant(name="NEW_FOR_OLD", breaks={"capacity"}),
+        Mutant(name="SHED_AT_ONCE", breaks={"capacity"}),
+        Mutant(name="APPLIED_AT_PREPARE", breaks={"capacity", "old_stands", "in_order"}),
+        Mutant(name="TOLD_AT_PREPARE", breaks={"old_stands"}),
+        Mutant(
+            name="PREPARED_EXPIRES",
+            breaks={"atomicity", "validity", "no_unilateral_exit", "survives"},
+        ),
+        Mutant(name="BLIND_DECISION", breaks={"stability", "atomicity", "validity", "survives"}),
+        Mutant(
+            name="END_IN_DOUBT",
+            breaks={"atomicity", "validity", "no_unilateral_exit", "survives"},
+        ),
+        Mutant(name="SHORT_WAY_GROWS", breaks={"capacity", "survives"}),
+        Mutant(name="COMMIT_IGNORES_CANCEL", breaks={"cancel_wins", "cancel_kept"}),
+        Mutant(name="BLIND_CANCEL", breaks={"record_agrees"}),
+        Mutant(name="TWO_ON_RECORD", options=("TWO", "SHORT"), breaks={"in_order"}),
+        Mutant(name="BASE_IGNORED", options=("TWO", "SHORT"), breaks={"in_order"}),
+    ),
+    live_mutants=(
+        Mutant(name="DOUBT_WAITS", breaks={"settled", "uniform", "cancelled"}),
+        Mutant(name="NOT_RECOVERED", breaks={"freed"}),
+        Mutant(name="HOSTS_NOT_TOLD", options=("SHORT",), breaks={"uniform"}),
+        Mutant(name="RELEASE_ASKED_ONCE", breaks={"uniform", "cancelled"}),
+    ),
+)
+
+MODELS = (COMMIT, AMEND)

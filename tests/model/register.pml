@@ -1,5 +1,5 @@
-/* The register of decisions, which all models of the protocol share: an entry a transaction, that is
-   written once. Whoever includes this has configurations LIVE and, as a mutant, BLIND_DECISION. */
+/* The register of decisions, which all models of the protocol share: an entry a transaction, which
+   is written once. Who includes this has a configuration LIVE and a mutant BLIND_DECISION. */
 
 #define OPEN   0
 #define COMMIT 1
