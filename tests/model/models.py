@@ -53,6 +53,8 @@ class Model:
     mutants: tuple[Mutant, ...]
     live_mutants: tuple[Mutant, ...]
     """What they break are claims."""
+    backed: tuple[Mutant, ...] = ()
+    """Those that break nothing with these options, because other rules stand behind theirs."""
 
     @property
     def path(self) -> Path:
@@ -239,6 +241,10 @@ AMEND = Model(
         Mutant(name="NOT_RECOVERED", breaks={"freed"}),
         Mutant(name="HOSTS_NOT_TOLD", options=("SHORT",), breaks={"uniform"}),
         Mutant(name="RELEASE_ASKED_ONCE", breaks={"uniform", "cancelled"}),
+    ),
+    backed=(
+        Mutant(name="TWO_ON_RECORD", options=("TWO",), breaks=frozenset()),
+        Mutant(name="BASE_IGNORED", options=("TWO",), breaks=frozenset()),
     ),
 )
 

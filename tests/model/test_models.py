@@ -28,6 +28,11 @@ MUTANTS = [
     for model in MODELS
     for each in model.mutants
 ]
+BACKED = [
+    pytest.param(model, each, id=f"{model.name}-{each.name}")
+    for model in MODELS
+    for each in model.backed
+]
 LIVE_MUTANTS = [
     pytest.param(model, each, id=f"{model.name}-{each.name}")
     for model in MODELS
@@ -73,6 +78,16 @@ def test_a_mutant_is_caught(tmp_path: Path, model: Model, mutant: Mutant) -> Non
     assert found.broken == mutant.breaks
     assert found.errors == 1 if mutant.first else found.errors > 0
     assert found.whole != mutant.first
+
+
+@pytest.mark.parametrize(("model", "mutant"), BACKED)
+def test_a_rule_has_others_behind_it(tmp_path: Path, model: Model, mutant: Mutant) -> None:
+    """What a decision says of why a rule is there is true as long as this is."""
+    found = search_promises(tmp_path, model.path, *mutant.options, mutant.name, large=True)
+    assert found.broken == frozenset()
+    assert found.errors == 0
+    assert found.whole
+    assert mutant.name in {each.name for each in model.mutants}
 
 
 @pytest.mark.parametrize(("model", "mutant"), LIVE_MUTANTS)
