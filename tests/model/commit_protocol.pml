@@ -1,6 +1,5 @@
 /* The commit of a co-allocation, and the cancel of a cluster, for Spin. The protocol in words:
-   docs/adr/0004-commit-protocol.md; its races: docs/concurrency.md. test_commit_model.py runs
-   everything that is here.
+   docs/adr/0004-commit-protocol.md; its races: docs/concurrency.md. models.py has all that is run.
 
    What may go wrong: a request is lost, comes late, or comes though nobody waits for it any more;
    an answer is lost; a coordinator dies at any point, and one that was thought dead goes on beside
@@ -9,8 +8,8 @@
    What is left out. The register is honest, and so are the sites: no digests, no signatures. No
    leaders: the protocol has to do without the comparison of the election key, which the code makes
    besides. No agents, and no request ids: each part is held once. No second attempt at a cluster:
-   after a refusal that is another transaction, which begins on the record as it then is. And no
-   amending of a lease, because nothing in the code can: who builds that adds it here first.
+   after a refusal that is another transaction, which begins on the record as it then is. The
+   amending of a lease that stands is in amend_protocol.pml.
 
    Configurations (-D):
      ONE       one transaction over two sites, with a coordinator, and another that takes it for
@@ -39,13 +38,9 @@
 #define EXPIRED   5
 #define ENDED     6
 
-/* What stands in the register. */
-#define OPEN   0
-#define COMMIT 1
-#define ABORT  2
+#include "register.pml"
 
 byte part[4];
-byte decision[2];
 #define PART(t, s) part[(t) * 2 + (s)]
 
 /* The record of a transaction's cluster, in the meta-scheduler's etcd. Revision 0 is the one that
@@ -64,12 +59,11 @@ bit cancel_first[2];
 #define BOUND(t, s)   (PART(t, s) == PREPARED || BEGAN(t, s))
 #define WAITS(t, s)   (PART(t, s) == HELD || PART(t, s) == PREPARED)
 
-/* The promises, by name. One that is broken is made false, asserted, and made true again: so the
-   checker says which it was, and no state is searched twice. */
+/* The promises, by name; `stability` is the register's. One that is broken is made false, asserted,
+   and made true again: so the checker says which it was, and no state is searched twice. */
 bool capacity = true;            /* no site counts more than it has room for, which is one part */
 bool atomicity = true;           /* no part began at one site and was let go at another */
 bool validity = true;            /* once COMMIT stands, every part is prepared or began */
-bool stability = true;           /* a decision never changes */
 bool no_unilateral_exit = true;  /* what is prepared is let go only on ABORT */
 bool cancel_wins = true;         /* what was cancelled before COMMIT is not committed */
 bool cancel_kept = true;         /* a cancel that was acknowledged stays on record */
@@ -85,32 +79,6 @@ inline move(t, s, to) {
   PART(t, s) = to
 }
 
-inline write_decision(t, outcome) {
-  if
-  :: decision[t] != OPEN && decision[t] != outcome ->
-       stability = false; assert(stability); stability = true
-  :: else
-  fi;
-  decision[t] = outcome
-}
-
-/* Anybody's: to ABORT, and to nothing else. Who is not the first obeys what stands. */
-inline race_to_abort(t) {
-#ifdef BLIND_DECISION
-  write_decision(t, ABORT)
-#else
-  if
-  :: decision[t] == OPEN -> write_decision(t, ABORT)
-  :: else
-  fi
-#endif
-}
-
-#ifdef BLIND_DECISION
-#define NOT_DECIDED(t) true
-#else
-#define NOT_DECIDED(t) (decision[t] == OPEN)
-#endif
 #ifdef COMMIT_IGNORES_CANCEL
 #define RECORD_AS_READ(t) true
 #else
@@ -298,9 +266,6 @@ end:
 #endif
 
 #ifdef LIVE
-/* Time goes on when nothing else does. Without it a run that is stuck has an end, and Spin 6.5.2
-   with weak fairness (-f) passes over such runs where "in the end" is <>[]. */
-bit tick;
 proctype Time() {
   do
   :: tick = 1 - tick
