@@ -45,7 +45,7 @@ _DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {}
 
 
 def encode(record: Any) -> bytes:
-    """`record` is a struct, or a dataclass, of values that JSON has, moments, spans, bytes and enums."""
+    """`record` is a value made of what JSON has, of moments, spans, bytes, enums and values."""
     body = msgspec.json.encode(record)
     head = b'{"schema":%d' % SCHEMA
     return head + (b"," if len(body) > 2 else b"") + body[1:]
