@@ -11,6 +11,8 @@ from intertie.broker.usage_proto import period_of
 from intertie.common.etcd.client import Entry, Etcd
 from intertie.common.etcd.records import RecordUnreadable, decode
 
+CHECKPOINTS = 1000
+"""At most, at once: more than a page has entries."""
 _LAST = 10**12 - 1
 """The last number that there is room for in keys."""
 
@@ -69,7 +71,7 @@ class EtcdUsage:
 
     async def checkpoints(self, first: int, last: int) -> tuple[Checkpoint, ...]:
         entries = await self._etcd.some(
-            keys.checkpoint_key(first), keys.checkpoint_key(last), most=last - first + 1
+            keys.checkpoint_key(first), keys.checkpoint_key(last), most=CHECKPOINTS
         )
         found = []
         for entry in entries:

@@ -69,8 +69,9 @@ class UsageServicer(usage_pb2_grpc.UsageServicer):
             encode(str(page.entries[-1].number), scope) if page.more else "",
             scope=scope,
         )
-        last = entries[-1].number if entries else 0
-        checkpoints = [each for each in page.checkpoints if each.number <= last]
+        checkpoints = [
+            each for each in page.checkpoints if not token or each.number <= entries[-1].number
+        ]
         return usage_pb2.ListUsageEntriesResponse(
             site=self._site,
             entries=entries,

@@ -68,13 +68,18 @@ class ListUsage:
 
     async def chain(self, tenant: str, *, after: int, size: int) -> ChainPage:
         """With the records of a tenant, or of all where that is empty."""
+        head = await self._records.head()
         entries = await self._records.entries(after=after, most=size)
         shown = [each for each in entries if tenant in ("", each.tenant)]
+        more = len(entries) == size
+        last = entries[-1].number if entries else after
+        if not more and head is not None:
+            # What is written after the entries were read is on no page; what the chain had before
+            # shows that its end is missing.
+            last = max(last, head.value.number)
         return ChainPage(
             entries=entries,
             bodies=await self._records.bodies(shown) if shown else {},
-            checkpoints=await self._records.checkpoints(entries[0].number, entries[-1].number)
-            if entries
-            else (),
-            more=len(entries) == size,
+            checkpoints=await self._records.checkpoints(after + 1, last) if last > after else (),
+            more=more,
         )

@@ -414,7 +414,9 @@ class ListUsageEntriesResponse(_message.Message):
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEntry]: ...
     @_builtins.property
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageCheckpoint]:
-        """Of these entries, in their order."""
+        """Of these entries, in their order; on the last page also of entries that are
+        missing at the end.
+        """
 
     @_builtins.property
     def certificates(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
