@@ -25,11 +25,11 @@ def page_to_line(page: ListUsageEntriesResponse) -> str:
 
 
 def pages_in(path: Path) -> Iterator[ListUsageEntriesResponse]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield json_format.Parse(line, ListUsageEntriesResponse())
-            except (json_format.ParseError, UnicodeDecodeError) as error:
+            except json_format.ParseError as error:
                 problem = str(error).partition("\n")[0]
                 raise UsageFileInvalid(
                     path, f"line {number} is no page of a chain: {problem}"
