@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from intertie.broker.adapters import keys
+from intertie.broker.adapters.etcd_reads import EtcdReads
 from intertie.broker.adapters.scribe import SigningScribe
 from intertie.broker.domain.account import Account, UsageBatch, UsageHead
 from intertie.broker.domain.part import Part, PartState
@@ -15,12 +16,12 @@ from intertie.broker.domain.records import Change, Erase, Unchanged, Write
 from intertie.broker.domain.usage import Usage, chained
 from intertie.broker.loops.accounting import AT_ONCE, Accounting
 from intertie.common.errors import NotLeading, StaleWrite
-from intertie.common.etcd.client import Etcd, Put
+from intertie.common.etcd.client import Etcd, Put, Snapshot
 from intertie.common.usage_chain import name_of_certificate
 from tests.contract.ledgers import InEtcd, InMemory, Kind
 from tests.fakes.accounts import SIGNER, START, AwakeClock
 from tests.integration.etcd_server import EtcdServer
-from tests.unit.broker.samples import HOUR, NOW, part
+from tests.unit.broker.samples import HOUR, NOW, POLICY, part
 
 SCRIBE = SigningScribe("north", SIGNER)
 
@@ -183,7 +184,9 @@ async def test_as_many_as_go_together_are_a_transaction_that_is_taken(kind: Kind
 
 
 @pytest.mark.etcd
-async def test_what_a_book_is_compared_with_leaves_the_chain_out(etcd: Etcd) -> None:
+async def test_what_a_book_is_compared_with_leaves_the_chain_out(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The chain grows for ever: neither a fail-over nor the comparison reads it, and what is
     written of it does not cost the leader its book."""
     kind = await InEtcd.of(etcd)
@@ -194,10 +197,17 @@ async def test_what_a_book_is_compared_with_leaves_the_chain_out(etcd: Etcd) -> 
     book = (await kind.ledger.view()).parts
     await kind.ledger.read_again()  # type: ignore[attr-defined]
     assert (await kind.ledger.view()).parts is book
-    await etcd.txn([], [Put(keys.account_key(made.path), b"{}")])
-    await kind.ledger.read_again()  # type: ignore[attr-defined]
-    everything = await etcd.range("", without=keys.USAGE)
-    assert [each.key for each in everything.entries] == [
+    read: list[str] = []
+    ranged = etcd.range
+
+    async def spied(prefix: str, *, without: str = "") -> Snapshot:
+        snapshot = await ranged(prefix, without=without)
+        read.extend(each.key for each in snapshot.entries)
+        return snapshot
+
+    monkeypatch.setattr(etcd, "range", spied)
+    await EtcdReads(etcd, POLICY).mirrored()
+    assert read == [
         "accounts/demo/t1",
         "election/broker",
         "parts/demo/t1",

@@ -9,9 +9,10 @@ import pytest
 
 from intertie.api.broker.v1 import usage_pb2
 from intertie.broker.domain.account import UsageHead
+from intertie.broker.domain.book import Book
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
-from intertie.broker.loops.accounting import AT_ONCE, BATCH_BYTES
+from intertie.broker.loops.accounting import AT_ONCE, BATCH_BYTES, LOOK_AGAIN_S
 from intertie.broker.usecases.list_usage import READ_AT_ONCE
 from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading, StaleWrite
 from intertie.common.etcd.client import MAX_OPERATIONS
@@ -97,6 +98,23 @@ async def test_a_pass_looks_at_what_was_touched_and_at_what_is_due(site: Account
     await site.accounting.sweep(frozenset({ending.name, "sites/north/tenants/demo/clusters/x"}))
     assert len(looked) < 10
     assert [each.part for each in await site.written()] == [ending.name]
+
+
+async def test_a_new_book_is_looked_at_whole_and_an_old_one_now_and_then(site: Accounts) -> None:
+    """Whatever no hint has told of."""
+    await site.accounting.sweep()
+    site.ledger.book = Book.of(await site.ledger.view())
+    await site.write(lease(1))
+    await site.clock.advance(3600)
+    await site.accounting.sweep()
+    assert len(await site.written()) == 1
+    await site.write(lease(2))
+    await site.clock.advance(LOOK_AGAIN_S - 1)
+    await site.accounting.sweep()
+    assert len(await site.written()) == 1
+    await site.clock.advance(1)
+    await site.accounting.sweep()
+    assert len(await site.written()) == 2
 
 
 async def test_many_go_in_batches_that_a_transaction_takes(site: Accounts) -> None:

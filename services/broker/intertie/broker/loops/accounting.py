@@ -25,8 +25,8 @@ BATCH_BYTES = 1 << 18
 PAUSE_S = 0.05
 """Between two batches, so that at midnight, when something of every part is due, admissions find
 room between them."""
-LOOKED_AT_ONCE = 2000
-"""Parts, when all are looked at: a few milliseconds."""
+LOOKED_AT_ONCE = 500
+"""Parts, when all are looked at: two milliseconds."""
 LOOK_AGAIN_S = 600.0
 """All parts are looked at this often, should what was touched have been missed."""
 
