@@ -8,16 +8,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from intertie.api.broker.v1 import usage_pb2
+from intertie.broker.adapters.scribe import SigningScribe
 from intertie.broker.domain.account import UsageHead
 from intertie.broker.domain.book import Book
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.usage import Usage
 from intertie.broker.loops.accounting import AT_ONCE, BATCH_BYTES, LOOK_AGAIN_S
 from intertie.broker.usecases.list_usage import READ_AT_ONCE
+from intertie.client.usage_chain import ChainBroken
 from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading, StaleWrite
 from intertie.common.etcd.client import MAX_OPERATIONS
 from intertie.common.intervals import Window
-from tests.fakes.accounts import START, Accounts
+from intertie.common.usage_chain import digest_of
+from tests.fakes.accounts import SIGNER, START, Accounts
 from tests.unit.broker.samples import HOUR, part, part_spec, workspace
 
 MINUTE = timedelta(minutes=1)
@@ -104,11 +108,11 @@ async def test_a_new_book_is_looked_at_whole_and_an_old_one_now_and_then(site: A
     """Whatever no hint has told of."""
     await site.accounting.sweep()
     site.ledger.book = Book.of(await site.ledger.view())
-    await site.write(lease(1))
-    await site.clock.advance(3600)
+    await site.write(lease(1, hours=1 / 12))
+    await site.clock.advance(300)
     await site.accounting.sweep()
     assert len(await site.written()) == 1
-    await site.write(lease(2))
+    await site.write(lease(2, hours=1 / 12))
     await site.clock.advance(LOOK_AGAIN_S - 1)
     await site.accounting.sweep()
     assert len(await site.written()) == 1
@@ -250,6 +254,32 @@ async def test_a_tenant_is_shown_its_own_and_can_follow_the_chain_through_others
     assert b"third" not in octets
     verdict = await site.audit("other")
     assert (verdict.records, verdict.shown) == (9, 3)
+
+
+async def test_an_end_that_was_taken_away_where_it_was_signed_is_found(site: Accounts) -> None:
+    """What is left is a chain with a checkpoint at its end; what the site had signed says more."""
+    for number in range(AT_ONCE + 5):
+        await site.write(lease(number))
+    await site.clock.advance(3600)
+    await site.accounting.sweep()
+    for number in range(AT_ONCE + 1, AT_ONCE + 6):
+        del site.chain.chain[number]
+        del site.chain.stored["demo", number]
+    for size in (5, 100):
+        with pytest.raises(ChainBroken, match="is missing") as caught:
+            await site.audit(size=size)
+        assert caught.value.number == AT_ONCE + 1
+
+
+async def test_a_record_cannot_be_guessed_by_its_digest(site: Accounts) -> None:
+    """Whoever knows all of it but the salt."""
+    of = lease(1)
+    known = Usage(number=1, part=of, period=of.window, final=True)
+    scribe = SigningScribe("north", SIGNER)
+    first, second = scribe.write(known), scribe.write(known)
+    assert digest_of(first) != digest_of(second)
+    salts = [usage_pb2.UsageRecord.FromString(each).salt for each in (first, second)]
+    assert [len(each) for each in salts] == [16, 16]
 
 
 async def test_a_span_of_time_has_what_meets_it(site: Accounts) -> None:

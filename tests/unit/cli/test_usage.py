@@ -213,9 +213,15 @@ def test_a_chain_that_is_broken_is_a_failure_that_names_the_record(
     assert good.exit_code == 0, good.output
     assert place.say("verify", "--since-checkpoint", str(kept)).exit_code == 0
     page = json.loads(file.read_text())
-    del page["entries"][3]
+    signed = page["checkpoints"].pop()
     file.write_text(json.dumps(page) + "\n")
     kept.write_text("as before")
+    unsigned = place.say("verify", "--file", str(file), "--keep-checkpoint", str(kept))
+    assert "error: record 4 is not signed" in unsigned.stderr
+    assert kept.read_text() == "as before"
+    page["checkpoints"].append(signed)
+    del page["entries"][3]
+    file.write_text(json.dumps(page) + "\n")
     wrong = place.say("verify", "--file", str(file), "--keep-checkpoint", str(kept))
     assert (wrong.exit_code, wrong.stdout) == (1, "")
     assert "error: record 4 is missing" in wrong.stderr

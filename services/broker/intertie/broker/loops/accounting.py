@@ -81,7 +81,7 @@ class Accounting:
         due = self._agenda.due(now=now, most=AT_ONCE)
         change = self._change(head, view, due, now)
         if change is None:
-            return bool(names)
+            return bool(names) and not due
         await self._ledger.commit(change)
         assert change.usage is not None
         log.info(
