@@ -45,6 +45,14 @@ from tests.unit.broker.samples import POLICY, part, part_spec, workspace
 pytestmark = pytest.mark.etcd
 
 CLOCK = SystemClock()
+LARGE = {
+    "vcpus": 16,
+    "memory_mib": 8192,
+    "disk_mib": 8192,
+    "iops": 8000,
+    "throughput_mib_s": 1600,
+    "uplink_mbit_s": 400,
+}
 WRITTEN_S = 60
 """The loop rests for 2 s and looks each 10 s."""
 
@@ -344,6 +352,39 @@ class LateClock(SystemClock):
 
     def now(self) -> datetime:
         return super().now() + timedelta(days=2)
+
+
+async def test_what_ends_as_the_leader_fails_is_written_by_the_next_and_once(
+    tmp_path: Path,
+    etcd_server: EtcdServer,
+    etcd_prefix: str,
+    north: TestDomain,
+    south: TestDomain,
+) -> None:
+    """Both replicas tell the same of it."""
+    settings = etcd_server.settings(etcd_prefix)
+    names = [f"c{number}" for number in range(6)]
+    async with (
+        site(tmp_path / "one", settings, north, (south,), hosts={"n1": LARGE}) as first,
+        site(
+            tmp_path / "two", settings, north, (south,), hosts={"n1": LARGE}, lead=False
+        ) as second,
+    ):
+        await ended(first, "demo", *names)
+        first.broker.election._lease = 0  # as one that is killed: nobody renews its key
+        records = await written(second, len(names))
+        assert sorted(each.cluster.rpartition("/")[2] for each in records) == names
+        # Whoever wrote them leads: the other, or the same one in another term.
+        leader = first if first.broker.election.is_leader else second
+        await leader.until_leading()
+        await ended(leader, "demo", "after")
+        told = [await written(each, len(names) + 1) for each in (first, second)]
+        assert told[0] == told[1]
+        assert told[0][: len(names)] == records
+        for replica in (first, second):
+            olga = replica.domain.operator("olga")
+            verdict = await audited(replica, olga, "-", trust_in(north))
+            assert verdict.records == len(names) + 1
 
 
 async def test_a_site_whose_certificate_was_renewed_has_one_chain_of_both(
