@@ -31,15 +31,18 @@ from intertie.common.clock import SystemClock
 from intertie.common.errors import NotLeading, RoleDenied
 from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.intervals import Window
-from intertie.common.rpc.client import to_domain_error
+from intertie.common.rpc.client import channel, to_domain_error
 from intertie.common.rpc.identity import Trust
 from intertie.common.rpc.signing import Signer
 from intertie.common.settings import TlsSettings
 from tests.contract.ledgers import Leads
+from tests.fakes.site_brokers import Federation
+from tests.fakes.site_brokers import create as create_over_two
 from tests.integration.broker_site import Site, cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain, trust_in
 from tests.integration.renewal import Renewed, renew_certificate, renew_key
+from tests.integration.test_metasched import two_groups
 from tests.unit.broker.samples import POLICY, part, part_spec, workspace
 
 pytestmark = pytest.mark.etcd
@@ -385,6 +388,46 @@ async def test_what_ends_as_the_leader_fails_is_written_by_the_next_and_once(
             olga = replica.domain.operator("olga")
             verdict = await audited(replica, olga, "-", trust_in(north))
             assert verdict.records == len(names) + 1
+
+
+async def test_each_site_of_a_co_allocation_writes_down_its_own_part(
+    two_sites: Federation,
+) -> None:
+    """From when it was decided, for the user that it was asked for, links included."""
+    stub = two_sites.clusters()
+    made = await stub.Create(create_over_two("c1", two_groups()))
+    await asyncio.sleep(0.1)
+    await stub.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
+    found: dict[str, usage_pb2.UsageRecord] = {}
+    for name, at in two_sites.sites.items():
+        domain = next(each for each in two_sites.domains if each.name.startswith(name))
+        line = channel(
+            at.address,
+            domain.operator("olga"),
+            trust_in(*two_sites.domains),
+            domain.server_name("broker"),
+        )
+        try:
+            records = usage_pb2_grpc.UsageStub(line)
+            request = usage_pb2.ListUsageRequest(parent=f"sites/{name}/tenants/-")
+            async with asyncio.timeout(WRITTEN_S):
+                while not (page := await records.List(request)).records:
+                    await CLOCK.sleep(0.2)
+            [found[name]] = page.records
+        finally:
+            await line.close()
+    [part] = await two_sites.parts("north")
+    north, south = found["north"], found["south"]
+    assert part.name == north.part
+    for each in (north, south):
+        assert (each.tenant, each.cluster, each.final) == ("demo", made.name, True)
+        assert each.owner == "spiffe://meta.meta.intertie/tenant/demo/user/alice"
+    assert (north.reserved.hosts.vcpus, south.reserved.hosts.vcpus) == (1, 2)
+    assert [(each.peer, each.egress_mbit_s) for each in north.reserved.links] == [("south", 40)]
+    assert [(each.peer, each.egress_mbit_s) for each in south.reserved.links] == [("north", 40)]
+    assert [(each.group, list(each.indices)) for each in south.workspaces] == [("worker", [0, 1])]
+    decided = north.period.start_time.ToDatetime()
+    assert decided >= part.spec.window.start_time.ToDatetime()
 
 
 async def test_a_site_whose_certificate_was_renewed_has_one_chain_of_both(
