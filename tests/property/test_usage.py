@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 
@@ -93,7 +94,8 @@ class History:
 
     async def happen(self, what: str, of: Part) -> None:
         found = await self.site.ledger.part(of.path)
-        now, is_part = self.site.clock.now(), found.value if found else of
+        now = self.site.clock.now()
+        is_part = found.value if found else replace(of, state=PartState.ENDED)  # and forgotten
         match what:
             case "sweep":
                 await self.site.accounting.sweep(frozenset({of.name}))
