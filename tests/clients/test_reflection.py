@@ -28,6 +28,7 @@ OF_A_BROKER = {
         "Attach", "Get", "Hold", "List", "ListOffers", "Prepare", "Release", "Resolve",
     },
     "intertie.api.broker.v1.Sites": {"Get"},
+    "intertie.api.broker.v1.Usage": {"List", "ListEntries"},
     "intertie.api.cluster.v1.Clusters": {"Attach", "Create", "Delete", "Get", "List", "Watch"},
 }  # fmt: skip
 OF_A_METASCHED = {

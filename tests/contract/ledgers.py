@@ -7,9 +7,10 @@ from typing import Protocol
 from intertie.api.broker.v1 import site_pb2
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
+from intertie.broker.adapters.etcd_usage import EtcdUsage
 from intertie.broker.domain.fleet import HostFacts, SeenPart
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
-from intertie.broker.domain.ports import Ledger
+from intertie.broker.domain.ports import Ledger, UsageRecords
 from intertie.common.clock import SystemClock
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Put
 from intertie.common.guarantees import GuaranteeKind
@@ -26,6 +27,7 @@ class Kind(Protocol):
     """A ledger, and what others do to its store."""
 
     ledger: Ledger
+    usage: UsageRecords
 
     async def report(self, found: HostFacts) -> None: ...
     async def see(self, seen: SeenPart) -> None: ...
@@ -37,6 +39,7 @@ class InMemory:
     def __init__(self) -> None:
         self.memory = MemoryLedger(POLICY)
         self.ledger: Ledger = self.memory
+        self.usage: UsageRecords = self.memory.usage
 
     async def report(self, found: HostFacts) -> None:
         self.memory.report(found)
@@ -69,6 +72,7 @@ class InEtcd:
     def __init__(self, etcd: Etcd, ledger: EtcdLedger) -> None:
         self.etcd = etcd
         self.ledger: Ledger = ledger
+        self.usage: UsageRecords = EtcdUsage(etcd)
 
     @classmethod
     async def of(cls, etcd: Etcd) -> InEtcd:

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from intertie.api.broker.v1 import parts_pb2, site_pb2
+from intertie.api.broker.v1 import parts_pb2, site_pb2, usage_pb2
 from intertie.api.cluster.v1 import clusters_pb2
 from intertie.api.metasched.v1 import decisions_pb2, sites_pb2
 from intertie.common.rpc.replicas import LEADERS_OWN
 
 REPLICATED: tuple[ServiceDescriptor, ...] = tuple(
     service
-    for file in (parts_pb2, site_pb2, clusters_pb2, decisions_pb2, sites_pb2)
+    for file in (parts_pb2, site_pb2, usage_pb2, clusters_pb2, decisions_pb2, sites_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
-READS = {"Get", "List", "ListHosts", "ListOffers", "Watch", "Attach"}
+READS = {"Get", "List", "ListEntries", "ListHosts", "ListOffers", "Watch", "Attach"}
 ANY_REPLICAS = {"/intertie.api.metasched.v1.Decisions/Resolve"}
 """It writes, and every replica may: whoever is first, the decision stands."""
 BY_REQUEST_ID = {"Create", "Hold"}

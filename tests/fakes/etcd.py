@@ -36,12 +36,19 @@ class MemoryEtcd(Etcd):
         self._check()
         return self._entries.get(key)
 
-    async def range(self, prefix: str, *, revision: int = 0) -> Snapshot:
-        """Keeps no history."""
+    async def range(self, prefix: str, *, without: str = "") -> Snapshot:
         self._check()
-        assert revision in (0, self._revision), "only the present is known here"
-        found = [self._entries[key] for key in sorted(self._entries) if key.startswith(prefix)]
+        found = [
+            self._entries[key]
+            for key in sorted(self._entries)
+            if key.startswith(prefix) and not (without and key.startswith(without))
+        ]
         return Snapshot(entries=tuple(found), revision=self._revision)
+
+    async def some(self, first: str, last: str, *, most: int) -> tuple[Entry, ...]:
+        self._check()
+        found = [self._entries[key] for key in sorted(self._entries) if first <= key <= last]
+        return tuple(found[:most])
 
     async def keys(self, prefix: str, *, revision: int = 0) -> AsyncGenerator[Keys, None]:
         snapshot = await self.range(prefix)

@@ -4,6 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from intertie.broker.adapters import keys
+from intertie.broker.domain.account import (
+    ChainEntry,
+    Checkpoint,
+    StoredRecord,
+    UsageBatch,
+    UsageHead,
+)
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.guarantees import MeasuredPart
@@ -12,6 +19,7 @@ from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import WholeCluster
 from intertie.broker.domain.records import Change, Erase, ForwardRecord, RequestRecord, Write
 from intertie.broker.domain.wanted import WantedPart
+from intertie.broker.usage_proto import period_of
 from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
 from intertie.common.names import PartName
 
@@ -34,6 +42,7 @@ class MemoryLedger:
         self._seen: dict[str, dict[str, SeenPart]] = {}
         self._measured: dict[str, dict[str, MeasuredPart]] = {}
         self._revision = 1
+        self.usage = MemoryUsage()
 
     def measure(self, host: str, measured: Mapping[str, MeasuredPart]) -> None:
         """All that is measured on the host, by part uid."""
@@ -63,6 +72,7 @@ class MemoryLedger:
             parts=_by_name(await self.parts()),
             clusters=_by_name(await self.clusters()),
             forwards=_by_name(await self.forwards()),
+            accounts=_by_name(self._all(keys.ACCOUNTS, "")),
             requests={
                 (each.value.caller, each.value.request_id): each for each in await self.requests()
             },
@@ -155,6 +165,8 @@ class MemoryLedger:
         for vni, _ in change.vnis:
             if vni in self._vnis:
                 raise StaleWrite(keys.vni_key(vni))
+        if change.usage is not None and change.usage.head_read_at != self.usage.written_at:
+            raise StaleWrite(keys.USAGE_HEAD)
 
     def _write(self, change: Change) -> None:
         if change.admitted_on is not None:
@@ -173,6 +185,8 @@ class MemoryLedger:
             self.wanted[host, wanted.part_uid] = wanted
         for place in change.unwanted:
             self.wanted.pop(place, None)
+        if change.usage is not None:
+            self.usage.take(change.usage, self._revision)
 
     def _check(self) -> None:
         if self.broken:
@@ -189,6 +203,52 @@ class MemoryLedger:
 
     def _under(self, start: str) -> Iterable[Versioned[Any]]:
         return (self._records[key] for key in sorted(self._records) if key.startswith(start))
+
+
+class MemoryUsage:
+    """Its chain of usage. What is in it is for tests to damage."""
+
+    def __init__(self) -> None:
+        self.written_at = 0
+        self.chain: dict[int, ChainEntry] = {}
+        self.stored: dict[tuple[str, int], bytes] = {}
+        """By tenant and number."""
+        self.signed: dict[int, Checkpoint] = {}
+        self._head: UsageHead | None = None
+
+    def take(self, batch: UsageBatch, revision: int) -> None:
+        for entry, body in zip(batch.entries, batch.bodies, strict=True):
+            self.chain[entry.number] = entry
+            self.stored[entry.tenant, entry.number] = body
+        self.signed[batch.checkpoint.number] = batch.checkpoint
+        self._head, self.written_at = batch.head, revision
+
+    async def head(self) -> Versioned[UsageHead] | None:
+        return Versioned(value=self._head, revision=self.written_at) if self._head else None
+
+    async def records(self, tenant: str, *, after: int, most: int) -> tuple[StoredRecord, ...]:
+        found = sorted(
+            (number, body)
+            for (of, number), body in self.stored.items()
+            if number > after and tenant in ("", of)
+        )
+        return tuple(
+            StoredRecord(number=number, body=body, period=period_of(body))
+            for number, body in found[:most]
+        )
+
+    async def entries(self, *, after: int, most: int) -> tuple[ChainEntry, ...]:
+        return tuple(self.chain[each] for each in sorted(self.chain) if each > after)[:most]
+
+    async def bodies(self, entries: Iterable[ChainEntry]) -> Mapping[int, bytes]:
+        return {
+            each.number: self.stored[each.tenant, each.number]
+            for each in entries
+            if (each.tenant, each.number) in self.stored
+        }
+
+    async def checkpoints(self, first: int, last: int) -> tuple[Checkpoint, ...]:
+        return tuple(self.signed[each] for each in sorted(self.signed) if first <= each <= last)
 
 
 def _by_name(found: Iterable[Versioned[Any]]) -> dict[str, Versioned[Any]]:

@@ -75,6 +75,44 @@ async def test_a_range_of_many_pages_is_one_snapshot(
     assert snapshot.revision >= snapshot.entries[-1].mod_revision
 
 
+async def test_what_a_range_leaves_out_is_not_in_it_and_all_else_is_of_one_revision(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intertie.common.etcd.client._PAGE", 10)
+    names = [f"{place}{k:02}" for place in ("a/", "m/", "m0", "m", "z/") for k in range(15)]
+    await etcd.txn([], [Put(each, b"old") for each in names])
+    get = etcd._kv.get
+    asked = 0
+
+    async def written_over(*args: Any, **kwargs: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        answer = await get(*args, **kwargs)
+        await etcd.txn([], [Put("z/14", str(asked).encode()), Put(f"b{asked}", b"new")])
+        return answer
+
+    monkeypatch.setattr(etcd._kv, "get", written_over)
+    snapshot = await etcd.range("", without="m/")
+    assert [each.key for each in snapshot.entries] == sorted(
+        each for each in names if not each.startswith("m/")
+    )
+    assert {each.value for each in snapshot.entries} == {b"old"}
+    assert asked > 2
+
+
+async def test_some_entries_are_those_from_a_key_to_a_key(etcd: Etcd) -> None:
+    await etcd.txn([], [Put(f"p/{k}", b"") for k in range(10)])
+    for first, last, most, found in (
+        ("p/2", "p/5", 100, "2345"),
+        ("p/2", "p/5", 3, "234"),
+        ("p/55", "p/7", 100, "67"),
+        ("p/9", "q", 100, "9"),
+        ("p/5", "p/2", 100, ""),
+    ):
+        entries = await etcd.some(first, last, most=most)
+        assert [each.key for each in entries] == [f"p/{k}" for k in found]
+
+
 async def test_a_prefix_keeps_clients_apart(etcd_server: EtcdServer, etcd: Etcd) -> None:
     other = await Etcd.connect(etcd_server.settings("/elsewhere"))
     try:

@@ -17,15 +17,15 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 class MemoryAuthority:
-    """A root, valid from a day before NOW to a day after."""
+    """A root, valid from a day before NOW to a day after, unless told otherwise."""
 
-    def __init__(self, domain: str) -> None:
+    def __init__(self, domain: str, *, lasts: timedelta = timedelta(1)) -> None:
         self.domain = domain
         self._key = ec.generate_private_key(ec.SECP256R1())
         # All roots have the same name: only the signature tells them apart.
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
         self.root = self._sign(
-            self._name, self._key.public_key(), [], NOW - timedelta(1), NOW + timedelta(1)
+            self._name, self._key.public_key(), [], NOW - timedelta(1), NOW + lasts
         )
 
     def issue(

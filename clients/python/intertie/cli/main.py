@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from intertie.cli import clusters, images, sites, streams
+from intertie.cli import clusters, images, sites, streams, usage
 from intertie.cli.command import (
     Choices,
     ConfigOption,
@@ -27,14 +27,19 @@ _cluster_app = typer.Typer(no_args_is_help=True, help="Virtual clusters: create,
 _site_app = typer.Typer(no_args_is_help=True, help="Sites, and what is free there.")
 _host_app = typer.Typer(no_args_is_help=True, help="Hosts, and what is free on them.")
 _image_app = typer.Typer(no_args_is_help=True, help="Images that workspaces boot from.")
+_usage_app = typer.Typer(
+    no_args_is_help=True, help="What was reserved at a site, written down and signed."
+)
 app.add_typer(_cluster_app, name="cluster")
 app.add_typer(_site_app, name="site")
 app.add_typer(_host_app, name="host")
 app.add_typer(_image_app, name="image")
+app.add_typer(_usage_app, name="usage")
 clusters.register(_cluster_app, app)
 streams.register(_cluster_app)
 sites.register(_site_app, _host_app)
 images.register(_image_app)
+usage.register(_usage_app)
 
 
 def _print_version(wanted: bool) -> None:

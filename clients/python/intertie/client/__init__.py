@@ -20,6 +20,7 @@ from intertie.client.plain import to_plain, to_yaml, write_document
 from intertie.client.problems import DocumentInvalid, Problem
 from intertie.client.session import Client, connect
 from intertie.client.sites import Hosts, Sites
+from intertie.client.usage import Usage
 
 __all__ = [
     "OVER",
@@ -35,6 +36,7 @@ __all__ = [
     "Images",
     "Problem",
     "Sites",
+    "Usage",
     "connect",
     "draw_request_id",
     "load",

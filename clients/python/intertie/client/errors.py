@@ -55,6 +55,20 @@ class NoImageStore(ClientError):
         super().__init__(f"endpoint {name} has no image store in the configuration")
 
 
+class NoUsageHere(ClientError):
+    remedy = 'Choose a site: --endpoint NAME, of one whose kind is "site".'
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"endpoint {name} is no site; records of usage are kept by each site")
+
+
+class UsageFileInvalid(ClientError):
+    remedy = "Give a file that `intertie usage` has written."
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+
+
 class CertificateUnreadable(ClientError):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}")

@@ -10,6 +10,7 @@ from intertie.client.config import Config, Endpoint
 from intertie.client.connection import Connection, open_connection, open_image_store
 from intertie.client.images import Images
 from intertie.client.sites import Hosts, Sites
+from intertie.client.usage import Usage
 from intertie.common.clock import Clock, SystemClock
 
 
@@ -24,6 +25,7 @@ class Client:
         self.clusters = Clusters(self._opened[0])
         self.sites = Sites(self._opened[0])
         self.hosts = Hosts(self._opened[0], self.sites)
+        self.usage = Usage(self._opened[0])
 
     def images(self, site: str | None = None) -> Images:
         """The image store of the endpoint `site`, or of this one."""

@@ -11,14 +11,24 @@ from typing import Any
 
 import uvloop
 
-from intertie.api.broker.v1 import parts_pb2, parts_pb2_grpc, site_pb2, site_pb2_grpc
+from intertie.api.broker.v1 import (
+    parts_pb2,
+    parts_pb2_grpc,
+    site_pb2,
+    site_pb2_grpc,
+    usage_pb2,
+    usage_pb2_grpc,
+)
 from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
+from intertie.broker.adapters.etcd_usage import EtcdUsage
 from intertie.broker.adapters.imagestore_client import GrpcImages
 from intertie.broker.adapters.lines import Lines
 from intertie.broker.adapters.metasched_client import GrpcMetasched, GrpcRegisters
 from intertie.broker.adapters.nodeagent_client import GrpcAgents
 from intertie.broker.adapters.receipts import SigningNotary
+from intertie.broker.adapters.scribe import SigningScribe
+from intertie.broker.loops.accounting import Accounting
 from intertie.broker.loops.expire import Expire
 from intertie.broker.loops.in_doubt import InDoubt
 from intertie.broker.loops.passes import keep
@@ -27,6 +37,7 @@ from intertie.broker.loops.retention import Retention
 from intertie.broker.servicers.clusters import ClustersServicer
 from intertie.broker.servicers.parts import PartsServicer
 from intertie.broker.servicers.site import HostsServicer, SitesServicer
+from intertie.broker.servicers.usage import UsageServicer
 from intertie.broker.settings import BrokerSettings
 from intertie.broker.usecases.admission import Admission
 from intertie.broker.usecases.create_cluster import CreateCluster
@@ -39,6 +50,7 @@ from intertie.broker.usecases.hold_part import HoldPart
 from intertie.broker.usecases.hosts import Inventory
 from intertie.broker.usecases.list_clusters import ListClusters
 from intertie.broker.usecases.list_offers import ListOffers
+from intertie.broker.usecases.list_usage import ListUsage
 from intertie.broker.usecases.prepare_part import PreparePart
 from intertie.broker.usecases.release_part import ReleasePart
 from intertie.broker.usecases.resolve_part import ResolvePart
@@ -57,6 +69,9 @@ EXPIRE_S = 1.0
 IN_DOUBT_S = 1.0
 RECONCILE_S = 2.0
 RETENTION_S = 60.0
+ACCOUNTING_S = 10.0
+ACCOUNTING_REST_S = 2.0
+"""What ends within it is written down and signed together."""
 REST_S = 0.02
 """Between a hint and the pass, so that what is written together is looked at together."""
 
@@ -105,6 +120,7 @@ class Broker:
         bell = self.ledger.bell
         ledger, images = self.ledger, GrpcImages(store, site, clock)
         notary = SigningNotary(signer, credentials.trust, clock)
+        usage = EtcdUsage(etcd)
         admission = Admission(ledger, clock)
         forwarding = Forwarding(ledger, metasched, clock)
         get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger)
@@ -158,6 +174,11 @@ class Broker:
                     SitesServicer(site, inventory),
                     site_pb2.DESCRIPTOR.services_by_name["Sites"],
                 ),
+                (
+                    usage_pb2_grpc.add_UsageServicer_to_server,
+                    UsageServicer(site, ListUsage(usage)),
+                    usage_pb2.DESCRIPTOR.services_by_name["Usage"],
+                ),
             ],
             credentials,
         )
@@ -165,6 +186,8 @@ class Broker:
         self._in_doubt = InDoubt(ledger, GrpcRegisters(metascheds), resolve, clock)
         self._reconcile = Reconcile(ledger, policy, clock)
         self._retention = Retention(ledger, forwarding, clock)
+        scribe = SigningScribe(site, signer)
+        self._accounting = Accounting(ledger, usage, scribe, site, clock)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """To be run for ever, beside the server."""
@@ -173,15 +196,19 @@ class Broker:
             self.ledger.follow(),
             self._keep("expire", self._expire.sweep, EXPIRE_S),
             self._keep("in_doubt", self._in_doubt.sweep, IN_DOUBT_S),
-            self._keep("reconcile", self._reconcile.sweep, RECONCILE_S, hinted=True),
+            self._keep("reconcile", self._reconcile.sweep, RECONCILE_S, hinted_s=REST_S),
             self._keep("retention", self._retention.sweep, RETENTION_S),
+            self._keep(
+                "accounting", self._accounting.sweep, ACCOUNTING_S, hinted_s=ACCOUNTING_REST_S
+            ),
         ]
 
     async def close(self) -> None:
         await self._lines.close()
 
-    def _keep(self, name: str, sweep: Any, period_s: float, *, hinted: bool = False) -> Any:
-        hints = BellHints(self.ledger.bell, self._clock, rest_s=REST_S, deaf=not hinted)
+    def _keep(self, name: str, sweep: Any, period_s: float, *, hinted_s: float = 0) -> Any:
+        """By hints too, that rest for `hinted_s`; 0: by its periods alone."""
+        hints = BellHints(self.ledger.bell, self._clock, rest_s=hinted_s, deaf=not hinted_s)
         return keep(name, sweep, self.ledger, hints, period_s=period_s)
 
 

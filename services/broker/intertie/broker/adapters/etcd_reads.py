@@ -12,6 +12,7 @@ from intertie.broker.adapters import keys
 from intertie.broker.adapters.agent_records import generation_of
 from intertie.broker.adapters.agent_reports import AgentReports
 from intertie.broker.adapters.mirror import Mirror
+from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
@@ -20,8 +21,8 @@ from intertie.broker.domain.records import ForwardRecord, RequestRecord
 from intertie.common.etcd.client import Entry, Etcd, Keys
 from intertie.common.etcd.records import decode
 
-T = TypeVar("T", Part, ClusterRecord, ForwardRecord, RequestRecord)
-N = TypeVar("N", Part, ClusterRecord, ForwardRecord)
+T = TypeVar("T", Part, ClusterRecord, ForwardRecord, RequestRecord, Account)
+N = TypeVar("N", Part, ClusterRecord, ForwardRecord, Account)
 
 
 def _reader(kind: type[T]) -> Callable[[bytes], T]:
@@ -33,6 +34,7 @@ _READ: dict[str, Callable[[bytes], Any]] = {
     keys.CLUSTERS: _reader(ClusterRecord),
     keys.REQUESTS: _reader(RequestRecord),
     keys.FORWARDS: _reader(ForwardRecord),
+    keys.ACCOUNTS: _reader(Account),
 }
 
 LARGE = 2000
@@ -47,12 +49,12 @@ class EtcdReads:
         self._decoded: dict[str, tuple[int, Any]] = {}
 
     async def everything(self) -> LedgerView:
-        """One range over the site's prefix: all of it at one revision."""
+        """All that is under the site's prefix but the chain of usage, at one revision."""
         return (await self.mirrored())[0]
 
     async def mirrored(self) -> tuple[LedgerView, Mirror]:
         """The same, and what it is compared by later."""
-        snapshot = await self._etcd.range("")
+        snapshot = await self._etcd.range("", without=keys.USAGE)
         if len(snapshot.entries) >= LARGE:
             await asyncio.to_thread(self._decode, snapshot.entries)
         return self._view(snapshot.entries), Mirror(snapshot.entries)
@@ -76,6 +78,7 @@ class EtcdReads:
             parts=self._by_name(Part, under[keys.PARTS]),
             clusters=self._by_name(ClusterRecord, under[keys.CLUSTERS]),
             forwards=self._by_name(ForwardRecord, under[keys.FORWARDS]),
+            accounts=self._by_name(Account, under[keys.ACCOUNTS]),
             requests={(each.value.caller, each.value.request_id): each for each in requests},
             vnis={keys.vni_of(each.key): each.value.decode() for each in under[keys.VNIS]},
             told=self._told(under[keys.WANTED]),

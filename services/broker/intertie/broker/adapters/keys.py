@@ -1,5 +1,6 @@
 """Where in etcd, below the site's prefix, the broker keeps what."""
 
+from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import ForwardRecord, Record, RequestRecord, Unchanged
@@ -13,8 +14,16 @@ FORWARDS = "forwards/"
 WANTED = "wanted/"
 SEEN = "seen/"
 VNIS = "vni/"
-LEDGER = ("ledger/", PARTS, CLUSTERS, REQUESTS, FORWARDS, WANTED, VNIS)
-"""What only the leader writes."""
+ACCOUNTS = "accounts/"
+LEDGER = ("ledger/", PARTS, CLUSTERS, REQUESTS, FORWARDS, WANTED, VNIS, ACCOUNTS)
+"""What only the leader writes, and has in its book."""
+USAGE = "usage/"
+"""Only the leader writes it too, but it grows for ever, so no book has it and no fail-over reads
+it."""
+USAGE_HEAD = "usage/head"
+USAGE_ENTRIES = "usage/entries/"
+USAGE_CHECKPOINTS = "usage/checkpoints/"
+USAGE_CERTIFICATES = "usage/certificates/"
 
 
 def part_key(name: PartName) -> str:
@@ -45,6 +54,37 @@ def wanted_key(host: str, part_uid: str) -> str:
     return f"{WANTED}{host}/parts/{part_uid}"
 
 
+def account_key(name: PartName) -> str:
+    return f"{ACCOUNTS}{name.tenant}/{name.part_id}"
+
+
+def entry_key(number: int) -> str:
+    """In the order of numbers."""
+    return f"{USAGE_ENTRIES}{number:012d}"
+
+
+def checkpoint_key(number: int) -> str:
+    return f"{USAGE_CHECKPOINTS}{number:012d}"
+
+
+def usage_records(tenant: str) -> str:
+    """Under which a tenant's are."""
+    return f"{USAGE}records/{tenant}/"
+
+
+def usage_record_key(tenant: str, number: int) -> str:
+    return f"{usage_records(tenant)}{number:012d}"
+
+
+def number_of(key: str) -> int:
+    """Of an entry, a record of usage or a checkpoint."""
+    return int(key.rpartition("/")[2])
+
+
+def certificate_key(name: str) -> str:
+    return f"{USAGE_CERTIFICATES}{name}"
+
+
 def touched_by(key: str, site: str) -> str:
     """What a change of the key may concern: the name of a part or a cluster, a part's uid, or
     the key itself."""
@@ -68,6 +108,8 @@ def of_record(record: Record) -> str:
         case ForwardRecord():
             name = ClusterName.parse(record.name)
             return forward_key(name.tenant, name.cluster_id)
+        case Account():
+            return account_key(PartName.parse(record.name))
         case RequestRecord():
             return request_key(record.caller, record.request_id)
 

@@ -16,7 +16,9 @@ import structlog
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.agent_records import wanted_to_bytes
 from intertie.broker.adapters.etcd_reads import EtcdReads
+from intertie.broker.adapters.etcd_usage import SignedCheckpoint
 from intertie.broker.adapters.mirror import Mirror
+from intertie.broker.domain.account import UsageBatch
 from intertie.broker.domain.book import Book
 from intertie.broker.domain.records import Change
 from intertie.common.clock import Clock
@@ -312,6 +314,8 @@ def _compares(change: Change, written_keys: list[str]) -> Iterator[Compare]:
         yield Compare.mod(keys.of_unchanged(record), record.read_at)
     for vni, _ in change.vnis:
         yield Compare.absent(keys.vni_key(vni))
+    if change.usage is not None:
+        yield Compare.mod(keys.USAGE_HEAD, change.usage.head_read_at)
 
 
 def _ops(change: Change, written_keys: list[str]) -> Iterator[Op]:
@@ -323,7 +327,27 @@ def _ops(change: Change, written_keys: list[str]) -> Iterator[Op]:
         yield Put(keys.vni_key(vni), part_uid.encode())
     for vni in change.vnis_given_back():
         yield DeleteKey(keys.vni_key(vni))
+    if change.usage is not None:
+        yield from _usage_ops(change.usage)
     for host, part_uid in change.unwanted:
         yield DeleteKey(keys.wanted_key(host, part_uid))
     for host, wanted in change.wanted.items():
         yield Put(keys.wanted_key(host, wanted.part_uid), wanted_to_bytes(wanted))
+
+
+def _usage_ops(batch: UsageBatch) -> Iterator[Op]:
+    """Three for each record at most; the records themselves are kept by tenant, so that one's are
+    read without passing over all others'."""
+    for entry, body in zip(batch.entries, batch.bodies, strict=True):
+        yield Put(keys.entry_key(entry.number), encode(entry))
+        yield Put(keys.usage_record_key(entry.tenant, entry.number), body)
+    checkpoint = batch.checkpoint
+    signed = SignedCheckpoint(
+        body=checkpoint.body,
+        signature=checkpoint.signature,
+        certificate=batch.head.certificate,
+    )
+    yield Put(keys.checkpoint_key(checkpoint.number), encode(signed))
+    if batch.certificate_is_new:
+        yield Put(keys.certificate_key(batch.head.certificate), checkpoint.certificate)
+    yield Put(keys.USAGE_HEAD, encode(batch.head))

@@ -24,6 +24,8 @@ class Mirror:
     def wrote(self, ops: Sequence[Op], revision: int) -> None:
         """What this replica has written in one transaction."""
         for op in ops:
+            if not op.key.startswith(keys.LEDGER):
+                continue
             if self._earlier is not None:
                 self._earlier.setdefault(op.key, self._revisions.get(op.key, 0))
             if isinstance(op, Put):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, SeenPart
 from intertie.broker.domain.ledger import FIRST_VNI, LAST_VNI, LedgerView, Versioned, demand_of
@@ -38,6 +39,8 @@ class Book:
     parts: dict[str, Versioned[Part]] = field(default_factory=dict)
     clusters: dict[str, Versioned[ClusterRecord]] = field(default_factory=dict)
     forwards: dict[str, Versioned[ForwardRecord]] = field(default_factory=dict)
+    accounts: dict[str, Versioned[Account]] = field(default_factory=dict)
+    """By the names of their parts."""
     requests: dict[tuple[str, str], Versioned[RequestRecord]] = field(default_factory=dict)
     vnis: dict[int, str] = field(default_factory=dict)
     """With those that are on their way."""
@@ -59,6 +62,7 @@ class Book:
             parts=dict(view.parts),
             clusters=dict(view.clusters),
             forwards=dict(view.forwards),
+            accounts=dict(view.accounts),
             requests=dict(view.requests),
             vnis=dict(view.vnis),
             told={uid: dict(hosts) for uid, hosts in view.told.items()},
@@ -73,6 +77,7 @@ class Book:
             parts=self.parts,
             clusters=self.clusters,
             forwards=self.forwards,
+            accounts=self.accounts,
             requests=self.requests,
             vnis=self.vnis,
             next_vni=self.next_vni,
@@ -133,6 +138,8 @@ class Book:
     def _of_kind(self, kind: type[Any]) -> Mapping[str, Versioned[Any]]:
         if kind is Part:
             return self.parts
+        if kind is Account:
+            return self.accounts
         return self.clusters if kind is ClusterRecord else self.forwards
 
     def apply(self, change: Change, revision: int) -> None:
@@ -171,6 +178,8 @@ class Book:
                 self.clusters[record.name] = Versioned(value=record, revision=revision)
             case ForwardRecord():
                 self.forwards[record.name] = Versioned(value=record, revision=revision)
+            case Account():
+                self.accounts[record.name] = Versioned(value=record, revision=revision)
             case RequestRecord():
                 key = record.caller, record.request_id
                 self.requests[key] = Versioned(value=record, revision=revision)
@@ -186,6 +195,8 @@ class Book:
                 self.clusters.pop(record.name, None)
             case ForwardRecord():
                 self.forwards.pop(record.name, None)
+            case Account():
+                self.accounts.pop(record.name, None)
             case RequestRecord():
                 self.requests.pop((record.caller, record.request_id), None)
 

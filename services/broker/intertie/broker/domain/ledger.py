@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Generic, TypeVar
 
+from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.part import Part
@@ -52,7 +53,8 @@ class LedgerView(Struct, frozen=True, kw_only=True):
     parts: Mapping[str, Versioned[Part]] = field(default_factory=dict)
     clusters: Mapping[str, Versioned[ClusterRecord]] = field(default_factory=dict)
     forwards: Mapping[str, Versioned[ForwardRecord]] = field(default_factory=dict)
-    """These three by name."""
+    accounts: Mapping[str, Versioned[Account]] = field(default_factory=dict)
+    """These four by name; an account by that of its part."""
     requests: Mapping[tuple[str, str], Versioned[RequestRecord]] = field(default_factory=dict)
     """By caller and request id."""
     vnis: Mapping[int, str] = field(default_factory=dict)

@@ -91,6 +91,8 @@ class Part(Struct, frozen=True, kw_only=True):
     network_ids: tuple[NetworkId, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     remotes: tuple[RemoteEndpoint, ...] = ()
+    confirm_time: datetime | None = None
+    """Of one that was not so from the start."""
     end_requested_time: datetime | None = None
     end_reason: str = ""
     end_time: datetime | None = None
@@ -160,6 +162,7 @@ class Part(Struct, frozen=True, kw_only=True):
             self,
             state=to,
             expire_time=None,
+            confirm_time=now if to is PartState.CONFIRMED else self.confirm_time,
             end_reason=reason or self.end_reason if over else self.end_reason,
             end_time=now if over else None,
         )

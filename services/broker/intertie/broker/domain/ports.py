@@ -1,8 +1,10 @@
 """What the use cases need of the outside."""
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from datetime import datetime
 from typing import Protocol
 
+from intertie.broker.domain.account import ChainEntry, Checkpoint, StoredRecord, UsageHead
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import SeenPart
@@ -11,6 +13,7 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
+from intertie.broker.domain.usage import Usage
 from intertie.common.names import PartName
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import Struct, field
@@ -94,6 +97,40 @@ class Ledger(Protocol):
         ...
 
     async def leader(self) -> str: ...
+
+
+class UsageRecords(Protocol):
+    """The site's chain of usage, which is written by `Ledger.commit`. Reads are linearizable;
+    EtcdUnavailable when the store does not answer."""
+
+    async def head(self) -> Versioned[UsageHead] | None:
+        """Where it ends; None: it has not begun."""
+        ...
+
+    async def records(self, tenant: str, *, after: int, most: int) -> tuple[StoredRecord, ...]:
+        """The first ones of a tenant, or of all, whose numbers are above `after`, in order."""
+        ...
+
+    async def entries(self, *, after: int, most: int) -> tuple[ChainEntry, ...]: ...
+
+    async def bodies(self, entries: Iterable[ChainEntry]) -> Mapping[int, bytes]:
+        """The records of entries that follow on one another, by number; those that are gone are
+        missing."""
+        ...
+
+    async def checkpoints(self, first: int, last: int) -> tuple[Checkpoint, ...]:
+        """Of the entries from `first` to `last`, both included."""
+        ...
+
+
+class Scribe(Protocol):
+    """Writes records of usage, and signs for this site."""
+
+    def write(self, usage: Usage) -> bytes:
+        """The record's octets; twice are not the same."""
+        ...
+
+    def sign(self, head: UsageHead, *, now: datetime) -> Checkpoint: ...
 
 
 class Hints(Protocol):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from intertie.broker.domain.account import Account, UsageBatch
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.wanted import WantedPart
@@ -71,7 +72,7 @@ def forwarded_request_id(key: RequestKey) -> str:
     return f"fwd-{uid_of(key.caller, key.request_id)}"
 
 
-Record = Part | ClusterRecord | RequestRecord | ForwardRecord
+Record = Part | ClusterRecord | RequestRecord | ForwardRecord | Account
 
 
 class Write(Struct, frozen=True, kw_only=True):
@@ -111,6 +112,8 @@ class Change(Struct, frozen=True, kw_only=True):
     """(host, part uid)"""
     vnis: tuple[tuple[int, str], ...] = ()
     """(VXLAN id, part uid): nobody's until now."""
+    usage: UsageBatch | None = None
+    """What is added to the site's chain of usage, whose end must still be where it was."""
 
     def parts(self) -> tuple[Part, ...]:
         """That it writes."""

@@ -1,4 +1,5 @@
-"""Forgets what nobody will ask for any more: tombstones, answered requests, forwards."""
+"""Forgets what nobody will ask for any more: tombstones, answered requests, forwards. What a part
+had is written down before the part goes."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +10,8 @@ from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.ledger import Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Ledger
-from intertie.broker.domain.records import Change, Erase, ForwardRecord, Record
+from intertie.broker.domain.records import Change, Erase, ForwardRecord
+from intertie.broker.domain.usage import settled
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.common.clock import Clock
 from intertie.common.errors import NotFound, SiteUnreachable, StaleWrite
@@ -34,15 +36,23 @@ class Retention:
         before = now - KEPT
         stale: list[Versioned[Any]] = [
             *(each for each in view.requests.values() if now >= each.value.expire_time),
-            *(each for each in view.parts.values() if _ended_by(each.value, before)),
             *(each for each in view.clusters.values() if _ended_by(each.value, before)),
         ]
         old = [each for each in view.forwards.values() if each.value.create_time <= before]
+        parts = [
+            (each, account)
+            for name, each in view.parts.items()
+            if _ended_by(each.value, before)
+            for account in (view.accounts.get(name),)
+            if settled(each.value, account.value if account else None)
+        ]
         for each in stale:
-            await self._erase(each.value, each.revision)
+            await self._erase(each)
+        for part, account in parts:
+            await self._erase(part, *((account,) if account else ()))
         for forward in old:
             if await self._is_over(forward):
-                await self._erase(forward.value, forward.revision)
+                await self._erase(forward)
 
     async def _is_over(self, forward: Versioned[ForwardRecord]) -> bool:
         name = ClusterName.parse(forward.value.name)
@@ -54,9 +64,11 @@ class Retention:
         except SiteUnreachable:
             return False
 
-    async def _erase(self, record: Record, revision: int) -> None:
+    async def _erase(self, *found: Versioned[Any]) -> None:
+        """All of it or nothing."""
+        erasures = tuple(Erase(record=each.value, read_at=each.revision) for each in found)
         try:
-            await self._ledger.commit(Change(erasures=(Erase(record=record, read_at=revision),)))
+            await self._ledger.commit(Change(erasures=erasures))
         except StaleWrite:
             log.debug("retention.lost_race")
 

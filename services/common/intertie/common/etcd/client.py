@@ -189,21 +189,38 @@ class Etcd:
         answer = await reach(self._kv.get(self._prefix + key, timeout=CALL_TIMEOUT_S))
         return self._entry(answer.kvs[0]) if answer.kvs else None
 
-    async def range(self, prefix: str) -> Snapshot:
-        """Linearizable, and consistent however many pages it takes."""
+    async def range(self, prefix: str, *, without: str = "") -> Snapshot:
+        """Linearizable, and consistent however many pages it takes. `without` is a longer prefix,
+        whose entries are left out and not read."""
         start = (self._prefix + prefix).encode()
         end = prefix_range_end(start)
+        spans = [(start, end)]
+        if without:
+            out = (self._prefix + without).encode()
+            spans = [(start, out), (prefix_range_end(out), end)]
         entries: list[Entry] = []
         revision = 0
-        while True:
-            answer = await reach(
-                self._kv.get(start, end, revision=revision, limit=_PAGE, timeout=CALL_TIMEOUT_S)
-            )
-            revision = revision or answer.header.revision
-            entries.extend(self._entry(each) for each in answer.kvs)
-            if not answer.more:
-                return Snapshot(entries=tuple(entries), revision=revision)
-            start = answer.kvs[-1].key + b"\0"
+        for first, last in spans:
+            begin, more = first, True
+            while more:
+                answer = await reach(
+                    self._kv.get(
+                        begin, last, revision=revision, limit=_PAGE, timeout=CALL_TIMEOUT_S
+                    )
+                )
+                revision = revision or answer.header.revision
+                entries.extend(self._entry(each) for each in answer.kvs)
+                more = answer.more
+                if more:
+                    begin = answer.kvs[-1].key + b"\0"
+        return Snapshot(entries=tuple(entries), revision=revision)
+
+    async def some(self, first: str, last: str, *, most: int) -> tuple[Entry, ...]:
+        """Entries from the key `first` on, in order, up to and with the key `last`, `most` of them
+        at most. Linearizable."""
+        start, end = (self._prefix + first).encode(), (self._prefix + last).encode() + b"\0"
+        answer = await reach(self._kv.get(start, end, limit=most, timeout=CALL_TIMEOUT_S))
+        return tuple(self._entry(each) for each in answer.kvs)
 
     async def keys(self, prefix: str, *, revision: int = 0) -> AsyncGenerator[Keys, None]:
         """All of them in order, in pages, without what is written there. Linearizable, or as of

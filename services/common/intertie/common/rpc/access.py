@@ -26,6 +26,7 @@ _CLUSTERS = "/intertie.api.cluster.v1.Clusters"
 _PARTS = "/intertie.api.broker.v1.Parts"
 _HOSTS = "/intertie.api.broker.v1.Hosts"
 _SITES = "/intertie.api.broker.v1.Sites"
+_USAGE = "/intertie.api.broker.v1.Usage"
 _AGENTS = "/intertie.api.nodeagent.v1.NodeAgent"
 _IMAGES = "/intertie.api.imagestore.v1.Images"
 _DECISIONS = "/intertie.api.metasched.v1.Decisions"
@@ -51,6 +52,8 @@ ACCESS: dict[str, frozenset[Role]] = {
     f"{_HOSTS}/Get": _INQUIRERS,
     f"{_HOSTS}/Watch": _INQUIRERS,
     f"{_SITES}/Get": _INQUIRERS,
+    f"{_USAGE}/List": _PEOPLE,
+    f"{_USAGE}/ListEntries": _PEOPLE,
     f"{_AGENTS}/GetFacts": _KEEPERS,
     f"{_AGENTS}/ListWorkspaces": _KEEPERS,
     f"{_AGENTS}/ListMeasurements": _KEEPERS,
@@ -80,7 +83,7 @@ FROM_OTHER_DOMAINS: dict[str, Role] = {
 """The one role that may come from another trust domain than the server's own, for a service.
 Everybody else is known at home only: a peer's users are nobody's tenants here."""
 
-TENANT_BOUND = frozenset({_CLUSTERS, _IMAGES})
+TENANT_BOUND = frozenset({_CLUSTERS, _IMAGES, _USAGE})
 """Services whose requests name a tenant, which must be the caller's own."""
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -20,7 +21,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from intertie.common.errors import FieldInvalid, IdentityUnknown
 from intertie.common.names import check_label
-from intertie.common.settings import TrustSettings
 
 SITE_SUFFIX = ".site.intertie"
 META_SUFFIX = ".meta.intertie"
@@ -82,6 +82,16 @@ Roots = Mapping[str, tuple[x509.Certificate, ...]]
 """By trust domain. Never changed: other roots are another mapping."""
 
 
+class DomainRoots(Protocol):
+    """A trust domain and the file of its roots, as TrustSettings have them."""
+
+    @property
+    def domain(self) -> str: ...
+
+    @property
+    def roots(self) -> Path: ...
+
+
 class Trust:
     """The domains that may call or be called, each with its own roots.
 
@@ -93,7 +103,7 @@ class Trust:
         self._of_now: Callable[[], Roots] = roots if callable(roots) else lambda: roots
 
     @classmethod
-    def load(cls, settings: Iterable[TrustSettings]) -> Trust:
+    def load(cls, settings: Iterable[DomainRoots]) -> Trust:
         """As the PEM files are now. The same domain may be named twice, while its root changes."""
         return cls(roots_in((each.domain, Path(each.roots).read_bytes()) for each in settings))
 

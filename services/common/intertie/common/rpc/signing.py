@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,7 +19,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from intertie.common.errors import IdentityUnknown
 from intertie.common.rpc.identity import Identities, Identity, load_leaf
 from intertie.common.rpc.pairs import private_key_of
-from intertie.common.settings import TlsSettings
 
 _ALGORITHM = ec.ECDSA(SHA256())
 
@@ -47,6 +47,16 @@ class Pair:
         return cls(load_leaf(chain).public_bytes(Encoding.PEM), private)
 
 
+class PairFiles(Protocol):
+    """As TlsSettings have them."""
+
+    @property
+    def certificate(self) -> Path: ...
+
+    @property
+    def key(self) -> Path: ...
+
+
 class Signer:
     """Signs in the name of one service.
 
@@ -58,7 +68,7 @@ class Signer:
         self._of_now: Callable[[], Pair] = pair if callable(pair) else lambda: pair
 
     @classmethod
-    def load(cls, tls: TlsSettings) -> Signer:
+    def load(cls, tls: PairFiles) -> Signer:
         """With what the files hold now, for good."""
         return cls(Pair.of(Path(tls.certificate).read_bytes(), Path(tls.key).read_bytes()))
 

@@ -1,0 +1,131 @@
+"""What a tenant had reserved: which periods of a part are to be written down, and the chain that
+their records make.
+
+A part is reserved from when it is confirmed, and not before its window, until its window is over
+or its end was asked for: how long hosts take to clear up after that is the site's own affair. That
+time is cut at each midnight, UTC, so the periods of a part are the same whenever they are written.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
+
+from intertie.broker.domain.account import Account, ChainEntry, UsageHead
+from intertie.broker.domain.ledger import amounts_alone, amounts_of
+from intertie.broker.domain.part import Part, PartState
+from intertie.common.intervals import Window
+from intertie.common.quantities import DIMENSIONS, Vector
+from intertie.common.usage_chain import before_first, digest_of, link
+from intertie.common.values import Struct
+
+DAY = timedelta(days=1)
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """What is to be a record."""
+
+    number: int
+    part: Part
+    period: Window
+    final: bool
+    """It is the part's last."""
+
+
+class Alike(Struct, frozen=True, kw_only=True):
+    """Workspaces of a part that have the same."""
+
+    group: str
+    indices: tuple[int, ...]
+    each: Vector
+    image: str
+
+
+class Reserved(Struct, frozen=True, kw_only=True):
+    """What a part takes of its site."""
+
+    hosts: Vector
+    """Of all of them together."""
+    links: tuple[tuple[str, int, int], ...]
+    """(peer, Mbit/s out, Mbit/s in)"""
+
+
+def reserved_window(part: Part) -> Window | None:
+    """From when to when the part is reserved, as far as it is known; None: not at all, or not yet
+    known to be."""
+    if part.state not in (PartState.CONFIRMED, PartState.ENDED):
+        return None
+    start = max(part.window.start, part.confirm_time or part.create_time)
+    ends = (part.window.end, part.end_requested_time, part.end_time)
+    end = min(each for each in ends if each is not None)
+    return Window(start, end) if start < end else None
+
+
+def next_period(part: Part, account: Account | None) -> Window | None:
+    """The first one that is not written down yet, which may be when it has ended; None: there is
+    none any more. What was written stays, should an end be told later that was before it."""
+    whole = reserved_window(part)
+    if whole is None:
+        return None
+    start = max(whole.start, account.until) if account else whole.start
+    end = min(whole.end, _midnight_after(start))
+    return Window(start, end) if start < end else None
+
+
+def is_final(part: Part, period: Window) -> bool:
+    whole = reserved_window(part)
+    return whole is not None and period.end == whole.end
+
+
+def _midnight_after(moment: datetime) -> datetime:
+    return datetime.combine(moment.astimezone(UTC).date() + DAY, time(), tzinfo=UTC)
+
+
+def reserved_of(part: Part) -> Reserved:
+    """As the ledger counts it: by the function that admissions go by."""
+    amounts = amounts_of(
+        part.spec, {each.workspace: each.host for each in part.placed}, part.gateway
+    )
+    sums = dict.fromkeys(DIMENSIONS, 0)
+    links: dict[str, dict[str, int]] = {}
+    for key, amount in amounts.items():
+        kind, place, what = key.split("/")
+        if kind == "host":
+            sums[what] += amount
+        else:
+            links.setdefault(place, {})[what] = amount
+    return Reserved(
+        hosts=Vector(**sums),
+        links=tuple(
+            (peer, each.get("egress", 0), each.get("ingress", 0))
+            for peer, each in sorted(links.items())
+        ),
+    )
+
+
+def alike(part: Part) -> tuple[Alike, ...]:
+    """The part's workspaces, those of a group that have the same together."""
+    found: dict[tuple[str, Vector, str], list[int]] = {}
+    for each in part.spec.workspaces:
+        has = amounts_alone(each.allocation, len(each.nics))
+        found.setdefault((each.group, has, each.environment.image), []).append(each.index)
+    return tuple(
+        Alike(group=group, indices=tuple(indices), each=has, image=image)
+        for (group, has, image), indices in found.items()
+    )
+
+
+def chained(
+    site: str, head: UsageHead | None, tenants: Sequence[str], bodies: Sequence[bytes]
+) -> tuple[ChainEntry, ...]:
+    """The entries of records that follow on `head`."""
+    number, before = (head.number, head.hash) if head else (0, before_first(site))
+    entries = []
+    for tenant, body in zip(tenants, bodies, strict=True):
+        number, digest = number + 1, digest_of(body)
+        before = link(before, number, digest)
+        entries.append(ChainEntry(number=number, tenant=tenant, digest=digest, hash=before))
+    return tuple(entries)
+
+
+def settled(part: Part, account: Account | None) -> bool:
+    """Nothing of it is left to be written down, now or later."""
+    return part.over and next_period(part, account) is None

@@ -1,0 +1,87 @@
+"""Records of usage between the wire and the domain."""
+
+from datetime import datetime
+
+from google.protobuf.message import DecodeError
+
+from intertie.api.broker.v1 import site_pb2, usage_pb2
+from intertie.broker.domain.account import Checkpoint, UsageHead
+from intertie.broker.domain.usage import Usage, alike, reserved_of
+from intertie.common.errors import FieldInvalid
+from intertie.common.intervals import Window
+from intertie.common.quantities import Vector
+from intertie.common.rpc.terms_proto import timestamp_to_proto, window_from_proto, window_to_proto
+from intertie.common.usage_chain import name_of_certificate
+
+
+def record_to_bytes(usage: Usage, *, salt: bytes) -> bytes:
+    """What is kept, and never made anew: the chain is over these very octets."""
+    part, name = usage.part, usage.part.path
+    taken = reserved_of(part)
+    message = usage_pb2.UsageRecord(
+        number=usage.number,
+        site=name.site,
+        tenant=name.tenant,
+        part=part.name,
+        part_uid=part.uid,
+        owner=part.owner,
+        cluster=part.spec.cluster,
+        cluster_uid=part.spec.cluster_uid,
+        period=window_to_proto(usage.period),
+        reserved=usage_pb2.UsageAmounts(
+            hosts=_capacity(taken.hosts),
+            links=[
+                usage_pb2.UsageLink(peer=peer, egress_mbit_s=egress, ingress_mbit_s=ingress)
+                for peer, egress, ingress in taken.links
+            ],
+        ),
+        workspaces=[
+            usage_pb2.UsageWorkspaces(
+                group=each.group,
+                indices=each.indices,
+                each=_capacity(each.each),
+                image=each.image,
+            )
+            for each in alike(part)
+        ],
+        final=usage.final,
+        end_reason=part.end_reason if usage.final else "",
+        salt=salt,
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def _capacity(vector: Vector) -> site_pb2.Capacity:
+    return site_pb2.Capacity(**dict(vector.items()))
+
+
+def record_from_bytes(number: int, body: bytes) -> usage_pb2.UsageRecord:
+    """With nothing but its number where it is damaged: the list goes on, and whoever verifies is
+    told."""
+    try:
+        return usage_pb2.UsageRecord.FromString(body)
+    except DecodeError:
+        return usage_pb2.UsageRecord(number=number)
+
+
+def period_of(body: bytes) -> Window | None:
+    """None where it is damaged."""
+    try:
+        return window_from_proto(usage_pb2.UsageRecord.FromString(body).period, "period")
+    except (DecodeError, FieldInvalid):
+        return None
+
+
+def checkpoint_body(site: str, head: UsageHead, now: datetime) -> bytes:
+    message = usage_pb2.UsageCheckpointBody(
+        site=site, number=head.number, hash=head.hash, sign_time=timestamp_to_proto(now)
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def checkpoint_to_proto(checkpoint: Checkpoint) -> usage_pb2.UsageCheckpoint:
+    return usage_pb2.UsageCheckpoint(
+        body=checkpoint.body,
+        signature=checkpoint.signature,
+        certificate=name_of_certificate(checkpoint.certificate),
+    )
