@@ -1,0 +1,57 @@
+"""A seed's run and what the checker says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from tests.sim.bugs import BUGS
+from tests.sim.checker import broken
+from tests.sim.record import Profile
+from tests.sim.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    seed: int
+    wrong: tuple[str, ...]
+    digest: str
+    """Of everything that happened: the same again for the same seed."""
+    counts: Mapping[str, int]
+    points: Mapping[str, int]
+    replay: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "wrong": list(self.wrong),
+            "digest": self.digest,
+            "counts": dict(self.counts),
+            "points": dict(self.points),
+            "replay": self.replay,
+        }
+
+
+def run_seed(seed: int, *, bug: str = "", logs: bool = False) -> Outcome:
+    planted = BUGS[bug] if bug else None
+    profile = Profile.of_seed(seed)
+    if planted is not None:
+        profile = planted.profile(profile)
+    with planted.plant() if planted is not None else nullcontext():
+        record = World(profile, logs=logs).run()
+    command = f"python -m tests.sim --from {seed}" + (f" --bug {bug}" if bug else "")
+    return Outcome(
+        seed=seed,
+        wrong=tuple(broken(record)),
+        digest=record.digest(),
+        counts={
+            "users' calls": len(record.told),
+            "messages": record.messages,
+            "transactions": record.transactions,
+            "faults": sum(record.faults.values()) + sum(record.points.values()),
+        },
+        points=record.points,
+        replay=f"PYTHONHASHSEED=0 .venv/bin/{command}",
+    )
