@@ -152,7 +152,7 @@ def _stale_generation() -> Iterator[None]:
 
     async def range_(self: ModelClient, prefix: str) -> Snapshot:
         found = await whole(self, prefix)
-        process, store = self._process, self._store
+        process, store = self._process, self.store
         if process is None or not prefix.startswith("wanted/") or process.random.random() > 0.3:
             return found
         behind = max(found.revision - process.random.randrange(1, 30), 1)

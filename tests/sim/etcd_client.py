@@ -30,7 +30,7 @@ class ModelClient(Etcd):
     """`process` is who asks; None: nobody that could fail."""
 
     def __init__(self, store: EtcdModel, process: Process | None = None) -> None:
-        self._store = store
+        self.store = store
         self._process = process
         self._prefix = f"/intertie/{store.name}/"
         self.leases: Any = _Leases(self)
@@ -39,10 +39,10 @@ class ModelClient(Etcd):
         """Nothing is open."""
 
     async def get(self, key: str) -> Entry | None:
-        return await self.call(lambda: self._store.get(key))
+        return await self.call(lambda: self.store.get(key))
 
     async def range(self, prefix: str) -> Snapshot:
-        return await self.call(lambda: self._store.range(prefix))
+        return await self.call(lambda: self.store.range(prefix))
 
     async def keys(self, prefix: str, *, revision: int = 0) -> AsyncGenerator[Keys, None]:
         after = ""
@@ -55,16 +55,16 @@ class ModelClient(Etcd):
             after = page.keys[-1][0]
 
     async def _page(self, prefix: str, after: str, revision: int) -> tuple[Keys, bool]:
-        return await self.call(lambda: self._store.keys(prefix, after, revision))
+        return await self.call(lambda: self.store.keys(prefix, after, revision))
 
     async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
         if len(then) > MAX_OPERATIONS or len(compare) > MAX_OPERATIONS:
             raise ValueError(f"a transaction has at most {MAX_OPERATIONS} operations")
         writer = self._process.name if self._process else ""
-        return await self.call(lambda: self._store.txn(compare, then, writer))
+        return await self.call(lambda: self.store.txn(compare, then, writer))
 
     async def watch(self, prefix: str, start_revision: int = 0) -> AsyncGenerator[Change, None]:
-        stream = await self.call(lambda: self._store.open(prefix, start_revision, self._process))
+        stream = await self.call(lambda: self.store.open(prefix, start_revision, self._process))
         try:
             while True:
                 while stream.queue:
@@ -74,11 +74,11 @@ class ModelClient(Etcd):
                 stream.heard.clear()
                 await stream.heard.wait()
         finally:
-            self._store.close(stream)
+            self.store.close(stream)
 
     async def call(self, act: Callable[[], T], *, timeout: float = CALL_TIMEOUT_S) -> T:
         """Done at etcd when the request arrives, whether or not anybody still waits for it."""
-        process, store, loop = self._process, self._store, self._store.loop
+        process, store, loop = self._process, self.store, self.store.loop
         if process is not None:
             await process.gate()
             if process.dead or process.closing:
@@ -120,7 +120,7 @@ class _Leases:
 
     def __init__(self, client: ModelClient) -> None:
         self._client = client
-        self._store = client._store
+        self._store = client.store
 
     async def grant(self, ttl: int, *, timeout: float) -> Any:
         number = await self._client.call(lambda: self._store.grant(ttl), timeout=timeout)
@@ -148,7 +148,7 @@ class _KeptAlive:
         if self._asked:
             raise StopAsyncIteration
         self._asked = True
-        store = self._client._store
+        store = self._client.store
         ttl = await self._client.call(lambda: store.renew(self._number))
         return SimpleNamespace(ID=self._number, TTL=int(ttl))
 

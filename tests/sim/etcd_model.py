@@ -313,6 +313,6 @@ class EtcdModel:
             self._send(stream, fate.delay_s, *([own] * (1 + fate.twice)))
 
     def _send(self, stream: _Stream, delay_s: float, *changes: Change) -> None:
-        """In order."""
-        stream.last_due = max(stream.last_due, self.loop.time() + delay_s)
+        """In order: of two timers of the same moment either may come first."""
+        stream.last_due = max(stream.last_due + 1e-6, self.loop.time() + delay_s)
         self.loop.later(stream.last_due - self.loop.time(), stream.deliver, *changes)
