@@ -40,7 +40,7 @@ class Delivery:
 class Wires:
     """Good ones. The world has others."""
 
-    def of_request(self, sender: Process, address: str) -> Delivery:
+    def of_request(self, sender: Process, address: str, method: str) -> Delivery:
         return Delivery()
 
     def of_reply(self, sender: Process, receiver: Process) -> Delivery:
@@ -140,7 +140,7 @@ class Network:
                 self.loop.later(0.02, call.handler.cancel)
 
     def _send(self, call: _Call, address: str, waits: bool) -> None:
-        fate = self.wires.of_request(call.client, address)
+        fate = self.wires.of_request(call.client, address, call.method)
         for after_s in (fate.after_s, fate.again_s):
             if after_s is not None:
                 self.loop.later(after_s, self._arrive, call, address, waits)

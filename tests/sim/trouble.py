@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 _POINTS = tuple(sorted(each for each in POINTS if not each.startswith("imagestore.")))
+TWICE_BY_ITS_SENDER_ALONE = "Clusters/Create"
+"""Users say it twice at once, and again whenever they do not know what came of it. That a copy of
+its own comes after its refusal is not among what is simulated: gRPC doubles nothing, and a refusal
+leaves no record that such a copy would find. Whatever else is sent is doubled on its way too."""
 _OUTAGE_S = (0.5, 9.0)
 _PAUSE_S = (0.5, 30.0)
 _CUT_S = (1.0, 12.0)
@@ -56,9 +60,10 @@ class BadWires(Wires):
         self._world = world
         self._random = random.Random(f"wires/{world.profile.seed}")
 
-    def of_request(self, sender: Process, address: str) -> Delivery:
+    def of_request(self, sender: Process, address: str, method: str) -> Delivery:
         to = address.partition(":")[0]
-        return self._fate(sender.name.partition("#")[0], to, again=True)
+        again = not method.endswith(TWICE_BY_ITS_SENDER_ALONE)
+        return self._fate(sender.name.partition("#")[0], to, again=again)
 
     def of_reply(self, sender: Process, receiver: Process) -> Delivery:
         a, b = sender.name.partition("#")[0], receiver.name.partition("#")[0]
