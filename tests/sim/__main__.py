@@ -24,6 +24,7 @@ if os.environ.get("PYTHONHASHSEED") != "0":
 from intertie.common.clock import SystemClock
 from tests.sim.bugs import BUGS
 from tests.sim.runs import Outcome, run_seed
+from tests.sim.trouble import STOPS
 
 SHOWN = 20
 
@@ -54,11 +55,13 @@ def _run(given: argparse.Namespace) -> int:
     clock = SystemClock()
     began = clock.monotonic()
     total: Counter[str] = Counter()
+    points: Counter[str] = Counter()
     for seed in _seeds(given):
         outcome = run_seed(seed, logs=given.logs)
         total["seeds"] += 1
         total["broken"] += bool(outcome.wrong)
         total.update(outcome.counts)
+        points.update(outcome.points)
         if given.json:
             _json(outcome)
         elif outcome.wrong or given.seeds == 1:
@@ -67,6 +70,7 @@ def _run(given: argparse.Namespace) -> int:
     if not given.json:
         counts = ", ".join(f"{count} {what}" for what, count in total.items())
         print(f"{counts}; {minutes:.1f} min, {total['seeds'] / minutes:.0f} seeds a minute")
+        print(f"stopped at {len(points)} of {len(STOPS)} named points")
     return 1 if total["broken"] else 0
 
 
@@ -81,6 +85,10 @@ def _hunt(name: str, given: argparse.Namespace) -> int:
         outcome = run_seed(seed, bug=name, logs=given.logs)
         found = [each for each in outcome.wrong if bug.shows in each]
         if found:
+            without = run_seed(seed, bug=name, planted=False)
+            if without.wrong:
+                _say(without)
+                return 1
             seconds = clock.monotonic() - began
             if given.json:
                 _json(outcome, bug=name, found=found[0])

@@ -61,7 +61,7 @@ class ModelClient(Etcd):
         if len(then) > MAX_OPERATIONS or len(compare) > MAX_OPERATIONS:
             raise ValueError(f"a transaction has at most {MAX_OPERATIONS} operations")
         writer = self._process.name if self._process else ""
-        return await self.call(lambda: self.store.txn(compare, then, writer))
+        return await self.call(lambda: self.store.txn(compare, then, writer), writes=True)
 
     async def watch(self, prefix: str, start_revision: int = 0) -> AsyncGenerator[Change, None]:
         stream = await self.call(lambda: self.store.open(prefix, start_revision, self._process))
@@ -76,14 +76,16 @@ class ModelClient(Etcd):
         finally:
             self.store.close(stream)
 
-    async def call(self, act: Callable[[], T], *, timeout: float = CALL_TIMEOUT_S) -> T:
+    async def call(
+        self, act: Callable[[], T], *, writes: bool = False, timeout: float = CALL_TIMEOUT_S
+    ) -> T:
         """Done at etcd when the request arrives, whether or not anybody still waits for it."""
         process, store, loop = self._process, self.store, self.store.loop
         if process is not None:
             await process.gate()
             if process.dead or process.closing:
                 raise EtcdUnavailable("the process is gone")
-        fate = store.faults.of_call(store, process)
+        fate = store.faults.of_call(store, process, writes=writes)
         answer: asyncio.Future[T] = loop.create_future()
 
         def settle(found: T | None, error: Exception | None) -> None:

@@ -69,7 +69,7 @@ class StreamFate:
 class Faults:
     """None. The world has others."""
 
-    def of_call(self, store: EtcdModel, process: Process | None) -> Fate:
+    def of_call(self, store: EtcdModel, process: Process | None, *, writes: bool) -> Fate:
         return Fate()
 
     def of_event(self, store: EtcdModel, process: Process | None) -> StreamFate:

@@ -21,6 +21,8 @@ class Profile:
     lost: float = 0.01
     doubled: float = 0.03
     slow: float = 0.04
+    late: float = 0.04
+    """Of transactions: one comes to etcd when its caller may wait no more, and is done."""
     event_lost: float = 0.02
     event_broken: float = 0.01
     trouble_s: float = 5.0

@@ -34,12 +34,12 @@ class Outcome:
         }
 
 
-def run_seed(seed: int, *, bug: str = "", logs: bool = False) -> Outcome:
-    planted = BUGS[bug] if bug else None
+def run_seed(seed: int, *, bug: str = "", planted: bool = True, logs: bool = False) -> Outcome:
+    """In the world of a bug, with it; or, where that is not `planted`, without it."""
     profile = Profile.of_seed(seed)
-    if planted is not None:
-        profile = planted.profile(profile)
-    with planted.plant() if planted is not None else nullcontext():
+    if bug:
+        profile = BUGS[bug].profile(profile)
+    with BUGS[bug].plant() if bug and planted else nullcontext():
         record = World(profile, logs=logs).run()
     command = f"python -m tests.sim --from {seed}" + (f" --bug {bug}" if bug else "")
     return Outcome(

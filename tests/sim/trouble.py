@@ -13,7 +13,8 @@ from tests.sim.virtual_loop import Process
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-_POINTS = tuple(sorted(each for each in POINTS if not each.startswith("imagestore.")))
+STOPS = tuple(sorted(each for each in POINTS if not each.startswith("imagestore.")))
+"""The named points of the processes that are simulated; there is no image store among them."""
 TWICE_BY_ITS_SENDER_ALONE = "Clusters/Create"
 """Users say it twice at once, and again whenever they do not know what came of it. That a copy of
 its own comes after its refusal is not among what is simulated: gRPC doubles nothing, and a refusal
@@ -34,7 +35,7 @@ async def make_trouble(world: World) -> None:
         among = leading if draw.random() < 0.8 else services
         service = draw.choice(among)
         if kind < 0.45:
-            world.armed[draw.choice(_POINTS)] = draw.random() < 0.65
+            world.armed[draw.choice(STOPS)] = draw.random() < 0.65
         elif kind < 0.6:
             world.kill(service)
         elif kind < 0.75:
@@ -91,7 +92,7 @@ class BadStore(Faults):
         self._world = world
         self._random = random.Random(f"stores/{world.profile.seed}")
 
-    def of_call(self, store: EtcdModel, process: Process | None) -> Fate:
+    def of_call(self, store: EtcdModel, process: Process | None, *, writes: bool) -> Fate:
         draw, of = self._random.random, self._world.profile
         request, answer = 0.0005 + draw() * 0.003, 0.0005 + draw() * 0.003
         if self._world.quiet:
@@ -104,7 +105,7 @@ class BadStore(Faults):
             return Fate(None, None)
         if chance < of.lost:
             return Fate(request, None)
-        if chance < of.lost + of.slow:
+        if chance < of.lost + (of.late if writes else of.slow):
             # Up to beyond the time that its caller waits: it is done all the same.
             return Fate(draw() * 9.0, answer)
         return Fate(request, answer)

@@ -17,7 +17,7 @@ from tests.sim.services import HOSTS, SITES, SimHost, run_agent, run_broker, run
 from tests.sim.surroundings import Logs, NoCollection
 from tests.sim.trouble import BadStore, BadWires, make_trouble
 from tests.sim.users import User
-from tests.sim.virtual_loop import EPOCH, Killed, Process, VirtualLoop
+from tests.sim.virtual_loop import Killed, Process, VirtualLoop, unwind
 
 USERS_PER_DOOR = 2
 
@@ -207,23 +207,4 @@ class World:
 
     def _close(self) -> None:
         everybody = [*self.dead, *self.processes.values(), *(each.process for each in self.users)]
-        left: list[asyncio.Task[Any]] = []
-        for process in everybody:
-            left += process.close()
-        self.loop.later(60.0, lambda: None)
-        if left:
-            with suppress(Exception):
-                waiting = asyncio.wait(left, timeout=30.0)
-                self.loop.run_until_complete(waiting)
-        for task in asyncio.all_tasks(self.loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            task.cancel()
-        for task in left:
-            if task.done() and not task.cancelled():
-                task.exception()
-        with suppress(Exception):
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        self.loop.close()
-
-    def describe(self) -> str:
-        return f"seed {self.profile.seed}, {(self.loop.true_now() - EPOCH).total_seconds():.1f} s"
+        unwind(self.loop, everybody)
