@@ -60,6 +60,7 @@ def _run(given: argparse.Namespace) -> int:
         outcome = run_seed(seed, logs=given.logs)
         total["seeds"] += 1
         total["broken"] += bool(outcome.wrong)
+        total["with something noted"] += bool(outcome.noted)
         total.update(outcome.counts)
         points.update(outcome.points)
         if given.json:
@@ -87,7 +88,10 @@ def _hunt(name: str, given: argparse.Namespace) -> int:
         if found:
             without = run_seed(seed, bug=name, planted=False)
             if without.wrong:
-                _say(without)
+                if given.json:
+                    _json(without, bug=name, found="")
+                else:
+                    _say(without)
                 return 1
             seconds = clock.monotonic() - began
             if given.json:
@@ -111,6 +115,8 @@ def _say(outcome: Outcome) -> None:
     print(f"seed {outcome.seed}: {counts}; history {outcome.digest}")
     for each in outcome.wrong[:SHOWN]:
         print(f"  BROKEN {each}")
+    for each in outcome.noted[:SHOWN]:
+        print(f"  noted: {each}")
     if len(outcome.wrong) > SHOWN:
         print(f"  and {len(outcome.wrong) - SHOWN} more")
     if outcome.wrong:

@@ -17,6 +17,8 @@ from tests.sim.world import World
 class Outcome:
     seed: int
     wrong: tuple[str, ...]
+    noted: tuple[str, ...]
+    """What is known to happen, and breaks no invariant."""
     digest: str
     """Of everything that happened: the same again for the same seed."""
     counts: Mapping[str, int]
@@ -27,6 +29,7 @@ class Outcome:
         return {
             "seed": self.seed,
             "wrong": list(self.wrong),
+            "noted": list(self.noted),
             "digest": self.digest,
             "counts": dict(self.counts),
             "points": dict(self.points),
@@ -42,9 +45,11 @@ def run_seed(seed: int, *, bug: str = "", planted: bool = True, logs: bool = Fal
     with BUGS[bug].plant() if bug and planted else nullcontext():
         record = World(profile, logs=logs).run()
     command = f"python -m tests.sim --from {seed}" + (f" --bug {bug}" if bug else "")
+    wrong, noted = broken(record)
     return Outcome(
         seed=seed,
-        wrong=tuple(broken(record)),
+        wrong=tuple(wrong),
+        noted=tuple(noted),
         digest=record.digest(),
         counts={
             "users' calls": len(record.told),
