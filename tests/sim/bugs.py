@@ -2,6 +2,7 @@
 
 Each takes away one thing that the product relies on, from outside: no product code knows of them.
 What two mechanisms hold together is planted as what is left when both are gone; it says so.
+A suspend and a resume that overlap on one disk are not among them: nothing is suspended yet.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import intertie.nodeagent.loops.knowledge as knowledge
 import intertie.nodeagent.loops.report as report
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
+from intertie.broker.domain.decision import Decision, Outcome
 from intertie.broker.domain.part import NEXT, Part, PartState
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
+from intertie.broker.loops.in_doubt import InDoubt
 from intertie.broker.usecases.admission import Admission, Decide
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import EtcdUnavailable
@@ -193,6 +196,16 @@ def _no_relist() -> Iterator[None]:
         yield
 
 
+def _decides_alone() -> AbstractContextManager[Any]:
+    """A site that is left in doubt does not ask the register, and takes it for an ABORT."""
+
+    async def ask(self: Any, part: Part) -> None:
+        decision = Decision(tx=part.tx, outcome=Outcome.ABORT)
+        await self._resolve.read_from_register(part.path, decision)
+
+    return mock.patch.object(InDoubt, "_ask", ask)
+
+
 def _slow(profile: Profile) -> Profile:
     """etcd answers late, and often not at all."""
     return replace(profile, late=0.15, lost=0.03)
@@ -216,6 +229,7 @@ BUGS: dict[str, Bug] = {
     ),
     "prepared-part-expires": Bug(_prepared_expires, "went from PREPARED to EXPIRED"),
     "tombstone-dropped-early": Bug(_tombstone_early, "tombstone"),
+    "site-in-doubt-decides-alone": Bug(_decides_alone, "let go alone"),
     "txn-retried-blindly": Bug(_retried_blindly, "", profile=_slow),
     "idempotency-record-apart": Bug(_record_apart, "were made for"),
     "decision-written-blindly": Bug(
