@@ -8,7 +8,11 @@ SOURCES := $(wildcard services clients testbed bench tests setup)
 # one of 23 rounds, each of which has every point once and every fault.
 ONLY ?=
 
-.PHONY: help setup demo down test test-clients test-stock test-fault test-fresh bench bench-full lint protos clean
+# Worlds that `make test-sim` simulates: how many seeds, from which one on.
+SEEDS ?= 2000
+FROM ?= 0
+
+.PHONY: help setup demo down test test-clients test-stock test-fault test-sim test-fresh bench bench-full lint protos clean
 .NOTPARALLEL:
 
 help:
@@ -18,6 +22,7 @@ help:
 	@echo "make test-clients runs the clients in all languages, Ruby and Go too"
 	@echo "make test-stock   builds a Debian image with cloud-init, and boots guests of it"
 	@echo "make test-fault   fails everything at every point of a commit, for hours; ONLY='round-07' a round of 23"
+	@echo "make test-sim     simulates 2,000 worlds in virtual time, for an hour or more; SEEDS=100 FROM=4000 others"
 	@echo "make test-fresh   proves the set-up in a new minimal Debian tree"
 	@echo "make setup        installs what is missing, and nothing else"
 	@echo "make bench        figures against floors of the same run, quickly; 'make bench-full' takes its time"
@@ -49,6 +54,10 @@ test-stock:
 # `make test` has a few of these.
 test-fault: setup
 	@exec $(VENV)/python -m pytest -m "" tests/fault $(if $(ONLY),-k "$(ONLY)")
+
+# No process is real here but this one: `make test-fault` has real ones. `make test` has a few of these.
+test-sim: setup
+	@exec $(VENV)/python -m tests.sim --seeds $(SEEDS) --from $(FROM)
 
 test-fresh:
 	@exec sh setup/fresh.sh

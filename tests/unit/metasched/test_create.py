@@ -102,6 +102,20 @@ async def test_the_same_request_at_once_makes_one_cluster() -> None:
     assert len(world.confirmed()) == 1
 
 
+async def test_the_same_request_at_once_has_one_outcome() -> None:
+    """A bug: each copy was planned by itself, so that one could be refused, which says that nothing
+    is held, while another went on and was committed; or say that its own name was taken."""
+    world = World()
+    process = await world.process()
+    calls = [asyncio.create_task(process.create(order(what=spec(20)))) for _ in range(3)]
+    refused = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(each) for each in refused} == {errors.NoCapacity}
+    assert world.north.calls.count("offers") == 1
+    with pytest.raises(errors.NoCapacity):
+        await process.create(order(what=spec(20)))
+    assert world.north.calls.count("offers") == 2
+
+
 async def test_the_same_request_id_with_another_body_is_refused() -> None:
     world = World()
     process = await world.process()

@@ -1,6 +1,8 @@
 """Admissions: at most one a request id, each on the ledger as it was read."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -51,6 +53,14 @@ async def known_part(ledger: Ledger, name: PartName) -> Versioned[Part] | None:
     return known if known is not None else await ledger.part(name)
 
 
+@dataclass(slots=True)
+class _Turns:
+    """Of the copies of one request that are here now."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    copies: int = 0
+
+
 class Admission:
     """Takes capacity. Each is decided on the ledger with all that were decided before it, written
     or not; between replicas the ledger's generation decides."""
@@ -58,6 +68,8 @@ class Admission:
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._turns: dict[tuple[str, str], _Turns] = {}
+        """Of requests that are being decided, by caller and request id."""
 
     async def answered(self, request: RequestKey) -> RequestRecord | None:
         """What the same request was answered before; RequestIdReuse for another body."""
@@ -67,9 +79,19 @@ class Admission:
         return None
 
     async def admit(self, request: RequestKey, decide: Decide) -> RequestRecord:
-        """Decides and writes, or answers as before."""
+        """Decides and writes, or answers as before. Of a request that has come more than once, one
+        at a time: what is decided and stands in line would be counted twice."""
         await self._ledger.check_leading()
-        return await contend(lambda: self._attempt(request, decide))
+        key = request.caller, request.request_id
+        turns = self._turns.setdefault(key, _Turns())
+        turns.copies += 1
+        try:
+            async with turns.lock:
+                return await contend(lambda: self._attempt(request, decide))
+        finally:
+            turns.copies -= 1
+            if not turns.copies:
+                del self._turns[key]
 
     async def _attempt(self, request: RequestKey, decide: Decide) -> RequestRecord:
         view = await self._ledger.view()

@@ -16,7 +16,7 @@ from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster, still_free
 from intertie.broker.usecases.get_cluster import view_of_whole
 from intertie.common.clock import Clock
-from intertie.common.errors import ImageNotReady, NoCapacity, NotFound
+from intertie.common.errors import ImageNotReady, NameTaken, NoCapacity, NotFound
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.spec import ClusterSpec, image_field, normalise, validate
 from intertie.common.values import Struct, replace
@@ -70,7 +70,14 @@ class CreateCluster:
         if order.validate_only:
             return await self._forwarding.plan(caller, order.name, order.spec)
         await self._ledger.check_leading()
-        return await self._forwarding.create(caller, order.name, order.spec, order.request)
+        try:
+            return await self._forwarding.create(caller, order.name, order.spec, order.request)
+        except NameTaken:
+            # By another copy of this very request, it may be, that found room here meanwhile.
+            before = await self._admission.answered(order.request)
+            if before is None:
+                raise
+            return await self._as_before(order, caller, before.uid)
 
     async def _here(self, order: Order, spec: ClusterSpec, caller: Caller) -> ClusterView | Foreign:
         if shortfall := elsewhere(spec, self._policy.site):

@@ -16,7 +16,8 @@ class Bell:
     """Hints for many loops of one process, from one watch and from what it writes itself."""
 
     def __init__(self) -> None:
-        self._listeners: set[_Listener] = set()
+        self._listeners: dict[_Listener, None] = {}
+        """Rung in the order in which they began to listen."""
 
     def ring(self, names: Collection[str] = ()) -> None:
         """That these may have changed; without any: that anything may have."""
@@ -31,7 +32,7 @@ class Bell:
         is merged into one pass. A `deaf` loop has its periods alone."""
         listener = _Listener()
         if not deaf:
-            self._listeners.add(listener)
+            self._listeners[listener] = None
         try:
             while True:
                 listener.take()
@@ -47,7 +48,7 @@ class Bell:
                         break
                     yield touched
         finally:
-            self._listeners.discard(listener)
+            self._listeners.pop(listener, None)
 
 
 class _Listener:

@@ -167,17 +167,18 @@ class ReplicaChannel(grpc.aio.Channel):
 
     async def _heard(
         self, asking: Mapping[asyncio.Future[Any], int], silence_s: float
-    ) -> set[asyncio.Future[Any]]:
-        """Those that are over; none, when there is more to ask and nothing was heard for long."""
+    ) -> list[asyncio.Future[Any]]:
+        """Those that are over, in the order in which they were asked; none, when there is more to
+        ask and nothing was heard for long."""
         if len(asking) == len(self._channels):
             done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-            return done
+            return [each for each in asking if each in done]
         silence = asyncio.ensure_future(self._clock.sleep(silence_s))
         try:
             done, _ = await asyncio.wait({*asking, silence}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             silence.cancel()
-        return done - {silence}
+        return [each for each in asking if each in done]
 
     def _answered(self, ask: _Question, number: int) -> None:
         if ask.leaders_own:

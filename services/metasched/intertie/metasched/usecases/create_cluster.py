@@ -114,7 +114,8 @@ class CreateCluster:
         self._clock = clock
         self._terms = terms
         self._draw = draw
-        self._tasks: set[asyncio.Task[ClusterView]] = set()
+        self._tasks: dict[tuple[str, str], asyncio.Task[ClusterView]] = {}
+        """By request and its digest."""
         self._telling: set[asyncio.Task[None]] = set()
 
     async def plan_only(self, order: Order) -> ClusterView:
@@ -128,17 +129,20 @@ class CreateCluster:
         """The cluster once it is committed; at a retry, the first call's as it is now, though a
         first call would be refused by now: its start may have passed.
 
-        Goes on when the caller goes away: a retry with the same id waits for the outcome.
+        Goes on when the caller goes away: a retry that comes meanwhile gets the same outcome. One
+        that is refused must not leave another at work, of whose cluster nobody would hear.
         """
         await self._clusters.check_leading()
-        task = asyncio.create_task(self._create(order))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        key = order.request_key, order.digest
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(self._create(order))
+            task.add_done_callback(lambda _: self._tasks.pop(key))
         return await asyncio.shield(task)
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
-        return (*self._tasks, *self._telling)
+        return (*self._tasks.values(), *self._telling)
 
     async def drain(self) -> None:
         """Until all that was begun is decided, and the sites that answer were told."""

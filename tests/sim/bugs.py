@@ -1,0 +1,244 @@
+"""Bugs that are planted, one at a time, to see that the checker finds them.
+
+Each takes away one thing that the product relies on, from outside: no product code knows of them.
+What two mechanisms hold together is planted as what is left when both are gone; it says so.
+A suspend and a resume that overlap on one disk are not among them: nothing is suspended yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from unittest import mock
+
+import intertie.broker.domain.book as book
+import intertie.broker.domain.ledger as ledger
+import intertie.broker.domain.part as part_module
+import intertie.broker.loops.retention as retention
+import intertie.broker.main as broker_main
+import intertie.nodeagent.loops.knowledge as knowledge
+import intertie.nodeagent.loops.report as report
+from intertie.broker.adapters import keys
+from intertie.broker.adapters.etcd_ledger import EtcdLedger
+from intertie.broker.domain.decision import Decision, Outcome
+from intertie.broker.domain.part import NEXT, Part, PartState
+from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
+from intertie.broker.loops.in_doubt import InDoubt
+from intertie.broker.usecases.admission import Admission, Decide
+from intertie.common.calendar import Calendar, Demand
+from intertie.common.errors import EtcdUnavailable
+from intertie.common.etcd.client import Compare, Entry, Op, Snapshot, TxnResult
+from intertie.common.intervals import Window
+from intertie.nodeagent.domain.reconcile import KnownPart, Listing
+from tests.sim.etcd_client import ModelClient
+from tests.sim.record import Profile
+
+Plant = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    plant: Plant
+    shows: str
+    """A piece of what the checker says of it."""
+    seed: int = 0
+    """The first that it is looked for with: one that finds it, of those below `within`, so that it
+    takes no longer than it must. Which do is said where fewer than half of them do."""
+    within: int = 12
+    """Seeds."""
+    profile: Callable[[Profile], Profile] = lambda profile: profile
+    """A world in which what it takes happens more often."""
+
+
+def _without(drop: Callable[[Compare], bool]) -> Plant:
+    """Transactions lose what they compare on the way to etcd."""
+    whole = ModelClient.txn
+
+    async def txn(self: ModelClient, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
+        return await whole(self, [each for each in compare if not drop(each)], then)
+
+    return lambda: mock.patch.object(ModelClient, "txn", txn)
+
+
+@contextmanager
+def _retried_blindly() -> Iterator[None]:
+    """A transaction whose answer was lost is sent again, without what it compared."""
+    whole = ModelClient.txn
+
+    async def txn(self: ModelClient, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
+        try:
+            return await whole(self, compare, then)
+        except EtcdUnavailable:
+            return await whole(self, (), then)
+
+    with mock.patch.object(ModelClient, "txn", txn):
+        yield
+
+
+@contextmanager
+def _prepared_expires() -> Iterator[None]:
+    whole = Part.expired
+
+    def expired(self: Part, *, now: datetime) -> bool:
+        if self.state is PartState.PREPARED:
+            return now >= self.create_time + timedelta(seconds=8)
+        return whole(self, now=now)
+
+    edges = {PartState.PREPARED: NEXT[PartState.PREPARED] | {PartState.EXPIRED}}
+    with mock.patch.object(Part, "expired", expired), mock.patch.dict(part_module.NEXT, edges):
+        yield
+
+
+@contextmanager
+def _tombstone_early() -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(retention, "KEPT", timedelta(seconds=5)))
+        stack.enter_context(mock.patch.object(broker_main, "RETENTION_S", 2.0))
+        yield
+
+
+@contextmanager
+def _record_apart() -> Iterator[None]:
+    """The part first, and that its request was answered in a second transaction."""
+
+    async def attempt(self: Any, request: RequestKey, decide: Decide) -> RequestRecord:
+        view = await self._ledger.view()
+        before = view.requests.get((request.caller, request.request_id))
+        now = self._clock.now()
+        if before is not None and before.value.answers(request, now=now):
+            known: RequestRecord = before.value
+            return known
+        admitted = decide(view, now)
+        await self._ledger.submit(admitted.change)
+        record = RequestRecord.of(request, answer=admitted.answer, uid=admitted.uid, now=now)
+        write = Write(record=record, read_at=before.revision if before else 0)
+        await self._ledger.commit(Change(writes=(write,)))
+        return record
+
+    with mock.patch.object(Admission, "_attempt", attempt):
+        yield
+
+
+def _on_totals() -> AbstractContextManager[Any]:
+    """What a host has counts, and not what others have of it."""
+
+    def peaks(self: Calendar, resources: tuple[str, ...], window: Window) -> tuple[int, ...]:
+        return (0,) * len(resources)
+
+    return mock.patch.object(Calendar, "peaks", peaks)
+
+
+@contextmanager
+def _ends_early() -> Iterator[None]:
+    """A second too little at the end of every window."""
+    whole = ledger.demand_of
+
+    def demand_of(part: Part) -> Demand:
+        demand = whole(part)
+        window = Window(part.window.start, part.window.end - timedelta(seconds=1))
+        return Demand(demand.key, window, demand.amounts)
+
+    with (
+        mock.patch.object(book, "demand_of", demand_of),
+        mock.patch.object(ledger, "demand_of", demand_of),
+    ):
+        yield
+
+
+@contextmanager
+def _stale_generation() -> Iterator[None]:
+    """An agent obeys whatever it reads, from a member of etcd that may be behind."""
+    whole = ModelClient.range
+
+    async def range_(self: ModelClient, prefix: str, *, without: str = "") -> Snapshot:
+        found = await whole(self, prefix, without=without)
+        process, store = self._process, self.store
+        if process is None or not prefix.startswith("wanted/") or process.random.random() > 0.3:
+            return found
+        behind = max(found.revision - process.random.randrange(1, 30), 1)
+        entries: list[Entry] = []
+        for key in sorted(each for each in store._versions if each.startswith(prefix)):
+            if (entry := store._at(key, behind)) is not None:
+                entries.append(entry)
+        return Snapshot(entries=tuple(entries), revision=behind)
+
+    def merge(known: Mapping[str, KnownPart], listing: Listing) -> dict[str, KnownPart]:
+        listed = {part.uid: part for part in listing.parts}
+        merged = {uid: replace(part, present=False) for uid, part in known.items()}
+        for uid, part in listed.items():
+            before = known.get(uid, KnownPart(wanted=part))
+            merged[uid] = replace(before, wanted=part, present=True)
+        return merged
+
+    with (
+        mock.patch.object(ModelClient, "range", range_),
+        mock.patch.object(knowledge, "merge", merge),
+    ):
+        yield
+
+
+@contextmanager
+def _no_relist() -> Iterator[None]:
+    """Neither does a broker compare what it knows of agents with what there is, nor do agents
+    write again what they have written: either heals the other's lack."""
+
+    async def never(self: EtcdLedger) -> None:
+        await asyncio.Event().wait()
+
+    with (
+        mock.patch.object(EtcdLedger, "_relist", never),
+        mock.patch.object(report, "_ALL_S", 1e9),
+    ):
+        yield
+
+
+def _decides_alone() -> AbstractContextManager[Any]:
+    """A site that is left in doubt does not ask the register, and takes it for an ABORT."""
+
+    async def ask(self: Any, part: Part) -> None:
+        decision = Decision(tx=part.tx, outcome=Outcome.ABORT)
+        await self._resolve.read_from_register(part.path, decision)
+
+    return mock.patch.object(InDoubt, "_ask", ask)
+
+
+def _slow(profile: Profile) -> Profile:
+    """etcd answers late, and often not at all."""
+    return replace(profile, late=0.15, lost=0.03)
+
+
+def _late(profile: Profile) -> Profile:
+    """Many transactions come to etcd when nobody waits for them any more."""
+    return replace(profile, late=0.3, calls_per_user=96, trouble_s=60.0)
+
+
+def _deaf(profile: Profile) -> Profile:
+    return replace(profile, event_lost=0.6)
+
+
+BUGS: dict[str, Bug] = {
+    "generation-not-compared": Bug(
+        _without(lambda each: each.key == keys.GENERATION), "is promised", seed=1, profile=_late
+    ),
+    "election-key-not-compared": Bug(
+        _without(lambda each: each.key.startswith("election/") and each.number > 0), "leads"
+    ),
+    "prepared-part-expires": Bug(_prepared_expires, "went from PREPARED to EXPIRED"),
+    "tombstone-dropped-early": Bug(_tombstone_early, "tombstone"),
+    "site-in-doubt-decides-alone": Bug(_decides_alone, "let go alone"),
+    "txn-retried-blindly": Bug(_retried_blindly, "", profile=_slow),
+    "idempotency-record-apart": Bug(_record_apart, "were made for"),
+    "decision-written-blindly": Bug(
+        _without(lambda each: each.key.startswith("decision/")),
+        " was COMMIT, and is ABORT",
+        profile=_slow,
+    ),
+    "hold-admitted-on-totals": Bug(_on_totals, "is promised"),
+    "stale-generation-obeyed": Bug(_stale_generation, "obeys generation"),
+    "window-ends-a-second-early": Bug(_ends_early, "is promised"),
+    "lost-event-no-relist": Bug(_no_relist, "after its end", profile=_deaf),
+}

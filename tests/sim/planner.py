@@ -1,0 +1,75 @@
+"""A planner that is quick: first fit, in the first window that works. The solver has tests of its
+own; here a plan is only what the sites are asked for."""
+
+from __future__ import annotations
+
+from intertie.common.quantities import Vector
+from intertie.metasched.domain.candidates import allowed
+from intertie.metasched.domain.plan import Plan, SitePlan, check
+from intertie.metasched.domain.problem import GroupNeed, Problem, Site, digest_at
+from intertie.metasched.domain.solver import _with_links
+
+
+def simple_plan(problem: Problem, *, effort: float = 0.0) -> Plan | None:
+    """In the place of intertie.metasched.usecases.planning._planned."""
+    for slot, window in enumerate(problem.windows):
+        sites = _placed(problem, slot)
+        if sites is None:
+            continue
+        plan = Plan(
+            window=window,
+            sites=sites,
+            images={
+                group.name: digest_at(problem.site(each.site), group)
+                for group in problem.groups
+                for each in sites
+                if group.name in each.counts
+            },
+        )
+        plan = _with_links(plan, problem)
+        if not check(problem, plan):
+            return plan
+    return None
+
+
+def _placed(problem: Problem, slot: int) -> tuple[SitePlan, ...] | None:
+    rooms = {site.name: [host.free for host in site.offers[slot].hosts] for site in problem.sites}
+    packing: dict[str, list[dict[str, int]]] = {
+        name: [{} for _ in hosts] for name, hosts in rooms.items()
+    }
+    for group in problem.groups:
+        among = [site for site in problem.sites if allowed(group, site.name) and site.images]
+        for _ in range(group.fewest):
+            if not _put(group, among, rooms, packing):
+                return None
+    return tuple(
+        SitePlan(site=site.name, counts=counts, packing=tuple(packing[site.name]))
+        for site in problem.sites
+        if (counts := _total(packing[site.name]))
+    )
+
+
+def _put(
+    group: GroupNeed,
+    among: list[Site],
+    rooms: dict[str, list[Vector]],
+    packing: dict[str, list[dict[str, int]]],
+) -> bool:
+    for site in among:
+        takes = site.takes(group)
+        for number, free in enumerate(rooms[site.name]):
+            left = free - takes
+            if all(amount >= 0 for _, amount in left.items()):
+                rooms[site.name][number] = left
+                here = packing[site.name][number]
+                here[group.name] = here.get(group.name, 0) + 1
+                return True
+    return False
+
+
+def _total(hosts: list[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for host in hosts:
+        for group, count in host.items():
+            total[group] = total.get(group, 0) + count
+    return total

@@ -1,0 +1,78 @@
+"""A request that comes more than once at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+from intertie.broker.adapters.etcd_ledger import EtcdLedger
+from intertie.broker.domain.cluster import ClusterView
+from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.part import PartState
+from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
+from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.common.etcd.client import Compare, Op, Put, TxnResult
+from intertie.common.values import replace
+from tests.fakes.clock import START, FakeClock
+from tests.fakes.etcd import MemoryEtcd
+from tests.unit.broker.samples import HOUR, POLICY, part
+from tests.unit.broker.test_line import Leads
+from tests.unit.broker.test_names_taken import LOCAL, World
+from tests.unit.broker.test_passes import NAME
+
+REQUEST = RequestKey(caller="meta", request_id="t1", digest="d")
+
+
+class Slow(MemoryEtcd):
+    """Writes nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = asyncio.Event()
+        self.may.set()
+
+    async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
+        await self.may.wait()
+        return await super().txn(compare, then)
+
+
+async def test_a_copy_that_comes_while_the_first_is_written_gets_its_answer() -> None:
+    """A bug: both were decided, and counted; the second was answered with an internal error."""
+    etcd, clock = Slow(), FakeClock()
+    done = await etcd.txn([], [Put("election/broker", b"this")])
+    ledger = EtcdLedger(etcd, Leads(done.revision), POLICY, clock)
+    admission = Admission(ledger, clock)
+    decided: list[datetime] = []
+
+    def decide(view: LedgerView, now: datetime) -> Admitted:
+        decided.append(now)
+        held = part("t1", PartState.HELD)
+        change = Change(writes=(Write(record=held),), admitted_on=view.generation)
+        return Admitted(change=change, answer=held.name, uid=held.uid)
+
+    etcd.may.clear()
+    copies = [asyncio.create_task(admission.admit(REQUEST, decide)) for _ in range(3)]
+    await clock.settle()
+    etcd.may.set()
+    answers = await asyncio.gather(*copies)
+    assert answers[0] == answers[1] == answers[2]
+    assert len(decided) == 1
+    assert (await ledger.view()).generation == 1
+    assert admission._turns == {}
+
+
+async def test_a_copy_that_found_no_room_is_not_told_that_its_own_name_is_taken() -> None:
+    """A bug: one copy found the site full and was to be handed on; another found room meanwhile,
+    and the first said that the name was taken."""
+    world = World()
+    own = replace(LOCAL, uid="own", owner="alice", window=replace(LOCAL.window, end=START + HOUR))
+    request = RequestKey(caller="alice", request_id="r1", digest="d")
+    answer = RequestRecord.of(request, answer=str(NAME), uid="own", now=START)
+    world.ledger.rival = Change(
+        writes=(Write(record=own), Write(record=part()), Write(record=answer))
+    )
+    created = await world.create(50)
+    assert isinstance(created, ClusterView)
+    assert created.record.uid == "own"
+    assert world.beyond.made == {}
