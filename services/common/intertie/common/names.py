@@ -14,7 +14,12 @@ ANY = "-"
 REMEMBERED = 1 << 16
 """Names that are kept as they were taken apart: a ledger asks for the same ones again and again."""
 
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_A_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_LABEL = re.compile(_A_LABEL)
+_TENANTS = f"tenants/({_A_LABEL})"
+_CLUSTER = re.compile(f"((?:sites|metascheds)/{_A_LABEL})/{_TENANTS}/clusters/({_A_LABEL})")
+_PART = re.compile(f"sites/({_A_LABEL})/{_TENANTS}/parts/({_A_LABEL})")
+"""Whole names, at one look; what is none is taken apart, to say what is wrong with it."""
 _DIGEST = re.compile(r"b3:[0-9a-f]{64}")
 
 
@@ -217,12 +222,17 @@ class DeviceNames:
 
 @lru_cache(maxsize=REMEMBERED)
 def _cluster_name(text: str, field: str) -> ClusterName:
+    if whole := _CLUSTER.fullmatch(text):
+        authority, tenant, cluster_id = whole.groups()
+        return ClusterName(Parent(authority, tenant), cluster_id)
     parent, cluster_id = _split(text, "clusters", field)
     return ClusterName(_parent(parent, text, field), check_label(cluster_id, field))
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _part_name(text: str, field: str) -> PartName:
+    if whole := _PART.fullmatch(text):
+        return PartName(*whole.groups())
     parent, part_id = _split(text, "parts", field)
     site, tenant = _site_and_tenant(parent, text, field)
     return PartName(site, tenant, check_label(part_id, field))

@@ -315,8 +315,9 @@ class Etcd:
         key = (self._prefix + compare.key).encode()
         equal = WireCompare.EQUAL
         if compare.target == "mod":
-            target = WireCompare.MOD
-            return WireCompare(result=equal, target=target, key=key, mod_revision=compare.number)
+            # Fields, not a message: a transaction is given copies, and these are most of it.
+            target, revision = WireCompare.MOD, compare.number
+            return {"result": equal, "target": target, "key": key, "mod_revision": revision}
         if compare.target == "create":
             return KVService.txn_compare_create_revision(key, compare.number)
         return KVService.txn_compare_value(key, compare.octets)
@@ -324,7 +325,8 @@ class Etcd:
     def _wire_op(self, op: Op) -> Any:
         key = self._prefix + op.key
         if isinstance(op, Put):
-            return KVService.txn_op_put(key, op.value, lease=op.lease)
+            put = {"key": key.encode(), "value": op.value, "lease": op.lease}
+            return {"request_put": put}
         return KVService.txn_op_delete(key)
 
 
