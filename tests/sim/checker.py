@@ -61,7 +61,7 @@ def read(value: bytes) -> Any:
 
 def broken(record: Record) -> tuple[list[str], list[str]]:
     """What is wrong with a run; nothing, one hopes. And what is known to happen, and noted: see
-    `_twice` and `_own_name`."""
+    `_own_name`."""
     _TAKEN.clear()  # another run of the seed has parts of the same names
     history = _History(record)
     for written in record.writes:
@@ -94,10 +94,6 @@ class _History:
         """State of a co-allocation's parts, by site."""
         self.clusters: dict[str, list[tuple[float, Any]]] = defaultdict(list)
         """By uid: every state that was written, and when."""
-        self.store_of: dict[str, str] = {}
-        """Where the cluster of an uid is on record."""
-        self.forgotten: set[str] = set()
-        """Clusters that a site handed on, and then forgot of."""
         self.gone_at: dict[str, float] = {}
         """When a cluster's record was deleted, by uid."""
         self.current: dict[tuple[str, str], str] = {}
@@ -276,8 +272,6 @@ class _History:
                 self.say(written, f"the answer {key} was forgotten early")
         elif kind == "clusters":
             self._cluster_deleted(written, key)
-        elif kind == "forwards":
-            self.forgotten.add(key.rpartition("/")[2])
 
     def _request(self, written: Any, site: _Site, key: str, answer: Any) -> None:
         before = site.answers.setdefault(key, answer)
@@ -289,7 +283,6 @@ class _History:
     def _cluster(self, written: Any, key: str, cluster: Any) -> None:
         self.current[written.store, key] = cluster["uid"]
         self.clusters[cluster["uid"]].append((written.at, cluster))
-        self.store_of[cluster["uid"]] = written.store
 
     def _cluster_deleted(self, written: Any, key: str) -> None:
         uid = self.current.pop((written.store, key))
@@ -352,25 +345,16 @@ class _History:
                 self.wrong.append(f"{told.user}: {told.cluster} was told, and forgotten")
         for (user, request), uids in answers.items():
             if len(uids) > 1:
-                problem = f"{user}: {request} was answered with {sorted(uids)}"
-                self._twice(request.removeprefix("r-"), uids, problem)
+                self.wrong.append(f"{user}: {request} was answered with {sorted(uids)}")
         for name, uids in self.confirmed.items():
             if len(uids) > 1:
-                self._twice(name, uids, f"{name} was made {len(uids)} times: {sorted(uids)}")
+                self.wrong.append(f"{name} was made {len(uids)} times: {sorted(uids)}")
 
     def _own_name(self, told: Told) -> None:
         """A copy of a request may say that the name is taken which another copy has just taken, or
         given back: where a replica that led does not know yet what its successor has written, and
         where a record is discarded between two reads. It holds nothing, and is no invariant."""
         self.noted.append(f"{told.at:.3f} {told.user}: {told.outcome} of {told.cluster}, its own")
-
-    def _twice(self, cluster: str, uids: set[str], problem: str) -> None:
-        """The one way known in which a request leads to two clusters: it was handed on twice, one
-        copy was refused, whereupon the site forgot that it was handed on and found room itself, and
-        the other copy, which was late, was not refused. See docs/concurrency.md."""
-        stores = {self.store_of.get(uid, "") for uid in uids}
-        known = len(uids) == len(stores) == 2 and "meta" in stores and cluster in self.forgotten
-        (self.noted if known else self.wrong).append(problem)
 
 
 def undone(record: Record) -> list[str]:

@@ -68,10 +68,10 @@ class Raced(MemoryLedger):
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, beyond: Beyond | None = None) -> None:
         clock = FakeClock()
         self.ledger = Raced(POLICY)
-        self.beyond = Beyond()
+        self.beyond = beyond or Beyond()
         for host in ("n1", "n2"):
             self.ledger.report(facts(host, report_time=clock.now()))
         ledger = self.ledger

@@ -4,6 +4,11 @@ The record comes first, so that a retry, or another replica, asks again with the
 request id, and the meta-scheduler answers as it did before.
 """
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
 import structlog
 
 from intertie.broker.domain.cluster import ClusterRecord
@@ -39,11 +44,23 @@ FINAL = (NoCapacity, ImageNotReady, FieldInvalid, NameTaken)
 """Refusals after which nothing is left at the meta-scheduler, so nothing is to be found again."""
 
 
+@dataclass(slots=True)
+class _Copies:
+    """Of one request, that this process has on their way at once."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the record is looked for and written, or taken back."""
+    under_way: int = 0
+    all_known: bool = False
+    """The record was written for the first of them, and none has ended without an answer."""
+
+
 class Forwarding:
     def __init__(self, ledger: Ledger, metasched: Metasched | None, clock: Clock) -> None:
         self._ledger = ledger
         self._metasched = metasched
         self._clock = clock
+        self._copies: dict[RequestKey, _Copies] = {}
 
     @property
     def possible(self) -> bool:
@@ -58,21 +75,42 @@ class Forwarding:
     async def create(
         self, caller: Caller, name: ClusterName, spec: ClusterSpec, request: RequestKey
     ) -> Foreign:
-        """Writes down that it is handed on, then does so."""
-        record = await contend(lambda: self._record(caller, name, request))
-        log.info("forward.create", cluster=record.name, metasched=record.metasched)
+        """Writes down that it is handed on, then does so. A refusal is forgotten, so that the next
+        attempt may find room here, where no copy can still be on its way: one that came late would
+        lead to a second cluster. Else every attempt of this request is handed on."""
+        with self._counted(request) as copies:
+            async with copies.lock:
+                record, is_new = await contend(lambda: self._record(caller, name, request))
+                copies.all_known = copies.all_known or is_new
+            log.info("forward.create", cluster=record.name, metasched=record.metasched)
+            try:
+                return await self._to().create(
+                    caller,
+                    name.tenant,
+                    name.cluster_id,
+                    spec,
+                    request_id=record.request_id,
+                    validate_only=False,
+                )
+            except FINAL:
+                async with copies.lock:
+                    if copies.all_known and copies.under_way == 1:
+                        await self._forget(record, request)
+                raise
+            except BaseException:
+                copies.all_known = False
+                raise
+
+    @contextmanager
+    def _counted(self, request: RequestKey) -> Iterator[_Copies]:
+        copies = self._copies.setdefault(request, _Copies())
+        copies.under_way += 1
         try:
-            return await self._to().create(
-                caller,
-                name.tenant,
-                name.cluster_id,
-                spec,
-                request_id=record.request_id,
-                validate_only=False,
-            )
-        except FINAL:
-            await self._forget(record, request)
-            raise
+            yield copies
+        finally:
+            copies.under_way -= 1
+            if not copies.under_way:
+                del self._copies[request]
 
     async def find(self, name: ClusterName) -> Versioned[ForwardRecord] | None:
         if name.authority.startswith("metascheds/"):
@@ -118,13 +156,14 @@ class Forwarding:
 
     async def _record(
         self, caller: Caller, name: ClusterName, request: RequestKey
-    ) -> ForwardRecord:
+    ) -> tuple[ForwardRecord, bool]:
+        """As it stands, and whether it was written now."""
         before = await self._ledger.request(request.caller, request.request_id)
         now = self._clock.now()
         if before is not None and before.value.answers(request, now=now):
             found = await self.find(name)
             if found is not None and found.value.request_id == forwarded_request_id(request):
-                return found.value
+                return found.value, False
         here = check_no_cluster(await self._ledger.cluster(name.tenant, name.cluster_id), name)
         old = await self.check_free(caller, name)
         record = ForwardRecord(
@@ -156,11 +195,11 @@ class Forwarding:
             written = await self.find(name)
             if written is None or written.value != record:
                 raise
-        return record
+        return record, True
 
     async def _forget(self, record: ForwardRecord, request: RequestKey) -> None:
-        """Takes the records back. Losing them to another writer, or to a store that is away,
-        does no harm: a retry asks again with the same id."""
+        """Takes the records back. Where another writer is first, or the store is away, a retry
+        asks again with the same id."""
         name = ClusterName.parse(record.name)
         try:
             forward = await self.find(name)

@@ -1,0 +1,106 @@
+"""A request that is handed on more than once leads to one cluster, wherever there is room by then.
+
+Of the same request, 50 are more than the site has room for, and 2 are not: as if room had come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from intertie.broker.domain.cluster import ClusterView
+from intertie.broker.domain.ports import Caller, Foreign
+from intertie.common.errors import NoCapacity, Shortfall, SiteUnreachable
+from intertie.common.spec import ClusterSpec
+from tests.fakes.clock import FakeClock
+from tests.unit.broker.test_names_taken import Beyond, World
+
+TOO_MANY, FEW = 50, 2
+REFUSED = NoCapacity((Shortfall(site="south", resource="vcpus"),))
+LOST = SiteUnreachable("meta", "no answer")
+
+
+class Answering(Beyond):
+    """With these in turn, each once it may; then it takes everything."""
+
+    def __init__(self, *answers: Exception) -> None:
+        super().__init__()
+        self.may: list[asyncio.Event] = [asyncio.Event() for _ in answers]
+        self._answers = iter(list(zip(answers, self.may, strict=True)))
+
+    async def create(
+        self,
+        caller: Caller,
+        tenant: str,
+        cluster_id: str,
+        spec: ClusterSpec,
+        *,
+        request_id: str,
+        validate_only: bool,
+    ) -> Foreign:
+        answer, may = next(self._answers, (None, None))
+        if answer is None or may is None:
+            return await super().create(
+                caller, tenant, cluster_id, spec, request_id=request_id, validate_only=validate_only
+            )
+        await may.wait()
+        raise answer
+
+    async def watch(self, caller: Caller, tenant: str, cluster_id: str) -> AsyncIterator[Foreign]:
+        raise AssertionError
+        yield
+
+
+def world_of(*answers: Exception) -> tuple[World, Answering]:
+    beyond = Answering(*answers)
+    return World(beyond), beyond
+
+
+async def fails(world: World, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await world.create(TOO_MANY)
+
+
+async def test_after_an_answer_was_lost_a_refusal_does_not_bring_it_back_here() -> None:
+    """A bug: the site forgot that it had handed the request on, and found room; and the copy whose
+    answer was lost came late, and was committed as well."""
+    world, beyond = world_of(LOST, REFUSED)
+    for may in beyond.may:
+        may.set()
+    await fails(world, SiteUnreachable)
+    await fails(world, NoCapacity)
+    assert isinstance(await world.create(FEW), Foreign)
+    assert await world.ledger.cluster("demo", "one") is None
+
+
+async def test_what_was_refused_once_and_for_all_may_find_room_here() -> None:
+    world, beyond = world_of(REFUSED)
+    beyond.may[0].set()
+    await fails(world, NoCapacity)
+    assert isinstance(await world.create(FEW), ClusterView)
+    assert beyond.made == {}
+
+
+async def test_while_a_copy_is_on_its_way_the_refusal_of_another_is_not_forgotten() -> None:
+    world, beyond = world_of(REFUSED, REFUSED)
+    first, second = (asyncio.create_task(fails(world, NoCapacity)) for _ in range(2))
+    await FakeClock().settle()
+    beyond.may[1].set()
+    await second
+    assert await world.ledger.forward("demo", "one") is not None
+    beyond.may[0].set()
+    await first
+    assert await world.ledger.forward("demo", "one") is None
+    assert isinstance(await world.create(FEW), ClusterView)
+
+
+async def test_a_copy_whose_caller_went_away_is_not_known_to_be_refused() -> None:
+    world, beyond = world_of(REFUSED, REFUSED)
+    gone, stays = (asyncio.create_task(fails(world, NoCapacity)) for _ in range(2))
+    await FakeClock().settle()
+    gone.cancel()
+    beyond.may[1].set()
+    await stays
+    assert isinstance(await world.create(FEW), Foreign)
