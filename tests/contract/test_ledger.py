@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -25,27 +25,13 @@ from intertie.broker.domain.records import (
 )
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common.errors import NotLeading, StaleWrite
-from intertie.common.etcd.client import Etcd
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import replace
-from tests.contract.ledgers import IOPS, InEtcd, InMemory, Kind
-from tests.integration.etcd_server import EtcdServer
+from tests.contract.ledgers import IOPS, Kind
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
 
 KEY = RequestKey(caller="alice", request_id="r1", digest="d")
-
-
-@pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
-async def kind(request: pytest.FixtureRequest) -> AsyncIterator[Kind]:
-    if request.param == "memory":
-        yield InMemory()
-    else:
-        server: EtcdServer = request.getfixturevalue("etcd_server")
-        prefix: str = request.getfixturevalue("etcd_prefix")
-        etcd = await Etcd.connect(server.settings(prefix))
-        yield await InEtcd.of(etcd)
-        await etcd.close()
 
 
 async def told(ledger: Ledger) -> Mapping[str, Mapping[str, int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from intertie.broker.adapters import keys
@@ -18,24 +16,11 @@ from intertie.common.errors import NotLeading, StaleWrite
 from intertie.common.etcd.client import Etcd, Put, Snapshot
 from intertie.common.usage_chain import name_of_certificate
 from intertie.common.values import replace
-from tests.contract.ledgers import InEtcd, InMemory, Kind
+from tests.contract.ledgers import InEtcd, Kind
 from tests.fakes.accounts import SIGNER, START, AwakeClock
-from tests.integration.etcd_server import EtcdServer
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part
 
 SCRIBE = SigningScribe("north", SIGNER)
-
-
-@pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])
-async def kind(request: pytest.FixtureRequest) -> AsyncIterator[Kind]:
-    if request.param == "memory":
-        yield InMemory()
-    else:
-        server: EtcdServer = request.getfixturevalue("etcd_server")
-        prefix: str = request.getfixturevalue("etcd_prefix")
-        etcd = await Etcd.connect(server.settings(prefix))
-        yield await InEtcd.of(etcd)
-        await etcd.close()
 
 
 def a_part(number: int, tenant: str = "demo") -> Part:

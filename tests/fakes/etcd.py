@@ -57,7 +57,7 @@ class MemoryEtcd(Etcd):
 
     async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
         self._check()
-        if not all(self._holds(each) for each in compare):
+        if not all(holds(each, self._entries.get(each.key)) for each in compare):
             return TxnResult(succeeded=False, revision=self._revision)
         self._revision += 1
         self.history.append(tuple(then))
@@ -81,14 +81,15 @@ class MemoryEtcd(Etcd):
         if self.broken:
             raise EtcdUnavailable("no member answers")
 
-    def _holds(self, compare: Compare) -> bool:
-        entry = self._entries.get(compare.key)
-        match compare.target:
-            case "mod":
-                return (entry.mod_revision if entry else 0) == compare.number
-            case "create":
-                return (entry.create_revision if entry else 0) == compare.number
-        return entry is not None and entry.value == compare.octets
+
+def holds(compare: Compare, entry: Entry | None) -> bool:
+    """Of what is under its key, or of there being nothing."""
+    match compare.target:
+        case "mod":
+            return (entry.mod_revision if entry else 0) == compare.number
+        case "create":
+            return (entry.create_revision if entry else 0) == compare.number
+    return entry is not None and entry.value == compare.octets
 
 
 class MemoryElection(Election):

@@ -171,6 +171,14 @@ HOST = {
     "throughput_mib_s": 400,
     "uplink_mbit_s": 400,
 }
+LARGE_HOST = {
+    "vcpus": 16,
+    "memory_mib": 8192,
+    "disk_mib": 8192,
+    "iops": 8000,
+    "throughput_mib_s": 1600,
+    "uplink_mbit_s": 400,
+}
 
 
 @dataclass

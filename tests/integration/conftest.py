@@ -10,6 +10,7 @@ import pytest
 
 from intertie.common.etcd.client import Etcd
 from tests.fakes.site_brokers import Federation, federation
+from tests.integration.broker_site import Site, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 
@@ -77,4 +78,17 @@ async def two_sites(
 ) -> AsyncIterator[Federation]:
     """With a meta-scheduler over them that leads."""
     async with federation(tmp_path, etcd_server, etcd_prefix, north, south, meta) as up:
+        yield up
+
+
+@pytest.fixture
+async def here(
+    tmp_path: Path,
+    etcd_server: EtcdServer,
+    etcd_prefix: str,
+    north: TestDomain,
+    south: TestDomain,
+) -> AsyncIterator[Site]:
+    """A site with its broker; the south may call it."""
+    async with site(tmp_path / "site", etcd_server.settings(etcd_prefix), north, (south,)) as up:
         yield up

@@ -22,24 +22,11 @@ from intertie.nodeagent.domain.meters import (
     Promise,
 )
 from tests.integration.broker_site import HOST, Site, cluster_spec, create, site
-from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 
 pytestmark = pytest.mark.etcd
 
 NAME = "sites/north/tenants/demo/clusters"
-
-
-@pytest.fixture
-async def here(
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    south: TestDomain,
-) -> AsyncIterator[Site]:
-    async with site(tmp_path, etcd_server.settings(etcd_prefix), north, (south,)) as up:
-        yield up
 
 
 async def refusal(call: Awaitable[object]) -> errors.DomainError:

@@ -13,21 +13,13 @@ import pytest
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.common.errors import NotLeading
 from intertie.common.rpc.client import to_domain_error
-from tests.integration.broker_site import Site, cluster_spec, create, site
+from tests.integration.broker_site import LARGE_HOST, Site, cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 
 pytestmark = pytest.mark.etcd
 
 FAIL_OVER_S = 10
-HOST = {
-    "vcpus": 16,
-    "memory_mib": 8192,
-    "disk_mib": 8192,
-    "iops": 8000,
-    "throughput_mib_s": 1600,
-    "uplink_mbit_s": 400,
-}
 
 
 @pytest.fixture
@@ -39,7 +31,7 @@ async def replicas(
     south: TestDomain,
 ) -> AsyncIterator[tuple[Site, Site]]:
     """The first one leads."""
-    etcd, hosts = etcd_server.settings(etcd_prefix), {"n1": HOST}
+    etcd, hosts = etcd_server.settings(etcd_prefix), {"n1": LARGE_HOST}
     async with (
         site(tmp_path / "one", etcd, north, (south,), hosts=hosts) as first,
         site(tmp_path / "two", etcd, north, (south,), hosts=hosts, lead=False) as second,

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,7 +37,7 @@ from intertie.common.settings import TlsSettings
 from tests.contract.ledgers import Leads
 from tests.fakes.site_brokers import Federation
 from tests.fakes.site_brokers import create as create_over_two
-from tests.integration.broker_site import Site, cluster_spec, create, site
+from tests.integration.broker_site import LARGE_HOST, Site, cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain, trust_in
 from tests.integration.renewal import Renewed, renew_certificate, renew_key
@@ -48,28 +47,8 @@ from tests.unit.broker.samples import POLICY, part, part_spec, workspace
 pytestmark = pytest.mark.etcd
 
 CLOCK = SystemClock()
-LARGE = {
-    "vcpus": 16,
-    "memory_mib": 8192,
-    "disk_mib": 8192,
-    "iops": 8000,
-    "throughput_mib_s": 1600,
-    "uplink_mbit_s": 400,
-}
 WRITTEN_S = 60
 """The loop rests for 2 s and looks each 10 s."""
-
-
-@pytest.fixture
-async def here(
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    south: TestDomain,
-) -> AsyncIterator[Site]:
-    async with site(tmp_path / "site", etcd_server.settings(etcd_prefix), north, (south,)) as up:
-        yield up
 
 
 def usage(at: Site, tls: TlsSettings) -> usage_pb2_grpc.UsageAsyncStub:
@@ -368,9 +347,9 @@ async def test_what_ends_as_the_leader_fails_is_written_by_the_next_and_once(
     settings = etcd_server.settings(etcd_prefix)
     names = [f"c{number}" for number in range(6)]
     async with (
-        site(tmp_path / "one", settings, north, (south,), hosts={"n1": LARGE}) as first,
+        site(tmp_path / "one", settings, north, (south,), hosts={"n1": LARGE_HOST}) as first,
         site(
-            tmp_path / "two", settings, north, (south,), hosts={"n1": LARGE}, lead=False
+            tmp_path / "two", settings, north, (south,), hosts={"n1": LARGE_HOST}, lead=False
         ) as second,
     ):
         await ended(first, "demo", *names)

@@ -4,9 +4,8 @@ left behind."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,9 +17,7 @@ from intertie.api.types.v1 import resources_pb2
 from intertie.cli.remedies import REMEDIES
 from intertie.common import errors
 from intertie.common.rpc.errors import from_status
-from tests.integration.broker_site import Site, cluster_spec, create, site
-from tests.integration.etcd_server import EtcdServer
-from tests.integration.pki import TestDomain
+from tests.integration.broker_site import Site, cluster_spec, create
 
 pytestmark = pytest.mark.etcd
 
@@ -30,18 +27,6 @@ GROUP = "spec.groups[0]"
 ALLOCATION = f"{GROUP}.allocation"
 
 Change = Callable[[clusters_pb2.CreateClusterRequest], None]
-
-
-@pytest.fixture
-async def here(
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    south: TestDomain,
-) -> AsyncIterator[Site]:
-    async with site(tmp_path, etcd_server.settings(etcd_prefix), north, (south,)) as up:
-        yield up
 
 
 async def ledger(here: Site) -> list[tuple[str, int]]:

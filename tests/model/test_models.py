@@ -7,40 +7,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.model.checker import STUCK, search_in_the_end, search_promises
 from tests.model.models import MODELS, Configuration, Model, Mutant
 
-CONFIGURATIONS = [
-    pytest.param(model, each, id=f"{model.name}-{each.name}")
-    for model in MODELS
-    for each in model.configurations
-]
-LIVE = [
-    pytest.param(model, each, id=f"{model.name}-{each.name}")
-    for model in MODELS
-    for each in model.live
-]
-MUTANTS = [
-    pytest.param(model, each, id=f"{model.name}-{each.name}")
-    for model in MODELS
-    for each in model.mutants
-]
-BACKED = [
-    pytest.param(model, each, id=f"{model.name}-{each.name}")
-    for model in MODELS
-    for each in model.backed
-]
-LIVE_MUTANTS = [
-    pytest.param(model, each, id=f"{model.name}-{each.name}")
-    for model in MODELS
-    for each in model.live_mutants
-]
+
+def each_of(listed: str) -> list[Any]:
+    """Every model with each of what it lists under that name."""
+    return [
+        pytest.param(model, each, id=f"{model.name}-{each.name}")
+        for model in MODELS
+        for each in getattr(model, listed)
+    ]
 
 
-@pytest.mark.parametrize(("model", "each"), CONFIGURATIONS)
+@pytest.mark.parametrize(("model", "each"), each_of("configurations"))
 def test_no_state_breaks_a_promise(tmp_path: Path, model: Model, each: Configuration) -> None:
     found = search_promises(tmp_path, model.path, *each.options, large=each.large)
     assert found.broken == frozenset()
@@ -49,7 +33,7 @@ def test_no_state_breaks_a_promise(tmp_path: Path, model: Model, each: Configura
     assert found.states >= each.at_least
 
 
-@pytest.mark.parametrize(("model", "each"), LIVE)
+@pytest.mark.parametrize(("model", "each"), each_of("live"))
 def test_in_the_end_all_is_settled(tmp_path: Path, model: Model, each: Configuration) -> None:
     found = search_in_the_end(
         tmp_path, model.path, *each.options, claims=model.claims, large=each.large
@@ -61,7 +45,7 @@ def test_in_the_end_all_is_settled(tmp_path: Path, model: Model, each: Configura
         assert of_claim.states >= each.at_least, claim
 
 
-@pytest.mark.parametrize(("model", "each"), CONFIGURATIONS)
+@pytest.mark.parametrize(("model", "each"), each_of("configurations"))
 def test_what_the_promises_are_about_does_happen(
     tmp_path: Path, model: Model, each: Configuration
 ) -> None:
@@ -70,7 +54,7 @@ def test_what_the_promises_are_about_does_happen(
     assert found.whole
 
 
-@pytest.mark.parametrize(("model", "mutant"), MUTANTS)
+@pytest.mark.parametrize(("model", "mutant"), each_of("mutants"))
 def test_a_mutant_is_caught(tmp_path: Path, model: Model, mutant: Mutant) -> None:
     found = search_promises(
         tmp_path, model.path, *mutant.options, mutant.name, every_error=not mutant.first
@@ -80,7 +64,7 @@ def test_a_mutant_is_caught(tmp_path: Path, model: Model, mutant: Mutant) -> Non
     assert found.whole != mutant.first
 
 
-@pytest.mark.parametrize(("model", "mutant"), BACKED)
+@pytest.mark.parametrize(("model", "mutant"), each_of("backed"))
 def test_a_rule_has_others_behind_it(tmp_path: Path, model: Model, mutant: Mutant) -> None:
     """What a decision says of why a rule is there is true as long as this is."""
     found = search_promises(tmp_path, model.path, *mutant.options, mutant.name, large=True)
@@ -90,7 +74,7 @@ def test_a_rule_has_others_behind_it(tmp_path: Path, model: Model, mutant: Mutan
     assert mutant.name in {each.name for each in model.mutants}
 
 
-@pytest.mark.parametrize(("model", "mutant"), LIVE_MUTANTS)
+@pytest.mark.parametrize(("model", "mutant"), each_of("live_mutants"))
 def test_a_mutant_that_gets_stuck_is_caught(tmp_path: Path, model: Model, mutant: Mutant) -> None:
     found = search_in_the_end(
         tmp_path, model.path, *mutant.options, mutant.name, claims=model.claims

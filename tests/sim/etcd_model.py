@@ -26,6 +26,7 @@ from intertie.common.etcd.client import (
     Snapshot,
     TxnResult,
 )
+from tests.fakes.etcd import holds
 from tests.sim.virtual_loop import Process, VirtualLoop
 
 T = TypeVar("T")
@@ -160,20 +161,11 @@ class EtcdModel:
 
     def txn(self, compare: Sequence[Compare], then: Sequence[Op], writer: str) -> TxnResult:
         self.transactions += 1
-        if not all(self._holds(each) for each in compare):
+        if not all(holds(each, self._entries.get(each.key)) for each in compare):
             return TxnResult(succeeded=False, revision=self.revision)
         if then:
             self._write(then, writer)
         return TxnResult(succeeded=True, revision=self.revision)
-
-    def _holds(self, compare: Compare) -> bool:
-        entry = self._entries.get(compare.key)
-        match compare.target:
-            case "mod":
-                return (entry.mod_revision if entry else 0) == compare.number
-            case "create":
-                return (entry.create_revision if entry else 0) == compare.number
-        return entry is not None and entry.value == compare.octets
 
     def _write(self, then: Sequence[Op], writer: str) -> None:
         touched = [each.key for each in then]

@@ -6,14 +6,13 @@ Of the same request, 50 are more than the site has room for, and 2 are not: as i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from intertie.broker.domain.cluster import ClusterView
-from intertie.broker.domain.ports import Caller, Foreign
+from intertie.broker.domain.ports import Foreign
 from intertie.common.errors import NoCapacity, Shortfall, SiteUnreachable
-from intertie.common.spec import ClusterSpec
 from tests.fakes.clock import FakeClock
 from tests.unit.broker.test_names_taken import Beyond, World
 
@@ -30,27 +29,12 @@ class Answering(Beyond):
         self.may: list[asyncio.Event] = [asyncio.Event() for _ in answers]
         self._answers = iter(list(zip(answers, self.may, strict=True)))
 
-    async def create(
-        self,
-        caller: Caller,
-        tenant: str,
-        cluster_id: str,
-        spec: ClusterSpec,
-        *,
-        request_id: str,
-        validate_only: bool,
-    ) -> Foreign:
+    async def create(self, *asked: Any, **also: Any) -> Foreign:
         answer, may = next(self._answers, (None, None))
         if answer is None or may is None:
-            return await super().create(
-                caller, tenant, cluster_id, spec, request_id=request_id, validate_only=validate_only
-            )
+            return await super().create(*asked, **also)
         await may.wait()
         raise answer
-
-    async def watch(self, caller: Caller, tenant: str, cluster_id: str) -> AsyncIterator[Foreign]:
-        raise AssertionError
-        yield
 
 
 def world_of(*answers: Exception) -> tuple[World, Answering]:
