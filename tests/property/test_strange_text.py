@@ -141,7 +141,7 @@ def test_libvirt_s_document_carries_every_text_and_gains_no_node() -> None:
 @pytest.mark.parametrize("field", ["title", "disk"])
 def test_what_no_xml_can_carry_is_refused_by_name(field: str, character: str) -> None:
     """The bug: it went into the document, which libvirt then could not read."""
-    machine = replace(MACHINE, **{field: f"a{character}b"})
+    machine = replace(MACHINE, **{field: f"a{character}b"})  # type: ignore[arg-type]
     with pytest.raises(HostFailure, match=f"U\\+{ord(character):04X}") as refused:
         domain_xml("qemu", machine)
     assert refused.value.final

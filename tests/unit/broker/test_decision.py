@@ -32,7 +32,7 @@ def receipt(site: str, **changes: object) -> OpenedReceipt:
         sign_time=NOW,
         endpoints=(ENDPOINT,),
     )
-    return OpenedReceipt(signer=site, body=replace(body, **changes))
+    return OpenedReceipt(signer=site, body=replace(body, **changes))  # type: ignore[arg-type]
 
 
 ALL = (receipt("north"), receipt("south"))

@@ -61,7 +61,7 @@ def test_one_missing_receipt_is_enough() -> None:
     ],
 )
 def test_a_receipt_of_something_else_commits_nothing(wrong: dict[str, object]) -> None:
-    facts = {**FACTS, "south": replace(FACTS["south"], **wrong)}
+    facts = {**FACTS, "south": replace(FACTS["south"], **wrong)}  # type: ignore[arg-type]
     assert "south" in (why_not_commit(TX, facts, now=NOW) or "")
 
 
