@@ -25,11 +25,12 @@ from intertie.common.names import PartName
 
 
 class MemoryLedger:
-    """`leading`, `broken` and `loses_answer` are for tests to set."""
+    """`leading`, `term`, `broken` and `loses_answer` are for tests to set."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.leading = True
+        self.term = 1
         self.broken = False
         self.loses_answer = False
         """The next commit is done, and its answer lost."""
@@ -142,9 +143,10 @@ class MemoryLedger:
             raise EtcdUnavailable("the answer was lost")
         return self._revision
 
-    async def check_leading(self) -> None:
+    async def check_leading(self) -> int:
         if not self.leading:
             raise NotLeading("another")
+        return self.term
 
     async def leader(self) -> str:
         return "this" if self.leading else "another"

@@ -59,7 +59,7 @@ async def test_a_copy_that_comes_while_the_first_is_written_gets_its_answer() ->
     assert answers[0] == answers[1] == answers[2]
     assert len(decided) == 1
     assert (await ledger.view()).generation == 1
-    assert admission._turns == {}
+    assert not len(admission._at_work)
 
 
 async def test_a_copy_that_found_no_room_is_not_told_that_its_own_name_is_taken() -> None:

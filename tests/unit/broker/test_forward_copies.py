@@ -12,7 +12,7 @@ import pytest
 
 from intertie.broker.domain.cluster import ClusterView
 from intertie.broker.domain.ports import Foreign
-from intertie.common.errors import NoCapacity, Shortfall, SiteUnreachable
+from intertie.common.errors import NameTaken, NoCapacity, NotLeading, Shortfall, SiteUnreachable
 from tests.fakes.clock import FakeClock
 from tests.unit.broker.test_names_taken import Beyond, World
 
@@ -27,9 +27,11 @@ class Answering(Beyond):
     def __init__(self, *answers: Exception) -> None:
         super().__init__()
         self.may: list[asyncio.Event] = [asyncio.Event() for _ in answers]
+        self.asked = 0
         self._answers = iter(list(zip(answers, self.may, strict=True)))
 
     async def create(self, *asked: Any, **also: Any) -> Foreign:
+        self.asked += 1
         answer, may = next(self._answers, (None, None))
         if answer is None or may is None:
             return await super().create(*asked, **also)
@@ -88,3 +90,45 @@ async def test_a_copy_whose_caller_went_away_is_not_known_to_be_refused() -> Non
     beyond.may[1].set()
     await stays
     assert isinstance(await world.create(FEW), Foreign)
+
+
+async def test_what_another_leader_may_have_handed_on_too_is_not_forgotten() -> None:
+    world, beyond = world_of(REFUSED)
+    first = asyncio.create_task(fails(world, NoCapacity))
+    await FakeClock().settle()
+    world.ledger.term = 3
+    beyond.may[0].set()
+    await first
+    assert isinstance(await world.create(FEW), Foreign)
+
+
+async def test_a_refusal_is_told_though_the_lead_is_gone() -> None:
+    world, beyond = world_of(REFUSED)
+    first = asyncio.create_task(fails(world, NoCapacity))
+    await FakeClock().settle()
+    world.ledger.leading = False
+    beyond.may[0].set()
+    await first
+    assert await world.ledger.forward("demo", "one") is not None
+
+
+async def test_a_replica_that_does_not_lead_hands_nothing_on() -> None:
+    """A bug: it found the record, and its copy was one of which the leader did not know."""
+    world, beyond = world_of(REFUSED)
+    first = asyncio.create_task(fails(world, NoCapacity))
+    await FakeClock().settle()
+    world.ledger.leading = False
+    await fails(world, NotLeading)
+    assert beyond.asked == 1
+    world.ledger.leading = True
+    beyond.may[0].set()
+    await first
+
+
+async def test_a_name_that_is_taken_beyond_is_asked_for_once() -> None:
+    world, beyond = world_of(LOST, NameTaken("one"))
+    for may in beyond.may:
+        may.set()
+    await fails(world, SiteUnreachable)
+    await fails(world, NameTaken)
+    assert beyond.asked == 2

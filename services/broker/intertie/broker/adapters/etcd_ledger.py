@@ -139,9 +139,9 @@ class EtcdLedger:
         await self._line.book()
         return await self._line.submit(change)
 
-    async def check_leading(self) -> None:
+    async def check_leading(self) -> int:
         try:
-            self._leadership.leader_guard()
+            return self._leadership.leader_guard().number
         except NotLeading:
             raise NotLeading(await self._leadership.leader()) from None
 

@@ -92,8 +92,9 @@ class Ledger(Protocol):
         read, NotLeading when this replica does not lead."""
         ...
 
-    async def check_leading(self) -> None:
-        """NotLeading when this replica does not lead, as far as it knows."""
+    async def check_leading(self) -> int:
+        """NotLeading when this replica does not lead, as far as it knows. Else the term in which
+        it does: another each time that the lead was won."""
         ...
 
     async def leader(self) -> str: ...

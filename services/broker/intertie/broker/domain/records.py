@@ -72,6 +72,11 @@ def forwarded_request_id(key: RequestKey) -> str:
     return f"fwd-{uid_of(key.caller, key.request_id)}"
 
 
+def forward_uid(key: RequestKey) -> str:
+    """What stands for the cluster in the record of a request that was handed on."""
+    return uid_of("forward", forwarded_request_id(key))
+
+
 Record = Part | ClusterRecord | RequestRecord | ForwardRecord | Account
 
 

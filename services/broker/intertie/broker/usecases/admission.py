@@ -1,8 +1,6 @@
 """Admissions: at most one a request id, each on the ledger as it was read."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
@@ -12,6 +10,7 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
+from intertie.broker.usecases.copies import AtWork
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, StaleWrite
 from intertie.common.names import PartName
@@ -53,14 +52,6 @@ async def known_part(ledger: Ledger, name: PartName) -> Versioned[Part] | None:
     return known if known is not None else await ledger.part(name)
 
 
-@dataclass(slots=True)
-class _Turns:
-    """Of the copies of one request that are here now."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    copies: int = 0
-
-
 class Admission:
     """Takes capacity. Each is decided on the ledger with all that were decided before it, written
     or not; between replicas the ledger's generation decides."""
@@ -68,8 +59,7 @@ class Admission:
     def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._turns: dict[tuple[str, str], _Turns] = {}
-        """Of requests that are being decided, by caller and request id."""
+        self._at_work = AtWork()
 
     async def answered(self, request: RequestKey) -> RequestRecord | None:
         """What the same request was answered before; RequestIdReuse for another body."""
@@ -82,16 +72,9 @@ class Admission:
         """Decides and writes, or answers as before. Of a request that has come more than once, one
         at a time: what is decided and stands in line would be counted twice."""
         await self._ledger.check_leading()
-        key = request.caller, request.request_id
-        turns = self._turns.setdefault(key, _Turns())
-        turns.copies += 1
-        try:
-            async with turns.lock:
+        with self._at_work.on((request.caller, request.request_id)) as copies:
+            async with copies.lock:
                 return await contend(lambda: self._attempt(request, decide))
-        finally:
-            turns.copies -= 1
-            if not turns.copies:
-                del self._turns[key]
 
     async def _attempt(self, request: RequestKey, decide: Decide) -> RequestRecord:
         view = await self._ledger.view()

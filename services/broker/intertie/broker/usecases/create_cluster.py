@@ -11,7 +11,7 @@ from intertie.broker.domain.ledger import LedgerView, free_vnis
 from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.planning import Draft, Image, check_disks, draft, elsewhere, pinned
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeCluster
-from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.domain.records import Change, RequestKey, Write, forward_uid
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster, still_free
 from intertie.broker.usecases.get_cluster import view_of_whole
@@ -69,13 +69,12 @@ class CreateCluster:
             log.info("create.hand_on", cluster=str(order.name), why=str(refusal))
         if order.validate_only:
             return await self._forwarding.plan(caller, order.name, order.spec)
-        await self._ledger.check_leading()
         try:
             return await self._forwarding.create(caller, order.name, order.spec, order.request)
         except NameTaken:
             # By another copy of this very request, it may be, that found room here meanwhile.
             before = await self._admission.answered(order.request)
-            if before is None:
+            if before is None or before.uid == forward_uid(order.request):
                 raise
             return await self._as_before(order, caller, before.uid)
 

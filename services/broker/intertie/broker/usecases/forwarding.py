@@ -4,11 +4,6 @@ The record comes first, so that a retry, or another replica, asks again with the
 request id, and the meta-scheduler answers as it did before.
 """
 
-import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
 import structlog
 
 from intertie.broker.domain.cluster import ClusterRecord
@@ -22,9 +17,11 @@ from intertie.broker.domain.records import (
     RequestRecord,
     Unchanged,
     Write,
+    forward_uid,
     forwarded_request_id,
 )
 from intertie.broker.usecases.admission import contend
+from intertie.broker.usecases.copies import AtWork
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     EtcdUnavailable,
@@ -33,9 +30,10 @@ from intertie.common.errors import (
     NameTaken,
     NoCapacity,
     NotFound,
+    NotLeading,
     StaleWrite,
 )
-from intertie.common.names import ClusterName, uid_of
+from intertie.common.names import ClusterName
 from intertie.common.spec import ClusterSpec
 
 log = structlog.get_logger(__name__)
@@ -44,23 +42,12 @@ FINAL = (NoCapacity, ImageNotReady, FieldInvalid, NameTaken)
 """Refusals after which nothing is left at the meta-scheduler, so nothing is to be found again."""
 
 
-@dataclass(slots=True)
-class _Copies:
-    """Of one request, that this process has on their way at once."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the record is looked for and written, or taken back."""
-    under_way: int = 0
-    all_known: bool = False
-    """The record was written for the first of them, and none has ended without an answer."""
-
-
 class Forwarding:
     def __init__(self, ledger: Ledger, metasched: Metasched | None, clock: Clock) -> None:
         self._ledger = ledger
         self._metasched = metasched
         self._clock = clock
-        self._copies: dict[RequestKey, _Copies] = {}
+        self._at_work = AtWork()
 
     @property
     def possible(self) -> bool:
@@ -78,39 +65,35 @@ class Forwarding:
         """Writes down that it is handed on, then does so. A refusal is forgotten, so that the next
         attempt may find room here, where no copy can still be on its way: one that came late would
         lead to a second cluster. Else every attempt of this request is handed on."""
-        with self._counted(request) as copies:
+        with self._at_work.on(request) as copies:
             async with copies.lock:
+                term = await self._ledger.check_leading()
                 record, is_new = await contend(lambda: self._record(caller, name, request))
-                copies.all_known = copies.all_known or is_new
-            log.info("forward.create", cluster=record.name, metasched=record.metasched)
+                if is_new:
+                    copies.known_since = term
             try:
-                return await self._to().create(
-                    caller,
-                    name.tenant,
-                    name.cluster_id,
-                    spec,
-                    request_id=record.request_id,
-                    validate_only=False,
-                )
+                return await self._hand_on(caller, name, spec, record)
             except FINAL:
                 async with copies.lock:
-                    if copies.all_known and copies.under_way == 1:
-                        await self._forget(record, request)
+                    if copies.here == 1 and copies.known_since is not None:
+                        await self._forget(record, request, copies.known_since)
                 raise
             except BaseException:
-                copies.all_known = False
+                copies.known_since = None
                 raise
 
-    @contextmanager
-    def _counted(self, request: RequestKey) -> Iterator[_Copies]:
-        copies = self._copies.setdefault(request, _Copies())
-        copies.under_way += 1
-        try:
-            yield copies
-        finally:
-            copies.under_way -= 1
-            if not copies.under_way:
-                del self._copies[request]
+    async def _hand_on(
+        self, caller: Caller, name: ClusterName, spec: ClusterSpec, record: ForwardRecord
+    ) -> Foreign:
+        log.info("forward.create", cluster=record.name, metasched=record.metasched)
+        return await self._to().create(
+            caller,
+            name.tenant,
+            name.cluster_id,
+            spec,
+            request_id=record.request_id,
+            validate_only=False,
+        )
 
     async def find(self, name: ClusterName) -> Versioned[ForwardRecord] | None:
         if name.authority.startswith("metascheds/"):
@@ -173,9 +156,7 @@ class Forwarding:
             caller=caller.spiffe,
             create_time=now,
         )
-        answer = RequestRecord.of(
-            request, answer=str(name), uid=uid_of("forward", record.request_id), now=now
-        )
+        answer = RequestRecord.of(request, answer=str(name), uid=forward_uid(request), now=now)
         change = Change(
             writes=(
                 Write(record=record, read_at=old.revision if old else 0),
@@ -197,20 +178,22 @@ class Forwarding:
                 raise
         return record, True
 
-    async def _forget(self, record: ForwardRecord, request: RequestKey) -> None:
-        """Takes the records back. Where another writer is first, or the store is away, a retry
-        asks again with the same id."""
+    async def _forget(self, record: ForwardRecord, request: RequestKey, term: int) -> None:
+        """Takes the records back, unless another has led since `term`, who may have handed the
+        request on too. Where they stay, a retry asks again with the same id."""
         name = ClusterName.parse(record.name)
         try:
             forward = await self.find(name)
             answer = await self._ledger.request(request.caller, request.request_id)
             if forward is None or answer is None or forward.value != record:
                 return
+            if await self._ledger.check_leading() != term:
+                return
             erasures = tuple(
                 Erase(record=each.value, read_at=each.revision) for each in (forward, answer)
             )
             await self._ledger.commit(Change(erasures=erasures))
-        except (StaleWrite, EtcdUnavailable) as error:
+        except (StaleWrite, EtcdUnavailable, NotLeading) as error:
             log.info("forward.not_forgotten", cluster=record.name, problem=str(error))
 
 
