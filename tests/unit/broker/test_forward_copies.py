@@ -12,6 +12,7 @@ import pytest
 
 from intertie.broker.domain.cluster import ClusterView
 from intertie.broker.domain.ports import Foreign
+from intertie.broker.domain.records import Change
 from intertie.common.errors import NameTaken, NoCapacity, NotLeading, Shortfall, SiteUnreachable
 from tests.fakes.clock import FakeClock
 from tests.unit.broker.test_names_taken import Beyond, World
@@ -125,9 +126,18 @@ async def test_a_replica_that_does_not_lead_hands_nothing_on() -> None:
     await first
 
 
-async def test_a_name_that_is_taken_beyond_is_asked_for_once() -> None:
+async def test_a_name_that_is_taken_beyond_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A bug: what was handed on was taken for what another copy had found room for here."""
     world, beyond = world_of(LOST, NameTaken("one"))
+    commit = world.ledger.commit
+
+    async def meanwhile_another_comes(change: Change) -> int:
+        await asyncio.sleep(0)
+        return await commit(change)
+
+    monkeypatch.setattr(world.ledger, "commit", meanwhile_another_comes)
     copies = [asyncio.create_task(fails(world, each)) for each in (SiteUnreachable, NameTaken)]
     await FakeClock().settle()
     for may in beyond.may:
