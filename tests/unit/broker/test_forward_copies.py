@@ -134,7 +134,7 @@ async def test_a_name_that_is_taken_beyond_is_asked_for_once(
     commit = world.ledger.commit
 
     async def meanwhile_another_comes(change: Change) -> int:
-        await asyncio.sleep(0)
+        await FakeClock().settle()
         return await commit(change)
 
     monkeypatch.setattr(world.ledger, "commit", meanwhile_another_comes)
