@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.broker.capacity_proto import capacity_to_proto
 from intertie.broker.domain.cluster import ClusterView, Failure, PartView, WorkspaceView
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
 from intertie.broker.domain.ports import Foreign
@@ -18,7 +19,6 @@ from intertie.broker.usecases.hold_part import HoldOrder
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.names import ClusterName, Parent, PartName, check_label
-from intertie.common.quantities import Vector
 from intertie.common.rpc.spec_proto import (
     Fields,
     cluster_spec_fields,
@@ -300,10 +300,6 @@ def tariff_to_proto(tariff: Tariff) -> part_pb2.Tariff:
         disk_gib_hour=tariff.disk_gib_hour,
         link_mbit_s_hour=tariff.link_mbit_s_hour,
     )
-
-
-def capacity_to_proto(vector: Vector) -> site_pb2.Capacity:
-    return site_pb2.Capacity(**dict(vector.items()))
 
 
 def host_to_proto(view: HostView) -> site_pb2.Host:

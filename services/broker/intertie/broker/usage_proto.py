@@ -4,12 +4,12 @@ from datetime import datetime
 
 from google.protobuf.message import DecodeError
 
-from intertie.api.broker.v1 import site_pb2, usage_pb2
+from intertie.api.broker.v1 import usage_pb2
+from intertie.broker.capacity_proto import capacity_to_proto
 from intertie.broker.domain.account import Checkpoint, UsageHead
 from intertie.broker.domain.usage import Usage, alike, reserved_of
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
-from intertie.common.quantities import Vector
 from intertie.common.rpc.terms_proto import timestamp_to_proto, window_from_proto, window_to_proto
 from intertie.common.usage_chain import name_of_certificate
 
@@ -29,7 +29,7 @@ def record_to_bytes(usage: Usage, *, salt: bytes) -> bytes:
         cluster_uid=part.spec.cluster_uid,
         period=window_to_proto(usage.period),
         reserved=usage_pb2.UsageAmounts(
-            hosts=_capacity(taken.hosts),
+            hosts=capacity_to_proto(taken.hosts),
             links=[
                 usage_pb2.UsageLink(peer=peer, egress_mbit_s=egress, ingress_mbit_s=ingress)
                 for peer, egress, ingress in taken.links
@@ -39,29 +39,27 @@ def record_to_bytes(usage: Usage, *, salt: bytes) -> bytes:
             usage_pb2.UsageWorkspaces(
                 group=each.group,
                 indices=each.indices,
-                each=_capacity(each.each),
+                each=capacity_to_proto(each.each),
                 image=each.image,
             )
             for each in alike(part)
         ],
         final=usage.final,
-        end_reason=part.end_reason if usage.final else "",
+        end_reason=part.end_reason if usage.final and usage.period.end < part.window.end else "",
         salt=salt,
     )
     return message.SerializeToString(deterministic=True)
 
 
-def _capacity(vector: Vector) -> site_pb2.Capacity:
-    return site_pb2.Capacity(**dict(vector.items()))
-
-
 def record_from_bytes(number: int, body: bytes) -> usage_pb2.UsageRecord:
-    """With nothing but its number where it is damaged: the list goes on, and whoever verifies is
-    told."""
+    """With nothing but its number where it is damaged or gone: the list goes on, and whoever
+    verifies is told."""
     try:
-        return usage_pb2.UsageRecord.FromString(body)
+        if body:
+            return usage_pb2.UsageRecord.FromString(body)
     except DecodeError:
-        return usage_pb2.UsageRecord(number=number)
+        pass
+    return usage_pb2.UsageRecord(number=number)
 
 
 def period_of(body: bytes) -> Window | None:

@@ -213,11 +213,12 @@ class EtcdLedger:
         return AgentReports(self._policy, (await self._etcd.range(keys.SEEN)).entries)
 
     def _ring(self, changed: Iterable[str]) -> None:
-        """What is measured changes all the time, and nothing is decided by it: no ring."""
+        """What is measured changes all the time, and nothing is decided by it, nor by what is
+        written down of usage: no ring."""
         if touched := {
             keys.touched_by(key, self._policy.site)
             for key in changed
-            if not keys.host_of_measured(key)
+            if not key.startswith((keys.ACCOUNTS, keys.USAGE)) and not keys.host_of_measured(key)
         }:
             self.bell.ring(touched)
 

@@ -62,7 +62,7 @@ class EtcdUsage:
             numbers.setdefault(each.tenant, []).append(each.number)
         found = await asyncio.gather(
             *(
-                self._of_tenant(tenant, min(of_it), max(of_it), len(of_it))
+                self._of_tenant(tenant, of_it[0], of_it[-1], of_it[-1] - of_it[0] + 1)
                 for tenant, of_it in numbers.items()
             )
         )

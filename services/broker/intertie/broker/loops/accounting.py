@@ -26,7 +26,7 @@ PAUSE_S = 0.05
 """Between two batches, so that at midnight, when something of every part is due, admissions find
 room between them."""
 LOOKED_AT_ONCE = 500
-"""Parts, when all are looked at: two milliseconds."""
+"""Parts, when all are looked at, before others have their turn."""
 LOOK_AGAIN_S = 600.0
 """All parts are looked at this often, should what was touched have been missed."""
 
@@ -49,19 +49,16 @@ class Accounting:
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """What was touched goes on the agenda; what is due is written. All parts are looked at
         only with a new book, and now and then."""
-        try:
-            view = await self._ledger.view()
-            stale = self._clock.monotonic() - self._looked_s >= LOOK_AGAIN_S
-            if view.parts is not self._looked_at or stale:
-                await self._look_at_all(view)
-            self._agenda.look(view, touched or ())
-            while await self._write_batch():
-                await self._clock.sleep(PAUSE_S)
-        except BaseException:
-            self._looked_at = None
-            raise
+        view = await self._ledger.view()
+        stale = self._clock.monotonic() - self._looked_s >= LOOK_AGAIN_S
+        if view.parts is not self._looked_at or stale:
+            await self._look_at_all(view)
+        self._agenda.look(view, touched or ())
+        while await self._write_batch():
+            await self._clock.sleep(PAUSE_S)
 
     async def _look_at_all(self, view: LedgerView) -> None:
+        self._looked_at = None
         self._agenda.forget()
         names = iter(list(view.parts))
         while some := list(islice(names, LOOKED_AT_ONCE)):
