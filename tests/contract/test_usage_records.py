@@ -7,15 +7,13 @@ import pytest
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.etcd_reads import EtcdReads
 from intertie.broker.adapters.scribe import SigningScribe
-from intertie.broker.domain.account import Account, UsageBatch, UsageHead
+from intertie.broker.domain.account import Account, UsageBatch
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.records import Change, Erase, Unchanged, Write
-from intertie.broker.domain.usage import Usage, chained
-from intertie.broker.loops.accounting import AT_ONCE, Accounting
+from intertie.broker.domain.usage import Usage
+from intertie.broker.loops.accounting import AT_ONCE, Accounting, batch_of
 from intertie.common.errors import NotLeading, StaleWrite
 from intertie.common.etcd.client import Etcd, Put, Snapshot
-from intertie.common.usage_chain import name_of_certificate
-from intertie.common.values import replace
 from tests.contract.ledgers import InEtcd, Kind
 from tests.fakes.accounts import SIGNER, START, AwakeClock
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part
@@ -37,24 +35,12 @@ async def admit(kind: Kind, *parts: Part) -> dict[str, int]:
 async def batch(kind: Kind, *parts: Part) -> UsageBatch:
     head = await kind.usage.head()
     first = head.value.number if head else 0
-    bodies = tuple(
+    bodies = [
         SCRIBE.write(Usage(number=first + at, part=each, period=each.window, final=True))
         for at, each in enumerate(parts, start=1)
-    )
-    entries = chained(
-        "north", head.value if head else None, [each.path.tenant for each in parts], bodies
-    )
-    end = UsageHead(number=entries[-1].number, hash=entries[-1].hash, certificate="")
-    checkpoint = SCRIBE.sign(end, now=START)
-    certificate = name_of_certificate(checkpoint.certificate)
-    return UsageBatch(
-        head_read_at=head.revision if head else 0,
-        head=replace(end, certificate=certificate),
-        entries=entries,
-        bodies=bodies,
-        checkpoint=checkpoint,
-        certificate_is_new=head is None or head.value.certificate != certificate,
-    )
+    ]
+    tenants = [each.path.tenant for each in parts]
+    return batch_of("north", SCRIBE, head, tenants, bodies, now=START)
 
 
 def account(of: Part, number: int) -> Account:
@@ -221,6 +207,7 @@ async def test_what_is_damaged_in_the_store_is_read_as_far_as_it_goes(etcd: Etcd
         (2, False),
         (3, True),
     ]
+    assert set(await kind.usage.bodies(entries)) == {1, 2, 3}, "all that stand, of the others"
     records = await kind.usage.records("demo", after=0, most=9)
     assert [each.period is None for each in records] == [False, False, True]
     [checkpoint] = await kind.usage.checkpoints(1, 3)

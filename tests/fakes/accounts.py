@@ -17,7 +17,7 @@ from intertie.broker.loops.retention import Retention
 from intertie.broker.servicers.usage import UsageServicer
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.broker.usecases.list_usage import ListUsage
-from intertie.client.usage_chain import Audit, KnownSince, Verdict
+from intertie.client.usage_chain import Audit, Signed, Verdict
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.unit.broker.samples import POLICY
@@ -109,7 +109,7 @@ class Accounts:
             request.page_token = page.next_page_token
 
     async def audit(
-        self, tenant: str = "-", *, since: KnownSince | None = None, **more: Any
+        self, tenant: str = "-", *, since: Signed | None = None, **more: Any
     ) -> Verdict:
         audit = Audit(trust_in(AUTHORITY), since)
         for page in await self.pages(tenant, **more):

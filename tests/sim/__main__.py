@@ -35,7 +35,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED")
+    parser.add_argument("--from", dest="first", type=int, metavar="SEED")
     parser.add_argument("--seeds", type=int, default=1, metavar="COUNT")
     parser.add_argument("--bug", choices=[*sorted(BUGS), "all"], help="plant it")
     parser.add_argument("--logs", action="store_true", help="show what the services log")
@@ -48,7 +48,8 @@ def main() -> int:
 
 
 def _seeds(given: argparse.Namespace) -> Iterator[int]:
-    yield from range(given.first, given.first + given.seeds)
+    first = given.first or 0
+    yield from range(first, first + given.seeds)
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -80,7 +81,7 @@ def _hunt(name: str, given: argparse.Namespace) -> int:
     bug = BUGS[name]
     clock = SystemClock()
     began = clock.monotonic()
-    first = given.first or bug.seed
+    first = bug.seed if given.first is None else given.first
     last = first + max(given.seeds, bug.within)
     for seed in range(first, last):
         outcome = run_seed(seed, bug=name, logs=given.logs)

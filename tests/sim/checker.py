@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from intertie.api.nodeagent.v1 import records_pb2
+from tests.integration import ledger_history
 from tests.integration.ledger_history import takes
 from tests.sim.services import CAPACITY, LINK_MBIT_S, SITES
 from tests.sim.virtual_loop import EPOCH
@@ -26,11 +27,7 @@ COUNTED = frozenset({"HELD", "PREPARED", "CONFIRMED"})
 NEVER_BEGAN = frozenset({"EXPIRED", "RELEASED"})
 BEGAN = frozenset({"CONFIRMED", "ENDED"})
 OVER = NEVER_BEGAN | {"ENDED"}
-EDGES = {
-    ("", "HELD"), ("", "PREPARED"), ("", "CONFIRMED"),
-    ("HELD", "PREPARED"), ("HELD", "RELEASED"), ("HELD", "EXPIRED"),
-    ("PREPARED", "CONFIRMED"), ("PREPARED", "RELEASED"), ("CONFIRMED", "ENDED"),
-}  # fmt: skip
+EDGES = ledger_history.EDGES | {("", "PREPARED")}
 CLUSTER_OVER = frozenset({"ENDED", "REJECTED", "CANCELLED", "FAILED"})
 LEADERS_OWN = (
     "ledger/",

@@ -32,7 +32,6 @@ class ModelClient(Etcd):
     def __init__(self, store: EtcdModel, process: Process | None = None) -> None:
         self.store = store
         self._process = process
-        self._prefix = f"/intertie/{store.name}/"
         self.leases: Any = _Leases(self)
 
     async def close(self) -> None:

@@ -1,8 +1,8 @@
 """A model of etcd: revisions, guarded transactions, leases, watches, and the history of all of it.
 
-`EtcdModel` is a store as its members agree on it; `ModelClient` is one process's connection, with
-the interface of intertie.common.etcd.client.Etcd. tests/contract/test_etcd_model.py runs the same
-cases against both this and the real one.
+`EtcdModel` is a store as its members agree on it; `etcd_client.ModelClient` is one process's
+connection, with the interface of intertie.common.etcd.client.Etcd.
+tests/contract/test_etcd_model.py runs the same cases against both this and the real one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from intertie.common.errors import EtcdUnavailable
 from intertie.common.etcd.client import (
@@ -28,8 +27,6 @@ from intertie.common.etcd.client import (
 )
 from tests.fakes.etcd import holds
 from tests.sim.virtual_loop import Process, VirtualLoop
-
-T = TypeVar("T")
 
 PAGE_OF_KEYS = 16
 """Small, so that a listing of some records has pages that others write between."""
@@ -131,7 +128,7 @@ class EtcdModel:
         return Snapshot(entries=tuple(found), revision=self.revision)
 
     def some(self, first: str, last: str, most: int) -> tuple[Entry, ...]:
-        found = sorted(key for key in self._entries if first <= key <= last)
+        found = [key for key in self._under("") if first <= key <= last]
         return tuple(self._entries[key] for key in found[:most])
 
     def keys(self, prefix: str, after: str, revision: int) -> tuple[Keys, bool]:
@@ -250,7 +247,10 @@ class EtcdModel:
         if lease is None:
             return
         left = lease.until - self.loop.time()
-        if left > 1e-9:
+        if self.down:
+            # Nobody is there to end it.
+            self.loop.later(1.0, self._look_at, number)
+        elif left > 1e-9:
             self.loop.later(left, self._look_at, number)
         else:
             self.revoke(number)

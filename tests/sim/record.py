@@ -83,7 +83,6 @@ class Record:
     told: list[Told] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     saves: list[Save] = field(default_factory=list)
-    offsets: dict[str, float] = field(default_factory=dict)
     points: dict[str, int] = field(default_factory=dict)
     """How often a fault befell a process at each named point."""
     faults: dict[str, int] = field(default_factory=dict)

@@ -115,6 +115,9 @@ class BadStore(Faults):
         delay = 0.001 + draw() * 0.005
         if self._world.quiet:
             return StreamFate(delay)
+        service = process.name.partition("#")[0] if process else ""
+        if (service, store.name) in self._world.cut:
+            return StreamFate(delay, lost=True)
         chance = draw()
         return StreamFate(
             delay + (draw() * 3.0 if draw() < of.slow else 0.0),

@@ -96,7 +96,6 @@ class World:
         process = Process(
             self.loop, f"{service}#{number}", offset_s=self.offsets[service], seed=self.profile.seed
         )
-        self.record.offsets[process.name] = self.offsets[service]
         self.processes[service] = process
         process.spawn(self._life(service, process))
 
@@ -114,15 +113,14 @@ class World:
         if not process.dead and not process.closing:
             self.loop.later(0.0, self.kill, service)
 
-    def kill(self, service: str, again_s: float | None = None) -> None:
+    def kill(self, service: str) -> None:
         process = self.processes[service]
         if process.dead:
             return
         self._count("killed")
         process.kill()
         self.dead.append(process)
-        again = self.random.uniform(0.3, 8.0) if again_s is None else again_s
-        self.loop.later(again, self.start, service)
+        self.loop.later(self.random.uniform(0.3, 8.0), self.start, service)
 
     def pause(self, service: str, seconds: float) -> None:
         process = self.processes[service]

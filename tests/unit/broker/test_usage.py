@@ -155,6 +155,15 @@ def test_a_record_says_all_of_it_and_is_damaged_when_an_octet_is_missing() -> No
     assert record.reserved.hosts.vcpus == 1
     assert [(each.group, list(each.indices)) for each in record.workspaces] == [("w", [0])]
     assert record_from_bytes(8, body[:-1]).number == 8
+    assert record_from_bytes(8, b"").number == 8, "and where it is gone"
+
+
+def test_where_the_window_was_over_there_is_no_reason() -> None:
+    """A bug: it depended on which loop of the broker was first to see it."""
+    over = lease(1)
+    for of in (over, over.ending(now=NOW + HOUR, reason="WINDOW_OVER")):
+        usage = Usage(number=1, part=of, period=of.window, final=True)
+        assert record_from_bytes(1, record_to_bytes(usage, salt=b"s" * 16)).end_reason == ""
 
 
 def test_the_agenda_knows_what_is_due_and_when() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -70,16 +69,6 @@ class Verdict:
     """None: there are no records."""
 
 
-class KnownSince(Protocol):
-    """A checkpoint that was seen before."""
-
-    @property
-    def number(self) -> int: ...
-
-    @property
-    def hash(self) -> bytes: ...
-
-
 def opened(checkpoint: UsageCheckpoint, certificate: bytes, site: str, known: Identities) -> Signed:
     """ChainBroken unless it was signed by this site's broker, with a certificate that was good when
     it was signed."""
@@ -123,7 +112,7 @@ class Audit:
     is wrong."""
 
     trust: Trust
-    since: KnownSince | None = None
+    since: Signed | None = None
     site: str = ""
     _number: int = 0
     _hash: bytes = b""

@@ -67,13 +67,9 @@ def checkpoint_key(number: int) -> str:
     return f"{USAGE_CHECKPOINTS}{number:012d}"
 
 
-def usage_records(tenant: str) -> str:
-    """Under which a tenant's are."""
-    return f"{USAGE}records/{tenant}/"
-
-
 def usage_record_key(tenant: str, number: int) -> str:
-    return f"{usage_records(tenant)}{number:012d}"
+    """Each tenant's together, in the order of numbers."""
+    return f"{USAGE}records/{tenant}/{number:012d}"
 
 
 def number_of(key: str) -> int:

@@ -121,26 +121,30 @@ class Accounting:
             bodies.append(body)
         if not bodies:
             return None
-        batch = self._batch(head, tenants, bodies, now)
+        batch = batch_of(self._site, self._scribe, head, tenants, bodies, now=now)
         return Change(writes=tuple(writes), unchanged=tuple(unchanged), usage=batch)
 
-    def _batch(
-        self,
-        head: Versioned[UsageHead] | None,
-        tenants: list[str],
-        bodies: list[bytes],
-        now: datetime,
-    ) -> UsageBatch:
-        entries = chained(self._site, head.value if head else None, tenants, bodies)
-        last = entries[-1]
-        unsigned = UsageHead(number=last.number, hash=last.hash, certificate="")
-        checkpoint = self._scribe.sign(unsigned, now=now)
-        certificate = name_of_certificate(checkpoint.certificate)
-        return UsageBatch(
-            head_read_at=head.revision if head else 0,
-            head=UsageHead(number=last.number, hash=last.hash, certificate=certificate),
-            entries=entries,
-            bodies=tuple(bodies),
-            checkpoint=checkpoint,
-            certificate_is_new=head is None or head.value.certificate != certificate,
-        )
+
+def batch_of(
+    site: str,
+    scribe: Scribe,
+    head: Versioned[UsageHead] | None,
+    tenants: list[str],
+    bodies: list[bytes],
+    *,
+    now: datetime,
+) -> UsageBatch:
+    """Bodies of records, each with its tenant, as the next links of the site's chain."""
+    entries = chained(site, head.value if head else None, tenants, bodies)
+    last = entries[-1]
+    unsigned = UsageHead(number=last.number, hash=last.hash, certificate="")
+    checkpoint = scribe.sign(unsigned, now=now)
+    certificate = name_of_certificate(checkpoint.certificate)
+    return UsageBatch(
+        head_read_at=head.revision if head else 0,
+        head=UsageHead(number=last.number, hash=last.hash, certificate=certificate),
+        entries=entries,
+        bodies=tuple(bodies),
+        checkpoint=checkpoint,
+        certificate_is_new=head is None or head.value.certificate != certificate,
+    )
