@@ -1,6 +1,6 @@
 """The one function that says what fits: sums of demand over half-open windows of time.
 
-Broker admission, placement and the meta-scheduler all ask this module, so that there
+Admission, placement, offers and what a site says of itself all ask this module, so that there
 is one opinion of what is free.
 """
 
@@ -97,7 +97,7 @@ class Calendar:
         return self.capacity(resource) - self.peak(resource, window)
 
     def moments(self, resource: str) -> tuple[datetime, ...]:
-        """When the sum of demand changes, in order: the only starts worth trying later."""
+        """When the sum of demand changes, in order."""
         profile = self._profiles.get(resource)
         return profile.moments() if profile else ()
 

@@ -9,6 +9,6 @@ import msgspec
 def etag_of(*records: Any) -> str:
     """12 hex digits that change with every field of these records, wherever they are read.
 
-    `records` are values that JSON has, dataclasses of them included.
+    `records` are made of what JSON has, and of values.
     """
     return hashlib.blake2b(msgspec.json.encode(records), digest_size=6).hexdigest()

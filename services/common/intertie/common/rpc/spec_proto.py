@@ -1,7 +1,5 @@
-"""Specifications of clusters and of parts between the wire and the domain, without loss.
-
-The module to import from for the terms in them too; see `terms_proto`.
-"""
+"""Specifications of clusters and of parts between the wire and the domain, without loss. The terms
+in them are handed on from `terms_proto`, for who needs both."""
 
 from collections.abc import Iterable
 
