@@ -18,7 +18,7 @@ from intertie.broker.usecases.create_cluster import Order
 from intertie.broker.usecases.hold_part import HoldOrder
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, Measured
-from intertie.common.names import ClusterName, Parent, PartName, check_label
+from intertie.common.names import ANY, ClusterName, Parent, PartName, check_label
 from intertie.common.rpc.spec_proto import (
     Fields,
     cluster_spec_fields,
@@ -46,6 +46,11 @@ def parent_here(text: str, site: str) -> Parent:
     return Parent(f"sites/{site}", parent.tenant)
 
 
+def tenant_of(parent: Parent) -> str:
+    """Empty for `-`, which stands for all."""
+    return "" if parent.tenant == ANY else parent.tenant
+
+
 def cluster_here(text: str, site: str) -> ClusterName:
     """A cluster's name: this site's own, for which `-` stands too, or a meta-scheduler's, as
     Create tells it when the request was handed on."""
@@ -68,7 +73,7 @@ def order_from_proto(
     request: clusters_pb2.CreateClusterRequest, *, site: str, caller: str
 ) -> Order:
     parent = parent_here(request.parent, site)
-    if parent.tenant == "-":
+    if parent.tenant == ANY:
         raise FieldInvalid("parent", "must name one tenant")
     cluster_id = check_label(request.cluster_id, "cluster_id")
     if not request.validate_only or request.request_id:
@@ -83,7 +88,7 @@ def order_from_proto(
 
 def hold_from_proto(request: parts_pb2.HoldPartRequest, *, site: str, caller: str) -> HoldOrder:
     parent = parent_here(request.parent, site)
-    if parent.tenant == "-":
+    if parent.tenant == ANY:
         raise FieldInvalid("parent", "must name one tenant")
     _check_request_id(request.request_id)
     body = parts_pb2.HoldPartRequest()

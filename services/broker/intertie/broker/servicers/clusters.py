@@ -83,7 +83,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self, request: clusters_pb2.ListClustersRequest, context: Context
     ) -> clusters_pb2.ListClustersResponse:
         parent = convert.parent_here(request.parent, self._site)
-        found = await self._list("" if parent.tenant == "-" else parent.tenant, caller())
+        found = await self._list(convert.tenant_of(parent), caller())
         scope = f"{parent}/clusters"
         page, following = page_of(
             found,

@@ -112,7 +112,7 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
         self, request: parts_pb2.ListPartsRequest, context: Context
     ) -> parts_pb2.ListPartsResponse:
         parent = convert.parent_here(request.parent, self._site)
-        tenant = "" if parent.tenant == "-" else parent.tenant
+        tenant = convert.tenant_of(parent)
         found = await self._get.all(tenant, coordinator=coordinator())
         page, following = page_of(
             found,

@@ -29,7 +29,7 @@ class UsageServicer(usage_pb2_grpc.UsageServicer):
         span = _span(request)
         scope = f"{parent}/usage?{span}"
         found, following = await self._usage.records(
-            "" if parent.tenant == "-" else parent.tenant,
+            convert.tenant_of(parent),
             span,
             after=_number(request.page_token, scope),
             size=size_of(request.page_size),
@@ -45,7 +45,7 @@ class UsageServicer(usage_pb2_grpc.UsageServicer):
         self, request: usage_pb2.ListUsageEntriesRequest, context: Context
     ) -> usage_pb2.ListUsageEntriesResponse:
         parent = convert.parent_here(request.parent, self._site)
-        tenant = "" if parent.tenant == "-" else parent.tenant
+        tenant = convert.tenant_of(parent)
         scope = f"{parent}/usage/entries"
         page = await self._usage.chain(
             tenant,
