@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from intertie.common.clock import Clock
 from intertie.common.errors import (
+    ClockSkew,
     DecisionInvalid,
     DecisionPending,
     DomainError,
@@ -39,6 +40,15 @@ class Fault(Enum):
 
     LOSE_REQUEST = "LOSE_REQUEST"
     LOSE_REPLY = "LOSE_REPLY"
+
+
+@dataclass(frozen=True)
+class Late:
+    """So long is a message on its way, and the site's clock is ahead: what says a time in it is
+    refused."""
+
+    seconds: float
+    ahead_s: float = 0.0
 
 
 class State(Enum):
@@ -76,7 +86,9 @@ class FakeSite:
     down: bool = False
     signs_as: str = ""
     """Whose receipts it forges."""
-    faults: dict[str, list[Fault | DomainError]] = field(default_factory=lambda: defaultdict(list))
+    faults: dict[str, list[Fault | Late | DomainError]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
     """By method: what happens to its next calls, one each."""
     calls: list[str] = field(default_factory=list)
     parts: dict[str, FakePart] = field(default_factory=dict)
@@ -253,6 +265,9 @@ class MemorySites:
         fault = site.faults[method].pop(0) if site.faults[method] else None
         if isinstance(fault, DomainError):
             raise fault
+        if isinstance(fault, Late):
+            await site.clock.sleep(fault.seconds)
+            raise ClockSkew(timedelta(seconds=fault.seconds + fault.ahead_s))
         if fault is Fault.LOSE_REQUEST:
             raise SiteUnreachable(name, "the request was lost")
         answer = act(site)

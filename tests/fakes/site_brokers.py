@@ -153,7 +153,13 @@ class Federation:
         try:
             stub = parts_pb2_grpc.PartsStub(line)
             request = parts_pb2.ListPartsRequest(parent=f"sites/{site}/tenants/demo")
-            return list((await stub.List(request)).parts)
+            found: list[part_pb2.Part] = []
+            while True:
+                page = await stub.List(request)
+                found += page.parts
+                if not page.next_page_token:
+                    return found
+                request.page_token = page.next_page_token
         finally:
             await line.close()
 

@@ -11,7 +11,7 @@ from intertie.common.names import ClusterName, Parent
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import Outcome
-from tests.fakes.site import Fault, State
+from tests.fakes.site import Fault, Late, State
 from tests.unit.metasched.world import World, order, spec
 
 
@@ -276,6 +276,37 @@ async def test_a_site_that_stays_without_a_leader_leaves_nothing() -> None:
     creating = asyncio.create_task(process.create(order(what=spec(5))))
     await slept(world, creating, 9)
     with pytest.raises(errors.SiteUnreachable):
+        await creating
+    await world.settle(process)
+    world.check_all_or_nothing()
+    assert world.north.used() == world.south.used() == 0
+
+
+async def test_a_site_that_was_asked_late_is_asked_again() -> None:
+    """A bug: a hold that was 2 s on its way, from a leader that was killed to the next or over a
+    link that broke, was refused for clocks that differ."""
+    world = World()
+    world.north.faults["prepare"] = [Late(2.2), Late(3.0)]
+    process = await world.process()
+    creating = asyncio.create_task(process.create(order(what=spec(5))))
+    await slept(world, creating, 7)
+    assert world.confirmed() == {(await creating).record.tx}
+
+
+@pytest.mark.parametrize(
+    ("late", "refused"),
+    [(Late(0.1, ahead_s=2.1), errors.ClockSkew), (Late(3.0), errors.SiteUnreachable)],
+    ids=["its clock is ahead", "it always is late"],
+)
+async def test_a_site_that_refuses_for_its_clock_leaves_nothing(
+    late: Late, refused: type[errors.DomainError]
+) -> None:
+    world = World()
+    world.north.faults["prepare"] = [late] * 100
+    process = await world.process()
+    creating = asyncio.create_task(process.create(order(what=spec(5))))
+    await slept(world, creating, 12)
+    with pytest.raises(refused):
         await creating
     await world.settle(process)
     world.check_all_or_nothing()

@@ -111,15 +111,21 @@ class ImageNotReady(DomainError):
         return f"image {self.image} is not at {f'site {self.site}' if self.site else 'any site'}"
 
 
+MAX_SKEW = timedelta(seconds=2)
+"""The most by which the clocks of coordinator and site may differ."""
+
+
 @dataclass(eq=False)
 class ClockSkew(DomainError):
-    """Clocks of coordinator and site differ by more than is safe."""
+    """Clocks of coordinator and site differ by more than is safe; or it took that much longer
+    until the site was asked."""
 
     reason = "CLOCK_SKEW"
     offset: timedelta
 
     def __str__(self) -> str:
-        return f"clocks differ by {self.offset.total_seconds():+.3f} s, 2 s are allowed"
+        allowed, offset = MAX_SKEW.total_seconds(), self.offset.total_seconds()
+        return f"clocks differ by {offset:+.3f} s, {allowed:g} s are allowed"
 
 
 @dataclass(eq=False)

@@ -1,9 +1,9 @@
 """Receipts, signed by this broker's key and checked against their signers' trust domains."""
 
-from intertie.broker.domain.decision import MAX_SKEW, OpenedReceipt, Receipt, ReceiptBody
+from intertie.broker.domain.decision import OpenedReceipt, Receipt, ReceiptBody
 from intertie.broker.receipts_proto import body_from_bytes, body_to_proto
 from intertie.common.clock import Clock
-from intertie.common.errors import DecisionInvalid, IdentityUnknown
+from intertie.common.errors import MAX_SKEW, DecisionInvalid, IdentityUnknown
 from intertie.common.rpc.identity import Identities, Role, Trust
 from intertie.common.rpc.signing import Signer, verify
 

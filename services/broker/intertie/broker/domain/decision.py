@@ -9,8 +9,6 @@ from intertie.broker.domain.part import Endpoint, Part, PartState, RemoteEndpoin
 from intertie.common.errors import DecisionInvalid, PartOver
 from intertie.common.values import replace
 
-MAX_SKEW = timedelta(seconds=2)
-"""Between the clocks of sites and coordinator."""
 MAX_TTL = timedelta(minutes=10)
 """Of a hold."""
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from intertie.broker.domain.decision import MAX_SKEW, MAX_TTL, Receipt, ReceiptBody
+from intertie.broker.domain.decision import MAX_TTL, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part, PartState
@@ -16,6 +16,7 @@ from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.common.clock import Clock
 from intertie.common.errors import (
+    MAX_SKEW,
     ClockSkew,
     FieldInvalid,
     ImageNotReady,

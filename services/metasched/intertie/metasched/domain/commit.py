@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
-from intertie.common.errors import IllegalMove
+from intertie.common.errors import MAX_SKEW, ClockSkew, IllegalMove
 from intertie.common.values import replace
 
 
@@ -52,6 +52,12 @@ class TxRecord:
         if to not in NEXT[self.state]:
             raise IllegalMove(f"{self.tx}: {self.state.name} to {to.name}")
         return replace(self, state=to)
+
+
+def was_late(skew: ClockSkew, took: timedelta) -> bool:
+    """Whether the clocks may agree after all, and what a site refused was `took` or less on its
+    way: it compares its clock with when that was sent."""
+    return skew.offset > MAX_SKEW >= skew.offset - took
 
 
 class Outcome(Enum):

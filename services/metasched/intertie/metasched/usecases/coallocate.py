@@ -10,6 +10,7 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     Aborted,
+    ClockSkew,
     DecisionInvalid,
     DomainError,
     NotFound,
@@ -30,6 +31,7 @@ from intertie.metasched.domain.commit import (
     TxRecord,
     abort_of,
     commit_of,
+    was_late,
     why_not_commit,
 )
 from intertie.metasched.domain.ports import (
@@ -53,7 +55,7 @@ idempotent."""
 ELECTION = timedelta(seconds=8)
 """How long a site may be without a leader: one that was killed is known to be gone when its lease
 has run out."""
-_LEADERLESS_S = 0.5
+_AGAIN_S = 0.5
 
 _LOST = "its end was asked for, a site did not wait, or another replica took over"
 
@@ -210,8 +212,18 @@ class Coallocate:
         attempts = 0
         until = min(tx.decide_by, self._clock.now() + ELECTION)
         while True:
+            asked_at = self._clock.monotonic()
             try:
                 return await ask(site)
+            except ClockSkew as error:
+                # It was passed from one replica to another, or waited for a connection.
+                took = timedelta(seconds=self._clock.monotonic() - asked_at)
+                if not was_late(error, took):
+                    raise
+                if self._clock.now() >= until:
+                    raise SiteUnreachable(site, f"it is asked too slowly: {error}") from None
+                log.info("commit.asked_late", tx=tx.tx, site=site, problem=str(error))
+                await self._clock.sleep(_AGAIN_S)
             except SiteUnreachable as error:
                 attempts += 1
                 if attempts == _ATTEMPTS or self._clock.now() >= tx.decide_by:
@@ -221,7 +233,7 @@ class Coallocate:
                 if self._clock.now() >= until:
                     raise SiteUnreachable(site, str(error)) from None
                 log.info("commit.no_leader", tx=tx.tx, site=site, problem=str(error))
-                await self._clock.sleep(_LEADERLESS_S)
+                await self._clock.sleep(_AGAIN_S)
 
     async def _prepare(self, tx: TxRecord, site: str, spec: PartSpec) -> Prepared:
         prepared = await self._sites.prepare(

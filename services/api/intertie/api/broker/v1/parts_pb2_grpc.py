@@ -132,7 +132,7 @@ class PartsServicer:
         | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
         | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
         | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
-        | clocks differ by more than 2 s                                   | FAILED_PRECONDITION | CLOCK_SKEW       | mends its clock                     |
+        | clocks differ by more than 2 s, or it was that long on its way   | FAILED_PRECONDITION | CLOCK_SKEW       | asks anew; mends its clock          |
         | request_id was used with another body                            | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
         | the part was here and is over                                    | ALREADY_EXISTS      | NAME_TAKEN       | takes a new tx                      |
         | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
