@@ -96,6 +96,9 @@ class Book:
         for vni, _ in change.vnis:
             if vni in self.vnis:
                 raise StaleWrite(f"vni {vni}")
+        for part in change.parts() if change.admitted_on is not None else ():
+            if part.name in self.demands and part.name not in self.parts:
+                raise StaleWrite(part.name)  # another of this name stands in line
         self.vnis.update(change.vnis)
         if change.vnis:
             last = max(vni for vni, _ in change.vnis)

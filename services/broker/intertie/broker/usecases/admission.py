@@ -14,6 +14,7 @@ from intertie.broker.usecases.copies import AtWork
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, StaleWrite
 from intertie.common.names import PartName
+from intertie.common.tasks import uninterrupted
 from intertie.common.values import Struct, replace
 
 log = structlog.get_logger(__name__)
@@ -87,7 +88,11 @@ class Admission:
         write = Write(record=record, read_at=before.revision if before else 0)
         change = admitted.change
         try:
-            await self._ledger.submit(replace(change, writes=(*change.writes, write)))
+            # A caller whose connection breaks does not let go of the request meanwhile: what
+            # stands in line is written, and a copy that came then would not see it.
+            await uninterrupted(
+                self._ledger.submit(replace(change, writes=(*change.writes, write)))
+            )
         except EtcdUnavailable:
             # Done or not done: the record of the request says which.
             after = await self.answered(request)
