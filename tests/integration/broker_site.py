@@ -235,8 +235,9 @@ async def site(
     clock: Clock | None = None,
     name: str = "broker",
     lead: bool = True,
+    by: EtcdSettings | None = None,
 ) -> AsyncIterator[Site]:
-    """Up, leading, and with its hosts known."""
+    """Up, leading, and with its hosts known. `by`: how the broker alone reaches its etcd."""
     clock = clock or SystemClock()
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     domains = (domain, *trusted)
@@ -272,7 +273,8 @@ async def site(
     etcd = await Etcd.connect(etcd_settings)
     agents = FakeAgents(etcd, hosts, gateway=next(iter(hosts), ""))
     await agents.report(clock)
-    broker = Broker(settings, etcd, clock)
+    own_etcd = await Etcd.connect(by) if by else etcd
+    broker = Broker(settings, own_etcd, clock)
     await broker.server.start()
     tasks = [asyncio.create_task(loop) for loop in broker.loops()]
     tasks.append(asyncio.create_task(agents.run(SystemClock())))
@@ -290,6 +292,7 @@ async def site(
         await asyncio.gather(*tasks, return_exceptions=True)
         await broker.close()
         await images.stop(0)
+        await own_etcd.close()
         await etcd.close()
 
 

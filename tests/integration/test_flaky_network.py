@@ -4,6 +4,7 @@ whatever they carry: each is had once, whole, and none is lost."""
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -24,8 +25,10 @@ from intertie.common.rpc.client import channel, to_domain_error
 from intertie.common.rpc.spec_proto import timestamp_to_proto
 from intertie.common.settings import NamedPeerSettings, TlsSettings
 from tests.fakes.site_brokers import CLOCK, Federation
-from tests.integration.broker_site import Site, cluster_spec
+from tests.integration.broker_site import HOST, Site, cluster_spec, site
+from tests.integration.etcd_server import EtcdServer
 from tests.integration.flaky_link import FlakyLink, flaky_link
+from tests.integration.ledger_history import history, replay
 from tests.integration.pki import TestDomain, trust_in
 from tests.integration.test_metasched import two_groups
 
@@ -37,6 +40,8 @@ PATIENCE_S = 3.0
 TWICE = 0.1
 """Of the requests are sent by two at the same time, as by a user with two terminals."""
 DELETED = 0.3
+REPLAYED = 300
+"""Clusters of a history that is counted again at each of its revisions."""
 AT_ONCE = 4
 """Clusters whose windows are the same: the hosts of a site have room for twice as many."""
 PASSING = (
@@ -155,8 +160,7 @@ def check_answers(clients: Clients, count: int, links: Sequence[FlakyLink]) -> N
         f"{sum(each.cut for each in links)} of {sum(each.connections for each in links)} "
         "connections cut"
     )
-    assert clients.answered_late >= count / 100
-    assert all(each.cut >= count / 20 for each in links)
+    assert all(each.cut >= 5 for each in links)
 
 
 def _line(
@@ -209,6 +213,7 @@ async def test_a_request_that_is_sent_until_it_is_answered_is_had_once(
         with nothing_unforeseen():
             await clients.run(count)
         check_answers(clients, count, [link])
+        assert clients.answered_late >= count / 100
     listed = await _listed(here.clusters())
     assert {name: {each.uid} for name, each in listed.items()} == clients.uids
     assert len(await records(here.etcd, "requests/")) == count
@@ -216,6 +221,44 @@ async def test_a_request_that_is_sent_until_it_is_answered_is_had_once(
     assert len(parts) == count
     assert len({each.rpartition("/")[2] for each in parts}) == count
     _check_end(listed, clients)
+
+
+@pytest.mark.parametrize(
+    "count", [300, pytest.param(3_000, marks=pytest.mark.more_faults, id="3000")]
+)
+async def test_a_request_is_had_once_where_the_store_s_connections_break(
+    tmp_path: Path,
+    etcd_server: EtcdServer,
+    etcd_prefix: str,
+    north: TestDomain,
+    south: TestDomain,
+    count: int,
+) -> None:
+    """Between the broker and its etcd: nobody knows then whether it was written."""
+    direct = etcd_server.settings(etcd_prefix)
+    async with AsyncExitStack() as stack:
+        link = await stack.enter_async_context(
+            flaky_link(
+                direct.endpoints[0], tmp_path, seed=count, bytes_each=math.inf, seconds_each=0.2
+            )
+        )
+        by = direct.model_copy(update={"endpoints": (link.address,)})
+        here = await stack.enter_async_context(
+            site(tmp_path / "site", direct, north, (south,), by=by)
+        )
+        clients = Clients(
+            dial=lambda: here.dial(north.user("demo", "alice")),
+            spec=lambda number: in_turn(cluster_spec(count=1, pair_mbit_s=0), number),
+            draw=random.Random(count),
+        )
+        with nothing_unforeseen():
+            await clients.run(count)
+        check_answers(clients, count, [link])
+        assert len(await records(here.etcd, "requests/")) == count
+        assert len(await records(here.etcd, "parts/")) == count
+        if count <= REPLAYED:
+            writes = await history(here.etcd, etcd_server)
+            assert replay(writes, {"n1": HOST, "n2": HOST}, 200) == []
 
 
 @pytest.mark.parametrize(
@@ -248,6 +291,7 @@ async def test_a_co_allocation_over_links_that_break_is_whole_and_had_once(
             await clients.run(count)
             states = await two_sites.until_settled(60)
         check_answers(clients, count, [link, *to_site.values()])
+        assert clients.answered_late
     listed = await _listed(two_sites.clusters())
     assert {name: {each.uid} for name, each in listed.items()} == clients.uids
     _check_end(listed, clients)
@@ -255,10 +299,10 @@ async def test_a_co_allocation_over_links_that_break_is_whole_and_had_once(
         each in ({"CONFIRMED"}, {"ENDED"}, {"CONFIRMED", "ENDED"}) or not BEGAN & each
         for each in states.values()
     )
-    for site in two_sites.sites:
+    for name in two_sites.sites:
         had = [
             part.spec.cluster_uid
-            for part in await two_sites.parts(site)
+            for part in await two_sites.parts(name)
             if part_pb2.Part.State.Name(part.state) in BEGAN
         ]
         assert sorted(had) == sorted(uid for uids in clients.uids.values() for uid in uids)
