@@ -92,3 +92,10 @@ def leaves(descriptor: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, .
             yield from leaves(inner, (*path, field))
         else:
             yield (*path, field)
+
+
+def most_values(descriptor: Any) -> int:
+    """As many as its largest enumeration has beside UNSPECIFIED: after so many turns, `filled` has
+    given every value."""
+    kinds = (path[-1].enum_type for path in leaves(descriptor))
+    return max(len(kind.values) - 1 for kind in kinds if kind is not None)

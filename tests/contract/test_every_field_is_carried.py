@@ -1,4 +1,4 @@
-"""Every field of a specification reaches the host it is for, and does something there.
+"""Every field of a specification reaches the host that it is for.
 
 Messages are filled by reflection: a field that is added to a proto is tried without a line here,
 and whoever forgets it on its way fails. The way is in docs/adding-a-field.md.
@@ -6,7 +6,6 @@ and whoever forgets it on its way fails. The way is in docs/adding-a-field.md.
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -41,21 +40,11 @@ from intertie.common.values import Struct, field_names, replace
 from intertie.metasched.domain.parts import part_specs
 from intertie.metasched.domain.plan import Plan, SitePlan
 from intertie.nodeagent.convert import part_from_proto, part_to_proto
-from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
-from intertie.nodeagent.domain.seed import seed_files
-from tests.contract.filled import filled, leaves, left_out
+from tests.contract.filled import filled, left_out, most_values
 from tests.unit.broker import samples
-from tests.unit.nodeagent.parts import DIGEST, PART, WORKSPACE
+from tests.unit.nodeagent.parts import DIGEST
 
-TURNS = range(
-    max(
-        len(path[-1].enum_type.values) - 1
-        for path in leaves(cluster_pb2.ClusterSpec.DESCRIPTOR)
-        if path[-1].enum_type is not None
-    )
-)
-"""As many as the largest enumeration of a specification has values beside UNSPECIFIED."""
+TURNS = range(most_values(cluster_pb2.ClusterSpec.DESCRIPTOR))
 
 WELL_FORMED: dict[str, Any] = {
     f"intertie.api.nodeagent.v1.{name}": value
@@ -83,13 +72,6 @@ A_PAIR = {
     "intertie.api.types.v1.PairTerm.network": "lan",
 }
 """As everywhere behind the API: with a group and a network that there are."""
-
-ELSEWHERE = {
-    "image": "the loop stages it, and makes the root disk of it",
-    "ready_within": "the loop reports a guest as failed that is not ready by then",
-}
-"""Fields of an environment that do nothing in the seed or in the document for libvirt, and what
-they do."""
 
 
 def an_environment(turn: int = 0) -> Environment:
@@ -215,54 +197,3 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
     [workspace] = part_from_proto(record).workspaces
     assert workspace.environment == environment
     assert workspace.allocation == allocation
-
-
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, id=path[-1].name) for path in leaves(resources_pb2.Environment.DESCRIPTOR)],
-)
-def test_a_field_of_an_environment_does_something(path: tuple[Any, ...]) -> None:
-    """Carried and then not asked for is as bad as lost."""
-    name = ".".join(field.name for field in path)
-    if name in ELSEWHERE:
-        return
-    plain = what_comes_of(resources_pb2.Environment(image=DIGEST))
-    assert any(what_comes_of(with_only(path, turn)) != plain for turn in TURNS), (
-        f"{name} arrives at the agent and changes neither seed nor machine; "
-        "name in ELSEWHERE what it does"
-    )
-
-
-def with_only(path: tuple[Any, ...], turn: int) -> resources_pb2.Environment:
-    """An environment that says nothing but its image and that field."""
-    said = filled(
-        resources_pb2.Environment,
-        turn=turn,
-        given={"intertie.api.types.v1.Environment.hypervisor": "kvm"},
-    )
-    message = resources_pb2.Environment(image=DIGEST)
-    source: Message = said
-    target: Message = message
-    for field in path[:-1]:
-        source, target = getattr(source, field.name), getattr(target, field.name)
-    value = getattr(source, path[-1].name)
-    if path[-1].is_repeated:
-        getattr(target, path[-1].name).extend(value)
-    else:
-        setattr(target, path[-1].name, value)
-    return message
-
-
-def what_comes_of(message: resources_pb2.Environment) -> tuple[Any, ...]:
-    environment = spec_proto.environment_from_proto(message, "environment")
-    workspace = replace(WORKSPACE, environment=environment)
-    offered = ("qemu", "kvm")
-    facts = MachineFacts(
-        hypervisors=offered, architecture="x86_64", disk_cache="none", cgroups=True
-    )
-    files = WorkspaceFiles(Path("/data"))
-    return (
-        seed_files(PART, workspace),
-        machine_of(PART, workspace, files, facts),
-        hypervisor_for(workspace, offered),
-    )

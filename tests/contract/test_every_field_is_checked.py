@@ -1,4 +1,4 @@
-"""No text and no number of an environment or an allocation is taken unlooked at.
+"""No text, no number and no span of an environment or an allocation is taken unlooked at.
 
 Fields are found by reflection: one that is added to a proto without a rule fails here.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from intertie.api.types.v1 import resources_pb2 as pb
@@ -37,13 +38,17 @@ def check(message: Message) -> None:
         check_allocation(allocation_from_proto(message, "f"), "f")
 
 
+def is_span(field: Any) -> bool:
+    return field.message_type is not None and field.message_type is Duration.DESCRIPTOR
+
+
 PLAIN: tuple[Callable[[], Message], ...] = (an_environment, an_allocation)
 
 CASES = [
     pytest.param(make, path, id=".".join(field.name for field in path))
     for make in PLAIN
     for path in leaves(make().DESCRIPTOR)
-    if path[-1].type in (*WHOLE_NUMBERS, FieldDescriptor.TYPE_STRING)
+    if path[-1].type in (*WHOLE_NUMBERS, FieldDescriptor.TYPE_STRING) or is_span(path[-1])
 ]
 
 
@@ -63,7 +68,9 @@ def test_nonsense_is_refused_with_its_path(
         target = target[0] if field.is_repeated else target
     last = path[-1]
     value = NONSENSE if last.type == FieldDescriptor.TYPE_STRING else -1
-    if last.is_repeated:
+    if is_span(last):
+        getattr(target, last.name).FromSeconds(-1)
+    elif last.is_repeated:
         getattr(target, last.name).append(value)
     else:
         setattr(target, last.name, value)
