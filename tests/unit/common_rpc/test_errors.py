@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from datetime import timedelta
-from pathlib import Path
 
-import grpc
 import pytest
 
 from intertie.common import errors
@@ -112,24 +110,3 @@ def test_a_refusal_repeats_little_of_what_was_sent(error: errors.DomainError) ->
     assert len(sentence(error)) <= 1000
     if isinstance(error, errors.FieldInvalid):
         assert status.message.endswith(" must end in /clusters/NAME")
-
-
-_CELLS = re.compile(r"//\s*\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|")
-
-
-def test_the_tables_in_the_protos_say_what_the_code_does() -> None:
-    """Every reason that a method documents exists and has the documented code."""
-    by_reason = {kind.reason: code for kind, code in CODES.items()}
-    seen = set()
-    for proto in Path("protos").rglob("*.proto"):
-        for line in proto.read_text().splitlines():
-            cells = _CELLS.search(line)
-            if cells is None:
-                continue
-            code, reason = cells[2].strip(), cells[3].strip()
-            if code in ("Code", "") or set(code) == {"-"}:
-                continue
-            assert reason in by_reason, f"{proto}: {reason}"
-            assert by_reason[reason] is grpc.StatusCode[code], f"{proto}: {reason}"
-            seen.add(reason)
-    assert len(seen) > 15
