@@ -23,10 +23,10 @@ from intertie.api.imagestore.v1 import images_pb2
 from intertie.common import errors
 from intertie.common.errors import EtcdUnavailable
 from intertie.common.etcd.client import Etcd, Put
-from intertie.common.rpc.client import to_domain_error
 from tests.integration.broker_site import cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
+from tests.integration.refusals import refusal
 from tests.integration.test_imagestore import (
     BLOCK,
     OCTETS,
@@ -75,12 +75,6 @@ def small_disk(folder: Path, size_mib: int) -> Iterator[SmallDisk]:
         yield SmallDisk(folder)
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True, timeout=30)
-
-
-async def refusal(call: Awaitable[Any]) -> errors.DomainError | None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return to_domain_error(caught.value)
 
 
 async def until(attempt: Callable[[], Awaitable[Any]], *, within_s: float) -> None:

@@ -8,15 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-import pytest
-
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
 from intertie.common import errors
 from intertie.common.clock import SystemClock
 from intertie.common.rpc import attach
-from intertie.common.rpc.client import channel, to_domain_error
+from intertie.common.rpc.client import channel
 from intertie.common.rpc.identity import Identity, current_identity
 from intertie.common.rpc.server import Server
 from intertie.common.settings import ListenSettings, TlsSettings, TrustSettings
@@ -110,12 +107,6 @@ async def calling(
 
 NAME = "sites/north/tenants/demo/clusters/a"
 GET = clusters_pb2.GetClusterRequest(name=NAME)
-
-
-async def refusal(call: Any) -> errors.DomainError | None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return to_domain_error(caught.value)
 
 
 def opening_of(workspace: str, port: int = 0) -> attach_pb2.AttachRequest:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import grpc
 import pytest
 
 from intertie.api.broker.v1 import site_pb2
@@ -15,7 +14,6 @@ from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.common import errors
 from intertie.common.clock import SystemClock
 from intertie.common.guarantees import GuaranteeKind
-from intertie.common.rpc.client import to_domain_error
 from intertie.nodeagent.adapters.etcd_records import EtcdRecords
 from intertie.nodeagent.domain.measured import Measured
 from intertie.nodeagent.domain.meters import (
@@ -23,18 +21,11 @@ from intertie.nodeagent.domain.meters import (
 )
 from tests.integration.broker_site import HOST, Site, cluster_spec, create, site
 from tests.integration.pki import TestDomain
+from tests.integration.refusals import refusal
 
 pytestmark = pytest.mark.etcd
 
 NAME = "sites/north/tenants/demo/clusters"
-
-
-async def refusal(call: Awaitable[object]) -> errors.DomainError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    meant = to_domain_error(caught.value)
-    assert meant is not None, caught.value
-    return meant
 
 
 async def until(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import grpc
 import pytest
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.common import errors
 from intertie.common.errors import NoCapacity, Shortfall
-from intertie.common.rpc.client import to_domain_error
 from tests.integration.broker_meta import Meta, metasched
 from tests.integration.broker_site import Site, cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
+from tests.integration.refusals import refusal
 
 pytestmark = pytest.mark.etcd
 
@@ -41,14 +40,6 @@ async def here(
     settings = etcd_server.settings(etcd_prefix)
     async with site(tmp_path, settings, north, (meta,), metascheds=(beyond.peer,)) as up:
         yield up
-
-
-async def refusal(call: Awaitable[object]) -> errors.DomainError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    meant = to_domain_error(caught.value)
-    assert meant is not None, caught.value
-    return meant
 
 
 async def test_what_is_too_large_is_handed_on_once_and_reached_by_its_local_name(

@@ -7,19 +7,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
-import grpc
 import pytest
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc
 from intertie.api.types.v1 import attach_pb2, resources_pb2
 from intertie.common import errors
 from intertie.common.clock import SystemClock
-from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.spec_proto import timestamp_to_proto
 from tests.integration.broker_meta import COORDINATOR, Meta, abort, commit, metasched, signed
 from tests.integration.broker_site import DIGEST, Site, cluster_spec, create, hold, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
+from tests.integration.refusals import refusal
 
 pytestmark = pytest.mark.etcd
 
@@ -61,14 +60,6 @@ async def here(
 @pytest.fixture
 def parts(here: Site, meta: TestDomain) -> parts_pb2_grpc.PartsAsyncStub:
     return here.parts(meta.service("metasched"))
-
-
-async def refusal(call: Awaitable[object]) -> errors.DomainError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    meant = to_domain_error(caught.value)
-    assert meant is not None, caught.value
-    return meant
 
 
 def named(tx: str) -> str:

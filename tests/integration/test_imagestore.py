@@ -22,6 +22,7 @@ from intertie.common.clock import SystemClock
 from intertie.common.rpc.client import channel, to_domain_error
 from intertie.common.settings import TlsSettings
 from tests.integration.pki import TestDomain, trust_in
+from tests.integration.refusals import refusal
 
 OCTETS = os.urandom(3_500_000)
 DIGEST = f"b3:{blake3(OCTETS).hexdigest()}"
@@ -135,12 +136,6 @@ async def fetched(images: Any, **request: Any) -> bytes:
         assert answer.offset == request.get("offset", 0) + len(got)
         got += answer.data
     return got
-
-
-async def refusal(call: Any) -> errors.DomainError | None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return to_domain_error(caught.value)
 
 
 async def test_put_stat_list_fetch_delete(store: Process, images: Any) -> None:

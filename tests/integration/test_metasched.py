@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import grpc
@@ -19,6 +19,7 @@ from intertie.metasched.settings import CommitSettings
 from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.broker_site import HOST
 from tests.integration.pki import trust_in
+from tests.integration.refusals import refusal
 
 pytestmark = pytest.mark.etcd
 
@@ -70,14 +71,6 @@ def two_groups(
         bound = spec.networks[0].latency.add(groups=["head", "worker"])
         bound.max_latency.FromTimedelta(timedelta(milliseconds=max_latency_ms))
     return spec
-
-
-async def refusal(call: Awaitable[object]) -> errors.DomainError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    meant = to_domain_error(caught.value)
-    assert meant is not None, caught.value
-    return meant
 
 
 async def until(

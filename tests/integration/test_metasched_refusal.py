@@ -18,7 +18,8 @@ from intertie.metasched.usecases.planning import Brief, Planning
 from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.broker_site import HOST, cluster_spec
 from tests.integration.pki import trust_in
-from tests.integration.test_metasched import NAME, refusal, two_groups
+from tests.integration.refusals import refusal
+from tests.integration.test_metasched import NAME, two_groups
 
 pytestmark = pytest.mark.etcd
 

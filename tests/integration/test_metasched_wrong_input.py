@@ -13,7 +13,8 @@ from intertie.cli.remedies import REMEDIES
 from intertie.common import errors
 from intertie.common.etcd.client import Etcd
 from tests.fakes.site_brokers import Federation, create
-from tests.integration.test_metasched import refusal, two_groups
+from tests.integration.refusals import refusal
+from tests.integration.test_metasched import two_groups
 
 pytestmark = pytest.mark.etcd
 

@@ -17,6 +17,7 @@ from intertie.common.rpc import server
 from intertie.common.rpc.client import channel
 from intertie.common.settings import TlsSettings
 from tests.integration.pki import TestDomain, trust_in
+from tests.integration.refusals import refusal
 from tests.integration.rpc_process import ServerProcess, server_process
 from tests.integration.rpc_service import (
     GET,
@@ -24,7 +25,6 @@ from tests.integration.rpc_service import (
     Clusters,
     calling,
     opening_of,
-    refusal,
     serving,
 )
 from tests.integration.wire import Wire, wire_to

@@ -25,6 +25,7 @@ from intertie.common.rpc.identity import Identities
 from intertie.common.rpc.signing import verify
 from intertie.common.settings import SettingsInvalid, TlsSettings
 from tests.integration.pki import TestDomain, trust_in
+from tests.integration.refusals import refusal
 from tests.integration.renewal import Renewed, renew_certificate, renew_key, replace
 from tests.integration.rpc_service import (
     GET,
@@ -32,7 +33,6 @@ from tests.integration.rpc_service import (
     Clusters,
     calling,
     opening_of,
-    refusal,
     serving,
 )
 

@@ -13,13 +13,13 @@ from intertie.common import errors
 from intertie.common.clock import SystemClock
 from intertie.common.rpc.client import channel
 from tests.integration.pki import TestDomain, trust_in
+from tests.integration.refusals import refusal
 from tests.integration.rpc_service import (
     GET,
     NAME,
     Clusters,
     attach_requests,
     calling,
-    refusal,
     serving,
 )
 

@@ -23,13 +23,13 @@ from intertie.common.rpc.client import channel
 from intertie.common.rpc.server import ListenFailed, Server
 from intertie.common.settings import ListenSettings
 from tests.integration.pki import TestDomain, trust_in
+from tests.integration.refusals import refusal
 from tests.integration.rpc_service import (
     GET,
     NAME,
     Clusters,
     Settings,
     calling,
-    refusal,
 )
 
 

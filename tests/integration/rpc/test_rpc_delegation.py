@@ -15,10 +15,10 @@ from intertie.common.rpc.identity import identity_of
 from intertie.common.rpc.signing import Signer
 from intertie.common.settings import TlsSettings
 from tests.integration.pki import TestDomain, trust_in
+from tests.integration.refusals import refusal
 from tests.integration.rpc_service import (
     Clusters,
     calling,
-    refusal,
     serving,
 )
 

@@ -13,13 +13,13 @@ from intertie.api.types.v1 import attach_pb2
 from intertie.common import errors
 from intertie.common.rpc import attach
 from tests.integration.pki import TestDomain
+from tests.integration.refusals import refusal
 from tests.integration.rpc_service import (
     NAME,
     Clusters,
     attach_requests,
     calling,
     opening_of,
-    refusal,
     serving,
 )
 
