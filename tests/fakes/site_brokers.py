@@ -16,7 +16,6 @@ import grpc
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
-from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
 from intertie.api.metasched.v1 import decisions_pb2_grpc, sites_pb2_grpc
 from intertie.broker.main import Broker
 from intertie.broker.settings import BrokerSettings, LinkSettings, PolicySettings, TariffSettings
@@ -26,12 +25,11 @@ from intertie.common.rpc.client import channel
 from intertie.common.settings import (
     ListenSettings,
     NamedPeerSettings,
-    PeerSettings,
     TlsSettings,
 )
 from intertie.metasched.main import Metasched
 from intertie.metasched.settings import CommitSettings, MetaschedSettings
-from tests.integration.broker_site import HOST, FakeAgents, FakeImages, serve
+from tests.integration.broker_site import HOST, FakeAgents, serve_images
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain, trust_in
 
@@ -142,15 +140,7 @@ class Federation:
 
     async def parts(self, site: str) -> list[part_pb2.Part]:
         """What the site says, to its operator, of all its parts."""
-        at = self.sites[site]
-        domain = next(each for each in self.domains if each.name.startswith(site))
-        line = channel(
-            at.address,
-            domain.operator("olga"),
-            trust_in(*self.domains),
-            domain.server_name("broker"),
-        )
-        try:
+        async with self.operating(site) as line:
             stub = parts_pb2_grpc.PartsStub(line)
             request = parts_pb2.ListPartsRequest(parent=f"sites/{site}/tenants/demo")
             found: list[part_pb2.Part] = []
@@ -160,8 +150,16 @@ class Federation:
                 if not page.next_page_token:
                     return found
                 request.page_token = page.next_page_token
-        finally:
-            await line.close()
+
+    def operating(self, site: str) -> grpc.aio.Channel:
+        """To the site's broker, by its operator."""
+        domain = next(each for each in self.domains if each.name.startswith(site))
+        return channel(
+            self.sites[site].address,
+            domain.operator("olga"),
+            trust_in(*self.domains),
+            domain.server_name("broker"),
+        )
 
     async def until_settled(self, seconds: float = 20) -> dict[str, set[str]]:
         """Until no part is HELD or PREPARED anywhere; then the states by transaction."""
@@ -241,19 +239,7 @@ async def _site(
     domains: tuple[TestDomain, ...],
     peer: NamedPeerSettings,
 ) -> AsyncIterator[FederationSite]:
-    images, images_address = await serve(
-        folder,
-        f"{name}-images",
-        domain.service("imagestore"),
-        domains,
-        [
-            (
-                images_pb2_grpc.add_ImagesServicer_to_server,
-                FakeImages(),  # type: ignore[abstract]  # only what a broker asks
-                images_pb2.DESCRIPTOR.services_by_name["Images"],
-            )
-        ],
-    )
+    images, imagestore = await serve_images(folder, name, domain, domains)
     hosts = {"n1": HOST, "n2": HOST}
     settings = BrokerSettings(
         site=name,
@@ -261,9 +247,7 @@ async def _site(
         tls=domain.service("broker"),
         trust=tuple(each.trust for each in domains),
         etcd=etcd.settings(prefix),
-        imagestore=PeerSettings(
-            address=images_address, server_name=domain.server_name("imagestore")
-        ),
+        imagestore=imagestore,
         policy=PolicySettings(hosts=tuple(hosts), cpu_overcommit=1.0, memory_reserve_mib=0),
         tariff=TariffSettings(vcpu_hour=0.04),
         links=(LinkSettings(peer=other, egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0),),

@@ -223,6 +223,21 @@ class Site:
             await self.broker.election.wait_until_leading()
 
 
+async def serve_images(
+    folder: Path, name: str, domain: TestDomain, trusted: Sequence[TestDomain]
+) -> tuple[Server, PeerSettings]:
+    """The image store of a site whose broker is called so."""
+    registration = (
+        images_pb2_grpc.add_ImagesServicer_to_server,
+        FakeImages(),  # type: ignore[abstract]  # only what a broker asks
+        images_pb2.DESCRIPTOR.services_by_name["Images"],
+    )
+    server, address = await serve(
+        folder, f"{name}-images", domain.service("imagestore"), trusted, [registration]
+    )
+    return server, PeerSettings(address=address, server_name=domain.server_name("imagestore"))
+
+
 @contextlib.asynccontextmanager
 async def site(
     folder: Path,
@@ -241,19 +256,7 @@ async def site(
     clock = clock or SystemClock()
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     domains = (domain, *trusted)
-    images, images_address = await serve(
-        folder,
-        f"{name}-images",
-        domain.service("imagestore"),
-        domains,
-        [
-            (
-                images_pb2_grpc.add_ImagesServicer_to_server,
-                FakeImages(),  # type: ignore[abstract]  # only what a broker asks
-                images_pb2.DESCRIPTOR.services_by_name["Images"],
-            )
-        ],
-    )
+    images, imagestore = await serve_images(folder, name, domain, domains)
     site_name = domain.name.partition(".")[0]
     hosts = {"n1": HOST, "n2": HOST} if hosts is None else hosts
     settings = BrokerSettings(
@@ -262,9 +265,7 @@ async def site(
         tls=domain.service("broker"),
         trust=tuple(each.trust for each in domains),
         etcd=etcd_settings,
-        imagestore=PeerSettings(
-            address=images_address, server_name=domain.server_name("imagestore")
-        ),
+        imagestore=imagestore,
         policy=PolicySettings(hosts=tuple(hosts)),
         tariff=TariffSettings(vcpu_hour=0.04, memory_gib_hour=0.01),
         links=(LinkSettings(peer="south", egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0),),

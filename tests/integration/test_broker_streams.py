@@ -18,7 +18,7 @@ from intertie.common.clock import SystemClock
 from intertie.common.errors import ConnectionRefused
 from intertie.common.etcd.client import DeleteKey, Put
 from intertie.common.rpc.client import to_domain_error
-from tests.integration.broker_site import Site, cluster_spec, create, serve, site
+from tests.integration.broker_site import HOST, Site, cluster_spec, create, serve, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 
@@ -58,16 +58,6 @@ async def here(
         tmp_path, etcd_server.settings(etcd_prefix), north, (south,), hosts={"n1": HOST}
     ) as up:
         yield up
-
-
-HOST = {
-    "vcpus": 4,
-    "memory_mib": 2048,
-    "disk_mib": 8192,
-    "iops": 2000,
-    "throughput_mib_s": 400,
-    "uplink_mbit_s": 400,
-}
 
 
 async def opening(workspace: str, **more: Any) -> AsyncIterator[attach_pb2.AttachRequest]:

@@ -30,7 +30,7 @@ from intertie.common.clock import SystemClock
 from intertie.common.errors import NotLeading, RoleDenied
 from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.intervals import Window
-from intertie.common.rpc.client import channel, to_domain_error
+from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.identity import Trust
 from intertie.common.rpc.signing import Signer
 from intertie.common.settings import TlsSettings
@@ -378,23 +378,14 @@ async def test_each_site_of_a_co_allocation_writes_down_its_own_part(
     await asyncio.sleep(0.1)
     await stub.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
     found: dict[str, usage_pb2.UsageRecord] = {}
-    for name, at in two_sites.sites.items():
-        domain = next(each for each in two_sites.domains if each.name.startswith(name))
-        line = channel(
-            at.address,
-            domain.operator("olga"),
-            trust_in(*two_sites.domains),
-            domain.server_name("broker"),
-        )
-        try:
+    for name in two_sites.sites:
+        async with two_sites.operating(name) as line:
             records = usage_pb2_grpc.UsageStub(line)
             request = usage_pb2.ListUsageRequest(parent=f"sites/{name}/tenants/-")
             async with asyncio.timeout(WRITTEN_S):
                 while not (page := await records.List(request)).records:
                     await CLOCK.sleep(0.2)
             [found[name]] = page.records
-        finally:
-            await line.close()
     [part] = await two_sites.parts("north")
     north, south = found["north"], found["south"]
     assert part.name == north.part

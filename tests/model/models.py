@@ -79,6 +79,7 @@ class Model:
 
 
 _SEEN = frozenset({"committed", "aborted", "cancelled_before", "cancelled_after"})
+_SEEN_OF_TWO = _SEEN | {"expired", "shedding", "one_by_one", "overlapping"}
 
 COMMIT = Model(
     name="commit",
@@ -158,18 +159,7 @@ AMEND = Model(
         Configuration(
             name="one",
             at_least=100_000,
-            witnessed={
-                "committed",
-                "aborted",
-                "expired",
-                "refused",
-                "cancelled_before",
-                "cancelled_after",
-                "extended",
-                "heard_late",
-                "shed",
-                "shedding",
-            },
+            witnessed=_SEEN | {"expired", "refused", "extended", "heard_late", "shed", "shedding"},
         ),
         Configuration(
             name="short",
@@ -181,33 +171,14 @@ AMEND = Model(
             name="two",
             options=("TWO",),
             at_least=400_000,
-            witnessed={
-                "committed",
-                "aborted",
-                "expired",
-                "cancelled_before",
-                "cancelled_after",
-                "shedding",
-                "one_by_one",
-                "overlapping",
-                "belated",
-            },
+            witnessed=_SEEN_OF_TWO | {"belated"},
             large=True,
         ),
         Configuration(
             name="two_short",
             options=("TWO", "SHORT"),
             at_least=70_000,
-            witnessed={
-                "committed",
-                "aborted",
-                "expired",
-                "cancelled_before",
-                "cancelled_after",
-                "shedding",
-                "one_by_one",
-                "overlapping",
-            },
+            witnessed=_SEEN_OF_TWO,
         ),
     ),
     live=(

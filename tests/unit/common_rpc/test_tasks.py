@@ -1,10 +1,10 @@
-"""Work that goes on to its end although its caller was cancelled."""
+"""Tasks that are not left behind: through when their caller goes on."""
 
 import asyncio
 
 import pytest
 
-from intertie.common.tasks import uninterrupted
+from intertie.common.tasks import first_of, uninterrupted
 
 
 async def test_gives_the_result_and_raises_the_error() -> None:
@@ -43,6 +43,54 @@ async def test_a_cancelled_caller_waits_for_the_end_however_often_it_is_cancelle
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert steps == ["begun", "ended", "left"]
+
+
+class Waiting:
+    """Until it is told to end. It takes a turn to be cancelled."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.ended = ""
+
+    async def __call__(self) -> None:
+        try:
+            await self.told.wait()
+            self.ended = "by itself"
+        except asyncio.CancelledError:
+            await _turn()
+            self.ended = "cancelled"
+            raise
+
+
+async def test_once_one_is_over_none_of_the_others_runs() -> None:
+    one, other = Waiting(), Waiting()
+    task = asyncio.create_task(first_of(one(), other()))
+    await _turn()
+    await _turn()
+    assert not task.done()
+    other.told.set()
+    await task
+    assert (one.ended, other.ended) == ("cancelled", "by itself")
+
+
+async def test_one_that_fails_is_over_too() -> None:
+    async def fails() -> None:
+        raise OSError
+
+    other = Waiting()
+    await first_of(other(), fails())
+    assert other.ended == "cancelled"
+
+
+async def test_with_the_caller_of_several_all_are_cancelled() -> None:
+    one, other = Waiting(), Waiting()
+    task = asyncio.create_task(first_of(one(), other()))
+    await _turn()
+    await _turn()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (one.ended, other.ended) == ("cancelled", "cancelled")
 
 
 async def _turn() -> None:

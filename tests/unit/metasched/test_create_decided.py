@@ -7,7 +7,7 @@ import pytest
 from intertie.common import errors
 from intertie.metasched.domain.cluster import ClusterState
 from tests.fakes.site import State
-from tests.unit.metasched.world import NAME, Points, World, order, spec
+from tests.unit.metasched.world import NAME, Points, Process, World, order, spec
 
 
 class Late(Points):
@@ -123,26 +123,8 @@ async def test_a_leader_that_lost_the_lead_meanwhile_sends_its_caller_to_who_has
     assert world.confirmed() == {made.record.tx}
 
 
-async def test_a_delete_that_comes_before_the_decision_aborts_it() -> None:
-    world = World()
-    racing = Racing("after_prepare")
-    process = await world.process(points=racing)
-
-    async def delete() -> None:
-        await process.delete(str(NAME))
-
-    racing.act = delete  # type: ignore[assignment]
-    with pytest.raises(errors.Aborted):
-        await process.create(order(what=spec(5)))
-    (left,) = await process.clusters.listed()
-    assert left.record.state is ClusterState.CANCELLED
-    assert world.north.used() == world.south.used() == 0
-
-
-async def test_a_late_retry_of_what_was_cancelled_revives_nothing() -> None:
-    """A bug: a Delete before the decision took the record of the request along, and the same
-    request made the cluster anew."""
-    world = World()
+async def deleted_before_it_was_decided(world: World) -> Process:
+    """The meta-scheduler that refuses the Create for it."""
     racing = Racing("after_prepare")
     process = await world.process(points=racing)
 
@@ -153,6 +135,22 @@ async def test_a_late_retry_of_what_was_cancelled_revives_nothing() -> None:
     with pytest.raises(errors.Aborted):
         await process.create(order(what=spec(5)))
     racing.act = None
+    return process
+
+
+async def test_a_delete_that_comes_before_the_decision_aborts_it() -> None:
+    world = World()
+    process = await deleted_before_it_was_decided(world)
+    (left,) = await process.clusters.listed()
+    assert left.record.state is ClusterState.CANCELLED
+    assert world.north.used() == world.south.used() == 0
+
+
+async def test_a_late_retry_of_what_was_cancelled_revives_nothing() -> None:
+    """A bug: a Delete before the decision took the record of the request along, and the same
+    request made the cluster anew."""
+    world = World()
+    process = await deleted_before_it_was_decided(world)
     again = await process.create(order(what=spec(5)))
     assert again.record.state is ClusterState.CANCELLED
     assert world.north.used() == world.south.used() == 0

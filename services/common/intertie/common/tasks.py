@@ -1,4 +1,4 @@
-"""Work that a cancelled caller does not leave half done."""
+"""Tasks that are not left behind: neither half done nor running on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+async def first_of(*each_of: Awaitable[Any]) -> None:
+    """Until one of them is over, however it ended. The others are cancelled then, as all are with
+    the caller, and none runs any more."""
+    tasks = [asyncio.ensure_future(each) for each in each_of]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def uninterrupted(work: Awaitable[T]) -> T:

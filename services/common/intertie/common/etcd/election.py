@@ -15,6 +15,7 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotLeading
 from intertie.common.etcd.client import CALL_TIMEOUT_S, Compare, Etcd, EtcdRefused, Put, reach
+from intertie.common.tasks import first_of
 
 log = structlog.get_logger(__name__)
 
@@ -104,14 +105,9 @@ class Election:
             if not any(each.key == self._key for each in snapshot.entries):
                 return
             changes = self._etcd.watch(self._key, snapshot.revision + 1)
-            look = asyncio.ensure_future(self._clock.sleep(_LOOK_S))
-            change = asyncio.ensure_future(anext(changes, None))
             try:
-                await asyncio.wait({look, change}, return_when=asyncio.FIRST_COMPLETED)
+                await first_of(self._clock.sleep(_LOOK_S), anext(changes, None))
             finally:
-                look.cancel()
-                change.cancel()
-                await asyncio.gather(look, change, return_exceptions=True)
                 await changes.aclose()
 
     async def _hold(self) -> None:

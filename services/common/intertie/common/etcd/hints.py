@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Collection
 from typing import TypeAlias
 
 from intertie.common.clock import Clock
+from intertie.common.tasks import first_of
 
 Touched: TypeAlias = frozenset[str] | None
 """What may have changed; None: anything may have."""
@@ -39,7 +40,8 @@ class Bell:
                 yield None
                 until = clock.monotonic() + period_s
                 while (left_s := until - clock.monotonic()) > 0:
-                    if not await _set_within(listener.heard, clock, left_s):
+                    await first_of(clock.sleep(left_s), listener.heard.wait())
+                    if not listener.heard.is_set():
                         break
                     if rest_s:
                         await clock.sleep(rest_s)
@@ -67,15 +69,3 @@ class _Listener:
         self._names, self._anything = set(), False
         self.heard.clear()
         return None if anything else names
-
-
-async def _set_within(changed: asyncio.Event, clock: Clock, period_s: float) -> bool:
-    timer = asyncio.ensure_future(clock.sleep(period_s))
-    hint = asyncio.ensure_future(changed.wait())
-    try:
-        await asyncio.wait({timer, hint}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        timer.cancel()
-        hint.cancel()
-        await asyncio.gather(timer, hint, return_exceptions=True)
-    return changed.is_set()
