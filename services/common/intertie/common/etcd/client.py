@@ -201,18 +201,9 @@ class Etcd:
         entries: list[Entry] = []
         revision = 0
         for first, last in spans:
-            begin, more = first, True
-            while more:
-                answer = await reach(
-                    self._kv.get(
-                        begin, last, revision=revision, limit=_PAGE, timeout=CALL_TIMEOUT_S
-                    )
-                )
+            async for answer in self._pages(first, last, revision=revision, limit=_PAGE):
                 revision = revision or answer.header.revision
                 entries.extend(self._entry(each) for each in answer.kvs)
-                more = answer.more
-                if more:
-                    begin = answer.kvs[-1].key + b"\0"
         return Snapshot(entries=tuple(entries), revision=revision)
 
     async def some(self, first: str, last: str, *, most: int) -> tuple[Entry, ...]:
@@ -227,23 +218,34 @@ class Etcd:
         an earlier `revision`; consistent however many pages it takes."""
         start = (self._prefix + prefix).encode()
         end = prefix_range_end(start)
-        while True:
+        async for answer in self._pages(
+            start, end, revision=revision, limit=_PAGE_OF_KEYS, keys_only=True
+        ):
+            revision = revision or answer.header.revision
+            own = tuple((self._own(each.key), each.mod_revision) for each in answer.kvs)
+            yield Keys(keys=own, revision=revision)
+
+    async def _pages(
+        self, start: bytes, end: bytes, *, revision: int, limit: int, keys_only: bool = False
+    ) -> AsyncGenerator[Any, None]:
+        """etcd's answers, one at least, until there is no more; all as of `revision` or, where
+        that is 0, as of the first answer."""
+        more = True
+        while more:
             answer = await reach(
                 self._kv.get(
                     start,
                     end,
                     revision=revision,
-                    limit=_PAGE_OF_KEYS,
-                    keys_only=True,
+                    limit=limit,
+                    keys_only=keys_only,
                     timeout=CALL_TIMEOUT_S,
                 )
             )
-            revision = revision or answer.header.revision
-            own = tuple((self._own(each.key), each.mod_revision) for each in answer.kvs)
-            yield Keys(keys=own, revision=revision)
-            if not answer.more:
-                return
-            start = answer.kvs[-1].key + b"\0"
+            yield answer
+            revision, more = revision or answer.header.revision, answer.more
+            if more:
+                start = answer.kvs[-1].key + b"\0"
 
     async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
         """All of `then` or nothing. EtcdUnavailable leaves open whether it was done: read again."""
