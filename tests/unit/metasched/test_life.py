@@ -21,10 +21,17 @@ from tests.fakes.site import State
 from tests.unit.metasched.world import NAME, Process, World, order, spec
 
 
-async def committed(world: World) -> Process:
-    process = await world.process()
-    await process.create(order(what=spec(5, mbit_s=10)))
-    return process
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def process(world: World) -> Process:
+    """It has committed a cluster over both sites."""
+    made = await world.process()
+    await made.create(order(what=spec(5, mbit_s=10)))
+    return made
 
 
 async def state(process: Process) -> ClusterState:
@@ -33,9 +40,7 @@ async def state(process: Process) -> ClusterState:
     return stored.record.state
 
 
-async def test_it_is_active_once_every_workspace_is_ready() -> None:
-    world = World()
-    process = await committed(world)
+async def test_it_is_active_once_every_workspace_is_ready(world: World, process: Process) -> None:
     world.north.boot()
     await process.refresh.sweep()
     assert await state(process) is ClusterState.SCHEDULED
@@ -81,9 +86,7 @@ async def test_an_end_that_is_asked_for_early_is_followed_closely() -> None:
     assert await state(process) is ClusterState.CANCELLED
 
 
-async def test_sites_are_asked_once_a_second_at_most() -> None:
-    world = World()
-    process = await committed(world)
+async def test_sites_are_asked_once_a_second_at_most(world: World, process: Process) -> None:
     await world.clock.advance(10)
     before = world.north.calls.count("part")
     for _ in range(5):
@@ -94,11 +97,10 @@ async def test_sites_are_asked_once_a_second_at_most() -> None:
     assert world.north.calls.count("part") == before + 2
 
 
-async def test_a_site_that_does_not_answer_keeps_what_it_said_last() -> None:
-    world = World()
-    process = await committed(world)
-    world.north.boot()
-    world.south.boot()
+async def test_a_site_that_does_not_answer_keeps_what_it_said_last(
+    world: World, process: Process
+) -> None:
+    world.boot()
     await world.clock.advance(1)
     before = await process.get(str(NAME))
     world.south.down = True
@@ -111,12 +113,11 @@ async def test_a_site_that_does_not_answer_keeps_what_it_said_last() -> None:
     assert view.etag != before.etag
 
 
-async def test_after_a_restart_a_silent_sites_workspaces_are_said_to_be_unreachable() -> None:
+async def test_after_a_restart_a_silent_sites_workspaces_are_said_to_be_unreachable(
+    world: World, process: Process
+) -> None:
     """They show as PLANNED, for nobody here has heard of them; the message must say why."""
-    world = World()
-    process = await committed(world)
-    world.north.boot()
-    world.south.boot()
+    world.boot()
     await swept(world, process, 1)
     world.south.down = True
     successor = await world.process()
@@ -131,9 +132,9 @@ async def test_after_a_restart_a_silent_sites_workspaces_are_said_to_be_unreacha
         await world.clock.advance(60)
 
 
-async def test_the_etag_changes_with_a_workspace_and_stays_without() -> None:
-    world = World()
-    process = await committed(world)
+async def test_the_etag_changes_with_a_workspace_and_stays_without(
+    world: World, process: Process
+) -> None:
     first = (await process.get(str(NAME))).etag
     await world.clock.advance(2)
     assert (await process.get(str(NAME))).etag == first
@@ -142,9 +143,9 @@ async def test_the_etag_changes_with_a_workspace_and_stays_without() -> None:
     assert (await process.get(str(NAME))).etag != first
 
 
-async def test_delete_ends_it_at_every_site_and_then_it_is_cancelled() -> None:
-    world = World()
-    process = await committed(world)
+async def test_delete_ends_it_at_every_site_and_then_it_is_cancelled(
+    world: World, process: Process
+) -> None:
     view = await process.delete(str(NAME))
     assert view.record.end_requested_time == world.clock.now()
     assert view.record.state is ClusterState.SCHEDULED
@@ -159,9 +160,7 @@ async def test_delete_ends_it_at_every_site_and_then_it_is_cancelled() -> None:
     assert again.record.state is ClusterState.CANCELLED
 
 
-async def test_delete_waits_for_a_site_that_is_away() -> None:
-    world = World()
-    process = await committed(world)
+async def test_delete_waits_for_a_site_that_is_away(world: World, process: Process) -> None:
     world.south.down = True
     await process.delete(str(NAME))
     await world.settle(process, seconds=9)
@@ -171,19 +170,17 @@ async def test_delete_waits_for_a_site_that_is_away() -> None:
     assert await state(process) is ClusterState.CANCELLED
 
 
-async def test_delete_of_what_was_seen_only() -> None:
-    world = World()
-    process = await committed(world)
+async def test_delete_of_what_was_seen_only(world: World, process: Process) -> None:
     with pytest.raises(errors.EtagStale):
         await process.delete(str(NAME), "stale")
     view = await process.get(str(NAME))
     assert (await process.delete(str(NAME), view.etag)).record.end_requested_time
 
 
-async def test_a_delete_that_is_repeated_with_its_etag_returns_the_cluster_unchanged() -> None:
+async def test_a_delete_that_is_repeated_with_its_etag_returns_the_cluster_unchanged(
+    world: World, process: Process
+) -> None:
     """The bug: the first call had changed the etag, so the second was refused as stale."""
-    world = World()
-    process = await committed(world)
     seen = await process.get(str(NAME))
     first = await process.delete(str(NAME), seen.etag)
     again = await process.delete(str(NAME), seen.etag)
@@ -193,9 +190,9 @@ async def test_a_delete_that_is_repeated_with_its_etag_returns_the_cluster_uncha
     assert over.record.state is ClusterState.CANCELLED
 
 
-async def test_a_name_is_free_again_once_its_cluster_is_over() -> None:
-    world = World()
-    process = await committed(world)
+async def test_a_name_is_free_again_once_its_cluster_is_over(
+    world: World, process: Process
+) -> None:
     await process.delete(str(NAME))
     with pytest.raises(errors.NameTaken):
         await process.create(order("r2"))
@@ -204,9 +201,7 @@ async def test_a_name_is_free_again_once_its_cluster_is_over() -> None:
     assert second.record.state is ClusterState.SCHEDULED
 
 
-async def test_it_is_ended_when_its_window_is_over() -> None:
-    world = World()
-    process = await committed(world)
+async def test_it_is_ended_when_its_window_is_over(world: World, process: Process) -> None:
     await world.clock.advance(3600)
     await world.settle(process)
     assert await state(process) is ClusterState.ENDED
@@ -231,9 +226,9 @@ async def is_ending(process: Process) -> bool:
     return stored.record.end_requested_time is not None
 
 
-async def test_a_workspace_that_stays_failed_ends_the_cluster_with_the_reason() -> None:
-    world = World()
-    process = await committed(world)
+async def test_a_workspace_that_stays_failed_ends_the_cluster_with_the_reason(
+    world: World, process: Process
+) -> None:
     say(world, WorkspaceState.FAILED)
     await swept(world, process, 20)
     assert not await is_ending(process)
@@ -248,25 +243,24 @@ async def test_a_workspace_that_stays_failed_ends_the_cluster_with_the_reason() 
     assert world.south.used() == 0
 
 
-async def test_a_workspace_that_failed_and_runs_again_within_20_s_ends_nothing() -> None:
+async def test_a_workspace_that_failed_and_runs_again_within_20_s_ends_nothing(
+    world: World, process: Process
+) -> None:
     """The bug: the first FAILED ended the whole cluster, while its agent tried again."""
-    world = World()
-    process = await committed(world)
     for _ in range(3):  # each failure has its own 20 s
         say(world, WorkspaceState.FAILED)
         await swept(world, process, 15)
         say(world, WorkspaceState.RUNNING)
         await swept(world, process, 2)
-    world.north.boot()
-    world.south.boot()
+    world.boot()
     await swept(world, process, 30)
     assert await state(process) is ClusterState.ACTIVE
     assert not await is_ending(process)
 
 
-async def test_looking_at_a_cluster_does_not_use_up_the_patience() -> None:
-    world = World()
-    process = await committed(world)
+async def test_looking_at_a_cluster_does_not_use_up_the_patience(
+    world: World, process: Process
+) -> None:
     say(world, WorkspaceState.FAILED)
     await world.clock.advance(60)
     view = await process.get(str(NAME))
@@ -277,9 +271,9 @@ async def test_looking_at_a_cluster_does_not_use_up_the_patience() -> None:
     assert await state(process) is ClusterState.CANCELLED
 
 
-async def test_what_a_silent_site_said_of_a_failure_ends_nothing_until_it_says_so_again() -> None:
-    world = World()
-    process = await committed(world)
+async def test_what_a_silent_site_said_of_a_failure_ends_nothing_until_it_says_so_again(
+    world: World, process: Process
+) -> None:
     say(world, WorkspaceState.FAILED)
     await swept(world, process, 2)
     world.north.down = True
@@ -291,9 +285,7 @@ async def test_what_a_silent_site_said_of_a_failure_ends_nothing_until_it_says_s
     assert not await is_ending(process)
 
 
-async def test_a_replica_that_leads_again_waits_anew() -> None:
-    world = World()
-    process = await committed(world)
+async def test_a_replica_that_leads_again_waits_anew(world: World, process: Process) -> None:
     say(world, WorkspaceState.FAILED)
     await swept(world, process, 5)
     await world.clock.advance(600)  # another leads
@@ -301,9 +293,9 @@ async def test_a_replica_that_leads_again_waits_anew() -> None:
     assert not await is_ending(process)
 
 
-async def test_a_part_that_a_site_gave_up_takes_the_rest_with_it() -> None:
-    world = World()
-    process = await committed(world)
+async def test_a_part_that_a_site_gave_up_takes_the_rest_with_it(
+    world: World, process: Process
+) -> None:
     part = next(iter(world.north.parts.values()))
     part.state, part.end_reason = State.ENDED, "OPERATOR"
     await world.clock.advance(2)
@@ -312,9 +304,7 @@ async def test_a_part_that_a_site_gave_up_takes_the_rest_with_it() -> None:
     assert world.south.used() == 0
 
 
-async def test_watch_tells_changes_until_it_is_over() -> None:
-    world = World()
-    process = await committed(world)
+async def test_watch_tells_changes_until_it_is_over(world: World, process: Process) -> None:
     states: list[ClusterState] = []
 
     async def watch() -> None:
@@ -324,8 +314,7 @@ async def test_watch_tells_changes_until_it_is_over() -> None:
     watching = asyncio.create_task(watch())
     await world.clock.advance(5)
     assert states == [ClusterState.SCHEDULED]
-    world.north.boot()
-    world.south.boot()
+    world.boot()
     await world.clock.advance(3)
     assert states[-1] is ClusterState.ACTIVE
     await process.delete(str(NAME))
@@ -335,9 +324,9 @@ async def test_watch_tells_changes_until_it_is_over() -> None:
     assert len(states) <= 5
 
 
-async def test_watch_sends_its_callers_elsewhere_when_the_process_stops() -> None:
-    world = World()
-    process = await committed(world)
+async def test_watch_sends_its_callers_elsewhere_when_the_process_stops(
+    world: World, process: Process
+) -> None:
     views = process.watch(str(NAME))
     await anext(views)
     going_on = asyncio.ensure_future(anext(views))
@@ -349,18 +338,16 @@ async def test_watch_sends_its_callers_elsewhere_when_the_process_stops() -> Non
     assert isinstance(going_on.exception(), errors.NotLeading)
 
 
-async def test_guarantees_are_told_term_by_term() -> None:
-    world = World()
-    process = await committed(world)
+async def test_guarantees_are_told_term_by_term(world: World, process: Process) -> None:
     view = await process.get(str(NAME))
     kinds = [each.kind for each in view.guarantees]
     assert kinds.count(GuaranteeKind.PAIR_BANDWIDTH) == 5
     assert kinds.count(GuaranteeKind.LINK_BANDWIDTH) == 2
 
 
-async def test_what_sites_measure_is_told_with_the_guarantee_that_it_is_of() -> None:
-    world = World()
-    process = await committed(world)
+async def test_what_sites_measure_is_told_with_the_guarantee_that_it_is_of(
+    world: World, process: Process
+) -> None:
     pair, link = GuaranteeKind.PAIR_BANDWIDTH, GuaranteeKind.LINK_BANDWIDTH
     view = await process.get(str(NAME))
     site_of = {each.label: each.site for each in view.workspaces}
@@ -391,9 +378,7 @@ async def test_what_sites_measure_is_told_with_the_guarantee_that_it_is_of() -> 
     }
 
 
-async def test_a_site_is_not_heard_on_what_begins_elsewhere() -> None:
-    world = World()
-    process = await committed(world)
+async def test_a_site_is_not_heard_on_what_begins_elsewhere(world: World, process: Process) -> None:
     link = Measured(
         kind=GuaranteeKind.LINK_BANDWIDTH,
         network="lan",
@@ -411,9 +396,9 @@ async def test_a_site_is_not_heard_on_what_begins_elsewhere() -> None:
     assert [each.source for each in view.guarantees if each.measured] == ["south"]
 
 
-async def test_records_of_clusters_that_are_over_go_after_a_day() -> None:
-    world = World()
-    process = await committed(world)
+async def test_records_of_clusters_that_are_over_go_after_a_day(
+    world: World, process: Process
+) -> None:
     await process.delete(str(NAME))
     await world.settle(process)
     await world.clock.advance((RETENTION - timedelta(minutes=2)).total_seconds())

@@ -174,6 +174,11 @@ class World:
             election=election,
         )
 
+    def boot(self) -> None:
+        """Every guest is ready, at each site."""
+        self.north.boot()
+        self.south.boot()
+
     async def settle(self, process: Process, seconds: float = 60) -> None:
         """Loops of the leader and sites in doubt, for a while, all messages arriving."""
         for _ in range(3):
