@@ -1,7 +1,12 @@
 """Specifications that are well-formed, to be spoilt one field at a time."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
+import pytest
+
+from intertie.common.errors import FieldInvalid
 from intertie.common.spec import (
     Allocation,
     BandwidthTerm,
@@ -10,8 +15,12 @@ from intertie.common.spec import (
     Group,
     Network,
     PairTerm,
+    normalise,
+    validate,
 )
 from intertie.common.values import replace
+
+Change = Callable[[ClusterSpec], ClusterSpec]
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -40,3 +49,34 @@ def two_groups() -> ClusterSpec:
         groups=(head, group("worker", 3)),
         networks=(Network(name="net", subnet="10.1.0.0/24"),),
     )
+
+
+def in_group(at: int, **fields: Any) -> Change:
+    def change(spec: ClusterSpec) -> ClusterSpec:
+        groups = list(spec.groups)
+        groups[at] = replace(groups[at], **fields)
+        return replace(spec, groups=tuple(groups))
+
+    return change
+
+
+def in_allocation(**fields: Any) -> Change:
+    return lambda spec: in_group(1, allocation=replace(spec.groups[1].allocation, **fields))(spec)
+
+
+def in_environment(**fields: Any) -> Change:
+    return lambda spec: in_group(1, environment=replace(spec.groups[1].environment, **fields))(spec)
+
+
+def refused(change: Change) -> FieldInvalid:
+    """How the two groups are, with that change."""
+    with pytest.raises(FieldInvalid) as caught:
+        validate(change(two_groups()), now=NOW)
+    return caught.value
+
+
+def taken(change: Change) -> None:
+    """That the two groups are right with that change, and still are when they are normalised."""
+    spec = change(two_groups())
+    validate(spec, now=NOW)
+    validate(normalise(spec, now=NOW), now=NOW)
