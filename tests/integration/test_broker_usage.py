@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import sys
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import grpc
 import pytest
 
 from intertie.api.broker.v1 import usage_pb2, usage_pb2_grpc
@@ -30,7 +27,6 @@ from intertie.common.clock import SystemClock
 from intertie.common.errors import NotLeading, RoleDenied
 from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.intervals import Window
-from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.identity import Trust
 from intertie.common.rpc.signing import Signer
 from intertie.common.settings import TlsSettings
@@ -38,8 +34,10 @@ from tests.contract.ledgers import Leads
 from tests.fakes.site_brokers import Federation
 from tests.fakes.site_brokers import create as create_over_two
 from tests.integration.broker_site import LARGE_HOST, Site, cluster_spec, create, site
+from tests.integration.command import say
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain, trust_in
+from tests.integration.refusals import refusal
 from tests.integration.renewal import Renewed, renew_certificate, renew_key
 from tests.integration.test_metasched import two_groups
 from tests.unit.broker.samples import POLICY, part, part_spec, workspace
@@ -122,12 +120,9 @@ async def test_what_a_tenant_had_is_shown_to_it_and_to_operators_and_to_nobody_e
             usage(here, tls).List(request),
             usage(here, tls).ListEntries(usage_pb2.ListUsageEntriesRequest(parent=request.parent)),
         ):
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call
-            assert isinstance(to_domain_error(caught.value), RoleDenied)
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await usage(here, alice).List(usage_pb2.ListUsageRequest(parent="sites/-/tenants/-"))
-    assert isinstance(to_domain_error(caught.value), RoleDenied)
+            assert isinstance(await refusal(call), RoleDenied)
+    all_of_them = usage_pb2.ListUsageRequest(parent="sites/-/tenants/-")
+    assert isinstance(await refusal(usage(here, alice).List(all_of_them)), RoleDenied)
 
     trust = trust_in(here.domain)
     assert (await audited(here, bob, "other", trust)).shown == 1
@@ -137,26 +132,6 @@ async def test_what_a_tenant_had_is_shown_to_it_and_to_operators_and_to_nobody_e
     assert whole.last.signer == "spiffe://north.site.intertie/broker"
     with pytest.raises(usage_chain.ChainBroken, match="not good"):
         await audited(here, bob, "other", trust_in(south))
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-
-async def say(config: Path, *args: str) -> Said:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "intertie.cli", "--config", str(config), *args,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert b"Traceback" not in err, err.decode()
-    assert process.returncode is not None
-    return Said(process.returncode, out.decode(), err.decode())
 
 
 def write_config(path: Path, at: Site) -> None:

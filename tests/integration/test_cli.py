@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import termios
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -35,6 +34,8 @@ from intertie.common.rpc.server import Server
 from intertie.common.settings import ListenSettings, TlsSettings, TrustSettings
 from testbed.pki import Authority
 from tests.fakes.user_api import SERIAL, FakeClusters, FakeImages, FakeKnownSites
+from tests.integration import command
+from tests.integration.command import Said
 
 SPEC = """
 name: demo
@@ -55,13 +56,6 @@ class Settings:
 
 
 @dataclass(kw_only=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(kw_only=True)
 class Place:
     """A service of its own, and a user's folder with a configuration for it."""
 
@@ -79,19 +73,10 @@ class Place:
         return self.folder / "demo.yaml"
 
     async def start(self, *args: str, stdin: int | None = None) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "intertie.cli", "--config", str(self.config), *args,
-            stdin=stdin if stdin is not None else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        return await command.start(self.config, *args, stdin=stdin)
 
     async def say(self, *args: str) -> Said:
-        process = await self.start(*args)
-        out, err = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode is not None
-        assert b"Traceback" not in err
-        return Said(code=process.returncode, out=out.decode(), err=err.decode())
+        return await command.say(self.config, *args)
 
     async def do(self, *args: str) -> str:
         said = await self.say(*args)
