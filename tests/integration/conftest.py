@@ -20,18 +20,16 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
     """Shared by the tests of a run: leave it running. Kill one of your own (`own_etcd_server`)."""
-    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
+    yield from _started(EtcdServer(tmp_path_factory.mktemp("etcd")))
 
 
 @pytest.fixture
 def own_etcd_server(tmp_path: Path) -> Iterator[EtcdServer]:
     """For a test that kills and restarts it."""
-    server = EtcdServer(tmp_path)
+    yield from _started(EtcdServer(tmp_path))
+
+
+def _started(server: EtcdServer) -> Iterator[EtcdServer]:
     try:
         server.start()
         yield server

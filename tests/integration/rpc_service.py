@@ -76,10 +76,10 @@ class Clusters(clusters_pb2_grpc.ClustersServicer):
             self.cancelled.set()
 
 
-@asynccontextmanager
-async def serving(
+def server_of(
     tls: TlsSettings, trusted: list[TestDomain], servicer: Any, address: str = "127.0.0.1:0"
-) -> AsyncIterator[str]:
+) -> Server:
+    """Not started."""
     settings = Settings(
         ListenSettings(addresses=(address,)), tls, tuple(domain.trust for domain in trusted)
     )
@@ -88,7 +88,14 @@ async def serving(
         servicer,
         clusters_pb2.DESCRIPTOR.services_by_name["Clusters"],
     )
-    server = Server(settings, SystemClock(), [registration])
+    return Server(settings, SystemClock(), [registration])
+
+
+@asynccontextmanager
+async def serving(
+    tls: TlsSettings, trusted: list[TestDomain], servicer: Any, address: str = "127.0.0.1:0"
+) -> AsyncIterator[str]:
+    server = server_of(tls, trusted, servicer, address)
     await server.start()
     try:
         yield address if address.startswith("unix:") else f"127.0.0.1:{server.ports[0]}"

@@ -15,7 +15,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
+from intertie.api.cluster.v1 import clusters_pb2
 from intertie.common import errors, logs
 from intertie.common.clock import SystemClock
 from intertie.common.rpc import calls
@@ -30,6 +30,7 @@ from tests.integration.rpc_service import (
     Clusters,
     Settings,
     calling,
+    server_of,
 )
 
 
@@ -160,15 +161,7 @@ async def test_health_and_reflection_are_for_anyone_trusted(
 async def test_a_stopping_server_lets_calls_end_and_takes_no_more(
     north: TestDomain, servicer: Clusters
 ) -> None:
-    settings = Settings(
-        ListenSettings(addresses=("127.0.0.1:0",)), north.service("broker"), (north.trust,)
-    )
-    registration: Any = (
-        clusters_pb2_grpc.add_ClustersServicer_to_server,
-        servicer,
-        clusters_pb2.DESCRIPTOR.services_by_name["Clusters"],
-    )
-    server = Server(settings, SystemClock(), [registration])
+    server = server_of(north.service("broker"), [north], servicer)
     await server.start()
     release = asyncio.Event()
     servicer.get = lambda: release.wait()

@@ -1,16 +1,19 @@
 """The planner's answer, and a check of it that knows nothing of how it was found."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import combinations
+from itertools import combinations, product
+from typing import TypeVar
 
 from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
 from intertie.common.quantities import Vector
 from intertie.metasched.domain.problem import Offer, Problem, Promise
+
+H = TypeVar("H")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,15 +171,10 @@ def _pairs_leaving_hosts(problem: Problem, plan: Plan) -> Counter[tuple[str, int
             for name, count in counts.items():
                 homes[name].extend([(each.site, number)] * count)
     taken: Counter[tuple[str, int]] = Counter()
-    for promise in problem.promises:
-        if promise.a == promise.b:
-            pairs = list(combinations(homes[promise.a], 2))
-        else:
-            pairs = [(one, two) for one in homes[promise.a] for two in homes[promise.b]]
-        for one, two in pairs:
-            if one != two:
-                taken[one] += promise.mbit_s
-                taken[two] += promise.mbit_s
+    for promise, one, two in _pairs_of(problem, homes):
+        if one != two:
+            taken[one] += promise.mbit_s
+            taken[two] += promise.mbit_s
     return taken
 
 
@@ -186,11 +184,16 @@ def _promised_pairs(problem: Problem, plan: Plan) -> Iterator[tuple[Promise, str
     for each in plan.sites:
         for name, count in each.counts.items():
             homes[name].extend([each.site] * count)
+    return _pairs_of(problem, homes)
+
+
+def _pairs_of(problem: Problem, homes: Mapping[str, Sequence[H]]) -> Iterator[tuple[Promise, H, H]]:
+    """The same of homes of any kind: by group, one for each workspace."""
     for promise in problem.promises:
         if promise.a == promise.b:
-            pairs = list(combinations(homes[promise.a], 2))
+            pairs: Iterator[tuple[H, H]] = combinations(homes[promise.a], 2)
         else:
-            pairs = [(one, two) for one in homes[promise.a] for two in homes[promise.b]]
+            pairs = product(homes[promise.a], homes[promise.b])
         for one, two in pairs:
             yield promise, one, two
 
