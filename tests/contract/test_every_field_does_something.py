@@ -71,13 +71,17 @@ def cases(message: Message) -> list[Any]:
 @pytest.mark.parametrize("path", cases(an_environment()))
 def test_a_field_of_an_environment_does_something(path: tuple[Any, ...]) -> None:
     plain = told_to_a_guest(an_environment())
-    assert any(told_to_a_guest(with_field(an_environment(), path, turn)) != plain for turn in TURNS)
+    assert any(
+        told_to_a_guest(with_field(an_environment(), path, turn)) != plain for turn in TURNS
+    ), "it arrives at the agent and changes neither seed nor machine: say in ELSEWHERE what it does"
 
 
 @pytest.mark.parametrize("path", cases(an_allocation()))
 def test_a_field_of_an_allocation_does_something(path: tuple[Any, ...]) -> None:
     plain = taken_and_told(an_allocation())
-    assert any(taken_and_told(with_field(an_allocation(), path, turn)) != plain for turn in TURNS)
+    assert any(
+        taken_and_told(with_field(an_allocation(), path, turn)) != plain for turn in TURNS
+    ), "neither is it counted, nor is a host told of it: say in ELSEWHERE what it does"
 
 
 def test_there_is_every_field_that_does_something_elsewhere() -> None:
