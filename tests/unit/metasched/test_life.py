@@ -28,10 +28,14 @@ def world() -> World:
 
 @pytest.fixture
 async def process(world: World) -> Process:
+    return await committed(world)
+
+
+async def committed(world: World) -> Process:
     """It has committed a cluster over both sites."""
-    made = await world.process()
-    await made.create(order(what=spec(5, mbit_s=10)))
-    return made
+    process = await world.process()
+    await process.create(order(what=spec(5, mbit_s=10)))
+    return process
 
 
 async def state(process: Process) -> ClusterState:
