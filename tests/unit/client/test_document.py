@@ -110,6 +110,13 @@ def problems(text: bytes | str) -> tuple[Problem, ...]:
             "From -2147483648 to 2147483647.",
         ),
         (
+            GROUP + "    count: " + "9" * 5000,
+            "groups[0].count",
+            3,
+            f"{'9' * 40} is out of range",
+            "From -2147483648 to 2147483647.",
+        ),
+        (
             GROUP + "    count:",
             "groups[0].count",
             3,

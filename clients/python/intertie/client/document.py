@@ -10,8 +10,6 @@ bounded in size, depth and in what its aliases unfold to.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import difflib
 import re
 from collections.abc import Iterator
@@ -19,14 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.cluster.v1.cluster_pb2 import ClusterSpec
 from intertie.client.problems import DocumentInvalid, Problem
-from intertie.client.spans import parse_span
+from intertie.client.scalars import Wrong, expected, found, moment_of, span_of, text_of, value_of
 
 MAX_BYTES = 1024 * 1024
 MAX_ALIASES = 100
@@ -37,14 +32,7 @@ MAX_PROBLEMS = 20
 
 _EXAMPLE = "Begin from examples/two-sites.yaml."
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WORDS = {"str": "text", "int": "a whole number", "float": "a fraction", "bool": "a truth value"}
-_UNIT_ENDINGS = ("_mib", "_mbit_s", "_mib_s", "_iops", "vcpus")
-_RANGES = {
-    FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +103,7 @@ def _compose(text: bytes | str) -> yaml.MappingNode:
         raise _refused(
             "",
             _line(root),
-            f"expected fields, as in `groups: [...]`, found {_found(root)}",
+            f"expected fields, as in `groups: [...]`, found {found(root)}",
             _EXAMPLE,
         )
     return root
@@ -142,23 +130,6 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _kind(node: yaml.Node) -> str:
-    """The last word of a node's tag: `str`, `int`, `map` ..."""
-    return str(node.tag).rpartition(":")[2]
-
-
-def _found(node: yaml.Node) -> str:
-    if isinstance(node, yaml.MappingNode):
-        return "fields"
-    if isinstance(node, yaml.SequenceNode):
-        return "a list"
-    if _kind(node) == "null":
-        return "nothing"
-    word = _WORDS.get(_kind(node))
-    shown = node.value if len(node.value) <= 40 else node.value[:37] + "..."
-    return f"{word} ({shown!r})" if word else repr(shown)
-
-
 class _Reader:
     """Walks the tree once, filling the message and gathering problems on its way.
 
@@ -178,26 +149,25 @@ class _Reader:
                 if "name" in self.lines:
                     self._duplicate(key, "name")
                 self.lines["name"] = _line(key)
-                name = self._text(value, "name") or name
+                try:
+                    name = text_of(value)
+                except Wrong as wrong:
+                    self._complain(value, "name", wrong)
             else:
                 rest.append((key, value))
         self._fields(rest, spec, "", extra=("name",), depth=0)
         return name
 
-    def _complain(self, node: yaml.Node, path: str, text: str, remedy: str = "") -> None:
-        self.problems.append(Problem(path=path, line=_line(node), text=text, remedy=remedy))
+    def _complain(self, node: yaml.Node, path: str, wrong: Wrong) -> None:
+        self.problems.append(
+            Problem(path=path, line=_line(node), text=wrong.text, remedy=wrong.remedy)
+        )
         if len(self.problems) >= MAX_PROBLEMS:
             raise DocumentInvalid(tuple(self.problems))
 
-    def _expected(self, node: yaml.Node, path: str, what: str, remedy: str = "") -> None:
-        if _kind(node) == "null":
-            remedy = "Give it a value or leave the field out."
-        remedy = remedy or f"Write {what}."
-        self._complain(node, path, f"expected {what}, found {_found(node)}", remedy)
-
     def _duplicate(self, key: yaml.Node, path: str) -> None:
         text = f"is there twice, first in line {self.lines[path]}"
-        self._complain(key, path, text, "Leave one of the two out.")
+        self._complain(key, path, Wrong(text, "Leave one of the two out."))
 
     def _fields(
         self,
@@ -211,8 +181,8 @@ class _Reader:
         seen: set[str] = set()
         for key, value in pairs:
             if not isinstance(key, yaml.ScalarNode):
-                text = f"expected a field's name, found {_found(key)}"
-                self._complain(key, path, text, _EXAMPLE)
+                text = f"expected a field's name, found {found(key)}"
+                self._complain(key, path, Wrong(text, _EXAMPLE))
                 continue
             here = f"{path}.{key.value}" if path else key.value
             if key.value in seen:
@@ -230,21 +200,23 @@ class _Reader:
         self, key: yaml.ScalarNode, path: str, schema: Any, extra: tuple[str, ...]
     ) -> None:
         if key.value == "<<":
-            self._complain(key, path, "merge keys are not read", "Use an alias as a field's value.")
+            remedy = "Use an alias as a field's value."
+            self._complain(key, path, Wrong("merge keys are not read", remedy))
             return
         near = nearest_field(key.value, schema, extra)
         if near:
             remedy = f"Did you mean {near}?"
         else:
             remedy = f"The fields here are {', '.join([*extra, *schema.fields_by_name])}."
-        self._complain(key, path, "no such field", remedy)
+        self._complain(key, path, Wrong("no such field", remedy))
 
     def _field(self, node: yaml.Node, message: Message, schema: Any, path: str, depth: int) -> None:
         if not schema.is_repeated:
             self._single(node, message, schema, path, depth)
             return
         if not isinstance(node, yaml.SequenceNode):
-            self._expected(node, path, "a list", "Begin each of its items with `- `.")
+            remedy = "Begin each of its items with `- `."
+            self._complain(node, path, expected(node, "a list", remedy))
             return
         into = getattr(message, schema.name)
         for index, item in enumerate(node.value):
@@ -267,15 +239,17 @@ class _Reader:
 
     def _message(self, node: yaml.Node, into: Any, schema: Any, path: str, depth: int) -> None:
         self._count(node, path, depth)
-        if schema.full_name == "google.protobuf.Duration":
-            self._span(node, into, path)
-        elif schema.full_name == "google.protobuf.Timestamp":
-            self._moment(node, into, path)
-        elif isinstance(node, yaml.MappingNode):
-            self._fields(node.value, into, path, depth=depth)
-        else:
-            names = ", ".join(schema.fields_by_name)
-            self._expected(node, path, f"fields ({names})")
+        try:
+            if schema.full_name == "google.protobuf.Duration":
+                into.seconds, into.nanos = divmod(span_of(node), 1_000_000_000)
+            elif schema.full_name == "google.protobuf.Timestamp":
+                into.CopyFrom(moment_of(node))
+            elif isinstance(node, yaml.MappingNode):
+                self._fields(node.value, into, path, depth=depth)
+            else:
+                raise expected(node, f"fields ({', '.join(schema.fields_by_name)})")
+        except Wrong as wrong:
+            self._complain(node, path, wrong)
 
     def _count(self, node: yaml.Node, path: str, depth: int) -> None:
         """An alias may name what holds it, or unfold to more than was written."""
@@ -286,100 +260,11 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node, schema: Any, path: str) -> str | int | bool | bytes | None:
         self._count(node, path, 0)
-        match schema.type:
-            case FieldDescriptor.TYPE_STRING:
-                return self._text(node, path)
-            case FieldDescriptor.TYPE_BYTES:
-                return self._bytes(node, path)
-            case FieldDescriptor.TYPE_BOOL:
-                return self._truth(node, path)
-            case FieldDescriptor.TYPE_ENUM:
-                return self._enum(node, schema, path)
-            case FieldDescriptor.TYPE_INT32 | FieldDescriptor.TYPE_INT64:
-                return self._whole(node, schema, path)
-        raise NotImplementedError(f"{path}: no YAML form for fields of type {schema.type}")
-
-    def _text(self, node: yaml.Node, path: str) -> str | None:
-        if isinstance(node, yaml.ScalarNode) and _kind(node) == "str":
-            return str(node.value)
-        quotable = isinstance(node, yaml.ScalarNode) and _kind(node) != "null"
-        remedy = f'Put it in quotes: "{node.value}".' if quotable else ""
-        self._expected(node, path, "text", remedy)
-        return None
-
-    def _bytes(self, node: yaml.Node, path: str) -> bytes | None:
-        if isinstance(node, yaml.ScalarNode) and _kind(node) == "str":
-            return str(node.value).encode()
-        encoded = self._base64_in(node)
-        if encoded is None:
-            self._expected(node, path, "text or {base64: ...}")
-            return None
         try:
-            return base64.b64decode("".join(encoded.split()), validate=True)
-        except (binascii.Error, ValueError):
-            self._complain(node, path, "is not base64", "Encode it with `base64 FILE`.")
+            return value_of(node, schema)
+        except Wrong as wrong:
+            self._complain(node, path, wrong)
             return None
-
-    @staticmethod
-    def _base64_in(node: yaml.Node) -> str | None:
-        if isinstance(node, yaml.MappingNode) and len(node.value) == 1:
-            key, value = node.value[0]
-            if key.value == "base64" and isinstance(value, yaml.ScalarNode):
-                return str(value.value)
-        return None
-
-    def _truth(self, node: yaml.Node, path: str) -> bool | None:
-        if isinstance(node, yaml.ScalarNode) and node.value in ("true", "false"):
-            return bool(node.value == "true")
-        self._expected(node, path, "true or false")
-        return None
-
-    def _enum(self, node: yaml.Node, schema: Any, path: str) -> int | None:
-        values = schema.enum_type.values_by_name
-        if isinstance(node, yaml.ScalarNode) and node.value in values:
-            return int(values[node.value].number)
-        names = [name for name, value in values.items() if value.number]
-        remedy = ""
-        if isinstance(node, yaml.ScalarNode):
-            near = difflib.get_close_matches(node.value.upper(), names, n=1)
-            remedy = f"Did you mean {near[0]}?" if near else ""
-        self._expected(node, path, f"one of {', '.join(names)}", remedy)
-        return None
-
-    def _whole(self, node: yaml.Node, schema: Any, path: str) -> int | None:
-        if (
-            not isinstance(node, yaml.ScalarNode)
-            or _kind(node) != "int"
-            or not _DECIMAL.fullmatch(node.value)
-        ):
-            unit = schema.name.endswith(_UNIT_ENDINGS)
-            remedy = "The unit is in the field's name, not in the value." if unit else ""
-            remedy = remedy or "Write digits only, without a zero before them."
-            self._expected(node, path, "a whole number", remedy)
-            return None
-        low, high = _RANGES[schema.type]
-        digits = node.value.replace("_", "")
-        if len(digits) > 20 or not low <= (value := int(digits)) <= high:
-            self._complain(node, path, f"{digits[:40]} is out of range", f"From {low} to {high}.")
-            return None
-        return value
-
-    def _span(self, node: yaml.Node, into: Duration, path: str) -> None:
-        text = node.value if isinstance(node, yaml.ScalarNode) else ""
-        span = parse_span(text)
-        if span is None or _kind(node) == "null":
-            remedy = f"{text} of what? Write {text}s or {text}m." if text.isdecimal() else ""
-            self._expected(node, path, "a span of time such as 1h, 30m, 90s or 250ms", remedy)
-            return
-        into.seconds, into.nanos = divmod(span, 1_000_000_000)
-
-    def _moment(self, node: yaml.Node, into: Timestamp, path: str) -> None:
-        try:
-            if not isinstance(node, yaml.ScalarNode):
-                raise ValueError
-            into.FromJsonString(node.value)
-        except ValueError:
-            self._expected(node, path, "a moment with its time zone, such as 2026-11-30T12:00:00Z")
 
 
 def nearest_field(name: str, schema: Any, extra: tuple[str, ...] = ()) -> str | None:
