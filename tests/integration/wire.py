@@ -9,6 +9,8 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from intertie.common.tasks import first_of
+
 
 class Wire:
     """Passes on what it gets, both ways, on loopback."""
@@ -53,16 +55,12 @@ async def wire_to(address: str) -> AsyncIterator[Wire]:
         both = {writer, onward_writer}
         wire._writers |= both
         wire.standing += 1
-        there = asyncio.create_task(wire._pass(reader, onward_writer))
-        back = asyncio.create_task(wire._pass(onward_reader, writer))
         try:
-            await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(wire._pass(reader, onward_writer), wire._pass(onward_reader, writer))
         finally:
             wire.standing -= 1
             wire.ended.set()
             wire._writers -= both
-            there.cancel()
-            back.cancel()
             for each in both:
                 each.close()
 

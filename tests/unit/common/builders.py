@@ -1,6 +1,6 @@
 """Specifications that are well-formed, to be spoilt one field at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,14 +68,20 @@ def in_environment(**fields: Any) -> Change:
     return lambda spec: in_group(1, environment=replace(spec.groups[1].environment, **fields))(spec)
 
 
-def refused(change: Change) -> FieldInvalid:
-    """How the two groups are, with that change."""
+def named(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Parameters of a test: what stands first of each is its name."""
+    return [pytest.param(*case[1:], id=case[0]) for case in cases]
+
+
+def check_refused(change: Change, field: str, remedy: str) -> None:
+    """That the two groups are, with that change."""
     with pytest.raises(FieldInvalid) as caught:
         validate(change(two_groups()), now=NOW)
-    return caught.value
+    assert caught.value.field == field
+    assert remedy in caught.value.problem
 
 
-def taken(change: Change) -> None:
+def check_taken(change: Change) -> None:
     """That the two groups are right with that change, and still are when they are normalised."""
     spec = change(two_groups())
     validate(spec, now=NOW)

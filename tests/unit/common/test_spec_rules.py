@@ -17,7 +17,16 @@ from intertie.common.spec import (
     Placement,
 )
 from intertie.common.values import replace
-from tests.unit.common.builders import NOW, Change, group, in_allocation, in_group, refused, taken
+from tests.unit.common.builders import (
+    NOW,
+    Change,
+    check_refused,
+    check_taken,
+    group,
+    in_allocation,
+    in_group,
+    named,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -262,14 +271,9 @@ WRONG: list[tuple[str, Change, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("change", "field", "remedy"),
-    [pytest.param(*case[1:], id=case[0]) for case in WRONG],
-)
+@pytest.mark.parametrize(("change", "field", "remedy"), named(WRONG))
 def test_is_refused(change: Change, field: str, remedy: str) -> None:
-    error = refused(change)
-    assert error.field == field
-    assert remedy in error.problem
+    check_refused(change, field, remedy)
 
 
 RIGHT: list[tuple[str, Change]] = [
@@ -286,6 +290,6 @@ RIGHT: list[tuple[str, Change]] = [
 ]
 
 
-@pytest.mark.parametrize("change", [pytest.param(case[1], id=case[0]) for case in RIGHT])
+@pytest.mark.parametrize("change", named(RIGHT))
 def test_is_taken_and_stays_right_when_normalised(change: Change) -> None:
-    taken(change)
+    check_taken(change)

@@ -16,10 +16,11 @@ from intertie.common.spec import (
 from tests.unit.common.builders import (
     SSH_KEY,
     Change,
+    check_refused,
+    check_taken,
     in_allocation,
     in_environment,
-    refused,
-    taken,
+    named,
 )
 
 A, E = "spec.groups[1].allocation", "spec.groups[1].environment"
@@ -144,14 +145,9 @@ WRONG: list[tuple[str, Change, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("change", "field", "remedy"),
-    [pytest.param(*case[1:], id=case[0]) for case in WRONG],
-)
+@pytest.mark.parametrize(("change", "field", "remedy"), named(WRONG))
 def test_is_refused(change: Change, field: str, remedy: str) -> None:
-    error = refused(change)
-    assert error.field == field
-    assert remedy in error.problem
+    check_refused(change, field, remedy)
 
 
 RIGHT: list[tuple[str, Change]] = [
@@ -167,6 +163,6 @@ RIGHT: list[tuple[str, Change]] = [
 ]
 
 
-@pytest.mark.parametrize("change", [pytest.param(case[1], id=case[0]) for case in RIGHT])
+@pytest.mark.parametrize("change", named(RIGHT))
 def test_is_taken_and_stays_right_when_normalised(change: Change) -> None:
-    taken(change)
+    check_taken(change)
