@@ -261,9 +261,7 @@ async def test_a_request_is_had_once_where_the_store_s_connections_break(
             assert replay(writes, {"n1": HOST, "n2": HOST}, 200) == []
 
 
-@pytest.mark.parametrize(
-    "count", [60, pytest.param(500, marks=pytest.mark.more_faults, id="500")]
-)
+@pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.more_faults, id="500")])
 async def test_a_co_allocation_over_links_that_break_is_whole_and_had_once(
     two_sites: Federation, tmp_path: Path, count: int
 ) -> None:
