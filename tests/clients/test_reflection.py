@@ -29,7 +29,9 @@ OF_A_BROKER = {
     },
     "intertie.api.broker.v1.Sites": {"Get"},
     "intertie.api.broker.v1.Usage": {"List", "ListEntries"},
-    "intertie.api.cluster.v1.Clusters": {"Attach", "Create", "Delete", "Get", "List", "Watch"},
+    "intertie.api.cluster.v1.Clusters": {
+        "Attach", "Create", "Delete", "Get", "List", "Update", "Watch",
+    },
 }  # fmt: skip
 OF_A_METASCHED = {
     "intertie.api.cluster.v1.Clusters": OF_A_BROKER["intertie.api.cluster.v1.Clusters"],

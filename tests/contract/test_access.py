@@ -88,7 +88,7 @@ def test_every_request_of_a_tenant_bound_service_names_its_tenant(service: str) 
             inner = [
                 field.message_type
                 for field in message.fields
-                if field.name in ("open", "header") and field.message_type
+                if field.name in ("open", "header", "cluster") and field.message_type
             ]
             fields = {field.name for each in inner or [message] for field in each.fields}
             assert len(fields & {"name", "parent", "workspace"}) == 1, name

@@ -118,6 +118,28 @@ class FakeClusters(clusters_pb2_grpc.ClustersServicer):
             cluster.state = Cluster.ACTIVE
         yield cluster
 
+    async def Update(self, request: Any, context: Any) -> Cluster:
+        self.requests.append(request)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        cluster = self._find(request.cluster.name)
+        if request.validate_only:
+            copy = Cluster()
+            copy.CopyFrom(cluster)
+            cluster = copy
+        for path in request.update_mask.paths:
+            at, _, field = path.removeprefix("spec.").rpartition(".")
+            here, there = cluster.spec, request.cluster.spec
+            if at:
+                here, there = getattr(here, at), getattr(there, at)
+            here.ClearField(field)
+            if at:
+                getattr(here, field).CopyFrom(getattr(there, field))
+            else:
+                getattr(here, field).extend(getattr(there, field))
+        cluster.terms += 1
+        return cluster
+
     async def Delete(self, request: Any, context: Any) -> Cluster:
         cluster = self._find(request.name)
         cluster.end_requested_time.FromSeconds(1_800_000_000)

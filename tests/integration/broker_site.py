@@ -96,6 +96,8 @@ class FakeAgents:
     gateway: str = ""
     ready: bool = True
     obedient: bool = True
+    deaf: set[str] = field(default_factory=set)
+    """Hosts that live, and do nothing of what they are told."""
     agent_address: str = "127.0.0.1:1"
     state: int = READY
     wanted: dict[tuple[str, str], records_pb2.WantedPart] = field(default_factory=dict)
@@ -129,11 +131,15 @@ class FakeAgents:
         self.wanted = {}
         for entry in entries:
             _, host, _, uid = entry.key.split("/")
+            if host in self.deaf:
+                continue
             wanted = records_pb2.WantedPart.FromString(entry.value)
             self.wanted[host, uid] = wanted
             await self.put(f"seen/{host}/parts/{uid}", self._seen(wanted))
         for entry in (await self.etcd.range("seen/")).entries:
             pieces = entry.key.split("/")
+            if pieces[1] in self.deaf:
+                continue
             if len(pieces) == 4 and (pieces[1], pieces[3]) not in self.wanted:
                 await self.etcd.txn([], [DeleteKey(entry.key)])
 
@@ -143,6 +149,7 @@ class FakeAgents:
             part=wanted.part,
             part_uid=wanted.part_uid,
             generation=wanted.generation,
+            obeyed_generation=wanted.generation,
             gone=wanted.gone,
             workspaces=[]
             if wanted.gone

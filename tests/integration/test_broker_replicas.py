@@ -109,3 +109,35 @@ async def test_a_leader_that_comes_back_reads_what_was_written_meanwhile(
     for replica in replicas:
         assert (await read(replica, third.name)).uid == third.uid
         assert (await read(replica, made.name)).uid == made.uid
+
+
+async def test_an_update_is_whole_or_not_there_over_a_fail_over(
+    replicas: tuple[Site, Site],
+) -> None:
+    """The same request again, at whoever leads: once it was answered it changes nothing more."""
+    first, second = replicas
+    made = await created("one", first)
+    update = clusters_pb2.UpdateClusterRequest(
+        cluster=cluster_pb2.Cluster(name=made.name, spec=cluster_spec(count=3)), request_id="more"
+    )
+    update.update_mask.paths.append("spec.groups")
+    stubs = [each.clusters() for each in replicas]
+
+    async def updated() -> cluster_pb2.Cluster:
+        async with asyncio.timeout(4 * FAIL_OVER_S):
+            for stub in itertools.cycle(stubs):
+                try:
+                    return await stub.Update(update)
+                except grpc.aio.AioRpcError as error:
+                    if not isinstance(to_domain_error(error), NotLeading):
+                        raise
+                    await asyncio.sleep(0.1)
+        raise AssertionError("unreachable")
+
+    under_way = asyncio.create_task(updated())
+    await asyncio.sleep(0)
+    crash(first)
+    assert (await under_way).terms == 1
+    again = await updated()
+    assert (again.terms, len(again.workspaces)) == (1, 3)
+    assert len((await read(second, made.name)).workspaces) == 3

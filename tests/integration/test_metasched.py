@@ -124,6 +124,11 @@ async def test_a_cluster_over_two_sites_from_create_to_cancelled(here: Federatio
     listed = await stub.List(clusters_pb2.ListClustersRequest(parent="-/tenants/demo"))
     assert [each.name for each in listed.clusters] == [NAME]
 
+    update = clusters_pb2.UpdateClusterRequest(cluster=cluster_pb2.Cluster(name=NAME))
+    assert isinstance(await refusal(stub.Update(update)), errors.AmendUnsupported)
+    update.cluster.name = f"{NAME}x"
+    assert isinstance(await refusal(stub.Update(update)), errors.NotFound)
+
     deleted = await stub.Delete(clusters_pb2.DeleteClusterRequest(name=NAME))
     assert deleted.HasField("end_requested_time")
     await until(here, cluster_pb2.Cluster.CANCELLED)

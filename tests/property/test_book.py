@@ -11,9 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from intertie.broker.domain.amending import with_terms
 from intertie.broker.domain.book import Book
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
 from intertie.broker.domain.part import NEXT, NetworkId, Part, PartState
 from intertie.broker.domain.records import Change, Erase, Unchanged, Write
 from intertie.common.errors import StaleWrite
@@ -66,6 +67,39 @@ class Ledger(RuleBasedStateMachine):
         )
         self.book.reserve(change)
         self.line.append(change)
+
+    @rule(data=st.data(), vcpus=st.integers(1, 3), hours=st.integers(1, 3))
+    def amend(self, data: Any, vcpus: int, hours: int) -> None:
+        """A part that is written gets other terms; where it takes more, that is reserved, and not
+        twice before the first of it is written or given up."""
+        living = [each for each in self.etcd.values() if each.value.counted]
+        if not living:
+            return
+        found = data.draw(st.sampled_from(living))
+        old = found.value
+        window = Window(old.window.start, old.window.start + hours * HOUR)
+        changed = with_terms(old, part_spec(workspace(vcpus=vcpus), window=window), old.placed)
+        more = demands_of(changed) != demands_of(old)
+        change = Change(
+            writes=(Write(record=changed, read_at=found.revision),),
+            admitted_on=self.book.generation if more else None,
+        )
+        pending = {each.name for each in self.reserved()}
+        if more and old.name in pending:
+            with pytest.raises(StaleWrite):
+                self.book.reserve(change)
+            return
+        self.book.reserve(change)
+        self.line.append(change)
+
+    @rule(data=st.data())
+    def give_up(self, data: Any) -> None:
+        """Hosts have obeyed."""
+        amended = [each for each in self.etcd.values() if each.value.shed]
+        if amended:
+            found = data.draw(st.sampled_from(amended))
+            obeyed = Write(record=replace(found.value, shed=()), read_at=found.revision)
+            self.line.append(Change(writes=(obeyed,)))
 
     @rule()
     def decided_on_less(self) -> None:
@@ -130,10 +164,22 @@ class Ledger(RuleBasedStateMachine):
         )
 
     @rule()
-    def give_up(self) -> None:
-        """The last in line is withdrawn."""
+    def withdraw(self) -> None:
+        """The last in line."""
         if self.line:
             self.book.cancel(self.line.pop())
+
+    def reserved(self) -> list[Part]:
+        """What stands in line and can still be written."""
+        return [
+            write.record
+            for change in self.line
+            if change.admitted_on is not None
+            for write in change.writes
+            if isinstance(write.record, Part)
+            if write.read_at
+            == (known.revision if (known := self.etcd.get(write.record.name)) else 0)
+        ]
 
     @invariant()
     def the_book_is_what_is_written_and_what_stands_in_line(self) -> None:
@@ -144,13 +190,7 @@ class Ledger(RuleBasedStateMachine):
             self.generation,
             self.generation_revision,
         )
-        standing = [
-            write.record
-            for change in self.line
-            if change.admitted_on is not None
-            for write in change.writes
-            if isinstance(write.record, Part)
-        ]
+        standing = self.reserved()
         expected = replace(
             self.written(),
             parts={
@@ -169,7 +209,7 @@ class Ledger(RuleBasedStateMachine):
 
 
 TestLedger = Ledger.TestCase
-TestLedger.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLedger.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
 def test_what_was_only_read_is_compared_too() -> None:
@@ -179,3 +219,27 @@ def test_what_was_only_read_is_compared_too() -> None:
     assert not book.conflict(Change(unchanged=(unchanged,)))
     assert book.conflict(Change(unchanged=(replace(unchanged, read_at=2),))) == held.name
     assert book.conflict(Change(unchanged=(replace(unchanged, read_at=0),))) == held.name
+
+
+def test_what_is_given_up_counts_no_more_and_what_is_reserved_goes_with_its_own_change() -> None:
+    key, window = "host/n1/vcpus", Window(NOW, NOW + HOUR)
+    old = part("t1", spec=part_spec(workspace(vcpus=3)))
+    book = Book.of(LedgerView(parts={old.name: Versioned(value=old, revision=1)}))
+    less = with_terms(old, part_spec(workspace(vcpus=1)), old.placed)
+    book.apply(Change(writes=(Write(record=less, read_at=1),)), 2)
+    assert book.demands.peak(key, window) == 3
+    book.apply(Change(writes=(Write(record=replace(less, shed=()), read_at=2),)), 3)
+    assert book.demands.peak(key, window) == 1
+
+    known = book.parts[old.name].value
+    more = with_terms(known, part_spec(workspace(vcpus=2)), old.placed)
+    change = Change(writes=(Write(record=more, read_at=3),), admitted_on=book.generation)
+    book.reserve(change)
+    assert book.demands.peak(key, window) == 2
+    book.apply(Change(writes=(Write(record=replace(known, generation=7), read_at=3),)), 4)
+    assert book.conflict(change), "it was decided on what is no more"
+    assert book.demands.peak(key, window) == 1
+    again = Write(record=replace(more, generation=7), read_at=4)
+    book.reserve(replace(change, writes=(again,), admitted_on=book.generation))
+    book.cancel(change)
+    assert book.demands.peak(key, window) == 2, "the second one's is still reserved"

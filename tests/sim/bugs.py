@@ -135,16 +135,16 @@ def _on_totals() -> AbstractContextManager[Any]:
 @contextmanager
 def _ends_early() -> Iterator[None]:
     """A second too little at the end of every window."""
-    whole = ledger.demand_of
+    whole = ledger.demands_of
 
-    def demand_of(part: Part) -> Demand:
-        demand = whole(part)
-        window = Window(part.window.start, part.window.end - timedelta(seconds=1))
-        return Demand(demand.key, window, demand.amounts)
+    def demands_of(part: Part) -> tuple[Demand, ...]:
+        *before, last = whole(part)
+        window = Window(last.window.start, last.window.end - timedelta(seconds=1))
+        return (*before, Demand(last.key, window, last.amounts))
 
     with (
-        mock.patch.object(book, "demand_of", demand_of),
-        mock.patch.object(ledger, "demand_of", demand_of),
+        mock.patch.object(book, "demands_of", demands_of),
+        mock.patch.object(ledger, "demands_of", demands_of),
     ):
         yield
 

@@ -12,10 +12,11 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.broker.domain.usage import (
     Usage,
-    alike,
+    charge_during,
+    charge_of,
+    charged_until,
     is_final,
     next_period,
-    reserved_of,
     settled,
 )
 from intertie.broker.usage_proto import record_from_bytes, record_to_bytes
@@ -122,13 +123,15 @@ def test_amounts_are_those_that_the_ledger_counts() -> None:
         placed=(Placed(workspace="w-0", host="n1"), Placed(workspace="w-1", host="n2")),
         gateway="n1",
     )
-    taken = reserved_of(apart)
+    taken = charge_of(apart).reserved
     assert (taken.hosts.vcpus, taken.hosts.memory_mib, taken.hosts.iops) == (3, 256, 200)
     assert taken.hosts.uplink_mbit_s == 20 + 20 + 30, "a pair at both hosts, the link at one"
     assert taken.links == (("south", 30, 30),)
     near = replace(apart, placed=tuple(replace(each, host="n1") for each in apart.placed))
-    assert reserved_of(near).hosts.uplink_mbit_s == 30
-    assert [(each.group, each.indices, each.each.vcpus) for each in alike(apart)] == [
+    assert charge_of(near).reserved.hosts.uplink_mbit_s == 30
+    assert [
+        (each.group, each.indices, each.each.vcpus) for each in charge_of(apart).workspaces
+    ] == [
         ("w", (0,), 2),
         ("w", (1,), 1),
     ]
@@ -187,3 +190,38 @@ def test_the_agenda_knows_what_is_due_and_when() -> None:
     agenda.look(LedgerView(), [one.name, two.name])
     assert agenda.due(now=MIDNIGHT + DAY, most=9) == []
     assert len(agenda) == 0
+
+
+def amended(before: Part, *, now: datetime, account: Account | None = None) -> Part:
+    after = part_spec(workspace(vcpus=3), window=before.window)
+    return replace(before, spec=after, charged=charged_until(before, account, now=now))
+
+
+def test_each_time_is_written_down_by_the_terms_that_were_in_force() -> None:
+    old = part(spec=part_spec(workspace(vcpus=1), window=Window(NOW, NOW + 3 * HOUR)))
+    new = amended(old, now=NOW + HOUR)
+    first = next_period(new, None)
+    assert first == Window(NOW, NOW + HOUR)
+    assert not is_final(new, first)
+    assert charge_during(new, first) == charge_of(old)
+    written = Account(name=new.name, until=first.end, number=1)
+    second = next_period(new, written)
+    assert second == Window(NOW + HOUR, NOW + 3 * HOUR)
+    assert charge_during(new, second).reserved.hosts.vcpus == 3
+    assert is_final(new, second)
+
+    third = amended(new, now=NOW + 2 * HOUR, account=written)
+    assert [each.until for each in third.charged] == [NOW + 2 * HOUR], "the first is written"
+    unwritten = amended(new, now=NOW + 2 * HOUR)
+    assert [each.until for each in unwritten.charged] == [NOW + HOUR, NOW + 2 * HOUR]
+    assert next_period(unwritten, None) == first
+    cut = unwritten.ending(now=NOW + 1.5 * HOUR, reason="CANCELLED")
+    assert next_period(cut, written) == Window(NOW + HOUR, NOW + 1.5 * HOUR)
+
+
+def test_terms_under_which_nothing_was_reserved_are_not_written_down() -> None:
+    """Before the window opens, and twice at one moment."""
+    later = part(spec=part_spec(workspace(), window=Window(NOW + HOUR, NOW + 2 * HOUR)))
+    assert amended(later, now=NOW).charged == ()
+    at_once = amended(part(), now=NOW + HOUR / 2)
+    assert len(amended(at_once, now=NOW + HOUR / 2).charged) == 1

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from intertie.common.errors import FieldInvalid
-from intertie.common.layout import room
+from intertie.common.layout import number_in, room
 from intertie.common.names import mac_of
 from intertie.common.part_spec import HostEntry, PairPromise
 from intertie.common.spec import (
@@ -102,3 +102,20 @@ def test_demand_counts_caps_of_disks_and_guarantees_of_the_uplink() -> None:
     assert (demand.iops, demand.throughput_mib_s) == (300, 10)
     assert demand.uplink_mbit_s == 2 * 5 + 60
     assert demand_of(allocation, 2).uplink_mbit_s == 2 * 5 + 20
+
+
+def test_who_has_a_number_keeps_it_and_new_ones_get_free_ones() -> None:
+    """That of worker-2 is taken while it is not there: its machine may still be."""
+    spec = normalise(two_groups(), now=NOW)
+    numbers = {"net": {"head-0": 10, "worker-0": 12, "worker-2": 11}}
+    laid = layout("uid", spec, COUNTS, SITE_OF, "c1", numbers)
+    assert {each.workspace: each.address for each in laid.members["net"]} == {
+        "head-0": "10.1.0.10/24",
+        "worker-0": "10.1.0.12/24",
+        "worker-1": "10.1.0.13/24",
+    }
+    assert number_in("10.1.0.0/24", "10.1.0.12/24") == 12
+    small = replace(spec, networks=(Network(name="net", subnet="10.1.0.0/28"),))
+    gone = {"net": {f"worker-{number}": number for number in range(10, 15)}}
+    with pytest.raises(FieldInvalid, match="ask again when they are gone"):
+        layout("uid", small, COUNTS, SITE_OF, "c1", gone)

@@ -16,6 +16,7 @@ from intertie.broker.domain.tariff import Tariff
 from intertie.broker.receipts_proto import endpoint_to_proto
 from intertie.broker.usecases.create_cluster import Order
 from intertie.broker.usecases.hold_part import HoldOrder
+from intertie.broker.usecases.update_cluster import UpdateOrder
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.names import ANY, ClusterName, Parent, PartName, check_label
@@ -51,10 +52,10 @@ def tenant_of(parent: Parent) -> str:
     return "" if parent.tenant == ANY else parent.tenant
 
 
-def cluster_here(text: str, site: str) -> ClusterName:
+def cluster_here(text: str, site: str, field: str = "name") -> ClusterName:
     """A cluster's name: this site's own, for which `-` stands too, or a meta-scheduler's, as
     Create tells it when the request was handed on."""
-    name = ClusterName.parse(text)
+    name = ClusterName.parse(text, field)
     if name.authority.startswith("metascheds/"):
         return name
     if name.authority not in ("-", f"sites/{site}"):
@@ -81,6 +82,22 @@ def order_from_proto(
     return Order(
         name=ClusterName(parent, cluster_id),
         spec=cluster_spec_from_proto(request.spec),
+        request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(request)),
+        validate_only=request.validate_only,
+    )
+
+
+def update_from_proto(
+    request: clusters_pb2.UpdateClusterRequest, *, site: str, caller: str
+) -> UpdateOrder:
+    name = cluster_here(request.cluster.name, site, "cluster.name")
+    if not request.validate_only or request.request_id:
+        _check_request_id(request.request_id)
+    return UpdateOrder(
+        name=name,
+        spec=cluster_spec_from_proto(request.cluster.spec),
+        paths=tuple(dict.fromkeys(request.update_mask.paths)),
+        etag=request.etag,
         request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(request)),
         validate_only=request.validate_only,
     )
@@ -142,6 +159,7 @@ def _cluster_fields(view: ClusterView) -> Fields:
         "etag": view.etag,
         "guarantees": [_guarantee_fields(each) for each in view.guarantees],
         "owner": record.owner,
+        "terms": record.terms,
     }
 
 
@@ -182,6 +200,7 @@ def _workspace_fields(workspace: WorkspaceView, view: ClusterView) -> Fields:
         "staging_done_bytes": workspace.staging_done_bytes,
         "staging_total_bytes": workspace.staging_total_bytes,
         "image_digest": workspace.image_digest,
+        "pending": workspace.pending,
     }
 
 

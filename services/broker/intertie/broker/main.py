@@ -54,6 +54,7 @@ from intertie.broker.usecases.list_usage import ListUsage
 from intertie.broker.usecases.prepare_part import PreparePart
 from intertie.broker.usecases.release_part import ReleasePart
 from intertie.broker.usecases.resolve_part import ResolvePart
+from intertie.broker.usecases.update_cluster import UpdateCluster
 from intertie.broker.usecases.watch_cluster import WatchCluster
 from intertie.common import logs, points
 from intertie.common.clock import Clock, SystemClock
@@ -133,6 +134,7 @@ class Broker:
             get,
             ListClusters(ledger, forwarding, site),
             WatchCluster(get, forwarding, BellHints(bell, clock)),
+            UpdateCluster(ledger, images, admission, get, forwarding, policy, clock),
             DeleteCluster(ledger, get, forwarding, clock),
             find,
             agents,

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from intertie.api.broker.v1 import usage_pb2
 from intertie.broker.capacity_proto import capacity_to_proto
 from intertie.broker.domain.account import Checkpoint, UsageHead
-from intertie.broker.domain.usage import Usage, alike, reserved_of
+from intertie.broker.domain.usage import Usage, charge_during
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
 from intertie.common.rpc.terms_proto import timestamp_to_proto, window_from_proto, window_to_proto
@@ -17,7 +17,8 @@ from intertie.common.usage_chain import name_of_certificate
 def record_to_bytes(usage: Usage, *, salt: bytes) -> bytes:
     """What is kept, and never made anew: the chain is over these very octets."""
     part, name = usage.part, usage.part.path
-    taken = reserved_of(part)
+    charge = charge_during(part, usage.period)
+    taken = charge.reserved
     message = usage_pb2.UsageRecord(
         number=usage.number,
         site=name.site,
@@ -42,7 +43,7 @@ def record_to_bytes(usage: Usage, *, salt: bytes) -> bytes:
                 each=capacity_to_proto(each.each),
                 image=each.image,
             )
-            for each in alike(part)
+            for each in charge.workspaces
         ],
         final=usage.final,
         end_reason=part.end_reason if usage.final and usage.period.end < part.window.end else "",

@@ -177,6 +177,47 @@ class EtagStale(DomainError):
 
 
 @dataclass(eq=False)
+class ClusterOver(DomainError):
+    """It is over, or its end was asked for: there is nothing left to change."""
+
+    reason = "CLUSTER_OVER"
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} is over, or its end was asked for"
+
+
+@dataclass(eq=False)
+class LeaseEnding(DomainError):
+    """It would take more, so shortly before its end that hosts might not learn of it in time."""
+
+    reason = "LEASE_ENDING"
+    name: str
+    end_time: str
+    """Of the terms in force."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} ends at {self.end_time}: in its last two minutes it gets no more, of "
+            "time neither"
+        )
+
+
+@dataclass(eq=False)
+class AmendUnsupported(DomainError):
+    """A meta-scheduler coordinates it, and changing a lease over several sites is not built."""
+
+    reason = "AMEND_UNSUPPORTED"
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} is coordinated by a meta-scheduler; only a cluster that one site serves "
+            "alone can be changed yet"
+        )
+
+
+@dataclass(eq=False)
 class StaleWrite(DomainError):
     """A guarded write was lost to another writer: read again, decide again."""
 

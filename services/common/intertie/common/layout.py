@@ -14,6 +14,10 @@ FIRST_HOST = 10
 """Host number of the first workspace in each subnet; lower ones are the owner's to use."""
 
 
+Numbers = Mapping[str, Mapping[str, int]]
+"""Host numbers in a subnet: by network, then by workspace."""
+
+
 class Layout(Struct, frozen=True, kw_only=True):
     """Every NIC of a cluster and every line of its /etc/hosts."""
 
@@ -32,18 +36,31 @@ def layout(
     counts: Mapping[str, int],
     site_of: Mapping[str, str],
     cluster: str = "",
+    numbers: Numbers | None = None,
 ) -> Layout:
     """The cluster's NICs, names and promised pairs, once it is known how many go where.
 
     `spec` is normalised; `counts` goes from group to number, `site_of` from workspace
     (`worker-0`) to site; `cluster` is its id, for the long names in /etc/hosts. The same
-    arguments give the same addresses wherever this is computed.
+    arguments give the same addresses wherever this is computed. `numbers` are given already: who
+    has one keeps it, and nobody else gets it, whether its owner is still there or not.
     """
+    numbers = numbers or {}
     members: dict[str, tuple[Member, ...]] = {}
     for position, network in enumerate(spec.networks):
         wanted = sum(counts[group.name] for group in spec.groups if network.name in group.networks)
         check_room(network.subnet, wanted, f"spec.networks[{position}].subnet")
-        members[network.name] = tuple(_members(cluster_uid, spec, network, counts, site_of))
+        members[network.name] = tuple(
+            _members(
+                cluster_uid,
+                spec,
+                network,
+                counts,
+                site_of,
+                numbers.get(network.name, {}),
+                f"spec.networks[{position}].subnet",
+            )
+        )
     of = {(name, each.workspace): each for name, all_of in members.items() for each in all_of}
     nics = {
         label: tuple(
@@ -94,14 +111,23 @@ def _members(
     network: Network,
     counts: Mapping[str, int],
     site_of: Mapping[str, str],
+    numbers: Mapping[str, int],
+    field: str,
 ) -> Iterator[Member]:
     subnet = network_of(network.subnet)
-    number = FIRST_HOST
+    free = _free_numbers(network.subnet, frozenset(numbers.values()))
     for group in spec.groups:
         if network.name not in group.networks:
             continue
         for index in range(counts[group.name]):
             label = workspace_label(group.name, index)
+            number = numbers[label] if label in numbers else next(free, None)
+            if number is None:
+                raise FieldInvalid(
+                    field,
+                    f"no address of {network.subnet} is free for {label} while those of workspaces "
+                    "that are being taken away are not; ask again when they are gone",
+                )
             address: IPv4Address = subnet.network_address + number
             yield Member(
                 workspace=label,
@@ -109,7 +135,17 @@ def _members(
                 mac=mac_of(cluster_uid, network.name, group.name, index),
                 address=f"{address}/{subnet.prefixlen}",
             )
-            number += 1
+
+
+def _free_numbers(subnet: str, taken: frozenset[int]) -> Iterator[int]:
+    return (
+        number for number in range(FIRST_HOST, FIRST_HOST + room(subnet)) if number not in taken
+    )
+
+
+def number_in(subnet: str, address: str) -> int:
+    """The host number of an address with prefix length, as layouts say them."""
+    return int(IPv4Address(address.partition("/")[0])) - int(network_of(subnet).network_address)
 
 
 def _host_entries(nics: Mapping[str, tuple[PartNic, ...]], cluster: str) -> Iterator[HostEntry]:

@@ -13,7 +13,7 @@ from intertie.api.metasched.v1 import (
     sites_pb2_grpc,
 )
 from intertie.api.types.v1 import attach_pb2
-from intertie.common.errors import DomainError
+from intertie.common.errors import AmendUnsupported, DomainError
 from intertie.common.rpc import pages
 from intertie.common.rpc.attach import opening
 from intertie.common.rpc.identity import Role, current_identity
@@ -108,6 +108,13 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
     ) -> AsyncIterator[cluster_pb2.Cluster]:
         async for view in self._watch(name_of(request.name, self._authority)):
             yield cluster_to_proto(view)
+
+    async def Update(
+        self, request: clusters_pb2.UpdateClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        """Not over several sites yet: docs/adr/0015-amend.md."""
+        view = await self._get(name_of(request.cluster.name, self._authority, "cluster.name"))
+        raise AmendUnsupported(view.record.name)
 
     async def Delete(
         self, request: clusters_pb2.DeleteClusterRequest, context: Context

@@ -167,6 +167,7 @@ def seen_from_bytes(octets: bytes, host: str) -> SeenPart | None:
         workspaces=workspaces,
         gone=message.gone,
         message=message.message,
+        obeyed_generation=message.obeyed_generation,
     )
 
 
@@ -184,6 +185,7 @@ def _seen_workspace(message: records_pb2.SeenWorkspace) -> SeenWorkspace:
         ),
         staging_done_bytes=message.staging_done_bytes,
         staging_total_bytes=message.staging_total_bytes,
+        pending=message.pending,
     )
 
 

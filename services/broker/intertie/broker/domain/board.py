@@ -48,6 +48,9 @@ class Board:
     rooms: Mapping[str, Room]
     pairs: Mapping[str, Mapping[str, int]]
     lax_uplink: bool = False
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    """Workspaces that have their host already, by label: what they take, with all that is promised
+    towards those that have none, is not free in the rooms."""
     host_of: dict[str, str] = field(default_factory=dict)
     left: dict[str, Vector] = field(default_factory=dict)
     of_group: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -56,6 +59,10 @@ class Board:
 
     def __post_init__(self) -> None:
         self.left = {host: room.free for host, room in self.rooms.items()}
+        self.host_of.update(self.fixed)
+        for label, host in self.fixed.items():
+            key = (label.rpartition("-")[0], host)
+            self.of_group[key] = self.of_group.get(key, 0) + 1
 
     @property
     def largest(self) -> tuple[int, int, int]:
@@ -172,7 +179,8 @@ class Board:
     def sound(self) -> bool:
         """Nothing is on a host that has not room for it. One that shrank under what it had
         before, and gets nothing, keeps nobody from the others."""
-        return all(Vector() <= self.left[host] for host in set(self.host_of.values()))
+        got = {host for label, host in self.host_of.items() if label not in self.fixed}
+        return all(Vector() <= self.left[host] for host in got)
 
 
 def largest_first(

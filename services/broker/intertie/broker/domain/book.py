@@ -13,7 +13,14 @@ from typing import Any
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, SeenPart
-from intertie.broker.domain.ledger import FIRST_VNI, LAST_VNI, LedgerView, Versioned, demand_of
+from intertie.broker.domain.ledger import (
+    FIRST_VNI,
+    LAST_VNI,
+    LedgerView,
+    Versioned,
+    demand_key,
+    demands_of,
+)
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import (
     Change,
@@ -51,10 +58,12 @@ class Book:
     """Names of the parts that are held or prepared, the longest first."""
     demands: Calendar = field(default_factory=lambda: Calendar({}))
     """With those that are on their way."""
+    amended: dict[str, Part] = field(default_factory=dict)
+    """By name, what parts that are written already become, where that is counted and on its way."""
 
     @classmethod
     def of(cls, view: LedgerView) -> "Book":
-        counted = (demand_of(each.value) for each in view.parts.values() if each.value.counted)
+        counted = (each.value for each in view.parts.values() if each.value.counted)
         return cls(
             generation=view.generation,
             written=view.generation,
@@ -67,7 +76,7 @@ class Book:
             vnis=dict(view.vnis),
             told={uid: dict(hosts) for uid, hosts in view.told.items()},
             open={name: None for name, each in view.parts.items() if each.value.undecided},
-            demands=Calendar({}, counted),
+            demands=Calendar({}, (demand for part in counted for demand in demands_of(part))),
         )
 
     def view(self, fleet: Fleet, seen: Mapping[str, Mapping[str, SeenPart]]) -> LedgerView:
@@ -97,8 +106,10 @@ class Book:
             if vni in self.vnis:
                 raise StaleWrite(f"vni {vni}")
         for part in change.parts() if change.admitted_on is not None else ():
-            if part.name in self.demands and part.name not in self.parts:
-                raise StaleWrite(part.name)  # another of this name stands in line
+            if part.name in self.amended or (
+                part.name in self.demands and part.name not in self.parts
+            ):
+                raise StaleWrite(part.name)  # another of it stands in line
         self.vnis.update(change.vnis)
         if change.vnis:
             last = max(vni for vni, _ in change.vnis)
@@ -106,7 +117,9 @@ class Book:
         if change.admitted_on is not None:
             self.generation += 1
             for part in change.parts():
-                self.demands.add(demand_of(part))
+                self._count(part)
+                if part.name in self.parts:
+                    self.amended[part.name] = part
 
     def cancel(self, change: Change) -> None:
         """Counts what was reserved no more: it will not be written. The generation stays: it says
@@ -115,8 +128,12 @@ class Book:
             self.vnis.pop(vni, None)
         if change.admitted_on is not None:
             for part in change.parts():
-                if part.name not in self.parts:
-                    self.demands.remove(part.name)
+                known = self.parts.get(part.name)
+                if known is None:
+                    self._uncount(part.name)
+                elif self.amended.get(part.name) is part:
+                    del self.amended[part.name]
+                    self._count(known.value)
 
     def conflict(self, change: Change) -> str:
         """The record that is not as the change was decided on; empty: none."""
@@ -168,15 +185,12 @@ class Book:
     def _put(self, record: Record, revision: int) -> None:
         match record:
             case Part():
+                self._recount(record)
                 self.parts[record.name] = Versioned(value=record, revision=revision)
                 if record.undecided:
                     self.open[record.name] = None
                 else:
                     self.open.pop(record.name, None)
-                if not record.counted and record.name in self.demands:
-                    self.demands.remove(record.name)
-                elif record.counted and record.name not in self.demands:
-                    self.demands.add(demand_of(record))
             case ClusterRecord():
                 self.clusters[record.name] = Versioned(value=record, revision=revision)
             case ForwardRecord():
@@ -187,13 +201,34 @@ class Book:
                 key = record.caller, record.request_id
                 self.requests[key] = Versioned(value=record, revision=revision)
 
+    def _recount(self, record: Part) -> None:
+        """Counts what the record says, whatever was counted of it before. Most writes of a part
+        change nothing of that. Where more of it is on its way, that is decided on what is no more,
+        and will be refused."""
+        before, reserved = self.parts.get(record.name), self.amended.pop(record.name, None)
+        same = before is None or (reserved is None and _takes_the_same(before.value, record))
+        if record.counted and record.name in self.demands and (same or reserved is record):
+            return
+        self._count(record)
+
+    def _count(self, part: Part) -> None:
+        self._uncount(part.name)
+        if part.counted:
+            for demand in demands_of(part):
+                self.demands.add(demand)
+
+    def _uncount(self, name: str) -> None:
+        number = 0
+        while (key := demand_key(name, number)) in self.demands:
+            self.demands.remove(key)
+            number += 1
+
     def _erase(self, record: Record) -> None:
         match record:
             case Part():
                 self.parts.pop(record.name, None)
                 self.open.pop(record.name, None)
-                if record.name in self.demands:
-                    self.demands.remove(record.name)
+                self._uncount(record.name)
             case ClusterRecord():
                 self.clusters.pop(record.name, None)
             case ForwardRecord():
@@ -202,6 +237,16 @@ class Book:
                 self.accounts.pop(record.name, None)
             case RequestRecord():
                 self.requests.pop((record.caller, record.request_id), None)
+
+
+def _takes_the_same(one: Part, other: Part) -> bool:
+    """The very same terms: one record is made from the other."""
+    return (
+        one.spec is other.spec
+        and one.placed is other.placed
+        and one.gateway == other.gateway
+        and one.shed is other.shed
+    )
 
 
 def _label(record: Record) -> str:

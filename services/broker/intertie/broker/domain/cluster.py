@@ -95,6 +95,8 @@ class ClusterRecord(Struct, frozen=True, kw_only=True):
     end_requested_time: datetime | None = None
     end_time: datetime | None = None
     failure: Failure | None = None
+    terms: int = 0
+    """The number of the terms in force: how often it was amended."""
 
     @property
     def over(self) -> bool:
@@ -122,6 +124,7 @@ class WorkspaceView(Struct, frozen=True, kw_only=True):
     ready_time: datetime | None = None
     staging_done_bytes: int = 0
     staging_total_bytes: int = 0
+    pending: str = ""
 
 
 class ClusterView(Struct, frozen=True, kw_only=True):
@@ -180,6 +183,7 @@ def _workspaces(
             ready_time=said.ready_time,
             staging_done_bytes=said.staging_done_bytes,
             staging_total_bytes=said.staging_total_bytes,
+            pending=said.pending,
         )
 
 

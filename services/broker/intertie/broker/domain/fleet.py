@@ -76,6 +76,8 @@ class SeenWorkspace(Struct, frozen=True, kw_only=True):
     ready_time: datetime | None = None
     staging_done_bytes: int = 0
     staging_total_bytes: int = 0
+    pending: str = ""
+    """What of its terms is not in force, in words."""
 
 
 class SeenPart(Struct, frozen=True, kw_only=True):
@@ -87,6 +89,8 @@ class SeenPart(Struct, frozen=True, kw_only=True):
     workspaces: tuple[SeenWorkspace, ...] = ()
     gone: bool = False
     message: str = ""
+    obeyed_generation: int = 0
+    """The newest of which nothing is missing on the host; 0: none that it knows of."""
 
 
 class LinkPolicy(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ All counting is the Calendar's. This module says only which resource a part take
 - `link/{peer}/{egress,ingress}`
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
-from intertie.broker.domain.part import Part
+from intertie.broker.domain.part import Part, Shed, hosts_of
 from intertie.broker.domain.records import ForwardRecord, RequestRecord
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import Shortfall
@@ -160,36 +160,90 @@ def gateway_mbit_s(spec: PartSpec) -> int:
     )
 
 
-def amounts_of(spec: PartSpec, host_of: Mapping[str, str], gateway: str) -> dict[str, int]:
-    """Everything that a placed part takes.
+def takes_of(
+    spec: PartSpec, host_of: Mapping[str, str], gateway: str
+) -> Iterator[tuple[str, str, int]]:
+    """(workspace, resource, amount): everything that a placed part takes. What is no workspace's
+    own stands under an empty name.
 
-    Promised pairs take uplink only where their ends are on different hosts.
+    Promised pairs take uplink only where their ends are on different hosts. A workspace that has
+    no host yet takes nothing, and what is promised towards it counts.
     """
-    amounts: dict[str, int] = {}
-
-    def take(key: str, amount: int) -> None:
-        if amount:
-            amounts[key] = amounts.get(key, 0) + amount
-
     pairs = pair_mbit_s(spec)
     for workspace in spec.workspaces:
-        host = host_of[workspace.label]
+        label = workspace.label
+        host = host_of.get(label)
+        if host is None:
+            continue
         for dimension, amount in fixed_amounts(workspace).items():
-            take(host_key(host, dimension), amount)
-        for other, mbit_s in pairs[workspace.label].items():
-            if host_of.get(other) != host:
-                take(host_key(host, "uplink_mbit_s"), mbit_s)
-    if gateway:
-        take(host_key(gateway, "uplink_mbit_s"), gateway_mbit_s(spec))
+            if amount:
+                yield label, host_key(host, dimension), amount
+        for other, mbit_s in pairs[label].items():
+            if mbit_s and host_of.get(other) != host:
+                yield label, host_key(host, "uplink_mbit_s"), mbit_s
+    if gateway and (mbit_s := gateway_mbit_s(spec)):
+        yield "", host_key(gateway, "uplink_mbit_s"), mbit_s
     for link in spec.links:
-        take(link_key(link.peer, "egress"), link.egress_mbit_s)
-        take(link_key(link.peer, "ingress"), link.ingress_mbit_s)
+        if link.egress_mbit_s:
+            yield "", link_key(link.peer, "egress"), link.egress_mbit_s
+        if link.ingress_mbit_s:
+            yield "", link_key(link.peer, "ingress"), link.ingress_mbit_s
+
+
+def amounts_of(spec: PartSpec, host_of: Mapping[str, str], gateway: str) -> dict[str, int]:
+    """All of that together, by resource."""
+    amounts: dict[str, int] = {}
+    for _, key, amount in takes_of(spec, host_of, gateway):
+        amounts[key] = amounts.get(key, 0) + amount
     return amounts
 
 
-def demand_of(part: Part) -> Demand:
-    host_of = {each.workspace: each.host for each in part.placed}
-    return Demand(part.name, part.window, amounts_of(part.spec, host_of, part.gateway))
+Takes = dict[tuple[str, str], int]
+"""How much each workspace takes of each resource."""
+
+
+def takes_by_workspace(terms: Part | Shed) -> Takes:
+    takes: Takes = {}
+    for label, key, amount in takes_of(terms.spec, hosts_of(terms.placed), terms.gateway):
+        takes[label, key] = takes.get((label, key), 0) + amount
+    return takes
+
+
+def larger(all_of: Iterable[Takes]) -> Takes:
+    """Of each workspace and resource the most that any of them takes."""
+    most: Takes = {}
+    for takes in all_of:
+        for key, amount in takes.items():
+            if amount > most.get(key, 0):
+                most[key] = amount
+    return most
+
+
+def demands_of(part: Part) -> tuple[Demand, ...]:
+    """What a part takes, moment by moment: of each of its workspaces the larger of the terms in
+    force and those that its hosts have not given up yet. What one workspace gives up is not there
+    for another of the same part before its host has obeyed.
+
+    The first demand is named as the part is, each further one with its number.
+    """
+    if not part.shed:
+        amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
+        return (Demand(part.name, part.window, amounts),)
+    all_of: tuple[Part | Shed, ...] = (part, *part.shed)
+    terms = [(each.spec.window.end, takes_by_workspace(each)) for each in all_of]
+    demands: list[Demand] = []
+    start = part.window.start
+    for end in sorted({end for end, _ in terms}):
+        amounts = {}
+        for (_, key), amount in larger(takes for until, takes in terms if until >= end).items():
+            amounts[key] = amounts.get(key, 0) + amount
+        demands.append(Demand(demand_key(part.name, len(demands)), Window(start, end), amounts))
+        start = end
+    return tuple(demands)
+
+
+def demand_key(part: str, number: int) -> str:
+    return f"{part}#{number}" if number else part
 
 
 class Capacities(Mapping[str, int]):
@@ -227,9 +281,8 @@ def calendar_of(view: LedgerView, policy: Policy) -> Calendar:
     known = Capacities(view.fleet, policy)
     if view.demands is not None:
         return view.demands.over(known)
-    return Calendar(
-        known, (demand_of(each.value) for each in view.parts.values() if each.value.counted)
-    )
+    counted = (each.value for each in view.parts.values() if each.value.counted)
+    return Calendar(known, (demand for part in counted for demand in demands_of(part)))
 
 
 def free_vector(calendar: Calendar, facts: HostFacts, policy: Policy, window: Window) -> Vector:

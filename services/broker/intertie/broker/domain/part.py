@@ -1,8 +1,10 @@
 """A part: the piece of a lease at this site, and what may happen to it."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import Enum
 
+from intertie.broker.domain.charge import PastCharge
 from intertie.common.errors import IllegalMove
 from intertie.common.intervals import Window
 from intertie.common.names import PartName, uid_of, workspace_label
@@ -67,6 +69,20 @@ class NetworkId(Struct, frozen=True, kw_only=True):
     vni: int
 
 
+class Shed(Struct, frozen=True, kw_only=True):
+    """Terms that were in force before the part was amended: counted beside those that are, until
+    every host of them has obeyed what came after."""
+
+    spec: PartSpec
+    placed: tuple[Placed, ...]
+    gateway: str
+    generation: int
+    """The first of what hosts are told in which they are in force no more."""
+
+    def hosts(self) -> tuple[str, ...]:
+        return _hosts(self.placed, self.gateway)
+
+
 class Part(Struct, frozen=True, kw_only=True):
     name: str
     state: PartState
@@ -97,6 +113,13 @@ class Part(Struct, frozen=True, kw_only=True):
     end_reason: str = ""
     end_time: datetime | None = None
     """When it reached a state that it does not leave."""
+    terms: int = 0
+    """The number of the terms in force: how often it was amended."""
+    shed: tuple[Shed, ...] = ()
+    """The oldest first."""
+    charged: tuple[PastCharge, ...] = ()
+    """By which terms it was reserved before, as far as that may not be written down yet; the
+    oldest first."""
 
     @property
     def path(self) -> PartName:
@@ -132,10 +155,12 @@ class Part(Struct, frozen=True, kw_only=True):
 
     def hosts(self) -> tuple[str, ...]:
         """Every host that has something of the part, in the order of their names."""
-        found = {each.host for each in self.placed}
-        if self.gateway:
-            found.add(self.gateway)
-        return tuple(sorted(found))
+        return _hosts(self.placed, self.gateway)
+
+    def left_hosts(self) -> tuple[str, ...]:
+        """Those that have something of what was in force before, and nothing of what is."""
+        before = {host for each in self.shed for host in each.hosts()}
+        return tuple(sorted(before.difference(self.hosts())))
 
     def expired(self, *, now: datetime) -> bool:
         """A hold ends when its time is over on this site's clock, and not a moment before."""
@@ -175,6 +200,18 @@ class Part(Struct, frozen=True, kw_only=True):
         if self.end_requested_time is not None:
             return self
         return replace(self, end_requested_time=now, end_reason=reason)
+
+
+def hosts_of(placed: Iterable[Placed]) -> dict[str, str]:
+    """By workspace."""
+    return {each.workspace: each.host for each in placed}
+
+
+def _hosts(placed: Iterable[Placed], gateway: str) -> tuple[str, ...]:
+    found = {each.host for each in placed}
+    if gateway:
+        found.add(gateway)
+    return tuple(sorted(found))
 
 
 def label_of(workspace: PartWorkspace) -> str:

@@ -13,6 +13,7 @@ from intertie.broker.domain.part import Placed
 from intertie.broker.domain.shortfalls import shortfalls, unpacked
 from intertie.common.errors import NoCapacity
 from intertie.common.part_spec import PartSpec, PartWorkspace
+from intertie.common.values import replace
 
 SEARCH_STEPS = 1000
 
@@ -20,32 +21,55 @@ Preference = Callable[[Board, PartWorkspace, Sequence[str]], str]
 """Which of the hosts that take a workspace; there are some."""
 
 
-def place(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> tuple[Placed, ...]:
-    """A host for every workspace, or NoCapacity with what was short."""
-    if not spec.workspaces:
-        return ()
-    passes = _passes(largest_first(spec.workspaces, rooms), rooms, pair_mbit_s(spec))
-    found = next(passes)
+def place(
+    spec: PartSpec,
+    rooms: Mapping[str, Room],
+    *,
+    site: str,
+    fixed: Mapping[str, str] | None = None,
+) -> tuple[Placed, ...]:
+    """A host for every workspace, or NoCapacity with what was short. `fixed` are those that have
+    theirs, by label, and keep it; see `Board.fixed`."""
+    fixed = fixed or {}
+    looking = tuple(each for each in spec.workspaces if each.label not in fixed)
+    host_of = _found(spec, looking, rooms, fixed, site) if looking else fixed
+    return tuple(Placed(workspace=each.label, host=host_of[each.label]) for each in spec.workspaces)
+
+
+def _found(
+    spec: PartSpec,
+    looking: Sequence[PartWorkspace],
+    rooms: Mapping[str, Room],
+    fixed: Mapping[str, str],
+    site: str,
+) -> Mapping[str, str]:
+    passes = _passes(largest_first(looking, rooms), rooms, pair_mbit_s(spec), fixed)
+    if (found := next(passes)) is not None:
+        return found
+    # What cannot be is not searched for; what fits at once is not asked why it might not.
+    sought = replace(spec, workspaces=tuple(looking)) if fixed else spec
+    if impossible := shortfalls(sought, rooms, site=site):
+        raise NoCapacity(impossible)
+    found = next((each for each in passes if each is not None), None)
     if found is None:
-        # What cannot be is not searched for; what fits at once is not asked why it might not.
-        if impossible := shortfalls(spec, rooms, site=site):
-            raise NoCapacity(impossible)
-        found = next((each for each in passes if each is not None), None)
-    if found is None:
-        raise NoCapacity(tuple(unpacked(spec, rooms, site=site)))
-    return tuple(Placed(workspace=each.label, host=found[each.label]) for each in spec.workspaces)
+        raise NoCapacity(tuple(unpacked(sought, rooms, site=site, fixed=fixed)))
+    return found
 
 
 def _passes(
     order: Sequence[PartWorkspace],
     rooms: Mapping[str, Room],
     pairs: Mapping[str, Mapping[str, int]],
+    fixed: Mapping[str, str],
 ) -> Iterator[dict[str, str] | None]:
-    yield _greedy(order, Board(rooms, pairs), _spread)
-    yield _greedy(order, Board(rooms, pairs), best_fit)
-    yield _greedy(order, Board(rooms, pairs), _balance)
-    yield _greedy(order, Board(rooms, pairs, lax_uplink=True), _bring_together)
-    yield _search(order, Board(rooms, pairs, lax_uplink=True))
+    def board(*, lax_uplink: bool = False) -> Board:
+        return Board(rooms, pairs, lax_uplink=lax_uplink, fixed=fixed)
+
+    yield _greedy(order, board(), _spread)
+    yield _greedy(order, board(), best_fit)
+    yield _greedy(order, board(), _balance)
+    yield _greedy(order, board(lax_uplink=True), _bring_together)
+    yield _search(order, board(lax_uplink=True))
 
 
 def _spread(board: Board, workspace: PartWorkspace, hosts: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import TypeVar
 
 from intertie.broker.domain.board import Room
 from intertie.broker.domain.fleet import Policy
@@ -23,7 +24,7 @@ from intertie.broker.domain.placement import place
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window
-from intertie.common.layout import layout
+from intertie.common.layout import Numbers, layout
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
@@ -52,7 +53,9 @@ class Allotment(Struct, frozen=True, kw_only=True):
     gateway: str
 
 
-Attempt = Callable[[Mapping[str, int]], Allotment]
+T = TypeVar("T")
+Attempt = Callable[[Mapping[str, int]], T]
+"""What fits with these counts, by group; NoCapacity where it does not."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -130,14 +133,16 @@ def part_spec_of(
     counts: Mapping[str, int],
     window: Window,
     site: str,
+    numbers: Numbers | None = None,
 ) -> PartSpec:
-    """The cluster as one part, all of it here. `spec` is normalised and pinned."""
+    """The cluster as one part, all of it here. `spec` is normalised and pinned; `numbers`: see
+    `layout`."""
     labels = [
         workspace_label(group.name, index)
         for group in spec.groups
         for index in range(counts[group.name])
     ]
-    plan = layout(uid, spec, counts, dict.fromkeys(labels, site), name.cluster_id)
+    plan = layout(uid, spec, counts, dict.fromkeys(labels, site), name.cluster_id, numbers)
     return PartSpec(
         cluster=str(name),
         cluster_uid=uid,
@@ -243,7 +248,7 @@ def draft(
         except NoCapacity as error:
             first_problem = first_problem or error
             continue
-        counts, found, short = _grow(spec, fewest, found, attempt)
+        counts, found, short = as_many_as_fit(spec, fewest, found, attempt)
         return _drafted(spec, counts, found, short, first_problem, policy, now=now)
     raise first_problem or NoCapacity(())
 
@@ -301,9 +306,11 @@ def _not_before(
     return first
 
 
-def _grow(
-    spec: ClusterSpec, fewest: Mapping[str, int], found: Allotment, attempt: Attempt
-) -> tuple[dict[str, int], Allotment, tuple[Shortfall, ...]]:
+def as_many_as_fit(
+    spec: ClusterSpec, fewest: Mapping[str, int], found: T, attempt: Attempt[T]
+) -> tuple[dict[str, int], T, tuple[Shortfall, ...]]:
+    """From `fewest` on, with which `found` fits, group by group up to what the specification
+    allows; and what was short where it allows more."""
     counts = dict(fewest)
     short: tuple[Shortfall, ...] = ()
     for group in spec.groups:
@@ -338,16 +345,19 @@ def _drafted(
         delay = window.start - spec.lease.window(now=now).start
         seconds = delay / timedelta(seconds=1)
         reasons.append(f"starts {seconds:.0f} s later than asked for: {delayed_by}")
-    for group in spec.groups:
-        if counts[group.name] < group.most:
-            reasons.append(f"{counts[group.name]} of at most {group.most} {group.name} fit")
     return Draft(
         allotment=found,
         counts=tuple(counts.items()),
         cost=cost_of(found.spec, policy),
-        reasons=tuple(reasons),
+        reasons=(*reasons, *why_not_more(spec, counts)),
         shortfalls=short,
     )
+
+
+def why_not_more(spec: ClusterSpec, counts: Mapping[str, int]) -> Iterator[str]:
+    for group in spec.groups:
+        if counts[group.name] < group.most:
+            yield f"{counts[group.name]} of at most {group.most} {group.name} fit"
 
 
 def cost_of(spec: PartSpec, policy: Policy) -> float:

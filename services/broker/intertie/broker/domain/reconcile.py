@@ -33,7 +33,16 @@ class End:
     hosts: tuple[str, ...]
 
 
-Step = Tell | End | None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenUp:
+    """Hosts have obeyed: what the part had before counts no more. Take the records of those away
+    that have nothing of it now."""
+
+    part: Part
+    hosts: tuple[str, ...]
+
+
+Step = Tell | GivenUp | End | None
 
 
 class Phase(Enum):
@@ -76,18 +85,46 @@ def step_of(
     if part.state is not PartState.CONFIRMED:
         return None
     phase = phase_of(part, now=now)
+    ending = phase is Phase.ENDING
+    if part.shed and not ending and not part.generation:
+        return GivenUp(part=replace(part, shed=()), hosts=())  # no host ever knew
     if phase is Phase.EARLY:
         return None
-    ending = phase is Phase.ENDING
     if ending and part.end_requested_time is None:
         part = part.ending(now=now, reason=WINDOW_OVER)
     wanted = wanted_of(part, fleet, policy, gone=ending)
-    if ending and _nothing_left(part, told, seen, fingerprint(wanted)):
+    says = _fingerprint(part, wanted)
+    if ending and _nothing_left(part, told, seen, says):
         ended = part.move(PartState.ENDED, now=now, reason=part.end_reason)
         return End(part=ended, hosts=tuple(sorted(told)))
-    if part.told == fingerprint(wanted) and told == dict.fromkeys(wanted, part.generation):
+    due = any(each.generation > part.generation for each in part.shed)
+    as_told = part.told == says and not due
+    if not as_told or told != dict.fromkeys(wanted, part.generation):
+        return _tell(part, wanted, says)
+    return None if ending else _given_up(part, told, seen)
+
+
+def _given_up(part: Part, told: Mapping[str, int], seen: Mapping[str, SeenPart]) -> GivenUp | None:
+    """What every host of it has given up: it has obeyed a generation in which it is in force no
+    more, or says of such a one that nothing of the part is left."""
+    kept = tuple(
+        each
+        for each in part.shed
+        if not all(_obeyed(seen.get(host), each.generation) for host in each.hosts())
+    )
+    if kept == part.shed:
         return None
-    return _tell(part, wanted)
+    after = replace(part, shed=kept)
+    there = {*after.hosts(), *after.left_hosts()}
+    return GivenUp(part=after, hosts=tuple(sorted(host for host in told if host not in there)))
+
+
+def _obeyed(report: SeenPart | None, generation: int) -> bool:
+    if report is None:
+        return False
+    return report.obeyed_generation >= generation or (
+        report.gone and report.generation >= generation
+    )
 
 
 def _nothing_left(
@@ -103,9 +140,15 @@ def _nothing_left(
     )
 
 
-def _tell(part: Part, wanted: Mapping[str, WantedPart]) -> Tell:
+def _fingerprint(part: Part, wanted: Mapping[str, WantedPart]) -> str:
+    """Of what hosts have of the part: that others are rid of it is no news to these."""
+    left = part.left_hosts()
+    return fingerprint({host: each for host, each in wanted.items() if host not in left})
+
+
+def _tell(part: Part, wanted: Mapping[str, WantedPart], says: str) -> Tell:
     generation = part.generation + 1
     return Tell(
-        part=replace(part, generation=generation, told=fingerprint(wanted)),
+        part=replace(part, generation=generation, told=says),
         wanted={host: replace(each, generation=generation) for host, each in wanted.items()},
     )

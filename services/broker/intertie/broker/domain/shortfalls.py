@@ -146,10 +146,11 @@ def _full(site: str, workspace: PartWorkspace) -> Shortfall:
     )
 
 
-def unpacked(spec: PartSpec, rooms: Mapping[str, Room], *, site: str) -> Iterator[Shortfall]:
+def unpacked(
+    spec: PartSpec, rooms: Mapping[str, Room], *, site: str, fixed: Mapping[str, str]
+) -> Iterator[Shortfall]:
     """What the first workspace that found no host would have needed on the best one."""
-    pairs = pair_mbit_s(spec)
-    board = Board(rooms, pairs)
+    board = Board(rooms, pair_mbit_s(spec), fixed=fixed)
     for workspace in largest_first(spec.workspaces, rooms):
         if fitting := board.fitting(workspace):
             board.put(workspace, best_fit(board, workspace, fitting))

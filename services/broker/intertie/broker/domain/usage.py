@@ -3,15 +3,17 @@ their records make.
 
 A part is reserved from when it is confirmed, and not before its window, until its window is over
 or its end was asked for: how long hosts take to clear up after that is the site's own affair. That
-time is cut at each midnight, UTC, so the periods of a part are the same whenever they are written.
+time is cut at each midnight, UTC, and where the part was amended, so the periods of a part are the
+same whenever they are written.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 
 from intertie.broker.domain.account import Account, ChainEntry, UsageHead
+from intertie.broker.domain.charge import Alike, Charge, PastCharge, Reserved
 from intertie.broker.domain.ledger import amounts_alone, amounts_of
-from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.part import Part, PartState, hosts_of
 from intertie.common.intervals import Window
 from intertie.common.quantities import DIMENSIONS, Vector
 from intertie.common.usage_chain import before_first, digest_of, link
@@ -28,24 +30,6 @@ class Usage(Struct, frozen=True, kw_only=True):
     period: Window
     final: bool
     """It is the part's last."""
-
-
-class Alike(Struct, frozen=True, kw_only=True):
-    """Workspaces of a part that have the same."""
-
-    group: str
-    indices: tuple[int, ...]
-    each: Vector
-    image: str
-
-
-class Reserved(Struct, frozen=True, kw_only=True):
-    """What a part takes of its site."""
-
-    hosts: Vector
-    """Of all of them together."""
-    links: tuple[tuple[str, int, int], ...]
-    """(peer, Mbit/s out, Mbit/s in)"""
 
 
 def reserved_window(part: Part) -> Window | None:
@@ -66,7 +50,8 @@ def next_period(part: Part, account: Account | None) -> Window | None:
     if whole is None:
         return None
     start = max(whole.start, account.until) if account else whole.start
-    end = min(whole.end, _midnight_after(start))
+    amended = (each.until for each in part.charged if each.until > start)
+    end = min(whole.end, _midnight_after(start), *amended)
     return Window(start, end) if start < end else None
 
 
@@ -79,11 +64,34 @@ def _midnight_after(moment: datetime) -> datetime:
     return datetime.combine(moment.astimezone(UTC).date() + DAY, time(), tzinfo=UTC)
 
 
-def reserved_of(part: Part) -> Reserved:
+def charge_during(part: Part, period: Window) -> Charge:
+    """By the terms that were in force then."""
+    past = (each.charge for each in part.charged if period.end <= each.until)
+    return next(past, None) or charge_of(part)
+
+
+def charged_until(part: Part, account: Account | None, *, now: datetime) -> tuple[PastCharge, ...]:
+    """What is still to be written down by terms that are in force no more, once the part is amended
+    now."""
+    written = account.until if account else None
+    unwritten = tuple(each for each in part.charged if written is None or each.until > written)
+    whole = reserved_window(part)
+    if whole is None:
+        return unwritten
+    ends = (written, *(each.until for each in unwritten[-1:]))
+    if now <= max((whole.start, *(each for each in ends if each is not None))):
+        return unwritten
+    return (*unwritten, PastCharge(until=now, charge=charge_of(part)))
+
+
+def charge_of(part: Part) -> Charge:
+    """By the terms in force."""
+    return Charge(reserved=_reserved(part), workspaces=_alike(part))
+
+
+def _reserved(part: Part) -> Reserved:
     """As the ledger counts it: by the function that admissions go by."""
-    amounts = amounts_of(
-        part.spec, {each.workspace: each.host for each in part.placed}, part.gateway
-    )
+    amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
     sums = dict.fromkeys(DIMENSIONS, 0)
     links: dict[str, dict[str, int]] = {}
     for key, amount in amounts.items():
@@ -101,7 +109,7 @@ def reserved_of(part: Part) -> Reserved:
     )
 
 
-def alike(part: Part) -> tuple[Alike, ...]:
+def _alike(part: Part) -> tuple[Alike, ...]:
     """The part's workspaces, those of a group that have the same together."""
     found: dict[tuple[str, Vector, str], list[int]] = {}
     for each in part.spec.workspaces:

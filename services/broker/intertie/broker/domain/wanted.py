@@ -93,21 +93,22 @@ def network_uid(part: Part, network: str) -> str:
 
 
 def wanted_of(part: Part, fleet: Fleet, policy: Policy, *, gone: bool) -> dict[str, WantedPart]:
-    """One record for each host that has something of the part; all of one generation, which
-    the caller sets."""
+    """One record for each host that has something of the part, or had before it was amended; all
+    of one generation, which the caller sets. The latter are told that it is gone."""
+    left = part.left_hosts()
     return {
         host: WantedPart(
             part=part.name,
             part_uid=part.uid,
             generation=0,
             window=part.window,
-            gone=gone,
+            gone=gone or host in left,
             workspaces=tuple(_workspaces(part, host)),
             networks=tuple(_networks(part, host, fleet, policy)),
             host_entries=part.spec.host_entries,
             cluster=part.spec.cluster,
         )
-        for host in part.hosts()
+        for host in (*part.hosts(), *left)
     }
 
 

@@ -20,7 +20,7 @@ from intertie.broker.domain.fleet import Fleet, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
-from intertie.broker.domain.reconcile import NEVER, End, Step, Tell, step_of, until
+from intertie.broker.domain.reconcile import NEVER, End, GivenUp, Step, Tell, step_of, until
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
@@ -155,22 +155,25 @@ class Reconcile:
                     gone=part.end_requested_time is not None,
                 )
                 reach("broker.told")
+            case GivenUp(part=part, hosts=hosts):
+                await self._take_away(found, part, hosts)
+                log.info("reconcile.given_up", part=part.name, hosts=list(hosts))
             case End(part=part, hosts=hosts):
                 reach("broker.before_part_ended")
-                await self._end(found, part, hosts)
+                await self._take_away(found, part, hosts)
                 log.info("reconcile.ended", part=part.name, reason=part.end_reason)
                 reach("broker.part_ended")
 
-    async def _end(self, found: Versioned[Part], ended: Part, hosts: tuple[str, ...]) -> None:
-        """Takes the records away, and with the last of them ends the part: whoever finds it
-        broken off goes on."""
-        unwanted = [(host, ended.uid) for host in hosts]
+    async def _take_away(self, found: Versioned[Part], after: Part, hosts: tuple[str, ...]) -> None:
+        """Takes the records away, and with the last of them writes what becomes of the part:
+        whoever finds it broken off goes on."""
+        unwanted = [(host, after.uid) for host in hosts]
         revision = found.revision
         while len(unwanted) > ENDED_AT_ONCE:
             batch, unwanted = unwanted[:ENDED_AT_ONCE], unwanted[ENDED_AT_ONCE:]
             same = Write(record=found.value, read_at=revision)
             revision = await self._ledger.commit(Change(writes=(same,), unwanted=tuple(batch)))
-        write = Write(record=ended, read_at=revision)
+        write = Write(record=after, read_at=revision)
         await self._ledger.commit(Change(writes=(write,), unwanted=tuple(unwanted)))
 
     def _cluster_steps(

@@ -14,6 +14,7 @@ from intertie.broker.usecases.delete_cluster import DeleteCluster
 from intertie.broker.usecases.find_workspace import FindWorkspace
 from intertie.broker.usecases.get_cluster import VIEWS_KEPT, GetCluster
 from intertie.broker.usecases.list_clusters import ListClusters
+from intertie.broker.usecases.update_cluster import UpdateCluster
 from intertie.broker.usecases.watch_cluster import WatchCluster
 from intertie.common.errors import NotFound
 from intertie.common.names import split_workspace
@@ -37,6 +38,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         get: GetCluster,
         list_clusters: ListClusters,
         watch: WatchCluster,
+        update: UpdateCluster,
         delete: DeleteCluster,
         find: FindWorkspace,
         agents: Agents,
@@ -47,6 +49,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self._get = get
         self._list = list_clusters
         self._watch = watch
+        self._update = update
         self._delete = delete
         self._find = find
         self._agents = agents
@@ -105,6 +108,13 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         name = convert.cluster_here(request.name, self._site)
         async for view in self._watch(name, caller()):
             yield convert.cluster_to_proto(view)
+
+    async def Update(
+        self, request: clusters_pb2.UpdateClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        who = caller()
+        order = convert.update_from_proto(request, site=self._site, caller=who.spiffe)
+        return convert.cluster_to_proto(await self._update(order, who))
 
     async def Delete(
         self, request: clusters_pb2.DeleteClusterRequest, context: Context

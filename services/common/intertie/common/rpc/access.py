@@ -38,6 +38,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     f"{_CLUSTERS}/Get": _READERS,
     f"{_CLUSTERS}/List": _READERS,
     f"{_CLUSTERS}/Watch": _READERS,
+    f"{_CLUSTERS}/Update": _OWNERS,
     f"{_CLUSTERS}/Delete": _READERS,
     f"{_CLUSTERS}/Attach": _OWNERS,
     f"{_PARTS}/ListOffers": _WATCHERS,
@@ -131,7 +132,13 @@ def tenant_in(name: str) -> str | None:
     return None
 
 
-_NAMING_FIELDS = (("open", "workspace"), ("header", "parent"), ("parent",), ("name",))
+_NAMING_FIELDS = (
+    ("open", "workspace"),
+    ("header", "parent"),
+    ("cluster", "name"),
+    ("parent",),
+    ("name",),
+)
 
 
 def _named(message: Any) -> tuple[str, str]:

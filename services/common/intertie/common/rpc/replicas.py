@@ -2,8 +2,8 @@
 
 A call that meets a replica which cannot be reached, or does not lead, goes to the next one at
 once. So it may be made twice: nothing may go over such a channel that is not idempotent. Reads are;
-of what changes something, a request id (Create, Hold) or the state of what it names (Prepare,
-Resolve, Release, Delete) sees to it that the second time takes nothing.
+of what changes something, a request id (Create, Update, Hold) or the state of what it names
+(Prepare, Resolve, Release, Delete) sees to it that the second time takes nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ READ_SILENCE_S = 3.0
 LEADERS_OWN = frozenset(
     {
         "/intertie.api.cluster.v1.Clusters/Create",
+        "/intertie.api.cluster.v1.Clusters/Update",
         "/intertie.api.cluster.v1.Clusters/Delete",
         "/intertie.api.broker.v1.Parts/Hold",
         "/intertie.api.broker.v1.Parts/Prepare",

@@ -333,6 +333,7 @@ class Cluster(_message.Message):
     END_REQUESTED_TIME_FIELD_NUMBER: _builtins.int
     GUARANTEES_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{authority}/tenants/{tenant}/clusters/{cluster}, the authority being
     `sites/{site}` or, for a cluster that spans sites, `metascheds/{metasched}`.
@@ -347,11 +348,15 @@ class Cluster(_message.Message):
     """
     owner: _builtins.str
     """The certificate's name of who created it."""
+    terms: _builtins.int
+    """The number of the terms in force: 0 are those of Create, and each Update that
+    changes something makes it one more.
+    """
     @_builtins.property
     def spec(self) -> Global___ClusterSpec: ...
     @_builtins.property
     def window(self) -> _resources_pb2.Window:
-        """The window that was admitted."""
+        """The window that was admitted, with the end that an Update has given it."""
 
     @_builtins.property
     def plan(self) -> Global___Plan: ...
@@ -387,10 +392,11 @@ class Cluster(_message.Message):
         end_requested_time: _timestamp_pb2.Timestamp | None = ...,
         guarantees: _abc.Iterable[Global___Guarantee] | None = ...,
         owner: _builtins.str = ...,
+        terms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_requested_time", b"end_requested_time", "failure", b"failure", "plan", b"plan", "spec", b"spec", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "spec", b"spec", "state", b"state", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "spec", b"spec", "state", b"state", "terms", b"terms", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -473,6 +479,7 @@ class Workspace(_message.Message):
     STAGING_DONE_BYTES_FIELD_NUMBER: _builtins.int
     STAGING_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{cluster}/workspaces/{group}-{index}"""
     group: _builtins.str
@@ -491,6 +498,10 @@ class Workspace(_message.Message):
     staging_total_bytes: _builtins.int
     image_digest: _builtins.str
     """The image that it runs, by content."""
+    pending: _builtins.str
+    """What of the terms in force its host has not put in force, and when it will
+    be, in words: memory or vCPUs at its next start, say. Empty when all is.
+    """
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -511,10 +522,11 @@ class Workspace(_message.Message):
         staging_done_bytes: _builtins.int = ...,
         staging_total_bytes: _builtins.int = ...,
         image_digest: _builtins.str = ...,
+        pending: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "host", b"host", "image_digest", b"image_digest", "index", b"index", "message", b"message", "name", b"name", "ready", b"ready", "ready_time", b"ready_time", "site", b"site", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "host", b"host", "image_digest", b"image_digest", "index", b"index", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "site", b"site", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

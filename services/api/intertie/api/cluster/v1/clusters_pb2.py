@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from intertie.api.cluster.v1 import cluster_pb2 as intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2
 from intertie.api.types.v1 import attach_pb2 as intertie_dot_api_dot_types_dot_v1_dot_attach__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&intertie/api/cluster/v1/clusters.proto\x12\x17intertie.api.cluster.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a%intertie/api/cluster/v1/cluster.proto\x1a\"intertie/api/types/v1/attach.proto\"\xab\x01\n\x14\x43reateClusterRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ncluster_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x04spec\x18\x03 \x01(\x0b\x32$.intertie.api.cluster.v1.ClusterSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\'\n\x11GetClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"R\n\x13ListClustersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x14ListClustersResponse\x12\x32\n\x08\x63lusters\x18\x01 \x03(\x0b\x32 .intertie.api.cluster.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13WatchClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"8\n\x14\x44\x65leteClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xb0\x04\n\x08\x43lusters\x12Y\n\x06\x43reate\x12-.intertie.api.cluster.v1.CreateClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12S\n\x03Get\x12*.intertie.api.cluster.v1.GetClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12\x63\n\x04List\x12,.intertie.api.cluster.v1.ListClustersRequest\x1a-.intertie.api.cluster.v1.ListClustersResponse\x12Y\n\x05Watch\x12,.intertie.api.cluster.v1.WatchClusterRequest\x1a .intertie.api.cluster.v1.Cluster0\x01\x12Y\n\x06\x44\x65lete\x12-.intertie.api.cluster.v1.DeleteClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&intertie/api/cluster/v1/clusters.proto\x12\x17intertie.api.cluster.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a%intertie/api/cluster/v1/cluster.proto\x1a\"intertie/api/types/v1/attach.proto\"\xab\x01\n\x14\x43reateClusterRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ncluster_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x04spec\x18\x03 \x01(\x0b\x32$.intertie.api.cluster.v1.ClusterSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\'\n\x11GetClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"R\n\x13ListClustersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x14ListClustersResponse\x12\x32\n\x08\x63lusters\x18\x01 \x03(\x0b\x32 .intertie.api.cluster.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13WatchClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xbf\x01\n\x14UpdateClusterRequest\x12\x37\n\x07\x63luster\x18\x01 \x01(\x0b\x32 .intertie.api.cluster.v1.ClusterB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"8\n\x14\x44\x65leteClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\x8b\x05\n\x08\x43lusters\x12Y\n\x06\x43reate\x12-.intertie.api.cluster.v1.CreateClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12S\n\x03Get\x12*.intertie.api.cluster.v1.GetClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12\x63\n\x04List\x12,.intertie.api.cluster.v1.ListClustersRequest\x1a-.intertie.api.cluster.v1.ListClustersResponse\x12Y\n\x05Watch\x12,.intertie.api.cluster.v1.WatchClusterRequest\x1a .intertie.api.cluster.v1.Cluster0\x01\x12Y\n\x06Update\x12-.intertie.api.cluster.v1.UpdateClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12Y\n\x06\x44\x65lete\x12-.intertie.api.cluster.v1.DeleteClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,20 +47,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCLUSTERSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_WATCHCLUSTERREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_WATCHCLUSTERREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATECLUSTERREQUEST'].fields_by_name['cluster']._loaded_options = None
+  _globals['_UPDATECLUSTERREQUEST'].fields_by_name['cluster']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATECLUSTERREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATECLUSTERREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\002'
   _globals['_DELETECLUSTERREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETECLUSTERREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
-  _globals['_CREATECLUSTERREQUEST']._serialized_start=176
-  _globals['_CREATECLUSTERREQUEST']._serialized_end=347
-  _globals['_GETCLUSTERREQUEST']._serialized_start=349
-  _globals['_GETCLUSTERREQUEST']._serialized_end=388
-  _globals['_LISTCLUSTERSREQUEST']._serialized_start=390
-  _globals['_LISTCLUSTERSREQUEST']._serialized_end=472
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=474
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=573
-  _globals['_WATCHCLUSTERREQUEST']._serialized_start=575
-  _globals['_WATCHCLUSTERREQUEST']._serialized_end=616
-  _globals['_DELETECLUSTERREQUEST']._serialized_start=618
-  _globals['_DELETECLUSTERREQUEST']._serialized_end=674
-  _globals['_CLUSTERS']._serialized_start=677
-  _globals['_CLUSTERS']._serialized_end=1237
+  _globals['_CREATECLUSTERREQUEST']._serialized_start=210
+  _globals['_CREATECLUSTERREQUEST']._serialized_end=381
+  _globals['_GETCLUSTERREQUEST']._serialized_start=383
+  _globals['_GETCLUSTERREQUEST']._serialized_end=422
+  _globals['_LISTCLUSTERSREQUEST']._serialized_start=424
+  _globals['_LISTCLUSTERSREQUEST']._serialized_end=506
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=508
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=607
+  _globals['_WATCHCLUSTERREQUEST']._serialized_start=609
+  _globals['_WATCHCLUSTERREQUEST']._serialized_end=650
+  _globals['_UPDATECLUSTERREQUEST']._serialized_start=653
+  _globals['_UPDATECLUSTERREQUEST']._serialized_end=844
+  _globals['_DELETECLUSTERREQUEST']._serialized_start=846
+  _globals['_DELETECLUSTERREQUEST']._serialized_end=902
+  _globals['_CLUSTERS']._serialized_start=905
+  _globals['_CLUSTERS']._serialized_end=1556
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from intertie.api.cluster.v1 import cluster_pb2 as _cluster_pb2
@@ -146,6 +147,52 @@ class WatchClusterRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchClusterRequest: _TypeAlias = WatchClusterRequest  # noqa: Y015
+
+@_typing.final
+class UpdateClusterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    etag: _builtins.str
+    """Empty: whatever its state."""
+    request_id: _builtins.str
+    """As in CreateClusterRequest. Required unless `validate_only`."""
+    validate_only: _builtins.bool
+    """Check and answer; change nothing."""
+    @_builtins.property
+    def cluster(self) -> _cluster_pb2.Cluster:
+        """Its `name` says which, and its `spec` has what the mask names; all else in it
+        is passed over.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """One or more of `spec.lease.end_time`, `spec.lease.duration` (from the start
+        that was admitted; one of the two) and `spec.groups`, which is taken whole: of
+        each group its count or range and all of `allocation` may differ from what is
+        in force, and nothing else.
+        """
+
+    def __init__(
+        self,
+        *,
+        cluster: _cluster_pb2.Cluster | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "etag", b"etag", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateClusterRequest: _TypeAlias = UpdateClusterRequest  # noqa: Y015
 
 @_typing.final
 class DeleteClusterRequest(_message.Message):

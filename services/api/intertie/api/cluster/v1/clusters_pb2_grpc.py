@@ -71,6 +71,11 @@ class ClustersStub:
                 request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClusterRequest.SerializeToString,
                 response_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
                 _registered_method=True)
+        self.Update = channel.unary_unary(
+                '/intertie.api.cluster.v1.Clusters/Update',
+                request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.UpdateClusterRequest.SerializeToString,
+                response_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/intertie.api.cluster.v1.Clusters/Delete',
                 request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.DeleteClusterRequest.SerializeToString,
@@ -159,6 +164,39 @@ class ClustersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Update(self, request, context):
+        """Gives a cluster that stands other terms: a later or an earlier end, more or
+        fewer workspaces, more or less for each of them.
+
+        Returns once the new terms are on record, at the whole cluster or not at all:
+        until then, and after every refusal, the old terms stand. From then on hosts
+        put them in force; `Workspace.pending` says what is not yet. Workspaces that
+        stay keep their host and their addresses; a group loses its highest indices. A
+        group whose count is a range gets as many as fit where its range was changed.
+        What is given up is free for others once its host has given it up.
+
+        Idempotent: a second call with the same `request_id`, within 24 hours, changes
+        nothing and returns the cluster as it is now. What changes nothing is not
+        written. With `validate_only` the answer is the cluster as it would be.
+
+        Only of a cluster that one site serves alone; see AMEND_UNSUPPORTED.
+
+        | Condition                                                          | Code                | Reason            | Caller                                       |
+        |--------------------------------------------------------------------|---------------------|-------------------|----------------------------------------------|
+        | a path or a field that may not change, a smaller disk, a past end  | INVALID_ARGUMENT    | FIELD_INVALID     | asks for what may change; Delete ends it now |
+        | no such cluster, or what this request_id changed is forgotten      | NOT_FOUND           | NOT_FOUND         | checks the name                              |
+        | etag given and not current                                         | ABORTED             | ETAG_STALE        | reads again, decides                         |
+        | it is over, or its end was asked for                               | FAILED_PRECONDITION | CLUSTER_OVER      | makes a new cluster                          |
+        | it takes more, and less than 2 minutes of the window are left      | FAILED_PRECONDITION | LEASE_ENDING      | makes a new cluster                          |
+        | no room for more of what it has, or for what is new; a silent host | RESOURCE_EXHAUSTED  | NO_CAPACITY       | asks for less; the old terms stand           |
+        | more workspaces, and the site has their image no more              | FAILED_PRECONDITION | IMAGE_NOT_READY   | puts the image, then retries                 |
+        | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
+        | a meta-scheduler coordinates it                                    | UNIMPLEMENTED       | AMEND_UNSUPPORTED | deletes it and makes a new one               |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
         """Ends the lease and takes everything back.
 
@@ -210,6 +248,11 @@ def add_ClustersServicer_to_server(servicer, server):
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
                     request_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClusterRequest.FromString,
+                    response_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.SerializeToString,
+            ),
+            'Update': grpc.unary_unary_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.UpdateClusterRequest.FromString,
                     response_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.SerializeToString,
             ),
             'Delete': grpc.unary_unary_rpc_method_handler(
@@ -345,6 +388,33 @@ class Clusters:
             target,
             '/intertie.api.cluster.v1.Clusters/Watch',
             intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClusterRequest.SerializeToString,
+            intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/intertie.api.cluster.v1.Clusters/Update',
+            intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.UpdateClusterRequest.SerializeToString,
             intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
             options,
             channel_credentials,

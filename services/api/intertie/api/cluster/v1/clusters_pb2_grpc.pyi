@@ -92,6 +92,35 @@ class ClustersStub:
     |-----------------|-----------|-----------|-----------------|
     | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
     """
+    Update: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.UpdateClusterRequest, _cluster_pb2.Cluster]
+    """Gives a cluster that stands other terms: a later or an earlier end, more or
+    fewer workspaces, more or less for each of them.
+
+    Returns once the new terms are on record, at the whole cluster or not at all:
+    until then, and after every refusal, the old terms stand. From then on hosts
+    put them in force; `Workspace.pending` says what is not yet. Workspaces that
+    stay keep their host and their addresses; a group loses its highest indices. A
+    group whose count is a range gets as many as fit where its range was changed.
+    What is given up is free for others once its host has given it up.
+
+    Idempotent: a second call with the same `request_id`, within 24 hours, changes
+    nothing and returns the cluster as it is now. What changes nothing is not
+    written. With `validate_only` the answer is the cluster as it would be.
+
+    Only of a cluster that one site serves alone; see AMEND_UNSUPPORTED.
+
+    | Condition                                                          | Code                | Reason            | Caller                                       |
+    |--------------------------------------------------------------------|---------------------|-------------------|----------------------------------------------|
+    | a path or a field that may not change, a smaller disk, a past end  | INVALID_ARGUMENT    | FIELD_INVALID     | asks for what may change; Delete ends it now |
+    | no such cluster, or what this request_id changed is forgotten      | NOT_FOUND           | NOT_FOUND         | checks the name                              |
+    | etag given and not current                                         | ABORTED             | ETAG_STALE        | reads again, decides                         |
+    | it is over, or its end was asked for                               | FAILED_PRECONDITION | CLUSTER_OVER      | makes a new cluster                          |
+    | it takes more, and less than 2 minutes of the window are left      | FAILED_PRECONDITION | LEASE_ENDING      | makes a new cluster                          |
+    | no room for more of what it has, or for what is new; a silent host | RESOURCE_EXHAUSTED  | NO_CAPACITY       | asks for less; the old terms stand           |
+    | more workspaces, and the site has their image no more              | FAILED_PRECONDITION | IMAGE_NOT_READY   | puts the image, then retries                 |
+    | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
+    | a meta-scheduler coordinates it                                    | UNIMPLEMENTED       | AMEND_UNSUPPORTED | deletes it and makes a new one               |
+    """
     Delete: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.DeleteClusterRequest, _cluster_pb2.Cluster]
     """Ends the lease and takes everything back.
 
@@ -176,6 +205,35 @@ class ClustersAsyncStub(ClustersStub):
     | Condition       | Code      | Reason    | Caller          |
     |-----------------|-----------|-----------|-----------------|
     | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
+    """
+    Update: _aio.UnaryUnaryMultiCallable[_clusters_pb2.UpdateClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
+    """Gives a cluster that stands other terms: a later or an earlier end, more or
+    fewer workspaces, more or less for each of them.
+
+    Returns once the new terms are on record, at the whole cluster or not at all:
+    until then, and after every refusal, the old terms stand. From then on hosts
+    put them in force; `Workspace.pending` says what is not yet. Workspaces that
+    stay keep their host and their addresses; a group loses its highest indices. A
+    group whose count is a range gets as many as fit where its range was changed.
+    What is given up is free for others once its host has given it up.
+
+    Idempotent: a second call with the same `request_id`, within 24 hours, changes
+    nothing and returns the cluster as it is now. What changes nothing is not
+    written. With `validate_only` the answer is the cluster as it would be.
+
+    Only of a cluster that one site serves alone; see AMEND_UNSUPPORTED.
+
+    | Condition                                                          | Code                | Reason            | Caller                                       |
+    |--------------------------------------------------------------------|---------------------|-------------------|----------------------------------------------|
+    | a path or a field that may not change, a smaller disk, a past end  | INVALID_ARGUMENT    | FIELD_INVALID     | asks for what may change; Delete ends it now |
+    | no such cluster, or what this request_id changed is forgotten      | NOT_FOUND           | NOT_FOUND         | checks the name                              |
+    | etag given and not current                                         | ABORTED             | ETAG_STALE        | reads again, decides                         |
+    | it is over, or its end was asked for                               | FAILED_PRECONDITION | CLUSTER_OVER      | makes a new cluster                          |
+    | it takes more, and less than 2 minutes of the window are left      | FAILED_PRECONDITION | LEASE_ENDING      | makes a new cluster                          |
+    | no room for more of what it has, or for what is new; a silent host | RESOURCE_EXHAUSTED  | NO_CAPACITY       | asks for less; the old terms stand           |
+    | more workspaces, and the site has their image no more              | FAILED_PRECONDITION | IMAGE_NOT_READY   | puts the image, then retries                 |
+    | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
+    | a meta-scheduler coordinates it                                    | UNIMPLEMENTED       | AMEND_UNSUPPORTED | deletes it and makes a new one               |
     """
     Delete: _aio.UnaryUnaryMultiCallable[_clusters_pb2.DeleteClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
     """Ends the lease and takes everything back.
@@ -282,6 +340,41 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         | Condition       | Code      | Reason    | Caller          |
         |-----------------|-----------|-----------|-----------------|
         | no such cluster | NOT_FOUND | NOT_FOUND | checks the name |
+        """
+
+    @_abc_1.abstractmethod
+    def Update(
+        self,
+        request: _clusters_pb2.UpdateClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Cluster, _abc.Awaitable[_cluster_pb2.Cluster]]:
+        """Gives a cluster that stands other terms: a later or an earlier end, more or
+        fewer workspaces, more or less for each of them.
+
+        Returns once the new terms are on record, at the whole cluster or not at all:
+        until then, and after every refusal, the old terms stand. From then on hosts
+        put them in force; `Workspace.pending` says what is not yet. Workspaces that
+        stay keep their host and their addresses; a group loses its highest indices. A
+        group whose count is a range gets as many as fit where its range was changed.
+        What is given up is free for others once its host has given it up.
+
+        Idempotent: a second call with the same `request_id`, within 24 hours, changes
+        nothing and returns the cluster as it is now. What changes nothing is not
+        written. With `validate_only` the answer is the cluster as it would be.
+
+        Only of a cluster that one site serves alone; see AMEND_UNSUPPORTED.
+
+        | Condition                                                          | Code                | Reason            | Caller                                       |
+        |--------------------------------------------------------------------|---------------------|-------------------|----------------------------------------------|
+        | a path or a field that may not change, a smaller disk, a past end  | INVALID_ARGUMENT    | FIELD_INVALID     | asks for what may change; Delete ends it now |
+        | no such cluster, or what this request_id changed is forgotten      | NOT_FOUND           | NOT_FOUND         | checks the name                              |
+        | etag given and not current                                         | ABORTED             | ETAG_STALE        | reads again, decides                         |
+        | it is over, or its end was asked for                               | FAILED_PRECONDITION | CLUSTER_OVER      | makes a new cluster                          |
+        | it takes more, and less than 2 minutes of the window are left      | FAILED_PRECONDITION | LEASE_ENDING      | makes a new cluster                          |
+        | no room for more of what it has, or for what is new; a silent host | RESOURCE_EXHAUSTED  | NO_CAPACITY       | asks for less; the old terms stand           |
+        | more workspaces, and the site has their image no more              | FAILED_PRECONDITION | IMAGE_NOT_READY   | puts the image, then retries                 |
+        | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
+        | a meta-scheduler coordinates it                                    | UNIMPLEMENTED       | AMEND_UNSUPPORTED | deletes it and makes a new one               |
         """
 
     @_abc_1.abstractmethod
