@@ -15,6 +15,7 @@ from intertie.api.broker.v1 import site_pb2, usage_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.broker.adapters import keys
 from intertie.broker.domain.part import Part
+from intertie.client import changes_of, read_document
 from intertie.common import errors
 from intertie.common.clock import SystemClock
 from intertie.common.etcd.records import decode
@@ -180,6 +181,36 @@ async def test_longer_shorter_and_what_changes_nothing(here: Site) -> None:
     same = await stub.Update(update(made.name, cluster_spec(count=2), "r3"))
     assert same.terms == 2
     assert not [each for each in (await here.etcd.range("requests/")).entries if "r3" in each.key]
+
+
+DOCUMENT = """
+name: one
+groups:
+  - name: worker
+    count: 2
+    environment: {image: guest}
+    allocation: {vcpus: 1, memory_mib: 128, disk_mib: 128}
+networks:
+  - name: lan
+    subnet: 10.1.0.0/24
+    latency: [{groups: [worker, worker], max_latency: 50ms}]
+lease: {duration: 1h}
+"""
+
+
+async def test_the_document_that_it_was_made_from_changes_nothing(here: Site) -> None:
+    """What the service has filled in is no difference; what was written otherwise is."""
+    stub = here.clusters()
+    document = read_document(DOCUMENT)
+    made = await stub.Create(create("one", document.spec, "made"))
+    spec, paths = changes_of(document, made)
+    same = await stub.Update(update(made.name, spec, "r1", *paths))
+    assert (paths, same.terms) == (["spec.groups"], 0)
+    more = DOCUMENT.replace("count: 2", "count: 3").replace("duration: 1h", "duration: 2h")
+    spec, paths = changes_of(read_document(more), same)
+    changed = await stub.Update(update(made.name, spec, "r2", *paths))
+    assert (changed.terms, len(changed.workspaces)) == (1, 3)
+    assert changed.spec.lease.duration.seconds == 7200
 
 
 async def test_validate_only_tells_what_would_be_and_changes_nothing(here: Site) -> None:

@@ -23,8 +23,10 @@ from intertie.client.connection import open_connection
 from intertie.client.errors import TimedOut
 from intertie.common.clock import SystemClock
 from intertie.common.errors import (
+    AmendUnsupported,
     ConnectionRefused,
     FieldInvalid,
+    LeaseEnding,
     NoCapacity,
     NotFound,
     NotLeading,
@@ -33,7 +35,7 @@ from intertie.common.errors import (
 from intertie.common.rpc.server import Server
 from intertie.common.settings import ListenSettings, TlsSettings, TrustSettings
 from testbed.pki import Authority
-from tests.fakes.user_api import SERIAL, FakeClusters, FakeImages, FakeKnownSites
+from tests.fakes.user_api import AUTHORITY, SERIAL, FakeClusters, FakeImages, FakeKnownSites
 from tests.integration import command
 from tests.integration.command import Said
 
@@ -235,6 +237,60 @@ async def test_list_turns_pages_and_show_and_delete_take_short_names(place: Plac
     assert (await place.do("cluster", "delete", "b")).endswith("/clusters/b\n")
     assert "CANCELLED" in await place.do("cluster", "list", "--all")
     assert "CANCELLED" not in await place.do("cluster", "list")
+
+
+async def test_update_asks_for_what_the_file_and_the_options_say_and_for_nothing_else(
+    place: Place,
+) -> None:
+    key = place.folder / "id.pub"
+    key.write_text(KEY + "\n")
+    await place.do("cluster", "create", "-f", str(place.spec), "--ssh-key", str(key))
+    more = place.folder / "more.yaml"
+    more.write_text(SPEC.replace("count: 2", "count: 3") + "lease: {duration: 2h}\n")
+    said = await place.say("cluster", "update", "demo", "--file", str(more))
+    assert (said.code, said.out) == (0, f"{AUTHORITY}/tenants/demo/clusters/demo\n"), said.err
+    assert "terms 1" in said.err
+    asked = place.clusters.requests[-1]
+    assert list(asked.update_mask.paths) == ["spec.groups", "spec.lease.duration"]
+    [group] = asked.cluster.spec.groups
+    assert group.count == 3
+    assert list(group.environment.contextualization.ssh_authorized_keys) == [KEY]
+    assert asked.cluster.spec.lease.duration.seconds == 7200
+    assert asked.request_id
+
+    await place.do("cluster", "update", "demo", "--duration", "90m")
+    asked = place.clusters.requests[-1]
+    assert list(asked.update_mask.paths) == ["spec.lease.duration"]
+    assert asked.cluster.spec.lease.duration.seconds == 5400
+    await place.do(
+        "cluster", "update", "demo", "-f", str(more), "--end", "2027-01-01T00:00:00Z", "--no-wait"
+    )
+    asked = place.clusters.requests[-1]
+    assert list(asked.update_mask.paths) == ["spec.groups", "spec.lease.end_time"]
+    assert "terms  number 3" in await place.do("cluster", "show", "demo")
+
+
+async def test_an_update_that_cannot_be_is_refused_with_what_to_do(place: Place) -> None:
+    await place.do("cluster", "create", "-f", str(place.spec))
+    other = place.folder / "other.yaml"
+    other.write_text(SPEC + "networks:\n  - {name: lan, subnet: 10.1.0.0/24}\n")
+    for arguments, code, says in (
+        (["demo"], 2, "nothing is to be changed"),
+        (["demo", "--end", "tomorrow"], 2, "'tomorrow' is no moment"),
+        (["demo", "--duration", "2"], 2, "'2' is no span of time"),
+        (["demo", "--end", "2027-01-01T00:00:00Z", "--duration", "2h"], 2, "Give one of them"),
+        (["demo", "-f", str(other)], 1, "is not what the cluster has, and may not be changed"),
+        (["another", "-f", str(place.spec)], 2, "is of cluster demo, not of another"),
+    ):
+        said = await place.say("cluster", "update", *arguments)
+        assert said.code == code, said.err
+        assert says in " ".join(said.err.split())
+    assert len(place.clusters.requests) == 1
+    place.clusters.refusals = [LeaseEnding("demo", "12:00"), AmendUnsupported("demo")]
+    for says in ("LEASE_ENDING", "AMEND_UNSUPPORTED"):
+        said = await place.say("cluster", "update", "demo", "--duration", "2h")
+        assert said.code == 1
+        assert says in said.err
 
 
 async def test_ctrl_c_while_waiting_says_that_the_cluster_goes_on(place: Place) -> None:

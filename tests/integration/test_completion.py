@@ -37,6 +37,8 @@ def bash(home: Path, script: str) -> list[str]:
     [
         ("pl", ["plan"]),
         ("cluster cr", ["create"]),
+        ("cluster up", ["update"]),
+        ("cluster update --du", ["--duration"]),
         ("cluster create --val", ["--validate-only"]),
         ("image ", ["delete", "list", "put", "show"]),
         ("image list -o y", ["yaml"]),

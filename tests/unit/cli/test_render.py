@@ -75,6 +75,21 @@ CLUSTER = Parse(
     """,
     Cluster(),
 )
+AMENDED = Parse(
+    """
+    name: "sites/north/tenants/demo/clusters/one"
+    state: ACTIVE terms: 2
+    owner: "spiffe://north.site.intertie/tenant/demo/user/alice"
+    window { start_time { seconds: 1800000000 } end_time { seconds: 1800007200 } }
+    workspaces {
+      name: "x/workspaces/head-0" site: "north" host: "n1" state: RUNNING ready: true
+      addresses { network: "lan" address: "10.1.0.10/24" }
+      pending: "512 MiB of memory instead of 128, at its next start"
+    }
+    workspaces { name: "x/workspaces/worker-0" site: "north" host: "n2" state: PLANNED }
+    """,
+    Cluster(),
+)
 PLAN = Parse(
     """
     start_time { seconds: 1800000000 } cost: 0.1234 optimal: true
@@ -140,6 +155,7 @@ def text_of(renderable: RenderableType) -> str:
     [
         ("clusters", render.clusters([CLUSTER])),
         ("cluster", render.cluster(CLUSTER, NOW)),
+        ("amended", render.cluster(AMENDED, NOW)),
         ("plan", render.plan(PLAN)),
         ("sites", render.sites(SITES)),
         ("hosts", render.hosts([HOST])),

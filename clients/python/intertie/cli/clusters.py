@@ -17,8 +17,18 @@ from intertie.cli.command import Format, Run, command, usage
 from intertie.cli.failures import ClusterFailed, Refused
 from intertie.cli.tables import moment
 from intertie.cli.waiting import display
-from intertie.client import OVER, Client, draw_request_id, read_document
+from intertie.client import (
+    DURATION,
+    END_TIME,
+    GROUPS,
+    OVER,
+    Client,
+    changes_of,
+    draw_request_id,
+    read_document,
+)
 from intertie.client.document import MAX_BYTES
+from intertie.client.spans import parse_span
 
 NameArgument = Annotated[str, typer.Argument(help="A cluster, by its id or in full.")]
 FileOption = Annotated[
@@ -43,6 +53,7 @@ def register(app: typer.Typer, root: typer.Typer) -> None:
     command(app, "list")(list_clusters)
     command(app, "show")(show)
     command(app, "watch")(watch)
+    command(app, "update")(update)
     command(app, "delete")(delete)
     command(root, "plan")(plan)
 
@@ -207,6 +218,100 @@ async def watch(run: Run, name: NameArgument) -> None:
             stamp = run.wiring.clock.now().strftime("%H:%M:%SZ")
             for line in said:
                 run.results.print(terminal.styled(f"{stamp}  {line}"), soft_wrap=True)
+
+
+async def update(
+    run: Run,
+    name: NameArgument,
+    *,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="The whole cluster as it is to be; - reads stdin."
+        ),
+    ] = None,
+    end: Annotated[
+        str, typer.Option(metavar="MOMENT", help="When it is to end: 2026-11-30T12:00:00Z.")
+    ] = "",
+    duration: Annotated[
+        str, typer.Option(metavar="SPAN", help="How long it is to last, from its start: 2h.")
+    ] = "",
+    wait: Annotated[bool, typer.Option(help="Return once every workspace is ready.")] = True,
+    validate_only: Annotated[
+        bool, typer.Option("--validate-only", help="Check and show, change nothing.")
+    ] = False,
+    etag: Annotated[str, typer.Option(help="Only if it is still as it was seen.")] = "",
+    request_id: Annotated[
+        str, typer.Option(help="Ask again for what this id has asked for before.")
+    ] = "",
+    ssh_key: KeyOption = None,
+) -> None:
+    """Give a cluster that stands more or less: time, workspaces, or what each of them gets."""
+    spec, paths = _end(end, duration)
+    if file is None and not paths:
+        raise usage(
+            "nothing is to be changed", "Give --file FILE, --end MOMENT or --duration SPAN."
+        )
+    async with await run.connect() as client:
+        if file is not None:
+            _read(run, file, name, ssh_key or [])
+            assert run.document is not None
+            if run.document.name not in ("", render.last(name)):
+                raise usage(
+                    f"{file} is of cluster {run.document.name}, not of {render.last(name)}",
+                    "Give the name that is in the file, or take it out of the file.",
+                )
+            written, changed = changes_of(run.document, await client.clusters.get(name))
+            if paths:
+                written.lease.CopyFrom(spec.lease)
+                changed = [GROUPS]
+            spec, paths = written, [*changed, *paths]
+        request_id = request_id or ("" if validate_only else draw_request_id())
+        cluster = await client.clusters.update(
+            name, spec, paths, etag=etag, request_id=request_id, validate_only=validate_only
+        )
+        if validate_only:
+            run.show(cluster, lambda: render.cluster(cluster, run.wiring.clock.now()))
+            return
+        if run.output is Format.TABLE:
+            run.print_lines(cluster.name)
+        run.note(
+            f"{render.last(cluster.name)}: {len(cluster.workspaces)} workspaces until"
+            f" {moment(cluster.window.end_time)}, terms {cluster.terms}"
+        )
+        if wait and not _starts_later(run, cluster):
+            cluster = await _follow(run, client, cluster, _all_ready)
+            if cluster.state in OVER:
+                raise _failed(cluster)
+        if run.output is not Format.TABLE:
+            run.write(run.plain(cluster))
+
+
+def _end(end: str, duration: str) -> tuple[ClusterSpec, list[str]]:
+    """The lease that options ask for, and the path that names it."""
+    spec = ClusterSpec()
+    if end and duration:
+        raise usage("--end and --duration are both given", "Give one of them.")
+    if duration:
+        span = parse_span(duration)
+        if span is None:
+            raise usage(f"{duration!r} is no span of time", "Write 2h, 90m or 1h30m.")
+        lasts = spec.lease.duration
+        lasts.seconds, lasts.nanos = divmod(span, 1_000_000_000)
+        return spec, [DURATION]
+    if end:
+        try:
+            spec.lease.end_time.FromJsonString(end)
+        except ValueError:
+            raise usage(
+                f"{end!r} is no moment", "Write it with its time zone: 2026-11-30T12:00:00Z."
+            ) from None
+        return spec, [END_TIME]
+    return spec, []
+
+
+def _all_ready(cluster: Cluster) -> bool:
+    return all(each.ready for each in cluster.workspaces)
 
 
 async def delete(

@@ -86,10 +86,14 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
     if shown.HasField("window"):
         window = f"{moment(shown.window.start_time)} to {moment(shown.window.end_time)}"
         head.add_row("window", window)
+    if shown.terms:
+        head.add_row("terms", f"number {shown.terms}; it was made with 0")
     head.add_row("owner", styled(shown.owner))
     pieces: list[RenderableType] = [head]
     if shown.workspaces:
         pieces += [Text(), workspaces(shown.workspaces)]
+    if waiting := [each for each in shown.workspaces if each.pending]:
+        pieces += [Text(), pending(waiting)]
     if shown.guarantees:
         pieces += [Text(), guarantees(shown.guarantees, now)]
     if shown.failure.shortfalls:
@@ -120,6 +124,14 @@ def workspaces(found: Iterable[Workspace]) -> Table:
             workspace_state(each),
             styled("yes", GOOD) if each.ready else styled("no", WAITING),
         )
+    return made
+
+
+def pending(found: Iterable[Workspace]) -> Table:
+    """What is not in force yet of their terms."""
+    made = table("WORKSPACE", "NOT IN FORCE YET")
+    for each in found:
+        made.add_row(styled(last(each.name)), styled(each.pending, WAITING))
     return made
 
 

@@ -10,6 +10,7 @@ A refusal is raised as the type of `intertie.common.errors` that the service rai
 on this side or on the way as a `ClientError`.
 """
 
+from intertie.client.amending import DURATION, END_TIME, GROUPS, changes_of
 from intertie.client.attachment import Attachment
 from intertie.client.clusters import OVER, Clusters, draw_request_id
 from intertie.client.config import Config, Endpoint, load
@@ -23,6 +24,9 @@ from intertie.client.sites import Hosts, Sites
 from intertie.client.usage import Usage
 
 __all__ = [
+    "DURATION",
+    "END_TIME",
+    "GROUPS",
     "OVER",
     "Attachment",
     "Client",
@@ -37,6 +41,7 @@ __all__ = [
     "Problem",
     "Sites",
     "Usage",
+    "changes_of",
     "connect",
     "draw_request_id",
     "load",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from intertie.api.cluster.v1 import clusters_pb2_grpc
 from intertie.api.cluster.v1.cluster_pb2 import Cluster, ClusterSpec
@@ -13,6 +15,7 @@ from intertie.api.cluster.v1.clusters_pb2 import (
     DeleteClusterRequest,
     GetClusterRequest,
     ListClustersRequest,
+    UpdateClusterRequest,
     WatchClusterRequest,
 )
 from intertie.client.attachment import Attachment
@@ -25,7 +28,7 @@ OVER = frozenset({Cluster.ENDED, Cluster.REJECTED, Cluster.CANCELLED, Cluster.FA
 
 
 def draw_request_id() -> str:
-    """A new one for every create that is meant; the same one for every try of it."""
+    """A new one for every create or update that is meant; the same one for every try of it."""
     return str(uuid.uuid4())
 
 
@@ -83,6 +86,29 @@ class Clusters:
         async with aclosing(self._connection.stream(self._stub.Watch, request)) as stream:
             async for cluster in stream:
                 yield cluster
+
+    async def update(
+        self,
+        name: str,
+        spec: ClusterSpec,
+        paths: Sequence[str],
+        *,
+        etag: str = "",
+        request_id: str = "",
+        validate_only: bool = False,
+    ) -> Cluster:
+        """The cluster with what `paths` name (`spec.groups`, `spec.lease.end_time`,
+        `spec.lease.duration`) as in `spec`, and all else as it is; of a refusal nothing stays.
+        Give `request_id` to be able to ask again after this process."""
+        request = UpdateClusterRequest(
+            cluster=Cluster(name=self.full_name(name), spec=spec),
+            update_mask=FieldMask(paths=paths),
+            etag=etag,
+            request_id=request_id or ("" if validate_only else draw_request_id()),
+            validate_only=validate_only,
+        )
+        answer: Cluster = await self._connection.call(self._stub.Update, request)
+        return answer
 
     async def delete(self, name: str, *, etag: str = "") -> Cluster:
         request = DeleteClusterRequest(name=self.full_name(name), etag=etag)
