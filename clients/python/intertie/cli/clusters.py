@@ -249,27 +249,21 @@ async def update(
     """Give a cluster that stands more or less: time, workspaces, or what each of them gets."""
     spec, paths = _end(end, duration)
     if file is None and not paths:
-        raise usage(
-            "nothing is to be changed", "Give --file FILE, --end MOMENT or --duration SPAN."
-        )
+        raise usage("nothing is to be changed", "Give --file, --end or --duration.")
     async with await run.connect() as client:
         if file is not None:
-            _read(run, file, name, ssh_key or [])
-            assert run.document is not None
-            if run.document.name not in ("", render.last(name)):
-                raise usage(
-                    f"{file} is of cluster {run.document.name}, not of {render.last(name)}",
-                    "Give the name that is in the file, or take it out of the file.",
-                )
-            written, changed = changes_of(run.document, await client.clusters.get(name))
-            if paths:
-                written.lease.CopyFrom(spec.lease)
-                changed = [GROUPS]
-            spec, paths = written, [*changed, *paths]
+            spec, paths = await _changes(run, client, file, name, ssh_key or [], spec, paths)
         request_id = request_id or ("" if validate_only else draw_request_id())
-        cluster = await client.clusters.update(
-            name, spec, paths, etag=etag, request_id=request_id, validate_only=validate_only
-        )
+        try:
+            cluster = await client.clusters.update(
+                name, spec, paths, etag=etag, request_id=request_id, validate_only=validate_only
+            )
+        except asyncio.CancelledError:
+            run.note(
+                "Interrupted before the answer came: it may have been changed. The same"
+                f" command with --request-id {request_id} tells, and changes nothing twice."
+            )
+            raise
         if validate_only:
             run.show(cluster, lambda: render.cluster(cluster, run.wiring.clock.now()))
             return
@@ -285,6 +279,30 @@ async def update(
                 raise _failed(cluster)
         if run.output is not Format.TABLE:
             run.write(run.plain(cluster))
+
+
+async def _changes(
+    run: Run,
+    client: Client,
+    file: Path,
+    name: str,
+    keys: list[Path],
+    lease: ClusterSpec,
+    end: list[str],
+) -> tuple[ClusterSpec, list[str]]:
+    """What of the file's cluster is to be asked for; of the end, what options say wins."""
+    _read(run, file, name, keys)
+    assert run.document is not None
+    if run.document.name not in ("", render.last(name)):
+        raise usage(
+            f"{file} is of cluster {run.document.name}, not of {render.last(name)}",
+            "Give the name that is in the file, or take it out of the file.",
+        )
+    spec, paths = changes_of(run.document, await client.clusters.get(name))
+    if not end:
+        return spec, paths
+    spec.lease.CopyFrom(lease.lease)
+    return spec, [GROUPS, *end]
 
 
 def _end(end: str, duration: str) -> tuple[ClusterSpec, list[str]]:

@@ -1,0 +1,64 @@
+"""A cluster of one site that runs gets more workspaces, and then fewer."""
+
+from __future__ import annotations
+
+import json
+
+import libvirt
+import pytest
+
+from testbed.bed import Testbed
+from tests.e2e.driver import User, eventually, group, spec
+from tests.e2e.one_site import SITE, counters
+
+pytestmark = [pytest.mark.root, pytest.mark.e2e]
+
+BOOT = "cat /proc/sys/kernel/random/boot_id"
+GONE_WITHIN_S = 60
+
+
+def test_a_cluster_grows_and_shrinks_while_its_first_guest_runs_on(user: User) -> None:
+    north = user.at("north")
+    name = "amended"
+    north.create(name, spec(group("w", 1, max_per_host=1)))
+    [first] = north.show(name)["workspaces"]
+    boot = north.in_guest(name, "w-0", BOOT)
+
+    two = north.write(name, spec(group("w", 2, max_per_host=1)))
+    north.do("cluster", "update", name, "-f", str(two), timeout_s=300)
+    shown = north.show(name)
+    was, new = shown["workspaces"]
+    assert shown["terms"] == 1
+    assert (was["host"], was["addresses"]) == (first["host"], first["addresses"])
+    assert new["ready"]
+    assert new["host"] != was["host"]
+    north.in_guest(name, "w-1", "ping -c 3 -W 5 w-0")
+    old_guest = counters(user.testbed, was["host"])[f"{name}/w-0"].domain
+    new_guest = counters(user.testbed, new["host"])[f"{name}/w-1"].domain
+    assert north.in_guest(name, "w-0", BOOT) == boot, "it was not started again"
+
+    one = north.write(name, spec(group("w", 1, max_per_host=1)))
+    north.do("cluster", "update", name, "-f", str(one))
+    assert [each["host"] for each in north.show(name)["workspaces"]] == [first["host"]]
+    eventually(
+        lambda: new_guest not in running(user.testbed, new["host"]),
+        within_s=GONE_WITHIN_S,
+        what="the guest that was given up is gone",
+    )
+    assert north.in_guest(name, "w-0", BOOT) == boot
+
+    north.do("cluster", "update", name, "--duration", "2h")
+    window = json.loads(north.do("cluster", "show", name, "-o", "json"))["window"]
+    assert window["start_time"] == shown["window"]["start_time"]
+    assert window["end_time"] > shown["window"]["end_time"]
+    north.delete(name)
+    assert old_guest not in running(user.testbed, was["host"])
+
+
+def running(bed: Testbed, host: str) -> set[str]:
+    """The names of the guests that run there."""
+    connection = libvirt.open(bed.libvirt_uri(f"{SITE}/{host}"))
+    try:
+        return {each.name() for each in connection.listAllDomains()}
+    finally:
+        connection.close()
