@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.guest import READY_PORT
+from intertie.nodeagent.domain.guest_terms import CPU_PERIOD_US
 
 METADATA = "https://intertie.org/workspace/1"
 """XML namespace of the mark by which an agent knows its own domains."""
 
-_PERIOD_US = 100_000
-_SHARES_PER_VCPU = 1024
 _TCG_CACHE_MIB = 64
 """Translated code of an emulated guest; QEMU's own default is 1 GiB a guest."""
 _OVERHEAD_MIB = 256
@@ -54,8 +53,10 @@ class Machine:
     architecture: str
     nics: tuple[Nic, ...] = ()
     agent_channel: bool = False
-    cgroups: bool = True
-    """Whether libvirt can set CPU shares and memory limits on this host."""
+    cpu_shares: int | None = None
+    """None: libvirt can set neither CPU shares, quotas nor memory limits on this host."""
+    cpu_quota_us: int | None = None
+    """Of each vCPU."""
 
 
 def domain_xml(kind: str, machine: Machine) -> str:
@@ -124,11 +125,11 @@ def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
     mark.set("part", machine.part_uid)
     _text(root, "memory", str(machine.memory_mib), unit="MiB")
     _text(root, "vcpu", str(machine.vcpus))
-    if machine.cgroups:
+    if machine.cpu_shares is not None:
         tune = ET.SubElement(root, "cputune")
-        _text(tune, "shares", str(_SHARES_PER_VCPU * machine.vcpus))
-        _text(tune, "period", str(_PERIOD_US))
-        _text(tune, "quota", str(_PERIOD_US))
+        _text(tune, "shares", str(machine.cpu_shares))
+        _text(tune, "period", str(CPU_PERIOD_US))
+        _text(tune, "quota", str(machine.cpu_quota_us))
     system = ET.SubElement(root, "os")
     _text(system, "type", "hvm", arch=machine.architecture, machine="pc")
     ET.SubElement(system, "boot", dev="hd")

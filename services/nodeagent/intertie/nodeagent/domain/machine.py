@@ -8,6 +8,7 @@ from intertie.common.terms import Readiness
 from intertie.nodeagent.domain.domain_xml import Machine, Nic
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.guest_terms import terms_of
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 
@@ -37,19 +38,18 @@ def hypervisor_for(workspace: WantedWorkspace, offered: tuple[str, ...]) -> str:
 def machine_of(
     part: WantedPart, workspace: WantedWorkspace, files: WorkspaceFiles, facts: MachineFacts
 ) -> Machine:
-    uid, allocation = workspace.uid, workspace.allocation
-    disk = allocation.disk
+    uid, terms = workspace.uid, terms_of(workspace.allocation, cgroups=facts.cgroups)
     return Machine(
         name=DeviceNames.domain(uid),
         workspace_uid=uid,
         part_uid=part.uid,
         title=f"{part.cluster}/workspaces/{workspace.name}",
-        vcpus=allocation.vcpus,
-        memory_mib=allocation.memory_mib,
+        vcpus=terms.vcpus,
+        memory_mib=terms.memory_mib,
         disk=str(files.disk(uid)),
         disk_cache=facts.disk_cache,
-        cap_iops=disk.cap_iops or disk.guarantee_iops,
-        cap_mib_s=disk.cap_mib_s or disk.guarantee_mib_s,
+        cap_iops=terms.cap_iops,
+        cap_mib_s=terms.cap_mib_s,
         seed=str(files.seed(uid)),
         ready_socket=str(files.ready_socket(uid)),
         console_socket=str(files.console_socket(uid)),
@@ -64,5 +64,6 @@ def machine_of(
         ),
         agent_channel=workspace.environment.readiness is Readiness.GUEST_AGENT,
         architecture=workspace.environment.architecture or facts.architecture,
-        cgroups=facts.cgroups,
+        cpu_shares=terms.cpu_shares,
+        cpu_quota_us=terms.cpu_quota_us,
     )
