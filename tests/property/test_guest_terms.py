@@ -74,4 +74,5 @@ def test_nobody_gets_more_processor_time_than_the_vcpus_that_it_is_to_have(
     for change in lacking(running, wanted).changes:
         running = after(running, change)
     assert running.cpu_quota_us is not None
-    assert running.cpu_quota_us * running.vcpus <= 100_000 * max(new.vcpus, running.vcpus / 100)
+    # The kernel takes no quota below 1 ms: beyond a hundredth of what it had there is no going.
+    assert running.cpu_quota_us * running.vcpus <= max(100_000 * new.vcpus, 1000 * running.vcpus)

@@ -13,6 +13,13 @@ from intertie.common.values import replace
 from intertie.nodeagent.domain.domain_xml import Machine
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent, RecordsUnreadable
 from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.guest_terms import (
+    CapDisk,
+    Change,
+    GrowDisk,
+    GuestTerms,
+    WeighCpu,
+)
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.measured import Measured, QueueCounters
 from intertie.nodeagent.domain.meters import Promise, Queue
@@ -121,7 +128,16 @@ class MemoryState:
 
 
 class MemoryHypervisor:
-    def __init__(self) -> None:
+    """`disks` has what is on disk of each guest, by uid, and is the storage's too."""
+
+    def __init__(self, disks: dict[str, int] | None = None) -> None:
+        self.disks: dict[str, int] = {} if disks is None else disks
+        self.defined: dict[str, Machine] = {}
+        self.running: dict[str, GuestTerms] = {}
+        """What guests had at their start, and were given since; the size of a disk is its own."""
+        self.changes: list[Change] = []
+        self.refuses: dict[type, str] = {}
+        """Kinds of changes, and what is said of them."""
         self.domains: dict[str, DomainState] = {}
         self.counted: dict[str, DomainCounters] = {}
         self.silent = False
@@ -135,6 +151,7 @@ class MemoryHypervisor:
 
     async def define(self, machine: Machine, kind: str) -> None:
         self._check()
+        self.defined[machine.name] = machine
         self.domains[machine.name] = DomainState.OFF
 
     async def start(self, name: str) -> None:
@@ -143,6 +160,37 @@ class MemoryHypervisor:
         if self.refuses_start:
             raise HostFailure("libvirt: no")
         self.domains[name] = DomainState.RUNNING
+        machine = self.defined[name]
+        self.running[name] = GuestTerms(
+            vcpus=machine.vcpus,
+            memory_mib=machine.memory_mib,
+            disk_mib=0,
+            cap_iops=machine.cap_iops,
+            cap_mib_s=machine.cap_mib_s,
+            cpu_shares=machine.cpu_shares,
+            cpu_quota_us=machine.cpu_quota_us,
+        )
+
+    async def terms(self, name: str) -> GuestTerms:
+        self._check()
+        if self.domains.get(name) not in (DomainState.RUNNING, DomainState.PAUSED):
+            raise HostFailure("it does not run")
+        return replace(self.running[name], disk_mib=self.disks.get(name.removeprefix("it-"), 0))
+
+    async def change(self, name: str, change: Change) -> None:
+        had = await self.terms(name)
+        if said := self.refuses.get(type(change)):
+            raise HostFailure(said)
+        self.changes.append(change)
+        match change:
+            case CapDisk():
+                has = replace(had, cap_iops=change.iops, cap_mib_s=change.mib_s)
+            case GrowDisk():
+                has = had
+                self.disks[name.removeprefix("it-")] = change.mib
+            case WeighCpu():
+                has = replace(had, cpu_shares=change.shares, cpu_quota_us=change.quota_us)
+        self.running[name] = has
 
     async def resume(self, name: str) -> None:
         self._check()
@@ -208,7 +256,7 @@ class MemoryTraffic:
 
 class MemoryStorage:
     def __init__(self) -> None:
-        self.disks: set[str] = set()
+        self.disks: dict[str, int] = {}
         self.seeds: set[str] = set()
         self.room = 1024
         self.full = False
@@ -220,10 +268,16 @@ class MemoryStorage:
         return uid in self.seeds
 
     def uids(self) -> frozenset[str]:
-        return frozenset(self.disks | self.seeds)
+        return frozenset({*self.disks, *self.seeds})
 
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None:
-        self.disks.add(uid)
+        self.disks[uid] = size_mib
+
+    def disk_mib(self, uid: str) -> int:
+        return self.disks[uid]
+
+    async def grow_disk(self, uid: str, size_mib: int) -> None:
+        self.disks[uid] = size_mib
 
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
         if self.full:
@@ -231,7 +285,7 @@ class MemoryStorage:
         self.seeds.add(uid)
 
     async def remove(self, uid: str) -> None:
-        self.disks.discard(uid)
+        self.disks.pop(uid, None)
         self.seeds.discard(uid)
 
     def room_mib(self) -> int:
@@ -296,10 +350,10 @@ class Host:
         self.clock = FakeClock(NOW)
         self.records = MemoryRecords()
         self.state = MemoryState()
-        self.hypervisor = MemoryHypervisor()
+        self.storage = MemoryStorage()
+        self.hypervisor = MemoryHypervisor(self.storage.disks)
         self.network = MemoryNetwork()
         self.traffic = MemoryTraffic()
-        self.storage = MemoryStorage()
         self.images = MemoryImages()
         self.channels = MemoryChannels()
         self.agent = self.start()

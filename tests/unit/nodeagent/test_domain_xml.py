@@ -9,9 +9,10 @@ import pytest
 
 from intertie.common.terms import DiskTerm, Environment, Readiness
 from intertie.common.values import replace
-from intertie.nodeagent.domain.domain_xml import domain_xml, memory_limit_mib
+from intertie.nodeagent.domain.domain_xml import domain_xml, memory_limit_mib, terms_in
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.guest_terms import terms_of
 from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
 from tests.unit.nodeagent.parts import DIGEST, PART, WORKSPACE
 
@@ -72,3 +73,21 @@ def test_a_hypervisor_that_is_not_there_is_no_matter_of_time() -> None:
         hypervisor_for(kvm, ("qemu",))
     assert failure.value.final
     assert hypervisor_for(WORKSPACE, ("qemu",)) == "qemu"
+
+
+@pytest.mark.parametrize("cgroups", [False, True])
+def test_what_is_written_for_a_guest_is_read_as_its_terms(cgroups: bool) -> None:
+    facts = replace(FACTS, cgroups=cgroups)
+    document = domain_xml("qemu", machine_of(PART, WORKSPACE, FILES, facts))
+    root = ET.fromstring(document)
+    memory = root.find("memory")
+    assert memory is not None
+    # As libvirt gives it back.
+    memory.text, memory.attrib["unit"] = str(512 * 1024), "KiB"
+    found = terms_in(ET.tostring(root, encoding="unicode"), disk_mib=1024)
+    assert found == terms_of(WORKSPACE.allocation, cgroups=cgroups)
+
+
+def test_a_document_that_no_agent_wrote_is_not_read_as_a_guest_of_nothing() -> None:
+    with pytest.raises(HostFailure, match="root disk"):
+        terms_in("<domain><vcpu>1</vcpu><memory>1</memory></domain>", disk_mib=1)

@@ -18,6 +18,7 @@ import libvirt_qemu
 import structlog
 
 from intertie.common.values import replace
+from intertie.nodeagent.adapters.libvirt_changes import read_terms, take
 from intertie.nodeagent.domain.domain_xml import (
     BUILDERS,
     METADATA,
@@ -26,6 +27,7 @@ from intertie.nodeagent.domain.domain_xml import (
     memory_limit_mib,
 )
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
+from intertie.nodeagent.domain.guest_terms import Change, GuestTerms
 from intertie.nodeagent.domain.ports import DomainCounters, Offered
 from intertie.nodeagent.domain.reconcile import DomainState
 
@@ -81,6 +83,12 @@ class LibvirtHypervisor:
 
     async def remove(self, name: str) -> None:
         await self._call(lambda connection: _remove(connection, name))
+
+    async def terms(self, name: str) -> GuestTerms:
+        return await self._call(lambda connection: read_terms(connection.lookupByName(name)))
+
+    async def change(self, name: str, change: Change) -> None:
+        await self._call(lambda connection: take(connection.lookupByName(name), change))
 
     async def agent_answers(self, name: str) -> bool:
         return await self._call(lambda connection: _ping(connection, name))

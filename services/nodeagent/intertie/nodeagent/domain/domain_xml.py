@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.guest import READY_PORT
-from intertie.nodeagent.domain.guest_terms import CPU_PERIOD_US
+from intertie.nodeagent.domain.guest_terms import CPU_PERIOD_US, GuestTerms
 
 METADATA = "https://intertie.org/workspace/1"
 """XML namespace of the mark by which an agent knows its own domains."""
@@ -20,6 +20,7 @@ _SEED_IOPS = 100
 _SEED_MIB_S = 8
 """Enough to read a seed, which is small, in a fraction of a second, and no way around the cap."""
 MIB = 1024 * 1024
+ROOT_DISK = "vda"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -69,6 +70,26 @@ def domain_xml(kind: str, machine: Machine) -> str:
     ET.indent(root)
     # Written as it is, a carriage return is a line's end to a parser.
     return ET.tostring(root, encoding="unicode").replace("\r", "&#13;") + "\n"
+
+
+def terms_in(document: str, *, disk_mib: int) -> GuestTerms:
+    """What a guest has by libvirt's document of it, live where it runs; the size of its disk is
+    none of what the document tells. HostFailure for one that no agent wrote."""
+    root = ET.fromstring(document)
+    vcpu, memory = root.find("vcpu"), root.find("memory")
+    disk = root.find(f"devices/disk/target[@dev='{ROOT_DISK}']/..")
+    if vcpu is None or memory is None or disk is None:
+        raise HostFailure("libvirt's document of a guest lacks its vCPUs, memory or root disk")
+    shares, quota = root.findtext("cputune/shares"), root.findtext("cputune/quota")
+    return GuestTerms(
+        vcpus=int(vcpu.get("current") or vcpu.text or 0),
+        memory_mib=int(memory.text or 0) // 1024,
+        disk_mib=disk_mib,
+        cap_iops=int(disk.findtext("iotune/total_iops_sec", "0")),
+        cap_mib_s=int(disk.findtext("iotune/total_bytes_sec", "0")) // MIB,
+        cpu_shares=int(shares) if shares else None,
+        cpu_quota_us=int(quota) if quota else None,
+    )
 
 
 def domain_uuid(workspace_uid: str) -> str:
@@ -160,7 +181,7 @@ def _root_disk(devices: ET.Element, machine: Machine) -> None:
         driver.set("io", "threads")
     driver.set("discard", "unmap")
     ET.SubElement(disk, "source", file=machine.disk)
-    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    ET.SubElement(disk, "target", dev=ROOT_DISK, bus="virtio")
     _cap(disk, machine.cap_iops, machine.cap_mib_s)
 
 

@@ -323,6 +323,7 @@ class SeenPart(_message.Message):
     GONE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     REPORT_TIME_FIELD_NUMBER: _builtins.int
+    OBEYED_GENERATION_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     part: _builtins.str
     part_uid: _builtins.str
@@ -332,6 +333,10 @@ class SeenPart(_message.Message):
     """Nothing of the part is left on this host."""
     message: _builtins.str
     """What keeps it from what is wanted; empty when nothing does."""
+    obeyed_generation: _builtins.int
+    """The newest generation of which nothing is missing on this host; 0: none yet. What earlier ones
+    had and it has not is given up.
+    """
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeenWorkspace]: ...
     @_builtins.property
@@ -347,10 +352,11 @@ class SeenPart(_message.Message):
         gone: _builtins.bool = ...,
         message: _builtins.str = ...,
         report_time: _timestamp_pb2.Timestamp | None = ...,
+        obeyed_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "gone", b"gone", "message", b"message", "part", b"part", "part_uid", b"part_uid", "report_time", b"report_time", "schema", b"schema", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "gone", b"gone", "message", b"message", "obeyed_generation", b"obeyed_generation", "part", b"part", "part_uid", b"part_uid", "report_time", b"report_time", "schema", b"schema", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -368,6 +374,7 @@ class SeenWorkspace(_message.Message):
     READY_TIME_FIELD_NUMBER: _builtins.int
     STAGING_DONE_BYTES_FIELD_NUMBER: _builtins.int
     STAGING_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     uid: _builtins.str
     state: _builtins.int
@@ -376,6 +383,10 @@ class SeenWorkspace(_message.Message):
     ready: _builtins.bool
     staging_done_bytes: _builtins.int
     staging_total_bytes: _builtins.int
+    pending: _builtins.str
+    """What of its newest terms is not in force while it runs, and when it will be, in words; empty
+    when all is.
+    """
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -389,10 +400,11 @@ class SeenWorkspace(_message.Message):
         ready_time: _timestamp_pb2.Timestamp | None = ...,
         staging_done_bytes: _builtins.int = ...,
         staging_total_bytes: _builtins.int = ...,
+        pending: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "ready", b"ready", "ready_time", b"ready_time", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
