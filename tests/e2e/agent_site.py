@@ -112,9 +112,15 @@ class Site:
 
 
 @contextmanager
-def two_hosts(instance: str, *, fault_points: bool = False) -> Iterator[Site]:
-    """With the gateway of another site; nothing of it is left afterwards."""
-    hosts = tuple(HostSpec(name=name, gateway=name == "n1") for name in HOSTS)
+def two_hosts(
+    instance: str, *, fault_points: bool = False, memory_growth: int = 1
+) -> Iterator[Site]:
+    """With the gateway of another site; nothing of it is left afterwards. `memory_growth` is the
+    second host's alone."""
+    hosts = (
+        HostSpec(name=HOSTS[0], gateway=True),
+        HostSpec(name=HOSTS[1], memory_growth=memory_growth),
+    )
     north = SiteSpec(name="north", hosts=hosts)
     south = SiteSpec(name="south", hosts=(HostSpec(name="s1", gateway=True),))
     link = WanLink(a="north", b="south", mbps=100)

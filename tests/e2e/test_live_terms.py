@@ -17,6 +17,7 @@ import pytest
 
 from intertie.api.nodeagent.v1 import records_pb2 as pb
 from intertie.common.names import DeviceNames, uid_of
+from intertie.nodeagent.domain.domain_xml import memory_limit_mib
 from testbed import cgroups
 from tests.e2e.agent_records import Member, eventually, workspace_uid
 from tests.e2e.agent_site import CAP_IOPS, HOSTS, MEMBERS, RUNNING, Site, two_hosts
@@ -26,13 +27,18 @@ pytestmark = [pytest.mark.e2e, pytest.mark.root]
 A, B = MEMBERS
 NEW = Member(name="a-1", host="n1", number=2)
 SECONDS = 5
-OBEYED_WITHIN_S = 60
+OBEYED_WITHIN_S = 120
 MIB = 1024 * 1024
+TAKE_MEMORY = (
+    "for each in /sys/devices/system/memory/memory*; do"
+    " grep -q offline $each/state && echo online >$each/state; done"
+)
+"""What its owner types, where the guest's kernel was not told to do it by itself."""
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with two_hosts("terms", fault_points=True) as made:
+    with two_hosts("terms", fault_points=True, memory_growth=2) as made:
         yield made
 
 
@@ -131,6 +137,76 @@ def test_guests_get_more_and_less_of_what_can_be_changed_while_they_run(
     assert site.pids() == pids
 
 
+def memory_mib(site: Site, part: str, member: Member) -> float:
+    """As its kernel counts it: less than it was given."""
+    found = re.search(r"MemTotal: +(\d+) kB", site.on(part, member, "cat /proc/meminfo"))
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def filled(mib: int) -> str:
+    """Has a guest keep so much in its memory."""
+    mount = f"mkdir -p /run/full; mount -t tmpfs -o size={mib + 8}m none /run/full"
+    return f"{mount}; dd if=/dev/zero of=/run/full/x bs=1M count={mib} 2>&1; ls -l /run/full/x"
+
+
+def limit_mib(site: Site, part: str, member: Member) -> int:
+    """Of its emulator, from the kernel; 0 where nothing is limited."""
+    if "memory" not in cgroups.controllers():
+        return 0
+    domain = DeviceNames.domain(workspace_uid(part, member))
+    name = f"north-{member.host}"
+    folder = cgroups.of_guest(site.testbed.places.cgroup_name, name, domain)["memory"]
+    return int((folder / "memory.limit_in_bytes").read_text()) // MIB
+
+
+def test_memory_comes_to_a_guest_that_runs_and_may_grow(site: Site, part: str) -> None:
+    """Its site lets the second one have twice its memory, and the first one no more than it has."""
+    booted, pids = boots(site, part), site.pids()
+    had_mib = memory_mib(site, part, B)
+    limit = limit_mib(site, part, B)
+    assert limit in (0, memory_limit_mib("qemu", 128))
+    blocks = "ls -d /sys/devices/system/memory/memory* | wc -l"
+    # What it may grow to is nowhere in it.
+    assert site.on(part, B, blocks).strip() == "1"
+
+    site.want(part, generation=2, memory_mib=256)
+    eventually(
+        lambda: seen(site, part, B.host).obeyed_generation == 2,
+        "memory is plugged in",
+        within_s=OBEYED_WITHIN_S,
+    )
+    assert "256 MiB of memory at its next start" in seen(site, part, A.host).workspaces[0].pending
+    assert seen(site, part, A.host).obeyed_generation == 1
+    site.on(part, B, TAKE_MEMORY)
+    assert memory_mib(site, part, B) == pytest.approx(had_mib + 128, abs=4)
+    if limit:
+        assert limit_mib(site, part, B) == limit + 128
+    # More than it had can be used.
+    fill = int(had_mib) + 16
+    assert f" {fill * MIB} " in site.on(part, B, filled(fill))
+
+    # Nobody takes it out of a guest that runs, which may need it.
+    site.want(part, generation=3)
+    eventually(
+        lambda: seen(site, part, A.host).obeyed_generation == 3,
+        "where nothing was changed, all is there",
+        within_s=OBEYED_WITHIN_S,
+    )
+    eventually(
+        lambda: (
+            seen(site, part, B.host).workspaces[0].pending
+            == "128 MiB of memory at its next start; until then 256"
+        ),
+        "what is pending is said",
+        within_s=OBEYED_WITHIN_S,
+    )
+    assert seen(site, part, B.host).workspaces[0].state == RUNNING
+    assert seen(site, part, B.host).obeyed_generation == 2
+    assert boots(site, part) == booted
+    assert site.pids() == pids
+
+
 def test_what_waits_for_a_start_is_said_of_a_guest_that_goes_on(site: Site, part: str) -> None:
     booted, pids = boots(site, part), site.pids()
     site.want(part, generation=2, vcpus=2, memory_mib=192)
@@ -156,9 +232,7 @@ def test_what_waits_for_a_start_is_said_of_a_guest_that_goes_on(site: Site, part
     eventually(lambda: seen(site, part).obeyed_generation == 2, "a start brought it", within_s=240)
     site.wait_ready(part)
     assert site.on(part, A, "nproc").strip() == "2"
-    total = re.search(r"MemTotal: +(\d+) kB", site.on(part, A, "cat /proc/meminfo"))
-    assert total is not None
-    assert int(total[1]) > 128 * 1024
+    assert memory_mib(site, part, A) > 128
     assert boots(site, part)[1] == booted[1]
     assert site.testbed.guest_pids(f"north/{B.host}") == other
     assert pid in pids

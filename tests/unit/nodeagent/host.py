@@ -14,10 +14,14 @@ from intertie.nodeagent.domain.domain_xml import Machine
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent, RecordsUnreadable
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.guest_terms import (
+    MEMORY_SLOTS,
     CapDisk,
     Change,
     GrowDisk,
     GuestTerms,
+    LimitMemory,
+    PlugMemory,
+    Running,
     WeighCpu,
 )
 from intertie.nodeagent.domain.machine import MachineFacts
@@ -127,13 +131,37 @@ class MemoryState:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def changed(guest: Running, change: Change) -> Running:
+    """What a hypervisor makes of a guest; HostFailure for what cannot be done."""
+    has, modules = guest.terms, list(guest.modules)
+    match change:
+        case CapDisk():
+            has = replace(has, cap_iops=change.iops, cap_mib_s=change.mib_s)
+        case GrowDisk():
+            if change.mib < has.disk_mib:
+                raise HostFailure("a disk is not cut")
+            has = replace(has, disk_mib=change.mib)
+        case WeighCpu():
+            has = replace(has, cpu_shares=change.shares, cpu_quota_us=change.quota_us)
+        case PlugMemory():
+            if has.memory_mib + change.mib != change.total_mib:
+                raise HostFailure("that module is there")
+            has = replace(has, memory_mib=change.total_mib)
+            if has.memory_mib > guest.most_memory_mib or len(modules) == MEMORY_SLOTS:
+                raise HostFailure("there is no room for a module")
+            modules.append(change.mib)
+        case LimitMemory():
+            return replace(guest, limit_off=False)
+    return replace(guest, terms=has, modules=tuple(modules))
+
+
 class MemoryHypervisor:
     """`disks` has what is on disk of each guest, by uid, and is the storage's too."""
 
     def __init__(self, disks: dict[str, int] | None = None) -> None:
         self.disks: dict[str, int] = {} if disks is None else disks
         self.defined: dict[str, Machine] = {}
-        self.running: dict[str, GuestTerms] = {}
+        self.guests: dict[str, Running] = {}
         """What guests had at their start, and were given since; the size of a disk is its own."""
         self.changes: list[Change] = []
         self.refuses: dict[type, str] = {}
@@ -161,7 +189,7 @@ class MemoryHypervisor:
             raise HostFailure("libvirt: no")
         self.domains[name] = DomainState.RUNNING
         machine = self.defined[name]
-        self.running[name] = GuestTerms(
+        terms = GuestTerms(
             vcpus=machine.vcpus,
             memory_mib=machine.memory_mib,
             disk_mib=0,
@@ -170,27 +198,23 @@ class MemoryHypervisor:
             cpu_shares=machine.cpu_shares,
             cpu_quota_us=machine.cpu_quota_us,
         )
+        self.guests[name] = Running(terms=terms, most_memory_mib=machine.most_memory_mib)
 
-    async def terms(self, name: str) -> GuestTerms:
+    async def running(self, name: str) -> Running:
         self._check()
         if self.domains.get(name) not in (DomainState.RUNNING, DomainState.PAUSED):
             raise HostFailure("it does not run")
-        return replace(self.running[name], disk_mib=self.disks.get(name.removeprefix("it-"), 0))
+        guest, disk_mib = self.guests[name], self.disks.get(name.removeprefix("it-"), 0)
+        return replace(guest, terms=replace(guest.terms, disk_mib=disk_mib))
 
     async def change(self, name: str, change: Change) -> None:
-        had = await self.terms(name)
+        guest = await self.running(name)
         if said := self.refuses.get(type(change)):
             raise HostFailure(said)
         self.changes.append(change)
-        match change:
-            case CapDisk():
-                has = replace(had, cap_iops=change.iops, cap_mib_s=change.mib_s)
-            case GrowDisk():
-                has = had
-                self.disks[name.removeprefix("it-")] = change.mib
-            case WeighCpu():
-                has = replace(had, cpu_shares=change.shares, cpu_quota_us=change.quota_us)
-        self.running[name] = has
+        if isinstance(change, GrowDisk):
+            self.disks[name.removeprefix("it-")] = change.mib
+        self.guests[name] = changed(guest, change)
 
     async def resume(self, name: str) -> None:
         self._check()
@@ -346,7 +370,8 @@ class MemoryChannels:
 class Host:
     """Everything that outlives an agent, and the agent, which can be started anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory_growth: int = 1) -> None:
+        self._memory_growth = memory_growth
         self.clock = FakeClock(NOW)
         self.records = MemoryRecords()
         self.state = MemoryState()
@@ -373,7 +398,11 @@ class Host:
             files=WorkspaceFiles(Path("/data")),
             place=PLACE,
             machine=MachineFacts(
-                hypervisors=("qemu",), architecture="x86_64", disk_cache="none", cgroups=True
+                hypervisors=("qemu",),
+                architecture="x86_64",
+                disk_cache="none",
+                cgroups=True,
+                memory_growth=self._memory_growth,
             ),
             uplink_mbit_s=400,
             wide_mbit_s=0,

@@ -11,7 +11,12 @@ from intertie.common.intervals import Window
 from intertie.common.terms import BandwidthTerm, DiskTerm
 from intertie.common.values import replace
 from intertie.nodeagent.convert import seen_to_proto
-from intertie.nodeagent.domain.guest_terms import CapDisk, GrowDisk, WeighCpu
+from intertie.nodeagent.domain.guest_terms import (
+    CapDisk,
+    GrowDisk,
+    PlugMemory,
+    WeighCpu,
+)
 from intertie.nodeagent.domain.ports import Applied
 from intertie.nodeagent.domain.reconcile import DomainState, Listing, Note, WorkspaceState, merge
 from intertie.nodeagent.domain.report import SeenPart, SeenWorkspace
@@ -96,7 +101,7 @@ async def test_what_waits_for_a_start_is_said_and_obeyed_when_there_was_one(host
     await host.agent.sweep()
     assert host.hypervisor.starts == 2
     await host.agent.sweep()
-    assert host.hypervisor.running[DOMAIN].memory_mib == 1024
+    assert host.hypervisor.guests[DOMAIN].terms.memory_mib == 1024
     assert workspace(host).pending == ""
     assert seen(host).obeyed_generation == 4
 
@@ -116,7 +121,7 @@ async def test_a_change_that_fails_is_tried_again_less_and_less_often_and_the_gu
     disk = DiskTerm(cap_iops=500, cap_mib_s=50)
     await want(host, amended(disk_mib=2048, disk=disk))
     # What else is lacking is there all the same.
-    assert host.hypervisor.running[DOMAIN].cap_iops == 500
+    assert host.hypervisor.guests[DOMAIN].terms.cap_iops == 500
     assert workspace(host).pending == "not yet a disk of 2048 MiB: libvirt: no room"
     assert workspace(host).state is WorkspaceState.RUNNING
     assert workspace(host).message == ""
@@ -142,6 +147,15 @@ async def test_a_change_that_fails_is_tried_again_less_and_less_often_and_the_gu
     assert host.storage.disks[A_UID] == 2048
     assert workspace(host).pending == ""
     assert seen(host).obeyed_generation == 4
+
+
+async def test_what_is_refused_does_not_keep_a_guest_from_the_rest(host: Host) -> None:
+    host.hypervisor.refuses = {CapDisk: "libvirt: no"}
+    await want(host, amended(disk_mib=2048, vcpus=1, disk=DiskTerm(cap_iops=500)))
+    assert host.storage.disks[A_UID] == 2048
+    assert host.hypervisor.guests[DOMAIN].terms.cpu_shares == 1024
+    said = workspace(host).pending
+    assert said.startswith("not yet a disk of at most 500 IOPS and any MiB/s: libvirt: no; 1 vCPUs")
 
 
 async def test_new_terms_are_tried_at_once_whatever_failed_before(host: Host) -> None:
@@ -185,21 +199,22 @@ async def test_an_agent_that_died_before_it_changed_anything_changes_it_when_it_
 
 
 async def test_a_guest_whose_terms_somebody_else_changed_gets_them_back(host: Host) -> None:
-    host.hypervisor.running[DOMAIN] = replace(host.hypervisor.running[DOMAIN], cap_iops=0)
+    guest = host.hypervisor.guests[DOMAIN]
+    host.hypervisor.guests[DOMAIN] = replace(guest, terms=replace(guest.terms, cap_iops=0))
     await host.clock.advance(61)
     await host.agent.sweep()
-    assert host.hypervisor.running[DOMAIN].cap_iops == 300
+    assert host.hypervisor.guests[DOMAIN].terms.cap_iops == 300
 
 
 async def test_a_guest_is_not_looked_at_at_every_pass(host: Host) -> None:
-    looks, ask = 0, host.hypervisor.terms
+    looks, ask = 0, host.hypervisor.running
 
     async def counted(name: str) -> Any:
         nonlocal looks
         looks += 1
         return await ask(name)
 
-    host.hypervisor.terms = counted  # type: ignore[method-assign]
+    host.hypervisor.running = counted  # type: ignore[method-assign]
     for _ in range(58):
         await host.clock.advance(1)
         await host.agent.sweep()
@@ -290,6 +305,38 @@ async def test_nothing_is_obeyed_that_is_not_written_down(host: Host) -> None:
     assert seen(host).obeyed_generation == 4
 
 
+async def test_a_record_that_touches_no_guest_is_obeyed_when_it_is_written_down(
+    host: Host,
+) -> None:
+    longer = Window(WINDOW.start, WINDOW.end + timedelta(hours=1))
+    host.state.full = True
+    await want(host, replace(PART, generation=4, window=longer))
+    assert seen(host).obeyed_generation == 3
+    host.state.full = False
+    await host.agent.sweep()
+    assert seen(host).obeyed_generation == 4
+
+
+async def test_nothing_is_obeyed_while_what_is_not_wanted_may_not_be_removed(host: Host) -> None:
+    """An agent that lost its state spares what it does not know until it can read all records."""
+    await want(host, replace(PART, generation=4, workspaces=(WORKSPACE, OTHER)))
+    host.state.kept = None
+    host.start()
+    host.records.listing = Listing(
+        parts=(replace(PART, generation=5),), unreadable={"cccccccccccc": "schema 2"}
+    )
+    for _ in range(2):
+        await host.agent.sweep()
+    assert f"it-{OTHER.uid}" in host.hypervisor.domains
+    assert (
+        next(each for each in host.agent.report or () if each.uid == PART.uid).obeyed_generation
+        == 0
+    )
+    await want(host, replace(PART, generation=5))
+    assert f"it-{OTHER.uid}" not in host.hypervisor.domains
+    assert seen(host).obeyed_generation == 5
+
+
 async def test_a_guest_that_somebody_paused_is_changed_and_stays_paused(host: Host) -> None:
     host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
     await want(host, amended(disk_mib=2048))
@@ -301,14 +348,14 @@ async def test_a_guest_that_somebody_paused_is_changed_and_stays_paused(host: Ho
 async def test_a_fault_with_one_guest_does_not_keep_another_from_its_terms(host: Host) -> None:
     await want(host, replace(PART, generation=4, workspaces=(WORKSPACE, OTHER)))
     await host.agent.sweep()
-    ask = host.hypervisor.terms
+    ask = host.hypervisor.running
 
     async def faulty(name: str) -> Any:
         if name == DOMAIN:
             raise ValueError("no number")
         return await ask(name)
 
-    host.hypervisor.terms = faulty  # type: ignore[method-assign]
+    host.hypervisor.running = faulty  # type: ignore[method-assign]
     grown = tuple(
         WantedWorkspace(
             name=each.name,
@@ -324,3 +371,26 @@ async def test_a_fault_with_one_guest_does_not_keep_another_from_its_terms(host:
     assert host.storage.disks[OTHER.uid] == 2048
     assert "no number" in workspace(host).pending
     assert workspace(host).state is WorkspaceState.RUNNING
+
+
+async def test_memory_comes_to_a_guest_that_may_grow_and_goes_with_its_next_start() -> None:
+    host = Host(memory_growth=2)
+    host.images.here.add(DIGEST)
+    await want(host, PART)
+    await want(host, amended(memory_mib=768))
+    assert host.hypervisor.changes == [PlugMemory(mib=256, total_mib=768)]
+    assert seen(host).obeyed_generation == 4
+    await want(host, amended(5, memory_mib=1280))
+    assert workspace(host).pending == "1280 MiB of memory at its next start; until then 768"
+
+    # Nobody takes a module out of a guest that runs.
+    await want(host, replace(PART, generation=6))
+    assert workspace(host).pending == "512 MiB of memory at its next start; until then 768"
+    assert seen(host).obeyed_generation == 4
+    assert host.hypervisor.starts == 1
+
+    host.hypervisor.domains[DOMAIN] = DomainState.OFF
+    await host.agent.sweep()
+    await host.agent.sweep()
+    assert host.hypervisor.guests[DOMAIN].terms.memory_mib == 512
+    assert seen(host).obeyed_generation == 6

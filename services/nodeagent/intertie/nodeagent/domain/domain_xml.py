@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.guest import READY_PORT
-from intertie.nodeagent.domain.guest_terms import CPU_PERIOD_US, GuestTerms
+from intertie.nodeagent.domain.guest_terms import (
+    CPU_PERIOD_US,
+    MEMORY_SLOTS,
+    GuestTerms,
+    PlugMemory,
+    Running,
+)
 
 METADATA = "https://intertie.org/workspace/1"
 """XML namespace of the mark by which an agent knows its own domains."""
@@ -54,6 +60,8 @@ class Machine:
     architecture: str
     nics: tuple[Nic, ...] = ()
     agent_channel: bool = False
+    most_memory_mib: int = 0
+    """What can be plugged in while it runs, its own included; 0: nothing can."""
     cpu_shares: int | None = None
     """None: libvirt can set neither CPU shares, quotas nor memory limits on this host."""
     cpu_quota_us: int | None = None
@@ -72,7 +80,7 @@ def domain_xml(kind: str, machine: Machine) -> str:
     return ET.tostring(root, encoding="unicode").replace("\r", "&#13;") + "\n"
 
 
-def terms_in(document: str, *, disk_mib: int) -> GuestTerms:
+def running_in(document: str, *, disk_mib: int) -> Running:
     """What a guest has by libvirt's document of it, live where it runs; the size of its disk is
     none of what the document tells. HostFailure for one that no agent wrote."""
     root = ET.fromstring(document)
@@ -81,7 +89,7 @@ def terms_in(document: str, *, disk_mib: int) -> GuestTerms:
     if vcpu is None or memory is None or disk is None:
         raise HostFailure("libvirt's document of a guest lacks its vCPUs, memory or root disk")
     shares, quota = root.findtext("cputune/shares"), root.findtext("cputune/quota")
-    return GuestTerms(
+    terms = GuestTerms(
         vcpus=int(vcpu.get("current") or vcpu.text or 0),
         memory_mib=int(memory.text or 0) // 1024,
         disk_mib=disk_mib,
@@ -90,6 +98,28 @@ def terms_in(document: str, *, disk_mib: int) -> GuestTerms:
         cpu_shares=int(shares) if shares else None,
         cpu_quota_us=int(quota) if quota else None,
     )
+    sizes = root.findall("devices/memory[@model='dimm']/target/size")
+    modules = tuple(int(size.text or 0) // 1024 for size in sizes)
+    limit_kib = int(root.findtext("memtune/hard_limit", "0"))
+    due_kib = memory_limit_mib(root.get("type", ""), terms.memory_mib) * 1024
+    # A host may have no limits for memory: one that was never set is not missed.
+    is_held = limit_kib == due_kib if limit_kib or modules else True
+    return Running(
+        terms=terms,
+        limit_off=terms.cpu_shares is not None and not is_held,
+        most_memory_mib=int(root.findtext("maxMemory", "0")) // 1024,
+        modules=modules,
+    )
+
+
+def module_xml(change: PlugMemory) -> str:
+    """A memory module that is plugged into a guest that runs. libvirt takes no alias twice."""
+    module = ET.Element("memory", model="dimm")
+    target = ET.SubElement(module, "target")
+    _text(target, "size", str(change.mib), unit="MiB")
+    _text(target, "node", "0")
+    ET.SubElement(module, "alias", name=f"ua-memory-{change.total_mib}")
+    return ET.tostring(module, encoding="unicode")
 
 
 def domain_uuid(workspace_uid: str) -> str:
@@ -120,7 +150,7 @@ def _check_characters(root: ET.Element) -> None:
 
 def _qemu(machine: Machine) -> ET.Element:
     root = _full_virtualization("qemu", machine)
-    ET.SubElement(root, "cpu", mode="maximum", check="none")
+    _node(ET.SubElement(root, "cpu", mode="maximum", check="none"), machine)
     tcg = ET.SubElement(_need(root, "features"), "tcg")
     _text(tcg, "tb-cache", str(_TCG_CACHE_MIB), unit="MiB")
     return root
@@ -128,7 +158,7 @@ def _qemu(machine: Machine) -> ET.Element:
 
 def _kvm(machine: Machine) -> ET.Element:
     root = _full_virtualization("kvm", machine)
-    ET.SubElement(root, "cpu", mode="host-passthrough", check="none")
+    _node(ET.SubElement(root, "cpu", mode="host-passthrough", check="none"), machine)
     return root
 
 
@@ -144,6 +174,9 @@ def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
     mark = ET.SubElement(ET.SubElement(root, "metadata"), f"{{{METADATA}}}workspace")
     mark.set("uid", machine.workspace_uid)
     mark.set("part", machine.part_uid)
+    if machine.most_memory_mib > machine.memory_mib:
+        most = str(machine.most_memory_mib)
+        _text(root, "maxMemory", most, slots=str(MEMORY_SLOTS), unit="MiB")
     _text(root, "memory", str(machine.memory_mib), unit="MiB")
     _text(root, "vcpu", str(machine.vcpus))
     if machine.cpu_shares is not None:
@@ -172,6 +205,15 @@ def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
     rng = ET.SubElement(devices, "rng", model="virtio")
     _text(rng, "backend", "/dev/urandom", model="random")
     return root
+
+
+def _node(cpu: ET.Element, machine: Machine) -> None:
+    """One, with all that the guest starts with: modules are plugged into nodes."""
+    if machine.most_memory_mib > machine.memory_mib:
+        numa = ET.SubElement(cpu, "numa")
+        cpus = f"0-{machine.vcpus - 1}"
+        memory = str(machine.memory_mib)
+        ET.SubElement(numa, "cell", id="0", cpus=cpus, memory=memory, unit="MiB")
 
 
 def _root_disk(devices: ET.Element, machine: Machine) -> None:

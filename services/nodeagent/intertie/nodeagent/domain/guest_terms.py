@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from intertie.common.terms import Allocation
 
 CPU_PERIOD_US = 100_000
+MEMORY_BLOCK_MIB = 128
+"""What a guest's kernel takes of memory is a multiple of it, on x86 with Linux."""
+MEMORY_SLOTS = 16
+"""Modules that can be plugged into a guest that may grow."""
 _SHARES_PER_VCPU = 1024
 _LEAST_QUOTA_US = 1000
 """The kernel takes none below."""
@@ -25,6 +29,19 @@ class GuestTerms:
     """None: nobody keeps to any, nor to a quota, as on a host without cgroups."""
     cpu_quota_us: int | None
     """Of each vCPU, in CPU_PERIOD_US."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A guest that runs or is paused."""
+
+    terms: GuestTerms
+    most_memory_mib: int = 0
+    """As much as it may have before its next start; 0: as much as it has."""
+    modules: tuple[int, ...] = ()
+    """MiB of each memory module that was plugged in since its start."""
+    limit_off: bool = False
+    """Its emulator is held to another amount of memory than goes with what the guest has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +72,31 @@ class WeighCpu:
         return f"{self.shares} CPU shares, and {self.quota_us / CPU_PERIOD_US:.0%} of each vCPU"
 
 
-Change = CapDisk | GrowDisk | WeighCpu
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlugMemory:
+    """One module. What is not plugged in is nowhere in the guest's address space.
+
+    None is taken out of a guest that runs: one that needed it was seen to stand still over it.
+    """
+
+    mib: int
+    total_mib: int
+    """What it has with it. A module for a total that was plugged in already is refused, so that one
+    of which nothing was heard is not plugged in twice."""
+
+    def __str__(self) -> str:
+        return f"{self.total_mib} MiB of memory"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitMemory:
+    """To what goes with what the guest has: it is not held to anything while a module comes."""
+
+    def __str__(self) -> str:
+        return "an emulator that is held to the memory that goes with the guest's"
+
+
+Change = CapDisk | GrowDisk | WeighCpu | PlugMemory | LimitMemory
 """One thing to do to a guest that runs; as text, what it has afterwards."""
 
 
@@ -83,12 +124,33 @@ def terms_of(allocation: Allocation, *, cgroups: bool) -> GuestTerms:
     )
 
 
-def lacking(running: GuestTerms, wanted: GuestTerms) -> Lacking:
+def most_memory_mib(memory_mib: int, growth: int) -> int:
+    """What a guest that starts with so much may grow to, by whole blocks, where the site lets one
+    have `growth` times as much."""
+    return memory_mib + (growth - 1) * memory_mib // MEMORY_BLOCK_MIB * MEMORY_BLOCK_MIB
+
+
+def lacking(running: Running, wanted: GuestTerms) -> Lacking:
     """What is to be done about a guest that runs, and what it has to wait for."""
-    return Lacking(
-        changes=tuple(_changes(running, wanted)),
-        waits=tuple(_waits(running, wanted)),
-    )
+    more_mib = wanted.memory_mib - running.terms.memory_mib
+    changes, waits = [*_changes(running.terms, wanted)], [*_waits(running.terms, wanted)]
+    if more_mib and _can_plug(running, more_mib):
+        changes.append(PlugMemory(mib=more_mib, total_mib=wanted.memory_mib))
+    elif more_mib:
+        waits.insert(0, _memory_waits(running.terms.memory_mib, wanted.memory_mib))
+    if running.limit_off:
+        changes.append(LimitMemory())
+    return Lacking(changes=tuple(changes), waits=tuple(waits))
+
+
+def _can_plug(running: Running, more_mib: int) -> bool:
+    fits = running.terms.memory_mib + more_mib <= running.most_memory_mib
+    has_slot = len(running.modules) < MEMORY_SLOTS
+    return more_mib > 0 and more_mib % MEMORY_BLOCK_MIB == 0 and fits and has_slot
+
+
+def _memory_waits(has_mib: int, wanted_mib: int) -> str:
+    return f"{wanted_mib} MiB of memory at its next start; until then {has_mib}"
 
 
 def _changes(running: GuestTerms, wanted: GuestTerms) -> Iterator[Change]:
@@ -112,9 +174,5 @@ def _quota_us(quota_us: int, *, vcpus: int, of: int) -> int:
 def _waits(running: GuestTerms, wanted: GuestTerms) -> Iterator[str]:
     if running.vcpus != wanted.vcpus:
         yield f"{wanted.vcpus} vCPUs at its next start; until then {running.vcpus}"
-    if running.memory_mib != wanted.memory_mib:
-        yield (
-            f"{wanted.memory_mib} MiB of memory at its next start; until then {running.memory_mib}"
-        )
     if running.disk_mib > wanted.disk_mib:
         yield f"its disk stays at {running.disk_mib} MiB: none is made smaller"

@@ -8,7 +8,7 @@ from intertie.common.terms import Readiness
 from intertie.nodeagent.domain.domain_xml import Machine, Nic
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.guest_terms import terms_of
+from intertie.nodeagent.domain.guest_terms import most_memory_mib, terms_of
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 
@@ -21,6 +21,8 @@ class MachineFacts:
     architecture: str
     disk_cache: str
     cgroups: bool
+    memory_growth: int = 1
+    """How many times its memory a guest may have while it runs; 1: it may not grow."""
 
 
 def hypervisor_for(workspace: WantedWorkspace, offered: tuple[str, ...]) -> str:
@@ -64,6 +66,7 @@ def machine_of(
         ),
         agent_channel=workspace.environment.readiness is Readiness.GUEST_AGENT,
         architecture=workspace.environment.architecture or facts.architecture,
+        most_memory_mib=most_memory_mib(terms.memory_mib, facts.memory_growth),
         cpu_shares=terms.cpu_shares,
         cpu_quota_us=terms.cpu_quota_us,
     )

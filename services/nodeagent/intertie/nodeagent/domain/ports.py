@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from intertie.nodeagent.domain.domain_xml import Machine
-from intertie.nodeagent.domain.guest_terms import Change, GuestTerms
+from intertie.nodeagent.domain.guest_terms import Change, Running
 from intertie.nodeagent.domain.incast import Arrivals
 from intertie.nodeagent.domain.measured import Measured, QueueCounters
 from intertie.nodeagent.domain.meters import Promise, Queue
@@ -101,8 +101,8 @@ class Hypervisor(Protocol):
         """Nothing is left of the domain, whether it ran or not."""
         ...
 
-    async def terms(self, name: str) -> GuestTerms:
-        """What a guest has that runs or is paused; HostFailure of any other."""
+    async def running(self, name: str) -> Running:
+        """HostFailure of a guest that neither runs nor is paused."""
         ...
 
     async def change(self, name: str, change: Change) -> None:

@@ -98,7 +98,7 @@ class LiveTerms:
         """What was to be done and is not, and what waits; both by what is seen in the end."""
         name = DeviceNames.domain(workspace.uid)
         refusals: dict[Change, str] = {}
-        left = lacking(await self._hypervisor.terms(name), wanted)
+        left = lacking(await self._hypervisor.running(name), wanted)
         if not left.changes:
             return (), left.waits
         for change in left.changes:
@@ -110,7 +110,7 @@ class LiveTerms:
                 refusals[change] = str(error)
             else:
                 log.info("guest.changed", workspace=workspace.uid, has=str(change))
-        left = lacking(await self._hypervisor.terms(name), wanted)
+        left = lacking(await self._hypervisor.running(name), wanted)
         missing = tuple(
             f"not yet {change}: {refusals.get(change, 'it is not seen to have it')}"
             for change in left.changes
