@@ -46,6 +46,8 @@ class HostSpec:
     pool_mib_s: int = 400
     gateway: bool = False
     """A gateway has a second interface, `wan0`, into the WAN."""
+    memory_growth: int = 1
+    """How many times its memory a guest may have while it runs."""
 
     def __post_init__(self) -> None:
         check_name("host", self.name)

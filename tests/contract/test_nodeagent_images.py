@@ -150,3 +150,23 @@ async def test_disks_share_their_base_and_one_that_is_too_small_is_refused(tmp_p
     assert seed[32808:32814] == b"cidata"
     await storage.remove("aaaaaaaaaaaa")
     assert storage.uids() == {"bbbbbbbbbbbb"}
+
+
+async def test_a_disk_grows_and_is_read_as_it_is_after_that(tmp_path: Path) -> None:
+    files = WorkspaceFiles(tmp_path)
+    storage = WorkspaceStorage(files)
+    base = tmp_path / "base.img"
+    fill(base, 4 << 20)
+    image = BaseImage(path=str(base), format="raw", virtual_size_bytes=4 << 20)
+    await storage.make_disk("aaaaaaaaaaaa", image, 64)
+    assert storage.disk_mib("aaaaaaaaaaaa") == 64
+    await storage.grow_disk("aaaaaaaaaaaa", 96)
+    assert storage.disk_mib("aaaaaaaaaaaa") == 96
+    said = json.loads(
+        await run("qemu-img", "info", "--output=json", str(files.disk("aaaaaaaaaaaa")))
+    )
+    assert said["virtual-size"] == 96 << 20
+    assert said["full-backing-filename"] == image.path
+    fill(files.disk("bbbbbbbbbbbb"), 4096)
+    with pytest.raises(HostFailure, match="qcow2"):
+        storage.disk_mib("bbbbbbbbbbbb")

@@ -106,6 +106,9 @@ def wanted_part(
     guarantee_mbit_s: int = 0,
     cap_mbit_s: int = 0,
     cap_iops: int = 0,
+    vcpus: int = 1,
+    memory_mib: int = 128,
+    disk_mib: int = 256,
 ) -> pb.WantedPart:
     """What the host is to do for a part: its own members, and tunnels to the others."""
     now = datetime.now(UTC)
@@ -131,9 +134,9 @@ def wanted_part(
         workspace.environment.image = image
         if key:
             workspace.environment.contextualization.ssh_authorized_keys.append(key)
-        workspace.allocation.vcpus = 1
-        workspace.allocation.memory_mib = 128
-        workspace.allocation.disk_mib = 256
+        workspace.allocation.vcpus = vcpus
+        workspace.allocation.memory_mib = memory_mib
+        workspace.allocation.disk_mib = disk_mib
         workspace.allocation.disk.cap_iops = cap_iops
         workspace.nics.add(network_uid=network_uid, mac=member.mac, address=member.address)
         for far in members:

@@ -4,138 +4,34 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from blake3 import blake3
 
 from intertie.api.nodeagent.v1 import records_pb2 as pb
 from intertie.common.names import uid_of
 from intertie.nodeagent.domain.network_plan import link_local
-from setup.guest_image import image_path
-from testbed.bed import Testbed
-from testbed.hosts import agent_data
-from testbed.topology import HostSpec, SiteSpec, Topology, WanLink
-from tests.e2e.agent_client import AgentClient
 from tests.e2e.agent_records import Member, SiteRecords, eventually, wanted_part
+from tests.e2e.agent_site import (
+    HOSTS,
+    MEMBERS,
+    PROMISED_MBIT_S,
+    READY_WITHIN_S,
+    RUNNING,
+    Site,
+    two_hosts,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root]
 
-INSTANCE = "agent"
-HOSTS = ("n1", "n2")
-MEMBERS = (Member(name="a-0", host="n1", number=0), Member(name="b-0", host="n2", number=1))
-PROMISED_MBIT_S = 20
-CAP_IOPS = 100
-RUNNING, ENDED = 4, 7
-READY_WITHIN_S = 240
-"""Emulated guests on a machine that may be busy."""
-
-
-class Site:
-    """Two hosts with agents, and the image in their caches."""
-
-    def __init__(self, testbed: Testbed) -> None:
-        self.testbed = testbed
-        self.records = SiteRecords(testbed, "north")
-        self.image = f"b3:{blake3(image_path().read_bytes()).hexdigest()}"
-        self.agents = {host: AgentClient(testbed, "north", host) for host in HOSTS}
-        self.underlay = {host: testbed.topology.host_address("north", host) for host in HOSTS}
-
-    def want(
-        self,
-        part: str,
-        *,
-        generation: int = 1,
-        gone: bool = False,
-        lasts: timedelta = timedelta(hours=1),
-        vni: int = 4711,
-        guarantee_mbit_s: int = PROMISED_MBIT_S,
-    ) -> None:
-        for host in HOSTS:
-            wanted = wanted_part(
-                host,
-                MEMBERS,
-                self.underlay,
-                part=part,
-                image=self.image,
-                generation=generation,
-                lasts=lasts,
-                vni=vni,
-                guarantee_mbit_s=guarantee_mbit_s,
-                cap_mbit_s=guarantee_mbit_s,
-                cap_iops=CAP_IOPS,
-            )
-            wanted.gone = gone
-            self.records.want(host, wanted)
-
-    def wait_ready(self, part: str) -> float:
-        def ready() -> bool:
-            seen = [self.records.seen(host, uid_of(part)) for host in HOSTS]
-            return all(
-                each and [(w.state, w.ready) for w in each.workspaces] == [(RUNNING, True)]
-                for each in seen
-            )
-
-        return eventually(ready, "guests are ready", within_s=READY_WITHIN_S)
-
-    def wait_gone(self, part: str, *, within_s: float = 30) -> None:
-        def gone() -> bool:
-            seen = [self.records.seen(host, uid_of(part)) for host in HOSTS]
-            return all(each is not None and each.gone for each in seen)
-
-        eventually(gone, "everything is gone", within_s=within_s)
-
-    def forget(self, part: str) -> None:
-        for host in HOSTS:
-            self.records.unwant(host, uid_of(part))
-
-        def forgotten() -> bool:
-            return all(self.records.seen(host, uid_of(part)) is None for host in HOSTS)
-
-        eventually(forgotten, "what was seen is deleted", within_s=20)
-
-    def on(self, part: str, member: Member, command: str) -> str:
-        agent = self.agents[member.host]
-        return agent.on_console(f"{part}/workspaces/{member.name}", command)
-
-    def pids(self) -> list[int]:
-        return [pid for host in HOSTS for pid in self.testbed.guest_pids(f"north/{host}")]
-
-    def inventory(self) -> list[list[str]]:
-        return [self.testbed.inventory(f"north/{host}") for host in HOSTS]
-
-    def agent_process(self, host: str) -> str:
-        return f"north/{host}/nodeagent"
+ENDED = 7
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    hosts = tuple(HostSpec(name=name, gateway=name == "n1") for name in HOSTS)
-    north = SiteSpec(name="north", hosts=hosts)
-    south = SiteSpec(name="south", hosts=(HostSpec(name="s1", gateway=True),))
-    link = WanLink(a="north", b="south", mbps=100)
-    testbed = Testbed.create(Topology(sites=(north, south), links=(link,)), INSTANCE)
-    testbed.down()
-    testbed.up(services=False)
-    try:
-        made = Site(testbed)
-        for where, host in (("north", "n1"), ("north", "n2"), ("south", "s1")):
-            cache = agent_data(testbed.places, where, host) / "cache"
-            cache.mkdir(parents=True)
-            shutil.copy(image_path(), cache / f"{made.image.removeprefix('b3:')}.img")
-            testbed.component(f"{where}/{host}/nodeagent").start()
-            records = SiteRecords(testbed, where)
-            eventually(
-                lambda records=records, host=host: records.facts(host) is not None,  # type: ignore[misc]
-                f"facts of {host}",
-                within_s=20,
-            )
+    with two_hosts("agent") as made:
         yield made
-    finally:
-        testbed.down()
-    assert testbed.leftovers() == []
 
 
 @pytest.fixture

@@ -258,9 +258,9 @@ class SimHost:
     ) -> None:
         self.site, self.name = site, name
         self.state = _State(saved)
-        self.hypervisor = _Hypervisor(started)
-        self.network, self.traffic = MemoryNetwork(), MemoryTraffic()
         self.storage, self.images = MemoryStorage(), MemoryImages()
+        self.hypervisor = _Hypervisor(self.storage.disks, started)
+        self.network, self.traffic = MemoryNetwork(), MemoryTraffic()
         self.images.here.add(DIGEST)
 
     @property
@@ -292,8 +292,8 @@ class _State(MemoryState):
 
 
 class _Hypervisor(MemoryHypervisor):
-    def __init__(self, started: Callable[[str], None]) -> None:
-        super().__init__()
+    def __init__(self, disks: dict[str, int], started: Callable[[str], None]) -> None:
+        super().__init__(disks)
         self._started = started
 
     async def start(self, name: str) -> None:

@@ -13,6 +13,17 @@ from intertie.common.values import replace
 from intertie.nodeagent.domain.domain_xml import Machine
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent, RecordsUnreadable
 from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.guest_terms import (
+    MEMORY_SLOTS,
+    CapDisk,
+    Change,
+    GrowDisk,
+    GuestTerms,
+    LimitMemory,
+    PlugMemory,
+    Running,
+    WeighCpu,
+)
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.measured import Measured, QueueCounters
 from intertie.nodeagent.domain.meters import Promise, Queue
@@ -120,8 +131,41 @@ class MemoryState:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def changed(guest: Running, change: Change) -> Running:
+    """What a hypervisor makes of a guest; HostFailure for what cannot be done."""
+    has, modules = guest.terms, list(guest.modules)
+    match change:
+        case CapDisk():
+            has = replace(has, cap_iops=change.iops, cap_mib_s=change.mib_s)
+        case GrowDisk():
+            if change.mib < has.disk_mib:
+                raise HostFailure("a disk is not cut")
+            has = replace(has, disk_mib=change.mib)
+        case WeighCpu():
+            has = replace(has, cpu_shares=change.shares, cpu_quota_us=change.quota_us)
+        case PlugMemory():
+            if has.memory_mib + change.mib != change.total_mib:
+                raise HostFailure("that module is there")
+            has = replace(has, memory_mib=change.total_mib)
+            if has.memory_mib > guest.most_memory_mib or len(modules) == MEMORY_SLOTS:
+                raise HostFailure("there is no room for a module")
+            modules.append(change.mib)
+        case LimitMemory():
+            return replace(guest, limit_off=False)
+    return replace(guest, terms=has, modules=tuple(modules))
+
+
 class MemoryHypervisor:
-    def __init__(self) -> None:
+    """`disks` has what is on disk of each guest, by uid, and is the storage's too."""
+
+    def __init__(self, disks: dict[str, int] | None = None) -> None:
+        self.disks: dict[str, int] = {} if disks is None else disks
+        self.defined: dict[str, Machine] = {}
+        self.guests: dict[str, Running] = {}
+        """What guests had at their start, and were given since; the size of a disk is its own."""
+        self.changes: list[Change] = []
+        self.refuses: dict[type, str] = {}
+        """Kinds of changes, and what is said of them."""
         self.domains: dict[str, DomainState] = {}
         self.counted: dict[str, DomainCounters] = {}
         self.silent = False
@@ -135,6 +179,7 @@ class MemoryHypervisor:
 
     async def define(self, machine: Machine, kind: str) -> None:
         self._check()
+        self.defined[machine.name] = machine
         self.domains[machine.name] = DomainState.OFF
 
     async def start(self, name: str) -> None:
@@ -143,6 +188,33 @@ class MemoryHypervisor:
         if self.refuses_start:
             raise HostFailure("libvirt: no")
         self.domains[name] = DomainState.RUNNING
+        machine = self.defined[name]
+        terms = GuestTerms(
+            vcpus=machine.vcpus,
+            memory_mib=machine.memory_mib,
+            disk_mib=0,
+            cap_iops=machine.cap_iops,
+            cap_mib_s=machine.cap_mib_s,
+            cpu_shares=machine.cpu_shares,
+            cpu_quota_us=machine.cpu_quota_us,
+        )
+        self.guests[name] = Running(terms=terms, most_memory_mib=machine.most_memory_mib)
+
+    async def running(self, name: str) -> Running:
+        self._check()
+        if self.domains.get(name) not in (DomainState.RUNNING, DomainState.PAUSED):
+            raise HostFailure("it does not run")
+        guest, disk_mib = self.guests[name], self.disks.get(name.removeprefix("it-"), 0)
+        return replace(guest, terms=replace(guest.terms, disk_mib=disk_mib))
+
+    async def change(self, name: str, change: Change) -> None:
+        guest = await self.running(name)
+        if said := self.refuses.get(type(change)):
+            raise HostFailure(said)
+        self.changes.append(change)
+        if isinstance(change, GrowDisk):
+            self.disks[name.removeprefix("it-")] = change.mib
+        self.guests[name] = changed(guest, change)
 
     async def resume(self, name: str) -> None:
         self._check()
@@ -208,7 +280,7 @@ class MemoryTraffic:
 
 class MemoryStorage:
     def __init__(self) -> None:
-        self.disks: set[str] = set()
+        self.disks: dict[str, int] = {}
         self.seeds: set[str] = set()
         self.room = 1024
         self.full = False
@@ -220,10 +292,16 @@ class MemoryStorage:
         return uid in self.seeds
 
     def uids(self) -> frozenset[str]:
-        return frozenset(self.disks | self.seeds)
+        return frozenset({*self.disks, *self.seeds})
 
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None:
-        self.disks.add(uid)
+        self.disks[uid] = size_mib
+
+    def disk_mib(self, uid: str) -> int:
+        return self.disks[uid]
+
+    async def grow_disk(self, uid: str, size_mib: int) -> None:
+        self.disks[uid] = size_mib
 
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
         if self.full:
@@ -231,7 +309,7 @@ class MemoryStorage:
         self.seeds.add(uid)
 
     async def remove(self, uid: str) -> None:
-        self.disks.discard(uid)
+        self.disks.pop(uid, None)
         self.seeds.discard(uid)
 
     def room_mib(self) -> int:
@@ -292,14 +370,15 @@ class MemoryChannels:
 class Host:
     """Everything that outlives an agent, and the agent, which can be started anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory_growth: int = 1) -> None:
+        self._memory_growth = memory_growth
         self.clock = FakeClock(NOW)
         self.records = MemoryRecords()
         self.state = MemoryState()
-        self.hypervisor = MemoryHypervisor()
+        self.storage = MemoryStorage()
+        self.hypervisor = MemoryHypervisor(self.storage.disks)
         self.network = MemoryNetwork()
         self.traffic = MemoryTraffic()
-        self.storage = MemoryStorage()
         self.images = MemoryImages()
         self.channels = MemoryChannels()
         self.agent = self.start()
@@ -319,7 +398,11 @@ class Host:
             files=WorkspaceFiles(Path("/data")),
             place=PLACE,
             machine=MachineFacts(
-                hypervisors=("qemu",), architecture="x86_64", disk_cache="none", cgroups=True
+                hypervisors=("qemu",),
+                architecture="x86_64",
+                disk_cache="none",
+                cgroups=True,
+                memory_growth=self._memory_growth,
             ),
             uplink_mbit_s=400,
             wide_mbit_s=0,

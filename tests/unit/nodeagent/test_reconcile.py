@@ -78,6 +78,8 @@ def test_gone_is_over_inside_the_window_too() -> None:
         (Phase.STAGE, Observed(), (Step.STAGE_IMAGE,)),
         (Phase.STAGE, Observed(image=True), (Step.MAKE_DISK, Step.MAKE_SEED, Step.DEFINE)),
         (Phase.STAGE, READY, ()),
+        (Phase.STAGE, replace(READY, small=True), (Step.GROW_DISK,)),
+        (Phase.RUN, replace(READY, small=True), (Step.GROW_DISK, Step.DEFINE, Step.START)),
         (Phase.RUN, READY, (Step.DEFINE, Step.START)),
         (
             Phase.RUN,

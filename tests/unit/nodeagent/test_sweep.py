@@ -395,7 +395,7 @@ STRANGER = "cccccccccccc"
 def stranger(host: Host) -> Host:
     """A host that lost its state, with a guest of a part whose record cannot be read."""
     host.hypervisor.domains = {f"it-{STRANGER}": DomainState.RUNNING}
-    host.storage.disks = {STRANGER}
+    host.storage.disks[STRANGER] = 1
     host.records.listing = Listing(parts=(PART,), unreadable={"dddddddddddd": "schema 2"})
     return host
 

@@ -121,6 +121,7 @@ def seen_to_proto(part: SeenPart, *, now: datetime) -> pb.SeenPart:
         gone=part.gone,
         message=part.message,
         report_time=timestamp_to_proto(now),
+        obeyed_generation=part.obeyed_generation,
     )
 
 
@@ -133,6 +134,7 @@ def _seen_workspace(seen: SeenWorkspace) -> pb.SeenWorkspace:
         ready=seen.ready_time is not None,
         staging_done_bytes=seen.staging_done_bytes,
         staging_total_bytes=seen.staging_total_bytes,
+        pending=seen.pending,
     )
     if seen.ready_time is not None:
         message.ready_time.CopyFrom(timestamp_to_proto(seen.ready_time))

@@ -105,6 +105,7 @@ async def serve(settings: Settings) -> None:
             architecture=offered.architecture,
             disk_cache=storage.disk_cache(),
             cgroups=cgroups,
+            memory_growth=settings.memory_growth,
         ),
         uplink_mbit_s=facts.uplink_mbit_s(),
         wide_mbit_s=settings.gateway.capacity_mbit_s if settings.gateway else 0,

@@ -59,6 +59,9 @@ class Settings(ServiceSettings):
     """`auto`: whatever is found to work."""
     allow_kvm: bool = False
     """Somebody has seen a guest boot with KVM here: that /dev/kvm is there does not say so."""
+    memory_growth: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many times its memory a guest may have while it runs, by whole blocks of 128 MiB; 1: more
+    comes with its next start. Linux in guests below 3.5 GiB pays for 2 and up with 64 MiB."""
     period_s: Annotated[float, Field(gt=0)] = 2.0
     """Between two passes."""
     image_cache_mib: Annotated[int, Field(ge=0)] = 4096

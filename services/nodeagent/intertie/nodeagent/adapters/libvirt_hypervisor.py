@@ -18,14 +18,15 @@ import libvirt_qemu
 import structlog
 
 from intertie.common.values import replace
+from intertie.nodeagent.adapters.libvirt_changes import limit_memory, read, take
 from intertie.nodeagent.domain.domain_xml import (
     BUILDERS,
     METADATA,
     Machine,
     domain_xml,
-    memory_limit_mib,
 )
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
+from intertie.nodeagent.domain.guest_terms import Change, Running
 from intertie.nodeagent.domain.ports import DomainCounters, Offered
 from intertie.nodeagent.domain.reconcile import DomainState
 
@@ -81,6 +82,12 @@ class LibvirtHypervisor:
 
     async def remove(self, name: str) -> None:
         await self._call(lambda connection: _remove(connection, name))
+
+    async def running(self, name: str) -> Running:
+        return await self._call(lambda connection: read(connection.lookupByName(name)))
+
+    async def change(self, name: str, change: Change) -> None:
+        await self._call(lambda connection: take(connection.lookupByName(name), change))
 
     async def agent_answers(self, name: str) -> bool:
         return await self._call(lambda connection: _ping(connection, name))
@@ -188,19 +195,8 @@ def state_of(state: int, reason: int) -> DomainState:
 
 
 def _start(domain: libvirt.virDomain) -> None:
-    """Started guests get their memory limit where libvirt manages cgroups."""
     domain.create()
-    root = ET.fromstring(domain.XMLDesc())
-    if root.find("cputune") is None:
-        return
-    memory_mib = domain.maxMemory() // 1024
-    limit_kib = memory_limit_mib(root.get("type", ""), memory_mib) * 1024
-    try:
-        domain.setMemoryParameters(
-            {libvirt.VIR_DOMAIN_MEMORY_HARD_LIMIT: limit_kib}, libvirt.VIR_DOMAIN_AFFECT_LIVE
-        )
-    except libvirt.libvirtError as error:
-        log.warning("guest.no_memory_limit", domain=domain.name(), problem=str(error))
+    limit_memory(domain)
 
 
 def _stop(domain: libvirt.virDomain) -> None:

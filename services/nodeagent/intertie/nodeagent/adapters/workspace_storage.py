@@ -13,6 +13,9 @@ from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.ports import BaseImage
 
+_QCOW2 = b"QFI\xfb"
+_SIZE_AT = 24
+"""Where its header has its logical size, 8 bytes, the most significant first."""
 _UID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -37,6 +40,20 @@ class WorkspaceStorage:
                 if match := _UID.match(path.name):
                     found.add(match.group())
         return frozenset(found)
+
+    def disk_mib(self, uid: str) -> int:
+        """From the file's own header, which says it whether its guest runs or not."""
+        with self._files.disk(uid).open("rb") as file:
+            header = file.read(_SIZE_AT + 8)
+        if not header.startswith(_QCOW2) or len(header) < _SIZE_AT + 8:
+            raise HostFailure(f"the disk of {uid} is no qcow2 file")
+        return int.from_bytes(header[_SIZE_AT:], "big") // MIB
+
+    async def grow_disk(self, uid: str, size_mib: int) -> None:
+        """qemu-img refuses a disk that is in use."""
+        await run(
+            "qemu-img", "resize", "-q", "-f", "qcow2", str(self._files.disk(uid)), f"{size_mib}M"
+        )
 
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None:
         """Published by renaming: a disk that is there is whole."""

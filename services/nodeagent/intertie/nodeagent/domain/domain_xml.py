@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.guest import READY_PORT
+from intertie.nodeagent.domain.guest_terms import (
+    CPU_PERIOD_US,
+    MEMORY_SLOTS,
+    GuestTerms,
+    PlugMemory,
+    Running,
+)
 
 METADATA = "https://intertie.org/workspace/1"
 """XML namespace of the mark by which an agent knows its own domains."""
 
-_PERIOD_US = 100_000
-_SHARES_PER_VCPU = 1024
 _TCG_CACHE_MIB = 64
 """Translated code of an emulated guest; QEMU's own default is 1 GiB a guest."""
 _OVERHEAD_MIB = 256
@@ -21,6 +26,7 @@ _SEED_IOPS = 100
 _SEED_MIB_S = 8
 """Enough to read a seed, which is small, in a fraction of a second, and no way around the cap."""
 MIB = 1024 * 1024
+ROOT_DISK = "vda"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -54,8 +60,12 @@ class Machine:
     architecture: str
     nics: tuple[Nic, ...] = ()
     agent_channel: bool = False
-    cgroups: bool = True
-    """Whether libvirt can set CPU shares and memory limits on this host."""
+    most_memory_mib: int = 0
+    """What can be plugged in while it runs, its own included; 0: nothing can."""
+    cpu_shares: int | None = None
+    """None: libvirt can set neither CPU shares, quotas nor memory limits on this host."""
+    cpu_quota_us: int | None = None
+    """Of each vCPU."""
 
 
 def domain_xml(kind: str, machine: Machine) -> str:
@@ -68,6 +78,48 @@ def domain_xml(kind: str, machine: Machine) -> str:
     ET.indent(root)
     # Written as it is, a carriage return is a line's end to a parser.
     return ET.tostring(root, encoding="unicode").replace("\r", "&#13;") + "\n"
+
+
+def running_in(document: str, *, disk_mib: int) -> Running:
+    """What a guest has by libvirt's document of it, live where it runs; the size of its disk is
+    none of what the document tells. HostFailure for one that no agent wrote."""
+    root = ET.fromstring(document)
+    vcpu, memory = root.find("vcpu"), root.find("memory")
+    disk = root.find(f"devices/disk/target[@dev='{ROOT_DISK}']/..")
+    if vcpu is None or memory is None or disk is None:
+        raise HostFailure("libvirt's document of a guest lacks its vCPUs, memory or root disk")
+    shares, quota = root.findtext("cputune/shares"), root.findtext("cputune/quota")
+    terms = GuestTerms(
+        vcpus=int(vcpu.get("current") or vcpu.text or 0),
+        memory_mib=int(memory.text or 0) // 1024,
+        disk_mib=disk_mib,
+        cap_iops=int(disk.findtext("iotune/total_iops_sec", "0")),
+        cap_mib_s=int(disk.findtext("iotune/total_bytes_sec", "0")) // MIB,
+        cpu_shares=int(shares) if shares else None,
+        cpu_quota_us=int(quota) if quota else None,
+    )
+    sizes = root.findall("devices/memory[@model='dimm']/target/size")
+    modules = tuple(int(size.text or 0) // 1024 for size in sizes)
+    limit_kib = int(root.findtext("memtune/hard_limit", "0"))
+    due_kib = memory_limit_mib(root.get("type", ""), terms.memory_mib) * 1024
+    # A host may have no limits for memory: one that was never set is not missed.
+    is_held = limit_kib == due_kib if limit_kib or modules else True
+    return Running(
+        terms=terms,
+        limit_off=terms.cpu_shares is not None and not is_held,
+        most_memory_mib=int(root.findtext("maxMemory", "0")) // 1024,
+        modules=modules,
+    )
+
+
+def module_xml(change: PlugMemory) -> str:
+    """A memory module that is plugged into a guest that runs. libvirt takes no alias twice."""
+    module = ET.Element("memory", model="dimm")
+    target = ET.SubElement(module, "target")
+    _text(target, "size", str(change.mib), unit="MiB")
+    _text(target, "node", "0")
+    ET.SubElement(module, "alias", name=f"ua-memory-{change.total_mib}")
+    return ET.tostring(module, encoding="unicode")
 
 
 def domain_uuid(workspace_uid: str) -> str:
@@ -98,7 +150,7 @@ def _check_characters(root: ET.Element) -> None:
 
 def _qemu(machine: Machine) -> ET.Element:
     root = _full_virtualization("qemu", machine)
-    ET.SubElement(root, "cpu", mode="maximum", check="none")
+    _node(ET.SubElement(root, "cpu", mode="maximum", check="none"), machine)
     tcg = ET.SubElement(_need(root, "features"), "tcg")
     _text(tcg, "tb-cache", str(_TCG_CACHE_MIB), unit="MiB")
     return root
@@ -106,7 +158,7 @@ def _qemu(machine: Machine) -> ET.Element:
 
 def _kvm(machine: Machine) -> ET.Element:
     root = _full_virtualization("kvm", machine)
-    ET.SubElement(root, "cpu", mode="host-passthrough", check="none")
+    _node(ET.SubElement(root, "cpu", mode="host-passthrough", check="none"), machine)
     return root
 
 
@@ -122,13 +174,16 @@ def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
     mark = ET.SubElement(ET.SubElement(root, "metadata"), f"{{{METADATA}}}workspace")
     mark.set("uid", machine.workspace_uid)
     mark.set("part", machine.part_uid)
+    if machine.most_memory_mib > machine.memory_mib:
+        most = str(machine.most_memory_mib)
+        _text(root, "maxMemory", most, slots=str(MEMORY_SLOTS), unit="MiB")
     _text(root, "memory", str(machine.memory_mib), unit="MiB")
     _text(root, "vcpu", str(machine.vcpus))
-    if machine.cgroups:
+    if machine.cpu_shares is not None:
         tune = ET.SubElement(root, "cputune")
-        _text(tune, "shares", str(_SHARES_PER_VCPU * machine.vcpus))
-        _text(tune, "period", str(_PERIOD_US))
-        _text(tune, "quota", str(_PERIOD_US))
+        _text(tune, "shares", str(machine.cpu_shares))
+        _text(tune, "period", str(CPU_PERIOD_US))
+        _text(tune, "quota", str(machine.cpu_quota_us))
     system = ET.SubElement(root, "os")
     _text(system, "type", "hvm", arch=machine.architecture, machine="pc")
     ET.SubElement(system, "boot", dev="hd")
@@ -152,6 +207,15 @@ def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
     return root
 
 
+def _node(cpu: ET.Element, machine: Machine) -> None:
+    """One, with all that the guest starts with: modules are plugged into nodes."""
+    if machine.most_memory_mib > machine.memory_mib:
+        numa = ET.SubElement(cpu, "numa")
+        cpus = f"0-{machine.vcpus - 1}"
+        memory = str(machine.memory_mib)
+        ET.SubElement(numa, "cell", id="0", cpus=cpus, memory=memory, unit="MiB")
+
+
 def _root_disk(devices: ET.Element, machine: Machine) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     driver = ET.SubElement(disk, "driver", name="qemu", type="qcow2", cache=machine.disk_cache)
@@ -159,7 +223,7 @@ def _root_disk(devices: ET.Element, machine: Machine) -> None:
         driver.set("io", "threads")
     driver.set("discard", "unmap")
     ET.SubElement(disk, "source", file=machine.disk)
-    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    ET.SubElement(disk, "target", dev=ROOT_DISK, bus="virtio")
     _cap(disk, machine.cap_iops, machine.cap_mib_s)
 
 

@@ -8,6 +8,7 @@ from intertie.common.terms import Readiness
 from intertie.nodeagent.domain.domain_xml import Machine, Nic
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.guest_terms import most_memory_mib, terms_of
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 
@@ -20,6 +21,8 @@ class MachineFacts:
     architecture: str
     disk_cache: str
     cgroups: bool
+    memory_growth: int = 1
+    """How many times its memory a guest may have while it runs; 1: it may not grow."""
 
 
 def hypervisor_for(workspace: WantedWorkspace, offered: tuple[str, ...]) -> str:
@@ -37,19 +40,18 @@ def hypervisor_for(workspace: WantedWorkspace, offered: tuple[str, ...]) -> str:
 def machine_of(
     part: WantedPart, workspace: WantedWorkspace, files: WorkspaceFiles, facts: MachineFacts
 ) -> Machine:
-    uid, allocation = workspace.uid, workspace.allocation
-    disk = allocation.disk
+    uid, terms = workspace.uid, terms_of(workspace.allocation, cgroups=facts.cgroups)
     return Machine(
         name=DeviceNames.domain(uid),
         workspace_uid=uid,
         part_uid=part.uid,
         title=f"{part.cluster}/workspaces/{workspace.name}",
-        vcpus=allocation.vcpus,
-        memory_mib=allocation.memory_mib,
+        vcpus=terms.vcpus,
+        memory_mib=terms.memory_mib,
         disk=str(files.disk(uid)),
         disk_cache=facts.disk_cache,
-        cap_iops=disk.cap_iops or disk.guarantee_iops,
-        cap_mib_s=disk.cap_mib_s or disk.guarantee_mib_s,
+        cap_iops=terms.cap_iops,
+        cap_mib_s=terms.cap_mib_s,
         seed=str(files.seed(uid)),
         ready_socket=str(files.ready_socket(uid)),
         console_socket=str(files.console_socket(uid)),
@@ -64,5 +66,7 @@ def machine_of(
         ),
         agent_channel=workspace.environment.readiness is Readiness.GUEST_AGENT,
         architecture=workspace.environment.architecture or facts.architecture,
-        cgroups=facts.cgroups,
+        most_memory_mib=most_memory_mib(terms.memory_mib, facts.memory_growth),
+        cpu_shares=terms.cpu_shares,
+        cpu_quota_us=terms.cpu_quota_us,
     )

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from intertie.nodeagent.domain.domain_xml import Machine
+from intertie.nodeagent.domain.guest_terms import Change, Running
 from intertie.nodeagent.domain.incast import Arrivals
 from intertie.nodeagent.domain.measured import Measured, QueueCounters
 from intertie.nodeagent.domain.meters import Promise, Queue
@@ -100,6 +101,14 @@ class Hypervisor(Protocol):
         """Nothing is left of the domain, whether it ran or not."""
         ...
 
+    async def running(self, name: str) -> Running:
+        """HostFailure of a guest that neither runs nor is paused."""
+        ...
+
+    async def change(self, name: str, change: Change) -> None:
+        """While it runs. HostFailure: it was not done, and the guest goes on as before."""
+        ...
+
     async def agent_answers(self, name: str) -> bool:
         """The QEMU guest agent answers a ping."""
         ...
@@ -155,7 +164,15 @@ class Storage(Protocol):
         """Every workspace that has left anything here."""
         ...
 
+    def disk_mib(self, uid: str) -> int:
+        """As large as its guest sees it."""
+        ...
+
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None: ...
+
+    async def grow_disk(self, uid: str, size_mib: int) -> None:
+        """Of a guest that does not run."""
+        ...
 
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None: ...
 

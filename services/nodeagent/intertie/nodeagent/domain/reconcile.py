@@ -54,6 +54,7 @@ class Step(Enum):
 
     STAGE_IMAGE = "STAGE_IMAGE"
     MAKE_DISK = "MAKE_DISK"
+    GROW_DISK = "GROW_DISK"
     MAKE_SEED = "MAKE_SEED"
     DEFINE = "DEFINE"
     START = "START"
@@ -105,6 +106,8 @@ class Observed:
     domain: DomainState | None = None
     image: bool = False
     disk: bool = False
+    small: bool = False
+    """Its disk is smaller than it is to be, and its guest does not run."""
     seed: bool = False
 
 
@@ -132,10 +135,16 @@ def merge(known: Mapping[str, KnownPart], listing: Listing) -> dict[str, KnownPa
         elif now is None:
             merged[uid] = replace(before, present=uid in listing.unreadable)
         elif now.generation >= before.wanted.generation:
-            merged[uid] = replace(before, wanted=now, present=True)
+            merged[uid] = replace(before, wanted=now, present=True, notes=_kept(before, now))
         else:
             merged[uid] = replace(before, present=True)
     return merged
+
+
+def _kept(before: KnownPart, now: WantedPart) -> Mapping[str, Note]:
+    """Of workspaces that are still wanted: one that comes back later begins anew."""
+    wanted = {workspace.uid for workspace in now.workspaces}
+    return {uid: note for uid, note in before.notes.items() if uid in wanted}
 
 
 def phase_of(part: KnownPart, *, now: datetime) -> Phase:
@@ -159,9 +168,9 @@ def must_stop(workspace: WantedWorkspace, *, last_contact: datetime, now: dateti
 def steps(phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool) -> tuple[Step, ...]:
     """What is missing, in the order in which it has to be made.
 
-    A guest that runs is never touched, but for one that must be stopped; one that is paused was
-    paused by somebody on purpose, unless its disk is what it waits for. Each start is from the
-    newest description.
+    A guest that runs is never touched, but for one that must be stopped (its terms are another
+    matter: `guest_terms`); one that is paused was paused by somebody on purpose, unless its disk is
+    what it waits for. Each start is from the newest description.
     """
     if seen.domain is DomainState.STALLED:
         return (Step.STOP,) if isolated else (Step.RESUME,)
@@ -174,6 +183,8 @@ def steps(phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool) ->
         if not seen.image:
             return (Step.STAGE_IMAGE,)
         needed.append(Step.MAKE_DISK)
+    elif seen.small:
+        needed.append(Step.GROW_DISK)
     if not seen.seed:
         needed.append(Step.MAKE_SEED)
     switched_off = powered_off or seen.domain is DomainState.POWERED_OFF

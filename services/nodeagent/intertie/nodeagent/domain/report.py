@@ -16,6 +16,8 @@ class SeenWorkspace:
     """None: not ready."""
     staging_done_bytes: int = 0
     staging_total_bytes: int = 0
+    pending: str = ""
+    """What of its terms is not in force while it runs; empty when all is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,8 @@ class SeenPart:
     workspaces: tuple[SeenWorkspace, ...] = ()
     gone: bool = False
     message: str = ""
+    obeyed_generation: int = 0
+    """The newest generation of which nothing is missing; 0: none yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

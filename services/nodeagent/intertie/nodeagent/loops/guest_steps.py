@@ -56,6 +56,8 @@ class GuestSteps:
                     return
                 await self._storage.make_disk(uid, base, workspace.allocation.disk_mib)
                 reach("agent.disk_made")
+            case Step.GROW_DISK:
+                await self._storage.grow_disk(uid, workspace.allocation.disk_mib)
             case Step.MAKE_SEED:
                 await self._storage.make_seed(uid, seed_files(part, workspace))
             case Step.DEFINE:

@@ -52,9 +52,12 @@ from intertie.nodeagent.loops.connections import Connections
 from intertie.nodeagent.loops.guest_steps import GuestSteps
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
+from intertie.nodeagent.loops.live_terms import LiveTerms
 
 log = structlog.get_logger(__name__)
 
+_ALIVE = frozenset({DomainState.RUNNING, DomainState.PAUSED, DomainState.STALLED})
+"""A guest is there, and has terms that are in force."""
 _AT_ONCE = 4
 """Guests that are made or started at the same time."""
 
@@ -102,6 +105,7 @@ class Reconciler:
             files,
             machine,
         )
+        self._terms = LiveTerms(clock, hypervisor, cgroups=machine.cgroups)
         self._period_s = period_s
         self._attempts: dict[str, Attempts] = {}
         self._domains: Mapping[str, DomainState] | None = None
@@ -109,6 +113,8 @@ class Reconciler:
         self._stuck = False
         """Something that nobody wants could not be removed in this pass."""
         self._report: tuple[SeenPart, ...] | None = None
+        self._obeyed: dict[str, int] = {}
+        """By part uid, the newest generation of which nothing was missing."""
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._hint = asyncio.Event()
         self.swept = asyncio.Event()
@@ -145,6 +151,7 @@ class Reconciler:
     def forget(self, part_uid: str) -> None:
         """Of a part that is gone from the host and from the records."""
         self._knowledge.forget(part_uid)
+        self._obeyed.pop(part_uid, None)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -255,6 +262,7 @@ class Reconciler:
         for uid in (self._storage.uids() | self._channels.listening()) - spared:
             self._channels.close(uid)
             self._attempts.pop(uid, None)
+            self._terms.forget(uid)
             if DeviceNames.domain(uid) not in left:
                 try:
                     await self._storage.remove(uid)
@@ -300,11 +308,15 @@ class Reconciler:
         wanted = steps(phase, seen, powered_off=note.powered_off, isolated=isolated)
         if not self._knowledge.may_start and not {Step.STOP, Step.RESUME} & {*wanted}:
             return
-        attempts = self._attempts.get(workspace.uid, Attempts())
-        if not wanted or not attempts.may_try(now=self._clock.monotonic()):
-            if not wanted:
-                self._attempts.pop(workspace.uid, None)
+        if not wanted:
+            self._attempts.pop(workspace.uid, None)
+            await self._put_in_force(workspace, seen)
             return
+        attempts = self._attempts.get(workspace.uid, Attempts())
+        if not attempts.may_try(now=self._clock.monotonic()):
+            return
+        if Step.START in wanted:
+            self._terms.forget(workspace.uid)
         async with self._at_once:
             try:
                 for step in wanted:
@@ -324,6 +336,22 @@ class Reconciler:
                 log.error("guest.fault", workspace=workspace.uid, exc_info=True)
                 self._failed(workspace, attempts, HostFailure(repr(error)))
 
+    async def _put_in_force(self, workspace: WantedWorkspace, seen: Observed) -> None:
+        """Its newest terms, while it runs; what fails of them is no failure of the guest."""
+        if seen.domain not in (DomainState.RUNNING, DomainState.PAUSED):
+            self._terms.forget(workspace.uid)
+            return
+        if not self._terms.due(workspace):
+            return
+        async with self._at_once:
+            if self._domains is None:
+                return
+            try:
+                await self._terms.follow(workspace)
+            except HypervisorSilent as error:
+                self._domains = None
+                self._problem(error)
+
     def _failed(self, workspace: WantedWorkspace, attempts: Attempts, error: HostFailure) -> None:
         tried = attempts.failed(error, now=self._clock.monotonic())
         self._attempts[workspace.uid] = tried
@@ -331,12 +359,21 @@ class Reconciler:
 
     def _observe(self, workspace: WantedWorkspace) -> Observed:
         uid = workspace.uid
+        domain, disk = self.domains.get(DeviceNames.domain(uid)), self._storage.has_disk(uid)
         return Observed(
-            domain=self.domains.get(DeviceNames.domain(uid)),
+            domain=domain,
             image=self._images.ready(workspace.environment.image) is not None,
-            disk=self._storage.has_disk(uid),
+            disk=disk,
+            small=disk and domain not in _ALIVE and self._is_small(workspace),
             seed=self._storage.has_seed(uid),
         )
+
+    def _is_small(self, workspace: WantedWorkspace) -> bool:
+        """A disk of which that cannot be told is left to whoever opens it, who says what it has."""
+        try:
+            return self._storage.disk_mib(workspace.uid) < workspace.allocation.disk_mib
+        except (HostFailure, OSError):
+            return False
 
     # What came of it
 
@@ -361,6 +398,8 @@ class Reconciler:
     def _seen(self, part: KnownPart, phase: Phase, now: datetime) -> SeenPart:
         wanted = part.wanted
         gone = phase is Phase.OVER and not self._stuck and self._domains is not None
+        if self._obeys(part, phase, now):
+            self._obeyed[wanted.uid] = wanted.generation
         if self._domains is None:
             before = {seen.uid: seen for seen in self._report or ()}.get(wanted.uid)
             if before is not None:
@@ -375,7 +414,28 @@ class Reconciler:
             ),
             gone=gone,
             message=self._message(),
+            obeyed_generation=self._obeyed.get(wanted.uid, 0),
         )
+
+    def _obeys(self, part: KnownPart, phase: Phase, now: datetime) -> bool:
+        """Nothing of its newest record is missing here, nor is anything of an earlier one left."""
+        if self._domains is None or self._stuck or self._connections.applied.problem:
+            return False
+        if not (self._knowledge.may_start and self._knowledge.complete):
+            return False
+        return phase is Phase.OVER or all(
+            self._has_all(part, workspace, phase, now) for workspace in part.wanted.workspaces
+        )
+
+    def _has_all(
+        self, part: KnownPart, workspace: WantedWorkspace, phase: Phase, now: datetime
+    ) -> bool:
+        """One that does not run has all once no step is left: each start is from the newest."""
+        seen, powered_off = self._observe(workspace), part.note(workspace.uid).powered_off
+        isolated = must_stop(workspace, last_contact=self._knowledge.contact, now=now)
+        if seen.domain in _ALIVE:
+            return not isolated and self._terms.in_force(workspace)
+        return not steps(phase, seen, powered_off=powered_off, isolated=isolated)
 
     def _seen_workspace(
         self, part: KnownPart, workspace: WantedWorkspace, phase: Phase, now: datetime
@@ -400,6 +460,7 @@ class Reconciler:
             ready_time=note.ready_time if phase is Phase.RUN else None,
             staging_done_bytes=staging.done_bytes,
             staging_total_bytes=staging.total_bytes,
+            pending=self._terms.pending(workspace.uid) if phase is Phase.RUN else "",
         )
 
     def _problem(self, error: HostFailure) -> None:

@@ -1,0 +1,96 @@
+"""What libvirt is asked to read of a guest that runs, and to change.
+
+Changes are made to the guest alone, not to its definition: that is written anew before each start.
+"""
+
+import xml.etree.ElementTree as ET
+
+import libvirt
+import structlog
+
+from intertie.nodeagent.domain.domain_xml import (
+    MIB,
+    ROOT_DISK,
+    memory_limit_mib,
+    module_xml,
+    running_in,
+)
+from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.guest_terms import (
+    CPU_PERIOD_US,
+    CapDisk,
+    Change,
+    GrowDisk,
+    LimitMemory,
+    PlugMemory,
+    Running,
+    WeighCpu,
+)
+
+log = structlog.get_logger(__name__)
+
+_LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
+_UNLIMITED_KIB = 2**53 - 1
+"""VIR_DOMAIN_MEMORY_PARAM_UNLIMITED, for which the binding has no name."""
+
+
+def read(domain: libvirt.virDomain) -> Running:
+    """HostFailure when it neither runs nor is paused, libvirtError when there is no telling."""
+    if not domain.isActive():
+        raise HostFailure("it does not run")
+    capacity, _, _ = domain.blockInfo(ROOT_DISK)
+    return running_in(domain.XMLDesc(), disk_mib=capacity // MIB)
+
+
+def take(domain: libvirt.virDomain, change: Change) -> None:
+    """libvirtError where it is not done."""
+    match change:
+        case CapDisk():
+            caps = {
+                libvirt.VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_IOPS_SEC: change.iops,
+                libvirt.VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_BYTES_SEC: change.mib_s * MIB,
+            }
+            domain.setBlockIoTune(ROOT_DISK, caps, _LIVE)
+        case GrowDisk():
+            in_bytes = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+            domain.blockResize(ROOT_DISK, change.mib * MIB, in_bytes)
+        case WeighCpu():
+            weights = {
+                libvirt.VIR_DOMAIN_SCHEDULER_CPU_SHARES: change.shares,
+                libvirt.VIR_DOMAIN_SCHEDULER_VCPU_PERIOD: CPU_PERIOD_US,
+                libvirt.VIR_DOMAIN_SCHEDULER_VCPU_QUOTA: change.quota_us,
+            }
+            domain.setSchedulerParametersFlags(weights, _LIVE)
+        case PlugMemory():
+            _plug(domain, change)
+        case LimitMemory():
+            limit_memory(domain)
+
+
+def _plug(domain: libvirt.virDomain, change: PlugMemory) -> None:
+    """Under a limit libvirt would set one of locked memory as well, which it cannot everywhere."""
+    if _limits(ET.fromstring(domain.XMLDesc())):
+        _limit(domain, _UNLIMITED_KIB)
+    try:
+        domain.attachDeviceFlags(module_xml(change), _LIVE)
+    finally:
+        limit_memory(domain)
+
+
+def limit_memory(domain: libvirt.virDomain) -> None:
+    """Holds its emulator to what goes with its memory, where libvirt manages cgroups."""
+    root = ET.fromstring(domain.XMLDesc())
+    if _limits(root):
+        memory_mib = domain.maxMemory() // 1024
+        _limit(domain, memory_limit_mib(root.get("type", ""), memory_mib) * 1024)
+
+
+def _limits(document: ET.Element) -> bool:
+    return document.find("cputune") is not None
+
+
+def _limit(domain: libvirt.virDomain, limit_kib: int) -> None:
+    try:
+        domain.setMemoryParameters({libvirt.VIR_DOMAIN_MEMORY_HARD_LIMIT: limit_kib}, _LIVE)
+    except libvirt.libvirtError as error:
+        log.warning("guest.no_memory_limit", domain=domain.name(), problem=str(error))

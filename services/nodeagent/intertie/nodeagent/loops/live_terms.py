@@ -1,0 +1,121 @@
+"""Brings guests that run to the newest terms, and knows what of them is not in force.
+
+Each guest is looked at when its terms are new, when it was started and every minute, not at every
+pass: to look costs calls of its hypervisor.
+"""
+
+from dataclasses import dataclass
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.common.names import DeviceNames
+from intertie.nodeagent.domain.failures import Attempts, HostFailure, HypervisorSilent
+from intertie.nodeagent.domain.guest_terms import Change, GuestTerms, lacking, terms_of
+from intertie.nodeagent.domain.ports import Hypervisor
+from intertie.nodeagent.domain.wanted import WantedWorkspace
+
+log = structlog.get_logger(__name__)
+
+LOOK_AGAIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What came of the last look at one guest."""
+
+    wanted: GuestTerms
+    pending: tuple[str, ...]
+    look_again: float
+    """A monotonic moment."""
+    attempts: Attempts
+
+
+class LiveTerms:
+    """A change that fails is tried again 1, 2, 4 ... 60 s later; the guest goes on meanwhile, and
+    what else is lacking is done all the same."""
+
+    def __init__(self, clock: Clock, hypervisor: Hypervisor, *, cgroups: bool) -> None:
+        self._clock = clock
+        self._hypervisor = hypervisor
+        self._cgroups = cgroups
+        self._found: dict[str, _Found] = {}
+        """By workspace uid, of guests that run."""
+
+    def forget(self, uid: str) -> None:
+        """It does not run, or was started anew."""
+        self._found.pop(uid, None)
+
+    def pending(self, uid: str) -> str:
+        """What of its terms a guest that runs does not have, in words; empty when it has all."""
+        found = self._found.get(uid)
+        return "; ".join(found.pending) if found else ""
+
+    def in_force(self, workspace: WantedWorkspace) -> bool:
+        """Its guest was seen to have all that it is to have."""
+        found = self._found.get(workspace.uid)
+        wanted = self._wanted(workspace)
+        return found is not None and found.wanted == wanted and not found.pending
+
+    def due(self, workspace: WantedWorkspace) -> bool:
+        """Whether it is time to look at a guest that runs."""
+        found = self._found.get(workspace.uid)
+        if found is None or found.wanted != self._wanted(workspace):
+            return True
+        return self._clock.monotonic() >= found.look_again
+
+    async def follow(self, workspace: WantedWorkspace) -> None:
+        """Looks at a guest that runs, and does what it lacks. HypervisorSilent: nothing is known of
+        it any more, so it is looked at anew."""
+        wanted, before = self._wanted(workspace), self._found.get(workspace.uid)
+        try:
+            missing, waits = await self._bring(workspace, wanted)
+        except HypervisorSilent:
+            self.forget(workspace.uid)
+            raise
+        except HostFailure as error:
+            missing, waits = (f"what it has cannot be seen: {error}",), ()
+        except Exception as error:
+            # A fault in one guest's way, whatever it is, does not keep others from theirs.
+            log.error("guest.fault", workspace=workspace.uid, exc_info=True)
+            missing, waits = (repr(error),), ()
+        now, attempts = self._clock.monotonic(), Attempts()
+        if missing:
+            if before is not None and before.wanted == wanted:
+                attempts = before.attempts
+            attempts = attempts.failed(HostFailure("; ".join(missing)), now=now)
+            log.warning("guest.not_changed", workspace=workspace.uid, problem=attempts.problem)
+        self._found[workspace.uid] = _Found(
+            wanted=wanted,
+            pending=(*missing, *waits),
+            look_again=attempts.not_before if missing else now + LOOK_AGAIN_S,
+            attempts=attempts,
+        )
+
+    async def _bring(
+        self, workspace: WantedWorkspace, wanted: GuestTerms
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What was to be done and is not, and what waits; both by what is seen in the end."""
+        name = DeviceNames.domain(workspace.uid)
+        refusals: dict[Change, str] = {}
+        left = lacking(await self._hypervisor.running(name), wanted)
+        if not left.changes:
+            return (), left.waits
+        for change in left.changes:
+            try:
+                await self._hypervisor.change(name, change)
+            except HypervisorSilent:
+                raise
+            except HostFailure as error:
+                refusals[change] = str(error)
+            else:
+                log.info("guest.changed", workspace=workspace.uid, has=str(change))
+        left = lacking(await self._hypervisor.running(name), wanted)
+        missing = tuple(
+            f"not yet {change}: {refusals.get(change, 'it is not seen to have it')}"
+            for change in left.changes
+        )
+        return missing, left.waits
+
+    def _wanted(self, workspace: WantedWorkspace) -> GuestTerms:
+        return terms_of(workspace.allocation, cgroups=self._cgroups)
