@@ -11,6 +11,7 @@ on this side or on the way as a `ClientError`.
 """
 
 from intertie.client.attachment import Attachment
+from intertie.client.changes import Alive, Changed, ClusterEvent, Gone, Snapshot, SnapshotReason
 from intertie.client.clusters import OVER, Clusters, draw_request_id
 from intertie.client.config import Config, Endpoint, load
 from intertie.client.document import Document, read_document
@@ -24,18 +25,24 @@ from intertie.client.usage import Usage
 
 __all__ = [
     "OVER",
+    "Alive",
     "Attachment",
+    "Changed",
     "Client",
     "ClientError",
+    "ClusterEvent",
     "Clusters",
     "Config",
     "Document",
     "DocumentInvalid",
     "Endpoint",
+    "Gone",
     "Hosts",
     "Images",
     "Problem",
     "Sites",
+    "Snapshot",
+    "SnapshotReason",
     "Usage",
     "connect",
     "draw_request_id",

@@ -1,6 +1,7 @@
 """The Clusters API of a site."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
@@ -15,9 +16,11 @@ from intertie.broker.usecases.find_workspace import FindWorkspace
 from intertie.broker.usecases.get_cluster import VIEWS_KEPT, GetCluster
 from intertie.broker.usecases.list_clusters import ListClusters
 from intertie.broker.usecases.watch_cluster import WatchCluster
+from intertie.common.changes.watching import WatchAll
 from intertie.common.errors import NotFound
 from intertie.common.names import split_workspace
 from intertie.common.rpc import attach
+from intertie.common.rpc.changes_proto import Responses
 from intertie.common.rpc.identity import current_identity
 from intertie.common.rpc.pages import fitting, page_of
 
@@ -37,6 +40,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         get: GetCluster,
         list_clusters: ListClusters,
         watch: WatchCluster,
+        watch_all: WatchAll,
         delete: DeleteCluster,
         find: FindWorkspace,
         agents: Agents,
@@ -47,6 +51,8 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self._get = get
         self._list = list_clusters
         self._watch = watch
+        self._watch_all = watch_all
+        self._responses = Responses()
         self._delete = delete
         self._find = find
         self._agents = agents
@@ -105,6 +111,15 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         name = convert.cluster_here(request.name, self._site)
         async for view in self._watch(name, caller()):
             yield convert.cluster_to_proto(view)
+
+    async def WatchAll(
+        self, request: clusters_pb2.WatchClustersRequest, context: Context
+    ) -> AsyncIterator[clusters_pb2.WatchClustersResponse]:
+        parent = convert.parent_here(request.parent, self._site)
+        changes = self._watch_all(convert.tenant_of(parent), request.resume_token)
+        async with aclosing(changes):
+            async for told in changes:
+                yield self._responses.of(told)
 
     async def Delete(
         self, request: clusters_pb2.DeleteClusterRequest, context: Context
