@@ -22,11 +22,11 @@ from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.common.changes.history import History
 from intertie.common.errors import DomainError, FieldInvalid, RoleDenied
-from intertie.common.etcd.client import DeleteKey, Etcd
+from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.names import uid_of
 from intertie.common.rpc.client import to_domain_error
 from intertie.common.settings import TlsSettings
-from tests.fakes.site_brokers import Federation
+from tests.fakes.site_brokers import CLOCK, Federation
 from tests.integration.broker_site import LARGE_HOST, Site, cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
@@ -389,6 +389,38 @@ async def test_a_slow_reader_gets_a_snapshot_and_the_quick_one_every_change(
 def _number(clusters: list[cluster_pb2.Cluster]) -> int:
     words = clusters[-1].workspaces[0].message.split() if clusters else []
     return int(words[0]) if len(words) == 2 else -1
+
+
+async def test_an_etcd_that_is_started_again_is_followed_from_where_it_was(
+    replicas: tuple[Site, Site], own_etcd_server: EtcdServer
+) -> None:
+    """Nothing happens unseen between two watches, nor between two connections of one."""
+    first, _ = replicas
+    told = Told()
+    for each in replicas:
+        each.agents.obedient = False
+    await first.clusters().Create(create("one", cluster_spec(count=1), "one"))
+    async with asyncio.timeout(WITHIN_S):
+        while not (wanted := (await first.etcd.range("wanted/")).entries):
+            await CLOCK.sleep(0.05)
+    uid = wanted[0].key.rpartition("/")[2]
+    async with told.reading(first):
+        number = 0
+        for _ in range(3):
+            await asyncio.to_thread(own_etcd_server.kill)
+            await asyncio.to_thread(own_etcd_server.start)
+            writer = await Etcd.connect(own_etcd_server.settings("/test/watch"))
+            for _ in range(40):  # at once, before the broker's own connection stands again
+                part = records_pb2.SeenPart(schema=1, part_uid=uid)
+                part.workspaces.add(name="worker-0", message=f"{number} x")
+                put = Put(f"seen/n1/parts/{uid}", part.SerializeToString())
+                await writer.txn([], [put])
+                number += 1
+            await writer.close()
+        await told.until(lambda: _number(told.changed[-1:]) == number - 1)
+        numbers = [_number([each]) for each in told.changed]
+        assert [each for each in numbers if each >= 0] == [*range(number)]
+        assert told.reasons == [Reason.NO_TOKEN]
 
 
 async def test_each_tenant_is_told_of_its_own(here: Site, north: TestDomain) -> None:
