@@ -486,6 +486,15 @@ async def test_what_is_measured_is_no_change_but_a_broken_promise_is(here: Site)
             direction.below_since.CopyFrom(record.measured_time)
         await here.agents.put(f"seen/{host}/measured", record)
 
+    async def said_again() -> None:
+        """The agent has written once more what it sees, which is as it was."""
+        key = f"seen/{host}/parts/{uid}"
+        async with asyncio.timeout(WITHIN_S):
+            before = await here.etcd.get(key)
+            while (now := await here.etcd.get(key)) == before:
+                await CLOCK.sleep(0.05)
+        assert now is not None
+
     async with told.reading(here):
         active = cluster_pb2.Cluster.ACTIVE
         await told.until(lambda: [c.state for c in told.clusters().values()] == [active])
@@ -495,10 +504,15 @@ async def test_what_is_measured_is_no_change_but_a_broken_promise_is(here: Site)
         before = len(told.changed)
         for value in (120.0, 110.0, 105.0):
             await measure(value, broken=False)
+            await said_again()
+        here.agents.obedient = False
         await measure(50.0, broken=True)
         await told.until(lambda: len(told.changed) > before)
+        here.agents.obedient = True
         for value in (49.0, 48.0):
             await measure(value, broken=True)
+            await said_again()
+        here.agents.obedient = False
         await measure(101.0, broken=False)
         await told.until(lambda: len(told.changed) > before + 1)
         values = [

@@ -28,7 +28,7 @@ from intertie.common.errors import EtcdUnavailable, FieldInvalid
 from intertie.common.etcd import feed as feeds
 from intertie.common.etcd.feed import Feed
 from tests.fakes.changes import THINGS, Store, StoreEtcd, Things, key_of
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import FakeClock, turns
 
 SCOPE = "sites/north/tenants/demo"
 
@@ -406,6 +406,21 @@ async def test_a_quiet_stream_says_so_with_a_token_that_does_not_age() -> None:
         assert aged.reasons == [Reason.TOO_OLD]
         kept = await up.read(up.replica(), token=reader.token)
         assert kept.reasons == []
+
+
+@pytest.mark.parametrize("count", range(30))
+async def test_what_happens_as_a_stream_is_about_to_say_that_nothing_did_is_told(
+    count: int,
+) -> None:
+    async with world() as up:
+        reader = await up.read()
+        up.store.write({key_of("demo", "a"): b"1"})
+        await turns(count)
+        end = up.feeds[0].now()[0].history.end
+        for heard in up.feeds[0]._waiting.get("demo", {}):
+            heard.set_result((end, True))  # as the ticker does
+        await up.clock.settle()
+        assert reader.changes == ["things/demo/a=1"]
 
 
 async def test_a_snapshot_comes_in_bounded_messages() -> None:
