@@ -104,10 +104,14 @@ async def test_open_watches_do_not_hold_up_the_end(here: Federation, tmp_path: P
         request = clusters_pb2.WatchClusterRequest(name=NAME)
         watching = aiter(here.clusters().Watch(request))
         assert (await anext(watching)).name == NAME
+        of_all = clusters_pb2.WatchClustersRequest(parent="-/tenants/demo")
+        following = aiter(here.clusters().WatchAll(of_all))
+        assert (await anext(following)).HasField("snapshot_begin")
         process.send_signal(signal.SIGTERM)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await asyncio.wait_for(_to_its_end(watching), 6)
-        assert isinstance(to_domain_error(caught.value), errors.NotLeading)
+        for stream in (watching, following):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await asyncio.wait_for(_to_its_end(stream), 6)
+            assert isinstance(to_domain_error(caught.value), errors.NotLeading)
         async with asyncio.timeout(4):
             assert await process.wait() == 0
 

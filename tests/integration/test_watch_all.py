@@ -21,7 +21,7 @@ import pytest
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.common.changes.history import History
-from intertie.common.errors import DomainError, FieldInvalid, RoleDenied
+from intertie.common.errors import DomainError, FieldInvalid, NotLeading, RoleDenied
 from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.names import uid_of
 from intertie.common.rpc.client import to_domain_error
@@ -421,6 +421,16 @@ async def test_an_etcd_that_is_started_again_is_followed_from_where_it_was(
         numbers = [_number([each]) for each in told.changed]
         assert [each for each in numbers if each >= 0] == [*range(number)]
         assert told.reasons == [Reason.NO_TOKEN]
+
+
+async def test_a_replica_that_stops_ends_its_streams_at_once(here: Site) -> None:
+    told = Told()
+    async with told.reading(here):
+        await here.broker.end_streams()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await told.until(lambda: False)
+    assert isinstance(to_domain_error(caught.value), NotLeading)
+    assert isinstance(await refusal(here, parent=DEMO), NotLeading)
 
 
 async def test_each_tenant_is_told_of_its_own(here: Site, north: TestDomain) -> None:

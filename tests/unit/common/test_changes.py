@@ -24,7 +24,7 @@ from intertie.common.changes.watching import (
     Told,
     WatchAll,
 )
-from intertie.common.errors import EtcdUnavailable, FieldInvalid
+from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading
 from intertie.common.etcd import feed as feeds
 from intertie.common.etcd.feed import Feed
 from tests.fakes.changes import THINGS, Store, StoreEtcd, Things, key_of
@@ -569,5 +569,5 @@ async def test_readers_are_sent_elsewhere_when_a_replica_stops() -> None:
         reader = await up.read()
         await up.feeds[0].close()
         await up.clock.settle()
-        assert isinstance(reader.failed, EtcdUnavailable)
-        assert isinstance((await up.read()).failed, EtcdUnavailable)
+        assert isinstance(reader.failed, NotLeading)
+        assert isinstance((await up.read()).failed, NotLeading)

@@ -209,6 +209,10 @@ class Broker:
             ),
         ]
 
+    async def end_streams(self) -> None:
+        """Of those who follow all clusters: another replica goes on."""
+        await self._feed.close()
+
     async def close(self) -> None:
         await self._feed.close()
         await self._lines.close()
@@ -227,7 +231,7 @@ async def run(settings: BrokerSettings) -> None:
     etcd = await Etcd.connect(settings.etcd)
     broker = Broker(settings, etcd, SystemClock())
     try:
-        await run_until_signalled(broker.server, broker.loops())
+        await run_until_signalled(broker.server, broker.loops(), ending=broker.end_streams)
     finally:
         await broker.close()
         await etcd.close()

@@ -74,7 +74,8 @@ class Followed(Protocol):
 
 
 class Feed(Protocol):
-    """Everything raises EtcdUnavailable where the store has not answered for some time."""
+    """Everything raises EtcdUnavailable where the store has not answered for some time, NotLeading
+    once this replica stops: another goes on."""
 
     def reading(self) -> AbstractAsyncContextManager[None]:
         """Around all that a reader does: it is followed while somebody reads."""

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -20,7 +21,7 @@ from intertie.common.changes.history import Event, History, Shown, first_positio
 from intertie.common.changes.positions import Mark, Position
 from intertie.common.changes.watching import Reason
 from intertie.common.clock import Clock
-from intertie.common.errors import EtcdUnavailable
+from intertie.common.errors import DomainError, EtcdUnavailable, NotLeading
 from intertie.common.etcd.client import Compacted, Entry, Etcd, EtcdRefused, Place, Revision
 
 log = structlog.get_logger(__name__)
@@ -111,7 +112,8 @@ class Feed:
         self._readers = 0
         self._left_s = 0.0
         self._failing_s: float | None = None
-        self._trouble: EtcdUnavailable | None = None
+        self._trouble: Callable[[], DomainError] | None = None
+        """Made anew for each that is told."""
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._closed = False
 
@@ -120,7 +122,7 @@ class Feed:
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         if self._closed:
-            raise EtcdUnavailable("this replica stops")
+            self._check()
         self._readers += 1
         if not self._tasks:
             self._trouble, self._failing_s = None, None
@@ -168,9 +170,9 @@ class Feed:
                 del self._waiting[tenant]
 
     async def close(self) -> None:
-        """Readers are sent elsewhere."""
+        """Readers are sent elsewhere, and nobody is taken any more."""
         self._closed = True
-        self._trouble = EtcdUnavailable("this replica stops")
+        self._trouble = partial(NotLeading, "")
         self._fail()
         for task in self._tasks:
             task.cancel()
@@ -178,7 +180,7 @@ class Feed:
 
     def _check(self) -> None:
         if self._trouble is not None:
-            raise EtcdUnavailable(self._trouble.problem)
+            raise self._trouble()
 
     async def _reach(self, revision: int) -> None:
         """Returns when it is open, from that revision on if that can be had."""
@@ -217,7 +219,7 @@ class Feed:
                     await self._clock.sleep(RETRY_S)
         except Exception:
             log.exception("feed.failed")
-            self._trouble = EtcdUnavailable("changes cannot be followed here")
+            self._trouble = partial(EtcdUnavailable, "changes cannot be followed here")
         finally:
             self._current = None
             tasks, self._tasks = self._tasks, ()
@@ -374,17 +376,17 @@ class Feed:
             self._failing_s = now
             log.warning("feed.interrupted", problem=str(error))
         if now - self._failing_s >= PATIENCE_S:
-            self._trouble = EtcdUnavailable(str(error))
+            self._trouble = partial(EtcdUnavailable, str(error))
             self._fail()
 
     def _fail(self) -> None:
-        trouble = self._trouble or EtcdUnavailable("this replica follows no changes")
+        trouble = self._trouble or partial(EtcdUnavailable, "this replica follows no changes")
         waiting, self._waiting = self._waiting, {}
         heard = (each for some in waiting.values() for each in some)
         left: tuple[asyncio.Future[Any], ...] = (*self._asked, *heard)
         for each in left:
             if not each.done():
-                each.set_exception(EtcdUnavailable(trouble.problem))
+                each.set_exception(trouble())
 
 
 class _Told:
