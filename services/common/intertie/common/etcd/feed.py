@@ -39,6 +39,8 @@ RETRY_S = 0.5
 PATIENCE_S = 5.0
 """So long readers wait for a store that does not answer, before they are sent elsewhere."""
 TICK_S = 1.0
+TAKEN_AT_ONCE = 50
+"""Revisions, before others have their turn."""
 MANY = 2000
 """Entries, from which on they are read beside the event loop."""
 
@@ -248,7 +250,7 @@ class Feed:
                     if told.coming.done():
                         revisions = told.take()
                         heard_s = self._clock.monotonic()
-                        self._take(followed, revisions)
+                        await self._take(followed, revisions)
                         self._well()
                         if followed is not self._current and followed.history.head >= target:
                             self._adopt(followed)
@@ -331,8 +333,11 @@ class Feed:
         self._void = True
         self._lost = 0
 
-    def _take(self, followed: _Followed, revisions: Iterable[Revision]) -> None:
-        for revision in revisions:
+    async def _take(self, followed: _Followed, revisions: Iterable[Revision]) -> None:
+        """With pauses, since etcd tells up to a thousand at once of what has been."""
+        for count, revision in enumerate(revisions, start=1):
+            if not count % TAKEN_AT_ONCE:
+                await self._clock.sleep(0)
             if revision.number <= followed.history.head:
                 continue
             events = followed.take(revision)
