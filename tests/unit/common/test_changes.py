@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -26,6 +26,7 @@ from intertie.common.changes.watching import (
 )
 from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading
 from intertie.common.etcd import feed as feeds
+from intertie.common.etcd.client import Entry
 from intertie.common.etcd.feed import Feed
 from tests.fakes.changes import THINGS, Store, StoreEtcd, Things, key_of
 from tests.fakes.clock import FakeClock, turns
@@ -417,7 +418,7 @@ async def test_what_happens_as_a_stream_is_about_to_say_that_nothing_did_is_told
         up.store.write({key_of("demo", "a"): b"1"})
         await turns(count)
         end = up.feeds[0].now()[0].history.end
-        for heard in up.feeds[0]._waiting.get("demo", {}):
+        for heard in up.feeds[0]._waiting._until.get("demo", {}):
             heard.set_result((end, True))  # as the ticker does
         await up.clock.settle()
         assert reader.changes == ["things/demo/a=1"]
@@ -547,6 +548,36 @@ async def test_a_watch_that_fell_behind_a_compaction_begins_anew() -> None:
         await up.clock.advance(2 * feeds.RETRY_S)
         assert reader.reasons == [Reason.NO_TOKEN, Reason.TOO_OLD]
         assert reader.snapshots[-1] == ["things/demo/a=2"]
+
+
+async def test_a_compaction_as_it_is_opened_from_earlier_is_that_readers_business(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world() as up:
+        early = await up.read()
+        await up.put("a", "1")
+        token = early.token
+        for value in ("2", "3"):
+            await up.put("a", value)
+        fresh = up.replica()
+        reader = await up.read(fresh)
+        as_of = StoreEtcd.as_of
+
+        async def compacted_then(
+            etcd: StoreEtcd, prefixes: Sequence[str], revision: int
+        ) -> tuple[Entry, ...]:
+            found = await as_of(etcd, prefixes, revision)
+            up.store.compacted = up.store.revision
+            return found
+
+        monkeypatch.setattr(StoreEtcd, "as_of", compacted_then)
+        late = await up.read(fresh, token=token)
+        await up.clock.advance(2 * feeds.OPENED_EACH_S)
+        assert late.reasons == [Reason.TOO_OLD]
+        assert late.snapshots == [["things/demo/a=3"]]
+        await up.put("a", "4")
+        assert reader.reasons == [Reason.NO_TOKEN]
+        assert reader.changes == late.changes == ["things/demo/a=4"]
 
 
 async def test_nobody_reads_and_nothing_is_followed() -> None:

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 import structlog
 
-from intertie.common.changes.history import Event, History, Shown, first_positions
+from intertie.common.changes.history import Event, History, Shown
 from intertie.common.changes.positions import Mark, Position
+from intertie.common.changes.waiting import Waiting
 from intertie.common.changes.watching import Reason
 from intertie.common.clock import Clock
 from intertie.common.errors import DomainError, EtcdUnavailable, NotLeading
@@ -109,8 +110,7 @@ class Feed:
         self._asked: dict[asyncio.Future[None], int] = {}
         """Who waits for it to be opened, and from which revision; 0: from now on."""
         self._stirred = asyncio.Event()
-        self._waiting: dict[str, dict[asyncio.Future[tuple[Position, bool]], float]] = {}
-        """By tenant: until when."""
+        self._waiting = Waiting()
         self._readers = 0
         self._left_s = 0.0
         self._failing_s: float | None = None
@@ -160,16 +160,7 @@ class Feed:
 
     async def wait(self, tenant: str, position: Position, seconds: float) -> tuple[Position, bool]:
         self._check()
-        heard: asyncio.Future[tuple[Position, bool]]
-        heard = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(tenant, {})
-        waiting[heard] = self._clock.monotonic() + seconds
-        try:
-            return await heard
-        finally:
-            waiting.pop(heard, None)
-            if not waiting and self._waiting.get(tenant) is waiting:
-                del self._waiting[tenant]
+        return await self._waiting.wait(tenant, self._clock.monotonic() + seconds)
 
     async def close(self) -> None:
         """Readers are sent elsewhere, and nobody is taken any more."""
@@ -245,7 +236,9 @@ class Feed:
             stirred: asyncio.Future[Any] = asyncio.ensure_future(self._stirred.wait())
             try:
                 while True:
-                    waited: set[asyncio.Future[Any]] = {told.coming, timer, stirred}
+                    waited: set[asyncio.Future[Any]] = {told.coming, timer}
+                    if followed is self._current:
+                        waited.add(stirred)
                     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                     if told.coming.done():
                         revisions = told.take()
@@ -279,7 +272,10 @@ class Feed:
                             return
                         stirred = asyncio.ensure_future(self._clock.sleep(max(wait_s, 0.05)))
             except Compacted:
-                self._begin_anew(Reason.TOO_OLD)
+                if followed is self._current:
+                    self._begin_anew(Reason.TOO_OLD)
+                else:
+                    self._lost = max(self._lost, followed.history.head)
             finally:
                 timer.cancel()
                 stirred.cancel()
@@ -320,7 +316,7 @@ class Feed:
         if followed is not self._current:
             self._current = followed
             self._void = False
-            self._look_again()
+            self._waiting.look_again()
         for opened, revision in list(self._asked.items()):
             if self._is_open(revision) and not opened.done():
                 opened.set_result(None)
@@ -342,33 +338,13 @@ class Feed:
                 continue
             events = followed.take(revision)
             if events and followed is self._current:
-                self._wake(events)
-
-    # Waking
-
-    def _wake(self, events: Sequence[Event]) -> None:
-        for tenant, position in first_positions(events).items():
-            for heard in self._waiting.pop(tenant, {}):
-                if not heard.done():
-                    heard.set_result((position, False))
-
-    def _look_again(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for each in waiting.values():
-            for heard in each:
-                if not heard.done():
-                    heard.set_result((Position(0), False))
+                self._waiting.wake(events)
 
     async def _tick(self) -> None:
         while True:
             await self._clock.sleep(TICK_S)
-            now, current = self._clock.monotonic(), self._current
-            if current is None:
-                continue
-            for waiting in list(self._waiting.values()):
-                for heard in [each for each, until in waiting.items() if until <= now]:
-                    if not heard.done():
-                        heard.set_result((current.history.end, True))
+            if self._current is not None:
+                self._waiting.nothing_until(self._clock.monotonic(), self._current.history.end)
 
     # Trouble
 
@@ -386,12 +362,10 @@ class Feed:
 
     def _fail(self) -> None:
         trouble = self._trouble or partial(EtcdUnavailable, "this replica follows no changes")
-        waiting, self._waiting = self._waiting, {}
-        heard = (each for some in waiting.values() for each in some)
-        left: tuple[asyncio.Future[Any], ...] = (*self._asked, *heard)
-        for each in left:
-            if not each.done():
-                each.set_exception(trouble())
+        self._waiting.fail(trouble)
+        for opened in self._asked:
+            if not opened.done():
+                opened.set_exception(trouble())
 
 
 class _Told:
