@@ -17,7 +17,9 @@ from intertie.broker.domain.part import Part
 from intertie.common.changes.history import Event, Shown
 from intertie.common.etcd.client import Change, Entry, Revision
 from intertie.common.etcd.records import decode
+from intertie.common.guarantees import as_compared
 from intertie.common.names import ClusterName, PartName
+from intertie.common.values import replace
 
 PREFIXES = (keys.CLUSTERS, keys.PARTS, keys.SEEN)
 
@@ -155,20 +157,6 @@ class ClusterChanges:
         uid = PartName.parse(record.part).uid
         seen, measured = self._reports.seen.get(uid, {}), self._reports.measured.get(uid, {})
         view = view_of(record, part, seen, measured, site=self._policy.site)
-        promises = tuple(
-            (
-                each.kind,
-                each.source,
-                each.target,
-                each.network,
-                each.guarantee,
-                each.cap,
-                frozenset(
-                    (one.source, one.target) for one in each.measured if one.below_since is not None
-                ),
-            )
-            for each in view.guarantees
-        )
         shown = Shown(
             name=record.name,
             uid=record.uid,
@@ -176,7 +164,7 @@ class ClusterChanges:
             weight=weight + more,
             make=partial(self._render, view),
         )
-        return (record, view.workspaces, promises), shown
+        return (replace(view, guarantees=()), as_compared(view.guarantees)), shown
 
 
 def _is_told(key: str) -> bool:

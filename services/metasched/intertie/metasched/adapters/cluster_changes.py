@@ -8,14 +8,10 @@ from typing import Any
 from intertie.common.changes.history import Event, Shown
 from intertie.common.etcd.client import Entry, Revision
 from intertie.common.etcd.records import decode
+from intertie.common.guarantees import as_compared
+from intertie.common.values import replace
 from intertie.metasched.adapters.etcd_clusters import CLUSTERS, SEEN
-from intertie.metasched.domain.cluster import (
-    ClusterRecord,
-    ClusterView,
-    SeenRecord,
-    broken,
-    told_view,
-)
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterView, SeenRecord, told_view
 
 PREFIXES = (CLUSTERS, SEEN)
 
@@ -81,7 +77,6 @@ class ClusterChanges:
         record, weight = self._records[where]
         seen, more = self._seen.get(where, (None, 0))
         view = told_view(record, seen)
-        promises = tuple(broken(each.measured) for each in view.guarantees)
         shown = Shown(
             name=record.name,
             uid=record.uid,
@@ -89,4 +84,4 @@ class ClusterChanges:
             weight=weight + more,
             make=partial(self._render, view),
         )
-        return (record, view.workspaces, promises), shown
+        return (replace(view, guarantees=()), as_compared(view.guarantees)), shown

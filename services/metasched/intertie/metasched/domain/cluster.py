@@ -1,13 +1,13 @@
 """A cluster that spans sites, and what its parts make of it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.common.errors import IllegalMove, Shortfall
 from intertie.common.etag import etag_of
-from intertie.common.guarantees import Guarantee, GuaranteeKind, Measured
+from intertie.common.guarantees import Guarantee, Measured, broken
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_spec import PartNic
@@ -201,15 +201,6 @@ class SeenRecord:
             site: (replace(part, measured=()), broken(part.measured))
             for site, part in self.parts.items()
         }
-
-
-def broken(measured: Iterable[Measured]) -> frozenset[tuple[GuaranteeKind, str, str, str]]:
-    """Which of the promises are, each way by itself."""
-    return frozenset(
-        (each.kind, each.network, each.source, each.target)
-        for each in measured
-        if each.below_since is not None
-    )
 
 
 def told_view(record: ClusterRecord, seen: SeenRecord | None) -> "ClusterView":
