@@ -18,8 +18,9 @@ class Responses:
     """Of one service. A change is told to many: those of late are kept."""
 
     def __init__(self) -> None:
-        self._changed: dict[str, WatchClustersResponse] = {}
-        """By token: there is one of each change for each tenant's readers."""
+        self._changed: dict[str, tuple[bytes, WatchClustersResponse]] = {}
+        """By token: there is one of each change for each tenant's readers. With the octets that it
+        was made of: a store that was put back gives the same numbers to other changes."""
 
     def of(self, told: Told) -> WatchClustersResponse:
         if isinstance(told, Changed):
@@ -45,11 +46,11 @@ class Responses:
 
     def _of_change(self, told: Changed) -> WatchClustersResponse:
         known = self._changed.get(told.token)
-        if known is not None:
-            return known
+        if known is not None and known[0] is told.message:
+            return known[1]
         response = WatchClustersResponse(resume_token=told.token)
         response.changed.ParseFromString(told.message)
         if len(self._changed) >= KEPT:
             self._changed.clear()
-        self._changed[told.token] = response
+        self._changed[told.token] = told.message, response
         return response
