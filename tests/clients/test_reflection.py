@@ -30,7 +30,7 @@ OF_A_BROKER = {
     "intertie.api.broker.v1.Sites": {"Get"},
     "intertie.api.broker.v1.Usage": {"List", "ListEntries"},
     "intertie.api.cluster.v1.Clusters": {
-        "Attach", "Create", "Delete", "Get", "List", "Update", "Watch",
+        "Attach", "Create", "Delete", "Get", "List", "Update", "Watch", "WatchAll",
     },
 }  # fmt: skip
 OF_A_METASCHED = {
@@ -137,6 +137,8 @@ async def test_a_cluster_is_created_found_listed_and_deleted_from_plain_values(h
         watched = await call("Watch", name=name)
         assert watched.answer
         assert watched.answer["uid"] == made.answer["uid"]
+        begun = await call("WatchAll", parent=parent)
+        assert begun.answer == {"snapshot_begin": {"reason": "NO_TOKEN"}}
         big = {"cluster_id": "b", "spec": spec(20), "request_id": "r2"}
         refused = await call("Create", parent=parent, **big)
         assert (refused.code, refused.reason) == (

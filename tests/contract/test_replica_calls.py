@@ -15,7 +15,7 @@ REPLICATED: tuple[ServiceDescriptor, ...] = tuple(
     for file in (parts_pb2, site_pb2, usage_pb2, clusters_pb2, decisions_pb2, sites_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
-READS = {"Get", "List", "ListEntries", "ListHosts", "ListOffers", "Watch", "Attach"}
+READS = {"Get", "List", "ListEntries", "ListHosts", "ListOffers", "Watch", "WatchAll", "Attach"}
 ANY_REPLICAS = {"/intertie.api.metasched.v1.Decisions/Resolve"}
 """It writes, and every replica may: whoever is first, the decision stands."""
 BY_REQUEST_ID = {"Create", "Update", "Hold"}

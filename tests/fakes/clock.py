@@ -49,12 +49,17 @@ class FakeClock:
 
     async def settle(self) -> None:
         """Lets tasks run that wait for nothing but their turn."""
-        for _ in range(TURNS):
-            await _Turn()
+        await turns(TURNS)
 
     @property
     def sleepers(self) -> int:
         return sum(not woken.done() for _, _, woken in self._sleepers)
+
+
+async def turns(count: int) -> None:
+    """So many of the event loop."""
+    for _ in range(count):
+        await _Turn()
 
 
 class _Turn:

@@ -15,7 +15,7 @@ from blake3 import blake3
 from intertie.api.broker.v1.site_pb2 import Capacity, Host, ListHostsResponse, Site, SiteLink
 from intertie.api.cluster.v1 import clusters_pb2_grpc
 from intertie.api.cluster.v1.cluster_pb2 import Address, Cluster, Plan, PlannedPart, Workspace
-from intertie.api.cluster.v1.clusters_pb2 import ListClustersResponse
+from intertie.api.cluster.v1.clusters_pb2 import ListClustersResponse, WatchClustersResponse
 from intertie.api.imagestore.v1 import images_pb2_grpc
 from intertie.api.imagestore.v1.images_pb2 import Image, ListImagesResponse
 from intertie.api.metasched.v1 import sites_pb2_grpc
@@ -42,6 +42,10 @@ class FakeClusters(clusters_pb2_grpc.ClustersServicer):
         """Nothing becomes ready."""
         self.silent = False
         """Creates are never answered."""
+        self.streams: list[list[WatchClustersResponse | Exception | None]] = []
+        """What each stream of all clusters tells before it says no more; at None it ends."""
+        self.resumed: list[str] = []
+        """The tokens of those streams."""
         self.asked = asyncio.Event()
         """A Create has arrived."""
 
@@ -139,6 +143,16 @@ class FakeClusters(clusters_pb2_grpc.ClustersServicer):
                 getattr(here, field).extend(getattr(there, field))
         cluster.terms += 1
         return cluster
+
+    async def WatchAll(self, request: Any, context: Any) -> AsyncIterator[WatchClustersResponse]:
+        self.resumed.append(request.resume_token)
+        for each in self.streams.pop(0) if self.streams else ():
+            if isinstance(each, Exception):
+                raise each
+            if each is None:
+                return
+            yield each
+        await asyncio.Event().wait()
 
     async def Delete(self, request: Any, context: Any) -> Cluster:
         cluster = self._find(request.name)

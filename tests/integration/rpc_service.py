@@ -63,6 +63,9 @@ class Clusters(clusters_pb2_grpc.ClustersServicer):
         finally:
             self.cancelled.set()
 
+    async def WatchAll(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield clusters_pb2.WatchClustersResponse(resume_token=request.resume_token)
+
     async def Delete(self, request: Any, context: Any) -> cluster_pb2.Cluster:
         return cluster_pb2.Cluster(name=request.name)
 

@@ -7,18 +7,21 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import grpc
 import pytest
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.client.changes import Changed, Snapshot
 from intertie.common import errors
 from intertie.common.rpc.client import to_domain_error
 from intertie.metasched.settings import MetaschedSettings
 from tests.fakes.site_brokers import CLOCK, Federation, create
+from tests.integration.pki import TestDomain
 from tests.integration.test_metasched import NAME, two_groups
+from tests.integration.test_replicas import Client
 
 pytestmark = pytest.mark.etcd
 
@@ -104,12 +107,53 @@ async def test_open_watches_do_not_hold_up_the_end(here: Federation, tmp_path: P
         request = clusters_pb2.WatchClusterRequest(name=NAME)
         watching = aiter(here.clusters().Watch(request))
         assert (await anext(watching)).name == NAME
+        of_all = clusters_pb2.WatchClustersRequest(parent="-/tenants/demo")
+        following = aiter(here.clusters().WatchAll(of_all))
+        assert (await anext(following)).HasField("snapshot_begin")
         process.send_signal(signal.SIGTERM)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await asyncio.wait_for(_to_its_end(watching), 6)
-        assert isinstance(to_domain_error(caught.value), errors.NotLeading)
+        for stream in (watching, following):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await asyncio.wait_for(_to_its_end(stream), 6)
+            assert isinstance(to_domain_error(caught.value), errors.NotLeading)
         async with asyncio.timeout(4):
             assert await process.wait() == 0
+
+
+async def test_who_follows_all_clusters_goes_on_after_kill_9(
+    here: Federation, meta: TestDomain, tmp_path: Path
+) -> None:
+    """The process that takes its place has heard of nothing; what was, it takes from etcd."""
+    active, over = cluster_pb2.Cluster.ACTIVE, cluster_pb2.Cluster.CANCELLED
+    told: list[Changed] = []
+
+    async def until(state: int) -> None:
+        async for event in events:
+            assert not isinstance(event, Snapshot), "it goes on where it was"
+            if isinstance(event, Changed):
+                told.append(event)
+                if event.cluster.state == state:
+                    return
+
+    async with (
+        asyncio.timeout(150),
+        Client(meta, "metasched", here.address) as clusters,
+        aclosing(clusters.watch_all()) as events,
+    ):
+        async with running(here, tmp_path) as process:
+            begun = await anext(events)  # once it is up
+            assert isinstance(begun, Snapshot)
+            assert begun.clusters == ()
+            await created(here)
+            await until(active)
+            await clusters.delete("c1")
+            process.kill()
+            await process.wait()
+        async with running(here, tmp_path):
+            await until(over)
+    assert len({each.token for each in told}) == len(told)
+    ended = [each.cluster.HasField("end_requested_time") for each in told]
+    assert ended == sorted(ended), "in order"
+    assert ended.count(True) >= 2, "also what was asked for before it was killed"
 
 
 async def test_kill_9_between_prepare_and_decision_leaves_nothing_of_that_attempt(

@@ -15,6 +15,7 @@ import pytest
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.api.metasched.v1 import decisions_pb2, sites_pb2
 from intertie.client import connection
+from intertie.client.changes import Changed, Snapshot
 from intertie.client.clusters import Clusters
 from intertie.client.config import Endpoint
 from intertie.client.errors import Unreachable
@@ -158,6 +159,48 @@ async def test_a_watch_goes_on_at_the_other_replica_when_its_own_is_gone(
             await clusters.delete("c1")
             states = [each.state async for each in changes]
     assert states[-1] == cluster_pb2.Cluster.CANCELLED
+
+
+async def test_a_watch_of_all_goes_on_where_it_was_at_the_other_replica(
+    here: Federation,
+    second_north: FederationSite,
+    north: TestDomain,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broker that it reads from goes away with the lead, and what nobody read until then is
+    told by the other."""
+    read_at_first(monkeypatch)
+    first = here.sites["north"]
+    async with (
+        Client(north, "broker", first.address, second_north.address) as clusters,
+        aclosing(clusters.watch_all()) as events,
+        asyncio.timeout(60),
+    ):
+        begun = await anext(events)
+        assert isinstance(begun, Snapshot)
+        assert begun.clusters == ()
+        made = await clusters.create("c1", local())
+        scheduled = await anext(events)
+        assert isinstance(scheduled, Changed)
+        assert scheduled.cluster.uid == made.uid
+        while (await clusters.get("c1")).state != cluster_pb2.Cluster.ACTIVE:
+            await CLOCK.sleep(0.1)
+        await first.stop()
+        await clusters.delete("c1")
+        told = [scheduled]
+        async for event in events:
+            assert not isinstance(event, Snapshot), "it goes on where it was"
+            if isinstance(event, Changed):
+                told.append(event)
+                if event.cluster.state == cluster_pb2.Cluster.CANCELLED:
+                    break
+    assert len({each.token for each in told}) == len(told)
+    ended = [each.cluster.HasField("end_requested_time") for each in told]
+    assert ended == sorted(ended), "in order"
+    ready = [w.ready for each in told for w in each.cluster.workspaces]
+    assert True in ready, "what it passed through while nobody read is told too"
+    states = [cluster_pb2.Cluster.State.Name(each.cluster.state) for each in told]
+    assert [*dict.fromkeys(states)] == ["SCHEDULED", "ACTIVE", "CANCELLED"]
 
 
 async def test_where_none_leads_the_error_says_so_and_names_all_that_were_asked(

@@ -47,6 +47,20 @@ async def test_drains_first_and_cancels_loops_then() -> None:
     assert steps == ["started", "stop 5", "loop cancelled"]
 
 
+async def test_what_would_not_end_by_itself_is_ended_before_calls_are_drained() -> None:
+    steps: list[str] = []
+    server: Any = FakeServer(steps)
+
+    async def ending() -> None:
+        steps.append("streams ended")
+
+    running = asyncio.create_task(run_until_signalled(server, ending=ending))
+    await server.started.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await running
+    assert steps == ["started", "streams ended", "stop 5"]
+
+
 async def test_a_second_signal_cuts_the_draining_short() -> None:
     steps: list[str] = []
     server: Any = FakeServer(steps, drained=asyncio.Event())

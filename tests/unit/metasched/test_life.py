@@ -12,8 +12,11 @@ from intertie.common.values import replace
 from intertie.metasched.domain.cluster import (
     UNREACHABLE,
     ClusterState,
+    PartSeen,
+    SeenRecord,
     WorkspaceSeen,
     WorkspaceState,
+    told_view,
 )
 from intertie.metasched.loops.refresh import RETENTION
 from tests.fakes.clock import START as NOW
@@ -413,6 +416,71 @@ async def test_records_of_clusters_that_are_over_go_after_a_day(
     assert await process.clusters.get(str(NAME)) is None
     assert await process.clusters.requests() == {}
     assert (await world.etcd.range("decision/")).entries  # decisions stay
+
+
+async def test_what_sites_say_is_written_down_when_it_has_changed() -> None:
+    """For who follows changes: another replica knows it by what is written."""
+    world = World()
+    process = await committed(world)
+
+    async def writes() -> int:
+        before = len(world.etcd.history)
+        for _ in range(5):
+            await world.clock.advance(1)
+            await process.refresh.sweep()
+        later = world.etcd.history[before:]
+        return sum(op.key.startswith("seen/") for ops in later for op in ops)
+
+    async def ready() -> list[bool]:
+        (seen,) = await process.sightings.listed()
+        found = [w.ready for part in seen.parts.values() for w in part.workspaces]
+        return sorted(found)
+
+    assert await writes() == 1
+    assert await writes() == 0
+    world.north.boot()
+    assert await writes() == 1
+    assert sorted(set(await ready())) == [False, True]
+    link = Measured(kind=GuaranteeKind.LINK_BANDWIDTH, network="lan", value=1.0, at=NOW)
+    for value in (30.0, 29.0, 28.0):
+        world.north.measured = (replace(link, source="north", target="south", value=value),)
+        assert await writes() == 0, "measured values are no change"
+    world.north.measured = (replace(world.north.measured[0], below_since=NOW),)
+    assert await writes() == 1, "a promise that is broken is one"
+    successor = await world.process()
+    await world.clock.advance(1)
+    before = len(world.etcd.history)
+    await successor.refresh.sweep()
+    later = [op.key for ops in world.etcd.history[before:] for op in ops]
+    assert not [key for key in later if key.startswith("seen/")], "who takes over reads it first"
+
+
+async def test_what_sites_say_goes_with_the_cluster() -> None:
+    world = World()
+    process = await committed(world)
+    await process.refresh.sweep()
+    assert len(await process.sightings.listed()) == 1
+    await process.delete(str(NAME))
+    await world.settle(process)
+    await world.clock.advance(RETENTION.total_seconds() + 600)
+    await process.refresh.sweep()
+    assert await process.sightings.listed() == ()
+    await process.sightings.save(str(NAME), SeenRecord(uid="gone", parts={}))
+    assert await process.sightings.listed() == (), "nothing is left behind of what is cleared away"
+
+
+async def test_of_a_cluster_that_nothing_was_said_of_no_site_is_unreachable() -> None:
+    process = await committed(World())
+    stored = await process.clusters.get(str(NAME))
+    assert stored is not None
+    earlier = SeenRecord(uid="of one before", parts={"north": PartSeen(over=True)})
+    for seen in (None, earlier):
+        view = told_view(stored.record, seen)
+        assert {each.seen.state for each in view.workspaces} == {WorkspaceState.PLANNED}
+        assert {each.seen.message for each in view.workspaces} == {""}
+    half = SeenRecord(uid=stored.record.uid, parts={"north": PartSeen(over=False)})
+    messages = {each.site: each.seen.message for each in told_view(stored.record, half).workspaces}
+    assert messages == {"north": "", "south": "site unreachable"}
 
 
 async def test_a_request_id_outlives_the_day_only_with_its_cluster() -> None:

@@ -17,7 +17,7 @@ from intertie.common.spec import (
     Network,
     PairTerm,
 )
-from intertie.metasched.adapters.etcd_clusters import EtcdClusters
+from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSightings
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.problem import ImageFound
 from intertie.metasched.loops.recover import Recover
@@ -107,6 +107,7 @@ class Process:
     """One replica of the meta-scheduler."""
 
     clusters: EtcdClusters
+    sightings: EtcdSightings
     register: EtcdRegister
     create: CreateCluster
     get: GetCluster
@@ -140,6 +141,7 @@ class World:
             await election.win()
         etcd: MemoryEtcd = CrashingEtcd(self.etcd, crash) if crash else self.etcd
         clusters, register = EtcdClusters(etcd, election), EtcdRegister(etcd, election)
+        sightings = EtcdSightings(etcd, election)
         parts = PartCache(sites, self.clock)
         get = GetCluster(clusters, parts, self.clock)
         underway, points = Underway(), points or Points()
@@ -161,6 +163,7 @@ class World:
         )
         return Process(
             clusters=clusters,
+            sightings=sightings,
             register=register,
             create=create,
             get=get,
@@ -169,7 +172,7 @@ class World:
             decisions=Decisions(register, self.sites.names, self.clock),
             recover=Recover(clusters, register, underway, self.clock),
             settle=Settle(clusters, register, sites, coallocate, parts, underway),
-            refresh=Refresh(clusters, parts, self.clock),
+            refresh=Refresh(clusters, sightings, parts, self.clock),
             points=points,
             election=election,
         )

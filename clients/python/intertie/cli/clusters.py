@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from intertie.api.cluster.v1.cluster_pb2 import Cluster, ClusterSpec
-from intertie.cli import render, terminal
+from intertie.cli import render, terminal, watching
 from intertie.cli.command import Format, Run, command, usage
 from intertie.cli.failures import ClusterFailed, Refused
 from intertie.cli.tables import moment
@@ -203,8 +203,25 @@ async def show(run: Run, name: NameArgument) -> None:
     run.show(cluster, lambda: render.cluster(cluster, run.wiring.clock.now()))
 
 
-async def watch(run: Run, name: NameArgument) -> None:
-    """A line for every change, until the cluster is over. With -o json, a document a line."""
+async def watch(
+    run: Run,
+    name: Annotated[
+        str, typer.Argument(help="A cluster, by its id or in full; all of them without it.")
+    ] = "",
+    *,
+    resume: Annotated[
+        str, typer.Option(metavar="TOKEN", help="Of all: go on behind what had this token.")
+    ] = "",
+) -> None:
+    """A line for every change, until the cluster is over. With -o json, a document a line.
+
+    Without a name all clusters, from what there is now, until it is interrupted.
+    """
+    if not name:
+        await watching.watch_all(run, resume)
+        return
+    if resume:
+        raise usage("--resume is for all clusters", "Leave out the name, or --resume.")
     lines: dict[str, str] = {}
     async with (
         await run.connect() as client,

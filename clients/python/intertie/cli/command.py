@@ -91,12 +91,13 @@ class Run:
         else:
             self.print_lines(json.dumps(plain, indent=2, ensure_ascii=False))
 
-    def write_change(self, message: Message) -> None:
+    def write_change(self, change: Message | dict[str, Any]) -> None:
         """One of many: a line of JSON, or one YAML document among several."""
+        plain = self.plain(change) if isinstance(change, Message) else change
         if self.output is Format.YAML:
-            self.print_lines("---\n" + to_yaml(self.plain(message)).rstrip("\n"))
+            self.print_lines("---\n" + to_yaml(plain).rstrip("\n"))
         else:
-            self.print_lines(json.dumps(self.plain(message), ensure_ascii=False))
+            self.print_lines(json.dumps(plain, ensure_ascii=False))
 
     def print_lines(self, text: str) -> None:
         """To stdout as it is."""

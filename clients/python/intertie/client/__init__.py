@@ -12,6 +12,7 @@ on this side or on the way as a `ClientError`.
 
 from intertie.client.amending import DURATION, END_TIME, GROUPS, changes_of
 from intertie.client.attachment import Attachment
+from intertie.client.changes import Alive, Changed, ClusterEvent, Gone, Snapshot, SnapshotReason
 from intertie.client.clusters import OVER, Clusters, draw_request_id
 from intertie.client.config import Config, Endpoint, load
 from intertie.client.document import Document, read_document
@@ -28,18 +29,24 @@ __all__ = [
     "END_TIME",
     "GROUPS",
     "OVER",
+    "Alive",
     "Attachment",
+    "Changed",
     "Client",
     "ClientError",
+    "ClusterEvent",
     "Clusters",
     "Config",
     "Document",
     "DocumentInvalid",
     "Endpoint",
+    "Gone",
     "Hosts",
     "Images",
     "Problem",
     "Sites",
+    "Snapshot",
+    "SnapshotReason",
     "Usage",
     "changes_of",
     "connect",

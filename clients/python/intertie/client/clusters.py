@@ -19,6 +19,7 @@ from intertie.api.cluster.v1.clusters_pb2 import (
     WatchClusterRequest,
 )
 from intertie.client.attachment import Attachment
+from intertie.client.changes import PATIENCE_S, ClusterEvent, watch_all
 from intertie.client.connection import Connection
 from intertie.common.names import ClusterName, check_label
 
@@ -109,6 +110,29 @@ class Clusters:
         )
         answer: Cluster = await self._connection.call(self._stub.Update, request)
         return answer
+
+    async def watch_all(
+        self, *, resume_token: str = "", patience_s: float = PATIENCE_S, parent: str = ""
+    ) -> AsyncGenerator[ClusterEvent]:
+        """What clusters there are, then every change of each, for ever. With the token of an
+        earlier event it goes on behind that.
+
+        A stream that breaks is taken up again by itself, at any replica, where it was: nothing is
+        missed, and nothing told twice. A Snapshot comes first without a token, and whenever changes
+        are not remembered any more: it is all that there is. Raises what hinders it once no replica
+        has answered for `patience_s`; the last event's token is good for later. `parent` is the
+        endpoint's tenant, or for operators `sites/-/tenants/-` or `metascheds/-/tenants/-`.
+        """
+        events = watch_all(
+            self._connection,
+            self._stub,
+            parent or self._connection.endpoint.parent,
+            resume_token=resume_token,
+            patience_s=patience_s,
+        )
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
     async def delete(self, name: str, *, etag: str = "") -> Cluster:
         request = DeleteClusterRequest(name=self.full_name(name), etag=etag)

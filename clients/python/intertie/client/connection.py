@@ -3,6 +3,8 @@ twice."""
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ from intertie.client.errors import (
     CertificateUnreadable,
     ConnectionClosed,
     NoImageStore,
+    StreamSilent,
     Unreachable,
     to_error,
 )
@@ -27,6 +30,10 @@ from intertie.common.rpc.replicas import FAIL_OVER_S, ReplicaChannel
 MAX_MESSAGE_BYTES = 1024 * 1024
 CALL_S = 60.0
 RETRY_DELAYS_S = (0.2, 0.4, 0.8)
+LASTING_DELAYS_S = (0.2, 0.4, 0.8, 1.6, 3.2)
+"""Halved at random: who was cut off together does not come back together."""
+_ENDED = {grpc.StatusCode.CANCELLED}
+"""How a stream ends at a replica that stops."""
 PATIENCE_S = 1.5 * FAIL_OVER_S
 """So long a call waits for a replica that leads."""
 
@@ -84,6 +91,45 @@ class Connection:
                 if failures == len(RETRY_DELAYS_S) or not is_passing(raised):
                     raise raised from None
             await self.clock.sleep(RETRY_DELAYS_S[failures])
+            failures += 1
+
+    async def lasting_stream(
+        self,
+        method: Callable[..., Any],
+        request: Callable[[], Any],
+        *,
+        silence_s: float,
+        patience_s: float,
+    ) -> AsyncGenerator[Any]:
+        """Every message of a stream that goes on for ever: taken up again, at whichever replica
+        answers, by what `request` makes then. One that says nothing for `silence_s` counts as
+        broken. What broke it is raised once no message has come for `patience_s`, and at once
+        where it is no passing trouble."""
+        heard_s, failures = self.clock.monotonic(), 0
+        while True:
+            stream = method(request())
+            raised: Exception
+            try:
+                messages = aiter(stream)
+                while True:
+                    async with asyncio.timeout(silence_s):
+                        message = await anext(messages)
+                    heard_s, failures = self.clock.monotonic(), 0
+                    yield message
+            except TimeoutError:
+                raised = StreamSilent(self.endpoint.name, silence_s)
+            except StopAsyncIteration:
+                raised = ConnectionClosed(self.endpoint.name, ", ".join(self._addresses))
+            except grpc.aio.AioRpcError as error:
+                raised = self.error(error)
+                if not is_passing(raised) and error.code() not in _ENDED:
+                    raise raised from None
+            finally:
+                stream.cancel()
+            if self.clock.monotonic() - heard_s >= patience_s:
+                raise raised
+            delay_s = LASTING_DELAYS_S[min(failures, len(LASTING_DELAYS_S) - 1)]
+            await self.clock.sleep(delay_s * random.uniform(0.5, 1.0))
             failures += 1
 
     async def close(self) -> None:

@@ -113,6 +113,13 @@ class TimedOut(ClientError):
         super().__init__(f"{endpoint} did not answer in time")
 
 
+class StreamSilent(ClientError):
+    remedy = "Check the network between here and the service, then try again."
+
+    def __init__(self, endpoint: str, seconds: float) -> None:
+        super().__init__(f"{endpoint} has said nothing on a stream for {seconds:.0f} s")
+
+
 class ServiceFailed(ClientError):
     """The service failed in a way that has no type here."""
 

@@ -143,6 +143,11 @@ def cluster_to_proto(view: ClusterView | Foreign) -> cluster_pb2.Cluster:
     return cluster_pb2.Cluster(**_cluster_fields(view))
 
 
+def cluster_octets(view: ClusterView) -> bytes:
+    """The same for the same cluster, wherever it is made."""
+    return cluster_to_proto(view).SerializeToString(deterministic=True)
+
+
 def _cluster_fields(view: ClusterView) -> Fields:
     record, ended, failure = view.record, view.record.end_requested_time, view.record.failure
     return {

@@ -20,6 +20,7 @@ from intertie.api.broker.v1 import (
     usage_pb2_grpc,
 )
 from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
+from intertie.broker.adapters.cluster_changes import PREFIXES, ClusterChanges
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.adapters.etcd_usage import EtcdUsage
 from intertie.broker.adapters.imagestore_client import GrpcImages
@@ -28,6 +29,7 @@ from intertie.broker.adapters.metasched_client import GrpcMetasched, GrpcRegiste
 from intertie.broker.adapters.nodeagent_client import GrpcAgents
 from intertie.broker.adapters.receipts import SigningNotary
 from intertie.broker.adapters.scribe import SigningScribe
+from intertie.broker.convert import cluster_octets
 from intertie.broker.loops.accounting import Accounting
 from intertie.broker.loops.expire import Expire
 from intertie.broker.loops.in_doubt import InDoubt
@@ -57,9 +59,11 @@ from intertie.broker.usecases.resolve_part import ResolvePart
 from intertie.broker.usecases.update_cluster import UpdateCluster
 from intertie.broker.usecases.watch_cluster import WatchCluster
 from intertie.common import logs, points
+from intertie.common.changes.watching import WatchAll
 from intertie.common.clock import Clock, SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
+from intertie.common.etcd.feed import Feed
 from intertie.common.etcd.hints import Bell
 from intertie.common.process import collect_gently, run_until_signalled
 from intertie.common.rpc.credentials import Credentials
@@ -128,6 +132,7 @@ class Broker:
         find = FindWorkspace(ledger, get, parts, forwarding)
         resolve = ResolvePart(ledger, notary, clock)
         inventory = Inventory(ledger, BellHints(bell, clock, rest_s=0.2), policy, clock)
+        self._feed = Feed(etcd, PREFIXES, lambda: ClusterChanges(policy, cluster_octets), clock)
         clusters_servicer = ClustersServicer(
             site,
             CreateCluster(ledger, images, admission, forwarding, policy, clock, _seed),
@@ -135,6 +140,7 @@ class Broker:
             ListClusters(ledger, forwarding, site),
             WatchCluster(get, forwarding, BellHints(bell, clock)),
             UpdateCluster(ledger, images, admission, get, forwarding, policy, clock),
+            WatchAll(self._feed, f"sites/{site}"),
             DeleteCluster(ledger, get, forwarding, clock),
             find,
             agents,
@@ -205,7 +211,12 @@ class Broker:
             ),
         ]
 
+    async def end_streams(self) -> None:
+        """Of those who follow all clusters: another replica goes on."""
+        await self._feed.close()
+
     async def close(self) -> None:
+        await self._feed.close()
         await self._lines.close()
 
     def _keep(self, name: str, sweep: Any, period_s: float, *, hinted_s: float = 0) -> Any:
@@ -222,7 +233,7 @@ async def run(settings: BrokerSettings) -> None:
     etcd = await Etcd.connect(settings.etcd)
     broker = Broker(settings, etcd, SystemClock())
     try:
-        await run_until_signalled(broker.server, broker.loops())
+        await run_until_signalled(broker.server, broker.loops(), ending=broker.end_streams)
     finally:
         await broker.close()
         await etcd.close()

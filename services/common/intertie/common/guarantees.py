@@ -42,6 +42,15 @@ class Measured(Struct, frozen=True, kw_only=True):
         )
 
 
+def broken(measured: Iterable[Measured]) -> frozenset[tuple[GuaranteeKind, str, str, str]]:
+    """Which promises are, each way by itself."""
+    return frozenset(
+        (each.kind, each.network, each.source, each.target)
+        for each in measured
+        if each.below_since is not None
+    )
+
+
 class Guarantee(Struct, frozen=True, kw_only=True):
     kind: GuaranteeKind
     source: str
@@ -52,6 +61,12 @@ class Guarantee(Struct, frozen=True, kw_only=True):
     """0: what nobody else uses."""
     unit: str
     measured: tuple[Measured, ...] = ()
+
+
+def as_compared(promises: Iterable["Guarantee"]) -> tuple[object, ...]:
+    """Without what changes all the time: the same while the promises and those that are broken are
+    the same, whatever is measured."""
+    return tuple((replace(each, measured=()), broken(each.measured)) for each in promises)
 
 
 def with_measured(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -28,9 +28,14 @@ def collect_gently() -> None:
 
 
 async def run_until_signalled(
-    server: Server, loops: Sequence[Coroutine[Any, Any, None]] = (), *, grace_s: float = 5.0
+    server: Server,
+    loops: Sequence[Coroutine[Any, Any, None]] = (),
+    *,
+    ending: Callable[[], Awaitable[None]] | None = None,
+    grace_s: float = 5.0,
 ) -> None:
     """Serves and runs `loops` until SIGTERM or SIGINT; then drains calls, then cancels the loops.
+    `ending` is done first: it ends the calls that would not end by themselves.
 
     A loop that ends by itself, by error or not, ends the process the same way, and its error is
     raised. A second signal cuts the draining short.
@@ -51,6 +56,8 @@ async def run_until_signalled(
         await asyncio.wait({waiting, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         log.info("process.ending", told=told.is_set())
+        if ending is not None:
+            await ending()
         draining = asyncio.create_task(server.stop(grace_s))
         impatient = asyncio.create_task(again.wait())
         await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)

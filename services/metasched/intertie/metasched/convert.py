@@ -100,6 +100,11 @@ def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
     return message
 
 
+def cluster_octets(view: ClusterView) -> bytes:
+    """The same for the same cluster, wherever it is made."""
+    return cluster_to_proto(view).SerializeToString(deterministic=True)
+
+
 def plan_to_proto(plan: Plan) -> cluster_pb2.Plan:
     between: dict[tuple[str, str], cluster_pb2.PlannedLink] = {}
     for link in plan.links:

@@ -21,17 +21,21 @@ from intertie.api.metasched.v1 import (
     sites_pb2_grpc,
 )
 from intertie.common import points
+from intertie.common.changes.watching import WatchAll
 from intertie.common.clock import Clock, SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
+from intertie.common.etcd.feed import Feed
 from intertie.common.logs import configure
 from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.server import ListenFailed, Registration, Server
 from intertie.common.settings import SettingsInvalid, load
 from intertie.metasched.adapters.broker_client import BrokerSites
-from intertie.metasched.adapters.etcd_clusters import EtcdClusters
+from intertie.metasched.adapters.cluster_changes import PREFIXES, ClusterChanges
+from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSightings
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.adapters.receipts import SignedReceipts
+from intertie.metasched.convert import cluster_octets
 from intertie.metasched.loops.pace import paced
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
@@ -89,6 +93,7 @@ class Metasched:
             settings.sites, credentials, clock, timeout_s=settings.commit.rpc_timeout_s
         )
         clusters = EtcdClusters(etcd, self.election)
+        sightings = EtcdSightings(etcd, self.election)
         register = EtcdRegister(etcd, self.election)
         parts = PartCache(self._sites, clock)
         get = GetCluster(clusters, parts, clock)
@@ -121,12 +126,14 @@ class Metasched:
             draw=lambda: secrets.token_hex(16),
         )
         self._watch = WatchCluster(get, clock)
+        self._feed = Feed(etcd, PREFIXES, lambda: ClusterChanges(cluster_octets), clock)
         clusters_servicer = ClustersServicer(
             authority=f"metascheds/{settings.name}",
             create=self._create,
             get=get,
             listing=ListClusters(clusters),
             watch=self._watch,
+            watch_all=WatchAll(self._feed, f"metascheds/{settings.name}"),
             delete=DeleteCluster(clusters, get, clock),
             find=FindWorkspace(clusters),
             sites=self._sites,
@@ -141,7 +148,7 @@ class Metasched:
         sweeps = {
             "recover": Recover(clusters, register, underway, clock).sweep,
             "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,
-            "refresh": Refresh(clusters, parts, clock).sweep,
+            "refresh": Refresh(clusters, sightings, parts, clock).sweep,
         }
         self._background: list[Coroutine[Any, Any, None]] = [self.election.run()]
         self._background += [
@@ -161,6 +168,7 @@ class Metasched:
             await until.wait()
             log.info("metasched.stopping")
             self._watch.stop()
+            await self._feed.close()
             await self._server.stop(grace_s=DRAIN_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._create.drain(), DRAIN_S)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from intertie.api.broker.v1 import part_pb2, site_pb2
@@ -13,9 +14,12 @@ from intertie.api.metasched.v1 import (
     sites_pb2_grpc,
 )
 from intertie.api.types.v1 import attach_pb2
+from intertie.common.changes.watching import WatchAll
 from intertie.common.errors import AmendUnsupported, DomainError
+from intertie.common.names import ANY
 from intertie.common.rpc import pages
 from intertie.common.rpc.attach import opening
+from intertie.common.rpc.changes_proto import Responses
 from intertie.common.rpc.identity import Role, current_identity
 from intertie.metasched.convert import cluster_to_proto, name_of, order_of, parent_of
 from intertie.metasched.convert_parts import decision_to_proto
@@ -59,6 +63,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         get: GetCluster,
         listing: ListClusters,
         watch: WatchCluster,
+        watch_all: WatchAll,
         delete: DeleteCluster,
         find: FindWorkspace,
         sites: Brokers,
@@ -68,6 +73,8 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self._get = get
         self._list = listing
         self._watch = watch
+        self._watch_all = watch_all
+        self._responses = Responses()
         self._delete = delete
         self._find = find
         self._sites = sites
@@ -115,6 +122,15 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         """Not over several sites yet: docs/adr/0015-amend.md."""
         view = await self._get(name_of(request.cluster.name, self._authority, "cluster.name"))
         raise AmendUnsupported(view.record.name)
+
+    async def WatchAll(
+        self, request: clusters_pb2.WatchClustersRequest, context: Context
+    ) -> AsyncIterator[clusters_pb2.WatchClustersResponse]:
+        tenant = parent_of(request.parent, self._authority).tenant
+        changes = self._watch_all("" if tenant == ANY else tenant, request.resume_token)
+        async with aclosing(changes):
+            async for told in changes:
+                yield self._responses.of(told)
 
     async def Delete(
         self, request: clusters_pb2.DeleteClusterRequest, context: Context

@@ -58,6 +58,11 @@ class AgentReports:
         """What is measured, by part uid, then by host."""
         return self._measured
 
+    def measured_at(self, host: str) -> Mapping[str, MeasuredPart]:
+        """What that host measures, by part uid."""
+        uids = self._measured_at.get(host, frozenset())
+        return {uid: self._measured[uid][host] for uid in uids}
+
     def relisted(self, snapshot: Snapshot) -> None:
         """All that there is at its revision; what a watch told of later stays."""
         there = {each.key: each for each in snapshot.entries}

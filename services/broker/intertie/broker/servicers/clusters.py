@@ -1,6 +1,7 @@
 """The Clusters API of a site."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
@@ -16,9 +17,11 @@ from intertie.broker.usecases.get_cluster import VIEWS_KEPT, GetCluster
 from intertie.broker.usecases.list_clusters import ListClusters
 from intertie.broker.usecases.update_cluster import UpdateCluster
 from intertie.broker.usecases.watch_cluster import WatchCluster
+from intertie.common.changes.watching import WatchAll
 from intertie.common.errors import NotFound
 from intertie.common.names import split_workspace
 from intertie.common.rpc import attach
+from intertie.common.rpc.changes_proto import Responses
 from intertie.common.rpc.identity import current_identity
 from intertie.common.rpc.pages import fitting, page_of
 
@@ -39,6 +42,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         list_clusters: ListClusters,
         watch: WatchCluster,
         update: UpdateCluster,
+        watch_all: WatchAll,
         delete: DeleteCluster,
         find: FindWorkspace,
         agents: Agents,
@@ -50,6 +54,8 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self._list = list_clusters
         self._watch = watch
         self._update = update
+        self._watch_all = watch_all
+        self._responses = Responses()
         self._delete = delete
         self._find = find
         self._agents = agents
@@ -115,6 +121,15 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         who = caller()
         order = convert.update_from_proto(request, site=self._site, caller=who.spiffe)
         return convert.cluster_to_proto(await self._update(order, who))
+
+    async def WatchAll(
+        self, request: clusters_pb2.WatchClustersRequest, context: Context
+    ) -> AsyncIterator[clusters_pb2.WatchClustersResponse]:
+        parent = convert.parent_here(request.parent, self._site)
+        changes = self._watch_all(convert.tenant_of(parent), request.resume_token)
+        async with aclosing(changes):
+            async for told in changes:
+                yield self._responses.of(told)
 
     async def Delete(
         self, request: clusters_pb2.DeleteClusterRequest, context: Context

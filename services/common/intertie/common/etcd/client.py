@@ -8,7 +8,8 @@ repeat a transaction whose answer was lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -97,6 +98,26 @@ class Change(Struct, frozen=True, kw_only=True):
     def keys(self) -> tuple[str, ...]:
         """Without any, changes may have gone unseen."""
         return (*(each.key for each in self.puts), *(key for key, _ in self.deleted))
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Where a store is: which one, and at which revision."""
+
+    store: int
+    """etcd's own number of the cluster."""
+    revision: int
+
+
+class Revision(Struct, frozen=True, kw_only=True):
+    """All that one transaction has changed under the prefix."""
+
+    number: int
+    puts: tuple[Entry, ...] = ()
+    deleted: tuple[str, ...] = ()
+
+
+class Compacted(Exception):
+    """What was then is not remembered by etcd any more, or has not been yet."""
 
 
 class Compare(Struct, frozen=True):
@@ -291,6 +312,72 @@ class Etcd:
         finally:
             await answers.aclose()
 
+    async def place(self) -> Place:
+        """Linearizable."""
+        nothing = self._prefix + "\0"
+        answer = await reach(self._kv.get(nothing, count_only=True, timeout=CALL_TIMEOUT_S))
+        return Place(store=answer.header.cluster_id, revision=answer.header.revision)
+
+    async def as_of(self, prefixes: Sequence[str], revision: int) -> tuple[Entry, ...]:
+        """All entries under any of the prefixes as they were at `revision`. Compacted where that
+        is not to be had."""
+        entries: list[Entry] = []
+        for prefix in prefixes:
+            begin = (self._prefix + prefix).encode()
+            end, more = prefix_range_end(begin), True
+            while more:
+                answer = await reach(
+                    _remembered(
+                        self._kv.get(
+                            begin, end, revision=revision, limit=_PAGE, timeout=CALL_TIMEOUT_S
+                        )
+                    )
+                )
+                entries.extend(self._entry(each) for each in answer.kvs)
+                more = answer.more
+                if more:
+                    begin = answer.kvs[-1].key + b"\0"
+        return tuple(entries)
+
+    async def revisions(self, first: int) -> AsyncGenerator[tuple[Revision, ...], None]:
+        """Every revision from `first` on that touches the prefix, once and in order, and goes on
+        with those to come. No hint: what it tells is all there was.
+
+        Compacted where it cannot begin there. EtcdUnavailable when the stream breaks; the caller
+        goes on behind the last revision that it was told.
+        """
+        start = self._prefix.encode()
+        answers: Any = self._watches.watch(start, prefix_range_end(start), first)
+        created = False
+        try:
+            async for answer in answers:
+                if answer.compact_revision:
+                    raise Compacted
+                if answer.canceled:
+                    raise EtcdUnavailable(f"the watch was ended: {answer.cancel_reason}")
+                if answer.created and created:
+                    # The library has connected again, from where etcd was and not from what
+                    # it had told.
+                    raise EtcdUnavailable("the watch was broken off")
+                created = created or answer.created
+                if answer.events:
+                    yield tuple(self._revisions(answer.events))
+        except (grpc.aio.AioRpcError, EtcdError) as error:
+            raise EtcdUnavailable(_problem(error)) from error
+        finally:
+            await answers.aclose()
+        raise EtcdUnavailable("the watch was ended")
+
+    def _revisions(self, events: Sequence[Any]) -> Iterator[Revision]:
+        """etcd tells whole revisions, in order; a transaction touches a key once."""
+        for number, touched in groupby(events, key=lambda each: each.kv.mod_revision):
+            told = list(touched)
+            yield Revision(
+                number=number,
+                puts=tuple(self._entry(each.kv) for each in told if each.type == _PUT),
+                deleted=tuple(self._own(each.kv.key) for each in told if each.type != _PUT),
+            )
+
     def _change(self, answer: Any) -> Change:
         """What each key came to, whatever it was in between."""
         last = {each.kv.key: each for each in answer.events}.values()
@@ -340,6 +427,16 @@ async def reach(call: Awaitable[T]) -> T:
         raise EtcdRefused(_problem(error)) from error
     except (EtcdError, TimeoutError, grpc.aio.AioRpcError) as error:
         raise EtcdUnavailable(_problem(error)) from error
+
+
+async def _remembered(call: Awaitable[T]) -> T:
+    """Compacted where etcd refuses a revision: too old for it, or in its future."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.OUT_OF_RANGE:
+            raise Compacted from error
+        raise
 
 
 def _problem(error: BaseException) -> str:

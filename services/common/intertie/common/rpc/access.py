@@ -39,6 +39,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     f"{_CLUSTERS}/List": _READERS,
     f"{_CLUSTERS}/Watch": _READERS,
     f"{_CLUSTERS}/Update": _OWNERS,
+    f"{_CLUSTERS}/WatchAll": _READERS,
     f"{_CLUSTERS}/Delete": _READERS,
     f"{_CLUSTERS}/Attach": _OWNERS,
     f"{_PARTS}/ListOffers": _WATCHERS,

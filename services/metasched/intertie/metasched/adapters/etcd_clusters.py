@@ -2,18 +2,30 @@
 
 from collections.abc import Mapping
 
+import structlog
+
 from intertie.common.errors import NotLeading, StaleWrite
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put
 from intertie.common.etcd.election import Election
-from intertie.common.etcd.records import decode, encode
+from intertie.common.etcd.records import MAX_BYTES, decode, encode
 from intertie.common.names import ClusterName
-from intertie.metasched.domain.cluster import ClusterRecord
+from intertie.metasched.domain.cluster import ClusterRecord, SeenRecord
 from intertie.metasched.domain.ports import RequestRecord, Stored
+
+log = structlog.get_logger(__name__)
+
+CLUSTERS = "clusters/"
+SEEN = "seen/"
 
 
 def cluster_key(name: str) -> str:
     path = ClusterName.parse(name)
-    return f"clusters/{path.tenant}/{path.cluster_id}"
+    return f"{CLUSTERS}{path.tenant}/{path.cluster_id}"
+
+
+def seen_key(name: str) -> str:
+    path = ClusterName.parse(name)
+    return f"{SEEN}{path.tenant}/{path.cluster_id}"
 
 
 def request_key(key: str) -> str:
@@ -36,7 +48,7 @@ class EtcdClusters:
         return Stored(record=decode(ClusterRecord, entry.value), read_at=entry.mod_revision)
 
     async def listed(self, tenant: str = "") -> tuple[Stored, ...]:
-        snapshot = await self._etcd.range(f"clusters/{tenant}/" if tenant else "clusters/")
+        snapshot = await self._etcd.range(f"{CLUSTERS}{tenant}/" if tenant else CLUSTERS)
         return tuple(
             Stored(record=decode(ClusterRecord, each.value), read_at=each.mod_revision)
             for each in snapshot.entries
@@ -59,7 +71,7 @@ class EtcdClusters:
 
     async def delete(self, stored: Stored) -> None:
         key = cluster_key(stored.record.name)
-        then: list[Op] = [DeleteKey(key)]
+        then: list[Op] = [DeleteKey(key), DeleteKey(seen_key(stored.record.name))]
         if stored.record.request_key:
             then.append(DeleteKey(request_key(stored.record.request_key)))
         await self._write([Compare.mod(key, stored.read_at)], then)
@@ -69,6 +81,31 @@ class EtcdClusters:
 
     async def _write(self, compare: list[Compare], then: list[Op]) -> int:
         return await written_by_leader(self._etcd, self._election, compare, then)
+
+
+class EtcdSightings:
+    """See domain.ports.Sightings."""
+
+    def __init__(self, etcd: Etcd, election: Election) -> None:
+        self._etcd = etcd
+        self._election = election
+
+    async def listed(self) -> tuple[SeenRecord, ...]:
+        snapshot = await self._etcd.range(SEEN)
+        return tuple(decode(SeenRecord, each.value) for each in snapshot.entries)
+
+    async def save(self, name: str, seen: SeenRecord) -> None:
+        octets = encode(seen)
+        if len(octets) > MAX_BYTES:
+            log.warning("seen.too_large", cluster=name, octets=len(octets))
+            return
+        key = cluster_key(name)
+        cluster = await self._etcd.get(key)
+        if cluster is None:
+            return
+        # Of a cluster that is cleared away meanwhile, nothing stays.
+        compare = [Compare.created(key, cluster.create_revision)]
+        await written_by_leader(self._etcd, self._election, compare, [Put(seen_key(name), octets)])
 
 
 async def written_by_leader(

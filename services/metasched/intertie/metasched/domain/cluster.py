@@ -7,7 +7,7 @@ from enum import Enum
 
 from intertie.common.errors import IllegalMove, Shortfall
 from intertie.common.etag import etag_of
-from intertie.common.guarantees import Guarantee, Measured
+from intertie.common.guarantees import Guarantee, Measured, broken
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_spec import PartNic
@@ -182,6 +182,34 @@ class PartSeen:
     """What its hosts measure of the promises that are kept there."""
     current: bool = True
     """False: the site does not answer now, and this is what it said last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenRecord:
+    """What sites last said of a cluster, as it is written down for who follows its changes."""
+
+    uid: str
+    """Of the cluster: another of that name begins with nothing said."""
+    parts: Mapping[str, PartSeen]
+    """By site; one that never answered is not in it."""
+
+    @property
+    def worth(self) -> object:
+        """Another whenever it is to be written again. Measured values change all the time, and
+        only whether a promise is broken counts."""
+        return self.uid, {
+            site: (replace(part, measured=()), broken(part.measured))
+            for site, part in self.parts.items()
+        }
+
+
+def told_view(record: ClusterRecord, seen: SeenRecord | None) -> "ClusterView":
+    """The cluster for who follows its changes: of one that nothing was said of yet, no site is
+    taken for unreachable."""
+    if seen is None or seen.uid != record.uid:
+        live = record.state in LIVE
+        return view_of(record, dict.fromkeys(record.parts, PartSeen(over=False)) if live else {})
+    return view_of(record, seen.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.part_spec import PartSpec
-from intertie.metasched.domain.cluster import ClusterRecord, PartSeen
+from intertie.metasched.domain.cluster import ClusterRecord, PartSeen, SeenRecord
 from intertie.metasched.domain.commit import Decision, Receipt, ReceiptFacts, TxRecord
 from intertie.metasched.domain.problem import Offer
 
@@ -114,6 +114,17 @@ class Clusters(Protocol):
         ...
 
     async def forget_request(self, key: str) -> None: ...
+
+
+class Sightings(Protocol):
+    """What sites say of clusters, written down for who follows changes; nothing is decided on it.
+    Only the leader writes it: NotLeading when another replica leads."""
+
+    async def listed(self) -> tuple[SeenRecord, ...]: ...
+
+    async def save(self, name: str, seen: SeenRecord) -> None:
+        """Goes with the cluster's record."""
+        ...
 
 
 class Register(Protocol):

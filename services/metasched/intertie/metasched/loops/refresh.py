@@ -7,9 +7,17 @@ from datetime import datetime, timedelta
 import structlog
 
 from intertie.common.clock import Clock
-from intertie.common.errors import StaleWrite
-from intertie.metasched.domain.cluster import LIVE, PATIENCE, ClusterRecord, failing, progressed
-from intertie.metasched.domain.ports import Clusters, Stored
+from intertie.common.errors import DomainError, StaleWrite
+from intertie.metasched.domain.cluster import (
+    LIVE,
+    PATIENCE,
+    ClusterRecord,
+    PartSeen,
+    SeenRecord,
+    failing,
+    progressed,
+)
+from intertie.metasched.domain.ports import Clusters, Sightings, Stored
 from intertie.metasched.usecases.part_cache import PartCache
 
 log = structlog.get_logger(__name__)
@@ -25,8 +33,11 @@ LOOK_EARLY = timedelta(seconds=30)
 
 
 class Refresh:
-    def __init__(self, clusters: Clusters, parts: PartCache, clock: Clock) -> None:
+    def __init__(
+        self, clusters: Clusters, sightings: Sightings, parts: PartCache, clock: Clock
+    ) -> None:
         self._clusters = clusters
+        self._sightings = sightings
         self._parts = parts
         self._clock = clock
         self._failing_since: dict[str, Mapping[str, datetime]] = {}
@@ -34,15 +45,20 @@ class Refresh:
         self._looked: dict[str, datetime] = {}
         """When each cluster's sites were asked last, by its uid."""
         self._swept_at = clock.now()
+        self._written: dict[str, object] | None = None
+        """What is written down of what sites say, by cluster's uid. None: to be read."""
 
     async def sweep(self) -> None:
         now = self._clock.now()
         if now - self._swept_at > PATIENCE:
             self._failing_since.clear()  # another led meanwhile: what came between is not known
+            self._written = None
         self._swept_at = now
         stored = await self._clusters.listed()
         living = {each.record.uid for each in stored if each.record.state in LIVE}
-        for kept in (self._failing_since, self._looked):
+        if self._written is None:
+            self._written = {each.uid: each.worth for each in await self._sightings.listed()}
+        for kept in (self._failing_since, self._looked, self._written):
             for uid in kept.keys() - living:
                 del kept[uid]
         await asyncio.gather(*(self._refresh(each) for each in stored))
@@ -57,6 +73,7 @@ class Refresh:
                 seen = await self._parts.parts_of(record)
                 since = failing(seen, self._failing_since.get(record.uid, {}), now=now)
                 self._failing_since[record.uid] = since
+                await self._write_down(record, seen)
                 after = progressed(record, seen, now=now, failing_since=since)
                 if after != record:
                     await self._clusters.save(after, read_at=stored.read_at)
@@ -67,6 +84,20 @@ class Refresh:
                 await self._clusters.delete(stored)
         except StaleWrite:
             log.debug("refresh.lost_race", cluster=record.name)
+
+    async def _write_down(self, record: ClusterRecord, parts: Mapping[str, PartSeen]) -> None:
+        """What is not as it was: every replica follows changes by what is written."""
+        seen = SeenRecord(uid=record.uid, parts=parts)
+        written, worth = self._written, seen.worth
+        if written is None or written.get(record.uid) == worth:
+            return
+        try:
+            await self._sightings.save(record.name, seen)
+        except DomainError:
+            # Whether it was written is not known, or another leads.
+            self._written = None
+            raise
+        written[record.uid] = worth
 
     def _due(self, record: ClusterRecord, now: datetime) -> bool:
         early = record.end_requested_time is None and now < record.plan.window.start - EARLY

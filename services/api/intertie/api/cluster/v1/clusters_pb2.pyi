@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.cluster.v1 import cluster_pb2 as _cluster_pb2
 import builtins as _builtins
 import sys
@@ -193,6 +194,210 @@ class UpdateClusterRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateClusterRequest: _TypeAlias = UpdateClusterRequest  # noqa: Y015
+
+@_typing.final
+class WatchClustersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """{authority}/tenants/{tenant}; `-/tenants/{tenant}` for whatever service is
+    asked. `sites/-/tenants/-` and `metascheds/-/tenants/-` are all tenants',
+    for operators.
+    """
+    resume_token: _builtins.str
+    """Of the last message of an earlier stream with the same parent that had one.
+    Empty: begin with a snapshot. It says where to go on, and is no right to
+    anything.
+    """
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchClustersRequest: _TypeAlias = WatchClustersRequest  # noqa: Y015
+
+@_typing.final
+class WatchClustersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SnapshotBegin(_message.Message):
+        """A snapshot follows, to the exclusion of all that was told before."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _Reason:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WatchClustersResponse.SnapshotBegin._Reason.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            REASON_UNSPECIFIED: WatchClustersResponse.SnapshotBegin._Reason.ValueType  # 0
+            NO_TOKEN: WatchClustersResponse.SnapshotBegin._Reason.ValueType  # 1
+            """There was no token."""
+            TOO_OLD: WatchClustersResponse.SnapshotBegin._Reason.ValueType  # 2
+            """Changes since the token are not remembered any more."""
+            FELL_BEHIND: WatchClustersResponse.SnapshotBegin._Reason.ValueType  # 3
+            """The reader was slower than the changes."""
+            STORE_REPLACED: WatchClustersResponse.SnapshotBegin._Reason.ValueType  # 4
+            """The service's etcd is not the one that the token is of, or was put back
+            to an earlier state.
+            """
+
+        class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
+        REASON_UNSPECIFIED: WatchClustersResponse.SnapshotBegin.Reason.ValueType  # 0
+        NO_TOKEN: WatchClustersResponse.SnapshotBegin.Reason.ValueType  # 1
+        """There was no token."""
+        TOO_OLD: WatchClustersResponse.SnapshotBegin.Reason.ValueType  # 2
+        """Changes since the token are not remembered any more."""
+        FELL_BEHIND: WatchClustersResponse.SnapshotBegin.Reason.ValueType  # 3
+        """The reader was slower than the changes."""
+        STORE_REPLACED: WatchClustersResponse.SnapshotBegin.Reason.ValueType  # 4
+        """The service's etcd is not the one that the token is of, or was put back
+        to an earlier state.
+        """
+
+        REASON_FIELD_NUMBER: _builtins.int
+        reason: Global___WatchClustersResponse.SnapshotBegin.Reason.ValueType
+        def __init__(
+            self,
+            *,
+            reason: Global___WatchClustersResponse.SnapshotBegin.Reason.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SnapshotClusters(_message.Message):
+        """Some of the clusters, by name."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CLUSTERS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def clusters(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.Cluster]: ...
+        def __init__(
+            self,
+            *,
+            clusters: _abc.Iterable[_cluster_pb2.Cluster] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SnapshotEnd(_message.Message):
+        """The snapshot is whole."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        def __init__(
+            self,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Gone(_message.Message):
+        """The record of a cluster was cleared away, a day after it was over; or the
+        cluster could not be had, and leaves no record.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        UID_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        uid: _builtins.str
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            uid: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "uid", b"uid"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Alive(_message.Message):
+        """There is nothing to tell."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        def __init__(
+            self,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_BEGIN_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_CLUSTERS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_END_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    ALIVE_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """To go on behind this message. Empty within a snapshot: until it is whole, go
+    on with what you had before.
+    """
+    @_builtins.property
+    def snapshot_begin(self) -> Global___WatchClustersResponse.SnapshotBegin: ...
+    @_builtins.property
+    def snapshot_clusters(self) -> Global___WatchClustersResponse.SnapshotClusters: ...
+    @_builtins.property
+    def snapshot_end(self) -> Global___WatchClustersResponse.SnapshotEnd: ...
+    @_builtins.property
+    def changed(self) -> _cluster_pb2.Cluster:
+        """A cluster is new, or as it was not before."""
+
+    @_builtins.property
+    def gone(self) -> Global___WatchClustersResponse.Gone: ...
+    @_builtins.property
+    def alive(self) -> Global___WatchClustersResponse.Alive: ...
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        snapshot_begin: Global___WatchClustersResponse.SnapshotBegin | None = ...,
+        snapshot_clusters: Global___WatchClustersResponse.SnapshotClusters | None = ...,
+        snapshot_end: Global___WatchClustersResponse.SnapshotEnd | None = ...,
+        changed: _cluster_pb2.Cluster | None = ...,
+        gone: Global___WatchClustersResponse.Gone | None = ...,
+        alive: Global___WatchClustersResponse.Alive | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "changed", b"changed", "event", b"event", "gone", b"gone", "snapshot_begin", b"snapshot_begin", "snapshot_clusters", b"snapshot_clusters", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alive", b"alive", "changed", b"changed", "event", b"event", "gone", b"gone", "resume_token", b"resume_token", "snapshot_begin", b"snapshot_begin", "snapshot_clusters", b"snapshot_clusters", "snapshot_end", b"snapshot_end"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["snapshot_begin", "snapshot_clusters", "snapshot_end", "changed", "gone", "alive"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchClustersResponse: _TypeAlias = WatchClustersResponse  # noqa: Y015
 
 @_typing.final
 class DeleteClusterRequest(_message.Message):

@@ -76,6 +76,11 @@ class ClustersStub:
                 request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.UpdateClusterRequest.SerializeToString,
                 response_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
                 _registered_method=True)
+        self.WatchAll = channel.unary_stream(
+                '/intertie.api.cluster.v1.Clusters/WatchAll',
+                request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersRequest.SerializeToString,
+                response_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersResponse.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/intertie.api.cluster.v1.Clusters/Delete',
                 request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.DeleteClusterRequest.SerializeToString,
@@ -197,6 +202,42 @@ class ClustersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchAll(self, request, context):
+        """All clusters of a tenant: what there is, then every change, each with a
+        token to go on from.
+
+        Without a `resume_token` the stream begins with a snapshot: `snapshot_begin`,
+        any number of `snapshot_clusters`, `snapshot_end`. What a reader knows from
+        before and is not told in between is gone. Then comes each change of each
+        cluster, in the order in which they were made: every state that a cluster
+        passes through, none left out and none merged. With the token of any message
+        of an earlier stream, of whichever replica, the stream goes on behind that
+        message: what has changed meanwhile is told in the same order, and nothing
+        that was told before. Where that cannot be done (the token is older than what
+        is remembered, the reader was slower than the changes, etcd was put back from
+        a backup) a snapshot comes in its place, and `snapshot_begin` says why; it may
+        come at any time, not only at the beginning.
+
+        A change is whatever changes the message but what is measured: the record,
+        the part, what its workspaces do. Measured values change all the time, and
+        come with the next change; that a promise begins or ceases to be broken
+        (`below_since`) is a change itself. A stream that has nothing to tell says
+        `alive` every 10 seconds, with a newer token: keep that, tokens grow old. A
+        reader that hears nothing for three times as long takes the stream for dead.
+
+        A broker tells of the clusters of its own site. Those that it handed on are
+        their meta-scheduler's, and watched there. The stream does not end by itself;
+        what the service must end (it stops, it has lost its etcd) ends as UNAVAILABLE,
+        and another replica goes on with the token.
+
+        | Condition                                  | Code             | Reason        | Caller                                |
+        |--------------------------------------------|------------------|---------------|---------------------------------------|
+        | resume_token is not of this parent's watch | INVALID_ARGUMENT | FIELD_INVALID | begins without one, with a snapshot   |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
         """Ends the lease and takes everything back.
 
@@ -254,6 +295,11 @@ def add_ClustersServicer_to_server(servicer, server):
                     servicer.Update,
                     request_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.UpdateClusterRequest.FromString,
                     response_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.SerializeToString,
+            ),
+            'WatchAll': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAll,
+                    request_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersRequest.FromString,
+                    response_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersResponse.SerializeToString,
             ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
@@ -416,6 +462,33 @@ class Clusters:
             '/intertie.api.cluster.v1.Clusters/Update',
             intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.UpdateClusterRequest.SerializeToString,
             intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/intertie.api.cluster.v1.Clusters/WatchAll',
+            intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersRequest.SerializeToString,
+            intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersResponse.FromString,
             options,
             channel_credentials,
             insecure,

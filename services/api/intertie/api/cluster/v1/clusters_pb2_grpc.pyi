@@ -121,6 +121,38 @@ class ClustersStub:
     | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
     | a meta-scheduler coordinates it                                    | UNIMPLEMENTED       | AMEND_UNSUPPORTED | deletes it and makes a new one               |
     """
+    WatchAll: _grpc.UnaryStreamMultiCallable[_clusters_pb2.WatchClustersRequest, _clusters_pb2.WatchClustersResponse]
+    """All clusters of a tenant: what there is, then every change, each with a
+    token to go on from.
+
+    Without a `resume_token` the stream begins with a snapshot: `snapshot_begin`,
+    any number of `snapshot_clusters`, `snapshot_end`. What a reader knows from
+    before and is not told in between is gone. Then comes each change of each
+    cluster, in the order in which they were made: every state that a cluster
+    passes through, none left out and none merged. With the token of any message
+    of an earlier stream, of whichever replica, the stream goes on behind that
+    message: what has changed meanwhile is told in the same order, and nothing
+    that was told before. Where that cannot be done (the token is older than what
+    is remembered, the reader was slower than the changes, etcd was put back from
+    a backup) a snapshot comes in its place, and `snapshot_begin` says why; it may
+    come at any time, not only at the beginning.
+
+    A change is whatever changes the message but what is measured: the record,
+    the part, what its workspaces do. Measured values change all the time, and
+    come with the next change; that a promise begins or ceases to be broken
+    (`below_since`) is a change itself. A stream that has nothing to tell says
+    `alive` every 10 seconds, with a newer token: keep that, tokens grow old. A
+    reader that hears nothing for three times as long takes the stream for dead.
+
+    A broker tells of the clusters of its own site. Those that it handed on are
+    their meta-scheduler's, and watched there. The stream does not end by itself;
+    what the service must end (it stops, it has lost its etcd) ends as UNAVAILABLE,
+    and another replica goes on with the token.
+
+    | Condition                                  | Code             | Reason        | Caller                                |
+    |--------------------------------------------|------------------|---------------|---------------------------------------|
+    | resume_token is not of this parent's watch | INVALID_ARGUMENT | FIELD_INVALID | begins without one, with a snapshot   |
+    """
     Delete: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.DeleteClusterRequest, _cluster_pb2.Cluster]
     """Ends the lease and takes everything back.
 
@@ -234,6 +266,38 @@ class ClustersAsyncStub(ClustersStub):
     | more workspaces, and the site has their image no more              | FAILED_PRECONDITION | IMAGE_NOT_READY   | puts the image, then retries                 |
     | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
     | a meta-scheduler coordinates it                                    | UNIMPLEMENTED       | AMEND_UNSUPPORTED | deletes it and makes a new one               |
+    """
+    WatchAll: _aio.UnaryStreamMultiCallable[_clusters_pb2.WatchClustersRequest, _clusters_pb2.WatchClustersResponse]  # type: ignore[assignment]
+    """All clusters of a tenant: what there is, then every change, each with a
+    token to go on from.
+
+    Without a `resume_token` the stream begins with a snapshot: `snapshot_begin`,
+    any number of `snapshot_clusters`, `snapshot_end`. What a reader knows from
+    before and is not told in between is gone. Then comes each change of each
+    cluster, in the order in which they were made: every state that a cluster
+    passes through, none left out and none merged. With the token of any message
+    of an earlier stream, of whichever replica, the stream goes on behind that
+    message: what has changed meanwhile is told in the same order, and nothing
+    that was told before. Where that cannot be done (the token is older than what
+    is remembered, the reader was slower than the changes, etcd was put back from
+    a backup) a snapshot comes in its place, and `snapshot_begin` says why; it may
+    come at any time, not only at the beginning.
+
+    A change is whatever changes the message but what is measured: the record,
+    the part, what its workspaces do. Measured values change all the time, and
+    come with the next change; that a promise begins or ceases to be broken
+    (`below_since`) is a change itself. A stream that has nothing to tell says
+    `alive` every 10 seconds, with a newer token: keep that, tokens grow old. A
+    reader that hears nothing for three times as long takes the stream for dead.
+
+    A broker tells of the clusters of its own site. Those that it handed on are
+    their meta-scheduler's, and watched there. The stream does not end by itself;
+    what the service must end (it stops, it has lost its etcd) ends as UNAVAILABLE,
+    and another replica goes on with the token.
+
+    | Condition                                  | Code             | Reason        | Caller                                |
+    |--------------------------------------------|------------------|---------------|---------------------------------------|
+    | resume_token is not of this parent's watch | INVALID_ARGUMENT | FIELD_INVALID | begins without one, with a snapshot   |
     """
     Delete: _aio.UnaryUnaryMultiCallable[_clusters_pb2.DeleteClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
     """Ends the lease and takes everything back.
@@ -375,6 +439,44 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         | more workspaces, and the site has their image no more              | FAILED_PRECONDITION | IMAGE_NOT_READY   | puts the image, then retries                 |
         | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
         | a meta-scheduler coordinates it                                    | UNIMPLEMENTED       | AMEND_UNSUPPORTED | deletes it and makes a new one               |
+        """
+
+    @_abc_1.abstractmethod
+    def WatchAll(
+        self,
+        request: _clusters_pb2.WatchClustersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_clusters_pb2.WatchClustersResponse], _abc.AsyncIterator[_clusters_pb2.WatchClustersResponse]]:
+        """All clusters of a tenant: what there is, then every change, each with a
+        token to go on from.
+
+        Without a `resume_token` the stream begins with a snapshot: `snapshot_begin`,
+        any number of `snapshot_clusters`, `snapshot_end`. What a reader knows from
+        before and is not told in between is gone. Then comes each change of each
+        cluster, in the order in which they were made: every state that a cluster
+        passes through, none left out and none merged. With the token of any message
+        of an earlier stream, of whichever replica, the stream goes on behind that
+        message: what has changed meanwhile is told in the same order, and nothing
+        that was told before. Where that cannot be done (the token is older than what
+        is remembered, the reader was slower than the changes, etcd was put back from
+        a backup) a snapshot comes in its place, and `snapshot_begin` says why; it may
+        come at any time, not only at the beginning.
+
+        A change is whatever changes the message but what is measured: the record,
+        the part, what its workspaces do. Measured values change all the time, and
+        come with the next change; that a promise begins or ceases to be broken
+        (`below_since`) is a change itself. A stream that has nothing to tell says
+        `alive` every 10 seconds, with a newer token: keep that, tokens grow old. A
+        reader that hears nothing for three times as long takes the stream for dead.
+
+        A broker tells of the clusters of its own site. Those that it handed on are
+        their meta-scheduler's, and watched there. The stream does not end by itself;
+        what the service must end (it stops, it has lost its etcd) ends as UNAVAILABLE,
+        and another replica goes on with the token.
+
+        | Condition                                  | Code             | Reason        | Caller                                |
+        |--------------------------------------------|------------------|---------------|---------------------------------------|
+        | resume_token is not of this parent's watch | INVALID_ARGUMENT | FIELD_INVALID | begins without one, with a snapshot   |
         """
 
     @_abc_1.abstractmethod
