@@ -23,6 +23,7 @@ from intertie.broker.settings import (
     BrokerSettings,
     LinkSettings,
     PolicySettings,
+    QuotaSettings,
     TariffSettings,
 )
 from intertie.common.clock import Clock, SystemClock
@@ -258,6 +259,7 @@ async def site(
     name: str = "broker",
     lead: bool = True,
     by: EtcdSettings | None = None,
+    quotas: Sequence[QuotaSettings] = (),
 ) -> AsyncIterator[Site]:
     """Up, leading, and with its hosts known. `by`: how the broker alone reaches its etcd."""
     clock = clock or SystemClock()
@@ -277,6 +279,7 @@ async def site(
         tariff=TariffSettings(vcpu_hour=0.04, memory_gib_hour=0.01),
         links=(LinkSettings(peer="south", egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0),),
         metascheds=tuple(metascheds),
+        quotas=tuple(quotas),
     )
     etcd = await Etcd.connect(etcd_settings)
     agents = FakeAgents(etcd, hosts, gateway=next(iter(hosts), ""))

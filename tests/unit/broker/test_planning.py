@@ -87,10 +87,10 @@ def test_memory_reserve_and_overcommit_are_the_operators() -> None:
 def test_a_silent_host_gets_nothing_new_and_keeps_what_it_has() -> None:
     silent = view(report_time=NOW - timedelta(seconds=16))
     with pytest.raises(NoCapacity) as refused:
-        allot(part_spec(workspace()), silent, POLICY, now=NOW)
+        allot(part_spec(workspace()), silent, POLICY, tenant="demo", now=NOW)
     assert refused.value.shortfalls[0].resource == "hosts"
     just_alive = view(report_time=NOW - timedelta(seconds=15))
-    assert allot(part_spec(workspace()), just_alive, POLICY, now=NOW).placed
+    assert allot(part_spec(workspace()), just_alive, POLICY, tenant="demo", now=NOW).placed
 
 
 @pytest.mark.parametrize(
@@ -109,22 +109,22 @@ def test_what_counts_against_capacity(state: PartState, counts: bool) -> None:
     known = view(full("t1", "n1", window, state), hosts=("n1",))
     if counts:
         with pytest.raises(NoCapacity):
-            allot(part_spec(workspace()), known, POLICY, now=NOW)
+            allot(part_spec(workspace()), known, POLICY, tenant="demo", now=NOW)
     else:
-        assert allot(part_spec(workspace()), known, POLICY, now=NOW).placed
+        assert allot(part_spec(workspace()), known, POLICY, tenant="demo", now=NOW).placed
 
 
 def test_a_part_whose_end_is_asked_for_counts_until_it_is_over() -> None:
     ending = full("t1", "n1", Window(NOW, NOW + HOUR)).ending(now=NOW, reason="CANCELLED")
     with pytest.raises(NoCapacity):
-        allot(part_spec(workspace()), view(ending, hosts=("n1",)), POLICY, now=NOW)
+        allot(part_spec(workspace()), view(ending, hosts=("n1",)), POLICY, tenant="demo", now=NOW)
 
 
 def test_a_network_leaves_the_site_only_by_a_gateway() -> None:
     of = part_spec(workspace(), remote=("v-0",))
-    assert allot(of, view(), POLICY, now=NOW).gateway == "n1"
+    assert allot(of, view(), POLICY, tenant="demo", now=NOW).gateway == "n1"
     with pytest.raises(NoCapacity) as refused:
-        allot(of, view(hosts=("n2",)), POLICY, now=NOW)
+        allot(of, view(hosts=("n2",)), POLICY, tenant="demo", now=NOW)
     assert refused.value.shortfalls[0].resource == "reachability"
 
 
@@ -132,7 +132,7 @@ def test_a_link_that_is_not_there() -> None:
     no_links = replace(POLICY, links=())
     of = part_spec(workspace(), remote=("v-0",), link_mbit_s=10)
     with pytest.raises(NoCapacity) as refused:
-        allot(of, view(), no_links, now=NOW)
+        allot(of, view(), no_links, tenant="demo", now=NOW)
     assert [each.resource for each in refused.value.shortfalls] == ["reachability"]
 
 
@@ -140,7 +140,7 @@ def test_the_gateways_uplink_carries_what_is_reserved() -> None:
     of = part_spec(workspace(), remote=("v-0",), link_mbit_s=150)
     little = view(capacity=replace(facts("n1").capacity, uplink_mbit_s=100))
     with pytest.raises(NoCapacity) as refused:
-        allot(of, little, POLICY, now=NOW)
+        allot(of, little, POLICY, tenant="demo", now=NOW)
     [found] = refused.value.shortfalls
     assert (found.host, found.resource, found.wanted, found.available) == ("n1", "uplink", 150, 100)
 

@@ -2,11 +2,22 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
+from intertie.broker.domain.admission_policy import (
+    ACCEPT_ALL,
+    EACH_OTHER,
+    AdmissionPolicy,
+    All,
+    Quotas,
+    WindowBounds,
+)
 from intertie.broker.domain.fleet import LinkPolicy, Policy
 from intertie.broker.domain.tariff import Tariff
+from intertie.common.errors import FieldInvalid
+from intertie.common.names import check_label
 from intertie.common.settings import (
     EtcdSettings,
     ListenSettings,
@@ -29,6 +40,47 @@ class PolicySettings(Section):
     default_disk_cap_iops: int = Field(default=500, gt=0)
     default_disk_cap_mib_s: int = Field(default=100, gt=0)
     hosts: tuple[NonEmpty, ...] = ()
+    longest_lease_hours: NonNegativeFloat = 0.0
+    longest_lead_hours: NonNegativeFloat = 0.0
+    """How far ahead a lease may begin. 0: without bound."""
+
+    def admission(self, quotas: tuple["QuotaSettings", ...]) -> AdmissionPolicy:
+        policies: list[AdmissionPolicy] = []
+        if self.longest_lease_hours or self.longest_lead_hours:
+            policies.append(
+                WindowBounds(
+                    longest=timedelta(hours=self.longest_lease_hours),
+                    longest_lead=timedelta(hours=self.longest_lead_hours),
+                )
+            )
+        if quotas:
+            policies.append(Quotas({each.tenant: each.most() for each in quotas}))
+        return All(policies) if policies else ACCEPT_ALL
+
+
+class QuotaSettings(Section):
+    """What a tenant may have at one time; what is left out is not bounded."""
+
+    tenant: NonEmpty
+    """A tenant's name, or `*`: every tenant that is not named, each for itself."""
+    vcpus: int | None = Field(default=None, ge=0)
+    memory_mib: int | None = Field(default=None, ge=0)
+    disk_mib: int | None = Field(default=None, ge=0)
+    iops: int | None = Field(default=None, ge=0)
+    throughput_mib_s: int | None = Field(default=None, ge=0)
+    uplink_mbit_s: int | None = Field(default=None, ge=0)
+
+    @field_validator("tenant")
+    @classmethod
+    def _a_name(cls, tenant: str) -> str:
+        try:
+            return tenant if tenant == EACH_OTHER else check_label(tenant, "tenant")
+        except FieldInvalid as error:
+            raise ValueError(error.problem) from None
+
+    def most(self) -> dict[str, int]:
+        said = self.model_dump(exclude={"tenant"}, exclude_none=True)
+        return {dimension: int(amount) for dimension, amount in said.items()}
 
 
 class TariffSettings(Section):
@@ -57,9 +109,18 @@ class BrokerSettings(ServiceSettings):
     imagestore: PeerSettings
     policy: PolicySettings = PolicySettings()
     tariff: TariffSettings = TariffSettings()
+    quotas: tuple[QuotaSettings, ...] = ()
     links: tuple[LinkSettings, ...] = ()
     metascheds: tuple[NamedPeerSettings, ...] = ()
     """Who may coordinate; requests are handed on to the first."""
+
+    @model_validator(mode="after")
+    def _one_quota_a_tenant(self) -> Self:
+        tenants = [each.tenant for each in self.quotas]
+        twice = {each for each in tenants if tenants.count(each) > 1}
+        if twice:
+            raise ValueError(f"quotas: {min(twice)} has two; write one")
+        return self
 
     def site_policy(self) -> Policy:
         return Policy(
@@ -78,6 +139,7 @@ class BrokerSettings(ServiceSettings):
                 )
                 for link in self.links
             ),
+            admission=self.policy.admission(self.quotas),
             tariff=Tariff(
                 vcpu_hour=self.tariff.vcpu_hour,
                 memory_gib_hour=self.tariff.memory_gib_hour,

@@ -45,7 +45,7 @@ seconds, in which a replica would lose the lead that it reads them for."""
 class EtcdReads:
     def __init__(self, etcd: Etcd, policy: Policy) -> None:
         self._etcd = etcd
-        self._policy = policy
+        self.policy = policy
         self._decoded: dict[str, tuple[int, Any]] = {}
 
     async def everything(self) -> LedgerView:
@@ -70,7 +70,7 @@ class EtcdReads:
             under[entry.key.split("/", 1)[0] + "/"].append(entry)
         self._forget_but(entries)
         generation = next((each for each in under["ledger/"] if each.key == keys.GENERATION), None)
-        agents = AgentReports(self._policy, under[keys.SEEN])
+        agents = AgentReports(self.policy, under[keys.SEEN])
         requests = [self._versioned(RequestRecord, each) for each in under[keys.REQUESTS]]
         return LedgerView(
             generation=int(generation.value) if generation else 0,

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -121,8 +122,9 @@ class Line:
                 if self._book is None or self._guard != guard:
                     self._throw_away()
                     view, mirror = await self._reads.mirrored()
+                    read = partial(Book.of, view, self._reads.policy.admission)
                     large = len(view.parts) >= LARGE
-                    book = await asyncio.to_thread(Book.of, view) if large else Book.of(view)
+                    book = await asyncio.to_thread(read) if large else read()
                     self._book, self._mirror, self._guard = book, mirror, guard
 
     async def known(self) -> Book | None:

@@ -24,11 +24,13 @@ from intertie.broker.domain.part import Part, Placed, Shed
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.planning import (
     as_many_as_fit,
+    check_window,
     cost_of,
     elsewhere,
     part_spec_of,
     why_not_more,
 )
+from intertie.broker.domain.quotas import quota_shortfall
 from intertie.broker.domain.usage import charged_until
 from intertie.common.amend_rules import amended, window_of
 from intertie.common.calendar import Demand
@@ -84,6 +86,8 @@ def amend(
         return None
     if shortfall := elsewhere(spec, policy.site):
         raise NoCapacity((shortfall,))
+    if (window := window_of(spec.lease, record.window)).end > record.window.end:
+        check_window(window, policy, ClusterName.parse(record.name).tenant, now=now)
     at = _Attempts(record, part, spec, view, policy, now)
     had = dict(record.counts)
     kept = {
@@ -152,7 +156,7 @@ class _Attempts:
         self._policy = policy
         self._now = now
         self._calendar = calendar_of(view, policy)
-        self._counted = demands_of(part)
+        self._counted = demands_of(part, policy.admission)
         self._alive = {facts.host: facts for facts in view.fleet.alive(now=now)}
 
     def __call__(self, counts: Mapping[str, int]) -> _Found:
@@ -177,14 +181,16 @@ class _Attempts:
             rooms = self._rooms(with_terms(part, spec, staying))
             placed = place(spec, rooms, site=site, fixed=fixed)
         after = with_terms(part, spec, placed)
-        more = tuple(more_of(self._counted, demands_of(after), since=self._now))
+        more = tuple(
+            more_of(self._counted, demands_of(after, self._policy.admission), since=self._now)
+        )
         if short := tuple(dict.fromkeys(each for demand in more for each in self._short(demand))):
             raise NoCapacity(short)
         return _Found(part=after, takes_more=any(demand.amounts for demand in more))
 
     def _rooms(self, staying: Part) -> dict[str, Room]:
         """Hosts as those that stay leave them, over all of the time to come."""
-        spans = more_of(self._counted, demands_of(staying), since=self._now)
+        spans = more_of(self._counted, demands_of(staying, self._policy.admission), since=self._now)
         more = tuple(each for each in spans if each.window.start < self._window.end)
         return {
             host: Room(facts=facts, free=free)
@@ -323,6 +329,8 @@ def _shortfall(site: str, resource: str, wanted: int, available: int) -> Shortfa
                 available=available,
                 unit=UNIT_OF[dimension],
             )
+        case ["tenant", tenant, dimension]:
+            return quota_shortfall(site, tenant, dimension, wanted, available)
         case [_, peer, direction]:
             return Shortfall(
                 site=site,

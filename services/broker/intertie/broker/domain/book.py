@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from intertie.broker.domain.account import Account
+from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, SeenPart
 from intertie.broker.domain.ledger import (
@@ -18,6 +19,7 @@ from intertie.broker.domain.ledger import (
     LAST_VNI,
     LedgerView,
     Versioned,
+    counted_demands,
     demand_key,
     demands_of,
 )
@@ -58,12 +60,13 @@ class Book:
     """Names of the parts that are held or prepared, the longest first."""
     demands: Calendar = field(default_factory=lambda: Calendar({}))
     """With those that are on their way."""
+    admission: AdmissionPolicy = ACCEPT_ALL
+    """What it says of tenants is counted for them."""
     amended: dict[str, Part] = field(default_factory=dict)
     """By name, what parts that are written already become, where that is counted and on its way."""
 
     @classmethod
-    def of(cls, view: LedgerView) -> "Book":
-        counted = (each.value for each in view.parts.values() if each.value.counted)
+    def of(cls, view: LedgerView, admission: AdmissionPolicy = ACCEPT_ALL) -> "Book":
         return cls(
             generation=view.generation,
             written=view.generation,
@@ -76,7 +79,8 @@ class Book:
             vnis=dict(view.vnis),
             told={uid: dict(hosts) for uid, hosts in view.told.items()},
             open={name: None for name, each in view.parts.items() if each.value.undecided},
-            demands=Calendar({}, (demand for part in counted for demand in demands_of(part))),
+            demands=Calendar({}, counted_demands(view, admission)),
+            admission=admission,
         )
 
     def view(self, fleet: Fleet, seen: Mapping[str, Mapping[str, SeenPart]]) -> LedgerView:
@@ -214,7 +218,7 @@ class Book:
     def _count(self, part: Part) -> None:
         self._uncount(part.name)
         if part.counted:
-            for demand in demands_of(part):
+            for demand in demands_of(part, self.admission):
                 self.demands.add(demand)
 
     def _uncount(self, name: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import IntEnum
 
+from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.quantities import Vector
 from intertie.common.values import Struct, field
@@ -114,6 +115,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     default_disk_cap_mib_s: int = 100
     links: tuple[LinkPolicy, ...] = ()
     tariff: Tariff = field(default_factory=Tariff)
+    admission: AdmissionPolicy = ACCEPT_ALL
 
     def link(self, peer: str) -> LinkPolicy | None:
         return next((link for link in self.links if link.peer == peer), None)

@@ -4,6 +4,7 @@ All counting is the Calendar's. This module says only which resource a part take
 
 - `host/{host}/{vcpus,memory_mib,disk_mib,iops,throughput_mib_s,uplink_mbit_s}`
 - `link/{peer}/{egress,ingress}`
+- `tenant/...`: see `quotas`
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -13,9 +14,11 @@ from itertools import chain
 from typing import Generic, TypeVar
 
 from intertie.broker.domain.account import Account
+from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.part import Part, Shed, hosts_of
+from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import Shortfall
@@ -219,7 +222,7 @@ def larger(all_of: Iterable[Takes]) -> Takes:
     return most
 
 
-def demands_of(part: Part) -> tuple[Demand, ...]:
+def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Demand, ...]:
     """What a part takes, moment by moment: of each of its workspaces the larger of the terms in
     force and those that its hosts have not given up yet. What one workspace gives up is not there
     for another of the same part before its host has obeyed.
@@ -228,6 +231,7 @@ def demands_of(part: Part) -> tuple[Demand, ...]:
     """
     if not part.shed:
         amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
+        amounts |= _off_quotas(part, admission, amounts)
         return (Demand(part.name, part.window, amounts),)
     all_of: tuple[Part | Shed, ...] = (part, *part.shed)
     terms = [(each.spec.window.end, takes_by_workspace(each)) for each in all_of]
@@ -237,9 +241,19 @@ def demands_of(part: Part) -> tuple[Demand, ...]:
         amounts = {}
         for (_, key), amount in larger(takes for until, takes in terms if until >= end).items():
             amounts[key] = amounts.get(key, 0) + amount
+        amounts |= _off_quotas(part, admission, amounts)
         demands.append(Demand(demand_key(part.name, len(demands)), Window(start, end), amounts))
         start = end
     return tuple(demands)
+
+
+def _off_quotas(
+    part: Part, admission: AdmissionPolicy, amounts: Mapping[str, int]
+) -> Mapping[str, int]:
+    """Of sites that accept all, which are most, not even the tenant is asked for."""
+    if admission is ACCEPT_ALL:
+        return {}
+    return counted_for(part.path.tenant, admission, amounts)
 
 
 def demand_key(part: str, number: int) -> str:
@@ -247,8 +261,9 @@ def demand_key(part: str, number: int) -> str:
 
 
 class Capacities(Mapping[str, int]):
-    """Of every host that has ever reported, alive or not, and of every link. Said when asked: of
-    a large site most are not, and the facts of some host are always new."""
+    """Of every host that has ever reported, alive or not, of every link, and of tenants' quotas,
+    which are not gone through. Said when asked: of a large site most are not, and the facts of
+    some host are always new."""
 
     def __init__(self, fleet: Fleet, policy: Policy) -> None:
         self._fleet = fleet
@@ -263,6 +278,8 @@ class Capacities(Mapping[str, int]):
                 return link.egress_mbit_s
             case ["link", peer, "ingress"] if link := self._policy.link(peer):
                 return link.ingress_mbit_s
+            case ["tenant", tenant, dimension]:
+                return self._policy.admission.most(tenant)[dimension]
         raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
@@ -281,8 +298,14 @@ def calendar_of(view: LedgerView, policy: Policy) -> Calendar:
     known = Capacities(view.fleet, policy)
     if view.demands is not None:
         return view.demands.over(known)
-    counted = (each.value for each in view.parts.values() if each.value.counted)
-    return Calendar(known, (demand for part in counted for demand in demands_of(part)))
+    return Calendar(known, counted_demands(view, policy.admission))
+
+
+def counted_demands(view: LedgerView, admission: AdmissionPolicy) -> Iterator[Demand]:
+    """Of all parts that count."""
+    for each in view.parts.values():
+        if each.value.counted:
+            yield from demands_of(each.value, admission)
 
 
 def free_vector(calendar: Calendar, facts: HostFacts, policy: Policy, window: Window) -> Vector:

@@ -10,6 +10,7 @@ from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import (
     LedgerView,
     amounts_alone,
+    amounts_of,
     calendar_of,
     fixed_amounts,
     free_hosts,
@@ -19,8 +20,9 @@ from intertie.broker.domain.ledger import (
     with_site_caps,
     with_site_defaults,
 )
-from intertie.broker.domain.part import Placed, leaves_site
+from intertie.broker.domain.part import Placed, hosts_of, leaves_site
 from intertie.broker.domain.placement import place
+from intertie.broker.domain.quotas import counted_for, quota_shortfall
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window
@@ -177,13 +179,15 @@ def allot(
     view: LedgerView,
     policy: Policy,
     *,
+    tenant: str,
     now: datetime,
     calendar: Calendar | None = None,
     free: Mapping[str, Vector] | None = None,
 ) -> Allotment:
     """Places a part on hosts, gateway and links as they are free over its whole window, or
-    says with NoCapacity what was short. `free`: of each host over that window, where it is
-    known already."""
+    says with NoCapacity what was short, or what the site's policy does not let the tenant have.
+    `free`: of each host over that window, where it is known already."""
+    check_window(spec.window, policy, tenant, now=now)
     calendar = calendar or calendar_of(view, policy)
     spec = with_site_defaults(spec, policy)
     short = link_shortfalls(calendar, policy, spec)
@@ -207,7 +211,35 @@ def allot(
         raise NoCapacity((*short, *error.shortfalls)) from None
     if short:
         raise NoCapacity(short)
+    check_quotas(amounts_of(spec, hosts_of(placed), gateway), spec.window, calendar, policy, tenant)
     return Allotment(spec=spec, placed=placed, gateway=gateway)
+
+
+def check_window(window: Window, policy: Policy, tenant: str, *, now: datetime) -> None:
+    """NoCapacity where the site's policy takes no lease with this window."""
+    if why := policy.admission.refusal(tenant, window, now=now):
+        short = Shortfall(
+            site=policy.site,
+            resource="policy",
+            message=f"{policy.site}: {why}",
+            field="spec.lease",
+        )
+        raise NoCapacity((short,))
+
+
+def check_quotas(
+    amounts: Mapping[str, int], window: Window, calendar: Calendar, policy: Policy, tenant: str
+) -> None:
+    """NoCapacity where the tenant would have more than it may at any moment of the window."""
+    if wanted := counted_for(tenant, policy.admission, amounts):
+        short = calendar.shortfalls(Demand("", window, wanted))
+        if short:
+            raise NoCapacity(
+                tuple(
+                    quota_shortfall(policy.site, tenant, key.rpartition("/")[2], *amount)
+                    for key, *amount in short
+                )
+            )
 
 
 def _no_gateway(site: str) -> Shortfall:
@@ -241,7 +273,9 @@ def draft(
             free: Mapping[str, Vector] = free,
         ) -> Allotment:
             part = part_spec_of(name, uid, spec, counts, window, policy.site)
-            return allot(part, view, policy, now=now, calendar=calendar, free=free)
+            return allot(
+                part, view, policy, tenant=name.tenant, now=now, calendar=calendar, free=free
+            )
 
         try:
             found = attempt(fewest)

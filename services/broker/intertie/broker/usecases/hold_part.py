@@ -102,7 +102,7 @@ class HoldPart:
         return part, self._notary.sign(receipt_of(part, now=self._clock.now(), state=state))
 
     def _part(self, order: HoldOrder, view: LedgerView, now: datetime) -> Part:
-        allotment = allot(order.spec, view, self._policy, now=now)
+        allotment = allot(order.spec, view, self._policy, tenant=order.name.tenant, now=now)
         return Part(
             name=str(order.name),
             state=PartState.HELD,

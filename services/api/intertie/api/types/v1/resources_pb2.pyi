@@ -385,7 +385,8 @@ class Shortfall(_message.Message):
     resource: _builtins.str
     """One of `vcpus`, `memory`, `disk`, `iops`, `throughput`, `uplink`,
     `link_egress`, `link_ingress`, `latency`, `hosts`, `image`, `policy`,
-    `reachability`.
+    `reachability`; or, of what the site lets the tenant have at one time,
+    `quota_vcpus` and likewise of the first six.
     """
     wanted: _builtins.int
     """In `unit`. 0 and 0 where the resource is no quantity."""
