@@ -22,6 +22,7 @@ from intertie.broker.domain.part import Endpoint, NetworkId, Placed, RemoteEndpo
 from intertie.broker.domain.planning import part_spec_of
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common import part_spec, terms
+from intertie.common.actions import Power, Switched
 from intertie.common.etcd.records import decode, encode
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
@@ -181,6 +182,7 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
         spec=replace(spec, host_entries=(HostEntry(address="10.1.0.10", names=("w-0",)),)),
         placed=(Placed(workspace="w-0", host="n1"), Placed(workspace="w-1", host="n2")),
         gateway="n1",
+        switched=(("w-0", Switched(power=Power.PAUSED, boots=turn + 1)),),
         network_ids=(NetworkId(network="lan", vni=4096),),
         remotes=(
             RemoteEndpoint(
@@ -197,3 +199,4 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
     [workspace] = part_from_proto(record).workspaces
     assert workspace.environment == environment
     assert workspace.allocation == allocation
+    assert workspace.switched == Switched(power=Power.PAUSED, boots=turn + 1)

@@ -18,7 +18,7 @@ REPLICATED: tuple[ServiceDescriptor, ...] = tuple(
 READS = {"Get", "List", "ListEntries", "ListHosts", "ListOffers", "Watch", "WatchAll", "Attach"}
 ANY_REPLICAS = {"/intertie.api.metasched.v1.Decisions/Resolve"}
 """It writes, and every replica may: whoever is first, the decision stands."""
-BY_REQUEST_ID = {"Create", "Update", "Hold"}
+BY_REQUEST_ID = {"Create", "Update", "Act", "Hold"}
 BY_NAME = {"Delete", "Prepare", "Resolve", "Release"}
 """They move what they name to where it may be already."""
 

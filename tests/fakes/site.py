@@ -2,12 +2,13 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import TypeVar
 
+from intertie.common.actions import Action
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     ClockSkew,
@@ -90,6 +91,7 @@ class FakeSite:
         default_factory=lambda: defaultdict(list)
     )
     """By method: what happens to its next calls, one each."""
+    acts: list[tuple[str, Action, tuple[str, ...]]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     parts: dict[str, FakePart] = field(default_factory=dict)
     seen: dict[str, WorkspaceSeen] = field(default_factory=dict)
@@ -244,6 +246,15 @@ class MemorySites:
 
         return await self._call(order.part.site, "prepare", obey)
 
+    async def act(
+        self, part: PartName, action: Action, workspaces: Sequence[str], *, request_id: str
+    ) -> PartSeen:
+        def obey(at: FakeSite) -> PartSeen:
+            at.acts.append((request_id, action, tuple(workspaces)))
+            return at.look(part)
+
+        return await self._call(part.site, "act", obey)
+
     async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
         def obey(at: FakeSite) -> PartSeen:
             at.resolve(part, decision.outcome)
@@ -337,5 +348,6 @@ def two_sites(clock: Clock, image: ImageFound, *, vcpus: int = 4) -> tuple[FakeS
         parts={},
         calls=[],
         faults=defaultdict(list),
+        acts=[],
         seen={},
     )

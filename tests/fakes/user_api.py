@@ -20,6 +20,7 @@ from intertie.api.imagestore.v1 import images_pb2_grpc
 from intertie.api.imagestore.v1.images_pb2 import Image, ListImagesResponse
 from intertie.api.metasched.v1 import sites_pb2_grpc
 from intertie.api.metasched.v1.sites_pb2 import KnownSite, ListKnownSitesResponse
+from intertie.api.types.v1.action_pb2 import Action
 from intertie.api.types.v1.attach_pb2 import AttachResponse
 from intertie.common.errors import (
     ConnectionRefused,
@@ -121,6 +122,22 @@ class FakeClusters(clusters_pb2_grpc.ClustersServicer):
                 workspace.state, workspace.ready = Workspace.RUNNING, True
             cluster.state = Cluster.ACTIVE
         yield cluster
+
+    async def Act(self, request: Any, context: Any) -> Cluster:
+        self.requests.append(request)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        cluster = self._find(request.name)
+        state = {
+            Action.STOP: Workspace.STOPPED,
+            Action.PAUSE: Workspace.PAUSED,
+            Action.SUSPEND: Workspace.SUSPENDED,
+        }.get(request.action, Workspace.RUNNING)
+        for each in cluster.workspaces:
+            if not request.workspaces or each.name.rpartition("/")[2] in request.workspaces:
+                each.state, each.ready = state, state == Workspace.RUNNING
+                each.ready_time.GetCurrentTime()
+        return cluster
 
     async def Update(self, request: Any, context: Any) -> Cluster:
         self.requests.append(request)

@@ -48,6 +48,10 @@ class Clusters(clusters_pb2_grpc.ClustersServicer):
             await result
         return cluster_pb2.Cluster(name=request.name)
 
+    async def Act(self, request: Any, context: Any) -> cluster_pb2.Cluster:
+        self.callers.append(current_identity())
+        return cluster_pb2.Cluster(name=request.name)
+
     async def Update(self, request: Any, context: Any) -> cluster_pb2.Cluster:
         self.callers.append(current_identity())
         return cluster_pb2.Cluster(name=request.cluster.name)

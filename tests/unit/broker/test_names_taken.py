@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,9 @@ class Beyond:
         return self.made[cluster_id]
 
     async def delete(self, caller: Caller, tenant: str, cluster_id: str, etag: str) -> Foreign:
+        raise AssertionError
+
+    async def act(self, *args: Any, **also: Any) -> Foreign:
         raise AssertionError
 
     async def watch(self, caller: Caller, tenant: str, cluster_id: str) -> AsyncIterator[Foreign]:

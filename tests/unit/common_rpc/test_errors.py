@@ -37,6 +37,7 @@ SAMPLES: list[errors.DomainError] = [
     errors.EtagStale("a"),
     errors.ClusterOver("sites/north/tenants/demo/clusters/one"),
     errors.LeaseEnding("sites/north/tenants/demo/clusters/one", "2026-03-01T13:00:00+00:00"),
+    errors.ActionIllegal("PAUSE", "worker-0", "STOPPED", "START"),
     errors.AmendUnsupported("metascheds/meta/tenants/demo/clusters/one"),
     errors.StaleWrite("k"),
     errors.Aborted("t1", "south refused"),

@@ -23,6 +23,7 @@ from intertie.metasched.domain.problem import ImageFound
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
 from intertie.metasched.loops.settle import Settle
+from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster, Order, Underway
 from intertie.metasched.usecases.decisions import Decisions
@@ -111,6 +112,7 @@ class Process:
     register: EtcdRegister
     create: CreateCluster
     get: GetCluster
+    act: ActOnCluster
     delete: DeleteCluster
     watch: WatchCluster
     decisions: Decisions
@@ -167,6 +169,7 @@ class World:
             register=register,
             create=create,
             get=get,
+            act=ActOnCluster(clusters, get, sites, parts, self.clock),
             delete=DeleteCluster(clusters, get, self.clock),
             watch=WatchCluster(get, self.clock),
             decisions=Decisions(register, self.sites.names, self.clock),

@@ -35,6 +35,7 @@ from intertie.nodeagent.domain.ports import (
     DomainCounters,
     Staging,
 )
+from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, NicPlan
@@ -172,6 +173,15 @@ class MemoryHypervisor:
         self.refuses_start = False
         self.refuses_removal = False
         self.starts = 0
+        self.presses: list[str] = []
+        self.heeds_button = True
+        self.memory: dict[str, bool] = {}
+        """Files that memory was saved to, and whether to its end."""
+        self.may_move = asyncio.Event()
+        self.may_move.set()
+        self.refuses_save = False
+        self.refuses_restore = False
+        self.restored: list[str] = []
 
     async def states(self) -> Mapping[str, DomainState]:
         self._check()
@@ -223,6 +233,37 @@ class MemoryHypervisor:
     async def stop(self, name: str) -> None:
         self._check()
         self.domains[name] = DomainState.OFF
+
+    async def pause(self, name: str) -> None:
+        self._check()
+        self.domains[name] = DomainState.PAUSED
+
+    async def press(self, name: str) -> None:
+        self._check()
+        self.presses.append(name)
+        if self.heeds_button:
+            self.domains[name] = DomainState.POWERED_OFF
+
+    async def save(self, name: str, path: str) -> None:
+        self._check()
+        self.memory[path] = False
+        if self.refuses_save:
+            raise HostFailure("libvirt: no room")
+        await self.may_move.wait()
+        self.memory[path] = True
+        self.domains[name] = DomainState.OFF
+
+    async def restore(self, name: str, path: str) -> None:
+        self._check()
+        if self.refuses_restore:
+            raise HostFailure("libvirt: no")
+        await self.may_move.wait()
+        self.restored.append(path)
+        self.domains[name] = DomainState.RUNNING
+
+    async def is_whole(self, path: str) -> bool:
+        self._check()
+        return self.memory.get(path, False)
 
     async def remove(self, name: str) -> None:
         self._check()
@@ -282,6 +323,7 @@ class MemoryStorage:
     def __init__(self) -> None:
         self.disks: dict[str, int] = {}
         self.seeds: set[str] = set()
+        self.memories: dict[str, Memory] = {}
         self.room = 1024
         self.full = False
 
@@ -302,6 +344,22 @@ class MemoryStorage:
 
     async def grow_disk(self, uid: str, size_mib: int) -> None:
         self.disks[uid] = size_mib
+
+    def memory(self, uid: str) -> Memory:
+        return self.memories.get(uid, Memory.NONE)
+
+    def keep_memory(self, uid: str) -> None:
+        self.memories[uid] = Memory.SAVED
+
+    def take_memory(self, uid: str) -> None:
+        assert self.memories[uid] is Memory.SAVED
+        self.memories[uid] = Memory.RESTORING
+
+    def put_memory_back(self, uid: str) -> None:
+        self.memories[uid] = Memory.SAVED
+
+    def discard_memory(self, uid: str) -> None:
+        self.memories.pop(uid, None)
 
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
         if self.full:

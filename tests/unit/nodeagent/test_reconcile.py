@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from intertie.common.actions import AS_BEGUN
 from intertie.common.terms import AvailabilityTerm, OnIsolation
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts, HostFailure
@@ -14,6 +15,7 @@ from intertie.nodeagent.domain.reconcile import (
     DomainState,
     KnownPart,
     Listing,
+    Note,
     Observed,
     Phase,
     Step,
@@ -98,17 +100,17 @@ def test_gone_is_over_inside_the_window_too() -> None:
 def test_only_what_is_missing_is_done(
     phase: Phase, seen: Observed, expected: tuple[Step, ...]
 ) -> None:
-    assert steps(phase, seen, powered_off=False, isolated=False) == expected
+    assert steps(phase, seen, Note(), AS_BEGUN, isolated=False) == expected
 
 
 def test_a_guest_that_switched_itself_off_stays_off() -> None:
-    assert steps(Phase.RUN, READY, powered_off=True, isolated=False) == ()
+    assert steps(Phase.RUN, READY, Note(powered_off=True), AS_BEGUN, isolated=False) == ()
 
 
 def test_an_isolated_guest_is_stopped_and_not_started_again() -> None:
     running = replace(READY, domain=DomainState.RUNNING)
-    assert steps(Phase.RUN, running, powered_off=False, isolated=True) == (Step.STOP,)
-    assert steps(Phase.RUN, READY, powered_off=False, isolated=True) == ()
+    assert steps(Phase.RUN, running, Note(), AS_BEGUN, isolated=True) == (Step.STOP,)
+    assert steps(Phase.RUN, READY, Note(), AS_BEGUN, isolated=True) == ()
 
 
 def test_isolation_counts_from_the_last_contact_and_only_where_the_lease_says_so() -> None:
@@ -123,7 +125,7 @@ def test_isolation_counts_from_the_last_contact_and_only_where_the_lease_says_so
 def test_states_are_told_by_what_is_seen() -> None:
     def state(phase: Phase, seen: Observed, attempts: Attempts | None = None) -> WorkspaceState:
         tried = attempts or Attempts()
-        return state_of(phase, seen, powered_off=False, isolated=False, attempts=tried)
+        return state_of(phase, seen, Note(), AS_BEGUN, isolated=False, attempts=tried)
 
     failed = Attempts().failed(HostFailure("no", final=True), now=0)
     assert state(Phase.WAIT, Observed()) is WorkspaceState.PLANNED

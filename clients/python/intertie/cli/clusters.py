@@ -142,7 +142,7 @@ async def _until_active(run: Run, client: Client, cluster: Cluster) -> Cluster:
     if cluster.state == Cluster.SCHEDULED and _starts_later(run, cluster):
         run.note(f"{name} starts at {moment(cluster.window.start_time)}")
     try:
-        cluster = await _follow(run, client, cluster, lambda each: each.state == Cluster.ACTIVE)
+        cluster = await follow(run, client, cluster, lambda each: each.state == Cluster.ACTIVE)
     except asyncio.CancelledError:
         run.note(
             f"Stopped waiting; {name} goes on without you."
@@ -150,7 +150,7 @@ async def _until_active(run: Run, client: Client, cluster: Cluster) -> Cluster:
         )
         raise
     if cluster.state != Cluster.ACTIVE:
-        raise _failed(cluster)
+        raise failed(cluster)
     took_s = run.wiring.clock.monotonic() - begun
     run.note(f"{name}: {len(cluster.workspaces)} workspaces ready after {took_s:.0f} s", "green")
     return cluster
@@ -160,13 +160,13 @@ def _starts_later(run: Run, cluster: Cluster) -> bool:
     return cluster.window.start_time.seconds > run.wiring.clock.now().timestamp()
 
 
-def _failed(cluster: Cluster) -> ClusterFailed:
+def failed(cluster: Cluster) -> ClusterFailed:
     state = Cluster.State.Name(cluster.state)
     failure = cluster.failure
     return ClusterFailed(render.last(cluster.name), state, failure.reason, failure.message)
 
 
-async def _follow(
+async def follow(
     run: Run, client: Client, cluster: Cluster, reached: Callable[[Cluster], bool]
 ) -> Cluster:
     """The cluster once it is as wanted, or over."""
@@ -291,9 +291,9 @@ async def update(
             f" {moment(cluster.window.end_time)}, terms {cluster.terms}"
         )
         if wait and not _starts_later(run, cluster):
-            cluster = await _follow(run, client, cluster, _all_ready)
+            cluster = await follow(run, client, cluster, _all_ready)
             if cluster.state in OVER:
-                raise _failed(cluster)
+                raise failed(cluster)
         if run.output is not Format.TABLE:
             run.write(run.plain(cluster))
 
@@ -370,7 +370,7 @@ async def delete(
 async def _until_gone(run: Run, client: Client, cluster: Cluster) -> Cluster:
     name = render.last(cluster.name)
     try:
-        cluster = await _follow(run, client, cluster, lambda each: each.state in OVER)
+        cluster = await follow(run, client, cluster, lambda each: each.state in OVER)
     except asyncio.CancelledError:
         run.note(f"Stopped waiting; {name} is being taken back all the same.")
         raise

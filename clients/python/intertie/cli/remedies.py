@@ -18,6 +18,7 @@ REMEDIES = {
     "ETAG_STALE": "It has changed since you looked: look again, then decide.",
     "CLUSTER_OVER": "Make a new cluster: `intertie cluster create -f FILE`.",
     "LEASE_ENDING": "Make a new cluster; give less in the last two minutes, or change it earlier.",
+    "ACTION_ILLEGAL": "Do one of those that its state allows, or wait until it runs.",
     "AMEND_UNSUPPORTED": "Delete it and make a new one, or have one site serve it alone.",
     "STALE_WRITE": "Try again.",
     "ABORTED": "Everything was given back. Try again.",

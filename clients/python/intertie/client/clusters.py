@@ -11,6 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from intertie.api.cluster.v1 import clusters_pb2_grpc
 from intertie.api.cluster.v1.cluster_pb2 import Cluster, ClusterSpec
 from intertie.api.cluster.v1.clusters_pb2 import (
+    ActOnClusterRequest,
     CreateClusterRequest,
     DeleteClusterRequest,
     GetClusterRequest,
@@ -18,6 +19,7 @@ from intertie.api.cluster.v1.clusters_pb2 import (
     UpdateClusterRequest,
     WatchClusterRequest,
 )
+from intertie.api.types.v1.action_pb2 import Action
 from intertie.client.attachment import Attachment
 from intertie.client.changes import PATIENCE_S, ClusterEvent, watch_all
 from intertie.client.connection import Connection
@@ -133,6 +135,27 @@ class Clusters:
         async with aclosing(events):
             async for event in events:
                 yield event
+
+    async def act(
+        self,
+        name: str,
+        action: str,
+        workspaces: Sequence[str] = (),
+        *,
+        etag: str = "",
+        request_id: str = "",
+    ) -> Cluster:
+        """START, STOP, REBOOT, PAUSE, RESUME or SUSPEND, of these (`worker-0`) or of all. Give
+        `request_id` to be able to ask again after this process."""
+        request = ActOnClusterRequest(
+            name=self.full_name(name),
+            action=Action.Value(action),
+            workspaces=workspaces,
+            etag=etag,
+            request_id=request_id or draw_request_id(),
+        )
+        answer: Cluster = await self._connection.call(self._stub.Act, request)
+        return answer
 
     async def delete(self, name: str, *, etag: str = "") -> Cluster:
         request = DeleteClusterRequest(name=self.full_name(name), etag=etag)

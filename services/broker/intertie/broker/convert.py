@@ -14,12 +14,14 @@ from intertie.broker.domain.ports import Foreign
 from intertie.broker.domain.records import RequestKey
 from intertie.broker.domain.tariff import Tariff
 from intertie.broker.receipts_proto import endpoint_to_proto
+from intertie.broker.usecases.act import ActOrder
 from intertie.broker.usecases.create_cluster import Order
 from intertie.broker.usecases.hold_part import HoldOrder
 from intertie.broker.usecases.update_cluster import UpdateOrder
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.names import ANY, ClusterName, Parent, PartName, check_label
+from intertie.common.rpc.action_proto import action_from_proto
 from intertie.common.rpc.spec_proto import (
     Fields,
     cluster_spec_fields,
@@ -100,6 +102,17 @@ def update_from_proto(
         etag=request.etag,
         request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(request)),
         validate_only=request.validate_only,
+    )
+
+
+def act_from_proto(
+    request: clusters_pb2.ActOnClusterRequest | parts_pb2.ActOnPartRequest, *, caller: str
+) -> ActOrder:
+    _check_request_id(request.request_id)
+    return ActOrder(
+        action=action_from_proto(request.action),
+        workspaces=tuple(dict.fromkeys(request.workspaces)),
+        request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(request)),
     )
 
 

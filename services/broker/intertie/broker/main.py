@@ -41,6 +41,7 @@ from intertie.broker.servicers.parts import PartsServicer
 from intertie.broker.servicers.site import HostsServicer, SitesServicer
 from intertie.broker.servicers.usage import UsageServicer
 from intertie.broker.settings import BrokerSettings
+from intertie.broker.usecases.act import ActOnCluster, ActOnPart
 from intertie.broker.usecases.admission import Admission
 from intertie.broker.usecases.create_cluster import CreateCluster
 from intertie.broker.usecases.delete_cluster import DeleteCluster
@@ -141,6 +142,7 @@ class Broker:
             WatchCluster(get, forwarding, BellHints(bell, clock)),
             UpdateCluster(ledger, images, admission, get, forwarding, policy, clock),
             WatchAll(self._feed, f"sites/{site}"),
+            ActOnCluster(ledger, admission, get, forwarding, site, clock),
             DeleteCluster(ledger, get, forwarding, clock),
             find,
             agents,
@@ -154,6 +156,7 @@ class Broker:
             PreparePart(ledger, notary, policy, clock),
             resolve,
             ReleasePart(ledger, clock),
+            ActOnPart(ledger, admission),
             parts,
             find,
             agents,

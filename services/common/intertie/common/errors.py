@@ -204,6 +204,24 @@ class LeaseEnding(DomainError):
 
 
 @dataclass(eq=False)
+class ActionIllegal(DomainError):
+    """A workspace's state does not allow what was asked for; nothing was done to any."""
+
+    reason = "ACTION_ILLEGAL"
+    action: str
+    workspace: str
+    state: str
+    legal: str
+    """What its state allows, with commas; empty: nothing."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.action} is not possible: {self.workspace} is {self.state}, which allows "
+            f"{self.legal or 'nothing'}"
+        )
+
+
+@dataclass(eq=False)
 class AmendUnsupported(DomainError):
     """A meta-scheduler coordinates it, and changing a lease over several sites is not built."""
 

@@ -10,6 +10,7 @@ from intertie.api.types.v1 import measured_pb2
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, GuaranteeKind, Measured
 from intertie.common.names import ANY, ClusterName, Parent, check_label
+from intertie.common.rpc.action_proto import action_from_proto
 from intertie.common.rpc.identity import Identity
 from intertie.common.rpc.shortfalls_proto import shortfall_to_proto
 from intertie.common.rpc.spec_proto import cluster_spec_from_proto, cluster_spec_to_proto
@@ -25,6 +26,7 @@ from intertie.metasched.domain.cluster import (
     WorkspaceView,
 )
 from intertie.metasched.domain.plan import Plan
+from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.create_cluster import Order
 
 _STATES: Mapping[ClusterState, cluster_pb2.Cluster.State.ValueType] = {
@@ -55,16 +57,34 @@ def name_of(text: str, authority: str, field: str = "name") -> str:
     return str(name)
 
 
+def act_order_of(
+    request: clusters_pb2.ActOnClusterRequest, identity: Identity, authority: str
+) -> ActOrder:
+    _check_request_id(request.request_id)
+    return ActOrder(
+        name=name_of(request.name, authority),
+        action=action_from_proto(request.action),
+        workspaces=tuple(dict.fromkeys(request.workspaces)),
+        etag=request.etag,
+        caller=identity.caller,
+        request_id=request.request_id,
+    )
+
+
+def _check_request_id(text: str, *, may_lack: bool = False) -> None:
+    if not may_lack and not text:
+        raise FieldInvalid("request_id", "must not be empty; give a UUID, the same at a retry")
+    if len(text) > 64 or not set(text) <= _REQUEST_ID:
+        raise FieldInvalid("request_id", "must be 1 to 64 of A-Z, a-z, 0-9 and ._-")
+
+
 def order_of(
     request: clusters_pb2.CreateClusterRequest, identity: Identity, authority: str
 ) -> Order:
     parent = parent_of(request.parent, authority)
     if parent.tenant == ANY:
         raise FieldInvalid("parent", "must name a tenant")
-    if not request.validate_only and not request.request_id:
-        raise FieldInvalid("request_id", "must not be empty; give a UUID, the same at a retry")
-    if len(request.request_id) > 64 or not set(request.request_id) <= _REQUEST_ID:
-        raise FieldInvalid("request_id", "must be 1 to 64 of A-Z, a-z, 0-9 and ._-")
+    _check_request_id(request.request_id, may_lack=request.validate_only)
     return Order(
         name=ClusterName(parent, check_label(request.cluster_id, "cluster_id")),
         spec=cluster_spec_from_proto(request.spec),

@@ -46,6 +46,7 @@ from intertie.metasched.servicers import (
     KnownSitesServicer,
 )
 from intertie.metasched.settings import MetaschedSettings
+from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.attach import FindWorkspace
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster, Underway
@@ -134,6 +135,7 @@ class Metasched:
             listing=ListClusters(clusters),
             watch=self._watch,
             watch_all=WatchAll(self._feed, f"metascheds/{settings.name}"),
+            act=ActOnCluster(clusters, get, self._sites, parts, clock),
             delete=DeleteCluster(clusters, get, clock),
             find=FindWorkspace(clusters),
             sites=self._sites,

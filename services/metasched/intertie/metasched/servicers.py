@@ -21,8 +21,9 @@ from intertie.common.rpc import pages
 from intertie.common.rpc.attach import opening
 from intertie.common.rpc.changes_proto import Responses
 from intertie.common.rpc.identity import Role, current_identity
-from intertie.metasched.convert import cluster_to_proto, name_of, order_of, parent_of
+from intertie.metasched.convert import act_order_of, cluster_to_proto, name_of, order_of, parent_of
 from intertie.metasched.convert_parts import decision_to_proto
+from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.attach import FindWorkspace
 from intertie.metasched.usecases.create_cluster import CreateCluster
 from intertie.metasched.usecases.decisions import Decisions
@@ -64,6 +65,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         listing: ListClusters,
         watch: WatchCluster,
         watch_all: WatchAll,
+        act: ActOnCluster,
         delete: DeleteCluster,
         find: FindWorkspace,
         sites: Brokers,
@@ -75,6 +77,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self._watch = watch
         self._watch_all = watch_all
         self._responses = Responses()
+        self._act = act
         self._delete = delete
         self._find = find
         self._sites = sites
@@ -131,6 +134,12 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         async with aclosing(changes):
             async for told in changes:
                 yield self._responses.of(told)
+
+    async def Act(
+        self, request: clusters_pb2.ActOnClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        order = act_order_of(request, current_identity(), self._authority)
+        return cluster_to_proto(await self._act(order))
 
     async def Delete(
         self, request: clusters_pb2.DeleteClusterRequest, context: Context

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from intertie.api.broker.v1 import site_pb2
 from intertie.api.nodeagent.v1 import records_pb2 as pb
+from intertie.common.actions import Power, Switched
 from intertie.common.errors import FieldInvalid
 from intertie.common.rpc.spec_proto import (
     allocation_from_proto,
@@ -73,7 +74,17 @@ def _workspace(message: pb.WantedWorkspace) -> WantedWorkspace:
             for nic in message.nics
         ),
         nonce=message.nonce,
+        switched=Switched(power=_power(message.power, field), boots=message.boots),
     )
+
+
+def _power(number: "pb.WantedWorkspace.Power.ValueType", field: str) -> Power:
+    if number == pb.WantedWorkspace.POWER_UNSPECIFIED:
+        return Power.ON
+    for each in Power:
+        if pb.WantedWorkspace.Power.Value(each.name) == number:
+            return each
+    raise FieldInvalid(f"{field}.power", f"{number} is not known here")
 
 
 def _network(message: pb.WantedNetwork) -> WantedNetwork:
@@ -238,6 +249,8 @@ def part_to_proto(part: WantedPart) -> pb.WantedPart:
                     for nic in each.nics
                 ],
                 nonce=each.nonce,
+                power=pb.WantedWorkspace.Power.Value(each.switched.power.name),
+                boots=each.switched.boots,
             )
             for each in part.workspaces
         ],

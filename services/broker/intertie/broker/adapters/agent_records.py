@@ -64,6 +64,8 @@ def _workspace(wanted: WantedWorkspace) -> records_pb2.WantedWorkspace:
             for nic in wanted.nics
         ],
         nonce=wanted.nonce,
+        power=records_pb2.WantedWorkspace.Power.Value(wanted.switched.power.name),
+        boots=wanted.switched.boots,
     )
 
 

@@ -11,10 +11,12 @@ from intertie.api.types.v1 import attach_pb2
 from intertie.broker.domain.decision import Decision
 from intertie.broker.domain.ports import Caller, Foreign
 from intertie.broker.receipts_proto import decision_from_proto
+from intertie.common.actions import Action
 from intertie.common.clock import Clock
 from intertie.common.errors import NotLeading, SiteUnreachable
 from intertie.common.names import ANY, ClusterName, Parent
 from intertie.common.rpc import attach, request_id
+from intertie.common.rpc.action_proto import action_to_proto
 from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.delegation import vouch
 from intertie.common.rpc.identity import parse_spiffe
@@ -81,6 +83,27 @@ class GrpcMetasched:
         request = clusters_pb2.DeleteClusterRequest(name=self._named(tenant, cluster_id), etag=etag)
         metadata = self._behalf(caller, request)
         call = self._stub.Delete(request, metadata=metadata, timeout=TIMEOUT_S)
+        return _foreign(await self._reach(call))
+
+    async def act(
+        self,
+        caller: Caller,
+        tenant: str,
+        cluster_id: str,
+        action: Action,
+        workspaces: tuple[str, ...],
+        *,
+        etag: str,
+        request_id: str,
+    ) -> Foreign:
+        request = clusters_pb2.ActOnClusterRequest(
+            name=self._named(tenant, cluster_id),
+            action=action_to_proto(action),
+            workspaces=workspaces,
+            etag=etag,
+            request_id=request_id,
+        )
+        call = self._stub.Act(request, metadata=self._behalf(caller, request), timeout=TIMEOUT_S)
         return _foreign(await self._reach(call))
 
     async def watch(self, caller: Caller, tenant: str, cluster_id: str) -> AsyncIterator[Foreign]:

@@ -229,7 +229,14 @@ def with_terms(part: Part, spec: PartSpec, placed: tuple[Placed, ...]) -> Part:
         gateway=part.gateway,
         generation=part.generation + 1,
     )
-    after = replace(part, spec=spec, placed=placed, terms=part.terms + 1)
+    there = {each.label for each in spec.workspaces}
+    after = replace(
+        part,
+        spec=spec,
+        placed=placed,
+        terms=part.terms + 1,
+        switched=tuple(each for each in part.switched if each[0] in there),
+    )
     return replace(after, shed=_making_a_difference((*part.shed, before), after))
 
 

@@ -24,6 +24,7 @@ class WorkspaceState(IntEnum):
     STOPPED = 6
     ENDED = 7
     FAILED = 8
+    SUSPENDED = 9
 
 
 WORKSPACE_NEXT: dict[WorkspaceState, frozenset[WorkspaceState]] = {
@@ -33,9 +34,22 @@ WORKSPACE_NEXT: dict[WorkspaceState, frozenset[WorkspaceState]] = {
     WorkspaceState.STAGING: frozenset({WorkspaceState.DEFINED, WorkspaceState.ENDED}),
     WorkspaceState.DEFINED: frozenset({WorkspaceState.RUNNING, WorkspaceState.ENDED}),
     WorkspaceState.RUNNING: frozenset(
-        {WorkspaceState.PAUSED, WorkspaceState.STOPPED, WorkspaceState.ENDED}
+        {
+            WorkspaceState.PAUSED,
+            WorkspaceState.STOPPED,
+            WorkspaceState.SUSPENDED,
+            WorkspaceState.ENDED,
+        }
     ),
     WorkspaceState.PAUSED: frozenset(
+        {
+            WorkspaceState.RUNNING,
+            WorkspaceState.STOPPED,
+            WorkspaceState.SUSPENDED,
+            WorkspaceState.ENDED,
+        }
+    ),
+    WorkspaceState.SUSPENDED: frozenset(
         {WorkspaceState.RUNNING, WorkspaceState.STOPPED, WorkspaceState.ENDED}
     ),
     WorkspaceState.STOPPED: frozenset({WorkspaceState.RUNNING, WorkspaceState.ENDED}),

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import Enum
 
 from intertie.broker.domain.charge import PastCharge
+from intertie.common.actions import Switched
 from intertie.common.errors import IllegalMove
 from intertie.common.intervals import Window
 from intertie.common.names import PartName, uid_of, workspace_label
@@ -113,6 +114,8 @@ class Part(Struct, frozen=True, kw_only=True):
     end_reason: str = ""
     end_time: datetime | None = None
     """When it reached a state that it does not leave."""
+    switched: tuple[tuple[str, Switched], ...] = ()
+    """Workspaces, by label, that their owner has switched otherwise than they began."""
     terms: int = 0
     """The number of the terms in force: how often it was amended."""
     shed: tuple[Shed, ...] = ()
@@ -149,6 +152,9 @@ class Part(Struct, frozen=True, kw_only=True):
     def host_of(self, workspace: str) -> str:
         """Empty where it is not of this part."""
         return next((each.host for each in self.placed if each.workspace == workspace), "")
+
+    def switch_of(self, workspace: str) -> Switched:
+        return next((how for label, how in self.switched if label == workspace), Switched())
 
     def vni_of(self, network: str) -> int:
         return next((each.vni for each in self.network_ids if each.network == network), 0)

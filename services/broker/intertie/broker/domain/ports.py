@@ -14,6 +14,7 @@ from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
 from intertie.broker.domain.usage import Usage
+from intertie.common.actions import Action
 from intertie.common.names import PartName
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import Struct, field
@@ -202,5 +203,17 @@ class Metasched(Protocol):
     async def get(self, caller: Caller, tenant: str, cluster_id: str) -> Foreign: ...
 
     async def delete(self, caller: Caller, tenant: str, cluster_id: str, etag: str) -> Foreign: ...
+
+    async def act(
+        self,
+        caller: Caller,
+        tenant: str,
+        cluster_id: str,
+        action: Action,
+        workspaces: tuple[str, ...],
+        *,
+        etag: str,
+        request_id: str,
+    ) -> Foreign: ...
 
     def watch(self, caller: Caller, tenant: str, cluster_id: str) -> AsyncIterator[Foreign]: ...

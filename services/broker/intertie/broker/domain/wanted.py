@@ -10,6 +10,7 @@ from intertie.broker.domain.part import (
     nonce_of,
     workspace_uid,
 )
+from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.intervals import Window
 from intertie.common.names import uid_of
 from intertie.common.part_spec import HostEntry, Member, PartNetwork
@@ -72,6 +73,7 @@ class WantedWorkspace(Struct, frozen=True, kw_only=True):
     allocation: Allocation
     nics: tuple[WantedNic, ...]
     nonce: str
+    switched: Switched = AS_BEGUN
 
 
 class WantedPart(Struct, frozen=True, kw_only=True):
@@ -138,6 +140,7 @@ def _workspaces(part: Part, host: str) -> Iterator[WantedWorkspace]:
                 for nic in each.nics
             ),
             nonce=nonce_of(part, each.label),
+            switched=part.switch_of(each.label),
         )
 
 

@@ -10,6 +10,7 @@ from intertie.broker import convert
 from intertie.broker.domain.cluster import ClusterView
 from intertie.broker.domain.ports import AtMetasched, Caller, Foreign
 from intertie.broker.servicers.streams import Agents, Beyond
+from intertie.broker.usecases.act import ActOnCluster
 from intertie.broker.usecases.create_cluster import CreateCluster
 from intertie.broker.usecases.delete_cluster import DeleteCluster
 from intertie.broker.usecases.find_workspace import FindWorkspace
@@ -43,6 +44,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         watch: WatchCluster,
         update: UpdateCluster,
         watch_all: WatchAll,
+        act: ActOnCluster,
         delete: DeleteCluster,
         find: FindWorkspace,
         agents: Agents,
@@ -56,6 +58,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self._update = update
         self._watch_all = watch_all
         self._responses = Responses()
+        self._act = act
         self._delete = delete
         self._find = find
         self._agents = agents
@@ -130,6 +133,14 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         async with aclosing(changes):
             async for told in changes:
                 yield self._responses.of(told)
+
+    async def Act(
+        self, request: clusters_pb2.ActOnClusterRequest, context: Context
+    ) -> cluster_pb2.Cluster:
+        who = caller()
+        name = convert.cluster_here(request.name, self._site)
+        order = convert.act_from_proto(request, caller=who.spiffe)
+        return convert.cluster_to_proto(await self._act(name, order, request.etag, who))
 
     async def Delete(
         self, request: clusters_pb2.DeleteClusterRequest, context: Context

@@ -10,6 +10,7 @@ from intertie.broker.domain.part import Part
 from intertie.broker.receipts_proto import decision_from_proto, receipt_to_proto
 from intertie.broker.servicers.clusters import caller
 from intertie.broker.servicers.streams import Agents
+from intertie.broker.usecases.act import ActOnPart
 from intertie.broker.usecases.find_workspace import FindWorkspace
 from intertie.broker.usecases.get_parts import GetParts
 from intertie.broker.usecases.hold_part import HoldPart
@@ -43,6 +44,7 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
         prepare: PreparePart,
         resolve: ResolvePart,
         release: ReleasePart,
+        act: ActOnPart,
         get: GetParts,
         find: FindWorkspace,
         agents: Agents,
@@ -54,6 +56,7 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
         self._prepare = prepare
         self._resolve = resolve
         self._release = release
+        self._act = act
         self._get = get
         self._find = find
         self._agents = agents
@@ -103,6 +106,12 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
     ) -> part_pb2.Part:
         name = convert.part_here(request.name, self._site)
         return await self._told(await self._release(name, request.reason, caller()))
+
+    async def Act(self, request: parts_pb2.ActOnPartRequest, context: Context) -> part_pb2.Part:
+        who = caller()
+        name = convert.part_here(request.name, self._site)
+        order = convert.act_from_proto(request, caller=who.spiffe)
+        return await self._told(await self._act(name, order, who))
 
     async def Get(self, request: parts_pb2.GetPartRequest, context: Context) -> part_pb2.Part:
         name = convert.part_here(request.name, self._site)

@@ -22,6 +22,7 @@ from intertie.broker.domain.records import (
 )
 from intertie.broker.usecases.admission import contend
 from intertie.broker.usecases.copies import AtWork
+from intertie.common.actions import Action
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     EtcdUnavailable,
@@ -112,6 +113,25 @@ class Forwarding:
 
     async def delete(self, caller: Caller, name: ClusterName, etag: str) -> Foreign:
         return await self._to().delete(caller, name.tenant, name.cluster_id, etag)
+
+    async def act(
+        self,
+        caller: Caller,
+        name: ClusterName,
+        action: Action,
+        workspaces: tuple[str, ...],
+        etag: str,
+        request: RequestKey,
+    ) -> Foreign:
+        return await self._to().act(
+            caller,
+            name.tenant,
+            name.cluster_id,
+            action,
+            workspaces,
+            etag=etag,
+            request_id=forwarded_request_id(request),
+        )
 
     def metasched(self) -> Metasched:
         return self._to()

@@ -40,11 +40,13 @@ LEADERS_OWN = frozenset(
     {
         "/intertie.api.cluster.v1.Clusters/Create",
         "/intertie.api.cluster.v1.Clusters/Update",
+        "/intertie.api.cluster.v1.Clusters/Act",
         "/intertie.api.cluster.v1.Clusters/Delete",
         "/intertie.api.broker.v1.Parts/Hold",
         "/intertie.api.broker.v1.Parts/Prepare",
         "/intertie.api.broker.v1.Parts/Resolve",
         "/intertie.api.broker.v1.Parts/Release",
+        "/intertie.api.broker.v1.Parts/Act",
     }
 )
 """What only the leader does. Every replica answers the rest."""

@@ -1,6 +1,6 @@
 """The sites' brokers over gRPC."""
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -13,10 +13,12 @@ from intertie.api.broker.v1 import (
     site_pb2_grpc,
 )
 from intertie.api.types.v1 import attach_pb2
+from intertie.common.actions import Action
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotFound, SiteUnreachable
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
+from intertie.common.rpc.action_proto import action_to_proto
 from intertie.common.rpc.attach import relay
 from intertie.common.rpc.client import replica_channel, to_domain_error
 from intertie.common.rpc.credentials import Credentials
@@ -137,6 +139,21 @@ class BrokerSites:
         return Prepared(
             receipt=receipt_from_proto(answer.receipt), seen=part_from_proto(answer.part)
         )
+
+    async def act(
+        self, part: PartName, action: Action, workspaces: Sequence[str], *, request_id: str
+    ) -> PartSeen:
+        request = parts_pb2.ActOnPartRequest(
+            name=str(part),
+            action=action_to_proto(action),
+            workspaces=workspaces,
+            request_id=request_id,
+        )
+        broker = self._broker(part.site)
+        answer: part_pb2.Part = await self._answer(
+            part.site, broker.parts.Act(request, **self._patient)
+        )
+        return part_from_proto(answer)
 
     async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
         request = parts_pb2.ResolvePartRequest(name=str(part), decision=decision_to_proto(decision))

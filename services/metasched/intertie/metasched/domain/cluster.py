@@ -152,6 +152,7 @@ class WorkspaceState(Enum):
     STOPPED = "STOPPED"
     ENDED = "ENDED"
     FAILED = "FAILED"
+    SUSPENDED = "SUSPENDED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,11 @@
 """What the use cases need of the world; adapters and the tests' fakes provide it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from intertie.common.actions import Action
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.part_spec import PartSpec
@@ -52,6 +53,12 @@ class Sites(Protocol):
 
     async def prepare(self, order: HoldOrder) -> Prepared:
         """Holds and prepares, in one transaction of the site."""
+        ...
+
+    async def act(
+        self, part: PartName, action: Action, workspaces: Sequence[str], *, request_id: str
+    ) -> PartSeen:
+        """On these, by label. Idempotent by `request_id`, 24 hours."""
         ...
 
     async def resolve(self, part: PartName, decision: Decision) -> PartSeen:

@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _TIMEOUT_S = 20.0
+_LONG_S = 3600.0
+"""Of what goes through all of a guest's memory."""
 _MAX_GIVEN_UP = 8
 _OWN = re.compile(r"it-[0-9a-f]{12}")
 _AGENT_TIMEOUT_S = 2
@@ -77,6 +79,21 @@ class LibvirtHypervisor:
     async def resume(self, name: str) -> None:
         await self._call(lambda connection: connection.lookupByName(name).resume())
 
+    async def pause(self, name: str) -> None:
+        await self._call(lambda connection: connection.lookupByName(name).suspend())
+
+    async def press(self, name: str) -> None:
+        await self._call(lambda connection: connection.lookupByName(name).shutdown())
+
+    async def save(self, name: str, path: str) -> None:
+        await self._call(lambda connection: _save(connection, name, path), timeout_s=_LONG_S)
+
+    async def restore(self, name: str, path: str) -> None:
+        await self._call(lambda connection: _restore(connection, name, path), timeout_s=_LONG_S)
+
+    async def is_whole(self, path: str) -> bool:
+        return await self._call(lambda connection: _is_whole(connection, path))
+
     async def stop(self, name: str) -> None:
         await self._call(lambda connection: _stop(connection.lookupByName(name)))
 
@@ -105,8 +122,9 @@ class LibvirtHypervisor:
             return found
         return replace(found, kinds=tuple(kind for kind in found.kinds if kind != "kvm"))
 
-    async def _call(self, function: Callable[[Any], T]) -> T:
+    async def _call(self, function: Callable[[Any], T], *, timeout_s: float = 0) -> T:
         """`function(connection)` in a thread; a dead or silent libvirtd is HypervisorSilent."""
+        timeout_s = timeout_s or self._timeout_s
         if self._given_up >= _MAX_GIVEN_UP:
             raise HypervisorSilent(f"libvirt has not answered {self._given_up} calls")
         loop = asyncio.get_running_loop()
@@ -137,12 +155,12 @@ class LibvirtHypervisor:
 
         threading.Thread(target=work, daemon=True, name="libvirt").start()
         try:
-            return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
+            return await asyncio.wait_for(asyncio.shield(future), timeout_s)
         except TimeoutError:
             waited = False
             self._given_up += 1
             self._connection = None
-            raise HypervisorSilent(f"libvirt did not answer within {self._timeout_s} s") from None
+            raise HypervisorSilent(f"libvirt did not answer within {timeout_s} s") from None
 
     def _connect(self) -> libvirt.virConnect:
         connection = self._connection
@@ -205,6 +223,28 @@ def _stop(domain: libvirt.virDomain) -> None:
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
             raise
+
+
+def _save(connection: libvirt.virConnect, name: str, path: str) -> None:
+    """Whatever it did when it was saved, it runs when it is restored."""
+    flags = libvirt.VIR_DOMAIN_SAVE_RUNNING
+    connection.lookupByName(name).saveFlags(path, None, flags)
+
+
+def _restore(connection: libvirt.virConnect, name: str, path: str) -> None:
+    connection.restore(path)
+    limit_memory(connection.lookupByName(name))
+
+
+def _is_whole(connection: libvirt.virConnect, path: str) -> bool:
+    """libvirt marks a file as one of its own once it is written to its end."""
+    try:
+        connection.saveImageGetXMLDesc(path, 0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in _BROKEN and not _alive(connection):
+            raise
+        return False
+    return True
 
 
 def _remove(connection: libvirt.virConnect, name: str) -> None:

@@ -72,6 +72,8 @@ def _part(entry: Mapping[str, Any]) -> KnownPart:
             uid: Note(
                 ready_time=datetime.fromisoformat(note["ready"]) if note["ready"] else None,
                 powered_off=note["powered_off"],
+                boots=note.get("boots", 0),
+                paused=note.get("paused", False),
             )
             for uid, note in entry["notes"].items()
         },
@@ -88,6 +90,8 @@ def _entry(part: KnownPart) -> Mapping[str, Any]:
             uid: {
                 "ready": note.ready_time.isoformat() if note.ready_time else "",
                 "powered_off": note.powered_off,
+                "boots": note.boots,
+                "paused": note.paused,
             }
             for uid, note in part.notes.items()
         },

@@ -12,6 +12,7 @@ from intertie.nodeagent.domain.domain_xml import MIB
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.ports import BaseImage
+from intertie.nodeagent.domain.power import Memory
 
 _QCOW2 = b"QFI\xfb"
 _SIZE_AT = 24
@@ -68,6 +69,26 @@ class WorkspaceStorage:
         backing = ("-b", base.path, "-F", base.format)
         await run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(fresh), f"{size_mib}M")
         fresh.rename(disk)
+
+    def memory(self, uid: str) -> Memory:
+        if self._files.saving(uid).exists():
+            return Memory.SAVING
+        if self._files.restoring(uid).exists():
+            return Memory.RESTORING
+        return Memory.SAVED if self._files.saved(uid).exists() else Memory.NONE
+
+    def keep_memory(self, uid: str) -> None:
+        self._files.saving(uid).replace(self._files.saved(uid))
+
+    def take_memory(self, uid: str) -> None:
+        self._files.saved(uid).replace(self._files.restoring(uid))
+
+    def put_memory_back(self, uid: str) -> None:
+        self._files.restoring(uid).replace(self._files.saved(uid))
+
+    def discard_memory(self, uid: str) -> None:
+        for path in (self._files.saving, self._files.saved, self._files.restoring):
+            path(uid).unlink(missing_ok=True)
 
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
         seed = self._files.seed(uid)

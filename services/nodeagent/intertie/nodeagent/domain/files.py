@@ -40,6 +40,16 @@ class WorkspaceFiles:
     def disk(self, uid: str) -> Path:
         return self.disks / f"{uid}.qcow2"
 
+    def saving(self, uid: str) -> Path:
+        """The memory of a guest that is being put aside."""
+        return self.disks / f"{uid}.saving"
+
+    def saved(self, uid: str) -> Path:
+        return self.disks / f"{uid}.saved"
+
+    def restoring(self, uid: str) -> Path:
+        return self.disks / f"{uid}.restoring"
+
     def seed(self, uid: str) -> Path:
         return self.seeds / f"{uid}.iso"
 

@@ -12,6 +12,7 @@ from intertie.nodeagent.domain.incast import Arrivals
 from intertie.nodeagent.domain.measured import Measured, QueueCounters
 from intertie.nodeagent.domain.meters import Promise, Queue
 from intertie.nodeagent.domain.network_plan import NetworkPlan
+from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, NicPlan
@@ -93,6 +94,25 @@ class Hypervisor(Protocol):
         """Goes on where it was paused."""
         ...
 
+    async def pause(self, name: str) -> None: ...
+
+    async def press(self, name: str) -> None:
+        """The power button; what comes of it is the guest's affair."""
+        ...
+
+    async def save(self, name: str, path: str) -> None:
+        """Writes the guest's memory to a file, and stops it; takes its time. HostFailure: it goes
+        on as before, and what the file has is nothing."""
+        ...
+
+    async def restore(self, name: str, path: str) -> None:
+        """Goes on with what `save` wrote; takes its time. HostFailure: it does not run."""
+        ...
+
+    async def is_whole(self, path: str) -> bool:
+        """Whether what `save` began to write was written to its end."""
+        ...
+
     async def stop(self, name: str) -> None:
         """Pulls the plug. The domain stays defined."""
         ...
@@ -167,6 +187,24 @@ class Storage(Protocol):
     def disk_mib(self, uid: str) -> int:
         """As large as its guest sees it."""
         ...
+
+    def memory(self, uid: str) -> Memory:
+        """What is kept of its memory."""
+        ...
+
+    def keep_memory(self, uid: str) -> None:
+        """SAVING becomes SAVED."""
+        ...
+
+    def take_memory(self, uid: str) -> None:
+        """SAVED becomes RESTORING."""
+        ...
+
+    def put_memory_back(self, uid: str) -> None:
+        """RESTORING becomes SAVED."""
+        ...
+
+    def discard_memory(self, uid: str) -> None: ...
 
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None: ...
 

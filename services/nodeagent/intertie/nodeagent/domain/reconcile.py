@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
+from intertie.common.actions import Power, Switched
 from intertie.common.terms import Environment, OnIsolation, Readiness
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts
+from intertie.nodeagent.domain.power import Button, Memory
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 STAGING_LEAD = timedelta(seconds=60)
@@ -36,6 +38,10 @@ class DomainState(Enum):
     """Not running, for any other reason."""
 
 
+ALIVE = frozenset({DomainState.RUNNING, DomainState.PAUSED, DomainState.STALLED})
+"""A guest is there, and has terms that are in force."""
+
+
 class WorkspaceState(Enum):
     """As intertie.api.cluster.v1.Workspace.State, by number."""
 
@@ -47,6 +53,7 @@ class WorkspaceState(Enum):
     STOPPED = 6
     ENDED = 7
     FAILED = 8
+    SUSPENDED = 9
 
 
 class Step(Enum):
@@ -59,7 +66,18 @@ class Step(Enum):
     DEFINE = "DEFINE"
     START = "START"
     RESUME = "RESUME"
+    """After its disk had no room."""
     STOP = "STOP"
+    PRESS = "PRESS"
+    PAUSE = "PAUSE"
+    GO_ON = "GO_ON"
+    """After PAUSE."""
+    SAVE = "SAVE"
+    KEEP = "KEEP"
+    """What was saved, if it was to its end."""
+    RESTORE = "RESTORE"
+    DISCARD = "DISCARD"
+    """What was saved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +87,10 @@ class Note:
     ready_time: datetime | None = None
     powered_off: bool = False
     """The guest switched itself off and stays off."""
+    boots: int = 0
+    """Of its owner's, as of when it was last started."""
+    paused: bool = False
+    """By its owner's switch; who is paused otherwise is left alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +131,7 @@ class Observed:
     small: bool = False
     """Its disk is smaller than it is to be, and its guest does not run."""
     seed: bool = False
+    memory: Memory = Memory.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,35 +188,74 @@ def must_stop(workspace: WantedWorkspace, *, last_contact: datetime, now: dateti
     return term.on_isolation is OnIsolation.STOP and now - last_contact >= term.stop_after
 
 
-def steps(phase: Phase, seen: Observed, *, powered_off: bool, isolated: bool) -> tuple[Step, ...]:
+def steps(
+    phase: Phase,
+    seen: Observed,
+    note: Note,
+    switched: Switched,
+    *,
+    isolated: bool,
+    button: Button = Button.FREE,
+) -> tuple[Step, ...]:
     """What is missing, in the order in which it has to be made.
 
-    A guest that runs is never touched, but for one that must be stopped (its terms are another
-    matter: `guest_terms`); one that is paused was paused by somebody on purpose, unless its disk is
-    what it waits for. Each start is from the newest description.
+    A guest that runs is never touched, but for one that must be stopped or that its owner has
+    switched otherwise (its terms are another matter: `guest_terms`); one that is paused was
+    paused by somebody on purpose, unless its disk is what it waits for. Each start is from the
+    newest description.
     """
-    if seen.domain is DomainState.STALLED:
-        return (Step.STOP,) if isolated else (Step.RESUME,)
-    if seen.domain in (DomainState.RUNNING, DomainState.PAUSED):
-        return (Step.STOP,) if isolated else ()
+    if seen.domain in ALIVE:
+        return _while_it_runs(seen, note, switched, isolated=isolated, button=button)
     if phase not in (Phase.STAGE, Phase.RUN):
         return ()
-    needed = []
+    if seen.memory is Memory.SAVING:
+        return (Step.KEEP,)
+    anew = note.boots < switched.boots
+    on = switched.power is Power.ON
+    needed: list[Step] = []
+    if seen.memory is not Memory.NONE:
+        if seen.memory is Memory.SAVED and not anew and (on or switched.power is Power.SAVED):
+            return (Step.RESTORE,) if on and phase is Phase.RUN and not isolated else ()
+        needed.append(Step.DISCARD)
     if not seen.disk:
         if not seen.image:
-            return (Step.STAGE_IMAGE,)
+            return (*needed, Step.STAGE_IMAGE)
         needed.append(Step.MAKE_DISK)
     elif seen.small:
         needed.append(Step.GROW_DISK)
     if not seen.seed:
         needed.append(Step.MAKE_SEED)
-    switched_off = powered_off or seen.domain is DomainState.POWERED_OFF
-    starts = phase is Phase.RUN and not switched_off and not isolated
+    switched_off = note.powered_off or seen.domain is DomainState.POWERED_OFF
+    starts = phase is Phase.RUN and on and (anew or not switched_off) and not isolated
     if starts or seen.domain is None:
         needed.append(Step.DEFINE)
     if starts:
         needed.append(Step.START)
     return tuple(needed)
+
+
+def _while_it_runs(
+    seen: Observed, note: Note, switched: Switched, *, isolated: bool, button: Button
+) -> tuple[Step, ...]:
+    if isolated:
+        return (Step.STOP,)
+    # What is saved of a guest that runs is older than its disk.
+    old = () if seen.memory in (Memory.NONE, Memory.SAVING) else (Step.DISCARD,)
+    running = seen.domain is DomainState.RUNNING
+    if switched.power is Power.OFF or note.boots < switched.boots:
+        if not running or button is Button.IGNORED:
+            return (*old, Step.STOP)
+        return (*old, Step.PRESS) if button is Button.FREE else old
+    match switched.power:
+        case Power.SAVED:
+            return (*old, Step.SAVE)
+        case Power.PAUSED if running:
+            return (*old, Step.PAUSE)
+        case Power.ON if seen.domain is DomainState.STALLED:
+            return (*old, Step.RESUME)
+        case Power.ON if note.paused and not running:
+            return (*old, Step.GO_ON)
+    return old
 
 
 def lateness(environment: Environment, waited_s: float) -> str:
@@ -213,8 +275,9 @@ def lateness(environment: Environment, waited_s: float) -> str:
 def state_of(
     phase: Phase,
     seen: Observed,
+    note: Note,
+    switched: Switched,
     *,
-    powered_off: bool,
     isolated: bool,
     attempts: Attempts,
     late: bool = False,
@@ -228,8 +291,11 @@ def state_of(
         return WorkspaceState.PAUSED
     if attempts.is_failure:
         return WorkspaceState.FAILED
-    if powered_off or seen.domain is DomainState.POWERED_OFF or (isolated and seen.domain):
+    if seen.memory is Memory.SAVED:
+        return WorkspaceState.SUSPENDED
+    if note.powered_off or seen.domain is DomainState.POWERED_OFF or (isolated and seen.domain):
         return WorkspaceState.STOPPED
     if seen.domain is not None:
-        return WorkspaceState.DEFINED
+        off = switched.power is not Power.ON
+        return WorkspaceState.STOPPED if off else WorkspaceState.DEFINED
     return WorkspaceState.PLANNED if phase is Phase.WAIT else WorkspaceState.STAGING

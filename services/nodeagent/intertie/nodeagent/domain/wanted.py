@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.intervals import Window
 from intertie.common.part_spec import HostEntry
 from intertie.common.terms import Allocation, BandwidthTerm, Environment
@@ -26,6 +27,7 @@ class WantedWorkspace:
     allocation: Allocation
     nics: tuple[WantedNic, ...] = ()
     nonce: str = ""
+    switched: Switched = AS_BEGUN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

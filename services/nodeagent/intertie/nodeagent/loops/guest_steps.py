@@ -4,6 +4,7 @@ import structlog
 
 from intertie.common.names import DeviceNames
 from intertie.common.points import reach
+from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
@@ -14,6 +15,7 @@ from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 from intertie.nodeagent.loops.connections import Connections
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
+from intertie.nodeagent.loops.moving_memory import MovingMemory
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,12 @@ class GuestSteps:
         self._images = images
         self._files = files
         self._machine = machine
+        self._memory = MovingMemory(hypervisor, storage, files)
+
+    def moving(self, uid: str) -> bool:
+        """Its memory is on the way from or to the host's disk: until it is there, nothing is known
+        of what there is to do."""
+        return self._memory.moving(uid)
 
     async def take(self, step: Step, part: WantedPart, workspace: WantedWorkspace) -> None:
         uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
@@ -73,7 +81,7 @@ class GuestSteps:
                     raise HostFailure(f"its network is not there: {applied.problem}")
                 if taps and (why := self._connections.unenforced):
                     raise HostFailure(f"what it may send cannot be enforced: {why}")
-                self._knowledge.remember(part.uid, uid, Note())
+                self._knowledge.remember(part.uid, uid, Note(boots=workspace.switched.boots))
                 if not self._knowledge.may_start:
                     return
                 await self._hypervisor.start(name)
@@ -89,4 +97,27 @@ class GuestSteps:
                 await self._hypervisor.resume(name)
             case Step.STOP:
                 await self._hypervisor.stop(name)
+            case Step.PRESS:
+                await self._hypervisor.press(name)
+            case Step.PAUSE:
+                self._note_paused(part, uid, paused=True)
+                await self._hypervisor.pause(name)
+            case Step.GO_ON:
+                await self._hypervisor.resume(name)
+                self._note_paused(part, uid, paused=False)
+                self._listening.started(uid)
+            case Step.SAVE:
+                self._memory.save(uid)
+            case Step.KEEP:
+                await self._memory.keep(uid)
+            case Step.RESTORE:
+                self._note_paused(part, uid, paused=False)
+                self._memory.restore(uid)
+                self._listening.started(uid)
+            case Step.DISCARD:
+                self._storage.discard_memory(uid)
         log.info("guest.step", step=step.value, workspace=uid, name=workspace.name)
+
+    def _note_paused(self, part: WantedPart, uid: str, *, paused: bool) -> None:
+        note = self._knowledge.parts[part.uid].note(uid)
+        self._knowledge.remember(part.uid, uid, replace(note, paused=paused))

@@ -9,7 +9,7 @@ from intertie.common.terms import Readiness
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import Channels, Hypervisor
-from intertie.nodeagent.domain.reconcile import DomainState, Note, lateness
+from intertie.nodeagent.domain.reconcile import DomainState, lateness
 from intertie.nodeagent.domain.wanted import WantedWorkspace
 from intertie.nodeagent.loops.knowledge import Knowledge
 
@@ -55,7 +55,9 @@ class Listening:
                 self._waiting_since[uid] = waiting.get(uid, self._clock.monotonic())
             else:
                 self._channels.close(uid)
-                self._knowledge.remember(part_uid, uid, Note(ready_time=moment))
+                self._knowledge.remember(
+                    part_uid, uid, replace(note, powered_off=False, ready_time=moment)
+                )
 
     def started(self, uid: str) -> None:
         """It has all its time again."""

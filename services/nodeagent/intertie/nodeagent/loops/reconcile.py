@@ -34,7 +34,9 @@ from intertie.nodeagent.domain.ports import (
     Storage,
     Traffic,
 )
+from intertie.nodeagent.domain.power import SHUTDOWN_S, Button
 from intertie.nodeagent.domain.reconcile import (
+    ALIVE,
     DomainState,
     KnownPart,
     Observed,
@@ -56,8 +58,8 @@ from intertie.nodeagent.loops.live_terms import LiveTerms
 
 log = structlog.get_logger(__name__)
 
-_ALIVE = frozenset({DomainState.RUNNING, DomainState.PAUSED, DomainState.STALLED})
-"""A guest is there, and has terms that are in force."""
+_WITHOUT_A_NOTE = frozenset({Step.STOP, Step.RESUME, Step.PRESS})
+"""What is done even while nothing can be written down."""
 _AT_ONCE = 4
 """Guests that are made or started at the same time."""
 
@@ -113,6 +115,9 @@ class Reconciler:
         self._stuck = False
         """Something that nobody wants could not be removed in this pass."""
         self._report: tuple[SeenPart, ...] | None = None
+        self._pressed: dict[str, float] = {}
+        """When the power button of each guest that is to be off was pressed, by uid: a monotonic
+        moment."""
         self._obeyed: dict[str, int] = {}
         """By part uid, the newest generation of which nothing was missing."""
         self._at_once = asyncio.Semaphore(_AT_ONCE)
@@ -263,6 +268,7 @@ class Reconciler:
             self._channels.close(uid)
             self._attempts.pop(uid, None)
             self._terms.forget(uid)
+            self._pressed.pop(uid, None)
             if DeviceNames.domain(uid) not in left:
                 try:
                     await self._storage.remove(uid)
@@ -303,11 +309,14 @@ class Reconciler:
     ) -> None:
         if self._domains is None:
             return
-        seen, note = self._observe(workspace), part.note(workspace.uid)
-        isolated = must_stop(workspace, last_contact=self._knowledge.contact, now=now)
-        wanted = steps(phase, seen, powered_off=note.powered_off, isolated=isolated)
-        if not self._knowledge.may_start and not {Step.STOP, Step.RESUME} & {*wanted}:
+        if self._steps.moving(workspace.uid):
             return
+        seen = self._observe(workspace)
+        wanted = self._next_steps(part, workspace, phase, seen, now)
+        if not self._knowledge.may_start and not _WITHOUT_A_NOTE & {*wanted}:
+            return
+        if seen.domain not in ALIVE:
+            self._pressed.pop(workspace.uid, None)
         if not wanted:
             self._attempts.pop(workspace.uid, None)
             await self._put_in_force(workspace, seen)
@@ -322,6 +331,8 @@ class Reconciler:
                 for step in wanted:
                     if self._domains is not None:
                         await self._steps.take(step, part.wanted, workspace)
+                    if step is Step.PRESS:
+                        self._pressed[workspace.uid] = self._clock.monotonic()
             except HypervisorSilent as error:
                 self._domains = None
                 self._problem(error)
@@ -335,6 +346,30 @@ class Reconciler:
                 # A fault in one guest's way, whatever it is, does not keep others from theirs.
                 log.error("guest.fault", workspace=workspace.uid, exc_info=True)
                 self._failed(workspace, attempts, HostFailure(repr(error)))
+
+    def _next_steps(
+        self,
+        part: KnownPart,
+        workspace: WantedWorkspace,
+        phase: Phase,
+        seen: Observed,
+        now: datetime,
+    ) -> tuple[Step, ...]:
+        return steps(
+            phase,
+            seen,
+            part.note(workspace.uid),
+            workspace.switched,
+            isolated=must_stop(workspace, last_contact=self._knowledge.contact, now=now),
+            button=self._button(workspace.uid),
+        )
+
+    def _button(self, uid: str) -> Button:
+        pressed = self._pressed.get(uid)
+        if pressed is None:
+            return Button.FREE
+        waits = self._clock.monotonic() - pressed < SHUTDOWN_S
+        return Button.PRESSED if waits else Button.IGNORED
 
     async def _put_in_force(self, workspace: WantedWorkspace, seen: Observed) -> None:
         """Its newest terms, while it runs; what fails of them is no failure of the guest."""
@@ -364,8 +399,9 @@ class Reconciler:
             domain=domain,
             image=self._images.ready(workspace.environment.image) is not None,
             disk=disk,
-            small=disk and domain not in _ALIVE and self._is_small(workspace),
+            small=disk and domain not in ALIVE and self._is_small(workspace),
             seed=self._storage.has_seed(uid),
+            memory=self._storage.memory(uid),
         )
 
     def _is_small(self, workspace: WantedWorkspace) -> bool:
@@ -431,11 +467,12 @@ class Reconciler:
         self, part: KnownPart, workspace: WantedWorkspace, phase: Phase, now: datetime
     ) -> bool:
         """One that does not run has all once no step is left: each start is from the newest."""
-        seen, powered_off = self._observe(workspace), part.note(workspace.uid).powered_off
-        isolated = must_stop(workspace, last_contact=self._knowledge.contact, now=now)
-        if seen.domain in _ALIVE:
-            return not isolated and self._terms.in_force(workspace)
-        return not steps(phase, seen, powered_off=powered_off, isolated=isolated)
+        seen = self._observe(workspace)
+        if self._steps.moving(workspace.uid) or self._button(workspace.uid) is Button.PRESSED:
+            return False
+        if self._next_steps(part, workspace, phase, seen, now):
+            return False
+        return seen.domain not in ALIVE or self._terms.in_force(workspace)
 
     def _seen_workspace(
         self, part: KnownPart, workspace: WantedWorkspace, phase: Phase, now: datetime
@@ -447,7 +484,8 @@ class Reconciler:
         state = state_of(
             phase,
             self._observe(workspace),
-            powered_off=note.powered_off,
+            note,
+            workspace.switched,
             isolated=must_stop(workspace, last_contact=self._knowledge.contact, now=now),
             attempts=attempts,
             late=bool(late),

@@ -26,11 +26,12 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from intertie.api.broker.v1 import part_pb2 as intertie_dot_api_dot_broker_dot_v1_dot_part__pb2
+from intertie.api.types.v1 import action_pb2 as intertie_dot_api_dot_types_dot_v1_dot_action__pb2
 from intertie.api.types.v1 import attach_pb2 as intertie_dot_api_dot_types_dot_v1_dot_attach__pb2
 from intertie.api.types.v1 import resources_pb2 as intertie_dot_api_dot_types_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/broker/v1/parts.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!intertie/api/broker/v1/part.proto\x1a\"intertie/api/types/v1/attach.proto\x1a%intertie/api/types/v1/resources.proto\"o\n\x11ListOffersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07windows\x18\x02 \x03(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x02\x12\x0e\n\x06images\x18\x03 \x03(\t\"C\n\x12ListOffersResponse\x12-\n\x06offers\x18\x01 \x03(\x0b\x32\x1d.intertie.api.broker.v1.Offer\"\xa6\x03\n\x0fHoldPartRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07part_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpecB\x04\xe2\x41\x01\x02\x12\x10\n\x02tx\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igest\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0b\x63oordinator\x18\x07 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cparticipants\x18\x08 \x03(\tB\x04\xe2\x41\x01\x02\x12\x33\n\tdecide_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12:\n\x10\x63oordinator_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05owner\x18\x0c \x01(\t\x12\x0f\n\x07prepare\x18\r \x01(\x08\"\x9f\x01\n\x10HoldPartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\x12-\n\tsite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"(\n\x12PreparePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"s\n\x13PreparePartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\"b\n\x12ResolvePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.DecisionB\x04\xe2\x41\x01\x02\"8\n\x12ReleasePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\"$\n\x0eGetPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"O\n\x10ListPartsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x11ListPartsResponse\x12+\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xda\x05\n\x05Parts\x12\x63\n\nListOffers\x12).intertie.api.broker.v1.ListOffersRequest\x1a*.intertie.api.broker.v1.ListOffersResponse\x12Y\n\x04Hold\x12\'.intertie.api.broker.v1.HoldPartRequest\x1a(.intertie.api.broker.v1.HoldPartResponse\x12\x62\n\x07Prepare\x12*.intertie.api.broker.v1.PreparePartRequest\x1a+.intertie.api.broker.v1.PreparePartResponse\x12S\n\x07Resolve\x12*.intertie.api.broker.v1.ResolvePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12S\n\x07Release\x12*.intertie.api.broker.v1.ReleasePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12[\n\x04List\x12(.intertie.api.broker.v1.ListPartsRequest\x1a).intertie.api.broker.v1.ListPartsResponse\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/broker/v1/parts.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!intertie/api/broker/v1/part.proto\x1a\"intertie/api/types/v1/action.proto\x1a\"intertie/api/types/v1/attach.proto\x1a%intertie/api/types/v1/resources.proto\"o\n\x11ListOffersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07windows\x18\x02 \x03(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x02\x12\x0e\n\x06images\x18\x03 \x03(\t\"C\n\x12ListOffersResponse\x12-\n\x06offers\x18\x01 \x03(\x0b\x32\x1d.intertie.api.broker.v1.Offer\"\xa6\x03\n\x0fHoldPartRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07part_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpecB\x04\xe2\x41\x01\x02\x12\x10\n\x02tx\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igest\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0b\x63oordinator\x18\x07 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cparticipants\x18\x08 \x03(\tB\x04\xe2\x41\x01\x02\x12\x33\n\tdecide_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12:\n\x10\x63oordinator_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05owner\x18\x0c \x01(\t\x12\x0f\n\x07prepare\x18\r \x01(\x08\"\x9f\x01\n\x10HoldPartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\x12-\n\tsite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"(\n\x12PreparePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"s\n\x13PreparePartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\"b\n\x12ResolvePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.DecisionB\x04\xe2\x41\x01\x02\"8\n\x12ReleasePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x89\x01\n\x10\x41\x63tOnPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1d.intertie.api.types.v1.ActionB\x04\xe2\x41\x01\x02\x12\x12\n\nworkspaces\x18\x03 \x03(\t\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\"$\n\x0eGetPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"O\n\x10ListPartsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x11ListPartsResponse\x12+\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa9\x06\n\x05Parts\x12\x63\n\nListOffers\x12).intertie.api.broker.v1.ListOffersRequest\x1a*.intertie.api.broker.v1.ListOffersResponse\x12Y\n\x04Hold\x12\'.intertie.api.broker.v1.HoldPartRequest\x1a(.intertie.api.broker.v1.HoldPartResponse\x12\x62\n\x07Prepare\x12*.intertie.api.broker.v1.PreparePartRequest\x1a+.intertie.api.broker.v1.PreparePartResponse\x12S\n\x07Resolve\x12*.intertie.api.broker.v1.ResolvePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12S\n\x07Release\x12*.intertie.api.broker.v1.ReleasePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12M\n\x03\x41\x63t\x12(.intertie.api.broker.v1.ActOnPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12[\n\x04List\x12(.intertie.api.broker.v1.ListPartsRequest\x1a).intertie.api.broker.v1.ListPartsResponse\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -69,32 +70,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOLVEPARTREQUEST'].fields_by_name['decision']._serialized_options = b'\342A\001\002'
   _globals['_RELEASEPARTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_RELEASEPARTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_ACTONPARTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ACTONPARTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_ACTONPARTREQUEST'].fields_by_name['action']._loaded_options = None
+  _globals['_ACTONPARTREQUEST'].fields_by_name['action']._serialized_options = b'\342A\001\002'
+  _globals['_ACTONPARTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_ACTONPARTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_GETPARTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETPARTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_LISTPARTSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTPARTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
-  _globals['_LISTOFFERSREQUEST']._serialized_start=270
-  _globals['_LISTOFFERSREQUEST']._serialized_end=381
-  _globals['_LISTOFFERSRESPONSE']._serialized_start=383
-  _globals['_LISTOFFERSRESPONSE']._serialized_end=450
-  _globals['_HOLDPARTREQUEST']._serialized_start=453
-  _globals['_HOLDPARTREQUEST']._serialized_end=875
-  _globals['_HOLDPARTRESPONSE']._serialized_start=878
-  _globals['_HOLDPARTRESPONSE']._serialized_end=1037
-  _globals['_PREPAREPARTREQUEST']._serialized_start=1039
-  _globals['_PREPAREPARTREQUEST']._serialized_end=1079
-  _globals['_PREPAREPARTRESPONSE']._serialized_start=1081
-  _globals['_PREPAREPARTRESPONSE']._serialized_end=1196
-  _globals['_RESOLVEPARTREQUEST']._serialized_start=1198
-  _globals['_RESOLVEPARTREQUEST']._serialized_end=1296
-  _globals['_RELEASEPARTREQUEST']._serialized_start=1298
-  _globals['_RELEASEPARTREQUEST']._serialized_end=1354
-  _globals['_GETPARTREQUEST']._serialized_start=1356
-  _globals['_GETPARTREQUEST']._serialized_end=1392
-  _globals['_LISTPARTSREQUEST']._serialized_start=1394
-  _globals['_LISTPARTSREQUEST']._serialized_end=1473
-  _globals['_LISTPARTSRESPONSE']._serialized_start=1475
-  _globals['_LISTPARTSRESPONSE']._serialized_end=1564
-  _globals['_PARTS']._serialized_start=1567
-  _globals['_PARTS']._serialized_end=2297
+  _globals['_LISTOFFERSREQUEST']._serialized_start=306
+  _globals['_LISTOFFERSREQUEST']._serialized_end=417
+  _globals['_LISTOFFERSRESPONSE']._serialized_start=419
+  _globals['_LISTOFFERSRESPONSE']._serialized_end=486
+  _globals['_HOLDPARTREQUEST']._serialized_start=489
+  _globals['_HOLDPARTREQUEST']._serialized_end=911
+  _globals['_HOLDPARTRESPONSE']._serialized_start=914
+  _globals['_HOLDPARTRESPONSE']._serialized_end=1073
+  _globals['_PREPAREPARTREQUEST']._serialized_start=1075
+  _globals['_PREPAREPARTREQUEST']._serialized_end=1115
+  _globals['_PREPAREPARTRESPONSE']._serialized_start=1117
+  _globals['_PREPAREPARTRESPONSE']._serialized_end=1232
+  _globals['_RESOLVEPARTREQUEST']._serialized_start=1234
+  _globals['_RESOLVEPARTREQUEST']._serialized_end=1332
+  _globals['_RELEASEPARTREQUEST']._serialized_start=1334
+  _globals['_RELEASEPARTREQUEST']._serialized_end=1390
+  _globals['_ACTONPARTREQUEST']._serialized_start=1393
+  _globals['_ACTONPARTREQUEST']._serialized_end=1530
+  _globals['_GETPARTREQUEST']._serialized_start=1532
+  _globals['_GETPARTREQUEST']._serialized_end=1568
+  _globals['_LISTPARTSREQUEST']._serialized_start=1570
+  _globals['_LISTPARTSREQUEST']._serialized_end=1649
+  _globals['_LISTPARTSRESPONSE']._serialized_start=1651
+  _globals['_LISTPARTSRESPONSE']._serialized_end=1740
+  _globals['_PARTS']._serialized_start=1743
+  _globals['_PARTS']._serialized_end=2552
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from intertie.api.broker.v1 import part_pb2 as _part_pb2
+from intertie.api.types.v1 import action_pb2 as _action_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
@@ -267,6 +268,37 @@ class ReleasePartRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleasePartRequest: _TypeAlias = ReleasePartRequest  # noqa: Y015
+
+@_typing.final
+class ActOnPartRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    WORKSPACES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    action: _action_pb2.Action.ValueType
+    request_id: _builtins.str
+    @_builtins.property
+    def workspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: all workspaces of the part."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        action: _action_pb2.Action.ValueType = ...,
+        workspaces: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "name", b"name", "request_id", b"request_id", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActOnPartRequest: _TypeAlias = ActOnPartRequest  # noqa: Y015
 
 @_typing.final
 class GetPartRequest(_message.Message):

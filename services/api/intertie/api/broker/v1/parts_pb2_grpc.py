@@ -74,6 +74,11 @@ class PartsStub:
                 request_serializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.ReleasePartRequest.SerializeToString,
                 response_deserializer=intertie_dot_api_dot_broker_dot_v1_dot_part__pb2.Part.FromString,
                 _registered_method=True)
+        self.Act = channel.unary_unary(
+                '/intertie.api.broker.v1.Parts/Act',
+                request_serializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.ActOnPartRequest.SerializeToString,
+                response_deserializer=intertie_dot_api_dot_broker_dot_v1_dot_part__pb2.Part.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/intertie.api.broker.v1.Parts/Get',
                 request_serializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.GetPartRequest.SerializeToString,
@@ -185,6 +190,21 @@ class PartsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Act(self, request, context):
+        """As Clusters.Act, for workspaces of a part. Idempotent by `request_id`, 24 hours.
+
+        | Condition                                       | Code                | Reason           | Caller                             |
+        |-------------------------------------------------|---------------------|------------------|------------------------------------|
+        | no action, or a workspace that the part has not | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                   |
+        | no such part, or another coordinates it         | NOT_FOUND           | NOT_FOUND        | takes it for gone                  |
+        | the part is over, or its end was asked for      | FAILED_PRECONDITION | PART_OVER        | takes it for gone                  |
+        | a workspace's state does not allow it           | FAILED_PRECONDITION | ACTION_ILLEGAL   | tells its caller                   |
+        | request_id was used with another body           | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id             |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Get(self, request, context):
         """| Condition                            | Code      | Reason    | Caller                                |
         |--------------------------------------|-----------|-----------|---------------------------------------|
@@ -248,6 +268,11 @@ def add_PartsServicer_to_server(servicer, server):
             'Release': grpc.unary_unary_rpc_method_handler(
                     servicer.Release,
                     request_deserializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.ReleasePartRequest.FromString,
+                    response_serializer=intertie_dot_api_dot_broker_dot_v1_dot_part__pb2.Part.SerializeToString,
+            ),
+            'Act': grpc.unary_unary_rpc_method_handler(
+                    servicer.Act,
+                    request_deserializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.ActOnPartRequest.FromString,
                     response_serializer=intertie_dot_api_dot_broker_dot_v1_dot_part__pb2.Part.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
@@ -413,6 +438,33 @@ class Parts:
             target,
             '/intertie.api.broker.v1.Parts/Release',
             intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.ReleasePartRequest.SerializeToString,
+            intertie_dot_api_dot_broker_dot_v1_dot_part__pb2.Part.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Act(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/intertie.api.broker.v1.Parts/Act',
+            intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.ActOnPartRequest.SerializeToString,
             intertie_dot_api_dot_broker_dot_v1_dot_part__pb2.Part.FromString,
             options,
             channel_credentials,

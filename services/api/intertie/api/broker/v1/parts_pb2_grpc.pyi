@@ -106,6 +106,17 @@ class PartsStub:
     | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
     | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
     """
+    Act: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ActOnPartRequest, _part_pb2.Part]
+    """As Clusters.Act, for workspaces of a part. Idempotent by `request_id`, 24 hours.
+
+    | Condition                                       | Code                | Reason           | Caller                             |
+    |-------------------------------------------------|---------------------|------------------|------------------------------------|
+    | no action, or a workspace that the part has not | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                   |
+    | no such part, or another coordinates it         | NOT_FOUND           | NOT_FOUND        | takes it for gone                  |
+    | the part is over, or its end was asked for      | FAILED_PRECONDITION | PART_OVER        | takes it for gone                  |
+    | a workspace's state does not allow it           | FAILED_PRECONDITION | ACTION_ILLEGAL   | tells its caller                   |
+    | request_id was used with another body           | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id             |
+    """
     Get: _grpc.UnaryUnaryMultiCallable[_parts_pb2.GetPartRequest, _part_pb2.Part]
     """| Condition                            | Code      | Reason    | Caller                                |
     |--------------------------------------|-----------|-----------|---------------------------------------|
@@ -207,6 +218,17 @@ class PartsAsyncStub(PartsStub):
     |----------------------|---------------------|------------------|---------------------|
     | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
     | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
+    """
+    Act: _aio.UnaryUnaryMultiCallable[_parts_pb2.ActOnPartRequest, _part_pb2.Part]  # type: ignore[assignment]
+    """As Clusters.Act, for workspaces of a part. Idempotent by `request_id`, 24 hours.
+
+    | Condition                                       | Code                | Reason           | Caller                             |
+    |-------------------------------------------------|---------------------|------------------|------------------------------------|
+    | no action, or a workspace that the part has not | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                   |
+    | no such part, or another coordinates it         | NOT_FOUND           | NOT_FOUND        | takes it for gone                  |
+    | the part is over, or its end was asked for      | FAILED_PRECONDITION | PART_OVER        | takes it for gone                  |
+    | a workspace's state does not allow it           | FAILED_PRECONDITION | ACTION_ILLEGAL   | tells its caller                   |
+    | request_id was used with another body           | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id             |
     """
     Get: _aio.UnaryUnaryMultiCallable[_parts_pb2.GetPartRequest, _part_pb2.Part]  # type: ignore[assignment]
     """| Condition                            | Code      | Reason    | Caller                                |
@@ -336,6 +358,23 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         |----------------------|---------------------|------------------|---------------------|
         | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
         | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
+        """
+
+    @_abc_1.abstractmethod
+    def Act(
+        self,
+        request: _parts_pb2.ActOnPartRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_part_pb2.Part, _abc.Awaitable[_part_pb2.Part]]:
+        """As Clusters.Act, for workspaces of a part. Idempotent by `request_id`, 24 hours.
+
+        | Condition                                       | Code                | Reason           | Caller                             |
+        |-------------------------------------------------|---------------------|------------------|------------------------------------|
+        | no action, or a workspace that the part has not | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                   |
+        | no such part, or another coordinates it         | NOT_FOUND           | NOT_FOUND        | takes it for gone                  |
+        | the part is over, or its end was asked for      | FAILED_PRECONDITION | PART_OVER        | takes it for gone                  |
+        | a workspace's state does not allow it           | FAILED_PRECONDITION | ACTION_ILLEGAL   | tells its caller                   |
+        | request_id was used with another body           | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id             |
         """
 
     @_abc_1.abstractmethod

@@ -452,6 +452,8 @@ class Workspace(_message.Message):
         """Kept, restartable inside the lease."""
         ENDED: Workspace._State.ValueType  # 7
         FAILED: Workspace._State.ValueType  # 8
+        SUSPENDED: Workspace._State.ValueType  # 9
+        """Its memory is kept in its host's pool; it goes on from there."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: Workspace.State.ValueType  # 0
@@ -465,6 +467,8 @@ class Workspace(_message.Message):
     """Kept, restartable inside the lease."""
     ENDED: Workspace.State.ValueType  # 7
     FAILED: Workspace.State.ValueType  # 8
+    SUSPENDED: Workspace.State.ValueType  # 9
+    """Its memory is kept in its host's pool; it goes on from there."""
 
     NAME_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int

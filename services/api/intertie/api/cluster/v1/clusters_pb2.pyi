@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.cluster.v1 import cluster_pb2 as _cluster_pb2
+from intertie.api.types.v1 import action_pb2 as _action_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -398,6 +399,42 @@ class WatchClustersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___WatchClustersResponse: _TypeAlias = WatchClustersResponse  # noqa: Y015
+
+@_typing.final
+class ActOnClusterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    WORKSPACES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    action: _action_pb2.Action.ValueType
+    etag: _builtins.str
+    """Empty: whatever its state."""
+    request_id: _builtins.str
+    """As in CreateClusterRequest."""
+    @_builtins.property
+    def workspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`worker-0`, ...; empty: all workspaces."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        action: _action_pb2.Action.ValueType = ...,
+        workspaces: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "etag", b"etag", "name", b"name", "request_id", b"request_id", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActOnClusterRequest: _TypeAlias = ActOnClusterRequest  # noqa: Y015
 
 @_typing.final
 class DeleteClusterRequest(_message.Message):

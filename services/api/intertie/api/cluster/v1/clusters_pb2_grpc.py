@@ -81,6 +81,11 @@ class ClustersStub:
                 request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersRequest.SerializeToString,
                 response_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersResponse.FromString,
                 _registered_method=True)
+        self.Act = channel.unary_unary(
+                '/intertie.api.cluster.v1.Clusters/Act',
+                request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.ActOnClusterRequest.SerializeToString,
+                response_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/intertie.api.cluster.v1.Clusters/Delete',
                 request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.DeleteClusterRequest.SerializeToString,
@@ -238,6 +243,33 @@ class ClustersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Act(self, request, context):
+        """Switches workspaces on or off, or holds them, while the lease goes on.
+
+        Returns once it is on record what each of them is to be; follow what becomes of
+        it with Watch. All of them or none: one whose state does not allow it is refused
+        for all, with what each allows. What a workspace is already is no error. What it
+        has of its host stays reserved for it, whether it runs or not. Over several sites
+        each site is asked for its own; where one does not answer, others may have done
+        it, and the same request may be sent again.
+
+        Idempotent: a second call with the same `request_id`, within 24 hours, changes
+        nothing and returns the cluster as it is now.
+
+        | Condition                                            | Code                | Reason           | Caller                                  |
+        |------------------------------------------------------|---------------------|------------------|-----------------------------------------|
+        | no action, or a workspace that the cluster has not   | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                        |
+        | no such cluster, or what was changed is forgotten    | NOT_FOUND           | NOT_FOUND        | checks the name                         |
+        | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
+        | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
+        | a workspace's state does not allow it                | FAILED_PRECONDITION | ACTION_ILLEGAL   | does one of those that the detail lists |
+        | request_id was used with another body                | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id                  |
+        | a site did not answer; others may have done it       | UNAVAILABLE         | SITE_UNREACHABLE | retries with the same request_id        |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
         """Ends the lease and takes everything back.
 
@@ -300,6 +332,11 @@ def add_ClustersServicer_to_server(servicer, server):
                     servicer.WatchAll,
                     request_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersRequest.FromString,
                     response_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersResponse.SerializeToString,
+            ),
+            'Act': grpc.unary_unary_rpc_method_handler(
+                    servicer.Act,
+                    request_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.ActOnClusterRequest.FromString,
+                    response_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.SerializeToString,
             ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
@@ -489,6 +526,33 @@ class Clusters:
             '/intertie.api.cluster.v1.Clusters/WatchAll',
             intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersRequest.SerializeToString,
             intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.WatchClustersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Act(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/intertie.api.cluster.v1.Clusters/Act',
+            intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.ActOnClusterRequest.SerializeToString,
+            intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
             options,
             channel_credentials,
             insecure,

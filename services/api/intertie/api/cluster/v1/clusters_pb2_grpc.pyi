@@ -153,6 +153,29 @@ class ClustersStub:
     |--------------------------------------------|------------------|---------------|---------------------------------------|
     | resume_token is not of this parent's watch | INVALID_ARGUMENT | FIELD_INVALID | begins without one, with a snapshot   |
     """
+    Act: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.ActOnClusterRequest, _cluster_pb2.Cluster]
+    """Switches workspaces on or off, or holds them, while the lease goes on.
+
+    Returns once it is on record what each of them is to be; follow what becomes of
+    it with Watch. All of them or none: one whose state does not allow it is refused
+    for all, with what each allows. What a workspace is already is no error. What it
+    has of its host stays reserved for it, whether it runs or not. Over several sites
+    each site is asked for its own; where one does not answer, others may have done
+    it, and the same request may be sent again.
+
+    Idempotent: a second call with the same `request_id`, within 24 hours, changes
+    nothing and returns the cluster as it is now.
+
+    | Condition                                            | Code                | Reason           | Caller                                  |
+    |------------------------------------------------------|---------------------|------------------|-----------------------------------------|
+    | no action, or a workspace that the cluster has not   | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                        |
+    | no such cluster, or what was changed is forgotten    | NOT_FOUND           | NOT_FOUND        | checks the name                         |
+    | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
+    | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
+    | a workspace's state does not allow it                | FAILED_PRECONDITION | ACTION_ILLEGAL   | does one of those that the detail lists |
+    | request_id was used with another body                | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id                  |
+    | a site did not answer; others may have done it       | UNAVAILABLE         | SITE_UNREACHABLE | retries with the same request_id        |
+    """
     Delete: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.DeleteClusterRequest, _cluster_pb2.Cluster]
     """Ends the lease and takes everything back.
 
@@ -298,6 +321,29 @@ class ClustersAsyncStub(ClustersStub):
     | Condition                                  | Code             | Reason        | Caller                                |
     |--------------------------------------------|------------------|---------------|---------------------------------------|
     | resume_token is not of this parent's watch | INVALID_ARGUMENT | FIELD_INVALID | begins without one, with a snapshot   |
+    """
+    Act: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ActOnClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
+    """Switches workspaces on or off, or holds them, while the lease goes on.
+
+    Returns once it is on record what each of them is to be; follow what becomes of
+    it with Watch. All of them or none: one whose state does not allow it is refused
+    for all, with what each allows. What a workspace is already is no error. What it
+    has of its host stays reserved for it, whether it runs or not. Over several sites
+    each site is asked for its own; where one does not answer, others may have done
+    it, and the same request may be sent again.
+
+    Idempotent: a second call with the same `request_id`, within 24 hours, changes
+    nothing and returns the cluster as it is now.
+
+    | Condition                                            | Code                | Reason           | Caller                                  |
+    |------------------------------------------------------|---------------------|------------------|-----------------------------------------|
+    | no action, or a workspace that the cluster has not   | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                        |
+    | no such cluster, or what was changed is forgotten    | NOT_FOUND           | NOT_FOUND        | checks the name                         |
+    | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
+    | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
+    | a workspace's state does not allow it                | FAILED_PRECONDITION | ACTION_ILLEGAL   | does one of those that the detail lists |
+    | request_id was used with another body                | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id                  |
+    | a site did not answer; others may have done it       | UNAVAILABLE         | SITE_UNREACHABLE | retries with the same request_id        |
     """
     Delete: _aio.UnaryUnaryMultiCallable[_clusters_pb2.DeleteClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
     """Ends the lease and takes everything back.
@@ -477,6 +523,35 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         | Condition                                  | Code             | Reason        | Caller                                |
         |--------------------------------------------|------------------|---------------|---------------------------------------|
         | resume_token is not of this parent's watch | INVALID_ARGUMENT | FIELD_INVALID | begins without one, with a snapshot   |
+        """
+
+    @_abc_1.abstractmethod
+    def Act(
+        self,
+        request: _clusters_pb2.ActOnClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Cluster, _abc.Awaitable[_cluster_pb2.Cluster]]:
+        """Switches workspaces on or off, or holds them, while the lease goes on.
+
+        Returns once it is on record what each of them is to be; follow what becomes of
+        it with Watch. All of them or none: one whose state does not allow it is refused
+        for all, with what each allows. What a workspace is already is no error. What it
+        has of its host stays reserved for it, whether it runs or not. Over several sites
+        each site is asked for its own; where one does not answer, others may have done
+        it, and the same request may be sent again.
+
+        Idempotent: a second call with the same `request_id`, within 24 hours, changes
+        nothing and returns the cluster as it is now.
+
+        | Condition                                            | Code                | Reason           | Caller                                  |
+        |------------------------------------------------------|---------------------|------------------|-----------------------------------------|
+        | no action, or a workspace that the cluster has not   | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                        |
+        | no such cluster, or what was changed is forgotten    | NOT_FOUND           | NOT_FOUND        | checks the name                         |
+        | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
+        | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
+        | a workspace's state does not allow it                | FAILED_PRECONDITION | ACTION_ILLEGAL   | does one of those that the detail lists |
+        | request_id was used with another body                | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id                  |
+        | a site did not answer; others may have done it       | UNAVAILABLE         | SITE_UNREACHABLE | retries with the same request_id        |
         """
 
     @_abc_1.abstractmethod

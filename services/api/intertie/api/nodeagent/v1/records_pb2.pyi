@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.broker.v1 import part_pb2 as _part_pb2
 from intertie.api.broker.v1 import site_pb2 as _site_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
@@ -89,18 +90,54 @@ Global___WantedPart: _TypeAlias = WantedPart  # noqa: Y015
 class WantedWorkspace(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Power:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PowerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WantedWorkspace._Power.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        POWER_UNSPECIFIED: WantedWorkspace._Power.ValueType  # 0
+        """Read as ON."""
+        ON: WantedWorkspace._Power.ValueType  # 1
+        """Runs, unless the guest has switched itself off since it was last started."""
+        OFF: WantedWorkspace._Power.ValueType  # 2
+        """Does not run: its power button is pressed, and after 30 s the plug is pulled."""
+        PAUSED: WantedWorkspace._Power.ValueType  # 3
+        """Stands still in the host's memory."""
+        SAVED: WantedWorkspace._Power.ValueType  # 4
+        """Its memory is in the host's pool, and it goes on from there once it is ON."""
+
+    class Power(_Power, metaclass=_PowerEnumTypeWrapper): ...
+    POWER_UNSPECIFIED: WantedWorkspace.Power.ValueType  # 0
+    """Read as ON."""
+    ON: WantedWorkspace.Power.ValueType  # 1
+    """Runs, unless the guest has switched itself off since it was last started."""
+    OFF: WantedWorkspace.Power.ValueType  # 2
+    """Does not run: its power button is pressed, and after 30 s the plug is pulled."""
+    PAUSED: WantedWorkspace.Power.ValueType  # 3
+    """Stands still in the host's memory."""
+    SAVED: WantedWorkspace.Power.ValueType  # 4
+    """Its memory is in the host's pool, and it goes on from there once it is ON."""
+
     NAME_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     ALLOCATION_FIELD_NUMBER: _builtins.int
     NICS_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    BOOTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`worker-0`"""
     uid: _builtins.str
     """12 hex digits, stable for the workspace's life."""
     nonce: _builtins.str
     """What the guest must say when it is ready."""
+    power: Global___WantedWorkspace.Power.ValueType
+    boots: _builtins.int
+    """How often it was asked to start anew. A host that has started it less often switches it off
+    and on, whoever has switched it off.
+    """
     @_builtins.property
     def environment(self) -> _resources_pb2.Environment: ...
     @_builtins.property
@@ -116,10 +153,12 @@ class WantedWorkspace(_message.Message):
         allocation: _resources_pb2.Allocation | None = ...,
         nics: _abc.Iterable[Global___WantedNic] | None = ...,
         nonce: _builtins.str = ...,
+        power: Global___WantedWorkspace.Power.ValueType = ...,
+        boots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "environment", b"environment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "environment", b"environment", "name", b"name", "nics", b"nics", "nonce", b"nonce", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "boots", b"boots", "environment", b"environment", "name", b"name", "nics", b"nics", "nonce", b"nonce", "power", b"power", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

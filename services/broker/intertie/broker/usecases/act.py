@@ -1,0 +1,115 @@
+"""Switches workspaces of a cluster, or of a part, on or off."""
+
+from datetime import datetime
+
+import structlog
+
+from intertie.broker.domain.acting import acted, open_for_actions
+from intertie.broker.domain.amending import check_open
+from intertie.broker.domain.cluster import ClusterView, view_of
+from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.ports import Caller, Foreign, Ledger
+from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.broker.usecases.forwarding import Forwarding
+from intertie.broker.usecases.get_cluster import GetCluster
+from intertie.broker.usecases.prepare_part import check_coordinator
+from intertie.common.actions import Action
+from intertie.common.clock import Clock
+from intertie.common.errors import ClusterOver, EtagStale, NotFound, PartOver
+from intertie.common.names import ClusterName, PartName
+from intertie.common.values import Struct
+
+log = structlog.get_logger(__name__)
+
+
+class ActOrder(Struct, frozen=True, kw_only=True):
+    action: Action
+    workspaces: tuple[str, ...]
+    """Labels; empty: all."""
+    request: RequestKey
+
+
+class ActOnCluster:
+    def __init__(
+        self,
+        ledger: Ledger,
+        admission: Admission,
+        get: GetCluster,
+        forwarding: Forwarding,
+        site: str,
+        clock: Clock,
+    ) -> None:
+        self._ledger = ledger
+        self._admission = admission
+        self._get = get
+        self._forwarding = forwarding
+        self._site = site
+        self._clock = clock
+
+    async def __call__(
+        self, name: ClusterName, order: ActOrder, etag: str, caller: Caller
+    ) -> ClusterView | Foreign:
+        view = await self._get.here(name)
+        if view is None:
+            if await self._forwarding.reaches(name):
+                return await self._forwarding.act(
+                    caller, name, order.action, order.workspaces, etag, order.request
+                )
+            raise NotFound(str(name))
+
+        def decide(view: LedgerView, now: datetime) -> Admitted:
+            cluster = view.clusters.get(str(name))
+            if cluster is None:
+                raise NotFound(str(name))
+            record = cluster.value
+            check_open(record, now=now)
+            part = view.parts.get(record.part)
+            if part is None or not open_for_actions(part.value, now=now):
+                raise ClusterOver(record.name)
+            seen = view.seen.get(part.value.uid, {})
+            shown = view_of(record, part.value, seen, {}, site=self._site)
+            if etag and etag != shown.etag:
+                raise EtagStale(record.name)
+            return _admitted(order, part, view, answer=record.name, uid=record.uid)
+
+        admitted = await self._admission.admit(order.request, decide)
+        log.info("act.asked_for", cluster=admitted.answer, action=order.action.name)
+        after = await self._get.here(name)
+        if after is None or after.record.uid != admitted.uid:
+            raise NotFound(str(name))
+        return after
+
+
+class ActOnPart:
+    def __init__(self, ledger: Ledger, admission: Admission) -> None:
+        self._ledger = ledger
+        self._admission = admission
+
+    async def __call__(self, name: PartName, order: ActOrder, caller: Caller) -> Part:
+        def decide(view: LedgerView, now: datetime) -> Admitted:
+            found = view.parts.get(str(name))
+            if found is None:
+                raise NotFound(str(name))
+            part = found.value
+            check_coordinator(part, caller, "Act")
+            if not open_for_actions(part, now=now):
+                raise PartOver(part.name, part.state.name)
+            return _admitted(order, found, view, answer=part.name, uid=part.uid)
+
+        admitted = await self._admission.admit(order.request, decide)
+        log.info("act.asked_for", part=admitted.answer, action=order.action.name)
+        found = (await self._ledger.view()).parts.get(admitted.answer)
+        if found is None:
+            raise NotFound(admitted.answer)
+        return found.value
+
+
+def _admitted(
+    order: ActOrder, part: Versioned[Part], view: LedgerView, *, answer: str, uid: str
+) -> Admitted:
+    seen = view.seen.get(part.value.uid, {})
+    after = acted(part.value, seen, order.action, order.workspaces)
+    writes = () if after is None else (Write(record=after, read_at=part.revision),)
+    return Admitted(change=Change(writes=writes), answer=answer, uid=uid)

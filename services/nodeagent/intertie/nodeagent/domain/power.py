@@ -1,0 +1,27 @@
+"""What is kept of a guest's memory, and what its owner's switches ask of it."""
+
+from enum import Enum
+
+SHUTDOWN_S = 30.0
+"""In which a guest whose power button was pressed may end in order."""
+
+
+class Memory(Enum):
+    """Of a guest that was put aside, as its files on the host say."""
+
+    NONE = "NONE"
+    SAVING = "SAVING"
+    """It was begun to be written; whether to its end, the file itself says."""
+    SAVED = "SAVED"
+    RESTORING = "RESTORING"
+    """It was begun to go on. Where the guest is off now, nobody knows for how long it ran: its
+    disk may be newer than this, so it is never used again."""
+
+
+class Button(Enum):
+    """Of a guest that is to be off."""
+
+    FREE = "FREE"
+    PRESSED = "PRESSED"
+    """Less than SHUTDOWN_S ago."""
+    IGNORED = "IGNORED"
