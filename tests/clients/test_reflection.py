@@ -25,12 +25,12 @@ EVERYWHERE = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection
 OF_A_BROKER = {
     "intertie.api.broker.v1.Hosts": {"Get", "List", "Watch"},
     "intertie.api.broker.v1.Parts": {
-        "Attach", "Get", "Hold", "List", "ListOffers", "Prepare", "Release", "Resolve",
+        "Act", "Attach", "Get", "Hold", "List", "ListOffers", "Prepare", "Release", "Resolve",
     },
     "intertie.api.broker.v1.Sites": {"Get"},
     "intertie.api.broker.v1.Usage": {"List", "ListEntries"},
     "intertie.api.cluster.v1.Clusters": {
-        "Attach", "Create", "Delete", "Get", "List", "Update", "Watch", "WatchAll",
+        "Act", "Attach", "Create", "Delete", "Get", "List", "Update", "Watch", "WatchAll",
     },
 }  # fmt: skip
 OF_A_METASCHED = {

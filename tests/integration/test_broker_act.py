@@ -13,7 +13,8 @@ from intertie.common import errors
 from tests.fakes.site_brokers import Federation
 from tests.fakes.site_brokers import create as create_over_sites
 from tests.integration.broker_site import Site
-from tests.integration.test_broker_clusters import refusal, until
+from tests.integration.refusals import refusal
+from tests.integration.test_broker_clusters import until
 from tests.integration.test_broker_parts import eventually
 from tests.integration.test_broker_update import active
 from tests.integration.test_metasched import two_groups
