@@ -334,7 +334,7 @@ class MemoryStorage:
         return uid in self.seeds
 
     def uids(self) -> frozenset[str]:
-        return frozenset({*self.disks, *self.seeds})
+        return frozenset({*self.disks, *self.seeds, *self.memories})
 
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None:
         self.disks[uid] = size_mib
@@ -369,6 +369,7 @@ class MemoryStorage:
     async def remove(self, uid: str) -> None:
         self.disks.pop(uid, None)
         self.seeds.discard(uid)
+        self.memories.pop(uid, None)
 
     def room_mib(self) -> int:
         return self.room

@@ -23,7 +23,7 @@ from intertie.nodeagent.domain.reconcile import (
 )
 from intertie.nodeagent.domain.report import SeenPart
 from tests.unit.nodeagent.host import Host
-from tests.unit.nodeagent.parts import A_UID, DIGEST, PART, WORKSPACE
+from tests.unit.nodeagent.parts import A_UID, DIGEST, PART, WINDOW, WORKSPACE
 
 DOMAIN = f"it-{A_UID}"
 READY = Observed(image=True, disk=True, seed=True, domain=DomainState.OFF)
@@ -275,3 +275,17 @@ async def test_a_memory_is_gone_on_with_once(owner: Owner) -> None:
     await owner.switches(power=Power.ON)
     assert host.hypervisor.restored == []
     assert host.hypervisor.starts == 2
+
+
+async def test_a_window_that_ends_while_a_memory_is_written_leaves_nothing(owner: Owner) -> None:
+    host = owner.host
+    host.hypervisor.may_move.clear()
+    await owner.switches(power=Power.SAVED)
+    await host.clock.advance(WINDOW.duration.total_seconds())
+    await owner.passes()
+    assert owner.seen.gone
+    assert host.storage.uids() == frozenset()
+    host.hypervisor.may_move.set()
+    await owner.passes()
+    assert host.hypervisor.domains == {}
+    assert host.storage.uids() == frozenset()

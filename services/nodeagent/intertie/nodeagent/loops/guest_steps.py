@@ -52,6 +52,9 @@ class GuestSteps:
         of what there is to do."""
         return self._memory.moving(uid)
 
+    def forget(self, uid: str) -> None:
+        self._memory.forget(uid)
+
     async def take(self, step: Step, part: WantedPart, workspace: WantedWorkspace) -> None:
         uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
         match step:

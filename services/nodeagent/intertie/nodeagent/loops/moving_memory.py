@@ -45,6 +45,11 @@ class MovingMemory:
             self._storage.discard_memory(uid)
             log.warning("memory.lost", workspace=uid)
 
+    def forget(self, uid: str) -> None:
+        """It is wanted no more; what is on its way comes to nothing with the guest."""
+        if (task := self._tasks.pop(uid, None)) is not None:
+            task.add_done_callback(_heard)
+
     def _begin(self, uid: str, work: Coroutine[Any, Any, None]) -> None:
         before = self._tasks.pop(uid, None)
         if before is not None and (error := before.exception()) is not None:
@@ -66,3 +71,8 @@ class MovingMemory:
             raise
         self._storage.discard_memory(uid)
         log.info("memory.restored", workspace=uid)
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()

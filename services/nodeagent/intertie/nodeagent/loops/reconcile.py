@@ -269,6 +269,7 @@ class Reconciler:
             self._attempts.pop(uid, None)
             self._terms.forget(uid)
             self._pressed.pop(uid, None)
+            self._steps.forget(uid)
             if DeviceNames.domain(uid) not in left:
                 try:
                     await self._storage.remove(uid)
