@@ -30,11 +30,10 @@ def bed() -> Iterator[Testbed]:
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
     """With two guests on two hosts, each with a process that counts."""
     user = user_with_image(bed, tmp_path_factory.mktemp("actions"), endpoint=SITE)
-    pair = group("a"), group("b")
-    for each in pair:
-        each["placement"] = {"max_per_host": 1}
-    create_all(user, {"pair": spec(*pair)})
-    for label in ("a-0", "b-0"):
+    pair = group("a", 2)
+    pair["placement"] = {"max_per_host": 1}
+    create_all(user, {"pair": spec(pair)})
+    for label in ("a-0", "a-1"):
         begin(user, "pair", label, COUNT)
     return user
 
@@ -44,7 +43,7 @@ def count(user: User, label: str) -> int:
 
 
 def boots(user: User) -> dict[str, str]:
-    return {each: user.in_guest("pair", each, BOOT).strip() for each in ("a-0", "b-0")}
+    return {each: user.in_guest("pair", each, BOOT).strip() for each in ("a-0", "a-1")}
 
 
 def states(user: User) -> dict[str, Any]:
@@ -61,18 +60,18 @@ def test_they_go_on_from_memory_with_what_they_did_and_said(user: User) -> None:
     """Processes, open files and a TCP connection between two hosts live through it, and through
     the end of the agents."""
     before = boots(user)
-    begin(user, "pair", "b-0", f"nc -l -p {PORT} >/tmp/heard")
+    begin(user, "pair", "a-1", f"sleep 900 | nc -l -p {PORT} >/tmp/heard")
     said = "(echo one; while [ ! -e /tmp/go ]; do sleep 0.2; done; echo two)"
-    begin(user, "pair", "a-0", f"{said} | nc b-0 {PORT}")
+    begin(user, "pair", "a-0", f"{said} | nc a-1 {PORT}")
     eventually(
-        lambda: "one" in user.in_guest("pair", "b-0", "cat /tmp/heard"),
+        lambda: "one" in user.in_guest("pair", "a-1", "cat /tmp/heard"),
         within_s=30,
         what="they are connected",
     )
     counted = count(user, "a-0")
 
     assert user.do("cluster", "suspend", "pair").endswith("/pair\n")
-    assert states(user) == {"a-0": "SUSPENDED", "b-0": "SUSPENDED"}
+    assert states(user) == {"a-0": "SUSPENDED", "a-1": "SUSPENDED"}
     assert running(user) == 0
     for host in HOSTS:
         agent = user.testbed.component(f"{SITE}/{host.name}/nodeagent")
@@ -83,29 +82,29 @@ def test_they_go_on_from_memory_with_what_they_did_and_said(user: User) -> None:
     assert count(user, "a-0") > counted
     user.in_guest("pair", "a-0", "touch /tmp/go")
     eventually(
-        lambda: user.in_guest("pair", "b-0", "cat /tmp/heard").split() == ["one", "two"],
+        lambda: user.in_guest("pair", "a-1", "cat /tmp/heard").split() == ["one", "two"],
         within_s=60,
         what="the connection still carries",
     )
 
 
 def test_one_stands_still_and_goes_on(user: User) -> None:
-    user.do("cluster", "pause", "pair", "b-0")
-    assert states(user) == {"a-0": "RUNNING", "b-0": "PAUSED"}
-    again = user.say("cluster", "start", "pair", "b-0")
+    user.do("cluster", "pause", "pair", "a-1")
+    assert states(user) == {"a-0": "RUNNING", "a-1": "PAUSED"}
+    again = user.say("cluster", "start", "pair", "a-1")
     assert again.code == 1
     assert "ACTION_ILLEGAL" in again.err
     assert "STOP, REBOOT, RESUME, SUSPEND" in again.err
-    user.do("cluster", "resume", "pair", "b-0")
-    counted = count(user, "b-0")
-    eventually(lambda: count(user, "b-0") > counted, within_s=30, what="it goes on")
+    user.do("cluster", "resume", "pair", "a-1")
+    counted = count(user, "a-1")
+    eventually(lambda: count(user, "a-1") > counted, within_s=30, what="it goes on")
 
 
 def test_off_and_on_and_anew_with_what_is_on_its_disk(user: User) -> None:
     before = boots(user)
     user.in_guest("pair", "a-0", "echo kept >/root/kept; sync")
     user.do("cluster", "stop", "pair", "a-0")
-    assert states(user) == {"a-0": "STOPPED", "b-0": "RUNNING"}
+    assert states(user) == {"a-0": "STOPPED", "a-1": "RUNNING"}
     assert running(user) == 1
     user.do("cluster", "start", "pair", "a-0")
     assert user.in_guest("pair", "a-0", "cat /root/kept").strip() == "kept"
@@ -114,6 +113,6 @@ def test_off_and_on_and_anew_with_what_is_on_its_disk(user: User) -> None:
     user.do("cluster", "reboot", "pair", "a-0")
     rebooted = boots(user)
     assert rebooted["a-0"] != started["a-0"]
-    assert rebooted["b-0"] == before["b-0"]
+    assert rebooted["a-1"] == before["a-1"]
     user.do("cluster", "delete", "pair")
     assert running(user) == 0
