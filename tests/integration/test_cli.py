@@ -21,6 +21,7 @@ from intertie.api.cluster.v1.cluster_pb2 import Cluster
 from intertie.api.cluster.v1.clusters_pb2 import WatchClustersResponse
 from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
 from intertie.api.metasched.v1 import sites_pb2, sites_pb2_grpc
+from intertie.api.types.v1.action_pb2 import Action
 from intertie.client import (
     Alive,
     Changed,
@@ -35,6 +36,7 @@ from intertie.client.connection import open_connection
 from intertie.client.errors import TimedOut
 from intertie.common.clock import SystemClock
 from intertie.common.errors import (
+    ActionIllegal,
     AmendUnsupported,
     ConnectionRefused,
     EtcdUnavailable,
@@ -306,6 +308,25 @@ async def test_an_update_that_cannot_be_is_refused_with_what_to_do(place: Place)
         said = await place.say("cluster", "update", "demo", "--duration", "2h")
         assert said.code == 1
         assert says in said.err
+
+
+async def test_workspaces_are_switched_by_name_or_all_and_waited_for(place: Place) -> None:
+    await place.do("cluster", "create", "-f", str(place.spec))
+    said = await place.say("cluster", "stop", "demo", "worker-0")
+    assert said.out.endswith("/demo\n")
+    asked = place.clusters.requests[-1]
+    assert (asked.action, list(asked.workspaces)) == (Action.STOP, ["worker-0"])
+    assert asked.request_id
+    for word in ("start", "reboot", "pause", "resume", "suspend"):
+        await place.do("cluster", word, "demo", "--no-wait")
+        asked = place.clusters.requests[-1]
+        assert (Action.Name(asked.action), list(asked.workspaces)) == (word.upper(), [])
+    shown = json.loads(await place.do("cluster", "suspend", "demo", "--no-wait", "-o", "json"))
+    assert {each["state"] for each in shown["workspaces"]} == {"SUSPENDED"}
+    place.clusters.refusals = [ActionIllegal("PAUSE", "worker-0", "STOPPED", "START")]
+    said = await place.say("cluster", "pause", "demo")
+    assert said.code == 1
+    assert "worker-0 is STOPPED, which allows START" in " ".join(said.err.split())
 
 
 async def test_ctrl_c_while_waiting_says_that_the_cluster_goes_on(place: Place) -> None:
