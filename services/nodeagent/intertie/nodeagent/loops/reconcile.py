@@ -34,7 +34,6 @@ from intertie.nodeagent.domain.ports import (
     Storage,
     Traffic,
 )
-from intertie.nodeagent.domain.power import SHUTDOWN_S, Button
 from intertie.nodeagent.domain.reconcile import (
     ALIVE,
     DomainState,
@@ -42,15 +41,13 @@ from intertie.nodeagent.domain.reconcile import (
     Observed,
     Phase,
     Step,
-    must_stop,
     phase_of,
-    state_of,
-    steps,
 )
-from intertie.nodeagent.domain.report import SeenPart, SeenWorkspace
+from intertie.nodeagent.domain.report import SeenPart
 from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 from intertie.nodeagent.loops.connections import Connections
+from intertie.nodeagent.loops.guest_looks import GuestLooks
 from intertie.nodeagent.loops.guest_steps import GuestSteps
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
@@ -108,6 +105,15 @@ class Reconciler:
             machine,
         )
         self._terms = LiveTerms(clock, hypervisor, cgroups=machine.cgroups)
+        self._looks = GuestLooks(
+            clock,
+            self._knowledge,
+            storage,
+            images,
+            self._listening,
+            self._terms,
+            self._steps,
+        )
         self._period_s = period_s
         self._attempts: dict[str, Attempts] = {}
         self._domains: Mapping[str, DomainState] | None = None
@@ -115,9 +121,6 @@ class Reconciler:
         self._stuck = False
         """Something that nobody wants could not be removed in this pass."""
         self._report: tuple[SeenPart, ...] | None = None
-        self._pressed: dict[str, float] = {}
-        """When the power button of each guest that is to be off was pressed, by uid: a monotonic
-        moment."""
         self._obeyed: dict[str, int] = {}
         """By part uid, the newest generation of which nothing was missing."""
         self._at_once = asyncio.Semaphore(_AT_ONCE)
@@ -268,7 +271,7 @@ class Reconciler:
             self._channels.close(uid)
             self._attempts.pop(uid, None)
             self._terms.forget(uid)
-            self._pressed.pop(uid, None)
+            self._looks.forget(uid)
             self._steps.forget(uid)
             if DeviceNames.domain(uid) not in left:
                 try:
@@ -312,12 +315,12 @@ class Reconciler:
             return
         if self._steps.moving(workspace.uid):
             return
-        seen = self._observe(workspace)
-        wanted = self._next_steps(part, workspace, phase, seen, now)
+        seen = self._looks.observe(workspace, self._domains)
+        wanted = self._looks.next_steps(part, workspace, phase, seen, now)
         if not self._knowledge.may_start and not _WITHOUT_A_NOTE & {*wanted}:
             return
         if seen.domain not in ALIVE:
-            self._pressed.pop(workspace.uid, None)
+            self._looks.forget(workspace.uid)
         if not wanted:
             self._attempts.pop(workspace.uid, None)
             await self._put_in_force(workspace, seen)
@@ -333,7 +336,7 @@ class Reconciler:
                     if self._domains is not None:
                         await self._steps.take(step, part.wanted, workspace)
                     if step is Step.PRESS:
-                        self._pressed[workspace.uid] = self._clock.monotonic()
+                        self._looks.pressed(workspace.uid)
             except HypervisorSilent as error:
                 self._domains = None
                 self._problem(error)
@@ -347,30 +350,6 @@ class Reconciler:
                 # A fault in one guest's way, whatever it is, does not keep others from theirs.
                 log.error("guest.fault", workspace=workspace.uid, exc_info=True)
                 self._failed(workspace, attempts, HostFailure(repr(error)))
-
-    def _next_steps(
-        self,
-        part: KnownPart,
-        workspace: WantedWorkspace,
-        phase: Phase,
-        seen: Observed,
-        now: datetime,
-    ) -> tuple[Step, ...]:
-        return steps(
-            phase,
-            seen,
-            part.note(workspace.uid),
-            workspace.switched,
-            isolated=must_stop(workspace, last_contact=self._knowledge.contact, now=now),
-            button=self._button(workspace.uid),
-        )
-
-    def _button(self, uid: str) -> Button:
-        pressed = self._pressed.get(uid)
-        if pressed is None:
-            return Button.FREE
-        waits = self._clock.monotonic() - pressed < SHUTDOWN_S
-        return Button.PRESSED if waits else Button.IGNORED
 
     async def _put_in_force(self, workspace: WantedWorkspace, seen: Observed) -> None:
         """Its newest terms, while it runs; what fails of them is no failure of the guest."""
@@ -392,25 +371,6 @@ class Reconciler:
         tried = attempts.failed(error, now=self._clock.monotonic())
         self._attempts[workspace.uid] = tried
         log.warning("guest.failed", workspace=workspace.uid, problem=str(error))
-
-    def _observe(self, workspace: WantedWorkspace) -> Observed:
-        uid = workspace.uid
-        domain, disk = self.domains.get(DeviceNames.domain(uid)), self._storage.has_disk(uid)
-        return Observed(
-            domain=domain,
-            image=self._images.ready(workspace.environment.image) is not None,
-            disk=disk,
-            small=disk and domain not in ALIVE and self._is_small(workspace),
-            seed=self._storage.has_seed(uid),
-            memory=self._storage.memory(uid),
-        )
-
-    def _is_small(self, workspace: WantedWorkspace) -> bool:
-        """A disk of which that cannot be told is left to whoever opens it, who says what it has."""
-        try:
-            return self._storage.disk_mib(workspace.uid) < workspace.allocation.disk_mib
-        except (HostFailure, OSError):
-            return False
 
     # What came of it
 
@@ -447,7 +407,15 @@ class Reconciler:
             uid=wanted.uid,
             generation=wanted.generation,
             workspaces=tuple(
-                self._seen_workspace(part, workspace, phase, now) for workspace in wanted.workspaces
+                self._looks.told(
+                    part,
+                    workspace,
+                    phase,
+                    self.domains,
+                    self._attempts.get(workspace.uid, Attempts()),
+                    now,
+                )
+                for workspace in wanted.workspaces
             ),
             gone=gone,
             message=self._message(),
@@ -461,45 +429,8 @@ class Reconciler:
         if not (self._knowledge.may_start and self._knowledge.complete):
             return False
         return phase is Phase.OVER or all(
-            self._has_all(part, workspace, phase, now) for workspace in part.wanted.workspaces
-        )
-
-    def _has_all(
-        self, part: KnownPart, workspace: WantedWorkspace, phase: Phase, now: datetime
-    ) -> bool:
-        """One that does not run has all once no step is left: each start is from the newest."""
-        seen = self._observe(workspace)
-        if self._steps.moving(workspace.uid) or self._button(workspace.uid) is Button.PRESSED:
-            return False
-        if self._next_steps(part, workspace, phase, seen, now):
-            return False
-        return seen.domain not in ALIVE or self._terms.in_force(workspace)
-
-    def _seen_workspace(
-        self, part: KnownPart, workspace: WantedWorkspace, phase: Phase, now: datetime
-    ) -> SeenWorkspace:
-        note = part.note(workspace.uid)
-        attempts = self._attempts.get(workspace.uid, Attempts())
-        staging = self._images.progress(workspace.environment.image)
-        late = self._listening.late(workspace) if phase is Phase.RUN else ""
-        state = state_of(
-            phase,
-            self._observe(workspace),
-            note,
-            workspace.switched,
-            isolated=must_stop(workspace, last_contact=self._knowledge.contact, now=now),
-            attempts=attempts,
-            late=bool(late),
-        )
-        return SeenWorkspace(
-            name=workspace.name,
-            uid=workspace.uid,
-            state=state,
-            message=attempts.problem or late,
-            ready_time=note.ready_time if phase is Phase.RUN else None,
-            staging_done_bytes=staging.done_bytes,
-            staging_total_bytes=staging.total_bytes,
-            pending=self._terms.pending(workspace.uid) if phase is Phase.RUN else "",
+            self._looks.has_all(part, workspace, phase, self._domains, now)
+            for workspace in part.wanted.workspaces
         )
 
     def _problem(self, error: HostFailure) -> None:
