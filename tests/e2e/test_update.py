@@ -20,6 +20,7 @@ GONE_WITHIN_S = 60
 def test_a_cluster_grows_and_shrinks_while_its_first_guest_runs_on(user: User) -> None:
     north = user.at("north")
     name = "amended"
+    free = free_vcpus(north)
     north.create(name, spec(group("w", 1, max_per_host=1)))
     [first] = north.show(name)["workspaces"]
     boot = north.in_guest(name, "w-0", BOOT)
@@ -45,6 +46,12 @@ def test_a_cluster_grows_and_shrinks_while_its_first_guest_runs_on(user: User) -
         within_s=GONE_WITHIN_S,
         what="the guest that was given up is gone",
     )
+    eventually(
+        lambda: free_vcpus(north)[new["host"]] == free[new["host"]],
+        within_s=GONE_WITHIN_S,
+        what="what it had is free for others",
+    )
+    assert free_vcpus(north)[first["host"]] == free[first["host"]] - 1
     assert north.in_guest(name, "w-0", BOOT) == boot
 
     north.do("cluster", "update", name, "--duration", "2h")
@@ -53,6 +60,12 @@ def test_a_cluster_grows_and_shrinks_while_its_first_guest_runs_on(user: User) -
     assert window["end_time"] > shown["window"]["end_time"]
     north.delete(name)
     assert old_guest not in running(user.testbed, was["host"])
+
+
+def free_vcpus(user: User) -> dict[str, int]:
+    """Of each host, as the site tells."""
+    told = json.loads(user.do("host", "list", "-o", "json"))
+    return {each["name"].rpartition("/")[2]: each["free"].get("vcpus", 0) for each in told}
 
 
 def running(bed: Testbed, host: str) -> set[str]:

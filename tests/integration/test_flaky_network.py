@@ -228,14 +228,15 @@ async def test_a_request_that_is_sent_until_it_is_answered_is_had_once(
 )
 async def test_a_request_is_had_once_where_the_store_s_connections_break(
     tmp_path: Path,
-    etcd_server: EtcdServer,
+    own_etcd_server: EtcdServer,
     etcd_prefix: str,
     north: TestDomain,
     south: TestDomain,
     count: int,
 ) -> None:
-    """Between the broker and its etcd: nobody knows then whether it was written."""
-    direct = etcd_server.settings(etcd_prefix)
+    """Between the broker and its etcd, whose history is looked at: nobody knows then whether it
+    was written."""
+    direct = own_etcd_server.settings(etcd_prefix)
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(
             flaky_link(
@@ -257,7 +258,7 @@ async def test_a_request_is_had_once_where_the_store_s_connections_break(
         assert len(await records(here.etcd, "requests/")) == count
         assert len(await records(here.etcd, "parts/")) == count
         if count <= REPLAYED:
-            writes = await history(here.etcd, etcd_server)
+            writes = await history(here.etcd, own_etcd_server)
             assert replay(writes, {"n1": HOST, "n2": HOST}, 200) == []
 
 

@@ -24,6 +24,7 @@ import intertie.nodeagent.loops.knowledge as knowledge
 import intertie.nodeagent.loops.report as report
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
+from intertie.broker.domain.admission_policy import AdmissionPolicy
 from intertie.broker.domain.decision import Decision, Outcome
 from intertie.broker.domain.part import NEXT, Part, PartState
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
@@ -137,8 +138,8 @@ def _ends_early() -> Iterator[None]:
     """A second too little at the end of every window."""
     whole = ledger.demands_of
 
-    def demands_of(part: Part) -> tuple[Demand, ...]:
-        *before, last = whole(part)
+    def demands_of(part: Part, admission: AdmissionPolicy) -> tuple[Demand, ...]:
+        *before, last = whole(part, admission)
         window = Window(last.window.start, last.window.end - timedelta(seconds=1))
         return (*before, Demand(last.key, window, last.amounts))
 
