@@ -24,13 +24,13 @@ from intertie.broker.domain.part import Part, Placed, Shed
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.planning import (
     as_many_as_fit,
-    check_window,
     cost_of,
     elsewhere,
     part_spec_of,
     why_not_more,
 )
 from intertie.broker.domain.quotas import quota_shortfall
+from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.usage import charged_until
 from intertie.common.amend_rules import amended, window_of
 from intertie.common.calendar import Demand

@@ -10,7 +10,6 @@ from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import (
     LedgerView,
     amounts_alone,
-    amounts_of,
     calendar_of,
     fixed_amounts,
     free_hosts,
@@ -20,9 +19,9 @@ from intertie.broker.domain.ledger import (
     with_site_caps,
     with_site_defaults,
 )
-from intertie.broker.domain.part import Placed, hosts_of, leaves_site
+from intertie.broker.domain.part import Placed, leaves_site
 from intertie.broker.domain.placement import place
-from intertie.broker.domain.quotas import counted_for, quota_shortfall
+from intertie.broker.domain.refusing import check_quotas, check_window
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window
@@ -211,35 +210,8 @@ def allot(
         raise NoCapacity((*short, *error.shortfalls)) from None
     if short:
         raise NoCapacity(short)
-    check_quotas(amounts_of(spec, hosts_of(placed), gateway), spec.window, calendar, policy, tenant)
+    check_quotas(spec, placed, gateway, calendar, policy, tenant)
     return Allotment(spec=spec, placed=placed, gateway=gateway)
-
-
-def check_window(window: Window, policy: Policy, tenant: str, *, now: datetime) -> None:
-    """NoCapacity where the site's policy takes no lease with this window."""
-    if why := policy.admission.refusal(tenant, window, now=now):
-        short = Shortfall(
-            site=policy.site,
-            resource="policy",
-            message=f"{policy.site}: {why}",
-            field="spec.lease",
-        )
-        raise NoCapacity((short,))
-
-
-def check_quotas(
-    amounts: Mapping[str, int], window: Window, calendar: Calendar, policy: Policy, tenant: str
-) -> None:
-    """NoCapacity where the tenant would have more than it may at any moment of the window."""
-    if wanted := counted_for(tenant, policy.admission, amounts):
-        short = calendar.shortfalls(Demand("", window, wanted))
-        if short:
-            raise NoCapacity(
-                tuple(
-                    quota_shortfall(policy.site, tenant, key.rpartition("/")[2], *amount)
-                    for key, *amount in short
-                )
-            )
 
 
 def _no_gateway(site: str) -> Shortfall:

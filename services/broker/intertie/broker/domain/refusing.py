@@ -1,0 +1,48 @@
+"""What is refused although it fits: by the site's admission policy."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from intertie.broker.domain.admission_policy import ACCEPT_ALL
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import amounts_of
+from intertie.broker.domain.part import Placed, hosts_of
+from intertie.broker.domain.quotas import counted_for, quota_shortfall
+from intertie.common.calendar import Calendar, Demand
+from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.intervals import Window
+from intertie.common.part_spec import PartSpec
+
+
+def check_window(window: Window, policy: Policy, tenant: str, *, now: datetime) -> None:
+    """NoCapacity where no lease with this window is taken."""
+    if why := policy.admission.refusal(tenant, window, now=now):
+        short = Shortfall(
+            site=policy.site,
+            resource="policy",
+            message=f"{policy.site}: {why}",
+            field="spec.lease",
+        )
+        raise NoCapacity((short,))
+
+
+def check_quotas(
+    spec: PartSpec,
+    placed: Iterable[Placed],
+    gateway: str,
+    calendar: Calendar,
+    policy: Policy,
+    tenant: str,
+) -> None:
+    """NoCapacity where the tenant would have more than it may at any moment of the window."""
+    if policy.admission is ACCEPT_ALL:
+        return
+    amounts = amounts_of(spec, hosts_of(placed), gateway)
+    wanted = counted_for(tenant, policy.admission, amounts)
+    if short := calendar.shortfalls(Demand("", spec.window, wanted)):
+        raise NoCapacity(
+            tuple(
+                quota_shortfall(policy.site, tenant, key.rpartition("/")[2], *amount)
+                for key, *amount in short
+            )
+        )
