@@ -61,6 +61,26 @@ async def test_hosts_are_told_what_is_switched_and_a_retry_switches_nothing(here
     await becomes(here.etcd, {"worker-0": (Wanted.ON, 1), "worker-1": (Wanted.ON, 2)})
 
 
+async def test_what_changed_nothing_changes_nothing_later(here: Site) -> None:
+    """A bug: it was not on record, and its retry let go on what had been held meanwhile."""
+    stub = here.clusters()
+    made = await active(stub, here)
+    await stub.Act(act(made.name, action_pb2.RESUME, "in-vain"))
+    await stub.Act(act(made.name, PAUSE, "pause"))
+    await stub.Act(act(made.name, action_pb2.RESUME, "in-vain"))
+    await becomes(here.etcd, {"worker-0": (Wanted.PAUSED, 0), "worker-1": (Wanted.PAUSED, 0)})
+
+
+async def test_an_etag_is_of_what_was_asked_for_too(here: Site) -> None:
+    stub = here.clusters()
+    made = await active(stub, here)
+    here.agents.obedient = False
+    seen = await stub.Get(clusters_pb2.GetClusterRequest(name=made.name))
+    await stub.Act(act(made.name, PAUSE, "one", etag=seen.etag))
+    other = await refusal(stub.Act(act(made.name, STOP, "two", etag=seen.etag)))
+    assert isinstance(other, errors.EtagStale)
+
+
 async def test_what_may_not_be_done_is_said_with_what_may(here: Site) -> None:
     stub = here.clusters()
     made = await active(stub, here)

@@ -180,7 +180,9 @@ async def test_longer_shorter_and_what_changes_nothing(here: Site) -> None:
     assert {each.window.end_time.seconds for each in wanted} == {made.window.end_time.seconds}
     same = await stub.Update(update(made.name, cluster_spec(count=2), "r3"))
     assert same.terms == 2
-    assert not [each for each in (await here.etcd.range("requests/")).entries if "r3" in each.key]
+    grown = await stub.Update(update(made.name, cluster_spec(count=3), "r4"))
+    again = await stub.Update(update(made.name, cluster_spec(count=2), "r3"))
+    assert (grown.terms, again.terms) == (3, 3), "what changed nothing changes nothing later"
 
 
 DOCUMENT = """

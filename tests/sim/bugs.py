@@ -2,7 +2,7 @@
 
 Each takes away one thing that the product relies on, from outside: no product code knows of them.
 What two mechanisms hold together is planted as what is left when both are gone; it says so.
-A suspend and a resume that overlap on one disk are not among them: nothing is suspended yet.
+A suspend and a resume that overlap on one disk are not among them: no world switches its guests.
 """
 
 from __future__ import annotations

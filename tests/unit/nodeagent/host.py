@@ -190,7 +190,8 @@ class MemoryHypervisor:
     async def define(self, machine: Machine, kind: str) -> None:
         self._check()
         self.defined[machine.name] = machine
-        self.domains[machine.name] = DomainState.OFF
+        if self.domains.get(machine.name) is not DomainState.POWERED_OFF:
+            self.domains[machine.name] = DomainState.OFF
 
     async def start(self, name: str) -> None:
         self._check()
@@ -348,7 +349,7 @@ class MemoryStorage:
     def memory(self, uid: str) -> Memory:
         return self.memories.get(uid, Memory.NONE)
 
-    def keep_memory(self, uid: str) -> None:
+    async def keep_memory(self, uid: str) -> None:
         self.memories[uid] = Memory.SAVED
 
     def take_memory(self, uid: str) -> None:

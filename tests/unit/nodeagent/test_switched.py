@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from intertie.common.actions import AS_BEGUN, Power, Switched
 from intertie.common.values import replace
-from intertie.nodeagent.domain.failures import Attempts
+from intertie.nodeagent.domain.failures import Attempts, HypervisorSilent
+from intertie.nodeagent.domain.network_plan import NetworkPlan
+from intertie.nodeagent.domain.ports import Applied
 from intertie.nodeagent.domain.power import SHUTDOWN_S, Button, Memory
 from intertie.nodeagent.domain.reconcile import (
     DomainState,
@@ -70,6 +73,16 @@ ANEW = Switched(boots=1)
         ),
         (RUNNING, Note(), ANEW, (Step.PRESS,)),
         (RUNNING, Note(boots=1), ANEW, ()),
+        (READY, Note(), replace(ANEW, power=Power.PAUSED), (Step.DEFINE, Step.START)),
+        (READY, Note(), replace(ANEW, power=Power.SAVED), (Step.DEFINE, Step.START)),
+        (READY, Note(), replace(ANEW, power=Power.OFF), ()),
+        (replace(READY, memory=Memory.SAVED), Note(), HELD, (Step.RESTORE,)),
+        (
+            replace(READY, domain=DomainState.POWERED_OFF),
+            Note(boots=1, starting=True),
+            ANEW,
+            (Step.DEFINE, Step.START),
+        ),
         (READY, Note(powered_off=True), ANEW, (Step.DEFINE, Step.START)),
         (READY, Note(powered_off=True, boots=1), ANEW, ()),
     ],
@@ -217,9 +230,10 @@ async def test_put_aside_with_its_memory_and_gone_on_with(owner: Owner) -> None:
     host.hypervisor.may_move.set()
     await owner.passes()
     assert owner.state() is WorkspaceState.SUSPENDED
-    assert owner.obeyed()
+    assert not owner.obeyed(), "it goes on with what it had then, whatever it is to have by now"
     await owner.switches(power=Power.ON)
     assert owner.state() is WorkspaceState.RUNNING
+    assert owner.seen.workspaces[0].ready_time is not None, "it need not say so again"
     assert host.hypervisor.starts == 1
     assert len(host.hypervisor.restored) == 1
     assert host.storage.memory(A_UID) is Memory.NONE
@@ -283,9 +297,99 @@ async def test_a_window_that_ends_while_a_memory_is_written_leaves_nothing(owner
     await owner.switches(power=Power.SAVED)
     await host.clock.advance(WINDOW.duration.total_seconds())
     await owner.passes()
-    assert owner.seen.gone
-    assert host.storage.uids() == frozenset()
+    assert not owner.seen.gone
     host.hypervisor.may_move.set()
     await owner.passes()
+    assert owner.seen.gone
     assert host.hypervisor.domains == {}
     assert host.storage.uids() == frozenset()
+
+
+async def test_a_memory_that_is_saved_within_a_pass_is_not_thrown_away(owner: Owner) -> None:
+    """A bug: guests were looked at before, and their files after it."""
+    host = owner.host
+    host.hypervisor.may_move.clear()
+    await owner.switches(power=Power.SAVED)
+    make_networks = host.network.apply
+
+    async def slowly(plan: NetworkPlan) -> Applied:
+        host.hypervisor.may_move.set()
+        await host.clock.settle()
+        return await make_networks(plan)
+
+    with mock.patch.object(host.network, "apply", slowly):
+        await owner.passes()
+    assert host.storage.memory(A_UID) is Memory.SAVED
+    assert owner.state() is WorkspaceState.SUSPENDED
+    await owner.switches(power=Power.ON)
+    assert len(host.hypervisor.restored) == 1
+
+
+async def test_after_a_silence_nobody_goes_on_from_a_memory_again(owner: Owner) -> None:
+    """It may have gone on, and its disk be newer."""
+    host = owner.host
+    await owner.switches(power=Power.SAVED)
+
+    async def silent(name: str, path: str) -> None:
+        raise HypervisorSilent("libvirt: gone")
+
+    with mock.patch.object(host.hypervisor, "restore", silent):
+        await owner.switches(power=Power.ON)
+    await host.clock.advance(60)
+    await owner.passes()
+    assert host.hypervisor.restored == []
+    assert host.hypervisor.starts == 2
+
+
+async def test_one_that_is_to_stand_still_after_it_was_put_aside_does(owner: Owner) -> None:
+    await owner.switches(power=Power.SAVED)
+    await owner.switches(power=Power.PAUSED)
+    assert owner.state() is WorkspaceState.PAUSED
+    assert len(owner.host.hypervisor.restored) == 1
+    assert owner.host.hypervisor.starts == 1
+
+
+async def test_an_agent_that_died_before_a_start_that_it_has_noted_makes_it(owner: Owner) -> None:
+    """A bug: the guest had switched itself off before, and so it stayed."""
+    host = owner.host
+    await owner.switches(power=Power.OFF)
+    host.hypervisor.refuses_start = True
+    await owner.switches(power=Power.ON, boots=1)
+    host.hypervisor.refuses_start = False
+    host.start()
+    await owner.passes()
+    assert owner.state() is WorkspaceState.RUNNING
+    host.hypervisor.domains[DOMAIN] = DomainState.POWERED_OFF
+    await owner.passes()
+    assert owner.state() is WorkspaceState.STOPPED, "once it ran, it may switch itself off"
+
+
+async def test_a_restore_that_fails_again_and_again_is_no_failure_of_the_guest(
+    owner: Owner,
+) -> None:
+    await owner.switches(power=Power.SAVED)
+    owner.host.hypervisor.refuses_restore = True
+    await owner.switches(power=Power.ON)
+    for _ in range(6):
+        await owner.host.clock.advance(60)
+        await owner.passes()
+    assert owner.state() is WorkspaceState.SUSPENDED
+    assert "libvirt: no" in owner.seen.workspaces[0].message
+
+
+async def test_a_memory_that_has_no_room_is_not_begun_to_be_saved(owner: Owner) -> None:
+    owner.host.storage.room = WORKSPACE.allocation.memory_mib
+    await owner.switches(power=Power.SAVED)
+    assert owner.state() is WorkspaceState.RUNNING
+    assert "no room in the host's pool" in owner.seen.workspaces[0].message
+    assert owner.host.hypervisor.memory == {}
+
+
+async def test_a_lost_file_of_notes_starts_nobody_anew(owner: Owner) -> None:
+    await owner.switches(power=Power.ON, boots=3)
+    await owner.passes()
+    starts = owner.host.hypervisor.starts
+    owner.host.state.kept = None
+    owner.host.start()
+    await owner.passes()
+    assert owner.host.hypervisor.starts == starts

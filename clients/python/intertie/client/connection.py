@@ -114,8 +114,9 @@ class Connection:
                 while True:
                     async with asyncio.timeout(silence_s):
                         message = await anext(messages)
-                    heard_s, failures = self.clock.monotonic(), 0
+                    failures = 0
                     yield message
+                    heard_s = self.clock.monotonic()  # whoever was told may have taken its time
             except TimeoutError:
                 raised = StreamSilent(self.endpoint.name, silence_s)
             except StopAsyncIteration:

@@ -205,7 +205,7 @@ class LeaseEnding(DomainError):
 
 @dataclass(eq=False)
 class ActionIllegal(DomainError):
-    """A workspace's state does not allow what was asked for; nothing was done to any."""
+    """A workspace's state does not allow what was asked for; at its site nothing was done."""
 
     reason = "ACTION_ILLEGAL"
     action: str

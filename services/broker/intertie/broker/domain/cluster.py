@@ -7,6 +7,7 @@ from enum import Enum
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.guarantees import MeasuredPart, guarantees_of, measured_of
 from intertie.broker.domain.part import Part, PartState
+from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.errors import IllegalMove, Shortfall
 from intertie.common.etag import etag_of
 from intertie.common.guarantees import Guarantee, Measured
@@ -125,6 +126,7 @@ class WorkspaceView(Struct, frozen=True, kw_only=True):
     staging_done_bytes: int = 0
     staging_total_bytes: int = 0
     pending: str = ""
+    switched: Switched = AS_BEGUN
 
 
 class ClusterView(Struct, frozen=True, kw_only=True):
@@ -184,6 +186,7 @@ def _workspaces(
             staging_done_bytes=said.staging_done_bytes,
             staging_total_bytes=said.staging_total_bytes,
             pending=said.pending,
+            switched=part.switch_of(each.label),
         )
 
 

@@ -87,8 +87,6 @@ class Admission:
         record = RequestRecord.of(request, answer=admitted.answer, uid=admitted.uid, now=now)
         write = Write(record=record, read_at=before.revision if before else 0)
         change = admitted.change
-        if not change.writes:
-            return record  # what changes nothing is not written down
         try:
             # A caller whose connection breaks does not let go of the request meanwhile: what
             # stands in line is written, and a copy that came then would not see it.

@@ -177,6 +177,7 @@ class Feed:
 
     async def _reach(self, revision: int) -> None:
         """Returns when it is open, from that revision on if that can be had."""
+        self._check()
         if self._is_open(revision):
             return
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()

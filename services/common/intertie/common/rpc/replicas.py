@@ -2,7 +2,7 @@
 
 A call that meets a replica which cannot be reached, or does not lead, goes to the next one at
 once. So it may be made twice: nothing may go over such a channel that is not idempotent. Reads are;
-of what changes something, a request id (Create, Update, Hold) or the state of what it names
+of what changes something, a request id (Create, Update, Act, Hold) or the state of what it names
 (Prepare, Resolve, Release, Delete) sees to it that the second time takes nothing.
 """
 

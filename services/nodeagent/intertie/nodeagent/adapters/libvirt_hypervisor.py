@@ -83,13 +83,13 @@ class LibvirtHypervisor:
         await self._call(lambda connection: connection.lookupByName(name).suspend())
 
     async def press(self, name: str) -> None:
-        await self._call(lambda connection: connection.lookupByName(name).shutdown())
+        await self._call(lambda connection: _press(connection.lookupByName(name)))
 
     async def save(self, name: str, path: str) -> None:
-        await self._call(lambda connection: _save(connection, name, path), timeout_s=_LONG_S)
+        await self._call(lambda connection: _save(connection, name, path), long=True)
 
     async def restore(self, name: str, path: str) -> None:
-        await self._call(lambda connection: _restore(connection, name, path), timeout_s=_LONG_S)
+        await self._call(lambda connection: _restore(connection, name, path), long=True)
 
     async def is_whole(self, path: str) -> bool:
         return await self._call(lambda connection: _is_whole(connection, path))
@@ -122,9 +122,11 @@ class LibvirtHypervisor:
             return found
         return replace(found, kinds=tuple(kind for kind in found.kinds if kind != "kvm"))
 
-    async def _call(self, function: Callable[[Any], T], *, timeout_s: float = 0) -> T:
-        """`function(connection)` in a thread; a dead or silent libvirtd is HypervisorSilent."""
-        timeout_s = timeout_s or self._timeout_s
+    async def _call(self, function: Callable[[Any], T], *, long: bool = False) -> T:
+        """`function(connection)` in a thread; a dead or silent libvirtd is HypervisorSilent. One
+        that is `long` has a connection of its own: libvirtd answers a few calls of one at a time,
+        and the others are not to wait for it."""
+        timeout_s = _LONG_S if long else self._timeout_s
         if self._given_up >= _MAX_GIVEN_UP:
             raise HypervisorSilent(f"libvirt has not answered {self._given_up} calls")
         loop = asyncio.get_running_loop()
@@ -144,12 +146,17 @@ class LibvirtHypervisor:
         def work() -> None:
             result: T | None = None
             failure: Exception | None = None
+            connection: libvirt.virConnect | None = None
             try:
-                result = function(self._connect())
+                connection = libvirt.open(self._uri) if long else self._connect()
+                result = function(connection)
             except libvirt.libvirtError as error:
-                failure = self._failure(error)
+                failure = self._failure(error, connection)
             except Exception as error:
                 failure = error
+            if long and connection is not None:
+                with contextlib.suppress(libvirt.libvirtError):
+                    connection.close()
             with contextlib.suppress(RuntimeError):  # the loop may be closed by now
                 loop.call_soon_threadsafe(finish, result, failure)
 
@@ -171,11 +178,12 @@ class LibvirtHypervisor:
                 self._connection = libvirt.open(self._uri)
             return self._connection
 
-    def _failure(self, error: libvirt.libvirtError) -> HostFailure:
+    def _failure(self, error: libvirt.libvirtError, used: libvirt.virConnect | None) -> HostFailure:
+        """`used`: the connection that it came over, whatever there is by now."""
         text = error.get_error_message() or "libvirt failed"
-        connection = self._connection
-        if error.get_error_code() in _BROKEN and (connection is None or not _alive(connection)):
-            self._connection = None
+        if error.get_error_code() in _BROKEN and (used is None or not _alive(used)):
+            if self._connection is used:
+                self._connection = None
             return HypervisorSilent(f"libvirt: {text}")
         return HostFailure(f"libvirt: {text}")
 
@@ -225,6 +233,11 @@ def _stop(domain: libvirt.virDomain) -> None:
             raise
 
 
+def _press(domain: libvirt.virDomain) -> None:
+    """Not by the guest's agent, which libvirt would wait for."""
+    domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+
 def _save(connection: libvirt.virConnect, name: str, path: str) -> None:
     """Whatever it did when it was saved, it runs when it is restored."""
     flags = libvirt.VIR_DOMAIN_SAVE_RUNNING
@@ -239,7 +252,10 @@ def _restore(connection: libvirt.virConnect, name: str, path: str) -> None:
     for limit in document.findall("memtune"):
         document.remove(limit)
     connection.restoreFlags(path, ET.tostring(document, encoding="unicode"), 0)
-    limit_memory(connection.lookupByName(name))
+    try:
+        limit_memory(connection.lookupByName(name))
+    except libvirt.libvirtError as error:
+        log.warning("guest.no_memory_limit", domain=name, problem=str(error))
 
 
 def _is_whole(connection: libvirt.virConnect, path: str) -> bool:

@@ -70,14 +70,20 @@ def _part(entry: Mapping[str, Any]) -> KnownPart:
         present=entry["present"],
         notes={
             uid: Note(
-                ready_time=datetime.fromisoformat(note["ready"]) if note["ready"] else None,
+                ready_time=_moment(note["ready"]),
                 powered_off=note["powered_off"],
                 boots=note.get("boots", 0),
+                starting=note.get("starting", False),
                 paused=note.get("paused", False),
+                was_ready=_moment(note.get("was_ready", "")),
             )
             for uid, note in entry["notes"].items()
         },
     )
+
+
+def _moment(text: str) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _entry(part: KnownPart) -> Mapping[str, Any]:
@@ -91,7 +97,9 @@ def _entry(part: KnownPart) -> Mapping[str, Any]:
                 "ready": note.ready_time.isoformat() if note.ready_time else "",
                 "powered_off": note.powered_off,
                 "boots": note.boots,
+                "starting": note.starting,
                 "paused": note.paused,
+                "was_ready": note.was_ready.isoformat() if note.was_ready else "",
             }
             for uid, note in part.notes.items()
         },

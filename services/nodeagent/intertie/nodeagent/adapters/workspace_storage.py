@@ -77,7 +77,9 @@ class WorkspaceStorage:
             return Memory.RESTORING
         return Memory.SAVED if self._files.saved(uid).exists() else Memory.NONE
 
-    def keep_memory(self, uid: str) -> None:
+    async def keep_memory(self, uid: str) -> None:
+        """On the disk itself before it has its name."""
+        await asyncio.to_thread(_sync, self._files.saving(uid))
         self._files.saving(uid).replace(self._files.saved(uid))
 
     def take_memory(self, uid: str) -> None:
@@ -125,6 +127,14 @@ class WorkspaceStorage:
         finally:
             probe.unlink(missing_ok=True)
         return "none"
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -192,7 +192,7 @@ class Storage(Protocol):
         """What is kept of its memory."""
         ...
 
-    def keep_memory(self, uid: str) -> None:
+    async def keep_memory(self, uid: str) -> None:
         """SAVING becomes SAVED."""
         ...
 

@@ -89,8 +89,12 @@ class Note:
     """The guest switched itself off and stays off."""
     boots: int = 0
     """Of its owner's, as of when it was last started."""
+    starting: bool = False
+    """It was begun to be started and was not seen to run yet, so that it is off says nothing."""
     paused: bool = False
     """By its owner's switch; who is paused otherwise is left alone."""
+    was_ready: datetime | None = None
+    """When it became ready, of one that stands still or is put aside: it need not say so again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,12 +214,13 @@ def steps(
         return ()
     if seen.memory is Memory.SAVING:
         return (Step.KEEP,)
-    anew = note.boots < switched.boots
-    on = switched.power is Power.ON
+    anew = note.boots != switched.boots
+    runs = phase is Phase.RUN and not isolated
     needed: list[Step] = []
     if seen.memory is not Memory.NONE:
-        if seen.memory is Memory.SAVED and not anew and (on or switched.power is Power.SAVED):
-            return (Step.RESTORE,) if on and phase is Phase.RUN and not isolated else ()
+        if seen.memory is Memory.SAVED and not anew and switched.power is not Power.OFF:
+            # One that is to stand still does so once it runs.
+            return (Step.RESTORE,) if runs and switched.power is not Power.SAVED else ()
         needed.append(Step.DISCARD)
     if not seen.disk:
         if not seen.image:
@@ -226,7 +231,10 @@ def steps(
     if not seen.seed:
         needed.append(Step.MAKE_SEED)
     switched_off = note.powered_off or seen.domain is DomainState.POWERED_OFF
-    starts = phase is Phase.RUN and on and (anew or not switched_off) and not isolated
+    starts = runs and (
+        (anew and switched.power is not Power.OFF)
+        or (switched.power is Power.ON and (note.starting or not switched_off))
+    )
     if starts or seen.domain is None:
         needed.append(Step.DEFINE)
     if starts:
@@ -242,7 +250,7 @@ def _while_it_runs(
     # What is saved of a guest that runs is older than its disk.
     old = () if seen.memory in (Memory.NONE, Memory.SAVING) else (Step.DISCARD,)
     running = seen.domain is DomainState.RUNNING
-    if switched.power is Power.OFF or note.boots < switched.boots:
+    if switched.power is Power.OFF or note.boots != switched.boots:
         if not running or button is Button.IGNORED:
             return (*old, Step.STOP)
         return (*old, Step.PRESS) if button is Button.FREE else old
@@ -289,10 +297,10 @@ def state_of(
         return WorkspaceState.FAILED if late else WorkspaceState.RUNNING
     if seen.domain in (DomainState.PAUSED, DomainState.STALLED):
         return WorkspaceState.PAUSED
-    if attempts.is_failure:
-        return WorkspaceState.FAILED
     if seen.memory is Memory.SAVED:
         return WorkspaceState.SUSPENDED
+    if attempts.is_failure:
+        return WorkspaceState.FAILED
     if note.powered_off or seen.domain is DomainState.POWERED_OFF or (isolated and seen.domain):
         return WorkspaceState.STOPPED
     if seen.domain is not None:

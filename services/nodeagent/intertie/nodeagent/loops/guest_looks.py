@@ -7,7 +7,7 @@ from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
 from intertie.nodeagent.domain.failures import Attempts, HostFailure
 from intertie.nodeagent.domain.ports import Images, Storage
-from intertie.nodeagent.domain.power import SHUTDOWN_S, Button
+from intertie.nodeagent.domain.power import SHUTDOWN_S, Button, Memory
 from intertie.nodeagent.domain.reconcile import (
     ALIVE,
     DomainState,
@@ -98,9 +98,12 @@ class GuestLooks:
         domains: Domains,
         now: datetime,
     ) -> bool:
-        """One that does not run has all once no step is left: each start is from the newest."""
+        """One that does not run has all once no step is left: each start is from the newest. Not
+        so one that is put aside, which goes on with what it had then."""
         seen = self.observe(workspace, domains)
-        if self._steps.moving(workspace.uid) or self._button(workspace.uid) is Button.PRESSED:
+        if seen.memory is not Memory.NONE or workspace.uid in self._steps.moving():
+            return False
+        if self._button(workspace.uid) is Button.PRESSED:
             return False
         if self.next_steps(part, workspace, phase, seen, now):
             return False

@@ -47,10 +47,10 @@ class GuestSteps:
         self._machine = machine
         self._memory = MovingMemory(hypervisor, storage, files)
 
-    def moving(self, uid: str) -> bool:
-        """Its memory is on the way from or to the host's disk: until it is there, nothing is known
-        of what there is to do."""
-        return self._memory.moving(uid)
+    def moving(self) -> frozenset[str]:
+        """Uids of those whose memory is on the way from or to the host's disk: until it is there,
+        nothing is known of what there is to do for them."""
+        return self._memory.moving()
 
     def forget(self, uid: str) -> None:
         self._memory.forget(uid)
@@ -78,13 +78,9 @@ class GuestSteps:
                 await self._hypervisor.define(machine, kind)
                 reach("agent.defined")
             case Step.START:
-                taps = {DeviceNames.tap(uid, number) for number in range(len(workspace.nics))}
-                applied = self._connections.applied
-                if taps & applied.missing:
-                    raise HostFailure(f"its network is not there: {applied.problem}")
-                if taps and (why := self._connections.unenforced):
-                    raise HostFailure(f"what it may send cannot be enforced: {why}")
-                self._knowledge.remember(part.uid, uid, Note(boots=workspace.switched.boots))
+                self._check_network(workspace)
+                begun = Note(boots=workspace.switched.boots, starting=True)
+                self._knowledge.remember(part.uid, uid, begun)
                 if not self._knowledge.may_start:
                     return
                 await self._hypervisor.start(name)
@@ -104,22 +100,35 @@ class GuestSteps:
                 await self._hypervisor.press(name)
             case Step.PAUSE:
                 self._note_paused(part, uid, paused=True)
+                if not self._knowledge.may_start:
+                    return
                 await self._hypervisor.pause(name)
             case Step.GO_ON:
                 await self._hypervisor.resume(name)
                 self._note_paused(part, uid, paused=False)
                 self._listening.started(uid)
             case Step.SAVE:
-                self._memory.save(uid)
+                self._memory.save(uid, workspace.allocation.memory_mib)
             case Step.KEEP:
                 await self._memory.keep(uid)
             case Step.RESTORE:
+                self._check_network(workspace)
                 self._note_paused(part, uid, paused=False)
                 self._memory.restore(uid)
                 self._listening.started(uid)
             case Step.DISCARD:
                 self._storage.discard_memory(uid)
         log.info("guest.step", step=step.value, workspace=uid, name=workspace.name)
+
+    def _check_network(self, workspace: WantedWorkspace) -> None:
+        """HostFailure where a guest that runs from now on would not be held to what it may do."""
+        uid = workspace.uid
+        taps = {DeviceNames.tap(uid, number) for number in range(len(workspace.nics))}
+        applied = self._connections.applied
+        if taps & applied.missing:
+            raise HostFailure(f"its network is not there: {applied.problem}")
+        if taps and (why := self._connections.unenforced):
+            raise HostFailure(f"what it may send cannot be enforced: {why}")
 
     def _note_paused(self, part: WantedPart, uid: str, *, paused: bool) -> None:
         note = self._knowledge.parts[part.uid].note(uid)

@@ -44,11 +44,19 @@ class Listening:
             if state is not DomainState.RUNNING:
                 self._channels.close(uid)
                 off = note.powered_off or state is DomainState.POWERED_OFF
+                was_ready = note.ready_time or note.was_ready
+                off = off and not note.starting
                 self._knowledge.remember(
-                    part_uid, uid, replace(note, powered_off=off, ready_time=None)
+                    part_uid,
+                    uid,
+                    replace(note, powered_off=off, ready_time=None, was_ready=was_ready),
                 )
                 continue
+            if note.starting or (note.was_ready and not note.ready_time):
+                note = replace(note, starting=False, ready_time=note.was_ready)
+                self._knowledge.remember(part_uid, uid, note)
             if note.ready_time is not None:
+                self._channels.close(uid)
                 continue
             moment = heard.get(uid) or (self._clock.now() if await self._ready(workspace) else None)
             if moment is None:

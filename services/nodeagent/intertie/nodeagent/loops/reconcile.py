@@ -38,6 +38,7 @@ from intertie.nodeagent.domain.reconcile import (
     ALIVE,
     DomainState,
     KnownPart,
+    Note,
     Observed,
     Phase,
     Step,
@@ -121,6 +122,8 @@ class Reconciler:
         self._stuck = False
         """Something that nobody wants could not be removed in this pass."""
         self._report: tuple[SeenPart, ...] | None = None
+        self._moving: frozenset[str] = frozenset()
+        """Whose memory was on its way when guests were last looked at."""
         self._obeyed: dict[str, int] = {}
         """By part uid, the newest generation of which nothing was missing."""
         self._at_once = asyncio.Semaphore(_AT_ONCE)
@@ -215,6 +218,8 @@ class Reconciler:
         if not self._knowledge.begun:
             return
         now = self._clock.now()
+        # Before guests are looked at: one that is put aside meanwhile is not what it looks like.
+        self._moving = self._steps.moving()
         try:
             self._domains = await self._hypervisor.states()
         except HypervisorSilent as error:
@@ -313,9 +318,14 @@ class Reconciler:
     ) -> None:
         if self._domains is None:
             return
-        if self._steps.moving(workspace.uid):
+        if workspace.uid in self._moving | self._steps.moving():
             return
         seen = self._looks.observe(workspace, self._domains)
+        if seen.domain in ALIVE and workspace.uid not in part.notes:
+            # The file with the notes was lost: what was asked of it was done for all that is known.
+            known = Note(boots=workspace.switched.boots)
+            self._knowledge.remember(part.wanted.uid, workspace.uid, known)
+            part = self.known[part.wanted.uid]
         wanted = self._looks.next_steps(part, workspace, phase, seen, now)
         if not self._knowledge.may_start and not _WITHOUT_A_NOTE & {*wanted}:
             return
@@ -323,20 +333,22 @@ class Reconciler:
             self._looks.forget(workspace.uid)
         if not wanted:
             self._attempts.pop(workspace.uid, None)
+            self._steps.forget(workspace.uid)
             await self._put_in_force(workspace, seen)
             return
         attempts = self._attempts.get(workspace.uid, Attempts())
         if not attempts.may_try(now=self._clock.monotonic()):
+            await self._put_in_force(workspace, seen)
             return
         if Step.START in wanted:
             self._terms.forget(workspace.uid)
         async with self._at_once:
             try:
                 for step in wanted:
-                    if self._domains is not None:
-                        await self._steps.take(step, part.wanted, workspace)
                     if step is Step.PRESS:
                         self._looks.pressed(workspace.uid)
+                    if self._domains is not None:
+                        await self._steps.take(step, part.wanted, workspace)
             except HypervisorSilent as error:
                 self._domains = None
                 self._problem(error)
@@ -394,7 +406,9 @@ class Reconciler:
 
     def _seen(self, part: KnownPart, phase: Phase, now: datetime) -> SeenPart:
         wanted = part.wanted
-        gone = phase is Phase.OVER and not self._stuck and self._domains is not None
+        moving = self._steps.moving().intersection(each.uid for each in wanted.workspaces)
+        left = self._stuck or self._domains is None or moving
+        gone = phase is Phase.OVER and not left
         if self._obeys(part, phase, now):
             self._obeyed[wanted.uid] = wanted.generation
         if self._domains is None:

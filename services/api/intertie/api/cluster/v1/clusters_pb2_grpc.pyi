@@ -104,8 +104,7 @@ class ClustersStub:
     What is given up is free for others once its host has given it up.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
-    nothing and returns the cluster as it is now. What changes nothing is not
-    written. With `validate_only` the answer is the cluster as it would be.
+    nothing and returns the cluster as it is now. With `validate_only` the answer is the cluster as it would be.
 
     Only of a cluster that one site serves alone; see AMEND_UNSUPPORTED.
 
@@ -157,11 +156,11 @@ class ClustersStub:
     """Switches workspaces on or off, or holds them, while the lease goes on.
 
     Returns once it is on record what each of them is to be; follow what becomes of
-    it with Watch. All of them or none: one whose state does not allow it is refused
-    for all, with what each allows. What a workspace is already is no error. What it
-    has of its host stays reserved for it, whether it runs or not. Over several sites
-    each site is asked for its own; where one does not answer, others may have done
-    it, and the same request may be sent again.
+    it with Watch. At each site all of them or none: one whose state does not allow it
+    is refused for all, with what it allows. What a workspace is already is no error.
+    What it has of its host stays reserved for it, whether it runs or not. Over several
+    sites each site is asked for its own, and where one does not answer or refuses,
+    others may have done it; the same request may be sent again, without its etag.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
     nothing and returns the cluster as it is now.
@@ -273,8 +272,7 @@ class ClustersAsyncStub(ClustersStub):
     What is given up is free for others once its host has given it up.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
-    nothing and returns the cluster as it is now. What changes nothing is not
-    written. With `validate_only` the answer is the cluster as it would be.
+    nothing and returns the cluster as it is now. With `validate_only` the answer is the cluster as it would be.
 
     Only of a cluster that one site serves alone; see AMEND_UNSUPPORTED.
 
@@ -326,11 +324,11 @@ class ClustersAsyncStub(ClustersStub):
     """Switches workspaces on or off, or holds them, while the lease goes on.
 
     Returns once it is on record what each of them is to be; follow what becomes of
-    it with Watch. All of them or none: one whose state does not allow it is refused
-    for all, with what each allows. What a workspace is already is no error. What it
-    has of its host stays reserved for it, whether it runs or not. Over several sites
-    each site is asked for its own; where one does not answer, others may have done
-    it, and the same request may be sent again.
+    it with Watch. At each site all of them or none: one whose state does not allow it
+    is refused for all, with what it allows. What a workspace is already is no error.
+    What it has of its host stays reserved for it, whether it runs or not. Over several
+    sites each site is asked for its own, and where one does not answer or refuses,
+    others may have done it; the same request may be sent again, without its etag.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
     nothing and returns the cluster as it is now.
@@ -469,8 +467,7 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         What is given up is free for others once its host has given it up.
 
         Idempotent: a second call with the same `request_id`, within 24 hours, changes
-        nothing and returns the cluster as it is now. What changes nothing is not
-        written. With `validate_only` the answer is the cluster as it would be.
+        nothing and returns the cluster as it is now. With `validate_only` the answer is the cluster as it would be.
 
         Only of a cluster that one site serves alone; see AMEND_UNSUPPORTED.
 
@@ -534,11 +531,11 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         """Switches workspaces on or off, or holds them, while the lease goes on.
 
         Returns once it is on record what each of them is to be; follow what becomes of
-        it with Watch. All of them or none: one whose state does not allow it is refused
-        for all, with what each allows. What a workspace is already is no error. What it
-        has of its host stays reserved for it, whether it runs or not. Over several sites
-        each site is asked for its own; where one does not answer, others may have done
-        it, and the same request may be sent again.
+        it with Watch. At each site all of them or none: one whose state does not allow it
+        is refused for all, with what it allows. What a workspace is already is no error.
+        What it has of its host stays reserved for it, whether it runs or not. Over several
+        sites each site is asked for its own, and where one does not answer or refuses,
+        others may have done it; the same request may be sent again, without its etag.
 
         Idempotent: a second call with the same `request_id`, within 24 hours, changes
         nothing and returns the cluster as it is now.
