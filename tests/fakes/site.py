@@ -98,6 +98,10 @@ class FakeSite:
     """What workspaces report, by label."""
     measured: tuple[Measured, ...] = ()
     """What is told of every part."""
+    quota_vcpus: int = 1_000_000
+    """That its policy lets anybody have; offers do not tell it."""
+    takes_no_lease: bool = False
+    """Likewise: none is short enough, say."""
 
     def used(self) -> int:
         return sum(
@@ -139,6 +143,13 @@ class FakeSite:
                 raise PartOver(name, part.state.name)
             return self.receipt(order.part)
         wanted = sum(each.allocation.vcpus for each in order.spec.workspaces)
+        if self.takes_no_lease:
+            raise NoCapacity((Shortfall(site=self.name, resource="policy", message="too long"),))
+        if wanted > (left := self.quota_vcpus - self.used()):
+            short = Shortfall(
+                site=self.name, resource="quota_vcpus", wanted=wanted, available=left, unit="vCPU"
+            )
+            raise NoCapacity((short,))
         free = self.vcpus - self.used()
         if wanted > free:
             short = Shortfall(

@@ -153,6 +153,28 @@ async def test_a_site_that_refuses_leads_to_another_plan() -> None:
     assert await process.register.transactions() == ()
 
 
+@pytest.mark.parametrize("policy", [{"takes_no_lease": True}, {"quota_vcpus": 0}])
+async def test_a_site_whose_policy_refuses_is_left_out_at_once(policy: dict[str, Any]) -> None:
+    """A bug: it was asked for one workspace less each time, until no attempt was left."""
+    world = World(vcpus=20)
+    for name, value in policy.items():
+        setattr(world.south, name, value)
+    process = await world.process()
+    view = await process.create(order(what=spec(8)))
+    assert view.record.plan.site_names == ("north",)
+    assert world.south.calls.count("prepare") == 1
+
+
+async def test_of_a_quota_what_is_left_is_used() -> None:
+    world = World(vcpus=8)
+    world.south.quota_vcpus = 2
+    process = await world.process()
+    view = await process.create(order(what=spec(9)))
+    counts = {each.site: sum(each.counts.values()) for each in view.record.plan.sites}
+    assert counts == {"north": 8, "south": 2}
+    assert world.south.calls.count("prepare") <= 3
+
+
 async def test_where_no_plan_is_left_the_refusals_say_what_was_short() -> None:
     world = World()
     world.north.hidden_vcpus = world.south.hidden_vcpus = 2

@@ -1,7 +1,7 @@
 """Asks sites what they could give, and plans over the answers."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
@@ -42,6 +42,10 @@ _BETWEEN_SITES = frozenset({"uplink", "link_egress", "link_ingress"})
 """What a site has to give of these depends on what is at the others."""
 
 
+_POLICY, _QUOTA = "policy", "quota_"
+"""Resources of shortfalls that are no matter of room."""
+
+
 class PlanUnsound(Exception):
     """The model gave a plan that its independent check refuses: a bug."""
 
@@ -76,7 +80,7 @@ class Brief:
         without, image_gone = dict(self.without), dict(self.image_gone)
         for site, error in refusals.items():
             if isinstance(error, NoCapacity):
-                cuts += _cuts_of(plan, site, error)
+                cuts += _cuts_of(plan, site, error, self.windows)
                 refused.extend(error.shortfalls)
             elif isinstance(error, ImageNotReady):
                 image_gone[site] = error
@@ -91,14 +95,30 @@ class Brief:
         )
 
 
-def _cuts_of(plan: Plan, site: str, error: NoCapacity) -> list[Cut]:
+def _cuts_of(plan: Plan, site: str, error: NoCapacity, windows: Sequence[Window]) -> list[Cut]:
     """The refused counts at the site; with those elsewhere, where they made the difference. A
-    group that none of the site's hosts may run is left out there altogether."""
-    start = plan.window.start
-    barred = {each.group for each in error.shortfalls if each.resource == "policy" and each.group}
+    group that none of the site's hosts may run is left out there altogether, and so are all where
+    the site's policy takes no such lease, or has nothing left for the tenant."""
+    start, short = plan.window.start, error.shortfalls
+    here = next((each.counts for each in plan.sites if each.site == site), {})
+    barred = {each.group for each in short if each.resource == _POLICY and each.group}
+    if any(each.resource == _POLICY and not each.group for each in short):
+        # Too long, or too far ahead: a later start makes it no better.
+        starts = [each.start for each in windows if each.start >= start]
+        return [Cut(start=each, counts={(group, site): 1}) for each in starts for group in here]
+    quotas = [each for each in short if each.resource.startswith(_QUOTA)]
+    if any(not each.available for each in quotas):
+        barred |= here.keys()
     if barred:
         return [Cut(start=start, counts={(group, site): 1}) for group in sorted(barred)]
-    everywhere = any(short.resource in _BETWEEN_SITES for short in error.shortfalls)
+    if quotas:
+        # Fewer of the largest group, so many as are left as if all workspaces took the same.
+        total, largest = sum(here.values()), max(here, key=lambda group: here[group])
+        most = min(each.available * total // each.wanted for each in quotas)
+        least = max(most - (total - here[largest]) + 1, 1)
+        fewer = {**here, largest: min(least, here[largest])}
+        return [Cut(start=start, counts={(group, site): count for group, count in fewer.items()})]
+    everywhere = any(each.resource in _BETWEEN_SITES for each in short)
     counts = {
         (group, each.site): count
         for each in plan.sites
