@@ -11,6 +11,7 @@ import pytest
 from intertie.common.etcd.client import Etcd
 from tests.fakes.site_brokers import Federation, federation
 from tests.integration.broker_site import Site, site
+from tests.integration.cli_place import Place, place_in
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.pki import TestDomain
 
@@ -90,3 +91,9 @@ async def here(
     """A site with its broker; the south may call it."""
     async with site(tmp_path / "site", etcd_server.settings(etcd_prefix), north, (south,)) as up:
         yield up
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    async with place_in(tmp_path) as made:
+        yield made

@@ -1,238 +1,32 @@
-"""Tokens, the history, and what one reader is told, in virtual time."""
+"""What one reader of all changes is told, in virtual time."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import pytest
 
-from intertie.common.changes.history import Event, History, Shown
-from intertie.common.changes.positions import Mark, Position, decode, encode
+from intertie.common.changes.history import History
 from intertie.common.changes.watching import (
     ALIVE_S,
     PAGE_BYTES,
     Alive,
     Changed,
-    Gone,
     Reason,
     SnapshotBegin,
     SnapshotClusters,
     SnapshotEnd,
-    Told,
     WatchAll,
 )
-from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading
+from intertie.common.errors import EtcdUnavailable, NotLeading
 from intertie.common.etcd import feed as feeds
 from intertie.common.etcd.client import Entry
 from intertie.common.etcd.feed import Feed
 from tests.fakes.changes import THINGS, Store, StoreEtcd, Things, key_of
-from tests.fakes.clock import FakeClock, turns
+from tests.fakes.clock import turns
+from tests.unit.common.following import Reader, token_of, world
 
 SCOPE = "sites/north/tenants/demo"
-
-
-def shown(name: str, tenant: str = "demo", weight: int = 1) -> Shown:
-    return Shown(name=name, uid=f"u-{name}", tenant=tenant, weight=weight, make=name.encode)
-
-
-# Tokens
-
-
-def test_a_token_says_where_its_reader_was() -> None:
-    for mark in (
-        Mark(0, Position(1)),
-        Mark((1 << 64) - 1, Position((1 << 63) - 1, "sites/north/tenants/demo/clusters/ä")),
-    ):
-        assert decode(encode(mark, SCOPE), SCOPE) == mark
-
-
-@pytest.mark.parametrize("other", ["sites/south/tenants/demo", "sites/north/tenants/other", ""])
-def test_a_token_of_another_watch_is_refused(other: str) -> None:
-    token = encode(Mark(7, Position(9)), SCOPE)
-    with pytest.raises(FieldInvalid) as caught:
-        decode(token, other)
-    assert caught.value.field == "resume_token"
-    assert "leave it out" in caught.value.problem
-
-
-def test_what_is_no_token_is_refused() -> None:
-    token = encode(Mark(7, Position(9, "a")), SCOPE)
-    spoilt = [token[:-1], token[1:], token + "A", token.swapcase(), "x", "%", "ä", "A" * 5000]
-    spoilt += [token[:5] + ("A" if token[5] != "A" else "B") + token[6:]]
-    for each in spoilt:
-        with pytest.raises(FieldInvalid):
-            decode(each, SCOPE)
-
-
-# The history
-
-
-def test_a_history_tells_what_is_behind_a_position() -> None:
-    history = History(4)
-    history.take(5, [Event(5, shown("a")), Event(5, shown("b", "other"))])
-    history.take(6, [])
-    history.take(7, [Event(7, shown("b"))])
-    assert history.end == Position(8)
-
-    def names(position: Position, tenant: str = "", most: int = 9) -> list[tuple[int, str]]:
-        found = history.after(position, tenant, most=most)
-        return [(each.revision, each.shown.name) for each in found]
-
-    assert names(Position(5)) == [(5, "a"), (5, "b"), (7, "b")]
-    assert names(Position(5, "a")) == [(5, "b"), (7, "b")]
-    assert names(Position(5), "demo") == [(5, "a"), (7, "b")]
-    assert names(Position(5), most=2) == [(5, "a"), (5, "b")]
-    assert names(Position(6)) == names(Position(7)) == [(7, "b")]
-    assert names(Position(8)) == names(Position(20)) == []
-    assert not history.covers(Position(4, "z"))
-    assert history.covers(Position(5))
-
-
-def test_the_last_of_a_revision_leaves_nothing_of_it() -> None:
-    history = History(1)
-    events = [Event(2, shown("a")), Event(2, shown("b"))]
-    history.take(2, events)
-    assert [each.behind for each in events] == [Position(2, "a"), Position(3)]
-
-
-@pytest.mark.parametrize(("most", "most_weight"), [(2, 1000), (1000, 20)])
-def test_a_history_forgets_the_oldest(most: int, most_weight: int) -> None:
-    history = History(1, most=most, most_weight=most_weight)
-    for number in range(2, 6):
-        history.take(number, [Event(number, shown("a", weight=10))])
-    assert history.full
-    assert history.begin == Position(4)
-    assert [each.revision for each in history.after(Position(4), "", most=9)] == [4, 5]
-
-
-def test_a_revision_comes_once_and_in_order() -> None:
-    history = History(3)
-    with pytest.raises(ValueError, match="revision 3 after 3"):
-        history.take(3, [])
-
-
-def test_a_message_is_made_once_and_then_what_it_is_made_of_goes() -> None:
-    made: list[int] = []
-
-    def make() -> bytes:
-        made.append(1)
-        return b"x"
-
-    it = Shown(name="a", uid="", tenant="", weight=1, make=make)
-    assert it.octets() == it.octets() == b"x"
-    assert made == [1]
-    assert it._make is None
-
-
-# Readers
-
-
-@dataclass
-class Reader:
-    """Reads all it is told, unless it is `slow`."""
-
-    told: list[Told] = field(default_factory=list)
-    slow: asyncio.Event = field(default_factory=asyncio.Event)
-    failed: Exception | None = None
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def token(self) -> str:
-        return next(token for each in reversed(self.told) if (token := _token(each)))
-
-    @property
-    def reasons(self) -> list[Reason]:
-        return [each.reason for each in self.told if isinstance(each, SnapshotBegin)]
-
-    @property
-    def changes(self) -> list[str]:
-        return [
-            each.message.decode() if isinstance(each, Changed) else f"-{each.name}"
-            for each in self.told
-            if isinstance(each, Changed | Gone)
-        ]
-
-    @property
-    def snapshots(self) -> list[list[str]]:
-        """Each that is whole."""
-        found: list[list[str]] = []
-        open_one: list[str] = []
-        for each in self.told:
-            if isinstance(each, SnapshotBegin):
-                open_one = []
-            elif isinstance(each, SnapshotClusters):
-                open_one += [one.decode() for one in each.messages]
-            elif isinstance(each, SnapshotEnd):
-                found.append(open_one)
-        return found
-
-
-def _token(told: Told) -> str:
-    return getattr(told, "token", "")
-
-
-@dataclass
-class World:
-    store: Store
-    clock: FakeClock
-    feeds: list[Feed] = field(default_factory=list)
-    etcds: list[StoreEtcd] = field(default_factory=list)
-    readers: list[Reader] = field(default_factory=list)
-
-    def replica(self) -> int:
-        etcd = StoreEtcd(self.store)
-        self.etcds.append(etcd)
-        self.feeds.append(Feed(etcd, (THINGS,), Things, self.clock))
-        return len(self.feeds) - 1
-
-    async def read(self, replica: int = 0, tenant: str = "demo", token: str = "") -> Reader:
-        reader = Reader()
-        reader.slow.set()
-        watch = WatchAll(self.feeds[replica], "sites/north")
-
-        async def run() -> None:
-            changes = watch(tenant, token)
-            try:
-                async for each in changes:
-                    reader.told.append(each)
-                    await reader.slow.wait()
-            except Exception as error:
-                reader.failed = error
-            finally:
-                await changes.aclose()
-
-        reader.task = asyncio.create_task(run())
-        self.readers.append(reader)
-        await self.clock.settle()
-        return reader
-
-    async def put(self, name: str, value: str, tenant: str = "demo") -> None:
-        self.store.write({key_of(tenant, name): value.encode()})
-        await self.clock.settle()
-
-    async def stop(self, reader: Reader) -> None:
-        assert reader.task is not None
-        reader.task.cancel()
-        await asyncio.gather(reader.task, return_exceptions=True)
-
-    async def close(self) -> None:
-        for reader in self.readers:
-            await self.stop(reader)
-        for feed in self.feeds:
-            await feed.close()
-
-
-@asynccontextmanager
-async def world() -> AsyncIterator[World]:
-    up = World(Store(), FakeClock())
-    up.replica()
-    try:
-        yield up
-    finally:
-        await up.close()
 
 
 async def test_a_snapshot_and_then_every_change() -> None:
@@ -267,7 +61,7 @@ async def test_every_token_goes_on_behind_its_message_at_any_replica() -> None:
         await up.clock.settle()
         assert len(reader.changes) == 9
         for position, told in enumerate(list(reader.told)):
-            if token := _token(told):
+            if token := token_of(told):
                 behind = [
                     each.message.decode()
                     for each in reader.told[position + 1 :]
@@ -433,7 +227,7 @@ async def test_a_snapshot_comes_in_bounded_messages() -> None:
         pages = [each for each in reader.told if isinstance(each, SnapshotClusters)]
         assert [len(each.messages) for each in pages] == [2, 2, 2, 2, 2]
         assert len(reader.snapshots[0]) == 10
-        assert [_token(each) for each in reader.told[:-1]] == [""] * 6
+        assert [token_of(each) for each in reader.told[:-1]] == [""] * 6
 
 
 async def test_a_snapshot_is_of_one_moment_however_slowly_it_is_read() -> None:

@@ -14,37 +14,13 @@ from intertie.metasched.domain.cluster import (
     ClusterState,
     PartSeen,
     SeenRecord,
-    WorkspaceSeen,
     WorkspaceState,
     told_view,
 )
 from intertie.metasched.loops.refresh import RETENTION
 from tests.fakes.clock import START as NOW
 from tests.fakes.site import State
-from tests.unit.metasched.world import NAME, Process, World, order, spec
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-async def process(world: World) -> Process:
-    return await committed(world)
-
-
-async def committed(world: World) -> Process:
-    """It has committed a cluster over both sites."""
-    process = await world.process()
-    await process.create(order(what=spec(5, mbit_s=10)))
-    return process
-
-
-async def state(process: Process) -> ClusterState:
-    stored = await process.clusters.get(str(NAME))
-    assert stored is not None
-    return stored.record.state
+from tests.unit.metasched.world import NAME, Process, World, committed, order, spec, state, swept
 
 
 async def test_it_is_active_once_every_workspace_is_ready(world: World, process: Process) -> None:
@@ -212,103 +188,6 @@ async def test_it_is_ended_when_its_window_is_over(world: World, process: Proces
     await world.clock.advance(3600)
     await world.settle(process)
     assert await state(process) is ClusterState.ENDED
-
-
-def say(world: World, state: WorkspaceState) -> None:
-    """The first workspace at north, as its site tells of it from now on."""
-    part = next(iter(world.north.parts.values()))
-    label = part.spec.workspaces[0].label
-    world.north.seen[label] = WorkspaceSeen(label=label, state=state, message="disk is broken")
-
-
-async def swept(world: World, process: Process, seconds: int) -> None:
-    for _ in range(seconds):
-        await world.clock.advance(1)
-        await process.refresh.sweep()
-
-
-async def is_ending(process: Process) -> bool:
-    stored = await process.clusters.get(str(NAME))
-    assert stored is not None
-    return stored.record.end_requested_time is not None
-
-
-async def test_a_workspace_that_stays_failed_ends_the_cluster_with_the_reason(
-    world: World, process: Process
-) -> None:
-    say(world, WorkspaceState.FAILED)
-    await swept(world, process, 20)
-    assert not await is_ending(process)
-    await swept(world, process, 1)
-    assert await is_ending(process)
-    await world.settle(process)
-    stored = await process.clusters.get(str(NAME))
-    assert stored is not None
-    assert stored.record.state is ClusterState.FAILED
-    assert stored.record.failure is not None
-    assert "disk is broken" in stored.record.failure.message
-    assert world.south.used() == 0
-
-
-async def test_a_workspace_that_failed_and_runs_again_within_20_s_ends_nothing(
-    world: World, process: Process
-) -> None:
-    """The bug: the first FAILED ended the whole cluster, while its agent tried again."""
-    for _ in range(3):  # each failure has its own 20 s
-        say(world, WorkspaceState.FAILED)
-        await swept(world, process, 15)
-        say(world, WorkspaceState.RUNNING)
-        await swept(world, process, 2)
-    world.boot()
-    await swept(world, process, 30)
-    assert await state(process) is ClusterState.ACTIVE
-    assert not await is_ending(process)
-
-
-async def test_looking_at_a_cluster_does_not_use_up_the_patience(
-    world: World, process: Process
-) -> None:
-    say(world, WorkspaceState.FAILED)
-    await world.clock.advance(60)
-    view = await process.get(str(NAME))
-    assert WorkspaceState.FAILED in {each.seen.state for each in view.workspaces}
-    assert view.record.end_requested_time is None
-    await process.delete(str(NAME))
-    await world.settle(process)
-    assert await state(process) is ClusterState.CANCELLED
-
-
-async def test_what_a_silent_site_said_of_a_failure_ends_nothing_until_it_says_so_again(
-    world: World, process: Process
-) -> None:
-    say(world, WorkspaceState.FAILED)
-    await swept(world, process, 2)
-    world.north.down = True
-    await swept(world, process, 60)
-    assert not await is_ending(process)
-    world.north.down = False
-    say(world, WorkspaceState.RUNNING)
-    await swept(world, process, 5)
-    assert not await is_ending(process)
-
-
-async def test_a_replica_that_leads_again_waits_anew(world: World, process: Process) -> None:
-    say(world, WorkspaceState.FAILED)
-    await swept(world, process, 5)
-    await world.clock.advance(600)  # another leads
-    await swept(world, process, 15)
-    assert not await is_ending(process)
-
-
-async def test_a_part_that_a_site_gave_up_takes_the_rest_with_it(
-    world: World, process: Process
-) -> None:
-    part = next(iter(world.north.parts.values()))
-    part.state, part.end_reason = State.ENDED, "OPERATOR"
-    await world.clock.advance(2)
-    await world.settle(process)
-    assert await state(process) is ClusterState.FAILED
-    assert world.south.used() == 0
 
 
 async def test_watch_tells_changes_until_it_is_over(world: World, process: Process) -> None:

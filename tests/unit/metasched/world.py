@@ -19,6 +19,7 @@ from intertie.common.spec import (
 )
 from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSightings
 from intertie.metasched.adapters.etcd_register import EtcdRegister
+from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.problem import ImageFound
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
@@ -227,3 +228,22 @@ class World:
         return {
             tx for tx, states in self.states().items() if set(states.values()) == {State.CONFIRMED}
         }
+
+
+async def committed(world: World) -> Process:
+    """It has committed a cluster over both sites."""
+    process = await world.process()
+    await process.create(order(what=spec(5, mbit_s=10)))
+    return process
+
+
+async def state(process: Process) -> ClusterState:
+    stored = await process.clusters.get(str(NAME))
+    assert stored is not None
+    return stored.record.state
+
+
+async def swept(world: World, process: Process, seconds: int) -> None:
+    for _ in range(seconds):
+        await world.clock.advance(1)
+        await process.refresh.sweep()
