@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from intertie.nodeagent.adapters import libvirt_hypervisor
 from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor, offered, state_of
 from intertie.nodeagent.domain.domain_xml import BUILDERS, METADATA
 from intertie.nodeagent.domain.failures import HypervisorSilent
@@ -114,3 +116,26 @@ async def test_a_libvirt_that_does_not_answer_is_given_up(tmp_path: Path) -> Non
         for _ in range(2):
             with pytest.raises(HypervisorSilent):
                 await hypervisor.states()
+
+
+async def test_a_save_that_is_given_up_leaves_the_others_their_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+    over = threading.Event()
+    really_open = libvirt.open
+
+    def noted_open(uri: str) -> libvirt.virConnect:
+        opened.append(uri)
+        return really_open(uri)
+
+    monkeypatch.setattr(libvirt, "open", noted_open)
+    monkeypatch.setattr(libvirt_hypervisor, "_LONG_S", 0.1)
+    monkeypatch.setattr(libvirt_hypervisor, "_save", lambda *_: over.wait(30))
+    hypervisor = LibvirtHypervisor("test:///default")
+    await hypervisor.counters()
+    with pytest.raises(HypervisorSilent):
+        await hypervisor.save("guest", "/nowhere")
+    await hypervisor.counters()
+    over.set()
+    assert opened.count("test:///default") == 2

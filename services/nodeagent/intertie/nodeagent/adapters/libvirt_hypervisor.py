@@ -166,7 +166,8 @@ class LibvirtHypervisor:
         except TimeoutError:
             waited = False
             self._given_up += 1
-            self._connection = None
+            if not long:
+                self._connection = None
             raise HypervisorSilent(f"libvirt did not answer within {timeout_s} s") from None
 
     def _connect(self) -> libvirt.virConnect:
