@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 import structlog
 
 from intertie.common.clock import Clock
+from intertie.common.tasks import first_of
 from intertie.nodeagent.domain.failures import HostFailure, RecordsUnreadable
 from intertie.nodeagent.domain.incast import (
     Arrivals,
@@ -121,7 +122,8 @@ class Sender:
                 except (HostFailure, OSError) as error:
                     log.warning("incast.not_heeded", problem=str(error))
                 await self._clock.sleep(_GAP_S)
-                await self._pause(PERIOD_S if self._known else _LOOK_S)
+                seconds = PERIOD_S if self._known else _LOOK_S
+                await first_of(self._clock.sleep(seconds), self._hint.wait())
 
     async def sweep(self) -> None:
         """While the shares cannot be read, those that are known stand until they are too old."""
@@ -140,14 +142,3 @@ class Sender:
                 async for _ in self._records.share_hints():
                     self._hint.set()
             await self._clock.sleep(PERIOD_S)
-
-    async def _pause(self, seconds: float) -> None:
-        waiting = {
-            asyncio.ensure_future(self._clock.sleep(seconds)),
-            asyncio.ensure_future(self._hint.wait()),
-        }
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waiting:
-                each.cancel()

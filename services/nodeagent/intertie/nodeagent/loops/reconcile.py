@@ -14,6 +14,7 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
 from intertie.common.points import reach
+from intertie.common.tasks import first_of
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import (
     Attempts,
@@ -178,18 +179,7 @@ class Reconciler:
                     # One pass that fails must not end all: guests have to be stopped in time.
                     log.error("sweep.failed", problem=repr(error), exc_info=True)
                 self.swept.set()
-                await self._pause()
-
-    async def _pause(self) -> None:
-        waiting = {
-            asyncio.ensure_future(self._clock.sleep(self._period_s)),
-            asyncio.ensure_future(self._hint.wait()),
-        }
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waiting:
-                each.cancel()
+                await first_of(self._clock.sleep(self._period_s), self._hint.wait())
 
     async def _hear(self) -> None:
         """A guest that is ready is told of at once."""
