@@ -58,7 +58,9 @@ def _command(name: str, what: str) -> Callable[..., Coroutine[Any, Any, None]]:
     ) -> None:
         labels = workspaces or []
         async with await run.connect() as client:
-            before = _ready_times(await client.clusters.get(cluster_name))
+            before: Mapping[str, str] = {}
+            if wait and name == "reboot":
+                before = _ready_times(await client.clusters.get(cluster_name))
             cluster = await client.clusters.act(
                 cluster_name,
                 name.upper(),
@@ -89,7 +91,7 @@ def _ready_times(cluster: Cluster) -> Mapping[str, str]:
 def _reached(
     action: str, labels: list[str], before: Mapping[str, str]
 ) -> Callable[[Cluster], bool]:
-    """`before`: when each workspace became ready, where it was."""
+    """`before`: when each workspace became ready before a reboot, where it was."""
     state = _STATE_AFTER.get(action)
 
     def reached(cluster: Cluster) -> bool:
