@@ -12,13 +12,14 @@ ONLY ?=
 SEEDS ?= 2000
 FROM ?= 0
 
-.PHONY: help setup demo down test test-clients test-stock test-fault test-sim test-fresh bench bench-full lint protos clean
+.PHONY: help setup demo down test test-guests test-clients test-stock test-fault test-sim test-fresh bench bench-full lint protos clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo         two sites, a cluster over both, what it promised and what was measured"
 	@echo "make demo KEEP=1  the same, left up; 'make down' ends it"
-	@echo "make test         sets up, lints, and runs every test"
+	@echo "make test         sets up, lints, and runs the tests, of the longest suites a few"
+	@echo "make test-guests  runs all tests with guests, with those that 'make test' leaves out"
 	@echo "make test-clients runs the clients in all languages, Ruby and Go too"
 	@echo "make test-stock   builds a Debian image with cloud-init, and boots guests of it"
 	@echo "make test-fault   fails everything at every point of a commit, for hours; ONLY='round-07' a round of 23"
@@ -41,6 +42,10 @@ down:
 
 test: setup lint
 	@exec $(VENV)/python -m pytest
+
+# `make test` leaves out what shows once more what another test of it shows.
+test-guests: setup
+	@exec $(VENV)/python -m pytest -m "not more_clients and not stock" tests/e2e
 
 # All that Node's and C++'s are put to in `make test`, and Ruby's and Go's too.
 test-clients:

@@ -134,8 +134,17 @@ def all_or_nothing(user: User) -> bool:
     return north == south and set(north.values()) <= {"CONFIRMED"}
 
 
-@pytest.mark.parametrize("point", ["after_prepare", "after_decide"])
-@pytest.mark.parametrize("trouble", ["killed", "stopped", "cut off"])
+@pytest.mark.parametrize(
+    ("trouble", "point"),
+    [
+        ("killed", "after_decide"),
+        ("stopped", "after_prepare"),
+        ("cut off", "after_decide"),
+        pytest.param("killed", "after_prepare", marks=pytest.mark.more_guests),
+        pytest.param("stopped", "after_decide", marks=pytest.mark.more_guests),
+        pytest.param("cut off", "after_prepare", marks=pytest.mark.more_guests),
+    ],
+)
 def test_a_site_lost_in_the_middle_takes_part_in_the_outcome(
     user: User, pausing: Any, point: str, trouble: str
 ) -> None:

@@ -71,7 +71,13 @@ def works(user: User, name: str) -> None:
 @pytest.mark.parametrize(
     ("daemon", "program", "why"),
     [
-        pytest.param("libvirtd", "qemu-system-x86_64", "qemu", id="libvirt refuses the guest"),
+        pytest.param(
+            "libvirtd",
+            "qemu-system-x86_64",
+            "qemu",
+            id="libvirt refuses the guest",
+            marks=pytest.mark.more_guests,
+        ),
         pytest.param("nodeagent", "tc", "tc", id="traffic control fails"),
     ],
 )

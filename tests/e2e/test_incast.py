@@ -94,6 +94,7 @@ def classes(user: User, host: str) -> int:
     return len(said.stdout.splitlines())
 
 
+@pytest.mark.more_guests
 def test_a_promise_to_a_host_that_two_others_flood_holds_and_what_is_left_is_theirs(
     user: User, roles: Roles
 ) -> None:

@@ -183,6 +183,7 @@ def test_guests_outlive_agents_and_libvirtd_that_are_killed(site: Site, part: st
     assert site.pids() == guests
 
 
+@pytest.mark.more_guests
 def test_at_the_end_of_the_window_guests_are_stopped_though_etcd_is_gone(
     site: Site, part: str
 ) -> None:
@@ -221,6 +222,7 @@ def test_networks_with_the_same_addresses_do_not_see_each_other(site: Site, part
     site.forget(other)
 
 
+@pytest.mark.more_guests
 def test_two_sites_are_one_network_through_their_gateways(site: Site, part: str) -> None:
     """The gateway of the first site has no guest of the part; each site has ids of its own."""
     a, b = MEMBERS[1], Member(name="c-0", host="s1", number=2)

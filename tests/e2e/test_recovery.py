@@ -25,6 +25,7 @@ def guest_pids(testbed: Testbed, host: str) -> list[int]:
     return sorted(found)
 
 
+@pytest.mark.more_guests
 def test_guests_outlive_their_agent_and_libvirtd_and_the_state_converges(user: User) -> None:
     user.create("stays", spec(group("a", 2, sites=["south"])))
     shown = user.show("stays")

@@ -31,8 +31,6 @@ RELISTED_S = 35.0
 FEW = {
     ("metasched.prepared_one", "metasched-killed"),
     ("metasched.decided", "etcds-restarted"),
-    ("metasched.end_requested", "metasched-killed"),
-    ("broker.held", "member-killed"),
     ("broker.held", "broker-killed"),
     ("broker.before_resolve", "meta/south-cut"),
     ("agent.defined", "libvirtd-killed"),
