@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -45,6 +46,7 @@ class WantedPart(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     HOST_ENTRIES_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
+    KEEP_UNTIL_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     """1. Agents refuse what they do not know."""
     part: _builtins.str
@@ -64,6 +66,13 @@ class WantedPart(_message.Message):
     def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedNetwork]: ...
     @_builtins.property
     def host_entries(self) -> _containers.RepeatedCompositeFieldContainer[_part_pb2.HostEntry]: ...
+    @_builtins.property
+    def keep_until(self) -> _timestamp_pb2.Timestamp:
+        """Set, and after the window's end: what its guests have in memory is kept in the host's pool from
+        the window's end until this moment, and their memory and processors are free. Absent: everything
+        is taken away at the window's end.
+        """
+
     def __init__(
         self,
         *,
@@ -77,10 +86,11 @@ class WantedPart(_message.Message):
         networks: _abc.Iterable[Global___WantedNetwork] | None = ...,
         host_entries: _abc.Iterable[_part_pb2.HostEntry] | None = ...,
         cluster: _builtins.str = ...,
+        keep_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_until", b"keep_until", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "generation", b"generation", "gone", b"gone", "host_entries", b"host_entries", "networks", b"networks", "part", b"part", "part_uid", b"part_uid", "schema", b"schema", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "generation", b"generation", "gone", b"gone", "host_entries", b"host_entries", "keep_until", b"keep_until", "networks", b"networks", "part", b"part", "part_uid", b"part_uid", "schema", b"schema", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -414,6 +424,8 @@ class SeenWorkspace(_message.Message):
     STAGING_DONE_BYTES_FIELD_NUMBER: _builtins.int
     STAGING_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
+    RESTORED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     uid: _builtins.str
     state: _builtins.int
@@ -428,6 +440,14 @@ class SeenWorkspace(_message.Message):
     """
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def saved(self) -> Global___MemoryMove:
+        """What the last move of its memory to the pool took, and the last one back; absent before the
+        first that came to its end.
+        """
+
+    @_builtins.property
+    def restored(self) -> Global___MemoryMove: ...
     def __init__(
         self,
         *,
@@ -440,14 +460,39 @@ class SeenWorkspace(_message.Message):
         staging_done_bytes: _builtins.int = ...,
         staging_total_bytes: _builtins.int = ...,
         pending: _builtins.str = ...,
+        saved: Global___MemoryMove | None = ...,
+        restored: Global___MemoryMove | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "restored", b"restored", "saved", b"saved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SeenWorkspace: _TypeAlias = SeenWorkspace  # noqa: Y015
+
+@_typing.final
+class MemoryMove(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "duration", b"duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryMove: _TypeAlias = MemoryMove  # noqa: Y015
 
 @_typing.final
 class HostFacts(_message.Message):
