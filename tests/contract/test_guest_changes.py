@@ -37,9 +37,10 @@ NAME = f"it-{A_UID}"
 class Place:
     """A hypervisor, and a machine for it that has a disk and nothing to boot from."""
 
-    def __init__(self, hypervisor: Hypervisor, machine: Machine) -> None:
+    def __init__(self, hypervisor: Hypervisor, machine: Machine, files: WorkspaceFiles) -> None:
         self.hypervisor = hypervisor
         self.machine = machine
+        self.files = files
 
 
 @pytest.fixture(
@@ -48,7 +49,7 @@ class Place:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     files = WorkspaceFiles(tmp_path)
     if request.param == "memory":
-        yield Place(MemoryHypervisor({A_UID: DISK_MIB}), machine(files, shares=True))
+        yield Place(MemoryHypervisor({A_UID: DISK_MIB}), machine(files, shares=True), files)
         return
     WorkspaceStorage(files)
     for path, size_mib in ((files.disk(A_UID), DISK_MIB), (files.seed(A_UID), 1)):
@@ -61,7 +62,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     testbed.up(services=False)
     try:
         hypervisor = LibvirtHypervisor(testbed.libvirt_uri("north/n1"))
-        yield Place(hypervisor, machine(files, shares="cpu" in cgroups.controllers()))
+        described = machine(files, shares="cpu" in cgroups.controllers())
+        yield Place(hypervisor, described, files)
     finally:
         testbed.down()
     assert testbed.leftovers() == []
@@ -93,6 +95,7 @@ async def test_what_is_changed_is_seen_and_nothing_else_is(place: Place) -> None
     assert (has.cap_iops, has.cap_mib_s) == (300, 50)
     assert (has.cpu_shares, has.cpu_quota_us) == (machine.cpu_shares, machine.cpu_quota_us)
     assert (guest.most_memory_mib, guest.modules) == (1024, ())
+    assert await hypervisor.memory_mib() == {NAME: 512}
 
     changes: list[Change] = [
         CapDisk(iops=77, mib_s=0),
@@ -112,6 +115,15 @@ async def test_what_is_changed_is_seen_and_nothing_else_is(place: Place) -> None
             await hypervisor.change(NAME, refused)
         assert await hypervisor.running(NAME) == guest, refused
     assert (await hypervisor.states())[NAME] is DomainState.RUNNING
+    assert await hypervisor.memory_mib() == {NAME: 896}
+
+    # What was plugged in is there again when it goes on.
+    saved = str(place.files.saved(A_UID))
+    await hypervisor.save(NAME, saved)
+    assert await hypervisor.memory_mib() == {}
+    assert await hypervisor.saved_mib(saved) == 896
+    await hypervisor.restore(NAME, saved)
+    assert await hypervisor.memory_mib() == {NAME: 896}
 
     # A start is from what was defined, but for the disk, which has grown.
     await hypervisor.stop(NAME)

@@ -36,7 +36,7 @@ from intertie.nodeagent.domain.ports import (
     Staging,
 )
 from intertie.nodeagent.domain.power import Memory
-from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
+from intertie.nodeagent.domain.reconcile import ALIVE, DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, NicPlan
 from intertie.nodeagent.loops.reconcile import Reconciler
@@ -266,6 +266,19 @@ class MemoryHypervisor:
         self._check()
         return self.memory.get(path, False)
 
+    def _memory_mib(self, name: str) -> int:
+        return self.guests[name].terms.memory_mib if name in self.guests else 0
+
+    async def memory_mib(self) -> Mapping[str, int]:
+        self._check()
+        return {
+            name: self._memory_mib(name) for name, state in self.domains.items() if state in ALIVE
+        }
+
+    async def saved_mib(self, path: str) -> int:
+        self._check()
+        return self._memory_mib(f"it-{Path(path).stem}")
+
     async def remove(self, name: str) -> None:
         self._check()
         if self.refuses_removal:
@@ -325,6 +338,8 @@ class MemoryStorage:
         self.disks: dict[str, int] = {}
         self.seeds: set[str] = set()
         self.memories: dict[str, Memory] = {}
+        self.written = 64 * 1024 * 1024
+        """Bytes that a guest's memory takes in the pool."""
         self.room = 1024
         self.full = False
 
@@ -348,6 +363,9 @@ class MemoryStorage:
 
     def memory(self, uid: str) -> Memory:
         return self.memories.get(uid, Memory.NONE)
+
+    def memory_bytes(self, uid: str) -> int:
+        return self.written if self.memory(uid) is not Memory.NONE else 0
 
     async def keep_memory(self, uid: str) -> None:
         self.memories[uid] = Memory.SAVED
@@ -432,6 +450,7 @@ class Host:
 
     def __init__(self, *, memory_growth: int = 1) -> None:
         self._memory_growth = memory_growth
+        self.memory_mib = 2048
         self.clock = FakeClock(NOW)
         self.records = MemoryRecords()
         self.state = MemoryState()
@@ -464,6 +483,7 @@ class Host:
                 cgroups=True,
                 memory_growth=self._memory_growth,
             ),
+            memory_mib=lambda: self.memory_mib,
             uplink_mbit_s=400,
             wide_mbit_s=0,
             period_s=2.0,

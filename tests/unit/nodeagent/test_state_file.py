@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from intertie.common.values import replace
 from intertie.nodeagent.adapters.state_file import StateFile
+from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import Kept, KnownPart, Note
 from tests.unit.nodeagent.parts import A_UID, NOW, PART
 
 
 @pytest.mark.parametrize("complete", [False, True])
 def test_what_was_kept_is_found_again(tmp_path: Path, complete: bool) -> None:
-    part = KnownPart(wanted=PART, present=False, notes={A_UID: Note(ready_time=NOW)})
+    moved = MemoryMove(bytes=7, duration=timedelta(seconds=1.25))
+    note = Note(ready_time=NOW, saved=moved, restored=replace(moved, bytes=9))
+    part = KnownPart(wanted=PART, present=False, notes={A_UID: note})
     kept = Kept(parts={PART.uid: part}, complete=complete)
     StateFile(tmp_path).save(kept)
     assert StateFile(tmp_path).load() == kept

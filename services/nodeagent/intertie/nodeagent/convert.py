@@ -12,16 +12,19 @@ from intertie.common.rpc.spec_proto import (
     allocation_to_proto,
     bandwidth_from_proto,
     bandwidth_to_proto,
+    duration_to_proto,
     environment_from_proto,
     environment_to_proto,
     host_entries_from_proto,
     host_entries_to_proto,
+    timestamp_from_proto,
     timestamp_to_proto,
     window_from_proto,
     window_to_proto,
 )
 from intertie.nodeagent.domain.measured import Measured
 from intertie.nodeagent.domain.meters import Promise
+from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.record_rules import check_part
 from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
 from intertie.nodeagent.domain.traffic_plan import IncastShare
@@ -52,9 +55,16 @@ def part_from_proto(message: pb.WantedPart) -> WantedPart:
         networks=tuple(_network(each) for each in message.networks),
         host_entries=host_entries_from_proto(message.host_entries),
         cluster=message.cluster,
+        keep_until=_keep_until(message),
     )
     check_part(part)
     return part
+
+
+def _keep_until(message: pb.WantedPart) -> datetime | None:
+    if not message.HasField("keep_until"):
+        return None
+    return timestamp_from_proto(message.keep_until, "keep_until")
 
 
 def _workspace(message: pb.WantedWorkspace) -> WantedWorkspace:
@@ -146,10 +156,18 @@ def _seen_workspace(seen: SeenWorkspace) -> pb.SeenWorkspace:
         staging_done_bytes=seen.staging_done_bytes,
         staging_total_bytes=seen.staging_total_bytes,
         pending=seen.pending,
+        saved=_move_to_proto(seen.saved),
+        restored=_move_to_proto(seen.restored),
     )
     if seen.ready_time is not None:
         message.ready_time.CopyFrom(timestamp_to_proto(seen.ready_time))
     return message
+
+
+def _move_to_proto(move: MemoryMove | None) -> pb.MemoryMove | None:
+    if move is None:
+        return None
+    return pb.MemoryMove(bytes=move.bytes, duration=duration_to_proto(move.duration))
 
 
 def facts_to_proto(facts: HostFacts, *, now: datetime) -> pb.HostFacts:
@@ -257,6 +275,7 @@ def part_to_proto(part: WantedPart) -> pb.WantedPart:
         networks=[_network_to_proto(each) for each in part.networks],
         host_entries=host_entries_to_proto(part.host_entries),
         cluster=part.cluster,
+        keep_until=timestamp_to_proto(part.keep_until) if part.keep_until else None,
     )
 
 

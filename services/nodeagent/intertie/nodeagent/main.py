@@ -107,6 +107,7 @@ async def serve(settings: Settings) -> None:
             cgroups=cgroups,
             memory_growth=settings.memory_growth,
         ),
+        memory_mib=facts.memory_mib,
         uplink_mbit_s=facts.uplink_mbit_s(),
         wide_mbit_s=settings.gateway.capacity_mbit_s if settings.gateway else 0,
         period_s=settings.period_s,

@@ -32,6 +32,9 @@ class FactsReader:
         found = capabilities.link_mbit_s(underlay.interface)
         return min(found or underlay.capacity_mbit_s, underlay.capacity_mbit_s)
 
+    def memory_mib(self) -> int:
+        return min(capabilities.memory_mib(), self._settings.offer.memory_mib)
+
     async def read(self) -> HostFacts:
         return await asyncio.to_thread(self._read)
 

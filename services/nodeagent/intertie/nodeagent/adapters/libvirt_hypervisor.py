@@ -24,6 +24,7 @@ from intertie.nodeagent.domain.domain_xml import (
     METADATA,
     Machine,
     domain_xml,
+    running_in,
 )
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
 from intertie.nodeagent.domain.guest_terms import Change, Running
@@ -90,6 +91,12 @@ class LibvirtHypervisor:
 
     async def restore(self, name: str, path: str) -> None:
         await self._call(lambda connection: _restore(connection, name, path), long=True)
+
+    async def memory_mib(self) -> Mapping[str, int]:
+        return await self._call(_memory_mib)
+
+    async def saved_mib(self, path: str) -> int:
+        return await self._call(lambda connection: _saved_mib(connection, path))
 
     async def is_whole(self, path: str) -> bool:
         return await self._call(lambda connection: _is_whole(connection, path))
@@ -257,6 +264,23 @@ def _restore(connection: libvirt.virConnect, name: str, path: str) -> None:
         limit_memory(connection.lookupByName(name))
     except libvirt.libvirtError as error:
         log.warning("guest.no_memory_limit", domain=name, problem=str(error))
+
+
+def _memory_mib(connection: libvirt.virConnect) -> dict[str, int]:
+    flags = (
+        libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+    )
+    rows = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BALLOON, flags)
+    return {
+        domain.name(): stats["balloon.maximum"] // 1024
+        for domain, stats in rows
+        if _OWN.fullmatch(domain.name())
+    }
+
+
+def _saved_mib(connection: libvirt.virConnect, path: str) -> int:
+    return running_in(connection.saveImageGetXMLDesc(path, 0), disk_mib=0).terms.memory_mib
 
 
 def _is_whole(connection: libvirt.virConnect, path: str) -> bool:

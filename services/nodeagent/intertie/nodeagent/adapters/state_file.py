@@ -4,7 +4,7 @@ import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import structlog
 from intertie.api.nodeagent.v1 import records_pb2 as pb
 from intertie.common.errors import FieldInvalid
 from intertie.nodeagent.convert import part_from_proto, part_to_proto
+from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import Kept, KnownPart, Note
 
 log = structlog.get_logger(__name__)
@@ -76,6 +77,8 @@ def _part(entry: Mapping[str, Any]) -> KnownPart:
                 starting=note.get("starting", False),
                 paused=note.get("paused", False),
                 was_ready=_moment(note.get("was_ready", "")),
+                saved=_move(note.get("saved")),
+                restored=_move(note.get("restored")),
             )
             for uid, note in entry["notes"].items()
         },
@@ -84,6 +87,18 @@ def _part(entry: Mapping[str, Any]) -> KnownPart:
 
 def _moment(text: str) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def _move(entry: Mapping[str, Any] | None) -> MemoryMove | None:
+    if not entry:
+        return None
+    return MemoryMove(bytes=entry["bytes"], duration=timedelta(seconds=entry["seconds"]))
+
+
+def _move_entry(move: MemoryMove | None) -> Mapping[str, Any] | None:
+    if move is None:
+        return None
+    return {"bytes": move.bytes, "seconds": move.duration.total_seconds()}
 
 
 def _entry(part: KnownPart) -> Mapping[str, Any]:
@@ -100,6 +115,8 @@ def _entry(part: KnownPart) -> Mapping[str, Any]:
                 "starting": note.starting,
                 "paused": note.paused,
                 "was_ready": note.was_ready.isoformat() if note.was_ready else "",
+                "saved": _move_entry(note.saved),
+                "restored": _move_entry(note.restored),
             }
             for uid, note in part.notes.items()
         },

@@ -1,6 +1,7 @@
 """Disks and seeds of workspaces on the host's own file system."""
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -76,6 +77,12 @@ class WorkspaceStorage:
         if self._files.restoring(uid).exists():
             return Memory.RESTORING
         return Memory.SAVED if self._files.saved(uid).exists() else Memory.NONE
+
+    def memory_bytes(self, uid: str) -> int:
+        for path in (self._files.saving, self._files.restoring, self._files.saved):
+            with contextlib.suppress(FileNotFoundError):
+                return path(uid).stat().st_size
+        return 0
 
     async def keep_memory(self, uid: str) -> None:
         """On the disk itself before it has its name."""

@@ -109,6 +109,14 @@ class Hypervisor(Protocol):
         """Goes on with what `save` wrote; takes its time. HostFailure: it does not run."""
         ...
 
+    async def memory_mib(self) -> Mapping[str, int]:
+        """MiB, by name, of those that are there: they run, are paused, being saved or restored."""
+        ...
+
+    async def saved_mib(self, path: str) -> int:
+        """What a guest has when it goes on with what `save` wrote. HostFailure: nobody can."""
+        ...
+
     async def is_whole(self, path: str) -> bool:
         """Whether what `save` began to write was written to its end."""
         ...
@@ -190,6 +198,10 @@ class Storage(Protocol):
 
     def memory(self, uid: str) -> Memory:
         """What is kept of its memory."""
+        ...
+
+    def memory_bytes(self, uid: str) -> int:
+        """Of the file that it is kept in, as far as that is written; 0 where there is none."""
         ...
 
     async def keep_memory(self, uid: str) -> None:

@@ -1,5 +1,7 @@
 """What is kept of a guest's memory, and what its owner's switches ask of it."""
 
+from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 
 SHUTDOWN_S = 30.0
@@ -16,6 +18,15 @@ class Memory(Enum):
     RESTORING = "RESTORING"
     """It was begun to go on. Where the guest is off now, nobody knows for how long it ran: its
     disk may be newer than this, so it is never used again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryMove:
+    """Of a guest's memory to the host's pool, or back."""
+
+    bytes: int
+    duration: timedelta
+    """Without what it waited for others to be moved."""
 
 
 class Button(Enum):

@@ -9,7 +9,7 @@ from intertie.common.actions import Power, Switched
 from intertie.common.terms import Environment, OnIsolation, Readiness
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts
-from intertie.nodeagent.domain.power import Button, Memory
+from intertie.nodeagent.domain.power import Button, Memory, MemoryMove
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 STAGING_LEAD = timedelta(seconds=60)
@@ -22,6 +22,8 @@ class Phase(Enum):
     WAIT = "WAIT"
     STAGE = "STAGE"
     RUN = "RUN"
+    KEEP = "KEEP"
+    """It has no window now, and what its guests have in memory is kept for the next one."""
     OVER = "OVER"
 
 
@@ -95,6 +97,8 @@ class Note:
     """By its owner's switch; who is paused otherwise is left alone."""
     was_ready: datetime | None = None
     """When it became ready, of one that stands still or is put aside: it need not say so again."""
+    saved: MemoryMove | None = None
+    restored: MemoryMove | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,15 +179,18 @@ def _kept(before: KnownPart, now: WantedPart) -> Mapping[str, Note]:
 
 
 def phase_of(part: KnownPart, *, now: datetime) -> Phase:
-    """The window rules, even where nobody can be asked: at its end a part is over."""
-    window = part.wanted.window
-    if not part.present or part.wanted.gone or now >= window.end:
+    """The window rules, even where nobody can be asked: at its end a part is over, or its guests
+    are kept for a while. What is kept is so before a next window, too."""
+    window, keep_until = part.wanted.window, part.wanted.keep_until
+    if not part.present or part.wanted.gone:
         return Phase.OVER
+    if now >= window.end:
+        return Phase.KEEP if keep_until is not None and now < keep_until else Phase.OVER
     if now >= window.start:
         return Phase.RUN
     if now >= window.start - STAGING_LEAD:
         return Phase.STAGE
-    return Phase.WAIT
+    return Phase.WAIT if keep_until is None else Phase.KEEP
 
 
 def must_stop(workspace: WantedWorkspace, *, last_contact: datetime, now: datetime) -> bool:
@@ -200,20 +207,25 @@ def steps(
     *,
     isolated: bool,
     button: Button = Button.FREE,
+    keeps: bool = False,
 ) -> tuple[Step, ...]:
     """What is missing, in the order in which it has to be made.
 
     A guest that runs is never touched, but for one that must be stopped or that its owner has
     switched otherwise (its terms are another matter: `guest_terms`); one that is paused was
     paused by somebody on purpose, unless its disk is what it waits for. Each start is from the
-    newest description.
+    newest description. A part that `keeps` what its guests have in memory has none of them run
+    outside its window, and nothing is started nor thrown away there.
     """
     if seen.domain in ALIVE:
-        return _while_it_runs(seen, note, switched, isolated=isolated, button=button)
-    if phase not in (Phase.STAGE, Phase.RUN):
+        aside = phase is Phase.KEEP or (keeps and phase is Phase.STAGE)
+        return _while_it_runs(seen, note, switched, isolated=isolated, button=button, aside=aside)
+    if phase not in (Phase.STAGE, Phase.RUN, Phase.KEEP):
         return ()
     if seen.memory is Memory.SAVING:
         return (Step.KEEP,)
+    if phase is Phase.KEEP:
+        return ()
     anew = note.boots != switched.boots
     runs = phase is Phase.RUN and not isolated
     needed: list[Step] = []
@@ -243,18 +255,25 @@ def steps(
 
 
 def _while_it_runs(
-    seen: Observed, note: Note, switched: Switched, *, isolated: bool, button: Button
+    seen: Observed,
+    note: Note,
+    switched: Switched,
+    *,
+    isolated: bool,
+    button: Button,
+    aside: bool,
 ) -> tuple[Step, ...]:
     if isolated:
         return (Step.STOP,)
     # What is saved of a guest that runs is older than its disk.
     old = () if seen.memory in (Memory.NONE, Memory.SAVING) else (Step.DISCARD,)
     running = seen.domain is DomainState.RUNNING
-    if switched.power is Power.OFF or note.boots != switched.boots:
+    # One that is to start anew does so in its next window, if it is put aside now.
+    if switched.power is Power.OFF or (note.boots != switched.boots and not aside):
         if not running or button is Button.IGNORED:
             return (*old, Step.STOP)
         return (*old, Step.PRESS) if button is Button.FREE else old
-    match switched.power:
+    match Power.SAVED if aside else switched.power:
         case Power.SAVED:
             return (*old, Step.SAVE)
         case Power.PAUSED if running:
@@ -306,4 +325,5 @@ def state_of(
     if seen.domain is not None:
         off = switched.power is not Power.ON
         return WorkspaceState.STOPPED if off else WorkspaceState.DEFINED
-    return WorkspaceState.PLANNED if phase is Phase.WAIT else WorkspaceState.STAGING
+    begun = phase in (Phase.STAGE, Phase.RUN)
+    return WorkspaceState.STAGING if begun else WorkspaceState.PLANNED

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import WorkspaceState
 
 
@@ -18,6 +19,9 @@ class SeenWorkspace:
     staging_total_bytes: int = 0
     pending: str = ""
     """What of its terms is not in force while it runs; empty when all is."""
+    saved: MemoryMove | None = None
+    """The last one that came to its end."""
+    restored: MemoryMove | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.intervals import Window
@@ -85,6 +86,8 @@ class WantedPart:
     networks: tuple[WantedNetwork, ...] = ()
     host_entries: tuple[HostEntry, ...] = ()
     cluster: str = ""
+    keep_until: datetime | None = None
+    """What its guests have in memory is kept from the window's end until then. None: nothing is."""
 
     @property
     def tenant(self) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
 from intertie.nodeagent.domain.failures import Attempts, HostFailure
+from intertie.nodeagent.domain.keeping import is_put_aside
 from intertie.nodeagent.domain.ports import Images, Storage
 from intertie.nodeagent.domain.power import SHUTDOWN_S, Button, Memory
 from intertie.nodeagent.domain.reconcile import (
@@ -88,6 +89,7 @@ class GuestLooks:
             workspace.switched,
             isolated=self._isolated(workspace, now),
             button=self._button(workspace.uid),
+            keeps=part.wanted.keep_until is not None,
         )
 
     def has_all(
@@ -99,8 +101,11 @@ class GuestLooks:
         now: datetime,
     ) -> bool:
         """One that does not run has all once no step is left: each start is from the newest. Not
-        so one that is put aside, which goes on with what it had then."""
+        so one that is put aside, which goes on with what it had then; but while it has no window
+        that is all that it is to be."""
         seen = self.observe(workspace, domains)
+        if phase is Phase.KEEP:
+            return is_put_aside(seen) and workspace.uid not in self._steps.moving()
         if seen.memory is not Memory.NONE or workspace.uid in self._steps.moving():
             return False
         if self._button(workspace.uid) is Button.PRESSED:
@@ -117,7 +122,10 @@ class GuestLooks:
         domains: Domains,
         attempts: Attempts,
         now: datetime,
+        *,
+        waits: str = "",
     ) -> SeenWorkspace:
+        """`waits`: what it begins with as soon as that is there; nothing of it has failed."""
         note = part.note(workspace.uid)
         staging = self._images.progress(workspace.environment.image)
         late = self._listening.late(workspace) if phase is Phase.RUN else ""
@@ -134,11 +142,13 @@ class GuestLooks:
             name=workspace.name,
             uid=workspace.uid,
             state=state,
-            message=attempts.problem or late,
+            message=attempts.problem or waits or late,
             ready_time=note.ready_time if phase is Phase.RUN else None,
             staging_done_bytes=staging.done_bytes,
             staging_total_bytes=staging.total_bytes,
             pending=self._terms.pending(workspace.uid) if phase is Phase.RUN else "",
+            saved=note.saved,
+            restored=note.restored,
         )
 
     def _is_small(self, workspace: WantedWorkspace) -> bool:

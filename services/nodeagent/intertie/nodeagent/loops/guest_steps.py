@@ -1,5 +1,7 @@
 """How each step of a guest is taken on its host."""
 
+from typing import Any
+
 import structlog
 
 from intertie.common.names import DeviceNames
@@ -16,6 +18,7 @@ from intertie.nodeagent.loops.connections import Connections
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
 from intertie.nodeagent.loops.moving_memory import MovingMemory
+from intertie.nodeagent.loops.room import Room
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +39,8 @@ class GuestSteps:
         images: Images,
         files: WorkspaceFiles,
         machine: MachineFacts,
+        memory: MovingMemory,
+        room: Room,
     ) -> None:
         self._knowledge = knowledge
         self._connections = connections
@@ -45,17 +50,19 @@ class GuestSteps:
         self._images = images
         self._files = files
         self._machine = machine
-        self._memory = MovingMemory(hypervisor, storage, files)
+        self._memory = memory
+        self._room = room
 
     def moving(self) -> frozenset[str]:
         """Uids of those whose memory is on the way from or to the host's disk: until it is there,
         nothing is known of what there is to do for them."""
-        return self._memory.moving()
+        return frozenset(self._memory.moving())
 
     def forget(self, uid: str) -> None:
         self._memory.forget(uid)
 
     async def take(self, step: Step, part: WantedPart, workspace: WantedWorkspace) -> None:
+        """HostFailure; NoMemoryYet for what begins when there is some."""
         uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
         match step:
             case Step.STAGE_IMAGE:
@@ -79,7 +86,14 @@ class GuestSteps:
                 reach("agent.defined")
             case Step.START:
                 self._check_network(workspace)
-                begun = Note(boots=workspace.switched.boots, starting=True)
+                await self._room.take(uid, workspace.allocation.memory_mib)
+                note = self._knowledge.parts[part.uid].note(uid)
+                begun = Note(
+                    boots=workspace.switched.boots,
+                    starting=True,
+                    saved=note.saved,
+                    restored=note.restored,
+                )
                 self._knowledge.remember(part.uid, uid, begun)
                 if not self._knowledge.may_start:
                     return
@@ -99,22 +113,31 @@ class GuestSteps:
             case Step.PRESS:
                 await self._hypervisor.press(name)
             case Step.PAUSE:
-                self._note_paused(part, uid, paused=True)
+                self._note(part, uid, paused=True)
                 if not self._knowledge.may_start:
                     return
                 await self._hypervisor.pause(name)
             case Step.GO_ON:
                 await self._hypervisor.resume(name)
-                self._note_paused(part, uid, paused=False)
+                self._note(part, uid, paused=False)
                 self._listening.started(uid)
             case Step.SAVE:
-                self._memory.save(uid, workspace.allocation.memory_mib)
+                has = await self._hypervisor.memory_mib()
+                self._memory.save(
+                    uid,
+                    has.get(name, workspace.allocation.memory_mib),
+                    lambda move: self._note(part, uid, saved=move),
+                )
             case Step.KEEP:
                 await self._memory.keep(uid)
             case Step.RESTORE:
                 self._check_network(workspace)
-                self._note_paused(part, uid, paused=False)
-                self._memory.restore(uid)
+                memory_mib = await self._hypervisor.saved_mib(str(self._files.saved(uid)))
+                await self._room.take(uid, memory_mib)
+                self._note(part, uid, paused=False)
+                self._memory.restore(
+                    uid, memory_mib, lambda move: self._note(part, uid, restored=move)
+                )
                 self._listening.started(uid)
             case Step.DISCARD:
                 self._storage.discard_memory(uid)
@@ -130,6 +153,8 @@ class GuestSteps:
         if taps and (why := self._connections.unenforced):
             raise HostFailure(f"what it may send cannot be enforced: {why}")
 
-    def _note_paused(self, part: WantedPart, uid: str, *, paused: bool) -> None:
-        note = self._knowledge.parts[part.uid].note(uid)
-        self._knowledge.remember(part.uid, uid, replace(note, paused=paused))
+    def _note(self, part: WantedPart, uid: str, **what: Any) -> None:
+        """Of a part that may have been forgotten, where memory was on its way meanwhile."""
+        known = self._knowledge.parts.get(part.uid)
+        if known is not None:
+            self._knowledge.remember(part.uid, uid, replace(known.note(uid), **what))

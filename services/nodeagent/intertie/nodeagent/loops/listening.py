@@ -63,6 +63,8 @@ class Listening:
                 self._waiting_since[uid] = waiting.get(uid, self._clock.monotonic())
             else:
                 self._channels.close(uid)
+                # As it is by now: what its memory took may have been noted meanwhile.
+                note = self._knowledge.parts[part_uid].note(uid)
                 self._knowledge.remember(
                     part_uid, uid, replace(note, powered_off=False, ready_time=moment)
                 )

@@ -11,9 +11,16 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
 from intertie.nodeagent.domain.failures import Attempts, HostFailure, HypervisorSilent
-from intertie.nodeagent.domain.guest_terms import Change, GuestTerms, lacking, terms_of
+from intertie.nodeagent.domain.guest_terms import (
+    Change,
+    GuestTerms,
+    PlugMemory,
+    lacking,
+    terms_of,
+)
 from intertie.nodeagent.domain.ports import Hypervisor
 from intertie.nodeagent.domain.wanted import WantedWorkspace
+from intertie.nodeagent.loops.room import Room
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +42,10 @@ class LiveTerms:
     """A change that fails is tried again 1, 2, 4 ... 60 s later; the guest goes on meanwhile, and
     what else is lacking is done all the same."""
 
-    def __init__(self, clock: Clock, hypervisor: Hypervisor, *, cgroups: bool) -> None:
+    def __init__(self, clock: Clock, hypervisor: Hypervisor, room: Room, *, cgroups: bool) -> None:
         self._clock = clock
         self._hypervisor = hypervisor
+        self._room = room
         self._cgroups = cgroups
         self._found: dict[str, _Found] = {}
         """By workspace uid, of guests that run."""
@@ -103,6 +111,8 @@ class LiveTerms:
             return (), left.waits
         for change in left.changes:
             try:
+                if isinstance(change, PlugMemory):
+                    await self._room.take(workspace.uid, change.mib)
                 await self._hypervisor.change(name, change)
             except HypervisorSilent:
                 raise

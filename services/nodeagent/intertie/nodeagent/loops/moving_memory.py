@@ -2,18 +2,23 @@
 long as there is memory."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
 from typing import Any
 
 import structlog
 
+from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
+from intertie.nodeagent.domain.domain_xml import MIB
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.ports import Hypervisor, Storage
+from intertie.nodeagent.domain.power import MemoryMove
 
 log = structlog.get_logger(__name__)
 
+Moved = Callable[[MemoryMove], None]
 
 _AT_ONCE = 2
 """A host's disk is all guests'."""
@@ -25,23 +30,38 @@ class MovingMemory:
     """A file of its name says how far it is: a memory that was not written to its end is never
     gone on from, nor is one from which a guest may have gone on already."""
 
-    def __init__(self, hypervisor: Hypervisor, storage: Storage, files: WorkspaceFiles) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        hypervisor: Hypervisor,
+        storage: Storage,
+        files: WorkspaceFiles,
+        ended: Callable[[], None],
+    ) -> None:
+        """`ended` is called after each one, whatever came of it."""
+        self._clock = clock
         self._hypervisor = hypervisor
         self._storage = storage
         self._files = files
+        self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._mib: dict[str, int] = {}
+        """Of each of them."""
+        self._writing: set[str] = set()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
-    def moving(self) -> frozenset[str]:
-        return frozenset(uid for uid, task in self._tasks.items() if not task.done())
+    def moving(self) -> Mapping[str, int]:
+        """MiB of memory that each takes on the host, by uid."""
+        return {uid: self._mib[uid] for uid, task in self._tasks.items() if not task.done()}
 
-    def save(self, uid: str, memory_mib: int) -> None:
-        """Begins to. HostFailure with what went wrong the last time, once."""
-        self._begin(uid, self._save(uid, memory_mib))
+    def save(self, uid: str, memory_mib: int, moved: Moved) -> None:
+        """Begins to, and tells `moved` of it. HostFailure with what went wrong the last time,
+        once."""
+        self._begin(uid, memory_mib, self._save(uid, memory_mib, moved))
 
-    def restore(self, uid: str) -> None:
+    def restore(self, uid: str, memory_mib: int, moved: Moved) -> None:
         """Likewise."""
-        self._begin(uid, self._restore(uid))
+        self._begin(uid, memory_mib, self._restore(uid, moved))
 
     async def keep(self, uid: str) -> None:
         """Of one that was begun to be written by an agent that is no more."""
@@ -59,27 +79,43 @@ class MovingMemory:
             del self._tasks[uid]
             _heard(task)
 
-    def _begin(self, uid: str, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, uid: str, memory_mib: int, work: Coroutine[Any, Any, None]) -> None:
         before = self._tasks.pop(uid, None)
         if before is not None and (error := before.exception()) is not None:
             work.close()
             raise error
-        self._tasks[uid] = asyncio.create_task(work)
+        self._mib[uid] = memory_mib
+        self._tasks[uid] = task = asyncio.create_task(work)
+        task.add_done_callback(lambda _task: self._ended())
 
-    async def _save(self, uid: str, memory_mib: int) -> None:
+    async def _save(self, uid: str, memory_mib: int, moved: Moved) -> None:
         async with self._at_once:
-            needed_mib = memory_mib + _ROOM_LEFT_MIB
-            if (room_mib := self._storage.room_mib()) < needed_mib:
-                raise HostFailure(
-                    f"its memory has no room in the host's pool: {room_mib} MiB are free, and "
-                    f"{needed_mib} needed"
-                )
-            await self._hypervisor.save(DeviceNames.domain(uid), str(self._files.saving(uid)))
-            await self._storage.keep_memory(uid)
+            began = self._clock.monotonic()
+            self._check_room(memory_mib)
+            self._writing.add(uid)
+            try:
+                await self._hypervisor.save(DeviceNames.domain(uid), str(self._files.saving(uid)))
+                await self._storage.keep_memory(uid)
+            finally:
+                self._writing.discard(uid)
+            moved(self._move(self._storage.memory_bytes(uid), began))
         log.info("memory.saved", workspace=uid)
 
-    async def _restore(self, uid: str) -> None:
+    def _check_room(self, memory_mib: int) -> None:
+        """HostFailure where the pool may not take it, beside what others have yet to write."""
+        due_mib = sum(
+            max(self._mib[uid] - self._storage.memory_bytes(uid) // MIB, 0) for uid in self._writing
+        )
+        needed_mib = memory_mib + due_mib + _ROOM_LEFT_MIB
+        if (room_mib := self._storage.room_mib()) < needed_mib:
+            raise HostFailure(
+                f"its memory has no room in the host's pool: {room_mib} MiB are free, and "
+                f"{needed_mib} needed"
+            )
+
+    async def _restore(self, uid: str, moved: Moved) -> None:
         async with self._at_once:
+            began, size = self._clock.monotonic(), self._storage.memory_bytes(uid)
             self._storage.take_memory(uid)
             try:
                 await self._hypervisor.restore(
@@ -90,8 +126,13 @@ class MovingMemory:
             except HostFailure:
                 self._storage.put_memory_back(uid)
                 raise
+            moved(self._move(size, began))
             self._storage.discard_memory(uid)
         log.info("memory.restored", workspace=uid)
+
+    def _move(self, size: int, began: float) -> MemoryMove:
+        took = timedelta(seconds=self._clock.monotonic() - began)
+        return MemoryMove(bytes=size, duration=took)
 
 
 def _heard(task: asyncio.Task[None]) -> None:

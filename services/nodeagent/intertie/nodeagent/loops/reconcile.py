@@ -6,7 +6,7 @@ show. Only the records that were obeyed and what guests said is kept, in the sta
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import structlog
@@ -23,7 +23,9 @@ from intertie.nodeagent.domain.failures import (
     RecordsUnreadable,
 )
 from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.keeping import alive_in, connected
 from intertie.nodeagent.domain.machine import MachineFacts
+from intertie.nodeagent.domain.memory_room import NoMemoryYet
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import (
     Channels,
@@ -54,11 +56,15 @@ from intertie.nodeagent.loops.guest_steps import GuestSteps
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
 from intertie.nodeagent.loops.live_terms import LiveTerms
+from intertie.nodeagent.loops.moving_memory import MovingMemory
+from intertie.nodeagent.loops.room import Room
 
 log = structlog.get_logger(__name__)
 
-_WITHOUT_A_NOTE = frozenset({Step.STOP, Step.RESUME, Step.PRESS})
+_WITHOUT_A_NOTE = frozenset({Step.STOP, Step.RESUME, Step.PRESS, Step.SAVE})
 """What is done even while nothing can be written down."""
+_HELD = frozenset({Phase.STAGE, Phase.RUN, Phase.KEEP})
+"""Parts that have files here, and may have guests."""
 _AT_ONCE = 4
 """Guests that are made or started at the same time."""
 
@@ -81,10 +87,12 @@ class Reconciler:
         files: WorkspaceFiles,
         place: Place,
         machine: MachineFacts,
+        memory_mib: Callable[[], int],
         uplink_mbit_s: int,
         wide_mbit_s: int,
         period_s: float,
     ) -> None:
+        """`memory_mib`: what all guests together may have."""
         self._clock = clock
         self._records = records
         self._knowledge = Knowledge(clock, records, state)
@@ -96,6 +104,9 @@ class Reconciler:
         self._images = images
         self._channels = channels
         self._listening = Listening(clock, self._knowledge, hypervisor, channels)
+        self._hint = asyncio.Event()
+        memory = MovingMemory(clock, hypervisor, storage, files, ended=self._hint.set)
+        self._room = Room(hypervisor, memory_mib, memory.moving)
         self._steps = GuestSteps(
             self._knowledge,
             self._connections,
@@ -105,8 +116,10 @@ class Reconciler:
             images,
             files,
             machine,
+            memory,
+            self._room,
         )
-        self._terms = LiveTerms(clock, hypervisor, cgroups=machine.cgroups)
+        self._terms = LiveTerms(clock, hypervisor, self._room, cgroups=machine.cgroups)
         self._looks = GuestLooks(
             clock,
             self._knowledge,
@@ -118,6 +131,8 @@ class Reconciler:
         )
         self._period_s = period_s
         self._attempts: dict[str, Attempts] = {}
+        self._waits: dict[str, str] = {}
+        """By workspace uid, what kept it from beginning in this pass that is no failure."""
         self._domains: Mapping[str, DomainState] | None = None
         self._problems: list[str] = []
         self._stuck = False
@@ -128,7 +143,6 @@ class Reconciler:
         self._obeyed: dict[str, int] = {}
         """By part uid, the newest generation of which nothing was missing."""
         self._at_once = asyncio.Semaphore(_AT_ONCE)
-        self._hint = asyncio.Event()
         self.swept = asyncio.Event()
         """Set after every pass; whoever waits for one clears it."""
 
@@ -138,7 +152,12 @@ class Reconciler:
 
     def wanted(self) -> tuple[WantedPart, ...]:
         """Those that something is promised to."""
-        return tuple(part.wanted for part in self.known.values() if not part.wanted.gone)
+        now = self._clock.now()
+        return tuple(
+            part.wanted
+            for part in self.known.values()
+            if not part.wanted.gone and phase_of(part, now=now) is not Phase.KEEP
+        )
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -198,6 +217,8 @@ class Reconciler:
     async def sweep(self) -> None:
         """One pass."""
         self._problems = []
+        self._waits = {}
+        self._room.look_again()
         self._stuck = False
         changed = await self._knowledge.read()
         for part in changed:
@@ -217,22 +238,27 @@ class Reconciler:
             self._problem(error)
         known = self.known
         phases = {uid: phase_of(part, now=now) for uid, part in known.items()}
-        active = [
-            known[uid].wanted for uid, phase in phases.items() if phase in (Phase.STAGE, Phase.RUN)
-        ]
-        await self._clear(active)
+        held = [known[uid].wanted for uid, phase in phases.items() if phase in _HELD]
+        await self._clear(held)
         reach("agent.before_connect")
-        await self._connect(active)
+        alive = alive_in(held, self._domains, self._moving)
+        await self._connect(
+            [
+                connected(known[uid].wanted, alive) if phase is Phase.KEEP else known[uid].wanted
+                for uid, phase in phases.items()
+                if phase in _HELD
+            ]
+        )
         reach("agent.connected")
         if self._knowledge.complete:
             self._images.retain(
-                frozenset(ws.environment.image for part in active for ws in part.workspaces)
+                frozenset(ws.environment.image for part in held for ws in part.workspaces)
             )
         await asyncio.gather(
             *(
                 self._drive(known[uid], workspace, phase, now)
                 for uid, phase in phases.items()
-                if phase in (Phase.STAGE, Phase.RUN)
+                if phase in _HELD
                 for workspace in known[uid].wanted.workspaces
             )
         )
@@ -243,11 +269,11 @@ class Reconciler:
 
     # Away with what is not wanted
 
-    async def _clear(self, active: list[WantedPart]) -> None:
+    async def _clear(self, held: list[WantedPart]) -> None:
         """Removes guests, then their files. While libvirt is silent, nothing: a guest may run."""
         if self._domains is None:
             return
-        uids = {workspace.uid for part in active for workspace in part.workspaces}
+        uids = {workspace.uid for part in held for workspace in part.workspaces}
         spared = uids | self._strangers()
         wanted = {DeviceNames.domain(uid) for uid in spared}
         left = dict(self._domains)
@@ -324,11 +350,10 @@ class Reconciler:
         if not wanted:
             self._attempts.pop(workspace.uid, None)
             self._steps.forget(workspace.uid)
-            await self._put_in_force(workspace, seen)
-            return
         attempts = self._attempts.get(workspace.uid, Attempts())
-        if not attempts.may_try(now=self._clock.monotonic()):
-            await self._put_in_force(workspace, seen)
+        if not wanted or not attempts.may_try(now=self._clock.monotonic()):
+            if phase is not Phase.KEEP:
+                await self._put_in_force(workspace, seen)
             return
         if Step.START in wanted:
             self._terms.forget(workspace.uid)
@@ -342,6 +367,8 @@ class Reconciler:
             except HypervisorSilent as error:
                 self._domains = None
                 self._problem(error)
+            except NoMemoryYet as error:
+                self._waits[workspace.uid] = str(error)
             except HostFailure as error:
                 self._failed(workspace, attempts, error)
             except OSError as error:
@@ -389,7 +416,7 @@ class Reconciler:
         running = (
             (uid, workspace)
             for uid, phase in phases.items()
-            if phase is Phase.RUN
+            if phase in (Phase.RUN, Phase.KEEP)
             for workspace in self.known[uid].wanted.workspaces
         )
         await self._listening.sweep(running, self._domains)
@@ -401,6 +428,9 @@ class Reconciler:
         gone = phase is Phase.OVER and not left
         if self._obeys(part, phase, now):
             self._obeyed[wanted.uid] = wanted.generation
+        elif phase is Phase.KEEP:
+            # By the same record its guests were to run a moment ago.
+            self._obeyed.pop(wanted.uid, None)
         if self._domains is None:
             before = {seen.uid: seen for seen in self._report or ()}.get(wanted.uid)
             if before is not None:
@@ -418,6 +448,7 @@ class Reconciler:
                     self.domains,
                     self._attempts.get(workspace.uid, Attempts()),
                     now,
+                    waits=self._waits.get(workspace.uid, ""),
                 )
                 for workspace in wanted.workspaces
             ),
