@@ -43,6 +43,7 @@ class Site:
         generation: int = 1,
         gone: bool = False,
         lasts: timedelta = timedelta(hours=1),
+        kept: timedelta = timedelta(),
         vni: int = 4711,
         guarantee_mbit_s: int = PROMISED_MBIT_S,
         cap_iops: int = CAP_IOPS,
@@ -69,6 +70,8 @@ class Site:
                 disk_mib=disk_mib,
             )
             wanted.gone = gone
+            if kept:
+                wanted.keep_until.FromDatetime(wanted.window.end_time.ToDatetime() + kept)
             self.records.want(host, wanted)
 
     def wait_ready(self, part: str) -> float:
@@ -113,12 +116,12 @@ class Site:
 
 @contextmanager
 def two_hosts(
-    instance: str, *, fault_points: bool = False, memory_growth: int = 1
+    instance: str, *, fault_points: bool = False, memory_growth: int = 1, memory_mib: int = 2048
 ) -> Iterator[Site]:
     """With the gateway of another site; nothing of it is left afterwards. `memory_growth` is the
-    second host's alone."""
+    second host's alone, `memory_mib` the first one's."""
     hosts = (
-        HostSpec(name=HOSTS[0], gateway=True),
+        HostSpec(name=HOSTS[0], gateway=True, memory_mib=memory_mib),
         HostSpec(name=HOSTS[1], memory_growth=memory_growth),
     )
     north = SiteSpec(name="north", hosts=hosts)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from intertie.broker.domain import cluster, fleet, part
+from intertie.nodeagent.domain import reconcile
 
 PATH = Path(__file__).parents[3] / "docs" / "states.md"
 
@@ -47,6 +48,14 @@ What agents do and brokers are told. `ready` is a condition beside the state, sa
 Every state but ENDED may also become FAILED. Table: `intertie.broker.domain.fleet.WORKSPACE_NEXT`.
 """
 
+PHASES = """\
+## A part on its host
+
+What follows from its record and the host's clock, with nobody to ask. KEEP, after a window and
+before the next, is only where the record says `keep_until`: guests that run become SUSPENDED, and
+nothing is started. Table: `intertie.nodeagent.domain.reconcile.NEXT_PHASE`.
+"""
+
 
 def drawn() -> str:
     counted = ", ".join(each.name for each in part.PartState if each in part.COUNTED)
@@ -57,6 +66,8 @@ def drawn() -> str:
         diagram(cluster.NEXT, first={cluster.ClusterState.REQUESTED}),
         WORKSPACES,
         diagram(fleet.WORKSPACE_NEXT, first={fleet.WorkspaceState.PLANNED}),
+        PHASES,
+        diagram(reconcile.NEXT_PHASE, first={reconcile.Phase.WAIT, reconcile.Phase.KEEP}),
     )
     return "\n".join((HEAD, *sections))
 
@@ -79,6 +90,7 @@ def test_the_document_is_what_the_tables_say() -> None:
 
 
 def test_every_state_has_its_line_in_the_table() -> None:
+    assert set(reconcile.NEXT_PHASE) == set(reconcile.Phase)
     assert set(part.NEXT) == set(part.PartState)
     assert set(cluster.NEXT) == set(cluster.ClusterState)
     unspecified = {fleet.WorkspaceState.STATE_UNSPECIFIED}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts
 from intertie.nodeagent.domain.power import Memory, MemoryMove
 from intertie.nodeagent.domain.reconcile import (
+    NEXT_PHASE,
     DomainState,
     KnownPart,
     Note,
@@ -59,6 +61,22 @@ ANEW = Switched(boots=1)
 )
 def test_where_a_part_is(part: WantedPart, at: Any, phase: Phase) -> None:
     assert phase_of(KnownPart(wanted=part), now=at) is phase
+
+
+@pytest.mark.parametrize("keep_until", [None, KEEP_UNTIL])
+def test_time_takes_a_part_along_the_table(keep_until: datetime | None) -> None:
+    """And so does a record of another window, whenever it comes."""
+    minutes = [NOW + timedelta(minutes=each / 2) for each in range(-300, 1000)]
+    windows = [WINDOW, NEXT] if keep_until else [WINDOW]
+    parts = [
+        KnownPart(wanted=replace(PART, keep_until=keep_until, window=each)) for each in windows
+    ]
+    at = [[phase_of(part, now=moment) for moment in minutes] for part in parts]
+    moves = {(a[n], b[n + 1]) for a, b in pairwise([*at, at[-1]]) for n in range(len(minutes) - 1)}
+    moves |= {move for each in at for move in pairwise(each)}
+    over = {(before, after) for before, after in moves if before is Phase.OVER}
+    assert over == {(Phase.OVER, Phase.OVER)}
+    assert all(before is after or after in NEXT_PHASE[before] for before, after in moves)
 
 
 def test_a_part_whose_record_is_away_is_not_kept() -> None:

@@ -27,6 +27,16 @@ class Phase(Enum):
     OVER = "OVER"
 
 
+NEXT_PHASE: dict[Phase, frozenset[Phase]] = {
+    Phase.WAIT: frozenset({Phase.STAGE, Phase.OVER}),
+    Phase.STAGE: frozenset({Phase.RUN, Phase.KEEP, Phase.OVER}),
+    Phase.RUN: frozenset({Phase.KEEP, Phase.OVER}),
+    Phase.KEEP: frozenset({Phase.STAGE, Phase.RUN, Phase.OVER}),
+    Phase.OVER: frozenset(),
+}
+"""As time goes on and records of higher generations come, on a host that looks often enough."""
+
+
 class DomainState(Enum):
     """What libvirt says of a guest."""
 
