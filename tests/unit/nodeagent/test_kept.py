@@ -13,6 +13,7 @@ from intertie.common.intervals import Window
 from intertie.common.terms import BandwidthTerm
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts
+from intertie.nodeagent.domain.keeping import alive_in
 from intertie.nodeagent.domain.power import Memory, MemoryMove
 from intertie.nodeagent.domain.reconcile import (
     NEXT_PHASE,
@@ -218,10 +219,17 @@ async def test_while_it_is_saved_its_nic_is_there_and_leads_nowhere(lease: Lease
     assert host.network.plan.fdb == frozenset()
     assert host.traffic.plans["eth0"].classes == ()
     [nic] = host.traffic.nics
-    assert nic.cap_kbit == cap
+    assert (nic.cap_kbit, nic.sent.classes) == (cap, ())
     host.hypervisor.silent = True
     await lease.passes()
     assert {device[:2] for device in host.network.plan.devices} == {"ib", "it"}
+
+
+def test_one_whose_memory_is_on_its_way_has_a_guest_whatever_libvirt_says() -> None:
+    off = {DOMAIN: DomainState.OFF}
+    assert alive_in([KEPT], off, frozenset()) == frozenset()
+    assert alive_in([KEPT], off, {A_UID}) == {A_UID}
+    assert alive_in([KEPT], None, frozenset()) == {A_UID}
 
 
 async def test_what_is_off_stays_so_and_is_not_started_in_the_next_window(lease: Lease) -> None:
@@ -321,7 +329,8 @@ async def test_two_that_are_saved_do_not_count_the_same_room(lease: Lease) -> No
 
 async def test_saving_needs_no_note_that_can_be_written(lease: Lease) -> None:
     lease.host.state.full = True
-    await lease.comes_to(WINDOW.end)
+    await lease.becomes(window=Window(NOW, NOW + 600 * S))
+    await lease.comes_to(NOW + 600 * S)
     assert lease.state() is WorkspaceState.SUSPENDED
 
 

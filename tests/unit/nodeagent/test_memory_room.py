@@ -13,7 +13,8 @@ from intertie.common.values import replace
 from intertie.nodeagent.domain.reconcile import DomainState, Listing, WorkspaceState
 from intertie.nodeagent.domain.report import SeenWorkspace
 from intertie.nodeagent.domain.wanted import WantedPart
-from tests.unit.nodeagent.parts import LAN, PART, WINDOW, WORKSPACE
+from tests.unit.nodeagent.host import Host
+from tests.unit.nodeagent.parts import DIGEST, LAN, PART, WINDOW, WORKSPACE
 from tests.unit.nodeagent.stretches import DOMAIN, Lease, running_lease
 
 B_UID = "dddddddddddd"
@@ -149,3 +150,23 @@ async def test_a_pass_comes_as_soon_as_memory_was_moved(two: Two) -> None:
     assert two.newcomer_state() is WorkspaceState.RUNNING, "and no time has passed"
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_more_for_a_guest_that_runs_waits_too() -> None:
+    host = Host(memory_growth=2)
+    host.memory_mib = 600
+    host.records.listing = Listing(parts=(PART,))
+    host.images.here.add(DIGEST)
+    lease = Lease(host)
+    lease.part = PART
+    await lease.passes()
+    grown = replace(WORKSPACE.allocation, memory_mib=640)
+    await lease.becomes(workspaces=(replace(WORKSPACE, allocation=grown),))
+    assert "waits for memory: it needs 128 MiB" in lease.guest.pending
+    assert lease.state() is WorkspaceState.RUNNING
+    assert (await host.hypervisor.running(DOMAIN)).terms.memory_mib == 512
+    host.memory_mib = 640
+    await host.clock.advance(60)
+    await lease.passes()
+    assert (await host.hypervisor.running(DOMAIN)).terms.memory_mib == 640
+    assert lease.guest.pending == ""
