@@ -94,6 +94,7 @@ async def test_only_the_agent_s_own_domains_are_seen() -> None:
 def test_a_guest_that_its_disk_paused_is_told_from_one_that_somebody_did() -> None:
     paused = libvirt.VIR_DOMAIN_PAUSED
     assert state_of(paused, libvirt.VIR_DOMAIN_PAUSED_IOERROR) is DomainState.STALLED
+    assert state_of(paused, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP) is DomainState.STARTING
     for reason in (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_MIGRATION):
         assert state_of(paused, reason) is DomainState.PAUSED
 

@@ -260,7 +260,7 @@ class MemoryHypervisor:
             raise HostFailure("libvirt: no")
         await self.may_move.wait()
         self.restored.append(path)
-        self.domains[name] = DomainState.RUNNING
+        self.domains[name] = DomainState.PAUSED
 
     async def is_whole(self, path: str) -> bool:
         self._check()
@@ -373,9 +373,6 @@ class MemoryStorage:
     def take_memory(self, uid: str) -> None:
         assert self.memories[uid] is Memory.SAVED
         self.memories[uid] = Memory.RESTORING
-
-    def put_memory_back(self, uid: str) -> None:
-        self.memories[uid] = Memory.SAVED
 
     def discard_memory(self, uid: str) -> None:
         self.memories.pop(uid, None)

@@ -71,6 +71,14 @@ ANEW = Switched(boots=1)
             AS_BEGUN,
             (Step.DISCARD, Step.DEFINE, Step.START),
         ),
+        (replace(PAUSED, memory=Memory.SAVED), Note(), AS_BEGUN, (Step.GO_ON,)),
+        (replace(PAUSED, memory=Memory.RESTORING), Note(), AS_BEGUN, (Step.GO_ON,)),
+        (replace(PAUSED, memory=Memory.SAVED), Note(), HELD, (Step.GO_ON,)),
+        (replace(PAUSED, memory=Memory.SAVED), Note(), ASIDE, (Step.STOP,)),
+        (replace(PAUSED, memory=Memory.RESTORING), Note(), ASIDE, (Step.DISCARD, Step.SAVE)),
+        (replace(PAUSED, memory=Memory.SAVED), Note(), OFF, (Step.DISCARD, Step.STOP)),
+        (replace(PAUSED, memory=Memory.SAVED), Note(), ANEW, (Step.DISCARD, Step.STOP)),
+        (replace(READY, domain=DomainState.STARTING), Note(), OFF, ()),
         (RUNNING, Note(), ANEW, (Step.PRESS,)),
         (RUNNING, Note(boots=1), ANEW, ()),
         (READY, Note(), replace(ANEW, power=Power.PAUSED), (Step.DEFINE, Step.START)),
@@ -330,15 +338,63 @@ async def test_after_a_silence_nobody_goes_on_from_a_memory_again(owner: Owner) 
     host = owner.host
     await owner.switches(power=Power.SAVED)
 
+    async def silent(name: str) -> None:
+        host.hypervisor.domains[name] = DomainState.OFF
+        raise HypervisorSilent("libvirt: gone")
+
+    with mock.patch.object(host.hypervisor, "resume", silent):
+        await owner.switches(power=Power.ON)
+    await host.clock.advance(60)
+    await owner.passes()
+    assert len(host.hypervisor.restored) == 1
+    assert host.hypervisor.starts == 2
+
+
+async def test_a_silence_while_a_memory_is_read_loses_nothing(owner: Owner) -> None:
+    """libvirtd was killed, and has done away with a guest that had not run yet."""
+    host = owner.host
+    await owner.switches(power=Power.SAVED)
+
     async def silent(name: str, path: str) -> None:
         raise HypervisorSilent("libvirt: gone")
 
     with mock.patch.object(host.hypervisor, "restore", silent):
         await owner.switches(power=Power.ON)
+    assert host.storage.memory(A_UID) is Memory.SAVED
     await host.clock.advance(60)
     await owner.passes()
+    assert owner.state() is WorkspaceState.RUNNING
+    assert len(host.hypervisor.restored) == 1
+    assert host.hypervisor.starts == 1
+
+
+@pytest.mark.parametrize("memory", [Memory.SAVED, Memory.RESTORING])
+async def test_an_agent_that_died_while_a_memory_was_read(owner: Owner, memory: Memory) -> None:
+    """libvirt goes on with it, and leaves the guest paused."""
+    host = owner.host
+    await owner.switches(power=Power.SAVED)
+    host.start()
+    host.hypervisor.domains[DOMAIN] = DomainState.STARTING
+    await owner.switches(power=Power.ON)
+    assert host.storage.memory(A_UID) is Memory.SAVED
+    assert owner.state() is WorkspaceState.SUSPENDED
+    host.storage.memories[A_UID] = memory
+    host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    await owner.passes()
+    assert owner.state() is WorkspaceState.RUNNING
+    assert host.storage.memory(A_UID) is Memory.NONE
+    assert host.hypervisor.starts == 1
     assert host.hypervisor.restored == []
-    assert host.hypervisor.starts == 2
+
+
+async def test_one_that_was_not_let_go_on_is_put_aside_as_it_was(owner: Owner) -> None:
+    host = owner.host
+    await owner.switches(power=Power.SAVED)
+    host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    await owner.passes()
+    assert host.hypervisor.domains[DOMAIN] is DomainState.OFF
+    assert host.storage.memory(A_UID) is Memory.SAVED
+    assert owner.state() is WorkspaceState.SUSPENDED
 
 
 async def test_one_that_is_to_stand_still_after_it_was_put_aside_does(owner: Owner) -> None:

@@ -218,6 +218,8 @@ def state_of(state: int, reason: int) -> DomainState:
     """What libvirt's numbers say."""
     if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
         return DomainState.STALLED
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_STARTING_UP:
+        return DomainState.STARTING
     if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
         return DomainState.PAUSED
     if state == libvirt.VIR_DOMAIN_SHUTOFF:
@@ -247,9 +249,7 @@ def _press(domain: libvirt.virDomain) -> None:
 
 
 def _save(connection: libvirt.virConnect, name: str, path: str) -> None:
-    """Whatever it did when it was saved, it runs when it is restored."""
-    flags = libvirt.VIR_DOMAIN_SAVE_RUNNING
-    connection.lookupByName(name).saveFlags(path, None, flags)
+    connection.lookupByName(name).saveFlags(path, None, 0)
 
 
 def _restore(connection: libvirt.virConnect, name: str, path: str) -> None:
@@ -259,7 +259,8 @@ def _restore(connection: libvirt.virConnect, name: str, path: str) -> None:
     document = ET.fromstring(connection.saveImageGetXMLDesc(path, flags))
     for limit in document.findall("memtune"):
         document.remove(limit)
-    connection.restoreFlags(path, ET.tostring(document, encoding="unicode"), 0)
+    paused = libvirt.VIR_DOMAIN_SAVE_PAUSED
+    connection.restoreFlags(path, ET.tostring(document, encoding="unicode"), paused)
     try:
         limit_memory(connection.lookupByName(name))
     except libvirt.libvirtError as error:

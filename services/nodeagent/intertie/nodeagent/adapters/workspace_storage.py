@@ -92,9 +92,6 @@ class WorkspaceStorage:
     def take_memory(self, uid: str) -> None:
         self._files.saved(uid).replace(self._files.restoring(uid))
 
-    def put_memory_back(self, uid: str) -> None:
-        self._files.restoring(uid).replace(self._files.saved(uid))
-
     def discard_memory(self, uid: str) -> None:
         for path in (self._files.saving, self._files.saved, self._files.restoring):
             path(uid).unlink(missing_ok=True)

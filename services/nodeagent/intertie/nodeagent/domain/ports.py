@@ -106,7 +106,8 @@ class Hypervisor(Protocol):
         ...
 
     async def restore(self, name: str, path: str) -> None:
-        """Goes on with what `save` wrote; takes its time. HostFailure: it does not run."""
+        """The guest is as `save` found it, and paused; takes its time. HostFailure: it is not
+        there, and what `save` wrote is as good as before."""
         ...
 
     async def memory_mib(self) -> Mapping[str, int]:
@@ -210,10 +211,6 @@ class Storage(Protocol):
 
     def take_memory(self, uid: str) -> None:
         """SAVED becomes RESTORING."""
-        ...
-
-    def put_memory_back(self, uid: str) -> None:
-        """RESTORING becomes SAVED."""
         ...
 
     def discard_memory(self, uid: str) -> None: ...

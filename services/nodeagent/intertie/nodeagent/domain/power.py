@@ -16,8 +16,8 @@ class Memory(Enum):
     """It was begun to be written; whether to its end, the file itself says."""
     SAVED = "SAVED"
     RESTORING = "RESTORING"
-    """It was begun to go on. Where the guest is off now, nobody knows for how long it ran: its
-    disk may be newer than this, so it is never used again."""
+    """Its guest has it back and was let go on. Where that is off now, nobody knows for how long it
+    ran: its disk may be newer than this, so it is never used again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

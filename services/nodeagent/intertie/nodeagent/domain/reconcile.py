@@ -44,13 +44,17 @@ class DomainState(Enum):
     PAUSED = "PAUSED"
     STALLED = "STALLED"
     """Paused by its emulator in a write to its disk, which the host's disk did not take."""
+    STARTING = "STARTING"
+    """Its emulator is there, as somebody asked for it, and it has not run yet."""
     POWERED_OFF = "POWERED_OFF"
     """The guest switched itself off."""
     OFF = "OFF"
     """Not running, for any other reason."""
 
 
-ALIVE = frozenset({DomainState.RUNNING, DomainState.PAUSED, DomainState.STALLED})
+ALIVE = frozenset(
+    {DomainState.RUNNING, DomainState.PAUSED, DomainState.STALLED, DomainState.STARTING}
+)
 """A guest is there, and has terms that are in force."""
 
 
@@ -83,7 +87,7 @@ class Step(Enum):
     PRESS = "PRESS"
     PAUSE = "PAUSE"
     GO_ON = "GO_ON"
-    """After PAUSE."""
+    """After PAUSE, or after its memory was read back."""
     SAVE = "SAVE"
     KEEP = "KEEP"
     """What was saved, if it was to its end."""
@@ -275,15 +279,25 @@ def _while_it_runs(
 ) -> tuple[Step, ...]:
     if isolated:
         return (Step.STOP,)
+    if seen.domain is DomainState.STARTING:
+        return ()
+    off = switched.power is Power.OFF
+    # One that is to start anew does so in its next window, if it is put aside now.
+    anew = note.boots != switched.boots and not aside
+    away = aside or switched.power is Power.SAVED
+    if seen.domain is DomainState.PAUSED and not off and not anew:
+        if seen.memory is Memory.SAVED and away:
+            return (Step.STOP,)  # it was not let go on, so what is saved is as good as before
+        if seen.memory in (Memory.SAVED, Memory.RESTORING) and not away:
+            return (Step.GO_ON,)
     # What is saved of a guest that runs is older than its disk.
     old = () if seen.memory in (Memory.NONE, Memory.SAVING) else (Step.DISCARD,)
     running = seen.domain is DomainState.RUNNING
-    # One that is to start anew does so in its next window, if it is put aside now.
-    if switched.power is Power.OFF or (note.boots != switched.boots and not aside):
+    if off or anew:
         if not running or button is Button.IGNORED:
             return (*old, Step.STOP)
         return (*old, Step.PRESS) if button is Button.FREE else old
-    match Power.SAVED if aside else switched.power:
+    match Power.SAVED if away else switched.power:
         case Power.SAVED:
             return (*old, Step.SAVE)
         case Power.PAUSED if running:

@@ -11,6 +11,7 @@ from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
 from intertie.nodeagent.domain.ports import Hypervisor, Images, Storage
+from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import Note, Step
 from intertie.nodeagent.domain.seed import seed_files
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
@@ -118,6 +119,8 @@ class GuestSteps:
                     return
                 await self._hypervisor.pause(name)
             case Step.GO_ON:
+                if self._storage.memory(uid) is Memory.SAVED:
+                    self._storage.take_memory(uid)
                 await self._hypervisor.resume(name)
                 self._note(part, uid, paused=False)
                 self._listening.started(uid)

@@ -11,7 +11,7 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
 from intertie.nodeagent.domain.domain_xml import MIB
-from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
+from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.ports import Hypervisor, Storage
 from intertie.nodeagent.domain.power import MemoryMove
@@ -116,16 +116,10 @@ class MovingMemory:
     async def _restore(self, uid: str, moved: Moved) -> None:
         async with self._at_once:
             began, size = self._clock.monotonic(), self._storage.memory_bytes(uid)
+            await self._hypervisor.restore(DeviceNames.domain(uid), str(self._files.saved(uid)))
+            # From here on it may run, and its disk be newer.
             self._storage.take_memory(uid)
-            try:
-                await self._hypervisor.restore(
-                    DeviceNames.domain(uid), str(self._files.restoring(uid))
-                )
-            except HypervisorSilent:
-                raise  # it may run by now, and its disk be newer
-            except HostFailure:
-                self._storage.put_memory_back(uid)
-                raise
+            await self._hypervisor.resume(DeviceNames.domain(uid))
             moved(self._move(size, began))
             self._storage.discard_memory(uid)
         log.info("memory.restored", workspace=uid)
