@@ -111,17 +111,11 @@ def test_guests_are_put_aside_at_the_windows_end_and_go_on_in_the_next(site: Sit
     finally:
         etcd.cont()
 
-    def put_aside() -> bool:
-        return all(
-            (guest(site, part, host).state, seen(site, part, host).obeyed_generation)
-            == (SUSPENDED, 2)
-            for host in HOSTS
-        )
+    def put_aside(generation: int) -> bool:
+        told = [(guest(site, part, host).state, seen(site, part, host)) for host in HOSTS]
+        return all(state == SUSPENDED and of.obeyed_generation == generation for state, of in told)
 
-    eventually(put_aside, "the site is told", within_s=30)
-    # One of the two at least was written by an agent that saw it through.
-    moves = [guest(site, part, host).saved for host in HOSTS]
-    assert any(4 * MIB < move.bytes < 256 * MIB for move in moves), moves
+    eventually(lambda: put_aside(2), "the site is told", within_s=30)
 
     site.want(other, members=(NEXT,), vni=4712)
     eventually(lambda: guest(site, other, "n1").state == RUNNING, "it has the room", within_s=60)
@@ -155,7 +149,13 @@ def test_guests_are_put_aside_at_the_windows_end_and_go_on_in_the_next(site: Sit
         "the connection still carries",
         within_s=120,
     )
-    site.want(part, generation=4, lasts=timedelta(seconds=3))
+    site.want(part, generation=4, lasts=timedelta(seconds=3), kept=HOUR)
+    eventually(lambda: put_aside(4), "and again, undisturbed", within_s=60)
+    for host in HOSTS:
+        saved = guest(site, part, host).saved
+        assert 4 * MIB < saved.bytes < 256 * MIB
+        assert saved.duration.ToTimedelta() > timedelta()
+    site.want(part, generation=5, gone=True)
     site.wait_gone(part)
     assert not any(pool(site, each, part, "saved").exists() for each in MEMBERS)
     for name in (part, other):
