@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import capacity, control, coordination, deploy, guarantees, idle, trace
+from bench import admission, capacity, control, coordination, deploy, guarantees, idle, trace
 
 BENCHES: dict[str, Callable[[bool], None]] = {
+    "admission": admission.run,
     "calendar": capacity.run,
     "control": control.run,
     "coordination": coordination.run,

@@ -15,7 +15,7 @@ from bench import floors
 from bench.images import put_guest_image
 from bench.load import Measured, closed_loop
 from bench.report import Row, show
-from bench.site import FarRequests, channel, endpoint, standing
+from bench.site import FarRequests, bare, channel, endpoint, standing
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from testbed.bed import Testbed
 
@@ -80,7 +80,7 @@ async def _run(bed: Testbed, *, reads: int, admissions: int) -> None:
 async def _read(to: grpc.aio.Channel, made: list[cluster_pb2.Cluster], reads: int) -> Measured:
     names = [each.name for each in made]
     bodies = [clusters_pb2.GetClusterRequest(name=name).SerializeToString() for name in names]
-    call = bare(to, "Get")
+    call = bare(to, clusters_pb2, "Clusters", "Get")
     answers: list[bytes] = []
 
     async def get(number: int) -> object:
@@ -97,7 +97,7 @@ async def _admit(
     to: grpc.aio.Channel, requests: list[clusters_pb2.CreateClusterRequest]
 ) -> Measured:
     bodies = [each.SerializeToString() for each in requests]
-    call = bare(to, "Create")
+    call = bare(to, clusters_pb2, "Clusters", "Create")
     answers: list[bytes] = []
 
     async def create(number: int) -> object:
@@ -109,12 +109,6 @@ async def _admit(
     assert len({each.uid for each in made}) == len(bodies)
     assert {each.state for each in made} == {cluster_pb2.Cluster.SCHEDULED}
     return measured
-
-
-def bare(to: grpc.aio.Channel, method: str) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
-    """A method of Clusters, of octets and to octets."""
-    service = clusters_pb2.DESCRIPTOR.services_by_name["Clusters"]
-    return to.unary_unary(f"/{service.full_name}/{method}")
 
 
 def _rate(what: str, measured: Measured, against: str = "", ratio: float | None = None) -> Row:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import grpc
@@ -53,6 +54,14 @@ def channel(own: dict[str, Any], address: str = "", server_name: str = "") -> gr
     name = server_name or own["server_name"]
     options = [("grpc.ssl_target_name_override", name), ("grpc.use_local_subchannel_pool", 1)]
     return grpc.aio.secure_channel(address or own["address"], credentials, options=options)
+
+
+def bare(
+    to: grpc.aio.Channel, protos: ModuleType, service: str, method: str
+) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+    """A method of a service that `protos` was made of, of octets and to octets."""
+    name = protos.DESCRIPTOR.services_by_name[service].full_name
+    return to.unary_unary(f"/{name}/{method}")
 
 
 @contextlib.contextmanager
