@@ -3,9 +3,11 @@ and how many admissions share a transaction.
 
 An admission is what takes capacity and is on the disk of the site's etcd when it is answered: a
 user's Create of a cluster that is all here, and a coordinator's Hold of a part, prepared in the
-same transaction, which is what a meta-scheduler asks for. The loads take turns with what they are
-compared with, in short rounds: what a busy machine gives less of, both get less of, and a median
-over the rounds stays. All are made by the same bare callers, of octets that were made before.
+same transaction, which is what a meta-scheduler asks for; one in a call, and 16 in a call of
+BatchHold. Of those too admissions are counted, against the same floor of single calls. The loads
+take turns with what they are compared with, in short rounds: what a busy machine gives less of,
+both get less of, and a median over the rounds stays. All are made by the same bare callers, of
+octets that were made before.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import base64
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,6 +38,7 @@ from testbed.etcds import endpoints, etcdctl
 
 SITE = "north"
 CALLERS = 64
+BATCH = 16
 DECIDED_WITHIN = timedelta(minutes=9)
 """What is prepared is not asked for meanwhile, and no round comes after it."""
 
@@ -75,7 +78,14 @@ async def _run(bed: Testbed, *, rounds: int, calls: int) -> None:
         async def held() -> Measured:
             return await _hold(coordinator, [holds.next() for _ in range(calls)])
 
-        loads: dict[str, Callable[[], Awaitable[Measured]]] = {"create": creates, "hold": held}
+        async def held_together() -> Measured:
+            return await _hold_together(coordinator, [holds.next() for _ in range(calls)])
+
+        loads: dict[str, Callable[[], Awaitable[Measured]]] = {
+            "create": creates,
+            "hold": held,
+            "batch": held_together,
+        }
         seen: dict[str, list[_Round]] = {name: [] for name in loads}
         echoes: list[Measured] = []
         etcds: list[Measured] = []
@@ -104,17 +114,19 @@ async def _run(bed: Testbed, *, rounds: int, calls: int) -> None:
 def _show(
     seen: dict[str, list[_Round]], echoes: Sequence[Measured], etcds: Sequence[Measured]
 ) -> None:
-    created, held = seen["create"], seen["hold"]
+    created, held, batch = seen["create"], seen["hold"], seen["batch"]
     rows = [
         *_rows("clusters created, 64 callers", created),
         *_rows("parts held and prepared, 64 callers", held),
+        *_rows(f"the same, {BATCH} in a call", batch, of=f"call of {BATCH}"),
         _floor("bare echo of a Create's sizes, mutual TLS", echoes),
         _floor("bare etcd transactions", etcds),
     ]
-    show("admission", rows, {**_figures(created), **_figures(held, "hold_")})
+    figures = _figures(created) | _figures(held, "hold_") | _figures(batch, "batch_")
+    show("admission", rows, figures)
 
 
-def _rows(what: str, rounds: Sequence[_Round]) -> list[Row]:
+def _rows(what: str, rounds: Sequence[_Round], of: str = "call") -> list[Row]:
     rate = Row(
         what=what,
         value=median([each.load.per_second for each in rounds]),
@@ -124,8 +136,8 @@ def _rows(what: str, rounds: Sequence[_Round]) -> list[Row]:
     )
     return [
         rate,
-        Row(what="  one of them, median", value=_p50_ms(rounds), unit="ms"),
-        Row(what="  one of them, 99th percentile", value=_p99_ms(rounds), unit="ms"),
+        Row(what=f"  one {of}, median", value=_p50_ms(rounds), unit="ms"),
+        Row(what=f"  one {of}, 99th percentile", value=_p99_ms(rounds), unit="ms"),
         Row(what="  admissions in an etcd transaction", value=_per_transaction(rounds), unit=""),
     ]
 
@@ -180,6 +192,26 @@ async def _hold(to: grpc.aio.Channel, requests: Sequence[parts_pb2.HoldPartReque
     assert len({each.part.name for each in held}) == len(bodies)
     assert {each.part.state for each in held} == {part_pb2.Part.PREPARED}
     return measured
+
+
+async def _hold_together(
+    to: grpc.aio.Channel, requests: Sequence[parts_pb2.HoldPartRequest]
+) -> Measured:
+    """Admissions a second, and what one call took."""
+    bodies = [
+        parts_pb2.BatchHoldPartsRequest(requests=requests[first : first + BATCH])
+        for first in range(0, len(requests), BATCH)
+    ]
+    call = bare(to, parts_pb2, "Parts", "BatchHold")
+    measured, answers = await _load(call, [each.SerializeToString() for each in bodies])
+    results = [
+        result
+        for each in answers
+        for result in parts_pb2.BatchHoldPartsResponse.FromString(each).results
+    ]
+    assert len({each.held.part.name for each in results}) == len(requests)
+    assert {each.held.part.state for each in results} == {part_pb2.Part.PREPARED}
+    return replace(measured, per_second=measured.per_second * len(requests) / len(bodies))
 
 
 async def _load(

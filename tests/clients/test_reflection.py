@@ -25,7 +25,8 @@ EVERYWHERE = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection
 OF_A_BROKER = {
     "intertie.api.broker.v1.Hosts": {"Get", "List", "Watch"},
     "intertie.api.broker.v1.Parts": {
-        "Act", "Attach", "Get", "Hold", "List", "ListOffers", "Prepare", "Release", "Resolve",
+        "Act", "Attach", "BatchHold", "Get", "Hold", "List", "ListOffers", "Prepare", "Release",
+        "Resolve",
     },
     "intertie.api.broker.v1.Sites": {"Get"},
     "intertie.api.broker.v1.Usage": {"List", "ListEntries"},

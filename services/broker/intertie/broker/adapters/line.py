@@ -74,6 +74,11 @@ class _Waiting:
         return {each.key for each in (*self.compares, *self.ops)}
 
     @property
+    def operations(self) -> int:
+        """That it takes of a transaction."""
+        return max(len(self.compares), len(self.ops))
+
+    @property
     def size(self) -> int:
         return sum(len(each.value) for each in self.ops if isinstance(each, Put))
 
@@ -211,16 +216,25 @@ class Line:
 
     async def _drain(self) -> None:
         """A change that comes alone is written at once. While a line stands, each transaction
-        waits a moment for more to go with it."""
+        waits a moment for more to go with it, unless it is full already."""
         stands = False
         while self._waiting:
-            if stands:
+            if stands and not self._enough():
                 await self._clock.sleep(LINGER_S)
             async with self._sending:
                 batch = self._next_batch()
                 if batch:
                     await self._send(batch)
             stands = True
+
+    def _enough(self) -> bool:
+        """What stands in line fills a transaction."""
+        operations = 2
+        for each in self._waiting:
+            operations += each.operations
+            if operations > MAX_OPERATIONS:
+                return True
+        return False
 
     def _next_batch(self) -> list[_Waiting]:
         """As many as one transaction takes, in the order in which they came."""
@@ -234,7 +248,7 @@ class Line:
                 first.book.cancel(first.change)
                 first.fail(StaleWrite(conflict))
                 continue
-            operations += max(len(first.compares), len(first.ops))
+            operations += first.operations
             size += first.size
             full = operations > MAX_OPERATIONS or size > BATCH_BYTES
             if batch and (full or not touched.isdisjoint(first.keys)):

@@ -1,11 +1,12 @@
 """The Parts API: a site's side of co-allocation."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
-from intertie.broker import convert
+from intertie.broker import batch_proto, convert
 from intertie.broker.domain.part import Part
 from intertie.broker.receipts_proto import decision_from_proto, receipt_to_proto
 from intertie.broker.servicers.clusters import caller
@@ -76,6 +77,21 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
     async def Hold(
         self, request: parts_pb2.HoldPartRequest, context: Context
     ) -> parts_pb2.HoldPartResponse:
+        return await self._held(request)
+
+    async def BatchHold(
+        self, request: parts_pb2.BatchHoldPartsRequest, context: Context
+    ) -> parts_pb2.BatchHoldPartsResponse:
+        batch_proto.check_holds(request)
+        # All are decided before the first transaction begins, so that they are in it together.
+        answers = await asyncio.gather(
+            *(self._held(each) for each in request.requests), return_exceptions=True
+        )
+        return parts_pb2.BatchHoldPartsResponse(
+            results=[batch_proto.hold_result(each) for each in answers]
+        )
+
+    async def _held(self, request: parts_pb2.HoldPartRequest) -> parts_pb2.HoldPartResponse:
         who = caller()
         order = convert.hold_from_proto(request, site=self._site, caller=who.spiffe)
         part, receipt = await self._hold(order, who)

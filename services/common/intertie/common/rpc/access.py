@@ -45,6 +45,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     f"{_CLUSTERS}/Attach": _OWNERS,
     f"{_PARTS}/ListOffers": _WATCHERS,
     f"{_PARTS}/Hold": _COORDINATOR,
+    f"{_PARTS}/BatchHold": _COORDINATOR,
     f"{_PARTS}/Prepare": _COORDINATOR,
     f"{_PARTS}/Resolve": _COORDINATOR,
     f"{_PARTS}/Release": _COORDINATOR,

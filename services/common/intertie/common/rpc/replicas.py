@@ -43,6 +43,7 @@ LEADERS_OWN = frozenset(
         "/intertie.api.cluster.v1.Clusters/Act",
         "/intertie.api.cluster.v1.Clusters/Delete",
         "/intertie.api.broker.v1.Parts/Hold",
+        "/intertie.api.broker.v1.Parts/BatchHold",
         "/intertie.api.broker.v1.Parts/Prepare",
         "/intertie.api.broker.v1.Parts/Resolve",
         "/intertie.api.broker.v1.Parts/Release",

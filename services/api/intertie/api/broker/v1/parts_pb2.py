@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from intertie.api.broker.v1 import part_pb2 as intertie_dot_api_dot_broker_dot_v1_dot_part__pb2
 from intertie.api.types.v1 import action_pb2 as intertie_dot_api_dot_types_dot_v1_dot_action__pb2
 from intertie.api.types.v1 import attach_pb2 as intertie_dot_api_dot_types_dot_v1_dot_attach__pb2
 from intertie.api.types.v1 import resources_pb2 as intertie_dot_api_dot_types_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/broker/v1/parts.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!intertie/api/broker/v1/part.proto\x1a\"intertie/api/types/v1/action.proto\x1a\"intertie/api/types/v1/attach.proto\x1a%intertie/api/types/v1/resources.proto\"o\n\x11ListOffersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07windows\x18\x02 \x03(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x02\x12\x0e\n\x06images\x18\x03 \x03(\t\"C\n\x12ListOffersResponse\x12-\n\x06offers\x18\x01 \x03(\x0b\x32\x1d.intertie.api.broker.v1.Offer\"\xa6\x03\n\x0fHoldPartRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07part_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpecB\x04\xe2\x41\x01\x02\x12\x10\n\x02tx\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igest\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0b\x63oordinator\x18\x07 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cparticipants\x18\x08 \x03(\tB\x04\xe2\x41\x01\x02\x12\x33\n\tdecide_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12:\n\x10\x63oordinator_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05owner\x18\x0c \x01(\t\x12\x0f\n\x07prepare\x18\r \x01(\x08\"\x9f\x01\n\x10HoldPartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\x12-\n\tsite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"(\n\x12PreparePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"s\n\x13PreparePartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\"b\n\x12ResolvePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.DecisionB\x04\xe2\x41\x01\x02\"8\n\x12ReleasePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x89\x01\n\x10\x41\x63tOnPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1d.intertie.api.types.v1.ActionB\x04\xe2\x41\x01\x02\x12\x12\n\nworkspaces\x18\x03 \x03(\t\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\"$\n\x0eGetPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"O\n\x10ListPartsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x11ListPartsResponse\x12+\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa9\x06\n\x05Parts\x12\x63\n\nListOffers\x12).intertie.api.broker.v1.ListOffersRequest\x1a*.intertie.api.broker.v1.ListOffersResponse\x12Y\n\x04Hold\x12\'.intertie.api.broker.v1.HoldPartRequest\x1a(.intertie.api.broker.v1.HoldPartResponse\x12\x62\n\x07Prepare\x12*.intertie.api.broker.v1.PreparePartRequest\x1a+.intertie.api.broker.v1.PreparePartResponse\x12S\n\x07Resolve\x12*.intertie.api.broker.v1.ResolvePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12S\n\x07Release\x12*.intertie.api.broker.v1.ReleasePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12M\n\x03\x41\x63t\x12(.intertie.api.broker.v1.ActOnPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12[\n\x04List\x12(.intertie.api.broker.v1.ListPartsRequest\x1a).intertie.api.broker.v1.ListPartsResponse\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/broker/v1/parts.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a!intertie/api/broker/v1/part.proto\x1a\"intertie/api/types/v1/action.proto\x1a\"intertie/api/types/v1/attach.proto\x1a%intertie/api/types/v1/resources.proto\"o\n\x11ListOffersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07windows\x18\x02 \x03(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x02\x12\x0e\n\x06images\x18\x03 \x03(\t\"C\n\x12ListOffersResponse\x12-\n\x06offers\x18\x01 \x03(\x0b\x32\x1d.intertie.api.broker.v1.Offer\"\xa6\x03\n\x0fHoldPartRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07part_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpecB\x04\xe2\x41\x01\x02\x12\x10\n\x02tx\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igest\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0b\x63oordinator\x18\x07 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cparticipants\x18\x08 \x03(\tB\x04\xe2\x41\x01\x02\x12\x33\n\tdecide_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12:\n\x10\x63oordinator_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05owner\x18\x0c \x01(\t\x12\x0f\n\x07prepare\x18\r \x01(\x08\"\x9f\x01\n\x10HoldPartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\x12-\n\tsite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x15\x42\x61tchHoldPartsRequest\x12?\n\x08requests\x18\x01 \x03(\x0b\x32\'.intertie.api.broker.v1.HoldPartRequestB\x04\xe2\x41\x01\x02\"Q\n\x16\x42\x61tchHoldPartsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.intertie.api.broker.v1.HoldPartResult\"{\n\x0eHoldPartResult\x12\x38\n\x04held\x18\x01 \x01(\x0b\x32(.intertie.api.broker.v1.HoldPartResponseH\x00\x12%\n\x07refusal\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"(\n\x12PreparePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"s\n\x13PreparePartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\"b\n\x12ResolvePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.DecisionB\x04\xe2\x41\x01\x02\"8\n\x12ReleasePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x89\x01\n\x10\x41\x63tOnPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1d.intertie.api.types.v1.ActionB\x04\xe2\x41\x01\x02\x12\x12\n\nworkspaces\x18\x03 \x03(\t\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\"$\n\x0eGetPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"O\n\x10ListPartsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x11ListPartsResponse\x12+\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x95\x07\n\x05Parts\x12\x63\n\nListOffers\x12).intertie.api.broker.v1.ListOffersRequest\x1a*.intertie.api.broker.v1.ListOffersResponse\x12Y\n\x04Hold\x12\'.intertie.api.broker.v1.HoldPartRequest\x1a(.intertie.api.broker.v1.HoldPartResponse\x12j\n\tBatchHold\x12-.intertie.api.broker.v1.BatchHoldPartsRequest\x1a..intertie.api.broker.v1.BatchHoldPartsResponse\x12\x62\n\x07Prepare\x12*.intertie.api.broker.v1.PreparePartRequest\x1a+.intertie.api.broker.v1.PreparePartResponse\x12S\n\x07Resolve\x12*.intertie.api.broker.v1.ResolvePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12S\n\x07Release\x12*.intertie.api.broker.v1.ReleasePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12M\n\x03\x41\x63t\x12(.intertie.api.broker.v1.ActOnPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12[\n\x04List\x12(.intertie.api.broker.v1.ListPartsRequest\x1a).intertie.api.broker.v1.ListPartsResponse\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,6 +63,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOLDPARTREQUEST'].fields_by_name['coordinator_time']._serialized_options = b'\342A\001\002'
   _globals['_HOLDPARTREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_HOLDPARTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_BATCHHOLDPARTSREQUEST'].fields_by_name['requests']._loaded_options = None
+  _globals['_BATCHHOLDPARTSREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002'
   _globals['_PREPAREPARTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_PREPAREPARTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_RESOLVEPARTREQUEST'].fields_by_name['name']._loaded_options = None
@@ -80,30 +83,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPARTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_LISTPARTSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTPARTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
-  _globals['_LISTOFFERSREQUEST']._serialized_start=306
-  _globals['_LISTOFFERSREQUEST']._serialized_end=417
-  _globals['_LISTOFFERSRESPONSE']._serialized_start=419
-  _globals['_LISTOFFERSRESPONSE']._serialized_end=486
-  _globals['_HOLDPARTREQUEST']._serialized_start=489
-  _globals['_HOLDPARTREQUEST']._serialized_end=911
-  _globals['_HOLDPARTRESPONSE']._serialized_start=914
-  _globals['_HOLDPARTRESPONSE']._serialized_end=1073
-  _globals['_PREPAREPARTREQUEST']._serialized_start=1075
-  _globals['_PREPAREPARTREQUEST']._serialized_end=1115
-  _globals['_PREPAREPARTRESPONSE']._serialized_start=1117
-  _globals['_PREPAREPARTRESPONSE']._serialized_end=1232
-  _globals['_RESOLVEPARTREQUEST']._serialized_start=1234
-  _globals['_RESOLVEPARTREQUEST']._serialized_end=1332
-  _globals['_RELEASEPARTREQUEST']._serialized_start=1334
-  _globals['_RELEASEPARTREQUEST']._serialized_end=1390
-  _globals['_ACTONPARTREQUEST']._serialized_start=1393
-  _globals['_ACTONPARTREQUEST']._serialized_end=1530
-  _globals['_GETPARTREQUEST']._serialized_start=1532
-  _globals['_GETPARTREQUEST']._serialized_end=1568
-  _globals['_LISTPARTSREQUEST']._serialized_start=1570
-  _globals['_LISTPARTSREQUEST']._serialized_end=1649
-  _globals['_LISTPARTSRESPONSE']._serialized_start=1651
-  _globals['_LISTPARTSRESPONSE']._serialized_end=1740
-  _globals['_PARTS']._serialized_start=1743
-  _globals['_PARTS']._serialized_end=2552
+  _globals['_LISTOFFERSREQUEST']._serialized_start=331
+  _globals['_LISTOFFERSREQUEST']._serialized_end=442
+  _globals['_LISTOFFERSRESPONSE']._serialized_start=444
+  _globals['_LISTOFFERSRESPONSE']._serialized_end=511
+  _globals['_HOLDPARTREQUEST']._serialized_start=514
+  _globals['_HOLDPARTREQUEST']._serialized_end=936
+  _globals['_HOLDPARTRESPONSE']._serialized_start=939
+  _globals['_HOLDPARTRESPONSE']._serialized_end=1098
+  _globals['_BATCHHOLDPARTSREQUEST']._serialized_start=1100
+  _globals['_BATCHHOLDPARTSREQUEST']._serialized_end=1188
+  _globals['_BATCHHOLDPARTSRESPONSE']._serialized_start=1190
+  _globals['_BATCHHOLDPARTSRESPONSE']._serialized_end=1271
+  _globals['_HOLDPARTRESULT']._serialized_start=1273
+  _globals['_HOLDPARTRESULT']._serialized_end=1396
+  _globals['_PREPAREPARTREQUEST']._serialized_start=1398
+  _globals['_PREPAREPARTREQUEST']._serialized_end=1438
+  _globals['_PREPAREPARTRESPONSE']._serialized_start=1440
+  _globals['_PREPAREPARTRESPONSE']._serialized_end=1555
+  _globals['_RESOLVEPARTREQUEST']._serialized_start=1557
+  _globals['_RESOLVEPARTREQUEST']._serialized_end=1655
+  _globals['_RELEASEPARTREQUEST']._serialized_start=1657
+  _globals['_RELEASEPARTREQUEST']._serialized_end=1713
+  _globals['_ACTONPARTREQUEST']._serialized_start=1716
+  _globals['_ACTONPARTREQUEST']._serialized_end=1853
+  _globals['_GETPARTREQUEST']._serialized_start=1855
+  _globals['_GETPARTREQUEST']._serialized_end=1891
+  _globals['_LISTPARTSREQUEST']._serialized_start=1893
+  _globals['_LISTPARTSREQUEST']._serialized_end=1972
+  _globals['_LISTPARTSRESPONSE']._serialized_start=1974
+  _globals['_LISTPARTSRESPONSE']._serialized_end=2063
+  _globals['_PARTS']._serialized_start=2066
+  _globals['_PARTS']._serialized_end=2983
 # @@protoc_insertion_point(module_scope)

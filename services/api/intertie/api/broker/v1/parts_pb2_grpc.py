@@ -59,6 +59,11 @@ class PartsStub:
                 request_serializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.HoldPartRequest.SerializeToString,
                 response_deserializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.HoldPartResponse.FromString,
                 _registered_method=True)
+        self.BatchHold = channel.unary_unary(
+                '/intertie.api.broker.v1.Parts/BatchHold',
+                request_serializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.BatchHoldPartsRequest.SerializeToString,
+                response_deserializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.BatchHoldPartsResponse.FromString,
+                _registered_method=True)
         self.Prepare = channel.unary_unary(
                 '/intertie.api.broker.v1.Parts/Prepare',
                 request_serializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.PreparePartRequest.SerializeToString,
@@ -143,6 +148,25 @@ class PartsServicer:
         | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
         | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
         | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchHold(self, request, context):
+        """Several Holds in one call, for a coordinator that has many: what can go together
+        shares transactions of the ledger. Not all or nothing: each is decided by itself, on the site
+        with what was given to those before it, and has its own answer or refusal, in the order of
+        `requests`; what Hold says of each holds here, and fields are named as in its request.
+
+        Each is idempotent by its own `request_id`, so the whole call may be sent again. It is
+        refused whole, and some of it may be done, where this replica cannot write or etcd
+        does not answer.
+
+        | Condition                                                       | Code             | Reason        | Caller                      |
+        |-----------------------------------------------------------------|------------------|---------------|-----------------------------|
+        | none or more than 64 requests, or more than 256 KiB             | INVALID_ARGUMENT | FIELD_INVALID | asks in several calls       |
+        | two requests with one request_id, or for one part               | INVALID_ARGUMENT | FIELD_INVALID | gives each one of its own   |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,6 +279,11 @@ def add_PartsServicer_to_server(servicer, server):
                     request_deserializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.HoldPartRequest.FromString,
                     response_serializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.HoldPartResponse.SerializeToString,
             ),
+            'BatchHold': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchHold,
+                    request_deserializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.BatchHoldPartsRequest.FromString,
+                    response_serializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.BatchHoldPartsResponse.SerializeToString,
+            ),
             'Prepare': grpc.unary_unary_rpc_method_handler(
                     servicer.Prepare,
                     request_deserializer=intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.PreparePartRequest.FromString,
@@ -358,6 +387,33 @@ class Parts:
             '/intertie.api.broker.v1.Parts/Hold',
             intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.HoldPartRequest.SerializeToString,
             intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.HoldPartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchHold(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/intertie.api.broker.v1.Parts/BatchHold',
+            intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.BatchHoldPartsRequest.SerializeToString,
+            intertie_dot_api_dot_broker_dot_v1_dot_parts__pb2.BatchHoldPartsResponse.FromString,
             options,
             channel_credentials,
             insecure,

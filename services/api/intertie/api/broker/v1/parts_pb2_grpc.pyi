@@ -76,6 +76,21 @@ class PartsStub:
     | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
     | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
     """
+    BatchHold: _grpc.UnaryUnaryMultiCallable[_parts_pb2.BatchHoldPartsRequest, _parts_pb2.BatchHoldPartsResponse]
+    """Several Holds in one call, for a coordinator that has many: what can go together
+    shares transactions of the ledger. Not all or nothing: each is decided by itself, on the site
+    with what was given to those before it, and has its own answer or refusal, in the order of
+    `requests`; what Hold says of each holds here, and fields are named as in its request.
+
+    Each is idempotent by its own `request_id`, so the whole call may be sent again. It is
+    refused whole, and some of it may be done, where this replica cannot write or etcd
+    does not answer.
+
+    | Condition                                                       | Code             | Reason        | Caller                      |
+    |-----------------------------------------------------------------|------------------|---------------|-----------------------------|
+    | none or more than 64 requests, or more than 256 KiB             | INVALID_ARGUMENT | FIELD_INVALID | asks in several calls       |
+    | two requests with one request_id, or for one part               | INVALID_ARGUMENT | FIELD_INVALID | gives each one of its own   |
+    """
     Prepare: _grpc.UnaryUnaryMultiCallable[_parts_pb2.PreparePartRequest, _parts_pb2.PreparePartResponse]
     """From here on the site may not let go alone. Idempotent.
 
@@ -188,6 +203,21 @@ class PartsAsyncStub(PartsStub):
     | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
     | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
     | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+    """
+    BatchHold: _aio.UnaryUnaryMultiCallable[_parts_pb2.BatchHoldPartsRequest, _parts_pb2.BatchHoldPartsResponse]  # type: ignore[assignment]
+    """Several Holds in one call, for a coordinator that has many: what can go together
+    shares transactions of the ledger. Not all or nothing: each is decided by itself, on the site
+    with what was given to those before it, and has its own answer or refusal, in the order of
+    `requests`; what Hold says of each holds here, and fields are named as in its request.
+
+    Each is idempotent by its own `request_id`, so the whole call may be sent again. It is
+    refused whole, and some of it may be done, where this replica cannot write or etcd
+    does not answer.
+
+    | Condition                                                       | Code             | Reason        | Caller                      |
+    |-----------------------------------------------------------------|------------------|---------------|-----------------------------|
+    | none or more than 64 requests, or more than 256 KiB             | INVALID_ARGUMENT | FIELD_INVALID | asks in several calls       |
+    | two requests with one request_id, or for one part               | INVALID_ARGUMENT | FIELD_INVALID | gives each one of its own   |
     """
     Prepare: _aio.UnaryUnaryMultiCallable[_parts_pb2.PreparePartRequest, _parts_pb2.PreparePartResponse]  # type: ignore[assignment]
     """From here on the site may not let go alone. Idempotent.
@@ -310,6 +340,27 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
         | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
         | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+        """
+
+    @_abc_1.abstractmethod
+    def BatchHold(
+        self,
+        request: _parts_pb2.BatchHoldPartsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_parts_pb2.BatchHoldPartsResponse, _abc.Awaitable[_parts_pb2.BatchHoldPartsResponse]]:
+        """Several Holds in one call, for a coordinator that has many: what can go together
+        shares transactions of the ledger. Not all or nothing: each is decided by itself, on the site
+        with what was given to those before it, and has its own answer or refusal, in the order of
+        `requests`; what Hold says of each holds here, and fields are named as in its request.
+
+        Each is idempotent by its own `request_id`, so the whole call may be sent again. It is
+        refused whole, and some of it may be done, where this replica cannot write or etcd
+        does not answer.
+
+        | Condition                                                       | Code             | Reason        | Caller                      |
+        |-----------------------------------------------------------------|------------------|---------------|-----------------------------|
+        | none or more than 64 requests, or more than 256 KiB             | INVALID_ARGUMENT | FIELD_INVALID | asks in several calls       |
+        | two requests with one request_id, or for one part               | INVALID_ARGUMENT | FIELD_INVALID | gives each one of its own   |
         """
 
     @_abc_1.abstractmethod
