@@ -41,6 +41,7 @@ ELSEWHERE = {
     "pairs.network": "likewise, of another network",
     "availability.on_isolation": "the loop stops a guest whose host is cut off",
     "availability.stop_after": "likewise, so long after",
+    "availability.on_host_loss": "its broker starts it elsewhere once its host is fenced",
 }
 """What a field does that changes nothing of what is compared here."""
 

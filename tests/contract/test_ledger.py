@@ -12,6 +12,7 @@ import pytest
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Fleet, SeenPart
 from intertie.broker.domain.guarantees import MeasuredPart
+from intertie.broker.domain.lost_hosts import HostRecord, HostState
 from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.records import (
@@ -274,5 +275,36 @@ async def test_all_hosts_are_known_and_only_admitted_ones_take_anything(kind: Ki
     await kind.report(facts("n1"))
     await kind.report(facts("n9"))
     fleet = (await kind.ledger.view()).fleet
-    assert fleet.facts == {"n1": facts("n1"), "n9": facts("n9")}
-    assert fleet.alive(now=NOW) == (facts("n1"),)
+    told = {host: replace(each, revision=0) for host, each in fleet.facts.items()}
+    assert told == {"n1": facts("n1"), "n9": facts("n9")}
+    assert [each.host for each in fleet.alive(now=NOW)] == ["n1"]
+
+
+async def test_a_host_that_has_reported_again_is_not_written_down_as_silent(kind: Kind) -> None:
+    await kind.report(facts("n1"))
+    seen = (await kind.ledger.view()).fleet.facts["n1"].revision
+    record = HostRecord(name="n1", state=HostState.SILENT, since=NOW)
+    silent = Change(writes=(Write(record=record),), silent=(("n1", seen),))
+    await kind.report(facts("n1", report_time=NOW + HOUR))
+    with refused():
+        await kind.ledger.commit(silent)
+    assert (await kind.ledger.view()).hosts == {}
+    seen = (await kind.ledger.view()).fleet.facts["n1"].revision
+    await kind.ledger.commit(replace(silent, silent=(("n1", seen),)))
+    assert (await kind.ledger.view()).hosts["n1"].value == record
+
+
+async def test_a_host_that_is_fenced_gets_nothing_whatever_it_reports(kind: Kind) -> None:
+    await kind.report(facts("n1"))
+    await kind.report(facts("n2"))
+    record = HostRecord(name="n1", state=HostState.FENCING, epoch=1, since=NOW)
+    at = await kind.ledger.commit(Change(writes=(Write(record=record),)))
+    fleet = (await kind.ledger.view()).fleet
+    assert [each.host for each in fleet.alive(now=NOW)] == ["n2"]
+    assert (fleet.gateway(now=NOW), fleet.fenced) == ("", frozenset())
+    over = record.move(HostState.FENCED, now=NOW)
+    with refused():
+        await kind.ledger.commit(Change(writes=(Write(record=over, read_at=at - 1),)))
+    await kind.ledger.commit(Change(writes=(Write(record=over, read_at=at),)))
+    fleet = (await kind.ledger.view()).fleet
+    assert (fleet.held, fleet.fenced) == (frozenset({"n1"}), frozenset({"n1"}))

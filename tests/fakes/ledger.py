@@ -14,7 +14,7 @@ from intertie.broker.domain.account import (
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.guarantees import MeasuredPart
-from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.ledger import LedgerView, Versioned, standing_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import WholeCluster
 from intertie.broker.domain.records import Change, Erase, ForwardRecord, RequestRecord, Write
@@ -22,6 +22,7 @@ from intertie.broker.domain.wanted import WantedPart
 from intertie.broker.usage_proto import period_of
 from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
 from intertie.common.names import PartName
+from intertie.common.values import replace
 
 
 class MemoryLedger:
@@ -56,7 +57,8 @@ class MemoryLedger:
             self._measured.setdefault(uid, {})[host] = part
 
     def report(self, facts: HostFacts) -> None:
-        self._facts[facts.host] = facts
+        self._revision += 1
+        self._facts[facts.host] = replace(facts, revision=self._revision)
 
     def see(self, *reports: SeenPart) -> None:
         for each in reports:
@@ -67,6 +69,7 @@ class MemoryLedger:
         told: dict[str, dict[str, int]] = {}
         for (host, uid), wanted in self.wanted.items():
             told.setdefault(uid, {})[host] = wanted.generation
+        hosts = _by_name(self._all(keys.HOSTS, ""))
         return LedgerView(
             generation=self._generation[0],
             generation_revision=self._generation[1],
@@ -80,7 +83,8 @@ class MemoryLedger:
             vnis=dict(self._vnis),
             told=told,
             seen=await self.seen(),
-            fleet=Fleet.of(self._facts.values(), self.policy),
+            fleet=standing_of(Fleet.of(self._facts.values(), self.policy), hosts),
+            hosts=hosts,
         )
 
     async def whole_cluster(self, tenant: str, cluster_id: str) -> WholeCluster | None:
@@ -167,6 +171,9 @@ class MemoryLedger:
         for vni, _ in change.vnis:
             if vni in self._vnis:
                 raise StaleWrite(keys.vni_key(vni))
+        for host, revision in change.silent:
+            if self._facts[host].revision != revision:
+                raise StaleWrite(keys.facts_key(host))
         if change.usage is not None and change.usage.head_read_at != self.usage.written_at:
             raise StaleWrite(keys.USAGE_HEAD)
 

@@ -43,6 +43,7 @@ from intertie.nodeagent.domain.reconcile import Kept
 from intertie.nodeagent.domain.report import Capacity, HostFacts
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.report import Reporter
+from intertie.nodeagent.loops.self_fence import SelfFence
 from tests.sim.etcd_client import ModelClient
 from tests.sim.etcd_model import EtcdModel
 from tests.sim.network import Network, Reached, SimChannel, SimServer, SimSigner, reached, replicas
@@ -327,6 +328,7 @@ async def run_agent(process: Process, store: EtcdModel, host: SimHost) -> None:
         uplink_mbit_s=CAPACITY["uplink_mbit_s"],
         wide_mbit_s=1000 if host.gateway else 0,
         memory_mib=lambda: CAPACITY["memory_mib"],
+        self_fence=SelfFence(process.clock, host.state, boot="", fence_after=timedelta()),
         period_s=2.0,
     )
     reporter = Reporter(reconciler, records, process.clock, host.facts)

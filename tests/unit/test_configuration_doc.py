@@ -58,6 +58,7 @@ MEANINGS = {
     "PolicySettings.default_disk_cap_mib_s": "Likewise, throughput.",
     "PolicySettings.hosts": "Hosts that are admitted; others may report what they like.",
     "PolicySettings.longest_lease_hours": "A longer lease is refused. 0: without bound.",
+    "FencingSettings.command_timeout_s": "No exit within it says nothing; it is run again.",
     "BrokerSettings.quotas": "A table a tenant: what it may have at one time.",
     "QuotaSettings.vcpus": "Of all its parts together. Left out: no bound.",
     "QuotaSettings.memory_mib": "Likewise, memory.",

@@ -6,8 +6,9 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from intertie.common.values import replace
 from intertie.nodeagent.domain.domain_xml import Machine
@@ -38,8 +39,10 @@ from intertie.nodeagent.domain.ports import (
 from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import ALIVE, DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
+from intertie.nodeagent.domain.sign_of_life import SignOfLife
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, NicPlan
 from intertie.nodeagent.loops.reconcile import Reconciler
+from intertie.nodeagent.loops.self_fence import SelfFence
 from tests.fakes.clock import FakeClock
 from tests.unit.nodeagent.parts import NOW, PLACE
 
@@ -111,6 +114,7 @@ class MemoryState:
     def __init__(self) -> None:
         self.kept: Kept | None = None
         self.contact: datetime | None = None
+        self.life: SignOfLife | None = None
         self.full = False
 
     def load(self) -> Kept | None:
@@ -126,6 +130,13 @@ class MemoryState:
     def save_contact(self, moment: datetime) -> None:
         self._check()
         self.contact = moment
+
+    def load_sign_of_life(self) -> SignOfLife | None:
+        return self.life
+
+    def save_sign_of_life(self, last: SignOfLife) -> None:
+        self._check()
+        self.life = last
 
     def _check(self) -> None:
         if self.full:
@@ -445,11 +456,20 @@ class MemoryChannels:
 class Host:
     """Everything that outlives an agent, and the agent, which can be started anew."""
 
-    def __init__(self, *, memory_growth: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        memory_growth: int = 1,
+        clock: FakeClock | None = None,
+        records: Any = None,
+        fence_after: timedelta = timedelta(),
+    ) -> None:
         self._memory_growth = memory_growth
         self.memory_mib = 2048
-        self.clock = FakeClock(NOW)
-        self.records = MemoryRecords()
+        self.clock = clock or FakeClock(NOW)
+        self.records = records or MemoryRecords()
+        self.fence_after = fence_after
+        self.boot = "first"
         self.state = MemoryState()
         self.storage = MemoryStorage()
         self.hypervisor = MemoryHypervisor(self.storage.disks)
@@ -481,6 +501,9 @@ class Host:
                 memory_growth=self._memory_growth,
             ),
             memory_mib=lambda: self.memory_mib,
+            self_fence=SelfFence(
+                self.clock, self.state, boot=self.boot, fence_after=self.fence_after
+            ),
             uplink_mbit_s=400,
             wide_mbit_s=0,
             period_s=2.0,

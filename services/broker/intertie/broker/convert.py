@@ -219,6 +219,7 @@ def _workspace_fields(workspace: WorkspaceView, view: ClusterView) -> Fields:
         "staging_total_bytes": workspace.staging_total_bytes,
         "image_digest": workspace.image_digest,
         "pending": workspace.pending,
+        "restarts": workspace.restarts,
     }
 
 
@@ -271,6 +272,7 @@ def _part_fields(view: PartView) -> Fields:
         "decide_by": timestamp_fields(decide_by) if decide_by is not None else None,
         "end_requested_time": timestamp_fields(ended) if ended is not None else None,
         "end_reason": part.end_reason,
+        "end_message": part.end_message,
         "workspaces": [
             {
                 "name": f"{part.name}/workspaces/{each.label}",
@@ -281,6 +283,7 @@ def _part_fields(view: PartView) -> Fields:
                 "ready_time": _moment(each),
                 "staging_done_bytes": each.staging_done_bytes,
                 "staging_total_bytes": each.staging_total_bytes,
+                "restarts": each.restarts,
             }
             for each in view.workspaces
         ],
@@ -345,7 +348,7 @@ def tariff_to_proto(tariff: Tariff) -> part_pb2.Tariff:
 
 
 def host_to_proto(view: HostView) -> site_pb2.Host:
-    facts = view.facts
+    facts, record = view.facts, view.record
     return site_pb2.Host(
         name=f"sites/{view.site}/hosts/{facts.host}",
         capacity=capacity_to_proto(view.capacity),
@@ -358,6 +361,10 @@ def host_to_proto(view: HostView) -> site_pb2.Host:
         report_time=timestamp_to_proto(facts.report_time),
         alive=view.alive,
         workspaces=view.workspaces,
+        state=site_pb2.Host.State.Value(record.state.name if record else "UP"),
+        state_time=timestamp_to_proto(record.since) if record else None,
+        state_message=record.why if record else "",
+        epoch=record.epoch if record else 0,
     )
 
 

@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
+from datetime import timedelta
 from typing import Any
 
 import uvloop
@@ -23,6 +24,7 @@ from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
 from intertie.broker.adapters.cluster_changes import PREFIXES, ClusterChanges
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.adapters.etcd_usage import EtcdUsage
+from intertie.broker.adapters.fences import CommandFence, SelfFence
 from intertie.broker.adapters.imagestore_client import GrpcImages
 from intertie.broker.adapters.lines import Lines
 from intertie.broker.adapters.metasched_client import GrpcMetasched, GrpcRegisters
@@ -30,9 +32,11 @@ from intertie.broker.adapters.nodeagent_client import GrpcAgents
 from intertie.broker.adapters.receipts import SigningNotary
 from intertie.broker.adapters.scribe import SigningScribe
 from intertie.broker.convert import cluster_octets
+from intertie.broker.domain.ports import Fence
 from intertie.broker.loops.accounting import Accounting
 from intertie.broker.loops.expire import Expire
 from intertie.broker.loops.in_doubt import InDoubt
+from intertie.broker.loops.lost_hosts import LostHosts
 from intertie.broker.loops.passes import keep
 from intertie.broker.loops.reconcile import Reconcile
 from intertie.broker.loops.retention import Retention
@@ -40,7 +44,7 @@ from intertie.broker.servicers.clusters import ClustersServicer
 from intertie.broker.servicers.parts import PartsServicer
 from intertie.broker.servicers.site import HostsServicer, SitesServicer
 from intertie.broker.servicers.usage import UsageServicer
-from intertie.broker.settings import BrokerSettings
+from intertie.broker.settings import BrokerSettings, FencingSettings
 from intertie.broker.usecases.act import ActOnCluster, ActOnPart
 from intertie.broker.usecases.admission import Admission
 from intertie.broker.usecases.create_cluster import CreateCluster
@@ -75,6 +79,7 @@ EXPIRE_S = 1.0
 IN_DOUBT_S = 1.0
 RECONCILE_S = 2.0
 RETENTION_S = 60.0
+LOST_HOSTS_S = 2.0
 ACCOUNTING_S = 10.0
 ACCOUNTING_REST_S = 2.0
 """What ends within it is written down and signed together."""
@@ -197,6 +202,9 @@ class Broker:
         self._in_doubt = InDoubt(ledger, GrpcRegisters(metascheds), resolve, clock)
         self._reconcile = Reconcile(ledger, policy, clock)
         self._retention = Retention(ledger, forwarding, clock)
+        lost_after = timedelta(seconds=settings.fencing.lost_after_s)
+        fence = fence_of(settings.fencing)
+        self._lost_hosts = LostHosts(ledger, policy, fence, clock, lost_after=lost_after)
         scribe = SigningScribe(site, signer)
         self._accounting = Accounting(ledger, usage, scribe, site, clock)
 
@@ -209,6 +217,7 @@ class Broker:
             self._keep("in_doubt", self._in_doubt.sweep, IN_DOUBT_S),
             self._keep("reconcile", self._reconcile.sweep, RECONCILE_S, hinted_s=REST_S),
             self._keep("retention", self._retention.sweep, RETENTION_S),
+            self._keep("lost_hosts", self._lost_hosts.sweep, LOST_HOSTS_S),
             self._keep(
                 "accounting", self._accounting.sweep, ACCOUNTING_S, hinted_s=ACCOUNTING_REST_S
             ),
@@ -226,6 +235,17 @@ class Broker:
         """By hints too, that rest for `hinted_s`; 0: by its periods alone."""
         hints = BellHints(self.ledger.bell, self._clock, rest_s=hinted_s, deaf=not hinted_s)
         return keep(name, sweep, self.ledger, hints, period_s=period_s)
+
+
+def fence_of(settings: FencingSettings) -> Fence | None:
+    """None: nothing is ever begun elsewhere."""
+    match settings.method:
+        case "command":
+            limit = timedelta(seconds=settings.command_timeout_s)
+            return CommandFence(settings.command, within=limit)
+        case "self":
+            return SelfFence(margin=timedelta(seconds=settings.self_margin_s))
+    return None
 
 
 def _seed() -> str:

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, field_validator, model_validator
 
@@ -58,6 +58,28 @@ class PolicySettings(Section):
         return All(policies) if policies else ACCEPT_ALL
 
 
+class FencingSettings(Section):
+    """What becomes of a host that does not report."""
+
+    method: Literal["none", "command", "self"] = "none"
+    """How it is made certain that nothing of it runs; `none`: nothing is begun elsewhere."""
+    lost_after_s: float = Field(default=120.0, ge=20)
+    """Without a sign of life; above what a restart of an agent or of etcd takes."""
+    command: tuple[NonEmpty, ...] = ()
+    """A program and its arguments; the host's name is added. Exit 0: the host was off since."""
+    command_timeout_s: float = Field(default=60.0, gt=0, le=3600)
+    self_margin_s: float = Field(default=60.0, ge=5)
+    """What an agent may take to stop its guests, once it has seen that it must."""
+
+    @model_validator(mode="after")
+    def _a_command_with_its_method(self) -> Self:
+        if (self.method == "command") != bool(self.command):
+            raise ValueError(
+                "fencing: `command` goes with method `command`, and must be there then"
+            )
+        return self
+
+
 class QuotaSettings(Section):
     """What a tenant may have at one time; what is left out is not bounded."""
 
@@ -108,6 +130,7 @@ class BrokerSettings(ServiceSettings):
     log: LogSettings = LogSettings()
     imagestore: PeerSettings
     policy: PolicySettings = PolicySettings()
+    fencing: FencingSettings = FencingSettings()
     tariff: TariffSettings = TariffSettings()
     quotas: tuple[QuotaSettings, ...] = ()
     links: tuple[LinkSettings, ...] = ()

@@ -20,6 +20,13 @@ class OnIsolation(Enum):
     STOP = "STOP"
 
 
+class OnHostLoss(Enum):
+    """What happens to a workspace whose host is lost: silent for long, and known to be off."""
+
+    END = "END"
+    RESTART = "RESTART"
+
+
 class Readiness(Enum):
     """What tells that a workspace is ready."""
 
@@ -57,6 +64,7 @@ class AvailabilityTerm(Struct, frozen=True, kw_only=True):
     on_isolation: OnIsolation = OnIsolation.KEEP
     stop_after: timedelta = timedelta()
     """Only with STOP."""
+    on_host_loss: OnHostLoss = OnHostLoss.END
 
 
 class Allocation(Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from intertie.nodeagent.domain.meters import Promise
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.record_rules import check_part
 from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
+from intertie.nodeagent.domain.standing import Hold, Standing
 from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.wanted import (
     Tunnel,
@@ -65,6 +66,19 @@ def _keep_until(message: pb.WantedPart) -> datetime | None:
     if not message.HasField("keep_until"):
         return None
     return timestamp_from_proto(message.keep_until, "keep_until")
+
+
+_HOLDS = {pb.WantedHost.Hold.Value(each.name): each for each in Hold}
+
+
+def standing_from_proto(message: pb.WantedHost) -> Standing:
+    """FieldInvalid when this agent does not understand the record."""
+    if message.schema != SCHEMA:
+        raise FieldInvalid("schema", f"{message.schema} is not known to this agent")
+    hold = _HOLDS.get(message.hold)
+    if hold is None:
+        raise FieldInvalid("hold", f"{message.hold} is not known to this agent")
+    return Standing(epoch=message.epoch, hold=hold)
 
 
 def _workspace(message: pb.WantedWorkspace) -> WantedWorkspace:
@@ -194,6 +208,8 @@ def facts_to_proto(facts: HostFacts, *, now: datetime) -> pb.HostFacts:
         report_time=timestamp_to_proto(now),
         mtu=facts.mtu,
         wide_mtu=facts.wide_mtu,
+        fenced_epoch=facts.fenced_epoch,
+        fence_after=duration_to_proto(facts.fence_after) if facts.fence_after else None,
     )
 
 

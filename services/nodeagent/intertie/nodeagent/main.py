@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 
 import structlog
 import uvloop
@@ -39,6 +40,7 @@ from intertie.nodeagent.loops.incast import Receiver, Sender
 from intertie.nodeagent.loops.measure import Measurer
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.report import Reporter
+from intertie.nodeagent.loops.self_fence import SelfFence
 from intertie.nodeagent.measurements import Measurements
 from intertie.nodeagent.servicer import NodeAgentServicer
 from intertie.nodeagent.settings import Settings
@@ -78,6 +80,8 @@ async def serve(settings: Settings) -> None:
     images = ImageCache(files.cache, source, keep_mib=settings.image_cache_mib)
     etcd = await Etcd.connect(settings.etcd)
     records = EtcdRecords(etcd, settings.host)
+    fence_after = timedelta(seconds=settings.fence_after_s)
+    self_fence = SelfFence(clock, state, boot=capabilities.boot_id(), fence_after=fence_after)
     channels = ReadyChannels(files, clock)
     place = _place(settings)
     missing = list(await capabilities.missing_features())
@@ -108,6 +112,7 @@ async def serve(settings: Settings) -> None:
             memory_growth=settings.memory_growth,
         ),
         memory_mib=facts.memory_mib,
+        self_fence=self_fence,
         uplink_mbit_s=facts.uplink_mbit_s(),
         wide_mbit_s=settings.gateway.capacity_mbit_s if settings.gateway else 0,
         period_s=settings.period_s,

@@ -62,6 +62,9 @@ class Settings(ServiceSettings):
     memory_growth: Annotated[int, Field(ge=1, le=16)] = 1
     """How many times its memory a guest may have while it runs, by whole blocks of 128 MiB; 1: more
     comes with its next start. Linux in guests below 3.5 GiB pays for 2 and up with 64 MiB."""
+    fence_after_s: Annotated[float, Field(ge=0)] = 0.0
+    """Every guest is stopped once this host could not report for so long: 20 and up, or 0, never.
+    The agent's supervisor must then start it again at once, always."""
     period_s: Annotated[float, Field(gt=0)] = 2.0
     """Between two passes."""
     image_cache_mib: Annotated[int, Field(ge=0)] = 4096
@@ -75,6 +78,12 @@ class Settings(ServiceSettings):
     gateway: GatewaySettings | None = None
     offer: OfferSettings
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _not_too_soon(self) -> Self:
+        if 0 < self.fence_after_s < 20:
+            raise ValueError("fence_after_s: 20 or more, or 0; a host reports each 5 s")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

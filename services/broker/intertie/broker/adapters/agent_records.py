@@ -7,12 +7,14 @@ from intertie.api.broker.v1 import site_pb2
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.domain.fleet import HostFacts, SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
+from intertie.broker.domain.lost_hosts import HostRecord, HostState
 from intertie.broker.domain.wanted import WantedNetwork, WantedPart, WantedWorkspace
 from intertie.common.errors import FieldInvalid
 from intertie.common.quantities import Vector
 from intertie.common.rpc.spec_proto import (
     allocation_to_proto,
     bandwidth_to_proto,
+    duration_from_proto,
     environment_to_proto,
     host_entries_to_proto,
     timestamp_from_proto,
@@ -36,6 +38,22 @@ def wanted_to_bytes(wanted: WantedPart) -> bytes:
         networks=[_network(each) for each in wanted.networks],
         host_entries=host_entries_to_proto(wanted.host_entries),
         cluster=wanted.cluster,
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+_HOLDS = {
+    HostState.FENCING: records_pb2.WantedHost.HELD,
+    HostState.FENCED: records_pb2.WantedHost.FENCED,
+}
+
+
+def standing_to_bytes(record: HostRecord) -> bytes:
+    """What the host is told of its own state."""
+    message = records_pb2.WantedHost(
+        schema=SCHEMA,
+        epoch=record.epoch,
+        hold=_HOLDS.get(record.state, records_pb2.WantedHost.NONE),
     )
     return message.SerializeToString(deterministic=True)
 
@@ -104,7 +122,7 @@ def _network(wanted: WantedNetwork) -> records_pb2.WantedNetwork:
     )
 
 
-def facts_from_bytes(octets: bytes, host: str) -> HostFacts | None:
+def facts_from_bytes(octets: bytes, host: str, revision: int = 0) -> HostFacts | None:
     """`host` is the key's: an agent speaks for its own host only. None when unreadable."""
     try:
         message = records_pb2.HostFacts.FromString(octets)
@@ -116,6 +134,7 @@ def facts_from_bytes(octets: bytes, host: str) -> HostFacts | None:
         return None
     try:
         report_time = timestamp_from_proto(message.report_time, "report_time")
+        fence_after = duration_from_proto(message.fence_after, "fence_after")
     except FieldInvalid as error:
         log.warning("facts.unreadable", host=host, problem=str(error))
         return None
@@ -133,6 +152,9 @@ def facts_from_bytes(octets: bytes, host: str) -> HostFacts | None:
         report_time=report_time,
         mtu=message.mtu,
         wide_mtu=message.wide_mtu,
+        fenced_epoch=message.fenced_epoch,
+        fence_after=fence_after,
+        revision=revision,
     )
 
 

@@ -90,7 +90,7 @@ class AgentReports:
             return
         self._revisions[entry.key] = entry.mod_revision
         if host := keys.host_of_facts(entry.key):
-            facts = facts_from_bytes(entry.value, host)
+            facts = facts_from_bytes(entry.value, host, entry.mod_revision)
             self._fleet = None
             if facts is not None:
                 self._facts[host] = facts

@@ -15,14 +15,15 @@ from intertie.broker.adapters.mirror import Mirror
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.ledger import LedgerView, Versioned, standing_of
+from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import ForwardRecord, RequestRecord
 from intertie.common.etcd.client import Entry, Etcd, Keys
 from intertie.common.etcd.records import decode
 
-T = TypeVar("T", Part, ClusterRecord, ForwardRecord, RequestRecord, Account)
-N = TypeVar("N", Part, ClusterRecord, ForwardRecord, Account)
+T = TypeVar("T", Part, ClusterRecord, ForwardRecord, RequestRecord, Account, HostRecord)
+N = TypeVar("N", Part, ClusterRecord, ForwardRecord, Account, HostRecord)
 
 
 def _reader(kind: type[T]) -> Callable[[bytes], T]:
@@ -35,6 +36,7 @@ _READ: dict[str, Callable[[bytes], Any]] = {
     keys.REQUESTS: _reader(RequestRecord),
     keys.FORWARDS: _reader(ForwardRecord),
     keys.ACCOUNTS: _reader(Account),
+    keys.HOSTS: _reader(HostRecord),
 }
 
 LARGE = 2000
@@ -71,6 +73,7 @@ class EtcdReads:
         self._forget_but(entries)
         generation = next((each for each in under["ledger/"] if each.key == keys.GENERATION), None)
         agents = AgentReports(self.policy, under[keys.SEEN])
+        hosts = self._by_name(HostRecord, under[keys.HOSTS])
         requests = [self._versioned(RequestRecord, each) for each in under[keys.REQUESTS]]
         return LedgerView(
             generation=int(generation.value) if generation else 0,
@@ -83,7 +86,8 @@ class EtcdReads:
             vnis={keys.vni_of(each.key): each.value.decode() for each in under[keys.VNIS]},
             told=self._told(under[keys.WANTED]),
             seen=agents.seen,
-            fleet=agents.fleet,
+            fleet=standing_of(agents.fleet, hosts) if hosts else agents.fleet,
+            hosts=hosts,
         )
 
     async def listing(self) -> AsyncGenerator[Keys, None]:

@@ -2,6 +2,7 @@
 
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import ForwardRecord, Record, RequestRecord, Unchanged
 from intertie.common.names import ClusterName, Parent, PartName, uid_of
@@ -15,7 +16,8 @@ WANTED = "wanted/"
 SEEN = "seen/"
 VNIS = "vni/"
 ACCOUNTS = "accounts/"
-LEDGER = ("ledger/", PARTS, CLUSTERS, REQUESTS, FORWARDS, WANTED, VNIS, ACCOUNTS)
+HOSTS = "hosts/"
+LEDGER = ("ledger/", PARTS, CLUSTERS, REQUESTS, FORWARDS, WANTED, VNIS, ACCOUNTS, HOSTS)
 """What only the leader writes, and has in its book."""
 USAGE = "usage/"
 """Only the leader writes it too, but it grows for ever, so no book has it and no fail-over reads
@@ -52,6 +54,19 @@ def vni_of(key: str) -> int:
 
 def wanted_key(host: str, part_uid: str) -> str:
     return f"{WANTED}{host}/parts/{part_uid}"
+
+
+def wanted_host_key(host: str) -> str:
+    """What the host is told of itself."""
+    return f"{WANTED}{host}/host"
+
+
+def facts_key(host: str) -> str:
+    return f"{SEEN}{host}/facts"
+
+
+def host_key(host: str) -> str:
+    return f"{HOSTS}{host}"
 
 
 def account_key(name: PartName) -> str:
@@ -108,6 +123,8 @@ def of_record(record: Record) -> str:
             return account_key(PartName.parse(record.name))
         case RequestRecord():
             return request_key(record.caller, record.request_id)
+        case HostRecord():
+            return host_key(record.name)
 
 
 def of_unchanged(record: Unchanged) -> str:

@@ -15,12 +15,13 @@ from typing import Protocol
 import structlog
 
 from intertie.broker.adapters import keys
-from intertie.broker.adapters.agent_records import wanted_to_bytes
+from intertie.broker.adapters.agent_records import standing_to_bytes, wanted_to_bytes
 from intertie.broker.adapters.etcd_reads import EtcdReads
 from intertie.broker.adapters.etcd_usage import SignedCheckpoint
 from intertie.broker.adapters.mirror import Mirror
 from intertie.broker.domain.account import UsageBatch
 from intertie.broker.domain.book import Book
+from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.records import Change
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
@@ -330,6 +331,8 @@ def _compares(change: Change, written_keys: list[str]) -> Iterator[Compare]:
         yield Compare.mod(keys.of_unchanged(record), record.read_at)
     for vni, _ in change.vnis:
         yield Compare.absent(keys.vni_key(vni))
+    for host, revision in change.silent:
+        yield Compare.mod(keys.facts_key(host), revision)
     if change.usage is not None:
         yield Compare.mod(keys.USAGE_HEAD, change.usage.head_read_at)
 
@@ -337,6 +340,9 @@ def _compares(change: Change, written_keys: list[str]) -> Iterator[Compare]:
 def _ops(change: Change, written_keys: list[str]) -> Iterator[Op]:
     for key, write in zip(written_keys, change.writes, strict=True):
         yield Put(key, encode(write.record))
+        if isinstance(write.record, HostRecord):
+            host = write.record.name
+            yield Put(keys.wanted_host_key(host), standing_to_bytes(write.record))
     for erasure in change.erasures:
         yield DeleteKey(keys.of_record(erasure.record))
     for vni, part_uid in change.vnis:

@@ -217,7 +217,7 @@ class _Attempts:
                         message=f"{site}: {host} is silent, and gets nothing more until it reports",
                     )
         for resource, wanted, available in self._calendar.shortfalls(demand):
-            yield _shortfall(site, resource, wanted, available)
+            yield shortfall_of(site, resource, wanted, available)
 
 
 def with_terms(part: Part, spec: PartSpec, placed: tuple[Placed, ...]) -> Part:
@@ -324,7 +324,7 @@ def _least(vectors: Iterator[Vector]) -> Vector:
     return least
 
 
-def _shortfall(site: str, resource: str, wanted: int, available: int) -> Shortfall:
+def shortfall_of(site: str, resource: str, wanted: int, available: int) -> Shortfall:
     """`wanted`: beyond what there is already."""
     match resource.split("/"):
         case ["host", host, dimension]:

@@ -22,7 +22,9 @@ from intertie.broker.domain.ledger import (
     counted_demands,
     demand_key,
     demands_of,
+    standing_of,
 )
+from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import (
     Change,
@@ -50,6 +52,7 @@ class Book:
     forwards: dict[str, Versioned[ForwardRecord]] = field(default_factory=dict)
     accounts: dict[str, Versioned[Account]] = field(default_factory=dict)
     """By the names of their parts."""
+    hosts: dict[str, Versioned[HostRecord]] = field(default_factory=dict)
     requests: dict[tuple[str, str], Versioned[RequestRecord]] = field(default_factory=dict)
     vnis: dict[int, str] = field(default_factory=dict)
     """With those that are on their way."""
@@ -64,6 +67,8 @@ class Book:
     """What it says of tenants is counted for them."""
     amended: dict[str, Part] = field(default_factory=dict)
     """By name, what parts that are written already become, where that is counted and on its way."""
+    _stands: tuple[Fleet, Fleet] | None = None
+    """A fleet as it was told, and with what is on record of its hosts."""
 
     @classmethod
     def of(cls, view: LedgerView, admission: AdmissionPolicy = ACCEPT_ALL) -> "Book":
@@ -75,6 +80,7 @@ class Book:
             clusters=dict(view.clusters),
             forwards=dict(view.forwards),
             accounts=dict(view.accounts),
+            hosts=dict(view.hosts),
             requests=dict(view.requests),
             vnis=dict(view.vnis),
             told={uid: dict(hosts) for uid, hosts in view.told.items()},
@@ -96,10 +102,19 @@ class Book:
             next_vni=self.next_vni,
             told=self.told,
             seen=seen,
-            fleet=fleet,
+            fleet=self._standing(fleet),
+            hosts=self.hosts,
             demands=self.demands,
             open=self.open,
         )
+
+    def _standing(self, fleet: Fleet) -> Fleet:
+        """The same for the same, as most of those who look go by that."""
+        if not self.hosts:
+            return fleet
+        if self._stands is None or self._stands[0] is not fleet:
+            self._stands = fleet, standing_of(fleet, self.hosts)
+        return self._stands[1]
 
     def reserve(self, change: Change) -> None:
         """Counts what a change takes before it is written, so that the next decision does.
@@ -164,6 +179,8 @@ class Book:
             return self.parts
         if kind is Account:
             return self.accounts
+        if kind is HostRecord:
+            return self.hosts
         return self.clusters if kind is ClusterRecord else self.forwards
 
     def apply(self, change: Change, revision: int) -> None:
@@ -201,6 +218,9 @@ class Book:
                 self.forwards[record.name] = Versioned(value=record, revision=revision)
             case Account():
                 self.accounts[record.name] = Versioned(value=record, revision=revision)
+            case HostRecord():
+                self.hosts[record.name] = Versioned(value=record, revision=revision)
+                self._stands = None
             case RequestRecord():
                 key = record.caller, record.request_id
                 self.requests[key] = Versioned(value=record, revision=revision)
@@ -239,6 +259,9 @@ class Book:
                 self.forwards.pop(record.name, None)
             case Account():
                 self.accounts.pop(record.name, None)
+            case HostRecord():
+                self.hosts.pop(record.name, None)
+                self._stands = None
             case RequestRecord():
                 self.requests.pop((record.caller, record.request_id), None)
 

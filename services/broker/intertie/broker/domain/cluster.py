@@ -6,7 +6,7 @@ from enum import Enum
 
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.guarantees import MeasuredPart, guarantees_of, measured_of
-from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.part import Moved, Part, PartState
 from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.errors import IllegalMove, Shortfall
 from intertie.common.etag import etag_of
@@ -19,6 +19,7 @@ from intertie.common.values import Struct, replace
 CANCELLED = "CANCELLED"
 WINDOW_OVER = "WINDOW_OVER"
 WORKSPACE_FAILED = "WORKSPACE_FAILED"
+HOST_LOST = "HOST_LOST"
 """Reasons for which a part ends."""
 
 
@@ -70,6 +71,7 @@ STATE_AFTER: dict[str, ClusterState] = {
     CANCELLED: ClusterState.CANCELLED,
     WINDOW_OVER: ClusterState.ENDED,
     WORKSPACE_FAILED: ClusterState.FAILED,
+    HOST_LOST: ClusterState.FAILED,
 }
 
 
@@ -127,6 +129,8 @@ class WorkspaceView(Struct, frozen=True, kw_only=True):
     staging_total_bytes: int = 0
     pending: str = ""
     switched: Switched = AS_BEGUN
+    restarts: int = 0
+    """On another host, because its own was lost."""
 
 
 class ClusterView(Struct, frozen=True, kw_only=True):
@@ -172,6 +176,7 @@ def _workspaces(
             said = SeenWorkspace(name=each.label, state=WorkspaceState.ENDED)
         if said is None:
             said = SeenWorkspace(name=each.label, state=WorkspaceState.PLANNED)
+        moved = part.moved_of(each.label)
         yield WorkspaceView(
             label=each.label,
             group=each.group,
@@ -180,14 +185,20 @@ def _workspaces(
             nics=each.nics,
             image_digest=each.environment.image,
             state=said.state,
-            message=said.message,
+            message=said.message or (_begun_anew(moved) if moved else ""),
             ready=said.ready,
             ready_time=said.ready_time,
             staging_done_bytes=said.staging_done_bytes,
             staging_total_bytes=said.staging_total_bytes,
             pending=said.pending,
             switched=part.switch_of(each.label),
+            restarts=moved.times if moved else 0,
         )
+
+
+def _begun_anew(moved: Moved) -> str:
+    when = moved.at.isoformat(timespec="seconds")
+    return f"begun anew at {when} with a new disk, because host {moved.host} was lost"
 
 
 def part_view(
@@ -244,6 +255,17 @@ def settled(
     ):
         return record.move(ClusterState.ACTIVE, now=now)
     return record
+
+
+def without_host(
+    record: ClusterRecord, why: str, shortfalls: tuple[Shortfall, ...], *, now: datetime
+) -> ClusterRecord:
+    """A cluster that has lost a host, and cannot go on without it."""
+    return replace(
+        record.move(ClusterState.FAILED, now=now),
+        failure=Failure(reason=HOST_LOST, message=why, shortfalls=shortfalls),
+        end_requested_time=record.end_requested_time or now,
+    )
 
 
 def lost(

@@ -77,6 +77,12 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     report_time: datetime
     mtu: int = 0
     wide_mtu: int = 0
+    fenced_epoch: int = 0
+    """The newest of which it says that it was fenced in it, and has run no guest since."""
+    fence_after: timedelta = timedelta()
+    """It stops its guests once it cannot report for so long; 0: it does not."""
+    revision: int = 0
+    """At which the report was written."""
 
     def alive(self, *, now: datetime) -> bool:
         """A host is alive while its agent has reported within the last 15 s."""
@@ -157,6 +163,10 @@ class Fleet(Struct, frozen=True, kw_only=True):
     facts: Mapping[str, HostFacts] = field(default_factory=dict)
     """By name."""
     admitted: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
+    """Those that are fenced, or are just being: they get nothing new, whatever they report."""
+    fenced: frozenset[str] = frozenset()
+    """Those of which it is certain that none of their guests runs."""
 
     @classmethod
     def of(cls, facts: Iterable[HostFacts], policy: Policy) -> "Fleet":
@@ -169,7 +179,9 @@ class Fleet(Struct, frozen=True, kw_only=True):
 
     def alive(self, *, now: datetime) -> tuple[HostFacts, ...]:
         """Those that may get something new."""
-        return tuple(each for each in self.members() if each.alive(now=now))
+        return tuple(
+            each for each in self.members() if each.alive(now=now) and each.host not in self.held
+        )
 
     def gateway(self, *, now: datetime) -> str:
         """The host that carries traffic to other sites: the first one that is alive."""

@@ -17,6 +17,7 @@ from intertie.broker.domain.account import Account
 from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
+from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
 from intertie.broker.domain.part import Part, Shed, hosts_of
 from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord
@@ -70,6 +71,8 @@ class LedgerView(Struct, frozen=True, kw_only=True):
     seen: Mapping[str, Mapping[str, SeenPart]] = field(default_factory=dict)
     """What agents say: by part uid, then by host."""
     fleet: Fleet = field(default_factory=Fleet)
+    hosts: Mapping[str, Versioned[HostRecord]] = field(default_factory=dict)
+    """By name, those that were ever silent for long."""
     demands: Calendar | None = None
     """What all parts that count take, where that is known already."""
     open: Collection[str] | None = None
@@ -80,6 +83,16 @@ class LedgerView(Struct, frozen=True, kw_only=True):
         if self.open is not None:
             return tuple(self.parts[name] for name in self.open)
         return tuple(each for each in self.parts.values() if each.value.undecided)
+
+
+def standing_of(fleet: Fleet, hosts: Mapping[str, Versioned[HostRecord]]) -> Fleet:
+    """The fleet with what the ledger says of its hosts."""
+    states = {name: each.value.state for name, each in hosts.items()}
+    return replace(
+        fleet,
+        held=frozenset(name for name, state in states.items() if state in HELD),
+        fenced=frozenset(name for name, state in states.items() if state is HostState.FENCED),
+    )
 
 
 def host_key(host: str, dimension: str) -> str:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts, free_vector, link_key
+from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import PartState
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.tariff import Tariff
@@ -101,6 +102,8 @@ class HostView(Struct, frozen=True, kw_only=True):
     free: Vector
     alive: bool
     workspaces: int
+    record: HostRecord | None = None
+    """None: it was never silent for long."""
 
 
 class SiteView(Struct, frozen=True, kw_only=True):
@@ -133,6 +136,7 @@ def hosts_of(view: LedgerView, policy: Policy, *, now: datetime) -> tuple[HostVi
             free=free_vector(calendar, facts, policy, window).at_least_zero(),
             alive=facts.alive(now=now),
             workspaces=on_it[facts.host],
+            record=record.value if (record := view.hosts.get(facts.host)) else None,
         )
         for facts in view.fleet.members()
     )

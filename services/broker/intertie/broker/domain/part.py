@@ -70,6 +70,16 @@ class NetworkId(Struct, frozen=True, kw_only=True):
     vni: int
 
 
+class Moved(Struct, frozen=True, kw_only=True):
+    """A workspace that was begun anew on another host because its own was lost."""
+
+    workspace: str
+    times: int
+    host: str
+    """That was lost last."""
+    at: datetime
+
+
 class Shed(Struct, frozen=True, kw_only=True):
     """Terms that were in force before the part was amended: counted beside those that are, until
     every host of them has obeyed what came after."""
@@ -123,6 +133,9 @@ class Part(Struct, frozen=True, kw_only=True):
     charged: tuple[PastCharge, ...] = ()
     """By which terms it was reserved before, as far as that may not be written down yet; the
     oldest first."""
+    moved: tuple[Moved, ...] = ()
+    end_message: str = ""
+    """More of `end_reason`, in words."""
 
     @property
     def path(self) -> PartName:
@@ -155,6 +168,9 @@ class Part(Struct, frozen=True, kw_only=True):
 
     def switch_of(self, workspace: str) -> Switched:
         return next((how for label, how in self.switched if label == workspace), Switched())
+
+    def moved_of(self, workspace: str) -> Moved | None:
+        return next((each for each in self.moved if each.workspace == workspace), None)
 
     def vni_of(self, network: str) -> int:
         return next((each.vni for each in self.network_ids if each.network == network), 0)
@@ -198,14 +214,14 @@ class Part(Struct, frozen=True, kw_only=True):
             end_time=now if over else None,
         )
 
-    def ending(self, *, now: datetime, reason: str) -> "Part":
+    def ending(self, *, now: datetime, reason: str, message: str = "") -> "Part":
         """Its end is asked for: it counts until nothing is left on any host. The first reason
         stands."""
         if self.state is not PartState.CONFIRMED:
             raise IllegalMove(f"{self.name}: the end of a part that is {self.state.name}")
         if self.end_requested_time is not None:
             return self
-        return replace(self, end_requested_time=now, end_reason=reason)
+        return replace(self, end_requested_time=now, end_reason=reason, end_message=message)
 
 
 def hosts_of(placed: Iterable[Placed]) -> dict[str, str]:

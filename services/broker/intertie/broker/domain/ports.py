@@ -1,13 +1,13 @@
 """What the use cases need of the outside."""
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from intertie.broker.domain.account import ChainEntry, Checkpoint, StoredRecord, UsageHead
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Receipt, ReceiptBody
-from intertie.broker.domain.fleet import SeenPart
+from intertie.broker.domain.fleet import HostFacts, SeenPart
 from intertie.broker.domain.guarantees import MeasuredPart
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
@@ -139,6 +139,24 @@ class Hints(Protocol):
     def passes(self, *, period_s: float) -> AsyncIterator[frozenset[str] | None]:
         """Yields None at once and at the latest each period: anything may have changed. Between,
         what may have: names of parts and clusters, uids of parts."""
+        ...
+
+
+class NotCertain(Exception):
+    """That nothing of a host runs; why. `wait` says when to ask again, where that is known."""
+
+    def __init__(self, why: str, wait: timedelta | None = None) -> None:
+        super().__init__(why)
+        self.wait = wait
+
+
+class Fence(Protocol):
+    """Makes certain that nothing of a host runs: a site's own plug-in."""
+
+    async def fence(self, facts: HostFacts, silent_for: timedelta) -> str:
+        """What makes it certain that neither the agent that wrote these facts nor any guest that
+        it started runs, in words; NotCertain where it is not. May be asked again and again, also
+        of a host that is off already, or back."""
         ...
 
 

@@ -1,6 +1,6 @@
 """What to do about one part, given what its hosts were told and what they say."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -94,23 +94,30 @@ def step_of(
         part = part.ending(now=now, reason=WINDOW_OVER)
     wanted = wanted_of(part, fleet, policy, gone=ending)
     says = _fingerprint(part, wanted)
-    if ending and _nothing_left(part, told, seen, says):
+    if ending and _nothing_left(part, told, seen, says, fleet.fenced):
         ended = part.move(PartState.ENDED, now=now, reason=part.end_reason)
         return End(part=ended, hosts=tuple(sorted(told)))
     due = any(each.generation > part.generation for each in part.shed)
     as_told = part.told == says and not due
     if not as_told or told != dict.fromkeys(wanted, part.generation):
         return _tell(part, wanted, says)
-    return None if ending else _given_up(part, told, seen)
+    return None if ending else _given_up(part, told, seen, fleet.fenced)
 
 
-def _given_up(part: Part, told: Mapping[str, int], seen: Mapping[str, SeenPart]) -> GivenUp | None:
+def _given_up(
+    part: Part,
+    told: Mapping[str, int],
+    seen: Mapping[str, SeenPart],
+    fenced: Collection[str],
+) -> GivenUp | None:
     """What every host of it has given up: it has obeyed a generation in which it is in force no
-    more, or says of such a one that nothing of the part is left."""
+    more, or says of such a one that nothing of the part is left, or is fenced."""
     kept = tuple(
         each
         for each in part.shed
-        if not all(_obeyed(seen.get(host), each.generation) for host in each.hosts())
+        if not all(
+            host in fenced or _obeyed(seen.get(host), each.generation) for host in each.hosts()
+        )
     )
     if kept == part.shed:
         return None
@@ -128,14 +135,20 @@ def _obeyed(report: SeenPart | None, generation: int) -> bool:
 
 
 def _nothing_left(
-    part: Part, told: Mapping[str, int], seen: Mapping[str, SeenPart], wanted: str
+    part: Part,
+    told: Mapping[str, int],
+    seen: Mapping[str, SeenPart],
+    wanted: str,
+    fenced: Collection[str],
 ) -> bool:
     """Every host that was ever told of the part has been told that it is over, and says, of
-    that generation, that nothing is left."""
+    that generation, that nothing is left. Of one that is fenced nothing runs, and it takes away
+    what it has no record of before it runs anything again."""
     if not told:
         return True
     return part.told == wanted and all(
-        host in seen and seen[host].gone and seen[host].generation >= part.generation
+        host in fenced
+        or (host in seen and seen[host].gone and seen[host].generation >= part.generation)
         for host in told
     )
 

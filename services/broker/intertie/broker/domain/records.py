@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from intertie.broker.domain.account import Account, UsageBatch
 from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.wanted import WantedPart
 from intertie.common.errors import RequestIdReuse
@@ -77,7 +78,7 @@ def forward_uid(key: RequestKey) -> str:
     return uid_of("forward", forwarded_request_id(key))
 
 
-Record = Part | ClusterRecord | RequestRecord | ForwardRecord | Account
+Record = Part | ClusterRecord | RequestRecord | ForwardRecord | Account | HostRecord
 
 
 class Write(Struct, frozen=True, kw_only=True):
@@ -115,6 +116,8 @@ class Change(Struct, frozen=True, kw_only=True):
     """By host."""
     unwanted: tuple[tuple[str, str], ...] = ()
     """(host, part uid)"""
+    silent: tuple[tuple[str, int], ...] = ()
+    """(host, revision): it has written no facts since."""
     vnis: tuple[tuple[int, str], ...] = ()
     """(VXLAN id, part uid): nobody's until now."""
     usage: UsageBatch | None = None

@@ -261,5 +261,7 @@ def _only(quiet: dict[str, _Quiet], there: Container[str]) -> dict[str, _Quiet]:
 
 
 def _footing(fleet: Fleet) -> tuple[object, ...]:
-    """All that hosts say of themselves but that they are alive."""
-    return tuple(replace(each, report_time=_SOME_TIME) for each in fleet.facts.values())
+    """All that hosts say of themselves but that they are alive, and what is known of those that
+    do not."""
+    facts = (replace(each, report_time=_SOME_TIME, revision=0) for each in fleet.facts.values())
+    return (*facts, fleet.fenced)

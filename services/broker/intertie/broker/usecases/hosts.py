@@ -44,4 +44,4 @@ class Inventory:
 
 
 def _but_for_the_time(view: HostView) -> HostView:
-    return replace(view, facts=replace(view.facts, report_time=datetime.min))
+    return replace(view, facts=replace(view.facts, report_time=datetime.min, revision=0))

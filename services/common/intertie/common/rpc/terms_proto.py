@@ -129,6 +129,7 @@ def allocation_fields(allocation: terms.Allocation) -> Fields:
         "availability": {
             "on_isolation": availability.on_isolation.value,
             "stop_after": duration_fields(availability.stop_after),
+            "on_host_loss": availability.on_host_loss.value,
         },
     }
 
@@ -143,6 +144,9 @@ def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Al
     on_isolation = _ON_ISOLATION.get(availability.on_isolation)
     if on_isolation is None:
         raise _unknown(terms.OnIsolation, availability.on_isolation, f"{at}.on_isolation")
+    on_host_loss = _ON_HOST_LOSS.get(availability.on_host_loss)
+    if on_host_loss is None:
+        raise _unknown(terms.OnHostLoss, availability.on_host_loss, f"{at}.on_host_loss")
     return terms.Allocation(
         vcpus=message.vcpus,
         memory_mib=message.memory_mib,
@@ -165,6 +169,7 @@ def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Al
         availability=terms.AvailabilityTerm(
             on_isolation=on_isolation,
             stop_after=duration_from_proto(availability.stop_after, f"{at}.stop_after"),
+            on_host_loss=on_host_loss,
         ),
     )
 
@@ -219,6 +224,9 @@ def _by_number(values: type[E], known: Iterable[tuple[str, int]], unspecified: E
 
 _ON_ISOLATION = _by_number(
     terms.OnIsolation, types_pb2.AvailabilityTerm.OnIsolation.items(), terms.OnIsolation.KEEP
+)
+_ON_HOST_LOSS = _by_number(
+    terms.OnHostLoss, types_pb2.AvailabilityTerm.OnHostLoss.items(), terms.OnHostLoss.END
 )
 _READINESS = _by_number(
     terms.Readiness, types_pb2.Environment.Readiness.items(), terms.Readiness.CHANNEL

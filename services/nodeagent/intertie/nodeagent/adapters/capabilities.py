@@ -93,6 +93,11 @@ def memory_mib() -> int:
     raise HostFailure("/proc/meminfo has no MemTotal")
 
 
+def boot_id() -> str:
+    """Another one each time that the machine is started."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def vcpus() -> int:
     return len(os.sched_getaffinity(0))
 

@@ -16,12 +16,14 @@ from intertie.nodeagent.convert import (
     seen_to_proto,
     share_from_proto,
     share_to_proto,
+    standing_from_proto,
 )
 from intertie.nodeagent.domain.failures import RecordsUnreadable
 from intertie.nodeagent.domain.measured import Measured
 from intertie.nodeagent.domain.meters import Promise
 from intertie.nodeagent.domain.reconcile import Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
+from intertie.nodeagent.domain.standing import Hold, Standing
 from intertie.nodeagent.domain.traffic_plan import IncastShare
 
 log = structlog.get_logger(__name__)
@@ -36,7 +38,8 @@ class EtcdRecords:
     def __init__(self, etcd: Etcd, host: str) -> None:
         self._etcd = etcd
         self._host = host
-        self._wanted = f"wanted/{host}/parts/"
+        self._wanted = f"wanted/{host}/"
+        self._standing = f"wanted/{host}/host"
         self._seen = f"seen/{host}/"
         self._share = f"{_INCAST}{host}/share"
         self._refused: dict[str, bytes] = {}
@@ -48,16 +51,23 @@ class EtcdRecords:
         except (EtcdUnavailable, EtcdRefused) as error:
             raise RecordsUnreadable(f"wanted records: {error}") from error
         self._revision = snapshot.revision
-        parts, unreadable = [], {}
+        parts, unreadable, standing = [], {}, Standing()
         for entry in snapshot.entries:
+            whole = entry.key == self._standing
             try:
-                parts.append(part_from_proto(pb.WantedPart.FromString(entry.value)))
+                if whole:
+                    standing = standing_from_proto(pb.WantedHost.FromString(entry.value))
+                else:
+                    parts.append(part_from_proto(pb.WantedPart.FromString(entry.value)))
             except (DecodeError, FieldInvalid) as error:
-                unreadable[entry.key.rpartition("/")[2]] = str(error)
+                if whole:
+                    standing = Standing(hold=Hold.HELD)
+                else:
+                    unreadable[entry.key.rpartition("/")[2]] = str(error)
                 if self._refused.get(entry.key) != entry.value:
                     self._refused[entry.key] = entry.value
                     log.error("records.unreadable", key=entry.key, problem=str(error))
-        return Listing(parts=tuple(parts), unreadable=unreadable)
+        return Listing(parts=tuple(parts), unreadable=unreadable, standing=standing)
 
     async def hints(self) -> AsyncIterator[None]:
         async for _ in self._hints(self._wanted, self._revision + 1 if self._revision else 0):

@@ -15,6 +15,7 @@ from intertie.common.errors import FieldInvalid
 from intertie.nodeagent.convert import part_from_proto, part_to_proto
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import Kept, KnownPart, Note
+from intertie.nodeagent.domain.sign_of_life import SignOfLife
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,7 @@ class StateFile:
         self._parts = folder / "parts.json"
         self._contact = folder / "contact.json"
         self._classes = folder / "classes.json"
+        self._life = folder / "life.json"
 
     def load(self) -> Kept | None:
         document = _read(self._parts)
@@ -56,6 +58,18 @@ class StateFile:
     def save_contact(self, moment: datetime) -> None:
         _write(self._contact, {"last": moment.isoformat()})
 
+    def load_sign_of_life(self) -> SignOfLife | None:
+        document = _read(self._life)
+        try:
+            return _sign_of_life(document) if document else None
+        except (KeyError, TypeError, ValueError) as error:
+            log.error("state.unreadable", file=str(self._life), problem=str(error))
+            return None
+
+    def save_sign_of_life(self, last: SignOfLife) -> None:
+        seconds = last.fence_after.total_seconds()
+        _write(self._life, {"at": last.at, "boot": last.boot, "fence_after_s": seconds})
+
     def load_classes(self) -> dict[str, dict[str, int]]:
         document = _read(self._classes)
         devices: dict[str, dict[str, int]] = document.get("devices", {}) if document else {}
@@ -63,6 +77,14 @@ class StateFile:
 
     def save_classes(self, devices: Mapping[str, Mapping[str, int]]) -> None:
         _write(self._classes, {"devices": devices})
+
+
+def _sign_of_life(document: Mapping[str, Any]) -> SignOfLife:
+    return SignOfLife(
+        at=float(document["at"]),
+        boot=str(document["boot"]),
+        fence_after=timedelta(seconds=float(document["fence_after_s"])),
+    )
 
 
 def _part(entry: Mapping[str, Any]) -> KnownPart:

@@ -15,6 +15,7 @@ from intertie.nodeagent.domain.network_plan import NetworkPlan
 from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
+from intertie.nodeagent.domain.sign_of_life import SignOfLife
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, NicPlan
 
 
@@ -299,6 +300,10 @@ class StateStore(Protocol):
         ...
 
     def save_contact(self, moment: datetime) -> None: ...
+
+    def load_sign_of_life(self) -> SignOfLife | None: ...
+
+    def save_sign_of_life(self, last: SignOfLife) -> None: ...
 
 
 class Channels(Protocol):

@@ -10,6 +10,7 @@ from intertie.common.terms import Environment, OnIsolation, Readiness
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts
 from intertie.nodeagent.domain.power import Button, Memory, MemoryMove
+from intertie.nodeagent.domain.standing import Standing
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 STAGING_LEAD = timedelta(seconds=60)
@@ -163,6 +164,7 @@ class Listing:
     parts: tuple[WantedPart, ...] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Part uid to what is wrong: records that this agent does not understand."""
+    standing: Standing = field(default_factory=Standing)
 
 
 def merge(known: Mapping[str, KnownPart], listing: Listing) -> dict[str, KnownPart]:

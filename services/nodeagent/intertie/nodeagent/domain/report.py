@@ -1,7 +1,7 @@
 """What the agent says it has found and done."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import WorkspaceState
@@ -74,3 +74,7 @@ class HostFacts:
     """What the host cannot do, a sentence each."""
     mtu: int = 1500
     wide_mtu: int = 0
+    fenced_epoch: int = 0
+    """The newest in which the host was told that it is fenced, and runs no guest since."""
+    fence_after: timedelta = timedelta()
+    """Its agent stops all guests once it could not write this for so long; 0: it does not."""

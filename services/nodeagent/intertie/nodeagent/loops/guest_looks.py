@@ -159,7 +159,9 @@ class GuestLooks:
             return False
 
     def _isolated(self, workspace: WantedWorkspace, now: datetime) -> bool:
-        return must_stop(workspace, last_contact=self._knowledge.contact, now=now)
+        return self._knowledge.must_be_off or must_stop(
+            workspace, last_contact=self._knowledge.contact, now=now
+        )
 
     def _button(self, uid: str) -> Button:
         pressed = self._pressed.get(uid)

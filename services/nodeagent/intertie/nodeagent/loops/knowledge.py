@@ -4,6 +4,7 @@ What is new is written down before it is obeyed. While it cannot be written, onl
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 import structlog
 
@@ -11,7 +12,9 @@ from intertie.common.clock import Clock
 from intertie.nodeagent.domain.failures import RecordsUnreadable
 from intertie.nodeagent.domain.ports import Records, StateStore
 from intertie.nodeagent.domain.reconcile import Kept, KnownPart, Listing, Note, merge
+from intertie.nodeagent.domain.standing import Hold, Standing
 from intertie.nodeagent.domain.wanted import WantedPart
+from intertie.nodeagent.loops.self_fence import SelfFence
 
 log = structlog.get_logger(__name__)
 
@@ -21,16 +24,24 @@ _CONTACT_S = 5.0
 class Knowledge:
     """Parts by uid, with the highest generation of each that was ever seen."""
 
-    def __init__(self, clock: Clock, records: Records, state: StateStore) -> None:
+    def __init__(
+        self, clock: Clock, records: Records, state: StateStore, self_fence: SelfFence
+    ) -> None:
         self._clock = clock
         self._records = records
         self._state = state
+        self._self_fence = self_fence
         loaded = state.load()
         self._parts = dict(loaded.parts) if loaded else {}
         self.begun = loaded is not None
         """Whether the records were ever read."""
         self.complete = loaded is not None and loaded.complete
         """Whether what is not known may be taken for not wanted."""
+        self._standing: Standing | None = None
+        """None: the records were not read since this agent started, so what this host has in
+        mind may be elsewhere by now."""
+        self._lapses = 0
+        """How often a sign of life came too late."""
         self._unreadable: tuple[str, ...] = ()
         self._unwritten = ""
         """Why the disk has not taken what is known; empty: it has."""
@@ -43,8 +54,26 @@ class Knowledge:
 
     @property
     def may_start(self) -> bool:
-        """Nothing begins that is not written down."""
-        return not self._unwritten
+        """Nothing begins that is not written down, nor before the records were read, nor where
+        they say that this host may start nothing."""
+        free = self._standing is not None and self._standing.hold is Hold.NONE
+        return free and not self._unwritten and not self._self_fence.overdue
+
+    @property
+    def must_be_off(self) -> bool:
+        """No guest may run, whatever is wanted."""
+        fenced = self._standing is not None and self._standing.hold is Hold.FENCED
+        return fenced or self._self_fence.overdue
+
+    @property
+    def fenced(self) -> bool:
+        """By the site's word."""
+        return self._standing is not None and self._standing.hold is Hold.FENCED
+
+    @property
+    def epoch(self) -> int:
+        """Of the fencing of this host; 0: it was never fenced, as far as it knows."""
+        return self._standing.epoch if self._standing else 0
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -52,6 +81,12 @@ class Knowledge:
         found = []
         if self._unwritten:
             found.append(f"nothing is started, this host's disk takes no writes: {self._unwritten}")
+        if self._standing is None:
+            found.append("nothing is started before the records of this host were read")
+        elif self._self_fence.overdue:
+            found.append("every guest is stopped: nobody has heard of this host for too long")
+        elif self._standing.hold is not Hold.NONE:
+            found.append("nothing is started before the site has let this host in again")
         if self.begun and not self.complete:
             found.append(
                 "nothing is removed that is not known: records of this host cannot be read "
@@ -59,16 +94,29 @@ class Knowledge:
             )
         return tuple(found)
 
+    def promise(self) -> timedelta:
+        """How long after this report the host stops its guests, if it can make no other; 0: it
+        does not. To be asked before it is sent."""
+        return self._self_fence.promise()
+
+    def reported(self, began: float, promised: timedelta) -> None:
+        """The records took a sign of life. One that came too late lets nothing start before they
+        were read again, all of it since then."""
+        if self._self_fence.lived(began, promised):
+            self._standing = None
+            self._lapses += 1
+
     async def read(self) -> tuple[WantedPart, ...]:
         """Brings it up to the records, if they can be had. Returns what is wanted anew."""
         changed: tuple[WantedPart, ...] = ()
+        lapses = self._lapses
         try:
             listing = await self._records.wanted()
         except RecordsUnreadable as error:
             log.warning("records.unreadable", problem=str(error))
         else:
             self._keep_contact()
-            changed = self._take(listing)
+            changed = self._take(listing, current=lapses == self._lapses)
         if self._unwritten:
             self._save()
         return changed
@@ -95,7 +143,11 @@ class Knowledge:
             except OSError as error:
                 log.warning("contact.unwritten", problem=error.strerror)
 
-    def _take(self, listing: Listing) -> tuple[WantedPart, ...]:
+    def _take(self, listing: Listing, *, current: bool) -> tuple[WantedPart, ...]:
+        if current and listing.standing != self._standing:
+            self._standing = listing.standing
+            hold, epoch = listing.standing.hold, listing.standing.epoch
+            log.info("host.standing", hold=hold.name, epoch=epoch)
         self._unreadable = tuple(sorted(listing.unreadable))
         merged = merge(self._parts, listing)
         complete = self.complete or not listing.unreadable

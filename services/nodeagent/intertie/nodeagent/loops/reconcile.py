@@ -47,7 +47,7 @@ from intertie.nodeagent.domain.reconcile import (
     Step,
     phase_of,
 )
-from intertie.nodeagent.domain.report import SeenPart
+from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 from intertie.nodeagent.loops.connections import Connections
@@ -58,6 +58,7 @@ from intertie.nodeagent.loops.listening import Listening
 from intertie.nodeagent.loops.live_terms import LiveTerms
 from intertie.nodeagent.loops.moving_memory import MovingMemory
 from intertie.nodeagent.loops.room import Room
+from intertie.nodeagent.loops.self_fence import SelfFence
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +89,7 @@ class Reconciler:
         place: Place,
         machine: MachineFacts,
         memory_mib: Callable[[], int],
+        self_fence: SelfFence,
         uplink_mbit_s: int,
         wide_mbit_s: int,
         period_s: float,
@@ -95,7 +97,7 @@ class Reconciler:
         """`memory_mib`: what all guests together may have."""
         self._clock = clock
         self._records = records
-        self._knowledge = Knowledge(clock, records, state)
+        self._knowledge = Knowledge(clock, records, state, self_fence)
         self._connections = Connections(
             network, traffic, place, uplink_mbit_s=uplink_mbit_s, wide_mbit_s=wide_mbit_s
         )
@@ -142,6 +144,8 @@ class Reconciler:
         """Whose memory was on its way when guests were last looked at."""
         self._obeyed: dict[str, int] = {}
         """By part uid, the newest generation of which nothing was missing."""
+        self.fenced_epoch = 0
+        """Of which it was told that it is fenced, and no guest runs since."""
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self.swept = asyncio.Event()
         """Set after every pass; whoever waits for one clears it."""
@@ -178,6 +182,19 @@ class Reconciler:
         """Sends those hosts no more than they ask for; HostFailure or OSError where that is not
         done yet, and is at the next pass."""
         await self._connections.yield_to(shares)
+
+    async def tell(self, facts: HostFacts) -> None:
+        """Writes the host's facts, with what keeps it from obeying, and what it promises and has
+        done for its being fenced."""
+        promised, began = self._knowledge.promise(), self._clock.monotonic()
+        told = replace(
+            facts,
+            missing=(*facts.missing, *self.problems),
+            fenced_epoch=self.fenced_epoch,
+            fence_after=promised,
+        )
+        await self._records.write_facts(told, now=self._clock.now())
+        self._knowledge.reported(began, promised)
 
     def forget(self, part_uid: str) -> None:
         """Of a part that is gone from the host and from the records."""
@@ -236,6 +253,8 @@ class Reconciler:
         except HypervisorSilent as error:
             self._domains = None
             self._problem(error)
+        if self._knowledge.must_be_off:
+            await self._put_off()
         known = self.known
         phases = {uid: phase_of(part, now=now) for uid, part in known.items()}
         held = [known[uid].wanted for uid, phase in phases.items() if phase in _HELD]
@@ -263,9 +282,28 @@ class Reconciler:
             )
         )
         await self._settle(phases)
+        if self._knowledge.fenced and self._is_off():
+            self.fenced_epoch = self._knowledge.epoch
         self._report = tuple(
             self._seen(part, phases[uid], now) for uid, part in sorted(self.known.items())
         )
+
+    async def _put_off(self) -> None:
+        """All guests, those included that nobody knows of here."""
+        running = [name for name, state in self.domains.items() if state in ALIVE]
+        for name in running:
+            try:
+                await self._hypervisor.stop(name)
+                log.warning("guest.put_off", domain=name)
+            except HostFailure as error:
+                self._problem(error)
+        if running:
+            await self._look_again()
+
+    def _is_off(self) -> bool:
+        if self._domains is None or self._stuck or self._steps.moving():
+            return False
+        return ALIVE.isdisjoint(self._domains.values())
 
     # Away with what is not wanted
 
@@ -407,11 +445,8 @@ class Reconciler:
         """Looks at the guests again, and listens to those that are not ready yet."""
         if self._domains is None:
             return
-        try:
-            self._domains = await self._hypervisor.states()
-        except HypervisorSilent as error:
-            self._domains = None
-            self._problem(error)
+        await self._look_again()
+        if self._domains is None:
             return
         running = (
             (uid, workspace)
@@ -420,6 +455,13 @@ class Reconciler:
             for workspace in self.known[uid].wanted.workspaces
         )
         await self._listening.sweep(running, self._domains)
+
+    async def _look_again(self) -> None:
+        try:
+            self._domains = await self._hypervisor.states()
+        except HypervisorSilent as error:
+            self._domains = None
+            self._problem(error)
 
     def _seen(self, part: KnownPart, phase: Phase, now: datetime) -> SeenPart:
         wanted = part.wanted

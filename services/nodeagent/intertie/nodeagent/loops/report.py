@@ -7,7 +7,6 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.points import reach
-from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import Records
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
@@ -75,11 +74,7 @@ class Reporter:
     async def _tell_facts(self) -> None:
         while True:
             try:
-                found = await self._facts()
-                missing = (*found.missing, *self._reconciler.problems)
-                await self._records.write_facts(
-                    replace(found, missing=missing), now=self._clock.now()
-                )
+                await self._reconciler.tell(await self._facts())
             except (HostFailure, OSError) as error:
                 log.warning("facts.failed", problem=str(error))
             await self._clock.sleep(FACTS_S)

@@ -342,6 +342,7 @@ class Part(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     END_REQUESTED_TIME_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
+    END_MESSAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sites/{site}/tenants/{tenant}/parts/{part}"""
     state: Global___Part.State.ValueType
@@ -359,6 +360,8 @@ class Part(_message.Message):
     end_reason: _builtins.str
     etag: _builtins.str
     owner: _builtins.str
+    end_message: _builtins.str
+    """More of `end_reason`, in words; empty where there is no more to say."""
     @_builtins.property
     def spec(self) -> Global___PartSpec: ...
     @_builtins.property
@@ -410,10 +413,11 @@ class Part(_message.Message):
         owner: _builtins.str = ...,
         end_requested_time: _timestamp_pb2.Timestamp | None = ...,
         measured: _abc.Iterable[Global___MeasuredPromise] | None = ...,
+        end_message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "spec", b"spec", "state", b"state", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "spec", b"spec", "state", b"state", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -459,6 +463,7 @@ class PlacedWorkspace(_message.Message):
     READY_TIME_FIELD_NUMBER: _builtins.int
     STAGING_DONE_BYTES_FIELD_NUMBER: _builtins.int
     STAGING_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{part}/workspaces/{group}-{index}"""
     host: _builtins.str
@@ -468,6 +473,8 @@ class PlacedWorkspace(_message.Message):
     ready: _builtins.bool
     staging_done_bytes: _builtins.int
     staging_total_bytes: _builtins.int
+    restarts: _builtins.int
+    """As in intertie.api.cluster.v1.Workspace."""
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -481,10 +488,11 @@ class PlacedWorkspace(_message.Message):
         ready_time: _timestamp_pb2.Timestamp | None = ...,
         staging_done_bytes: _builtins.int = ...,
         staging_total_bytes: _builtins.int = ...,
+        restarts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "message", b"message", "name", b"name", "ready", b"ready", "ready_time", b"ready_time", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "message", b"message", "name", b"name", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -60,6 +61,35 @@ Global___Capacity: _TypeAlias = Capacity  # noqa: Y015
 class Host(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Host._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Host._State.ValueType  # 0
+        UP: Host._State.ValueType  # 1
+        SILENT: Host._State.ValueType  # 2
+        """It has not reported for long. What it runs may go on."""
+        FENCING: Host._State.ValueType  # 3
+        """It is being made certain that nothing of it runs."""
+        FENCED: Host._State.ValueType  # 4
+        """Nothing of it runs. What was on it is placed elsewhere, or ended; it gets
+        nothing before it has come back and said that it runs nothing.
+        """
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: Host.State.ValueType  # 0
+    UP: Host.State.ValueType  # 1
+    SILENT: Host.State.ValueType  # 2
+    """It has not reported for long. What it runs may go on."""
+    FENCING: Host.State.ValueType  # 3
+    """It is being made certain that nothing of it runs."""
+    FENCED: Host.State.ValueType  # 4
+    """Nothing of it runs. What was on it is placed elsewhere, or ended; it gets
+    nothing before it has come back and said that it runs nothing.
+    """
+
     NAME_FIELD_NUMBER: _builtins.int
     CAPACITY_FIELD_NUMBER: _builtins.int
     FREE_FIELD_NUMBER: _builtins.int
@@ -71,6 +101,10 @@ class Host(_message.Message):
     REPORT_TIME_FIELD_NUMBER: _builtins.int
     ALIVE_FIELD_NUMBER: _builtins.int
     WORKSPACES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_MESSAGE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sites/{site}/hosts/{host}"""
     gateway: _builtins.bool
@@ -79,6 +113,11 @@ class Host(_message.Message):
     alive: _builtins.bool
     """Its agent reported within the last 15 s."""
     workspaces: _builtins.int
+    state: Global___Host.State.ValueType
+    state_message: _builtins.str
+    """Why, in words; for FENCING also what stands in the way."""
+    epoch: _builtins.int
+    """How often it was begun to be fenced."""
     @_builtins.property
     def capacity(self) -> Global___Capacity:
         """What may be promised: what its agent found, within what its operator allows."""
@@ -97,6 +136,10 @@ class Host(_message.Message):
 
     @_builtins.property
     def report_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def state_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is in that state; absent where it was never in another."""
+
     def __init__(
         self,
         *,
@@ -111,10 +154,14 @@ class Host(_message.Message):
         report_time: _timestamp_pb2.Timestamp | None = ...,
         alive: _builtins.bool = ...,
         workspaces: _builtins.int = ...,
+        state: Global___Host.State.ValueType = ...,
+        state_time: _timestamp_pb2.Timestamp | None = ...,
+        state_message: _builtins.str = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "report_time", b"report_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "report_time", b"report_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "architecture", b"architecture", "capacity", b"capacity", "free", b"free", "gateway", b"gateway", "hypervisors", b"hypervisors", "missing", b"missing", "name", b"name", "report_time", b"report_time", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "architecture", b"architecture", "capacity", b"capacity", "epoch", b"epoch", "free", b"free", "gateway", b"gateway", "hypervisors", b"hypervisors", "missing", b"missing", "name", b"name", "report_time", b"report_time", "state", b"state", "state_message", b"state_message", "state_time", b"state_time", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

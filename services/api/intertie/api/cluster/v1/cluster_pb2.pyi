@@ -484,6 +484,7 @@ class Workspace(_message.Message):
     STAGING_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{cluster}/workspaces/{group}-{index}"""
     group: _builtins.str
@@ -506,6 +507,10 @@ class Workspace(_message.Message):
     """What of the terms in force its host has not put in force, and when it will
     be, in words: memory or vCPUs at its next start, say. Empty when all is.
     """
+    restarts: _builtins.int
+    """How often it was started anew on another host because its own was lost. Each
+    time its disk began anew from the image; `message` says when it was last.
+    """
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -527,10 +532,11 @@ class Workspace(_message.Message):
         staging_total_bytes: _builtins.int = ...,
         image_digest: _builtins.str = ...,
         pending: _builtins.str = ...,
+        restarts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "host", b"host", "image_digest", b"image_digest", "index", b"index", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "site", b"site", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "host", b"host", "image_digest", b"image_digest", "index", b"index", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "site", b"site", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class WantedPart(_message.Message):
     """Records in the site's etcd, as serialized messages. The broker writes
-    {prefix}/wanted/{host}/parts/{part uid}, the agent {prefix}/seen/{host}/parts/{part uid},
+    {prefix}/wanted/{host}/parts/{part uid} and {prefix}/wanted/{host}/host, the agent {prefix}/seen/{host}/parts/{part uid},
     {prefix}/seen/{host}/facts and {prefix}/seen/{host}/measured; neither writes the other's.
     {prefix}/incast/{host}/share is written by the agent too, and read by those of the other hosts.
 
@@ -95,6 +95,56 @@ class WantedPart(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WantedPart: _TypeAlias = WantedPart  # noqa: Y015
+
+@_typing.final
+class WantedHost(_message.Message):
+    """What is wanted of a host as a whole, at {prefix}/wanted/{host}/host. Absent: NONE."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Hold:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _HoldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WantedHost._Hold.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        HOLD_UNSPECIFIED: WantedHost._Hold.ValueType  # 0
+        NONE: WantedHost._Hold.ValueType  # 1
+        HELD: WantedHost._Hold.ValueType  # 2
+        """Start no guest."""
+        FENCED: WantedHost._Hold.ValueType  # 3
+        """Stop every guest, start none, and say so in HostFacts.fenced_epoch."""
+
+    class Hold(_Hold, metaclass=_HoldEnumTypeWrapper): ...
+    HOLD_UNSPECIFIED: WantedHost.Hold.ValueType  # 0
+    NONE: WantedHost.Hold.ValueType  # 1
+    HELD: WantedHost.Hold.ValueType  # 2
+    """Start no guest."""
+    FENCED: WantedHost.Hold.ValueType  # 3
+    """Stop every guest, start none, and say so in HostFacts.fenced_epoch."""
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
+    schema: _builtins.int
+    """1. An agent that does not know it starts nothing."""
+    epoch: _builtins.int
+    """Grows each time that the host is begun to be fenced."""
+    hold: Global___WantedHost.Hold.ValueType
+    def __init__(
+        self,
+        *,
+        schema: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        hold: Global___WantedHost.Hold.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "hold", b"hold", "schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WantedHost: _TypeAlias = WantedHost  # noqa: Y015
 
 @_typing.final
 class WantedWorkspace(_message.Message):
@@ -516,6 +566,8 @@ class HostFacts(_message.Message):
     REPORT_TIME_FIELD_NUMBER: _builtins.int
     MTU_FIELD_NUMBER: _builtins.int
     WIDE_MTU_FIELD_NUMBER: _builtins.int
+    FENCED_EPOCH_FIELD_NUMBER: _builtins.int
+    FENCE_AFTER_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     host: _builtins.str
     address: _builtins.str
@@ -530,6 +582,8 @@ class HostFacts(_message.Message):
     mtu: _builtins.int
     """MTU of the underlay and, at a gateway, of the WAN."""
     wide_mtu: _builtins.int
+    fenced_epoch: _builtins.int
+    """The newest epoch of which the host has read FENCED, with none of its guests running since."""
     @_builtins.property
     def capacity(self) -> _site_pb2.Capacity: ...
     @_builtins.property
@@ -538,6 +592,12 @@ class HostFacts(_message.Message):
     def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def report_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def fence_after(self) -> _duration_pb2.Duration:
+        """The agent stops all guests once it has not been able to write this record for so long.
+        Absent: it does not.
+        """
+
     def __init__(
         self,
         *,
@@ -555,10 +615,12 @@ class HostFacts(_message.Message):
         report_time: _timestamp_pb2.Timestamp | None = ...,
         mtu: _builtins.int = ...,
         wide_mtu: _builtins.int = ...,
+        fenced_epoch: _builtins.int = ...,
+        fence_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "report_time", b"report_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "fence_after", b"fence_after", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "gateway", b"gateway", "host", b"host", "hypervisors", b"hypervisors", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "host", b"host", "hypervisors", b"hypervisors", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

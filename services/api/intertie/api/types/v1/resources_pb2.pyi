@@ -150,9 +150,45 @@ class AvailabilityTerm(_message.Message):
     STOP: AvailabilityTerm.OnIsolation.ValueType  # 2
     """The host stops the guest `stop_after` after it was last in touch."""
 
+    class _OnHostLoss:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OnHostLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AvailabilityTerm._OnHostLoss.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ON_HOST_LOSS_UNSPECIFIED: AvailabilityTerm._OnHostLoss.ValueType  # 0
+        """Read as END."""
+        END: AvailabilityTerm._OnHostLoss.ValueType  # 1
+        """The cluster ends as FAILED, with HOST_LOST."""
+        RESTART: AvailabilityTerm._OnHostLoss.ValueType  # 2
+        """It is started on another host of its site, with all that it is promised
+        and with its addresses; its disk begins anew from the image. Where there is
+        no room, or another workspace of the cluster was on that host with END, the
+        cluster ends.
+        """
+
+    class OnHostLoss(_OnHostLoss, metaclass=_OnHostLossEnumTypeWrapper):
+        """Once its host is lost: silent for long, and known to be off. Until then, and
+        at sites that have no way to know, nothing is started elsewhere. What has not
+        begun by then is placed elsewhere whichever is asked for.
+        """
+
+    ON_HOST_LOSS_UNSPECIFIED: AvailabilityTerm.OnHostLoss.ValueType  # 0
+    """Read as END."""
+    END: AvailabilityTerm.OnHostLoss.ValueType  # 1
+    """The cluster ends as FAILED, with HOST_LOST."""
+    RESTART: AvailabilityTerm.OnHostLoss.ValueType  # 2
+    """It is started on another host of its site, with all that it is promised
+    and with its addresses; its disk begins anew from the image. Where there is
+    no room, or another workspace of the cluster was on that host with END, the
+    cluster ends.
+    """
+
     ON_ISOLATION_FIELD_NUMBER: _builtins.int
     STOP_AFTER_FIELD_NUMBER: _builtins.int
+    ON_HOST_LOSS_FIELD_NUMBER: _builtins.int
     on_isolation: Global___AvailabilityTerm.OnIsolation.ValueType
+    on_host_loss: Global___AvailabilityTerm.OnHostLoss.ValueType
     @_builtins.property
     def stop_after(self) -> _duration_pb2.Duration:
         """Only with STOP; 0 is refused then."""
@@ -162,10 +198,11 @@ class AvailabilityTerm(_message.Message):
         *,
         on_isolation: Global___AvailabilityTerm.OnIsolation.ValueType = ...,
         stop_after: _duration_pb2.Duration | None = ...,
+        on_host_loss: Global___AvailabilityTerm.OnHostLoss.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stop_after", b"stop_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_isolation", b"on_isolation", "stop_after", b"stop_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_host_loss", b"on_host_loss", "on_isolation", b"on_isolation", "stop_after", b"stop_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

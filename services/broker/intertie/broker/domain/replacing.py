@@ -1,0 +1,116 @@
+"""What becomes of a part that has something on a lost host: another placement, or its end."""
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+
+from intertie.broker.domain.amending import more_of, shortfall_of
+from intertie.broker.domain.board import Room
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of, free_hosts
+from intertie.broker.domain.part import Moved, Part, PartState, Placed
+from intertie.broker.domain.placement import place
+from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.intervals import Window
+from intertie.common.spec import OnHostLoss
+from intertie.common.values import Struct, replace
+
+
+class Replaced(Struct, frozen=True, kw_only=True):
+    """The part with other hosts for what was on those."""
+
+    part: Part
+
+
+class Over(Struct, frozen=True, kw_only=True):
+    """The part cannot go on, and why."""
+
+    why: str
+    shortfalls: tuple[Shortfall, ...] = ()
+
+
+def concerned(part: Part, hosts: Collection[str]) -> bool:
+    """It counts, its end is not asked for, and something of it is on one of the hosts."""
+    if not part.counted or part.end_requested_time is not None:
+        return False
+    return any(host in hosts for host in part.hosts())
+
+
+def without(
+    part: Part, lost: Collection[str], view: LedgerView, policy: Policy, *, now: datetime
+) -> Replaced | Over | None:
+    """All of the part that was on lost hosts goes elsewhere, with all that it is promised, or none
+    of it; None while nothing can be done: its fate is with its coordinator.
+
+    The hosts must be known not to run anything of it, now or when they come back."""
+    found = _found(part, lost, view, policy, now=now)
+    if isinstance(found, Over) and part.state is not PartState.CONFIRMED:
+        return None
+    return found
+
+
+def _found(
+    part: Part, lost: Collection[str], view: LedgerView, policy: Policy, *, now: datetime
+) -> Replaced | Over:
+    names = ", ".join(sorted(host for host in part.hosts() if host in lost))
+    begun = now >= part.window.start
+    if part.gateway in lost:
+        return Over(why=f"host {part.gateway} was lost, the gateway that other sites know")
+    ends = [label for label in _labels_on(part, lost) if begun and _ends(part, label)]
+    if ends:
+        return Over(why=f"host {names} was lost, and with it {', '.join(ends)}")
+    try:
+        return Replaced(part=_placed_anew(part, lost, view, policy, now=now))
+    except NoCapacity as error:
+        return Over(
+            why=f"host {names} was lost, and there is no room for what was on it: {error}",
+            shortfalls=error.shortfalls,
+        )
+
+
+def _labels_on(part: Part, hosts: Collection[str]) -> Iterator[str]:
+    return (each.workspace for each in part.placed if each.host in hosts)
+
+
+def _ends(part: Part, label: str) -> bool:
+    workspace = next(each for each in part.spec.workspaces if each.label == label)
+    return workspace.allocation.availability.on_host_loss is OnHostLoss.END
+
+
+def _placed_anew(
+    part: Part, lost: Collection[str], view: LedgerView, policy: Policy, *, now: datetime
+) -> Part:
+    """NoCapacity where it does not fit over all of the time that is left."""
+    calendar = calendar_of(view, policy)
+    window = Window(max(part.window.start, now), part.window.end)
+    free = free_hosts(calendar, view, policy, window, now=now)
+    rooms = {
+        host: Room(facts=view.fleet.facts[host], free=each)
+        for host, each in free.items()
+        if host not in lost
+    }
+    fixed = {each.workspace: each.host for each in part.placed if each.host not in lost}
+    placed = place(part.spec, rooms, site=policy.site, fixed=fixed)
+    after = replace(part, placed=placed, moved=_moved(part, placed, now=now))
+    before, terms = demands_of(part, policy.admission), demands_of(after, policy.admission)
+    short = [
+        shortfall_of(policy.site, resource, wanted, available)
+        for demand in more_of(before, terms, since=now)
+        for resource, wanted, available in calendar.shortfalls(demand)
+    ]
+    if short:
+        raise NoCapacity(tuple(dict.fromkeys(short)))
+    return after
+
+
+def _moved(part: Part, placed: tuple[Placed, ...], *, now: datetime) -> tuple[Moved, ...]:
+    """Of a workspace that has not begun nobody need know that it was to be elsewhere."""
+    if now < part.window.start or part.state is not PartState.CONFIRMED:
+        return part.moved
+    moved = {each.workspace: each for each in part.moved}
+    for each in placed:
+        host = part.host_of(each.workspace)
+        if host != each.host:
+            known = moved.get(each.workspace)
+            times = known.times + 1 if known else 1
+            moved[each.workspace] = Moved(workspace=each.workspace, times=times, host=host, at=now)
+    return tuple(moved.values())

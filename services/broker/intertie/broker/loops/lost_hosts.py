@@ -1,0 +1,222 @@
+"""Hosts that stop reporting: has them fenced, and finds another place for what was on them."""
+
+import asyncio
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+import structlog
+
+from intertie.broker.domain.cluster import HOST_LOST, without_host
+from intertie.broker.domain.fleet import HostFacts, Policy
+from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.lost_hosts import (
+    HostRecord,
+    HostState,
+    Vigil,
+    Watched,
+    are_many,
+    next_of,
+)
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.ports import Fence, Ledger, NotCertain
+from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.replacing import Over, Replaced, concerned, without
+from intertie.common.clock import Clock
+from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
+from intertie.common.values import replace
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_WAIT = timedelta(seconds=60)
+_SILENT = frozenset({HostState.SILENT, HostState.FENCING})
+
+
+class LostHosts:
+    """Level-triggered, but for what it has watched itself, which is nobody else's to know."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        policy: Policy,
+        fence: Fence | None,
+        clock: Clock,
+        *,
+        lost_after: timedelta,
+    ) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._fence = fence
+        self._clock = clock
+        self._lost_after = lost_after
+        self._vigil = Vigil()
+        self._term = 0
+        self._fencing: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, int] = {}
+        """How often in a row a host could not be fenced."""
+        self._again_at: dict[str, float] = {}
+
+    async def sweep(self, touched: frozenset[str] | None = None) -> None:
+        term = await self._ledger.check_leading()
+        if term != self._term:
+            self._term, self._vigil = term, Vigil()
+        view = await self._ledger.view()
+        self._vigil = self._vigil.look(view.fleet.members(), at=self._clock.monotonic())
+        self._fencing = {host: task for host, task in self._fencing.items() if not task.done()}
+        await self._judge(view)
+        await self._empty()
+
+    async def _judge(self, view: LedgerView) -> None:
+        now, at = self._clock.now(), self._clock.monotonic()
+        watched = [self._watched(view, facts, now=now, at=at) for facts in view.fleet.members()]
+        many = are_many(watched)
+        for each in watched:
+            host = each.facts.host
+            if host in self._fencing:
+                continue
+            after = next_of(
+                each,
+                lost_after=self._lost_after,
+                fences=self._fence is not None,
+                many=many,
+                now=now,
+            )
+            if after is not None:
+                found = view.hosts.get(host)
+                await self._write(found.revision if found else 0, after, each.facts)
+            elif (
+                self._fence is not None
+                and each.record.state is HostState.FENCING
+                and at >= self._again_at.get(host, at)
+            ):
+                self._begin(self._fence, view.hosts[host], each)
+
+    def _watched(self, view: LedgerView, facts: HostFacts, *, now: datetime, at: float) -> Watched:
+        found, heard = view.hosts.get(facts.host), self._vigil.heard[facts.host]
+        record = found.value if found else HostRecord(name=facts.host, since=now)
+        fenced = record.state is HostState.FENCED
+        return Watched(
+            record=record,
+            facts=facts,
+            silent_for=heard.silent_for(at=at),
+            is_back=heard.is_back(at=at),
+            has_parts=fenced and _has_parts(view, facts.host),
+        )
+
+    async def _write(self, read_at: int, record: HostRecord, facts: HostFacts) -> None:
+        """What rests on its silence is written if it is silent still."""
+        silent = () if record.state is HostState.UP else ((facts.host, facts.revision),)
+        write = Write(record=record, read_at=read_at)
+        try:
+            await self._ledger.commit(Change(writes=(write,), silent=silent))
+        except StaleWrite as error:
+            log.debug("host.lost_race", host=record.name, key=error.key)
+        else:
+            state = record.state.name
+            log.warning("host.state", host=record.name, state=state, why=record.why)
+
+    # Fencing
+
+    def _begin(self, fence: Fence, found: Versioned[HostRecord], watched: Watched) -> None:
+        """Beside the passes: it may take long, and other hosts wait for nothing."""
+        host = watched.facts.host
+        self._fencing[host] = asyncio.create_task(self._make_certain(fence, found, watched))
+
+    async def _make_certain(
+        self, fence: Fence, found: Versioned[HostRecord], watched: Watched
+    ) -> None:
+        host, record = watched.facts.host, found.value
+        try:
+            why = await fence.fence(watched.facts, watched.silent_for)
+        except NotCertain as error:
+            self._put_off(host, error)
+            after = replace(record, why=f"not certain yet: {error}")
+            if after == record:
+                return
+        except Exception as error:
+            log.exception("host.fence_failed", host=host)
+            self._put_off(host, NotCertain(repr(error)))
+            return
+        else:
+            self._failed.pop(host, None)
+            self._again_at.pop(host, None)
+            after = record.move(HostState.FENCED, now=self._clock.now(), why=why)
+        try:
+            await self._write(found.revision, after, watched.facts)
+        except (EtcdUnavailable, NotLeading) as error:
+            log.warning("host.not_written", host=host, problem=str(error))
+
+    def _put_off(self, host: str, error: NotCertain) -> None:
+        failed = self._failed[host] = self._failed.get(host, 0) + 1
+        wait = error.wait or min(timedelta(seconds=2 ** min(failed - 1, 6)), _LONGEST_WAIT)
+        self._again_at[host] = self._clock.monotonic() + wait.total_seconds()
+
+    # What was on them
+
+    async def _empty(self) -> None:
+        """Part by part: each finds what those before it have left."""
+        view = await self._ledger.view()
+        states = {name: each.value.state for name, each in view.hosts.items()}
+        fenced = {name for name, state in states.items() if state is HostState.FENCED}
+        silent = {name for name, state in states.items() if state in _SILENT}
+        if not fenced | silent:
+            return
+        for name in [name for name, each in view.parts.items() if each.value.counted]:
+            found = view.parts.get(name)
+            if found is None:
+                continue
+            # What no host was ever told of can run nowhere, so nothing need be made certain.
+            untold = silent if not found.value.generation else set()
+            if not concerned(found.value, fenced | untold):
+                continue
+            await self._without(view, found, fenced, untold)
+            view = await self._ledger.view()
+
+    async def _without(
+        self,
+        view: LedgerView,
+        found: Versioned[Part],
+        fenced: Collection[str],
+        untold: Collection[str],
+    ) -> None:
+        now, part = self._clock.now(), found.value
+        become = without(part, {*fenced, *untold}, view, self._policy, now=now)
+        match become:
+            case Replaced(part=after):
+                left = [host for host in part.hosts() if host not in after.hosts()]
+                told = view.told.get(part.uid, {})
+                change = Change(
+                    writes=(Write(record=after, read_at=found.revision),),
+                    admitted_on=view.generation,
+                    unwanted=tuple((host, part.uid) for host in left if host in told),
+                )
+            case Over(why=why) if concerned(part, fenced):
+                change = self._over(view, found, become, now=now)
+                log.warning("host.part_ends", part=part.name, why=why)
+            case _:
+                return
+        try:
+            await self._ledger.commit(change)
+        except StaleWrite as error:
+            log.debug("host.lost_race", part=part.name, key=error.key)
+            return
+        log.warning("host.part_without", part=part.name, hosts=list(change.parts()[0].hosts()))
+
+    def _over(
+        self, view: LedgerView, found: Versioned[Part], over: Over, *, now: datetime
+    ) -> Change:
+        ending = found.value.ending(now=now, reason=HOST_LOST, message=over.why)
+        writes = [Write(record=ending, read_at=found.revision)]
+        cluster = view.clusters.get(found.value.spec.cluster)
+        if cluster and cluster.value.part == ending.name and not cluster.value.over:
+            after = without_host(cluster.value, over.why, over.shortfalls, now=now)
+            writes.append(Write(record=after, read_at=cluster.revision))
+        return Change(writes=tuple(writes))
+
+
+def _has_parts(view: LedgerView, host: str) -> bool:
+    """Of those that count, one has something there, or had, or told it so."""
+    return any(
+        host in part.hosts() or host in part.left_hosts() or host in view.told.get(part.uid, ())
+        for each in view.parts.values()
+        if (part := each.value).counted
+    )
