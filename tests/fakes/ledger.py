@@ -64,6 +64,9 @@ class MemoryLedger:
         for each in reports:
             self._seen.setdefault(each.part_uid, {})[each.host] = each
 
+    def unsee(self, host: str, part_uid: str) -> None:
+        self._seen.get(part_uid, {}).pop(host, None)
+
     async def view(self) -> LedgerView:
         self._check()
         told: dict[str, dict[str, int]] = {}

@@ -274,3 +274,15 @@ def test_a_watch_says_what_has_changed_only() -> None:
     again.CopyFrom(CLUSTER)
     again.end_requested_time.FromSeconds(1)
     assert render.changes(again, said) == ["cluster      SCHEDULED, ending, 1/3 ready"]
+
+
+def test_a_host_that_was_given_up_is_shown_so_whatever_it_says_of_itself() -> None:
+    lost = Host()
+    lost.CopyFrom(HOST)
+    lost.MergeFrom(
+        Parse('state: FENCED state_message: "it is off" state_time { seconds: 1767225600 }', Host())
+    )
+    said = " ".join(text_of(render.hosts([lost])).split())
+    assert "fenced" in said
+    assert "yes" not in said
+    assert "it is off" in said

@@ -53,6 +53,7 @@ class MemoryRecords:
         self.readable = True
         self.broken = False
         self.seen: dict[str, SeenPart] = {}
+        self.told: list[HostFacts] = []
         self.measured: list[tuple[datetime, dict[Promise, Measured]]] = []
         self.share: IncastShare | None = None
         self.share_writes = 0
@@ -81,6 +82,7 @@ class MemoryRecords:
 
     async def write_facts(self, facts: HostFacts, *, now: datetime) -> None:
         self._check()
+        self.told.append(facts)
 
     async def write_measured(self, found: Mapping[Promise, Measured], *, at: datetime) -> None:
         self._check()

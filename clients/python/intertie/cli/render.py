@@ -204,7 +204,7 @@ def hosts(found: Iterable[Host]) -> RenderableType:
         name = host.name.split("/")
         made.add_row(
             styled("/".join(name[1::2])),
-            styled("yes", GOOD) if host.alive else styled("no", BAD),
+            _alive(host),
             "gateway" if host.gateway else "",
             f"{host.free.vcpus}/{host.capacity.vcpus}",
             f"{host.free.memory_mib}/{host.capacity.memory_mib} MiB",
@@ -212,11 +212,27 @@ def hosts(found: Iterable[Host]) -> RenderableType:
             f"{host.free.iops}/{host.capacity.iops}",
             f"{host.free.uplink_mbit_s}/{host.capacity.uplink_mbit_s} Mbit/s",
             str(host.workspaces),
-            styled("; ".join(host.missing), WAITING),
+            styled("; ".join((*_why_not_up(host), *host.missing)), WAITING),
         )
     made.caption = "Amounts are free/total."
     made.caption_justify = "left"
     return made
+
+
+_UP = (Host.STATE_UNSPECIFIED, Host.UP)
+
+
+def _alive(host: Host) -> Text:
+    """One that its site has given up is that, whatever it says of itself."""
+    if host.state not in _UP:
+        return styled(Host.State.Name(host.state).lower(), BAD)
+    return styled("yes", GOOD) if host.alive else styled("no", BAD)
+
+
+def _why_not_up(host: Host) -> tuple[str, ...]:
+    if host.state in _UP or not host.state_message:
+        return ()
+    return (f"since {moment(host.state_time)}: {host.state_message}",)
 
 
 def images(found: Iterable[tuple[str, Image]]) -> RenderableType:
