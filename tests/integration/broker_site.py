@@ -21,6 +21,7 @@ from intertie.api.types.v1 import resources_pb2
 from intertie.broker.main import Broker
 from intertie.broker.settings import (
     BrokerSettings,
+    FencingSettings,
     LinkSettings,
     PolicySettings,
     QuotaSettings,
@@ -99,12 +100,18 @@ class FakeAgents:
     obedient: bool = True
     deaf: set[str] = field(default_factory=set)
     """Hosts that live, and do nothing of what they are told."""
+    silent: set[str] = field(default_factory=set)
+    """Hosts that do nothing at all."""
+    fenced_epochs: dict[str, int] = field(default_factory=dict)
+    """What each has been told of its own fencing, and has obeyed."""
     agent_address: str = "127.0.0.1:1"
     state: int = READY
     wanted: dict[tuple[str, str], records_pb2.WantedPart] = field(default_factory=dict)
 
     async def report(self, clock: Clock) -> None:
         for position, (host, capacity) in enumerate(self.hosts.items()):
+            if host in self.silent:
+                continue
             at_gateway = host == self.gateway
             facts = records_pb2.HostFacts(
                 schema=1,
@@ -120,6 +127,7 @@ class FakeAgents:
                 report_time=timestamp_to_proto(clock.now()),
                 mtu=1500,
                 wide_mtu=1500 if at_gateway else 0,
+                fenced_epoch=self.fenced_epochs.get(host, 0),
             )
             await self.put(f"seen/{host}/facts", facts)
 
@@ -131,18 +139,26 @@ class FakeAgents:
         entries = (await self.etcd.range("wanted/")).entries
         self.wanted = {}
         for entry in entries:
-            _, host, _, uid = entry.key.split("/")
-            if host in self.deaf:
+            _, host, kind, *rest = entry.key.split("/")
+            if host in self.deaf or host in self.silent:
                 continue
+            if kind == "host":
+                self._obey_as_a_whole(host, records_pb2.WantedHost.FromString(entry.value))
+                continue
+            [uid] = rest
             wanted = records_pb2.WantedPart.FromString(entry.value)
             self.wanted[host, uid] = wanted
             await self.put(f"seen/{host}/parts/{uid}", self._seen(wanted))
         for entry in (await self.etcd.range("seen/")).entries:
             pieces = entry.key.split("/")
-            if pieces[1] in self.deaf:
+            if pieces[1] in self.deaf or pieces[1] in self.silent:
                 continue
             if len(pieces) == 4 and (pieces[1], pieces[3]) not in self.wanted:
                 await self.etcd.txn([], [DeleteKey(entry.key)])
+
+    def _obey_as_a_whole(self, host: str, wanted: records_pb2.WantedHost) -> None:
+        if wanted.hold == records_pb2.WantedHost.FENCED:
+            self.fenced_epochs[host] = wanted.epoch
 
     def _seen(self, wanted: records_pb2.WantedPart) -> records_pb2.SeenPart:
         return records_pb2.SeenPart(
@@ -260,6 +276,7 @@ async def site(
     lead: bool = True,
     by: EtcdSettings | None = None,
     quotas: Sequence[QuotaSettings] = (),
+    fencing: FencingSettings | None = None,
 ) -> AsyncIterator[Site]:
     """Up, leading, and with its hosts known. `by`: how the broker alone reaches its etcd."""
     clock = clock or SystemClock()
@@ -281,6 +298,8 @@ async def site(
         metascheds=tuple(metascheds),
         quotas=tuple(quotas),
     )
+    if fencing is not None:
+        settings = settings.model_copy(update={"fencing": fencing})
     etcd = await Etcd.connect(etcd_settings)
     agents = FakeAgents(etcd, hosts, gateway=next(iter(hosts), ""))
     await agents.report(clock)

@@ -122,11 +122,7 @@ class Eye:
 
     def workspaces_of(self, cluster: str) -> frozenset[str]:
         """Uids of all that agents are told of it, by its full name."""
-        records = (
-            records_pb2.WantedPart.FromString(value)
-            for site in self._sites
-            for _, value in _below(self.store(site), "wanted/")
-        )
+        records = (record for site in self._sites for _, record in _wanted(self.store(site)))
         return frozenset(
             each.uid for part in records if part.cluster == cluster for each in part.workspaces
         )
@@ -193,8 +189,15 @@ def _below(store: Mapping[str, bytes], prefix: str) -> Iterator[tuple[str, bytes
     return ((key, value) for key, value in store.items() if key.startswith(prefix))
 
 
+def _wanted(store: Mapping[str, bytes]) -> Iterator[tuple[str, records_pb2.WantedPart]]:
+    """Of parts, not of hosts as a whole."""
+    for key, value in _below(store, "wanted/"):
+        if "/parts/" in key:
+            yield key, records_pb2.WantedPart.FromString(value)
+
+
 def _parts(site: str, store: Mapping[str, bytes]) -> Iterator[Part]:
-    wanted = (records_pb2.WantedPart.FromString(value) for _, value in _below(store, "wanted/"))
+    wanted = (record for _, record in _wanted(store))
     uids = {told.part: told.part_uid for told in wanted}
     for _, value in _below(store, "parts/"):
         record: dict[str, Any] = json.loads(value)
@@ -219,8 +222,7 @@ def _parts(site: str, store: Mapping[str, bytes]) -> Iterator[Part]:
 
 
 def _told(site: str, store: Mapping[str, bytes]) -> Iterator[tuple[tuple[str, str], Told]]:
-    for key, value in _below(store, "wanted/"):
-        record = records_pb2.WantedPart.FromString(value)
+    for key, record in _wanted(store):
         yield (
             (f"{site}/{key.split('/')[1]}", record.part_uid),
             Told(
