@@ -62,8 +62,8 @@ from intertie.nodeagent.loops.self_fence import SelfFence
 
 log = structlog.get_logger(__name__)
 
-_WITHOUT_A_NOTE = frozenset({Step.STOP, Step.RESUME, Step.PRESS, Step.SAVE})
-"""What is done even while nothing can be written down."""
+_WITHOUT_A_NOTE = frozenset({Step.STOP, Step.RESUME, Step.PRESS, Step.SAVE, Step.KEEP})
+"""What is done even while nothing may be started, or written down."""
 _HELD = frozenset({Phase.STAGE, Phase.RUN, Phase.KEEP})
 """Parts that have files here, and may have guests."""
 _AT_ONCE = 4
