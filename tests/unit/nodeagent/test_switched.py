@@ -387,6 +387,26 @@ async def test_an_agent_that_died_while_a_memory_was_read(owner: Owner, memory: 
     assert host.hypervisor.restored == []
 
 
+async def test_one_that_is_let_go_on_by_another_agent_is_not_gone_on_from_again(
+    owner: Owner,
+) -> None:
+    host = owner.host
+    await owner.switches(power=Power.SAVED)
+    host.start()
+    host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+
+    async def silent(name: str) -> None:
+        host.hypervisor.domains[name] = DomainState.OFF
+        raise HypervisorSilent("libvirt: gone")
+
+    with mock.patch.object(host.hypervisor, "resume", silent):
+        await owner.switches(power=Power.ON)
+    await host.clock.advance(60)
+    await owner.passes()
+    assert host.hypervisor.restored == []
+    assert host.hypervisor.starts == 2
+
+
 async def test_one_that_was_not_let_go_on_is_put_aside_as_it_was(owner: Owner) -> None:
     host = owner.host
     await owner.switches(power=Power.SAVED)
