@@ -92,7 +92,9 @@ def part_spec(
 ) -> PartSpec:
     """One network `lan` with all workspaces; `remote` are workspaces at south."""
     members = [
-        Member(workspace=each.label, site="north", mac=each.nics[0].mac, address="10.1.0.10/24")
+        Member(
+            workspace=each.label, site="north", mac=each.nics[0].mac, address=each.nics[0].address
+        )
         for each in workspaces
     ]
     for number, label in enumerate(remote):

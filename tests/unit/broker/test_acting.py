@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from intertie.broker.domain.acting import acted, open_for_actions
-from intertie.broker.domain.amending import with_terms
+from intertie.broker.domain.difference import with_terms
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.part import Part, Placed
 from intertie.broker.domain.wanted import fingerprint, wanted_of

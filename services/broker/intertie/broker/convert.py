@@ -10,6 +10,7 @@ from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.broker.capacity_proto import capacity_to_proto
 from intertie.broker.domain.cluster import ClusterView, Failure, PartView, WorkspaceView
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
+from intertie.broker.domain.part import Amend
 from intertie.broker.domain.ports import Foreign
 from intertie.broker.domain.records import RequestKey
 from intertie.broker.domain.tariff import Tariff
@@ -17,10 +18,12 @@ from intertie.broker.receipts_proto import endpoint_to_proto
 from intertie.broker.usecases.act import ActOrder
 from intertie.broker.usecases.create_cluster import Order
 from intertie.broker.usecases.hold_part import HoldOrder
+from intertie.broker.usecases.resolve_part import Terms
 from intertie.broker.usecases.update_cluster import UpdateOrder
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.names import ANY, ClusterName, Parent, PartName, check_label
+from intertie.common.part_rules import validate_part
 from intertie.common.rpc.action_proto import action_from_proto
 from intertie.common.rpc.spec_proto import (
     Fields,
@@ -137,7 +140,23 @@ def hold_from_proto(request: parts_pb2.HoldPartRequest, *, site: str, caller: st
         owner=request.owner,
         request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(body)),
         prepare=request.prepare,
+        replaces=_replaces(request) if request.HasField("amend") else None,
     )
+
+
+def terms_from_proto(request: parts_pb2.ResolvePartRequest) -> Terms | None:
+    """Of a COMMIT for which no site was asked."""
+    if not request.HasField("amend"):
+        return None
+    spec = part_spec_from_proto(request.spec)
+    validate_part(spec)
+    return Terms(replaces=_replaces(request), spec=spec)
+
+
+def _replaces(request: parts_pb2.HoldPartRequest | parts_pb2.ResolvePartRequest) -> int:
+    if request.amend.replaces < 0:
+        raise FieldInvalid("amend.replaces", "must be the number of terms, 0 or more")
+    return request.amend.replaces
 
 
 def _check_request_id(text: str) -> None:
@@ -284,6 +303,7 @@ def _part_fields(view: PartView) -> Fields:
                 "staging_done_bytes": each.staging_done_bytes,
                 "staging_total_bytes": each.staging_total_bytes,
                 "restarts": each.restarts,
+                "pending": each.pending,
             }
             for each in view.workspaces
         ],
@@ -298,6 +318,20 @@ def _part_fields(view: PartView) -> Fields:
             }
             for each in view.measured
         ],
+        "terms": part.terms,
+        "amendment": _amendment_fields(part.amend) if part.amend is not None else None,
+    }
+
+
+def _amendment_fields(amend: Amend) -> Fields:
+    expires = amend.expire_time
+    return {
+        "tx": amend.tx,
+        "replaces": amend.replaces,
+        "spec": part_spec_fields(amend.spec),
+        "state": amend.state.name,
+        "expire_time": timestamp_fields(expires) if expires is not None else None,
+        "decide_by": timestamp_fields(amend.decide_by),
     }
 
 

@@ -53,6 +53,7 @@ from intertie.broker.usecases.find_workspace import FindWorkspace
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.broker.usecases.get_parts import GetParts
+from intertie.broker.usecases.hold_amend import HoldAmend
 from intertie.broker.usecases.hold_part import HoldPart
 from intertie.broker.usecases.hosts import Inventory
 from intertie.broker.usecases.list_clusters import ListClusters
@@ -158,6 +159,7 @@ class Broker:
             clock,
             ListOffers(ledger, images, policy, clock),
             HoldPart(ledger, images, admission, notary, policy, clock, _seed),
+            HoldAmend(ledger, images, admission, notary, policy, clock),
             PreparePart(ledger, notary, policy, clock),
             resolve,
             ReleasePart(ledger, clock),

@@ -22,6 +22,7 @@ def body_to_proto(body: ReceiptBody) -> part_pb2.ReceiptBody:
         state=part_pb2.Part.State.Value(body.state.name),
         sign_time=timestamp_to_proto(body.sign_time),
         endpoints=[endpoint_to_proto(each) for each in body.endpoints],
+        terms=body.terms,
     )
 
 
@@ -43,6 +44,7 @@ def body_from_bytes(octets: bytes) -> ReceiptBody:
             Endpoint(network=each.network, address=each.address, port=each.port, vni=each.vni)
             for each in message.endpoints
         ),
+        terms=message.terms,
     )
 
 

@@ -236,6 +236,36 @@ class AmendUnsupported(DomainError):
 
 
 @dataclass(eq=False)
+class AmendPending(DomainError):
+    """Other terms are under way already: they are decided first, whichever way."""
+
+    reason = "AMEND_PENDING"
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"another change of {self.name} is under way; look again in a moment, at what it is "
+            "then, and decide"
+        )
+
+
+@dataclass(eq=False)
+class TermsStale(DomainError):
+    """What was to be replaced are not the terms in force at the site."""
+
+    reason = "TERMS_STALE"
+    part: str
+    replaces: int
+    terms: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.part} has terms number {self.terms}, and number {self.replaces} was to be "
+            "replaced; bring it the decision that it has not heard of"
+        )
+
+
+@dataclass(eq=False)
 class StaleWrite(DomainError):
     """A guarded write was lost to another writer: read again, decide again."""
 

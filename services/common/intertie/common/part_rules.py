@@ -19,6 +19,8 @@ from intertie.common.term_rules import (
     check_environment,
     check_range,
 )
+from intertie.common.terms import BandwidthTerm, DiskTerm
+from intertie.common.values import field_names, replace
 
 MAX_PART_NETWORKS = 64
 """Each takes a VXLAN id of the site, and all are taken in one transaction of its store."""
@@ -61,6 +63,80 @@ def validate_part(spec: PartSpec, field: str = "spec") -> None:
         check_range(link.ingress_mbit_s, 0, MAX_MBIT_S, f"{at}.ingress_mbit_s", "Mbit/s")
     for position, entry in enumerate(spec.host_entries):
         check_host_entry(entry, f"{field}.host_entries[{position}]")
+
+
+def within(new: PartSpec, old: PartSpec) -> bool:
+    """Whether the new terms take nothing beyond the old ones, of anything, at any moment: what
+    sites need not be asked for. What is not known to be less counts as more."""
+    same = (new.cluster, new.cluster_uid, new.window.start)
+    if same != (old.cluster, old.cluster_uid, old.window.start) or new.window.end > old.window.end:
+        return False
+    there = {each.label: each for each in old.workspaces}
+    networks = {each.name: each for each in old.networks}
+    links = {(each.peer, each.network): each for each in old.links}
+    return (
+        all(each.label in there and _less(each, there[each.label]) for each in new.workspaces)
+        and all(
+            each.name in networks and _part_of(each, networks[each.name]) for each in new.networks
+        )
+        and all(
+            (had := links.get((each.peer, each.network))) is not None
+            and each.egress_mbit_s <= had.egress_mbit_s
+            and each.ingress_mbit_s <= had.ingress_mbit_s
+            for each in new.links
+        )
+        and set(new.host_entries) <= set(old.host_entries)
+    )
+
+
+def _less(new: PartWorkspace, old: PartWorkspace) -> bool:
+    """Of a disk the same, since none gets smaller; of promised pairs their networks speak."""
+    gets, had = new.allocation, old.allocation
+    alike = replace(
+        new,
+        allocation=replace(
+            had,
+            vcpus=gets.vcpus,
+            memory_mib=gets.memory_mib,
+            disk=gets.disk,
+            nic=gets.nic,
+            pairs=gets.pairs,
+        ),
+    )
+    return (
+        new == alike
+        and replace(new, allocation=had) == old
+        and gets.vcpus <= had.vcpus
+        and gets.memory_mib <= had.memory_mib
+        and all(
+            _no_more(getattr(gets.disk, each), getattr(had.disk, each))
+            for each in field_names(DiskTerm)
+        )
+        and _less_bandwidth(gets.nic, had.nic)
+    )
+
+
+def _less_bandwidth(gets: BandwidthTerm, had: BandwidthTerm) -> bool:
+    return gets.guarantee_mbit_s <= had.guarantee_mbit_s and _no_more(
+        gets.cap_mbit_s or gets.guarantee_mbit_s, had.cap_mbit_s or had.guarantee_mbit_s
+    )
+
+
+def _no_more(gets: int, had: int) -> bool:
+    """A cap that is not said is the site's to say: it is no less and no more than any other."""
+    return gets == had or 0 < gets < had
+
+
+def _part_of(new: PartNetwork, old: PartNetwork) -> bool:
+    pairs = {(each.a, each.b): each.bandwidth for each in old.pairs}
+    return (
+        new.subnet == old.subnet
+        and set(new.members) <= set(old.members)
+        and all(
+            (each.a, each.b) in pairs and _less_bandwidth(each.bandwidth, pairs[each.a, each.b])
+            for each in new.pairs
+        )
+    )
 
 
 def _network(

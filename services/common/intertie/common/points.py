@@ -42,6 +42,11 @@ POINTS: dict[str, str] = {
     "broker.released": "That a part is given back or is to end is on record, unanswered.",
     "broker.before_part_ended": "All hosts have said that nothing is left; the part lives on.",
     "broker.part_ended": "The part is ENDED, and no host's record speaks of it.",
+    # A site's broker, as other terms come for a part that stands.
+    "broker.before_amend_held": "Other terms were asked for; nothing is decided.",
+    "broker.amend_held": "Other terms are PREPARED beside those in force; nobody has the receipt.",
+    "broker.before_amend_resolved": "A decision on other terms came and is in order; not applied.",
+    "broker.amend_resolved": "The part has the terms that were decided; nobody has the answer.",
     # A host's agent, as a guest comes and goes.
     "agent.obeying": "New records are read and kept on disk; nothing is done about them.",
     "agent.before_connect": "What is not wanted is away; networks are not made or removed yet.",

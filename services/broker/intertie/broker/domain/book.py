@@ -60,7 +60,8 @@ class Book:
     told: dict[str, dict[str, int]] = field(default_factory=dict)
     """What is told of a part changes by a new mapping, never within one."""
     open: dict[str, None] = field(default_factory=dict)
-    """Names of the parts that are held or prepared, the longest first."""
+    """Names of the parts that are held or prepared, or for which other terms are, the longest
+    first."""
     demands: Calendar = field(default_factory=lambda: Calendar({}))
     """With those that are on their way."""
     admission: AdmissionPolicy = ACCEPT_ALL
@@ -273,6 +274,7 @@ def _takes_the_same(one: Part, other: Part) -> bool:
         and one.placed is other.placed
         and one.gateway == other.gateway
         and one.shed is other.shed
+        and one.amend is other.amend
     )
 
 

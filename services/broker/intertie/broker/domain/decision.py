@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from intertie.broker.domain.part import Endpoint, Part, PartState, RemoteEndpoint
+from intertie.broker.domain.part import Amend, Endpoint, Part, PartState, RemoteEndpoint
 from intertie.common.errors import DecisionInvalid, PartOver
 from intertie.common.values import replace
 
@@ -30,6 +30,8 @@ class ReceiptBody:
     state: PartState
     sign_time: datetime
     endpoints: tuple[Endpoint, ...] = ()
+    terms: int = 0
+    """The number that the agreement's terms have once they are committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,39 +62,80 @@ class Decision:
     reason: str = ""
 
 
-def check(part: Part, decision: Decision, receipts: Iterable[OpenedReceipt]) -> None:
-    """DecisionInvalid unless the decision is on this part's co-allocation and, to commit, was
-    taken by its coordinator over every participant's own receipt that it is prepared.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """What a decision on a part, or on other terms for it, must be over."""
+
+    tx: str
+    digest: str
+    participants: tuple[str, ...]
+    terms: int
+    since: datetime
+
+    @classmethod
+    def of(cls, part: Part, amend: Amend | None = None) -> "Agreement":
+        if amend is None:
+            return cls(
+                tx=part.tx,
+                digest=part.digest,
+                participants=part.participants,
+                terms=part.terms,
+                since=part.create_time,
+            )
+        return cls(
+            tx=amend.tx,
+            digest=amend.digest,
+            participants=amend.participants,
+            terms=amend.replaces + 1,
+            since=amend.create_time,
+        )
+
+
+def check(
+    part: Part,
+    decision: Decision,
+    receipts: Iterable[OpenedReceipt],
+    amend: Amend | None = None,
+) -> None:
+    """DecisionInvalid unless the decision is on this part's co-allocation, or on `amend`, and, to
+    commit, was taken by its coordinator over every participant's own receipt that it is prepared.
 
     A key that was lost after its certificate ended can sign for no new agreement: all parts of
     one are held, and then prepared, within the time that a hold lasts.
     """
-    if not part.tx or decision.tx != part.tx:
-        raise DecisionInvalid(f"it is on {decision.tx or 'nothing'}, the part is of {part.tx}")
+    over = Agreement.of(part, amend)
+    if not over.tx or decision.tx != over.tx:
+        raise DecisionInvalid(f"it is on {decision.tx or 'nothing'}, the part is of {over.tx}")
     if decision.outcome is Outcome.OPEN:
         raise DecisionInvalid("it is open")
     if decision.outcome is Outcome.ABORT:
         return
-    if decision.decided_by != part.coordinator:
-        raise DecisionInvalid(
-            f"{decision.decided_by or 'nobody'} decided, {part.coordinator} coordinates"
-        )
-    if decision.digest != part.digest:
+    check_decider(part, decision)
+    if decision.digest != over.digest:
         raise DecisionInvalid("it is over another agreement: the digests differ")
     prepared = set()
     for each in receipts:
         body = each.body
         if body.site != each.signer:
             raise DecisionInvalid(f"a receipt of {body.site} is signed by {each.signer or '?'}")
-        if (body.tx, body.digest) != (part.tx, part.digest):
+        if (body.tx, body.digest) != (over.tx, over.digest):
             raise DecisionInvalid(f"the receipt of {body.site} is over another agreement")
+        if body.terms != over.terms:
+            raise DecisionInvalid(f"the receipt of {body.site} is of terms number {body.terms}")
         if body.state is not PartState.PREPARED:
             raise DecisionInvalid(f"the receipt of {body.site} says {body.state.name}")
-        if body.sign_time < part.create_time - MAX_TTL:
+        if body.sign_time < over.since - MAX_TTL:
             raise DecisionInvalid(f"the receipt of {body.site} is older than the agreement")
         prepared.add(body.site)
-    if missing := set(part.participants) - prepared:
+    if missing := set(over.participants) - prepared:
         raise DecisionInvalid(f"no receipt of {', '.join(sorted(missing))}")
+
+
+def check_decider(part: Part, decision: Decision) -> None:
+    if decision.decided_by != part.coordinator:
+        raise DecisionInvalid(
+            f"{decision.decided_by or 'nobody'} decided, {part.coordinator} coordinates"
+        )
 
 
 def applied(
@@ -106,7 +149,7 @@ def applied(
         match part.state:
             case PartState.PREPARED:
                 confirmed = part.move(PartState.CONFIRMED, now=now)
-                return replace(confirmed, remotes=_remotes(part, receipts, site))
+                return replace(confirmed, remotes=remotes_of(part, receipts, site))
             case PartState.CONFIRMED | PartState.ENDED:
                 return part
             case PartState.RELEASED | PartState.EXPIRED:
@@ -121,7 +164,7 @@ def applied(
     raise DecisionInvalid(f"{part.name} is {part.state.name}: a COMMIT was applied before")
 
 
-def _remotes(
+def remotes_of(
     part: Part, receipts: Iterable[OpenedReceipt], site: str
 ) -> tuple[RemoteEndpoint, ...]:
     """Where other sites take what is sent to the networks of this part."""

@@ -18,7 +18,7 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
-from intertie.broker.domain.part import Part, Shed, hosts_of
+from intertie.broker.domain.part import Part, Standing, hosts_of
 from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord
 from intertie.common.calendar import Calendar, Demand
@@ -76,10 +76,11 @@ class LedgerView(Struct, frozen=True, kw_only=True):
     demands: Calendar | None = None
     """What all parts that count take, where that is known already."""
     open: Collection[str] | None = None
-    """Names of the parts that are held or prepared, where they are known already."""
+    """Names of the parts that are held or prepared, or for which other terms are, where they are
+    known already."""
 
     def undecided(self) -> tuple[Versioned[Part], ...]:
-        """The parts that are held or prepared: few, of however many there are."""
+        """Those parts: few, of however many there are."""
         if self.open is not None:
             return tuple(self.parts[name] for name in self.open)
         return tuple(each for each in self.parts.values() if each.value.undecided)
@@ -218,7 +219,7 @@ Takes = dict[tuple[str, str], int]
 """How much each workspace takes of each resource."""
 
 
-def takes_by_workspace(terms: Part | Shed) -> Takes:
+def takes_by_workspace(terms: Standing) -> Takes:
     takes: Takes = {}
     for label, key, amount in takes_of(terms.spec, hosts_of(terms.placed), terms.gateway):
         takes[label, key] = takes.get((label, key), 0) + amount
@@ -236,17 +237,19 @@ def larger(all_of: Iterable[Takes]) -> Takes:
 
 
 def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Demand, ...]:
-    """What a part takes, moment by moment: of each of its workspaces the larger of the terms in
-    force and those that its hosts have not given up yet. What one workspace gives up is not there
-    for another of the same part before its host has obeyed.
+    """What a part takes, moment by moment: of each of its workspaces the largest of the terms in
+    force, those that are held for it, and those that its hosts have not given up yet. What one
+    workspace gives up is not there for another of the same part before its host has obeyed.
 
     The first demand is named as the part is, each further one with its number.
     """
-    if not part.shed:
+    if not part.shed and part.amend is None:
         amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
         amounts |= _off_quotas(part, admission, amounts)
         return (Demand(part.name, part.window, amounts),)
-    all_of: tuple[Part | Shed, ...] = (part, *part.shed)
+    all_of: list[Standing] = [part, *part.shed]
+    if part.amend is not None:
+        all_of.append(part.amend)
     terms = [(each.spec.window.end, takes_by_workspace(each)) for each in all_of]
     demands: list[Demand] = []
     start = part.window.start
@@ -359,14 +362,7 @@ def link_shortfalls(calendar: Calendar, policy: Policy, spec: PartSpec) -> tuple
     found = []
     for (peer, direction), amount in sorted(wanted.items()):
         if policy.link(peer) is None:
-            found.append(
-                Shortfall(
-                    site=policy.site,
-                    resource="reachability",
-                    peer=peer,
-                    message=f"{policy.site}: there is no link to {peer}",
-                )
-            )
+            found.append(no_link(policy.site, peer))
             continue
         free = calendar.free(link_key(peer, direction), spec.window)
         if amount > free:
@@ -381,6 +377,15 @@ def link_shortfalls(calendar: Calendar, policy: Policy, spec: PartSpec) -> tuple
                 )
             )
     return tuple(dict.fromkeys(found))
+
+
+def no_link(site: str, peer: str) -> Shortfall:
+    return Shortfall(
+        site=site,
+        resource="reachability",
+        peer=peer,
+        message=f"{site}: there is no link to {peer}",
+    )
 
 
 def free_vnis(view: LedgerView, count: int) -> tuple[int, ...]:

@@ -94,6 +94,49 @@ class Shed(Struct, frozen=True, kw_only=True):
         return _hosts(self.placed, self.gateway)
 
 
+class AmendState(Enum):
+    HELD = "HELD"
+    PREPARED = "PREPARED"
+    APPLIED = "APPLIED"
+    RELEASED = "RELEASED"
+    EXPIRED = "EXPIRED"
+
+
+AMEND_NEXT: dict[AmendState, frozenset[AmendState]] = {
+    AmendState.HELD: frozenset({AmendState.PREPARED, AmendState.RELEASED, AmendState.EXPIRED}),
+    AmendState.PREPARED: frozenset({AmendState.APPLIED, AmendState.RELEASED}),
+    AmendState.APPLIED: frozenset(),
+    AmendState.RELEASED: frozenset(),
+    AmendState.EXPIRED: frozenset(),
+}
+"""Every edge there is. What is not HELD or PREPARED is not written down any more: the part has the
+terms, or it has not. docs/states.md is drawn from this table by a test."""
+
+
+class Amend(Struct, frozen=True, kw_only=True):
+    """Other terms for a part that stands: counted beside those in force until it is decided
+    whether they replace them."""
+
+    tx: str
+    digest: str
+    participants: tuple[str, ...]
+    replaces: int
+    """The number of the terms in force."""
+    spec: PartSpec
+    placed: tuple[Placed, ...]
+    gateway: str
+    state: AmendState
+    create_time: datetime
+    decide_by: datetime
+    expire_time: datetime | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+
+    def move(self, to: AmendState) -> "Amend":
+        if to not in AMEND_NEXT[self.state]:
+            raise IllegalMove(f"{self.tx}: {self.state.name} to {to.name}")
+        return replace(self, state=to, expire_time=None)
+
+
 class Part(Struct, frozen=True, kw_only=True):
     name: str
     state: PartState
@@ -136,6 +179,8 @@ class Part(Struct, frozen=True, kw_only=True):
     moved: tuple[Moved, ...] = ()
     end_message: str = ""
     """More of `end_reason`, in words."""
+    amend: Amend | None = None
+    """At most one at a time."""
 
     @property
     def path(self) -> PartName:
@@ -155,8 +200,17 @@ class Part(Struct, frozen=True, kw_only=True):
 
     @property
     def undecided(self) -> bool:
-        """Held or prepared: not for long."""
-        return self.state is PartState.HELD or self.state is PartState.PREPARED
+        """It, or other terms for it, are held or prepared: not for long."""
+        return (
+            self.state is PartState.HELD
+            or self.state is PartState.PREPARED
+            or self.amend is not None
+        )
+
+    @property
+    def bound(self) -> bool:
+        """Other terms for it are prepared: until they are decided its end may not come."""
+        return self.amend is not None and self.amend.state is AmendState.PREPARED
 
     @property
     def over(self) -> bool:
@@ -200,6 +254,25 @@ class Part(Struct, frozen=True, kw_only=True):
             and now >= self.decide_by
         )
 
+    def amend_expired(self, *, now: datetime) -> bool:
+        held = self.amend
+        return (
+            held is not None
+            and held.state is AmendState.HELD
+            and held.expire_time is not None
+            and now >= held.expire_time
+        )
+
+    def amend_in_doubt(self, *, now: datetime) -> bool:
+        return self.bound and self.amend is not None and now >= self.amend.decide_by
+
+    def let_go(self, to: AmendState) -> "Part":
+        """Without the other terms that were held for it."""
+        if self.amend is None:
+            return self
+        self.amend.move(to)
+        return replace(self, amend=None)
+
     def move(self, to: PartState, *, now: datetime, reason: str = "") -> "Part":
         """The part after one step. `now` is given, never asked for."""
         if to not in NEXT[self.state]:
@@ -216,12 +289,18 @@ class Part(Struct, frozen=True, kw_only=True):
 
     def ending(self, *, now: datetime, reason: str, message: str = "") -> "Part":
         """Its end is asked for: it counts until nothing is left on any host. The first reason
-        stands."""
-        if self.state is not PartState.CONFIRMED:
-            raise IllegalMove(f"{self.name}: the end of a part that is {self.state.name}")
+        stands. Other terms that are held for it go with it."""
+        if self.state is not PartState.CONFIRMED or self.bound:
+            state = "in doubt" if self.bound else self.state.name
+            raise IllegalMove(f"{self.name}: the end of a part that is {state}")
         if self.end_requested_time is not None:
             return self
-        return replace(self, end_requested_time=now, end_reason=reason, end_message=message)
+        over = self.let_go(AmendState.RELEASED)
+        return replace(over, end_requested_time=now, end_reason=reason, end_message=message)
+
+
+Standing = Part | Shed | Amend
+"""Terms that are placed."""
 
 
 def hosts_of(placed: Iterable[Placed]) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """PREPARE, as a step of a part: what the site vouches for from then on."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, free_vnis
 from intertie.broker.domain.part import Endpoint, NetworkId, Part, PartState, leaves_site
 from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.part_spec import PartNetwork
 from intertie.common.values import replace
 
 
@@ -23,14 +25,30 @@ def prepared(held: Part, view: LedgerView, policy: Policy, *, now: datetime) -> 
         NetworkId(network=network.name, vni=vni)
         for network, vni in zip(networks, vnis, strict=True)
     )
-    leaving = tuple(each for each in networks if leaves_site(each, policy.site))
+    return replace(
+        part,
+        network_ids=ids,
+        endpoints=endpoints_of(networks, ids, part.gateway, view, policy.site),
+    )
+
+
+def endpoints_of(
+    networks: Iterable[PartNetwork],
+    ids: Iterable[NetworkId],
+    at: str,
+    view: LedgerView,
+    site: str,
+) -> tuple[Endpoint, ...]:
+    """Where the gateway `at` takes what comes from elsewhere, of each network that leaves the
+    site. NoCapacity where that is not known."""
+    leaving = tuple(each for each in networks if leaves_site(each, site))
     if not leaving:
-        return replace(part, network_ids=ids)
-    gateway = view.fleet.facts.get(part.gateway)
+        return ()
+    gateway = view.fleet.facts.get(at)
     if gateway is None or not gateway.wide_address:
-        raise NoCapacity((_no_gateway(part, policy.site, leaving[0].name),))
+        raise NoCapacity((_no_gateway(at, site, leaving[0].name),))
     vni_of = {each.network: each.vni for each in ids}
-    endpoints = tuple(
+    return tuple(
         Endpoint(
             network=network.name,
             address=gateway.wide_address,
@@ -39,19 +57,18 @@ def prepared(held: Part, view: LedgerView, policy: Policy, *, now: datetime) -> 
         )
         for network in leaving
     )
-    return replace(part, network_ids=ids, endpoints=endpoints)
 
 
-def _no_gateway(part: Part, site: str, network: str) -> Shortfall:
+def _no_gateway(gateway: str, site: str, network: str) -> Shortfall:
     why = (
-        f"its gateway {part.gateway} says no address that other sites reach"
-        if part.gateway
+        f"its gateway {gateway} says no address that other sites reach"
+        if gateway
         else "the part has no gateway"
     )
     return Shortfall(
         site=site,
         resource="reachability",
-        host=part.gateway,
+        host=gateway,
         message=f"{site}: {why}, so network {network} cannot leave the site",
     )
 

@@ -52,8 +52,9 @@ class Phase(Enum):
 
 
 def phase_of(part: Part, *, now: datetime) -> Phase:
-    """What the time alone asks for: nothing yet, the part, or its end."""
-    if part.end_requested_time is not None or now >= part.window.end:
+    """What the time alone asks for: nothing yet, the part, or its end. In doubt it does not end by
+    its window, which may have become a longer one; its hosts stop its guests as ever."""
+    if part.end_requested_time is not None or (now >= part.window.end and not part.bound):
         return Phase.ENDING
     return Phase.EARLY if now < part.window.start - STAGING_LEAD else Phase.DUE
 

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
-from intertie.broker.domain.amending import more_of, shortfall_of
 from intertie.broker.domain.board import Room
+from intertie.broker.domain.difference import more_of, shortfall_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of, free_hosts
-from intertie.broker.domain.part import Moved, Part, PartState, Placed
+from intertie.broker.domain.part import AmendState, Moved, Part, PartState, Placed
 from intertie.broker.domain.placement import place
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
@@ -41,7 +41,11 @@ def without(
     """All of the part that was on lost hosts goes elsewhere, with all that it is promised, or none
     of it; None while nothing can be done: its fate is with its coordinator.
 
-    The hosts must be known not to run anything of it, now or when they come back."""
+    The hosts must be known not to run anything of it, now or when they come back. Other terms that
+    are held for it go, as they would be on those hosts too; prepared ones are decided first."""
+    if part.bound:
+        return None
+    part = part.let_go(AmendState.RELEASED)
     found = _found(part, lost, view, policy, now=now)
     if isinstance(found, Over) and part.state is not PartState.CONFIRMED:
         return None

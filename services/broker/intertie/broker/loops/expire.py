@@ -1,8 +1,9 @@
-"""Lets go of holds whose time is over: HELD to EXPIRED, and nothing else."""
+"""Lets go of holds whose time is over, of parts and of other terms for them: HELD to EXPIRED, and
+nothing else."""
 
 import structlog
 
-from intertie.broker.domain.part import PartState
+from intertie.broker.domain.part import AmendState, PartState
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.records import Change, Write
 from intertie.common.clock import Clock
@@ -20,13 +21,16 @@ class Expire:
         """Losing to a PREPARE that came first is as it should be."""
         for found in (await self._ledger.view()).undecided():
             part, now = found.value, self._clock.now()
-            if not part.expired(now=now):
+            if part.amend is not None and part.amend_expired(now=now):
+                tx, over = part.amend.tx, part.let_go(AmendState.EXPIRED)
+            elif part.expired(now=now):
+                tx, over = part.tx, part.move(PartState.EXPIRED, now=now, reason="the hold ran out")
+            else:
                 continue
-            over = part.move(PartState.EXPIRED, now=now, reason="the hold ran out")
             try:
                 write = Write(record=over, read_at=found.revision)
                 await self._ledger.commit(Change(writes=(write,)))
             except StaleWrite:
                 log.debug("expire.lost_race", part=part.name)
             else:
-                log.info("expire.expired", part=part.name, tx=part.tx)
+                log.info("expire.expired", part=part.name, tx=tx)

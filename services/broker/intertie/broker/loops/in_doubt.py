@@ -1,4 +1,5 @@
-"""Asks the register about parts that are prepared and past the time to decide."""
+"""Asks the register about what is prepared and past the time to decide: parts, and other terms for
+them."""
 
 import asyncio
 
@@ -33,24 +34,29 @@ class InDoubt:
         asking = []
         for found in (await self._ledger.view()).undecided():
             part = found.value
-            if part.in_doubt(now=now):
-                line = lines.setdefault(part.coordinator, asyncio.Semaphore(AT_ONCE))
-                asking.append(self._ask_in_turn(part, line))
+            if part.amend is not None and part.amend_in_doubt(now=now):
+                tx = part.amend.tx
+            elif part.in_doubt(now=now):
+                tx = part.tx
+            else:
+                continue
+            line = lines.setdefault(part.coordinator, asyncio.Semaphore(AT_ONCE))
+            asking.append(self._ask_in_turn(part, tx, line))
         failures = await asyncio.gather(*asking, return_exceptions=True)
         for failure in failures:
             if failure is not None:
                 raise failure
 
-    async def _ask_in_turn(self, part: Part, line: asyncio.Semaphore) -> None:
+    async def _ask_in_turn(self, part: Part, tx: str, line: asyncio.Semaphore) -> None:
         async with line:
-            await self._ask(part)
+            await self._ask(part, tx)
 
-    async def _ask(self, part: Part) -> None:
+    async def _ask(self, part: Part, tx: str) -> None:
         """A part stays PREPARED for as long as its register does not answer: only a decision
         moves it."""
         try:
             decision = await self._registers.resolve(
-                part.coordinator, part.tx, f"{part.path.site} was left in doubt"
+                part.coordinator, tx, f"{part.path.site} was left in doubt"
             )
             if decision.outcome is not Outcome.OPEN:
                 await self._resolve.read_from_register(part.path, decision)
@@ -60,7 +66,7 @@ class InDoubt:
             log.warning(
                 "in_doubt.unresolved",
                 part=part.name,
-                tx=part.tx,
+                tx=tx,
                 reason=error.reason,
                 problem=str(error),
             )

@@ -14,6 +14,7 @@ from intertie.broker.servicers.streams import Agents
 from intertie.broker.usecases.act import ActOnPart
 from intertie.broker.usecases.find_workspace import FindWorkspace
 from intertie.broker.usecases.get_parts import GetParts
+from intertie.broker.usecases.hold_amend import HoldAmend
 from intertie.broker.usecases.hold_part import HoldPart
 from intertie.broker.usecases.list_offers import ListOffers
 from intertie.broker.usecases.prepare_part import PreparePart
@@ -42,6 +43,7 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
         clock: Clock,
         offers: ListOffers,
         hold: HoldPart,
+        hold_amend: HoldAmend,
         prepare: PreparePart,
         resolve: ResolvePart,
         release: ReleasePart,
@@ -54,6 +56,7 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
         self._clock = clock
         self._offers = offers
         self._hold = hold
+        self._hold_amend = hold_amend
         self._prepare = prepare
         self._resolve = resolve
         self._release = release
@@ -94,7 +97,10 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
     async def _held(self, request: parts_pb2.HoldPartRequest) -> parts_pb2.HoldPartResponse:
         who = caller()
         order = convert.hold_from_proto(request, site=self._site, caller=who.spiffe)
-        part, receipt = await self._hold(order, who)
+        if order.amends:
+            part, receipt = await self._hold_amend(order, who)
+        else:
+            part, receipt = await self._hold(order, who)
         return parts_pb2.HoldPartResponse(
             part=await self._told(part),
             receipt=receipt_to_proto(receipt),
@@ -105,7 +111,7 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
         self, request: parts_pb2.PreparePartRequest, context: Context
     ) -> parts_pb2.PreparePartResponse:
         name = convert.part_here(request.name, self._site)
-        part, receipt = await self._prepare(name, caller())
+        part, receipt = await self._prepare(name, caller(), request.tx)
         return parts_pb2.PreparePartResponse(
             part=await self._told(part), receipt=receipt_to_proto(receipt)
         )
@@ -115,13 +121,15 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
     ) -> part_pb2.Part:
         name = convert.part_here(request.name, self._site)
         decision = decision_from_proto(request.decision)
-        return await self._told(await self._resolve(name, decision, caller()))
+        terms = convert.terms_from_proto(request)
+        return await self._told(await self._resolve(name, decision, caller(), terms))
 
     async def Release(
         self, request: parts_pb2.ReleasePartRequest, context: Context
     ) -> part_pb2.Part:
         name = convert.part_here(request.name, self._site)
-        return await self._told(await self._release(name, request.reason, caller()))
+        released = await self._release(name, request.reason, caller(), request.tx)
+        return await self._told(released)
 
     async def Act(self, request: parts_pb2.ActOnPartRequest, context: Context) -> part_pb2.Part:
         who = caller()

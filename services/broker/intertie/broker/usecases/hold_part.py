@@ -8,7 +8,7 @@ import structlog
 from intertie.broker.domain.decision import MAX_TTL, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
-from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.part import AmendState, Part, PartState
 from intertie.broker.domain.planning import allot
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
@@ -48,6 +48,14 @@ class HoldOrder(Struct, frozen=True, kw_only=True):
     request: RequestKey
     prepare: bool = False
     """In the same transaction: there is no moment at which it could expire."""
+    replaces: int | None = None
+    """The number of the cluster's terms that are amended; of a Create's, None. A part that is
+    asked for by an amend is a new one of the cluster where it is named after the transaction."""
+
+    @property
+    def amends(self) -> bool:
+        """Other terms for a part that stands."""
+        return self.replaces is not None and self.name.part_id != self.tx
 
 
 class HoldPart:
@@ -71,8 +79,8 @@ class HoldPart:
 
     async def __call__(self, order: HoldOrder, caller: Caller) -> tuple[Part, Receipt]:
         now = self._clock.now()
-        _check_skew(order, now)
-        _check(order, caller, self._policy.site, now)
+        check_skew(order, now)
+        check_order(order, caller, self._policy.site, now)
         for digest in dict.fromkeys(each.environment.image for each in order.spec.workspaces):
             if await self._images.find(order.name.tenant, digest) is None:
                 raise ImageNotReady(digest, self._policy.site)
@@ -118,6 +126,7 @@ class HoldPart:
             participants=order.participants,
             expire_time=now + order.ttl,
             decide_by=order.decide_by,
+            terms=0 if order.replaces is None else order.replaces + 1,
         )
 
 
@@ -131,10 +140,32 @@ def receipt_of(part: Part, *, now: datetime, state: PartState | None = None) -> 
         state=state or part.state,
         sign_time=now,
         endpoints=part.endpoints,
+        terms=part.terms,
     )
 
 
-def _check_skew(order: HoldOrder, now: datetime) -> None:
+def amend_receipt_of(part: Part, tx: str, *, now: datetime) -> ReceiptBody:
+    """Of terms that are held for the part, or were put in force since. PartOver where they were
+    let go."""
+    amend = part.amend
+    if amend is None or amend.tx != tx:
+        if part.tx == tx:
+            return receipt_of(part, now=now, state=PartState.PREPARED)
+        raise PartOver(part.name, f"{part.state.name}, and nothing is held for {tx}")
+    prepared = amend.state is AmendState.PREPARED
+    return ReceiptBody(
+        tx=tx,
+        digest=amend.digest,
+        site=part.path.site,
+        part=part.name,
+        state=PartState.PREPARED if prepared else PartState.HELD,
+        sign_time=now,
+        endpoints=amend.endpoints,
+        terms=amend.replaces + 1,
+    )
+
+
+def check_skew(order: HoldOrder, now: datetime) -> None:
     """The clocks of site and coordinator agree within 2 s. The way of the request only adds to
     what is measured, so a skew that is let pass is a small one."""
     offset = now - order.coordinator_time
@@ -142,7 +173,7 @@ def _check_skew(order: HoldOrder, now: datetime) -> None:
         raise ClockSkew(offset)
 
 
-def _check(order: HoldOrder, caller: Caller, site: str, now: datetime) -> None:
+def check_order(order: HoldOrder, caller: Caller, site: str, now: datetime) -> None:
     if order.coordinator != caller.spiffe:
         raise RoleDenied(caller.spiffe, "Hold", f"{order.coordinator} is named as coordinator")
     if not order.tx or not order.digest:

@@ -8,8 +8,9 @@ from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
 from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.renegotiating import prepared as amend_prepared
 from intertie.broker.usecases.admission import contend, known_part
-from intertie.broker.usecases.hold_part import receipt_of
+from intertie.broker.usecases.hold_part import amend_receipt_of, receipt_of
 from intertie.common.clock import Clock
 from intertie.common.errors import HoldExpired, NotFound, PartOver, RoleDenied
 from intertie.common.names import PartName
@@ -24,8 +25,12 @@ class PreparePart:
         self._policy = policy
         self._clock = clock
 
-    async def __call__(self, name: PartName, caller: Caller) -> tuple[Part, Receipt]:
+    async def __call__(self, name: PartName, caller: Caller, tx: str = "") -> tuple[Part, Receipt]:
+        """`tx`: of other terms that are held for the part."""
         await self._ledger.check_leading()
+        if tx:
+            part = await contend(lambda: self._prepare_amend(name, caller, tx))
+            return part, self._notary.sign(amend_receipt_of(part, tx, now=self._clock.now()))
         part = await contend(lambda: self._prepare(name, caller))
         body = receipt_of(part, now=self._clock.now(), state=PartState.PREPARED)
         return part, self._notary.sign(body)
@@ -48,6 +53,18 @@ class PreparePart:
         write = Write(record=after, read_at=found.revision)
         await self._ledger.commit(Change(writes=(write,), vnis=vnis_of(after)))
         log.info("part.prepared", part=part.name, tx=part.tx)
+        return after
+
+    async def _prepare_amend(self, name: PartName, caller: Caller, tx: str) -> Part:
+        found = await known_part(self._ledger, name)
+        if found is None:
+            raise NotFound(str(name))
+        check_coordinator(found.value, caller, "Prepare")
+        after = amend_prepared(found.value, tx, now=self._clock.now())
+        if after != found.value:
+            write = Write(record=after, read_at=found.revision)
+            await self._ledger.commit(Change(writes=(write,)))
+            log.info("amend.prepared", part=after.name, tx=tx)
         return after
 
 

@@ -40,6 +40,8 @@ CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.LeaseEnding: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ActionIllegal: grpc.StatusCode.FAILED_PRECONDITION,
     errors.AmendUnsupported: grpc.StatusCode.UNIMPLEMENTED,
+    errors.AmendPending: grpc.StatusCode.ABORTED,
+    errors.TermsStale: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleWrite: grpc.StatusCode.ABORTED,
     errors.Aborted: grpc.StatusCode.ABORTED,
     errors.NotLeading: grpc.StatusCode.UNAVAILABLE,
@@ -70,6 +72,7 @@ _FIELDS: dict[type[errors.DomainError], tuple[str, ...]] = {
     errors.LeaseEnding: ("name", "end_time"),
     errors.ActionIllegal: ("action", "workspace", "state", "legal"),
     errors.AmendUnsupported: ("name",),
+    errors.AmendPending: ("name",),
     errors.StaleWrite: ("key",),
     errors.Aborted: ("tx", "why"),
     errors.NotLeading: ("leader", "asked"),
@@ -87,6 +90,9 @@ _FIELDS: dict[type[errors.DomainError], tuple[str, ...]] = {
 _NUMBERS: dict[type[errors.DomainError], Callable[[dict[str, str]], errors.DomainError]] = {
     errors.ClockSkew: lambda at: errors.ClockSkew(timedelta(seconds=float(at["offset"]))),
     errors.ConnectionRefused: lambda at: errors.ConnectionRefused(at["workspace"], int(at["port"])),
+    errors.TermsStale: lambda at: errors.TermsStale(
+        at["part"], int(at["replaces"]), int(at["terms"])
+    ),
     errors.OffsetMismatch: lambda at: errors.OffsetMismatch(int(at["offset"]), int(at["expected"])),
     errors.StoreFull: lambda at: errors.StoreFull(int(at["needed"]), int(at["free"])),
 }
@@ -164,6 +170,8 @@ def _fields(error: errors.DomainError) -> dict[str, str]:
             return {"offset": repr(offset.total_seconds())}
         case errors.ConnectionRefused(workspace=workspace, port=port):
             return {"workspace": workspace, "port": str(port)}
+        case errors.TermsStale(part=part, replaces=replaces, terms=terms):
+            return {"part": part, "replaces": str(replaces), "terms": str(terms)}
         case errors.OffsetMismatch(offset=begin, expected=expected):
             return {"offset": str(begin), "expected": str(expected)}
         case errors.StoreFull(needed=needed, free=free):

@@ -343,6 +343,8 @@ class Part(_message.Message):
     END_REQUESTED_TIME_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
     END_MESSAGE_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    AMENDMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sites/{site}/tenants/{tenant}/parts/{part}"""
     state: Global___Part.State.ValueType
@@ -362,6 +364,8 @@ class Part(_message.Message):
     owner: _builtins.str
     end_message: _builtins.str
     """More of `end_reason`, in words; empty where there is no more to say."""
+    terms: _builtins.int
+    """The number of the terms in force: how often it was amended."""
     @_builtins.property
     def spec(self) -> Global___PartSpec: ...
     @_builtins.property
@@ -393,6 +397,10 @@ class Part(_message.Message):
         `etag` does not change with it.
         """
 
+    @_builtins.property
+    def amendment(self) -> Global___PartAmendment:
+        """Other terms that are held for it, and not in force; absent: none."""
+
     def __init__(
         self,
         *,
@@ -414,14 +422,59 @@ class Part(_message.Message):
         end_requested_time: _timestamp_pb2.Timestamp | None = ...,
         measured: _abc.Iterable[Global___MeasuredPromise] | None = ...,
         end_message: _builtins.str = ...,
+        terms: _builtins.int = ...,
+        amendment: Global___PartAmendment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "spec", b"spec", "state", b"state", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
+class PartAmendment(_message.Message):
+    """Terms that are counted beside those in force until they are decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TX_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    DECIDE_BY_FIELD_NUMBER: _builtins.int
+    tx: _builtins.str
+    replaces: _builtins.int
+    """The number of the terms that they are to replace."""
+    state: Global___Part.State.ValueType
+    """HELD, and may expire alone, or PREPARED, and waits for its decision."""
+    @_builtins.property
+    def spec(self) -> Global___PartSpec: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Only while HELD."""
+
+    @_builtins.property
+    def decide_by(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        tx: _builtins.str = ...,
+        replaces: _builtins.int = ...,
+        spec: Global___PartSpec | None = ...,
+        state: Global___Part.State.ValueType = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        decide_by: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_by", b"decide_by", "expire_time", b"expire_time", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_by", b"decide_by", "expire_time", b"expire_time", "replaces", b"replaces", "spec", b"spec", "state", b"state", "tx", b"tx"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartAmendment: _TypeAlias = PartAmendment  # noqa: Y015
 
 @_typing.final
 class MeasuredPromise(_message.Message):
@@ -464,6 +517,7 @@ class PlacedWorkspace(_message.Message):
     STAGING_DONE_BYTES_FIELD_NUMBER: _builtins.int
     STAGING_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{part}/workspaces/{group}-{index}"""
     host: _builtins.str
@@ -475,6 +529,8 @@ class PlacedWorkspace(_message.Message):
     staging_total_bytes: _builtins.int
     restarts: _builtins.int
     """As in intertie.api.cluster.v1.Workspace."""
+    pending: _builtins.str
+    """Likewise."""
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -489,10 +545,11 @@ class PlacedWorkspace(_message.Message):
         staging_done_bytes: _builtins.int = ...,
         staging_total_bytes: _builtins.int = ...,
         restarts: _builtins.int = ...,
+        pending: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "message", b"message", "name", b"name", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,11 +627,14 @@ class ReceiptBody(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     SIGN_TIME_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     tx: _builtins.str
     digest: _builtins.str
     site: _builtins.str
     part: _builtins.str
     state: Global___Part.State.ValueType
+    terms: _builtins.int
+    """The number that the agreement's terms have once they are committed."""
     @_builtins.property
     def sign_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -589,10 +649,11 @@ class ReceiptBody(_message.Message):
         state: Global___Part.State.ValueType = ...,
         sign_time: _timestamp_pb2.Timestamp | None = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        terms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sign_time", b"sign_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "endpoints", b"endpoints", "part", b"part", "sign_time", b"sign_time", "site", b"site", "state", b"state", "tx", b"tx"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "endpoints", b"endpoints", "part", b"part", "sign_time", b"sign_time", "site", b"site", "state", b"state", "terms", b"terms", "tx", b"tx"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

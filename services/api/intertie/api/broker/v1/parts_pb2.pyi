@@ -93,6 +93,7 @@ class HoldPartRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     PREPARE_FIELD_NUMBER: _builtins.int
+    AMEND_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """sites/{site}/tenants/{tenant}"""
     part_id: _builtins.str
@@ -129,6 +130,12 @@ class HoldPartRequest(_message.Message):
     def coordinator_time(self) -> _timestamp_pb2.Timestamp:
         """The coordinator's clock when it sent this."""
 
+    @_builtins.property
+    def amend(self) -> Global___PartAmend:
+        """`spec` is other terms, whole, for the part `part_id`, and all else is of the amend's
+        transaction. Where `part_id` is `tx`, the part is a new one of the cluster.
+        """
+
     def __init__(
         self,
         *,
@@ -145,14 +152,37 @@ class HoldPartRequest(_message.Message):
         request_id: _builtins.str = ...,
         owner: _builtins.str = ...,
         prepare: _builtins.bool = ...,
+        amend: Global___PartAmend | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["coordinator_time", b"coordinator_time", "decide_by", b"decide_by", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amend", b"amend", "coordinator_time", b"coordinator_time", "decide_by", b"decide_by", "spec", b"spec", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinator", b"coordinator", "coordinator_time", b"coordinator_time", "decide_by", b"decide_by", "digest", b"digest", "owner", b"owner", "parent", b"parent", "part_id", b"part_id", "participants", b"participants", "prepare", b"prepare", "request_id", b"request_id", "spec", b"spec", "ttl", b"ttl", "tx", b"tx"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amend", b"amend", "coordinator", b"coordinator", "coordinator_time", b"coordinator_time", "decide_by", b"decide_by", "digest", b"digest", "owner", b"owner", "parent", b"parent", "part_id", b"part_id", "participants", b"participants", "prepare", b"prepare", "request_id", b"request_id", "spec", b"spec", "ttl", b"ttl", "tx", b"tx"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HoldPartRequest: _TypeAlias = HoldPartRequest  # noqa: Y015
+
+@_typing.final
+class PartAmend(_message.Message):
+    """Which terms are to be replaced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLACES_FIELD_NUMBER: _builtins.int
+    replaces: _builtins.int
+    """Their number."""
+    def __init__(
+        self,
+        *,
+        replaces: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replaces", b"replaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PartAmend: _TypeAlias = PartAmend  # noqa: Y015
 
 @_typing.final
 class HoldPartResponse(_message.Message):
@@ -259,15 +289,19 @@ class PreparePartRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    TX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    tx: _builtins.str
+    """Of an amend; empty: the part itself."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        tx: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tx", b"tx"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,18 +337,28 @@ class ResolvePartRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
+    AMEND_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def decision(self) -> _part_pb2.Decision: ...
+    @_builtins.property
+    def amend(self) -> Global___PartAmend:
+        """Of a COMMIT for which no site was asked: which terms are replaced, and by which."""
+
+    @_builtins.property
+    def spec(self) -> _part_pb2.PartSpec: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         decision: _part_pb2.Decision | None = ...,
+        amend: Global___PartAmend | None = ...,
+        spec: _part_pb2.PartSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amend", b"amend", "decision", b"decision", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amend", b"amend", "decision", b"decision", "name", b"name", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -326,17 +370,21 @@ class ReleasePartRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    TX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     reason: _builtins.str
+    tx: _builtins.str
+    """Of an amend; empty: the part itself."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         reason: _builtins.str = ...,
+        tx: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "tx", b"tx"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

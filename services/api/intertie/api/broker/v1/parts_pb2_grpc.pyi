@@ -62,6 +62,10 @@ class PartsStub:
     their capacity until it expires, in one transaction. With `prepare` it is
     PREPARED in that transaction: it does not expire, and what Prepare says holds.
 
+    With `amend` it is other terms for a part that stands: what they take beyond those
+    in force is placed and counted beside these, which stand until a COMMIT. Who stays
+    keeps its host. One that is not decided goes with its part.
+
     Idempotent by `request_id`, 24 hours.
 
     | Condition                                                        | Code                | Reason           | Caller                              |
@@ -75,6 +79,10 @@ class PartsStub:
     | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
     | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
     | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+    | with amend: `replaces` is not the number of the terms in force   | FAILED_PRECONDITION | TERMS_STALE      | brings the decision that is missing |
+    | with amend: other terms are HELD for another tx                  | ABORTED             | AMEND_PENDING    | asks again until `decide_by`        |
+    | with amend: the part, or what is held for it, is PREPARED        | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first          |
+    | with amend: the part is over, or its end was asked for           | FAILED_PRECONDITION | PART_OVER        | aborts                              |
     """
     BatchHold: _grpc.UnaryUnaryMultiCallable[_parts_pb2.BatchHoldPartsRequest, _parts_pb2.BatchHoldPartsResponse]
     """Several Holds in one call, for a coordinator that has many: what can go together
@@ -92,18 +100,25 @@ class PartsStub:
     | two requests with one request_id, or for one part               | INVALID_ARGUMENT | FIELD_INVALID | gives each one of its own   |
     """
     Prepare: _grpc.UnaryUnaryMultiCallable[_parts_pb2.PreparePartRequest, _parts_pb2.PreparePartResponse]
-    """From here on the site may not let go alone. Idempotent.
+    """From here on the site may not let go alone. Idempotent. With `tx`, of an amend's
+    transaction: of the terms that were held for it.
 
     | Condition        | Code                | Reason       | Caller              |
     |------------------|---------------------|--------------|---------------------|
     | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
     | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
     | the gateway says no address that other sites reach | RESOURCE_EXHAUSTED | NO_CAPACITY | aborts, plans again |
-    | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
+    | the part is over, or its end was asked for, or nothing is held for `tx` | FAILED_PRECONDITION | PART_OVER | aborts |
     """
     Resolve: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ResolvePartRequest, _part_pb2.Part]
     """Applies a decision. Idempotent; refused unless the decision is the
-    coordinator's and, for COMMIT, carries every participant's receipt.
+    coordinator's and, for COMMIT, carries every participant's receipt. A COMMIT of an
+    agreement before the one in force was applied, and changes nothing; so does an ABORT
+    of what the part has never heard of.
+
+    With `amend` and `spec` it is a COMMIT of terms that take nothing beyond those in
+    force, for which no site was asked: it has no receipts, and only the coordinator
+    brings it.
 
     | Condition                                                       | Code                | Reason           | Caller              |
     |-----------------------------------------------------------------|---------------------|------------------|---------------------|
@@ -111,15 +126,21 @@ class PartsStub:
     | it is open, of another agreement, or not the one applied before | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
     | receipts are missing or not valid                               | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
     | COMMIT for a part that is over                                  | FAILED_PRECONDITION | PART_OVER        | is at fault         |
+    | COMMIT with receipts of what was never prepared here            | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+    | with amend: it takes more of something than is in force         | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+    | with amend: `replaces` is beyond the terms in force             | FAILED_PRECONDITION | TERMS_STALE      | brings the decision that is missing |
+    | with amend: other terms are HELD for another tx                 | ABORTED             | AMEND_PENDING    | asks again          |
+    | with amend: the part, or what is held for it, is PREPARED       | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first |
     """
     Release: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ReleasePartRequest, _part_pb2.Part]
     """Gives back a HELD part, or asks for the end of a CONFIRMED one, which is
-    ENDED when nothing is left on the hosts. Idempotent.
+    ENDED when nothing is left on the hosts. Idempotent. With `tx`, of an amend's
+    transaction: gives back the terms that are HELD for it, and leaves the part as it is.
 
-    | Condition            | Code                | Reason           | Caller              |
-    |----------------------|---------------------|------------------|---------------------|
-    | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
-    | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
+    | Condition                            | Code                | Reason           | Caller              |
+    |--------------------------------------|---------------------|------------------|---------------------|
+    | no such part                         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+    | the part, or its amend, is PREPARED  | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
     """
     Act: _grpc.UnaryUnaryMultiCallable[_parts_pb2.ActOnPartRequest, _part_pb2.Part]
     """As Clusters.Act, for workspaces of a part. Idempotent by `request_id`, 24 hours.
@@ -190,6 +211,10 @@ class PartsAsyncStub(PartsStub):
     their capacity until it expires, in one transaction. With `prepare` it is
     PREPARED in that transaction: it does not expire, and what Prepare says holds.
 
+    With `amend` it is other terms for a part that stands: what they take beyond those
+    in force is placed and counted beside these, which stand until a COMMIT. Who stays
+    keeps its host. One that is not decided goes with its part.
+
     Idempotent by `request_id`, 24 hours.
 
     | Condition                                                        | Code                | Reason           | Caller                              |
@@ -203,6 +228,10 @@ class PartsAsyncStub(PartsStub):
     | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
     | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
     | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+    | with amend: `replaces` is not the number of the terms in force   | FAILED_PRECONDITION | TERMS_STALE      | brings the decision that is missing |
+    | with amend: other terms are HELD for another tx                  | ABORTED             | AMEND_PENDING    | asks again until `decide_by`        |
+    | with amend: the part, or what is held for it, is PREPARED        | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first          |
+    | with amend: the part is over, or its end was asked for           | FAILED_PRECONDITION | PART_OVER        | aborts                              |
     """
     BatchHold: _aio.UnaryUnaryMultiCallable[_parts_pb2.BatchHoldPartsRequest, _parts_pb2.BatchHoldPartsResponse]  # type: ignore[assignment]
     """Several Holds in one call, for a coordinator that has many: what can go together
@@ -220,18 +249,25 @@ class PartsAsyncStub(PartsStub):
     | two requests with one request_id, or for one part               | INVALID_ARGUMENT | FIELD_INVALID | gives each one of its own   |
     """
     Prepare: _aio.UnaryUnaryMultiCallable[_parts_pb2.PreparePartRequest, _parts_pb2.PreparePartResponse]  # type: ignore[assignment]
-    """From here on the site may not let go alone. Idempotent.
+    """From here on the site may not let go alone. Idempotent. With `tx`, of an amend's
+    transaction: of the terms that were held for it.
 
     | Condition        | Code                | Reason       | Caller              |
     |------------------|---------------------|--------------|---------------------|
     | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
     | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
     | the gateway says no address that other sites reach | RESOURCE_EXHAUSTED | NO_CAPACITY | aborts, plans again |
-    | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
+    | the part is over, or its end was asked for, or nothing is held for `tx` | FAILED_PRECONDITION | PART_OVER | aborts |
     """
     Resolve: _aio.UnaryUnaryMultiCallable[_parts_pb2.ResolvePartRequest, _part_pb2.Part]  # type: ignore[assignment]
     """Applies a decision. Idempotent; refused unless the decision is the
-    coordinator's and, for COMMIT, carries every participant's receipt.
+    coordinator's and, for COMMIT, carries every participant's receipt. A COMMIT of an
+    agreement before the one in force was applied, and changes nothing; so does an ABORT
+    of what the part has never heard of.
+
+    With `amend` and `spec` it is a COMMIT of terms that take nothing beyond those in
+    force, for which no site was asked: it has no receipts, and only the coordinator
+    brings it.
 
     | Condition                                                       | Code                | Reason           | Caller              |
     |-----------------------------------------------------------------|---------------------|------------------|---------------------|
@@ -239,15 +275,21 @@ class PartsAsyncStub(PartsStub):
     | it is open, of another agreement, or not the one applied before | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
     | receipts are missing or not valid                               | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
     | COMMIT for a part that is over                                  | FAILED_PRECONDITION | PART_OVER        | is at fault         |
+    | COMMIT with receipts of what was never prepared here            | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+    | with amend: it takes more of something than is in force         | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+    | with amend: `replaces` is beyond the terms in force             | FAILED_PRECONDITION | TERMS_STALE      | brings the decision that is missing |
+    | with amend: other terms are HELD for another tx                 | ABORTED             | AMEND_PENDING    | asks again          |
+    | with amend: the part, or what is held for it, is PREPARED       | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first |
     """
     Release: _aio.UnaryUnaryMultiCallable[_parts_pb2.ReleasePartRequest, _part_pb2.Part]  # type: ignore[assignment]
     """Gives back a HELD part, or asks for the end of a CONFIRMED one, which is
-    ENDED when nothing is left on the hosts. Idempotent.
+    ENDED when nothing is left on the hosts. Idempotent. With `tx`, of an amend's
+    transaction: gives back the terms that are HELD for it, and leaves the part as it is.
 
-    | Condition            | Code                | Reason           | Caller              |
-    |----------------------|---------------------|------------------|---------------------|
-    | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
-    | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
+    | Condition                            | Code                | Reason           | Caller              |
+    |--------------------------------------|---------------------|------------------|---------------------|
+    | no such part                         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+    | the part, or its amend, is PREPARED  | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
     """
     Act: _aio.UnaryUnaryMultiCallable[_parts_pb2.ActOnPartRequest, _part_pb2.Part]  # type: ignore[assignment]
     """As Clusters.Act, for workspaces of a part. Idempotent by `request_id`, 24 hours.
@@ -327,6 +369,10 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         their capacity until it expires, in one transaction. With `prepare` it is
         PREPARED in that transaction: it does not expire, and what Prepare says holds.
 
+        With `amend` it is other terms for a part that stands: what they take beyond those
+        in force is placed and counted beside these, which stand until a COMMIT. Who stays
+        keeps its host. One that is not decided goes with its part.
+
         Idempotent by `request_id`, 24 hours.
 
         | Condition                                                        | Code                | Reason           | Caller                              |
@@ -340,6 +386,10 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         | another site's parent, or what this request_id held is forgotten | NOT_FOUND           | NOT_FOUND        | asks that site; takes a new tx      |
         | with prepare: what this request_id prepared is over              | FAILED_PRECONDITION | PART_OVER        | aborts                              |
         | with prepare: the gateway says no address that others reach      | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+        | with amend: `replaces` is not the number of the terms in force   | FAILED_PRECONDITION | TERMS_STALE      | brings the decision that is missing |
+        | with amend: other terms are HELD for another tx                  | ABORTED             | AMEND_PENDING    | asks again until `decide_by`        |
+        | with amend: the part, or what is held for it, is PREPARED        | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first          |
+        | with amend: the part is over, or its end was asked for           | FAILED_PRECONDITION | PART_OVER        | aborts                              |
         """
 
     @_abc_1.abstractmethod
@@ -369,14 +419,15 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         request: _parts_pb2.PreparePartRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_parts_pb2.PreparePartResponse, _abc.Awaitable[_parts_pb2.PreparePartResponse]]:
-        """From here on the site may not let go alone. Idempotent.
+        """From here on the site may not let go alone. Idempotent. With `tx`, of an amend's
+        transaction: of the terms that were held for it.
 
         | Condition        | Code                | Reason       | Caller              |
         |------------------|---------------------|--------------|---------------------|
         | no such part     | NOT_FOUND           | NOT_FOUND    | aborts              |
         | the hold ran out | FAILED_PRECONDITION | HOLD_EXPIRED | aborts, plans again |
         | the gateway says no address that other sites reach | RESOURCE_EXHAUSTED | NO_CAPACITY | aborts, plans again |
-        | the part is over | FAILED_PRECONDITION | PART_OVER    | aborts              |
+        | the part is over, or its end was asked for, or nothing is held for `tx` | FAILED_PRECONDITION | PART_OVER | aborts |
         """
 
     @_abc_1.abstractmethod
@@ -386,7 +437,13 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_part_pb2.Part, _abc.Awaitable[_part_pb2.Part]]:
         """Applies a decision. Idempotent; refused unless the decision is the
-        coordinator's and, for COMMIT, carries every participant's receipt.
+        coordinator's and, for COMMIT, carries every participant's receipt. A COMMIT of an
+        agreement before the one in force was applied, and changes nothing; so does an ABORT
+        of what the part has never heard of.
+
+        With `amend` and `spec` it is a COMMIT of terms that take nothing beyond those in
+        force, for which no site was asked: it has no receipts, and only the coordinator
+        brings it.
 
         | Condition                                                       | Code                | Reason           | Caller              |
         |-----------------------------------------------------------------|---------------------|------------------|---------------------|
@@ -394,6 +451,11 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         | it is open, of another agreement, or not the one applied before | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
         | receipts are missing or not valid                               | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
         | COMMIT for a part that is over                                  | FAILED_PRECONDITION | PART_OVER        | is at fault         |
+        | COMMIT with receipts of what was never prepared here            | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+        | with amend: it takes more of something than is in force         | FAILED_PRECONDITION | DECISION_INVALID | is at fault         |
+        | with amend: `replaces` is beyond the terms in force             | FAILED_PRECONDITION | TERMS_STALE      | brings the decision that is missing |
+        | with amend: other terms are HELD for another tx                 | ABORTED             | AMEND_PENDING    | asks again          |
+        | with amend: the part, or what is held for it, is PREPARED       | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first |
         """
 
     @_abc_1.abstractmethod
@@ -403,12 +465,13 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_part_pb2.Part, _abc.Awaitable[_part_pb2.Part]]:
         """Gives back a HELD part, or asks for the end of a CONFIRMED one, which is
-        ENDED when nothing is left on the hosts. Idempotent.
+        ENDED when nothing is left on the hosts. Idempotent. With `tx`, of an amend's
+        transaction: gives back the terms that are HELD for it, and leaves the part as it is.
 
-        | Condition            | Code                | Reason           | Caller              |
-        |----------------------|---------------------|------------------|---------------------|
-        | no such part         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
-        | the part is PREPARED | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
+        | Condition                            | Code                | Reason           | Caller              |
+        |--------------------------------------|---------------------|------------------|---------------------|
+        | no such part                         | NOT_FOUND           | NOT_FOUND        | nothing: it is gone |
+        | the part, or its amend, is PREPARED  | FAILED_PRECONDITION | DECISION_PENDING | decides first       |
         """
 
     @_abc_1.abstractmethod

@@ -334,6 +334,7 @@ class Cluster(_message.Message):
     GUARANTEES_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    AMENDMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{authority}/tenants/{tenant}/clusters/{cluster}, the authority being
     `sites/{site}` or, for a cluster that spans sites, `metascheds/{metasched}`.
@@ -376,6 +377,10 @@ class Cluster(_message.Message):
     def guarantees(self) -> _containers.RepeatedCompositeFieldContainer[Global___Guarantee]:
         """What the owner was promised, term by term."""
 
+    @_builtins.property
+    def amendment(self) -> Global___Amendment:
+        """Of a cluster over several sites: the Update that is under way, and not in force."""
+
     def __init__(
         self,
         *,
@@ -393,14 +398,46 @@ class Cluster(_message.Message):
         guarantees: _abc.Iterable[Global___Guarantee] | None = ...,
         owner: _builtins.str = ...,
         terms: _builtins.int = ...,
+        amendment: Global___Amendment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_requested_time", b"end_requested_time", "failure", b"failure", "plan", b"plan", "spec", b"spec", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "failure", b"failure", "plan", b"plan", "spec", b"spec", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "spec", b"spec", "state", b"state", "terms", b"terms", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "spec", b"spec", "state", b"state", "terms", b"terms", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class Amendment(_message.Message):
+    """Other terms that the sites are being asked for; those in force stand until all of them
+    have agreed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TX_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    tx: _builtins.str
+    @_builtins.property
+    def spec(self) -> Global___ClusterSpec: ...
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        tx: _builtins.str = ...,
+        spec: Global___ClusterSpec | None = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "spec", b"spec", "tx", b"tx"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Amendment: _TypeAlias = Amendment  # noqa: Y015
 
 @_typing.final
 class Failure(_message.Message):

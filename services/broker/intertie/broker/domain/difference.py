@@ -1,0 +1,210 @@
+"""What other terms of a part take beyond those that it has, and on which hosts.
+
+Workspaces that stay keep their hosts; only what is new of them is looked for. What is given up
+counts until hosts have obeyed, see `ledger.demands_of`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+
+from intertie.broker.domain.board import Room
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import (
+    LedgerView,
+    calendar_of,
+    demands_of,
+    free_vector,
+    host_key,
+    larger,
+    no_link,
+    takes_by_workspace,
+)
+from intertie.broker.domain.part import Part, Placed, Shed, Standing
+from intertie.broker.domain.placement import place
+from intertie.broker.domain.quotas import quota_shortfall
+from intertie.common.calendar import Demand
+from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.intervals import Window
+from intertie.common.part_spec import PartSpec
+from intertie.common.quantities import DIMENSIONS, RESOURCE_OF, UNIT_OF, Vector
+from intertie.common.values import Struct, replace
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    part: Part
+    """With the other terms in force."""
+    takes_more: bool
+    """Of anything at any moment to come."""
+
+
+class Difference:
+    def __init__(self, part: Part, view: LedgerView, policy: Policy, now: datetime) -> None:
+        self._part = part
+        self._policy = policy
+        self._now = now
+        self._calendar = calendar_of(view, policy)
+        self._counted = demands_of(part, policy.admission)
+        self._alive = {facts.host: facts for facts in view.fleet.alive(now=now)}
+
+    def __call__(self, spec: PartSpec, gateway: str = "") -> Found:
+        """The part with these terms, or NoCapacity with what is not there. `gateway`: where it
+        has none yet."""
+        part = replace(self._part, gateway=self._part.gateway or gateway)
+        fixed = _hosts_of_those_there(part, spec)
+        staying = tuple(
+            Placed(workspace=each.label, host=fixed[each.label])
+            for each in spec.workspaces
+            if each.label in fixed
+        )
+        placed = staying
+        if len(staying) < len(spec.workspaces):
+            rooms = self._rooms(with_terms(part, spec, staying), spec.window)
+            placed = place(spec, rooms, site=self._policy.site, fixed=fixed)
+        after = with_terms(part, spec, placed)
+        more = tuple(
+            more_of(self._counted, demands_of(after, self._policy.admission), since=self._now)
+        )
+        short = dict.fromkeys(each for demand in more for each in self._short(demand))
+        short |= dict.fromkeys(
+            no_link(self._policy.site, each.peer)
+            for each in spec.links
+            if self._policy.link(each.peer) is None
+        )
+        if short:
+            raise NoCapacity(tuple(short))
+        return Found(part=after, takes_more=any(demand.amounts for demand in more))
+
+    def _rooms(self, staying: Part, window: Window) -> dict[str, Room]:
+        """Hosts as those that stay leave them, over all of the time to come."""
+        spans = more_of(self._counted, demands_of(staying, self._policy.admission), since=self._now)
+        more = tuple(each for each in spans if each.window.start < window.end)
+        return {
+            host: Room(facts=facts, free=free)
+            for host, facts in self._alive.items()
+            for free in (
+                _least(
+                    free_vector(self._calendar, facts, self._policy, demand.window)
+                    - _at_host(host, demand)
+                    for demand in more
+                ),
+            )
+        }
+
+    def _short(self, demand: Demand) -> Iterator[Shortfall]:
+        """What of it is not there. A host that is silent gets nothing more, of time neither."""
+        site = self._policy.site
+        for resource in demand.amounts:
+            match resource.split("/"):
+                case ["host", host, _] if host not in self._alive:
+                    yield Shortfall(
+                        site=site,
+                        resource="hosts",
+                        host=host,
+                        message=f"{site}: {host} is silent, and gets nothing more until it reports",
+                    )
+        for resource, wanted, available in self._calendar.shortfalls(demand):
+            yield shortfall_of(site, resource, wanted, available)
+
+
+def with_terms(part: Part, spec: PartSpec, placed: tuple[Placed, ...]) -> Part:
+    """The part once other terms are in force: those that were count beside them, as far as that
+    makes a difference."""
+    before = Shed(
+        spec=part.spec,
+        placed=part.placed,
+        gateway=part.gateway,
+        generation=part.generation + 1,
+    )
+    there = {each.label for each in spec.workspaces}
+    after = replace(
+        part,
+        spec=spec,
+        placed=placed,
+        terms=part.terms + 1,
+        switched=tuple(each for each in part.switched if each[0] in there),
+    )
+    return replace(after, shed=_making_a_difference((*part.shed, before), after))
+
+
+def _making_a_difference(shed: tuple[Shed, ...], after: Part) -> tuple[Shed, ...]:
+    """Without those that take nothing, at any moment, that is not counted for at least as long for
+    what is in force or for others of them."""
+    kept = list(shed)
+    for each in shed:
+        ends, others = each.spec.window.end, [of for of in kept if of is not each]
+        beside: list[Standing] = [after]
+        beside += [of for of in others if of.generation >= each.generation]
+        most = larger(takes_by_workspace(of) for of in beside if of.spec.window.end >= ends)
+        if all(amount <= most.get(key, 0) for key, amount in takes_by_workspace(each).items()):
+            kept = others
+    return tuple(kept)
+
+
+def more_of(
+    before: Sequence[Demand], after: Sequence[Demand], *, since: datetime
+) -> Iterator[Demand]:
+    """What is taken beyond what was, over each span of the time to come in which neither changes;
+    of nothing where it is no more. Both begin when their part does."""
+    begin = max(since, *(each.window.start for each in after[:1]))
+    ends = {each.window.end for each in (*before, *after) if each.window.end > begin}
+    for end in sorted(ends):
+        window = Window(begin, end)
+        had, has = _during(before, window), _during(after, window)
+        more = {key: amount - had.get(key, 0) for key, amount in has.items()}
+        yield Demand("", window, {key: amount for key, amount in more.items() if amount > 0})
+        begin = end
+
+
+def _during(demands: Sequence[Demand], window: Window) -> Mapping[str, int]:
+    """Of one part there is one at a time."""
+    return next((each.amounts for each in demands if each.window.contains(window.start)), {})
+
+
+def _hosts_of_those_there(part: Part, spec: PartSpec) -> dict[str, str]:
+    """Of the workspaces that stay. One that comes back before its host has taken it away does so
+    there and nowhere else: there are never two of it."""
+    there = {
+        each.workspace: each.host
+        for placed in (*(shed.placed for shed in part.shed), part.placed)
+        for each in placed
+    }
+    labels = (each.label for each in spec.workspaces)
+    return {label: there[label] for label in labels if label in there}
+
+
+def _at_host(host: str, demand: Demand) -> Vector:
+    return Vector(**{each: demand.amounts.get(host_key(host, each), 0) for each in DIMENSIONS})
+
+
+def _least(vectors: Iterator[Vector]) -> Vector:
+    """Of one at least."""
+    least = next(vectors)
+    for each in vectors:
+        least = least.at_most(each)
+    return least
+
+
+def shortfall_of(site: str, resource: str, wanted: int, available: int) -> Shortfall:
+    """`wanted`: beyond what there is already."""
+    match resource.split("/"):
+        case ["host", host, dimension]:
+            return Shortfall(
+                site=site,
+                host=host,
+                resource=RESOURCE_OF[dimension],
+                wanted=wanted,
+                available=available,
+                unit=UNIT_OF[dimension],
+            )
+        case ["tenant", tenant, dimension]:
+            return quota_shortfall(site, tenant, dimension, wanted, available)
+        case [_, peer, direction]:
+            return Shortfall(
+                site=site,
+                peer=peer,
+                resource=f"link_{direction}",
+                wanted=wanted,
+                available=available,
+                unit="Mbit/s",
+            )
+    raise ValueError(resource)

@@ -1,0 +1,251 @@
+"""Other terms for a part of a co-allocation: held and counted beside those in force, and put in
+their place by a COMMIT.
+
+What a cluster of this site alone gets at once, see `amending`, comes here in the steps of a part:
+every site of the cluster takes them, or none does.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.account import Account
+from intertie.broker.domain.cluster import WORKSPACE_FAILED
+from intertie.broker.domain.decision import (
+    Decision,
+    OpenedReceipt,
+    Outcome,
+    check,
+    check_decider,
+    remotes_of,
+)
+from intertie.broker.domain.difference import Difference, with_terms
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView, free_vnis, with_site_defaults
+from intertie.broker.domain.part import Amend, AmendState, NetworkId, Part, PartState
+from intertie.broker.domain.preparing import endpoints_of
+from intertie.broker.domain.refusing import check_window
+from intertie.broker.domain.usage import charged_until
+from intertie.common.errors import (
+    AmendPending,
+    DecisionInvalid,
+    DecisionPending,
+    FieldInvalid,
+    HoldExpired,
+    PartOver,
+    TermsStale,
+)
+from intertie.common.part_rules import within
+from intertie.common.part_spec import PartSpec
+from intertie.common.values import Struct, replace
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What a coordinator asks for."""
+
+    tx: str
+    digest: str
+    participants: tuple[str, ...]
+    replaces: int
+    spec: PartSpec
+    decide_by: datetime
+    ttl: timedelta
+    prepare: bool
+
+
+def held(part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: datetime) -> Part:
+    """The part with other terms held for it, and ids for networks that are new to it, which are its
+    own from then on.
+
+    NoCapacity where what they take beyond those in force is not there; FieldInvalid where it is
+    not this part that they are of; else why it cannot be asked for now, see `check_open`.
+    """
+    check_open(part, asked.replaces, now=now)
+    _check_same(part, asked.spec)
+    if asked.spec.window.end > part.window.end:
+        check_window(asked.spec.window, policy, part.path.tenant, now=now)
+    spec = with_caps(part, with_site_defaults(asked.spec, policy), asked.spec)
+    found = Difference(part, view, policy, now)(spec, view.fleet.gateway(now=now)).part
+    new = tuple(each.name for each in spec.networks if not part.vni_of(each.name))
+    vnis = free_vnis(view, len(new))
+    ids = (
+        *part.network_ids,
+        *(NetworkId(network=name, vni=vni) for name, vni in zip(new, vnis, strict=True)),
+    )
+    return replace(
+        part,
+        network_ids=ids,
+        amend=Amend(
+            tx=asked.tx,
+            digest=asked.digest,
+            participants=asked.participants,
+            replaces=asked.replaces,
+            spec=spec,
+            placed=found.placed,
+            gateway=found.gateway,
+            state=AmendState.PREPARED if asked.prepare else AmendState.HELD,
+            create_time=now,
+            decide_by=asked.decide_by,
+            expire_time=None if asked.prepare else now + asked.ttl,
+            endpoints=endpoints_of(spec.networks, ids, found.gateway, view, policy.site),
+        ),
+    )
+
+
+def check_open(part: Part, replaces: int, *, now: datetime) -> None:
+    """PartOver, DecisionPending, AmendPending or TermsStale where no other terms are taken in
+    place of number `replaces`."""
+    if part.over:
+        raise PartOver(part.name, part.state.name)
+    if part.state is not PartState.CONFIRMED or part.bound:
+        raise DecisionPending(part.name)
+    if part.end_requested_time is not None or now >= part.window.end:
+        raise PartOver(part.name, "ENDING")
+    if part.amend is not None:
+        raise AmendPending(part.name)
+    if replaces != part.terms:
+        raise TermsStale(part.name, replaces, part.terms)
+
+
+def _check_same(part: Part, spec: PartSpec) -> None:
+    """What may not be changed: whose part it is, when it began, and what its workspaces are."""
+    was = part.spec
+    if (spec.cluster, spec.cluster_uid) != (was.cluster, was.cluster_uid):
+        raise FieldInvalid("spec.cluster", f"is {spec.cluster}, the part is of {was.cluster}")
+    if spec.window.start != was.window.start:
+        raise FieldInvalid("spec.window.start_time", "may not be changed")
+    there = {each.label: each for each in was.workspaces}
+    for position, each in enumerate(spec.workspaces):
+        at, old = f"spec.workspaces[{position}]", there.get(each.label)
+        if old is None:
+            continue
+        if (each.environment, each.nics) != (old.environment, old.nics):
+            raise FieldInvalid(at, "gets other terms, no other environment and no other NICs")
+        if each.allocation.disk_mib < old.allocation.disk_mib:
+            raise FieldInvalid(
+                f"{at}.allocation.disk_mib",
+                f"is less than the {old.allocation.disk_mib} MiB that there are",
+            )
+
+
+def with_caps(part: Part, spec: PartSpec, asked: PartSpec) -> PartSpec:
+    """Where no cap of a disk is asked for, no less than is in force: a default that the operator
+    has lowered is none of an amend's business. `spec` has the defaults of now."""
+    there = {each.label: each.allocation.disk for each in part.spec.workspaces}
+    said = {each.label: each.allocation.disk for each in asked.workspaces}
+
+    def most(label: str, name: str, value: int) -> int:
+        unsaid = not getattr(said[label], name) and label in there
+        return max(value, getattr(there[label], name)) if unsaid else value
+
+    return replace(
+        spec,
+        workspaces=tuple(
+            replace(
+                each,
+                allocation=replace(
+                    each.allocation,
+                    disk=replace(
+                        each.allocation.disk,
+                        cap_iops=most(each.label, "cap_iops", each.allocation.disk.cap_iops),
+                        cap_mib_s=most(each.label, "cap_mib_s", each.allocation.disk.cap_mib_s),
+                    ),
+                ),
+            )
+            for each in spec.workspaces
+        ),
+    )
+
+
+def prepared(part: Part, tx: str, *, now: datetime) -> Part:
+    """The part once the terms that are held for it may not be let go alone; the same where they
+    are prepared already, or in force."""
+    if part.amend is None or part.amend.tx != tx:
+        if part.tx == tx:
+            return part
+        raise PartOver(part.name, f"{part.state.name}, and nothing is held for {tx}")
+    if part.bound:
+        return part
+    if part.amend_expired(now=now):
+        raise HoldExpired(part.name)
+    if now >= part.window.end:
+        raise PartOver(part.name, "ENDING")
+    return replace(part, amend=part.amend.move(AmendState.PREPARED))
+
+
+def resolved(
+    part: Part,
+    amend: Amend,
+    decision: Decision,
+    receipts: tuple[OpenedReceipt, ...],
+    account: Account | None,
+    *,
+    now: datetime,
+) -> Part:
+    """The part after a decision on the terms that are held for it."""
+    check(part, decision, receipts, amend)
+    if decision.outcome is Outcome.ABORT:
+        return part.let_go(AmendState.RELEASED)
+    if not part.bound:
+        raise DecisionInvalid(f"{part.name} is HELD for {amend.tx}, it was never prepared")
+    amend.move(AmendState.APPLIED)
+    after = with_terms(replace(part, gateway=amend.gateway), amend.spec, amend.placed)
+    after = replace(
+        after,
+        tx=amend.tx,
+        digest=amend.digest,
+        participants=amend.participants,
+        decide_by=amend.decide_by,
+        endpoints=amend.endpoints,
+        remotes=remotes_of(after, receipts, part.path.site),
+        charged=charged_until(part, account, now=now),
+        amend=None,
+    )
+    if now >= part.window.end and after.window.end > part.window.end:
+        # Its hosts went by the end that they knew: nothing of its guests is left to go on with.
+        return after.ending(now=now, reason=WORKSPACE_FAILED)
+    return after
+
+
+def shrunk(
+    part: Part,
+    decision: Decision,
+    replaces: int,
+    asked: PartSpec,
+    account: Account | None,
+    *,
+    now: datetime,
+) -> Part:
+    """The part after a COMMIT for which no site was asked; the same where it was applied before.
+
+    A site need not believe that it takes nothing more: DecisionInvalid where it does.
+    """
+    if decision.outcome is not Outcome.COMMIT or decision.receipts:
+        raise DecisionInvalid("terms come only with a COMMIT for which no site was asked")
+    check_decider(part, decision)
+    if decision.tx == part.tx or replaces < part.terms:
+        return part
+    check_open(part, replaces, now=now)
+    spec = with_caps(part, asked, asked)
+    if not within(spec, part.spec):
+        raise DecisionInvalid(f"{part.name} would get more of something, and was not asked")
+    there = {each.label for each in spec.workspaces}
+    placed = tuple(each for each in part.placed if each.workspace in there)
+    return replace(
+        with_terms(part, spec, placed),
+        tx=decision.tx,
+        digest=decision.digest,
+        charged=charged_until(part, account, now=now),
+    )
+
+
+def was_applied(part: Part, decision: Decision, receipts: Iterable[OpenedReceipt]) -> bool:
+    """Whether this COMMIT is of an agreement before the one in force: this site has prepared it,
+    and has had later terms since. Of one number, one agreement at most is committed."""
+    return any(
+        each.signer == each.body.site == part.path.site
+        and each.body.part == part.name
+        and each.body.tx == decision.tx
+        and each.body.state is PartState.PREPARED
+        and each.body.terms < part.terms
+        for each in receipts
+    )

@@ -1,0 +1,105 @@
+"""HOLD of other terms for a part that stands: counts what they take beyond those in force."""
+
+from datetime import datetime
+
+import structlog
+
+from intertie.broker.domain.decision import Receipt
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
+from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.renegotiating import Asked, held
+from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.broker.usecases.copies import AtWork
+from intertie.broker.usecases.hold_part import (
+    HoldOrder,
+    amend_receipt_of,
+    check_order,
+    check_skew,
+)
+from intertie.broker.usecases.prepare_part import check_coordinator
+from intertie.common.clock import Clock
+from intertie.common.errors import ImageNotReady, NotFound
+from intertie.common.points import reach
+
+log = structlog.get_logger(__name__)
+
+
+class HoldAmend:
+    def __init__(
+        self,
+        ledger: Ledger,
+        images: Images,
+        admission: Admission,
+        notary: Notary,
+        policy: Policy,
+        clock: Clock,
+    ) -> None:
+        self._ledger = ledger
+        self._images = images
+        self._admission = admission
+        self._notary = notary
+        self._policy = policy
+        self._clock = clock
+        self._at_work = AtWork()
+
+    async def __call__(self, order: HoldOrder, caller: Caller) -> tuple[Part, Receipt]:
+        now = self._clock.now()
+        check_skew(order, now)
+        check_order(order, caller, self._policy.site, now)
+        await self._check_images(order, await self._known(order))
+
+        def decide(view: LedgerView, now: datetime) -> Admitted:
+            found = view.parts.get(str(order.name))
+            if found is None:
+                raise NotFound(str(order.name))
+            check_coordinator(found.value, caller, "Hold")
+            after = held(found.value, _asked(order), view, self._policy, now=now)
+            new = after.network_ids[len(found.value.network_ids) :]
+            change = Change(
+                writes=(Write(record=after, read_at=found.revision),),
+                admitted_on=view.generation,
+                vnis=tuple((each.vni, after.uid) for each in new),
+            )
+            return Admitted(change=change, answer=after.name, uid=after.uid)
+
+        reach("broker.before_amend_held")
+        # What is decided and stands in line is not in the view, so of one part one at a time.
+        with self._at_work.on(str(order.name)) as holds:
+            async with holds.lock:
+                await self._admission.admit(order.request, decide)
+        reach("broker.amend_held")
+        part = await self._known(order)
+        body = amend_receipt_of(part, order.tx, now=self._clock.now())
+        log.info("amend.held", part=part.name, tx=order.tx, state=body.state.name)
+        return part, self._notary.sign(body)
+
+    async def _known(self, order: HoldOrder) -> Part:
+        found = (await self._ledger.view()).parts.get(str(order.name))
+        if found is None:
+            raise NotFound(str(order.name))
+        return found.value
+
+    async def _check_images(self, order: HoldOrder, part: Part) -> None:
+        """Who stays has its image."""
+        there = {each.label for each in part.spec.workspaces}
+        new = (each for each in order.spec.workspaces if each.label not in there)
+        for digest in dict.fromkeys(each.environment.image for each in new):
+            if await self._images.find(order.name.tenant, digest) is None:
+                raise ImageNotReady(digest, self._policy.site)
+
+
+def _asked(order: HoldOrder) -> Asked:
+    assert order.replaces is not None
+    return Asked(
+        tx=order.tx,
+        digest=order.digest,
+        participants=order.participants,
+        replaces=order.replaces,
+        spec=order.spec,
+        decide_by=order.decide_by,
+        ttl=order.ttl,
+        prepare=order.prepare,
+    )
