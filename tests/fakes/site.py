@@ -21,16 +21,18 @@ from intertie.common.errors import (
     PartOver,
     Shortfall,
     SiteUnreachable,
+    TermsStale,
 )
 from intertie.common.guarantees import Measured
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
+from intertie.common.part_rules import within
 from intertie.common.part_spec import PartSpec
 from intertie.common.quantities import Vector
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt, ReceiptFacts
-from intertie.metasched.domain.ports import HoldOrder, Prepared
+from intertie.metasched.domain.ports import HoldOrder, Prepared, Terms
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer
 
 T = TypeVar("T")
@@ -64,6 +66,17 @@ GONE = frozenset({State.RELEASED})
 
 
 @dataclass(slots=True, kw_only=True)
+class FakeAmend:
+    """Other terms, PREPARED."""
+
+    tx: str
+    digest: str
+    replaces: int
+    spec: PartSpec
+    decide_by: datetime
+
+
+@dataclass(slots=True, kw_only=True)
 class FakePart:
     state: State
     spec: PartSpec
@@ -72,6 +85,16 @@ class FakePart:
     decide_by: datetime
     end_reason: str = ""
     ending: bool = False
+    terms: int = 0
+    amend: FakeAmend | None = None
+
+    def vcpus(self) -> int:
+        """Of each workspace the more of what is in force and what is prepared."""
+        most: dict[str, int] = {}
+        for spec in (self.spec, *((self.amend.spec,) if self.amend else ())):
+            for each in spec.workspaces:
+                most[each.label] = max(most.get(each.label, 0), each.allocation.vcpus)
+        return sum(most.values())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,20 +127,19 @@ class FakeSite:
     """Likewise: none is short enough, say."""
 
     def used(self) -> int:
-        return sum(
-            each.allocation.vcpus
-            for part in self.parts.values()
-            if part.state in COUNTED
-            for each in part.spec.workspaces
-        )
+        return sum(part.vcpus() for part in self.parts.values() if part.state in COUNTED)
 
     def in_doubt(self) -> list[str]:
         """Transactions whose parts are prepared past the moment of decision."""
         now = self.clock.now()
+        held = [each.amend for each in self.parts.values() if each.amend]
         return [
-            part.tx
-            for part in self.parts.values()
-            if part.state is State.PREPARED and now >= part.decide_by
+            *(
+                part.tx
+                for part in self.parts.values()
+                if part.state is State.PREPARED and now >= part.decide_by
+            ),
+            *(each.tx for each in held if now >= each.decide_by),
         ]
 
     def offer(self) -> Offer:
@@ -136,6 +158,8 @@ class FakeSite:
     def prepare(self, order: HoldOrder) -> Receipt:
         """Holds and prepares in one step; again, the same."""
         name = str(order.part)
+        if order.replaces is not None and order.part.part_id != order.tx:
+            return self._prepare_amend(order, order.replaces)
         if (part := self.parts.get(name)) is not None:
             if part.digest != order.digest:
                 raise NameTaken(name)
@@ -162,17 +186,50 @@ class FakeSite:
             tx=order.tx,
             digest=order.digest,
             decide_by=order.decide_by,
+            terms=0 if order.replaces is None else order.replaces + 1,
         )
+        return self.receipt(order.part)
+
+    def _prepare_amend(self, order: HoldOrder, replaces: int) -> Receipt:
+        part, name = self._part(order.part), str(order.part)
+        if part.amend is not None and part.amend.tx == order.tx:
+            return self.receipt(order.part)
+        if part.state is not State.CONFIRMED or part.ending:
+            raise PartOver(name, part.state.name)
+        if part.amend is not None:
+            raise DecisionPending(name)
+        if part.terms != replaces:
+            raise TermsStale(name, replaces, part.terms)
+        before = self.used()
+        part.amend = FakeAmend(
+            tx=order.tx,
+            digest=order.digest,
+            replaces=replaces,
+            spec=order.spec,
+            decide_by=order.decide_by,
+        )
+        if (wanted := self.used()) > self.vcpus:
+            part.amend = None
+            short = Shortfall(
+                site=self.name,
+                resource="vcpus",
+                wanted=wanted - before,
+                available=self.vcpus - before,
+                unit="vCPU",
+            )
+            raise NoCapacity((short,))
         return self.receipt(order.part)
 
     def receipt(self, name: PartName) -> Receipt:
         part = self._part(name)
+        amend = part.amend
         facts = {
-            "tx": part.tx,
-            "digest": part.digest,
+            "tx": amend.tx if amend else part.tx,
+            "digest": amend.digest if amend else part.digest,
             "site": self.name,
             "part": str(name),
-            "prepared": part.state is State.PREPARED,
+            "prepared": part.state is State.PREPARED or amend is not None,
+            "terms": amend.replaces + 1 if amend else part.terms,
         }
         return Receipt(
             body=json.dumps(facts).encode(),
@@ -180,8 +237,20 @@ class FakeSite:
             certificate=(self.signs_as or self.name).encode(),
         )
 
-    def resolve(self, name: PartName, outcome: Outcome) -> None:
+    def resolve(
+        self, name: PartName, outcome: Outcome, tx: str = "", terms: Terms | None = None
+    ) -> None:
         part = self._part(name)
+        if terms is not None:
+            self._take(part, name, tx, terms)
+            return
+        if tx and tx != part.tx:
+            if part.amend is not None and part.amend.tx == tx:
+                if outcome is Outcome.COMMIT:
+                    part.spec, part.tx = part.amend.spec, tx
+                    part.terms, part.digest = part.amend.replaces + 1, part.amend.digest
+                part.amend = None
+            return
         if outcome is Outcome.COMMIT:
             if part.state in GONE:
                 raise PartOver(str(name), part.state.name)
@@ -192,9 +261,23 @@ class FakeSite:
         elif part.state in (State.CONFIRMED, State.ENDED):
             raise DecisionInvalid("a COMMIT was applied before")
 
+    def _take(self, part: FakePart, name: PartName, tx: str, terms: Terms) -> None:
+        """Less, for which it was not asked."""
+        if tx == part.tx or terms.replaces < part.terms:
+            return
+        if part.state is not State.CONFIRMED or part.ending:
+            raise PartOver(str(name), part.state.name)
+        if part.amend is not None:
+            raise DecisionPending(str(name))
+        if terms.replaces != part.terms:
+            raise TermsStale(str(name), terms.replaces, part.terms)
+        if not within(terms.spec, part.spec):
+            raise DecisionInvalid("it takes more")
+        part.spec, part.tx, part.terms = terms.spec, tx, part.terms + 1
+
     def release(self, name: PartName, reason: str) -> None:
         part = self._part(name)
-        if part.state is State.PREPARED:
+        if part.state is State.PREPARED or part.amend is not None:
             raise DecisionPending(str(name))
         if part.state is State.CONFIRMED and not part.ending:
             part.ending, part.end_reason = True, reason
@@ -205,7 +288,7 @@ class FakeSite:
             if part.state is State.CONFIRMED:
                 if part.ending:
                     part.state = State.ENDED
-                elif self.clock.now() >= part.spec.window.end:
+                elif self.clock.now() >= part.spec.window.end and part.amend is None:
                     part.state, part.end_reason = State.ENDED, "WINDOW_OVER"
 
     def look(self, name: PartName) -> PartSeen:
@@ -266,9 +349,11 @@ class MemorySites:
 
         return await self._call(part.site, "act", obey)
 
-    async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
+    async def resolve(
+        self, part: PartName, decision: Decision, terms: Terms | None = None
+    ) -> PartSeen:
         def obey(at: FakeSite) -> PartSeen:
-            at.resolve(part, decision.outcome)
+            at.resolve(part, decision.outcome, decision.tx, terms)
             return at.look(part)
 
         return await self._call(part.site, "resolve", obey)
@@ -350,7 +435,11 @@ class CrashPlan:
 def two_sites(clock: Clock, image: ImageFound, *, vcpus: int = 4) -> tuple[FakeSite, FakeSite]:
     room = LinkRoom(egress_mbit_s=100, ingress_mbit_s=100, latency=timedelta(milliseconds=5))
     north = FakeSite(
-        name="north", clock=clock, vcpus=vcpus, links={"south": room}, images={"guest": image}
+        name="north",
+        clock=clock,
+        vcpus=vcpus,
+        links={"south": room},
+        images={"guest": image, image.digest: image},
     )
     return north, replace(
         north,

@@ -50,6 +50,16 @@ class Elsewhere(clusters_pb2_grpc.ClustersServicer):
     clusters: dict[str, cluster_pb2.Cluster] = field(default_factory=dict)
     request_ids: dict[str, str] = field(default_factory=dict)
     callers: list[str] = field(default_factory=list)
+    updates: list[clusters_pb2.UpdateClusterRequest] = field(default_factory=list)
+
+    async def Update(
+        self, request: clusters_pb2.UpdateClusterRequest, context: Any
+    ) -> cluster_pb2.Cluster:
+        self.callers.append(current_identity().caller)
+        self.updates.append(request)
+        if self.refusal is not None:
+            raise self.refusal
+        return self._find(request.cluster.name)
 
     async def Create(
         self, request: clusters_pb2.CreateClusterRequest, context: Any

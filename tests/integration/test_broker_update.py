@@ -251,7 +251,7 @@ async def test_many_updates_at_once_each_whole_or_refused(here: Site) -> None:
 
     done = await asyncio.gather(
         *(
-            stub.Update(update(name, cluster_spec(count=count), f"r{number}"))
+            stub.Update(update(name, cluster_spec(count=count), f"u{number}"))
             for number, (name, count) in enumerate(wishes)
         ),
         return_exceptions=True,
@@ -274,7 +274,7 @@ async def test_an_end_beside_an_update_wins(here: Site) -> None:
     made = await active(stub, here, count=2)
     deleting = stub.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
     updates = [
-        stub.Update(update(made.name, cluster_spec(count=3 + number % 2), f"r{number}"))
+        stub.Update(update(made.name, cluster_spec(count=3 + number % 2), f"u{number}"))
         for number in range(4)
     ]
     outcomes = await asyncio.gather(deleting, *updates, return_exceptions=True)
@@ -312,7 +312,7 @@ async def test_each_time_is_written_down_by_the_terms_of_then(here: Site) -> Non
     assert found[-1].end_reason == "CANCELLED"
 
 
-async def test_what_a_meta_scheduler_coordinates_is_not_changed_here(
+async def test_what_was_handed_on_is_its_meta_schedulers_to_change(
     tmp_path: Path,
     etcd_server: EtcdServer,
     etcd_prefix: str,
@@ -332,8 +332,21 @@ async def test_what_a_meta_scheduler_coordinates_is_not_changed_here(
         stub = here.clusters()
         made = await stub.Create(create("wide", cluster_spec(count=40), "r1"))
         assert made.name.startswith("metascheds/")
-        for name in (made.name, "sites/north/tenants/demo/clusters/wide"):
-            refused = await refusal(stub.Update(update(name, cluster_spec(count=2), "r2")))
-            assert isinstance(refused, errors.AmendUnsupported)
-            assert "only a cluster that one site serves alone" in str(refused)
+        for number, name in enumerate((made.name, "sites/north/tenants/demo/clusters/wide")):
+            request = update(name, cluster_spec(count=2 + number), f"u{number}")
+            for _ in range(2):
+                changed = await stub.Update(request)
+                assert changed.name == made.name
+            first, again = beyond.elsewhere.updates[-2:]
+            assert first == again
+            assert first.cluster.spec.groups[0].count == 2 + number
+            assert list(first.update_mask.paths) == [GROUPS]
+            assert first.request_id.startswith("fwd-")
+        beyond.elsewhere.refusal = errors.AmendPending(made.name)
+        refused = await refusal(stub.Update(update(made.name, cluster_spec(count=3), "r9")))
+        assert isinstance(refused, errors.AmendPending)
+        assert len({each.request_id for each in beyond.elsewhere.updates}) == 3
+        assert set(beyond.elsewhere.callers) == {
+            "spiffe://north.site.intertie/tenant/demo/user/alice"
+        }
         assert not (await here.etcd.range("parts/")).entries

@@ -9,7 +9,7 @@ import signal
 from intertie.api.types.v1.action_pb2 import Action
 from intertie.common.errors import (
     ActionIllegal,
-    AmendUnsupported,
+    AmendPending,
     FieldInvalid,
     LeaseEnding,
     NoCapacity,
@@ -156,8 +156,8 @@ async def test_an_update_that_cannot_be_is_refused_with_what_to_do(place: Place)
         assert said.code == code, said.err
         assert says in " ".join(said.err.split())
     assert len(place.clusters.requests) == 1
-    place.clusters.refusals = [LeaseEnding("demo", "12:00"), AmendUnsupported("demo")]
-    for says in ("LEASE_ENDING", "AMEND_UNSUPPORTED"):
+    place.clusters.refusals = [LeaseEnding("demo", "12:00"), AmendPending("demo")]
+    for says in ("LEASE_ENDING", "AMEND_PENDING"):
         said = await place.say("cluster", "update", "demo", "--duration", "2h")
         assert said.code == 1
         assert says in said.err

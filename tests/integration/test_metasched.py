@@ -125,7 +125,10 @@ async def test_a_cluster_over_two_sites_from_create_to_cancelled(here: Federatio
     assert [each.name for each in listed.clusters] == [NAME]
 
     update = clusters_pb2.UpdateClusterRequest(cluster=cluster_pb2.Cluster(name=NAME))
-    assert isinstance(await refusal(stub.Update(update)), errors.AmendUnsupported)
+    nameless = await refusal(stub.Update(update))
+    assert isinstance(nameless, errors.FieldInvalid)
+    assert nameless.field == "request_id"
+    update.request_id = "u1"
     update.cluster.name = f"{NAME}x"
     assert isinstance(await refusal(stub.Update(update)), errors.NotFound)
 

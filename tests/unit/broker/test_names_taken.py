@@ -51,6 +51,9 @@ class Beyond:
     async def delete(self, caller: Caller, tenant: str, cluster_id: str, etag: str) -> Foreign:
         raise AssertionError
 
+    async def update(self, *args: Any, **also: Any) -> Foreign:
+        raise AssertionError
+
     async def act(self, *args: Any, **also: Any) -> Foreign:
         raise AssertionError
 

@@ -33,6 +33,14 @@ host says that nothing of it is left. ENDED is the end of a life; RELEASED and E
 never began. Table: `intertie.broker.domain.part.NEXT`.
 """
 
+AMENDS = """\
+## Other terms for a part that stands
+
+Beside a part that stays CONFIRMED: what they take beyond the terms in force is counted while they
+are HELD or PREPARED, as a part is. APPLIED, they are in force; else the part has the terms that it
+had. Table: `intertie.broker.domain.part.AMEND_NEXT`.
+"""
+
 CLUSTERS = """\
 ## A cluster, and the lease on it
 
@@ -62,6 +70,8 @@ def drawn() -> str:
     sections = (
         PARTS.format(counted=counted),
         diagram(part.NEXT, first=part.FIRST),
+        AMENDS,
+        diagram(part.AMEND_NEXT, first={part.AmendState.HELD, part.AmendState.PREPARED}),
         CLUSTERS,
         diagram(cluster.NEXT, first={cluster.ClusterState.REQUESTED}),
         WORKSPACES,

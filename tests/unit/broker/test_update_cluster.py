@@ -79,7 +79,9 @@ class World:
             request=key,
             validate_only=False,
         )
-        return await self._update(order, ALICE)
+        view = await self._update(order, ALICE)
+        assert isinstance(view, ClusterView)
+        return view
 
 
 @pytest.fixture

@@ -38,7 +38,6 @@ SAMPLES: list[errors.DomainError] = [
     errors.ClusterOver("sites/north/tenants/demo/clusters/one"),
     errors.LeaseEnding("sites/north/tenants/demo/clusters/one", "2026-03-01T13:00:00+00:00"),
     errors.ActionIllegal("PAUSE", "worker-0", "STOPPED", "START"),
-    errors.AmendUnsupported("metascheds/meta/tenants/demo/clusters/one"),
     errors.AmendPending("sites/north/tenants/demo/clusters/c1"),
     errors.TermsStale("sites/north/tenants/demo/parts/p1", 2, 1),
     errors.StaleWrite("k"),

@@ -26,12 +26,14 @@ from intertie.metasched.loops.refresh import Refresh
 from intertie.metasched.loops.settle import Settle
 from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.coallocate import Coallocate
-from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster, Order, Underway
+from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster, Order
 from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Effort, Planning
+from intertie.metasched.usecases.telling import Underway
+from intertie.metasched.usecases.update_cluster import UpdateCluster
 from intertie.metasched.usecases.watch_cluster import WatchCluster
 from tests.fakes.clock import FakeClock
 from tests.fakes.etcd import MemoryElection, MemoryEtcd
@@ -114,6 +116,7 @@ class Process:
     create: CreateCluster
     get: GetCluster
     act: ActOnCluster
+    update: UpdateCluster
     delete: DeleteCluster
     watch: WatchCluster
     decisions: Decisions
@@ -150,19 +153,33 @@ class World:
         underway, points = Underway(), points or Points()
         coallocate = Coallocate(sites, register, PlainReceipts(), parts, self.clock, points)
         effort = Effort(horizon=timedelta(hours=24), slot=timedelta(minutes=5), solver=1.0)
-        create = CreateCluster(
+        planning = Planning(sites, effort)
+        terms = CommitTerms(coordinator=COORDINATOR, decide_within=timedelta(seconds=20))
+
+        def draw() -> str:
+            return f"{next(self._numbers):032x}"[::-1]
+
+        update = UpdateCluster(
             clusters=clusters,
             register=register,
-            planning=Planning(sites, effort),
+            planning=planning,
             coallocate=coallocate,
             get_cluster=get,
             underway=underway,
             clock=self.clock,
-            terms=CommitTerms(
-                coordinator=COORDINATOR,
-                decide_within=timedelta(seconds=20),
-            ),
-            draw=lambda: f"{next(self._numbers):032x}"[::-1],
+            terms=terms,
+            draw=draw,
+        )
+        create = CreateCluster(
+            clusters=clusters,
+            register=register,
+            planning=planning,
+            coallocate=coallocate,
+            get_cluster=get,
+            underway=underway,
+            clock=self.clock,
+            terms=terms,
+            draw=draw,
         )
         return Process(
             clusters=clusters,
@@ -171,6 +188,7 @@ class World:
             create=create,
             get=get,
             act=ActOnCluster(clusters, get, sites, parts, self.clock),
+            update=update,
             delete=DeleteCluster(clusters, get, self.clock),
             watch=WatchCluster(get, self.clock),
             decisions=Decisions(register, self.sites.names, self.clock),
@@ -203,8 +221,8 @@ class World:
                 tx, caller=f"broker of {site.name}", site=site.name, reason="in doubt"
             )
             for name, part in site.parts.items():
-                if part.tx == tx:
-                    site.resolve(PartName.parse(name), stands.outcome)
+                if tx in (part.tx, part.amend.tx if part.amend else ""):
+                    site.resolve(PartName.parse(name), stands.outcome, tx)
 
     def states(self) -> dict[str, dict[str, State]]:
         """Of every transaction: the state of its part at each site that has one."""

@@ -19,7 +19,6 @@ REMEDIES = {
     "CLUSTER_OVER": "Make a new cluster: `intertie cluster create -f FILE`.",
     "LEASE_ENDING": "Make a new cluster; give less in the last two minutes, or change it earlier.",
     "ACTION_ILLEGAL": "Do one of those that its state allows, or wait until it runs.",
-    "AMEND_UNSUPPORTED": "Delete it and make a new one, or have one site serve it alone.",
     "AMEND_PENDING": "Another change of it is under way: look again, then decide.",
     "TERMS_STALE": "Try again: a site has not heard of the last change yet.",
     "STALE_WRITE": "Try again.",

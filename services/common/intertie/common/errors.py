@@ -222,20 +222,6 @@ class ActionIllegal(DomainError):
 
 
 @dataclass(eq=False)
-class AmendUnsupported(DomainError):
-    """A meta-scheduler coordinates it, and changing a lease over several sites is not built."""
-
-    reason = "AMEND_UNSUPPORTED"
-    name: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name} is coordinated by a meta-scheduler; only a cluster that one site serves "
-            "alone can be changed yet"
-        )
-
-
-@dataclass(eq=False)
 class AmendPending(DomainError):
     """Other terms are under way already: they are decided first, whichever way."""
 

@@ -31,6 +31,10 @@ POINTS: dict[str, str] = {
     "metasched.before_end": "A cluster's end was asked for; that is not on record yet.",
     "metasched.end_requested": "That its end was asked for is on record; no site knows.",
     "metasched.released_one": "A site was asked for the end of its part and answered.",
+    # The coordinator, as a cluster gets other terms.
+    "metasched.before_amend": "Other terms are planned; nothing is written, no site was asked.",
+    "metasched.amend_begun": "That other terms are asked for is on record; no site was asked.",
+    "metasched.amend_decided": "Other terms are in force on record; no site and no caller knows.",
     # A site's broker, in the order of a part's life.
     "broker.before_hold": "A hold has come, and its images are there; nothing is decided.",
     "broker.held": "The part is PREPARED on record; the coordinator has no receipt.",

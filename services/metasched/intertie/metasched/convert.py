@@ -28,6 +28,7 @@ from intertie.metasched.domain.cluster import (
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.create_cluster import Order
+from intertie.metasched.usecases.update_cluster import UpdateOrder
 
 _STATES: Mapping[ClusterState, cluster_pb2.Cluster.State.ValueType] = {
     state: cluster_pb2.Cluster.State.Value(state.name) for state in ClusterState
@@ -93,6 +94,20 @@ def order_of(
     )
 
 
+def update_order_of(
+    request: clusters_pb2.UpdateClusterRequest, identity: Identity, authority: str
+) -> UpdateOrder:
+    _check_request_id(request.request_id, may_lack=request.validate_only)
+    return UpdateOrder(
+        name=name_of(request.cluster.name, authority, "cluster.name"),
+        spec=cluster_spec_from_proto(request.cluster.spec),
+        paths=tuple(dict.fromkeys(request.update_mask.paths)),
+        etag=request.etag,
+        caller=identity.caller,
+        request_id=request.request_id,
+    )
+
+
 def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
     record = view.record
     message = cluster_pb2.Cluster(
@@ -108,7 +123,16 @@ def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
         end_requested_time=_maybe(record.end_requested_time),
         guarantees=[_guarantee_to_proto(each) for each in view.guarantees],
         owner=record.owner,
+        terms=record.terms,
     )
+    if record.amend is not None:
+        message.amendment.CopyFrom(
+            cluster_pb2.Amendment(
+                tx=record.amend.tx,
+                spec=cluster_spec_to_proto(record.amend.spec),
+                begin_time=timestamp_to_proto(record.amend.begin_time),
+            )
+        )
     if record.failure is not None:
         message.failure.CopyFrom(
             cluster_pb2.Failure(
@@ -170,6 +194,7 @@ def _workspace_to_proto(cluster: str, view: WorkspaceView) -> cluster_pb2.Worksp
         staging_done_bytes=seen.staging_done_bytes,
         staging_total_bytes=seen.staging_total_bytes,
         image_digest=view.image_digest,
+        pending=seen.pending,
     )
 
 

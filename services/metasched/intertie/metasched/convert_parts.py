@@ -82,6 +82,7 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
                 ),
                 staging_done_bytes=each.staging_done_bytes,
                 staging_total_bytes=each.staging_total_bytes,
+                pending=each.pending,
             )
             for each in message.workspaces
         ),

@@ -49,13 +49,15 @@ from intertie.metasched.settings import MetaschedSettings
 from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.attach import FindWorkspace
 from intertie.metasched.usecases.coallocate import Coallocate
-from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster, Underway
+from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster
 from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.list_clusters import ListClusters
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Effort, Planning
+from intertie.metasched.usecases.telling import Underway
+from intertie.metasched.usecases.update_cluster import UpdateCluster
 from intertie.metasched.usecases.watch_cluster import WatchCluster
 
 log = structlog.get_logger(__name__)
@@ -112,19 +114,32 @@ class Metasched:
             slot=timedelta(minutes=settings.planning.slot_min),
             solver=settings.planning.effort,
         )
+        planning = Planning(self._sites, effort)
+        commit_terms = CommitTerms(
+            coordinator=credentials.identity.spiffe,
+            decide_within=timedelta(seconds=settings.commit.decide_within_s),
+        )
         self._create = CreateCluster(
             clusters=clusters,
             register=register,
-            planning=Planning(self._sites, effort),
+            planning=planning,
             coallocate=coallocate,
             get_cluster=get,
             underway=underway,
             clock=clock,
-            terms=CommitTerms(
-                coordinator=credentials.identity.spiffe,
-                decide_within=timedelta(seconds=settings.commit.decide_within_s),
-            ),
-            draw=lambda: secrets.token_hex(16),
+            terms=commit_terms,
+            draw=_draw,
+        )
+        self._update = UpdateCluster(
+            clusters=clusters,
+            register=register,
+            planning=planning,
+            coallocate=coallocate,
+            get_cluster=get,
+            underway=underway,
+            clock=clock,
+            terms=commit_terms,
+            draw=_draw,
         )
         self._watch = WatchCluster(get, clock)
         self._feed = Feed(etcd, PREFIXES, lambda: ClusterChanges(cluster_octets), clock)
@@ -135,6 +150,7 @@ class Metasched:
             listing=ListClusters(clusters),
             watch=self._watch,
             watch_all=WatchAll(self._feed, f"metascheds/{settings.name}"),
+            update=self._update,
             act=ActOnCluster(clusters, get, self._sites, parts, clock),
             delete=DeleteCluster(clusters, get, clock),
             find=FindWorkspace(clusters),
@@ -159,8 +175,8 @@ class Metasched:
         ]
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
-        """Creates that are at work, whether or not their callers still wait."""
-        return self._create.begun()
+        """Creates and updates that are at work, whether or not their callers still wait."""
+        return (*self._create.begun(), *self._update.begun())
 
     async def run(self, until: asyncio.Event) -> None:
         """Serves until the event; then lets what was begun be decided, and gives up the lead."""
@@ -173,7 +189,8 @@ class Metasched:
             await self._feed.close()
             await self._server.stop(grace_s=DRAIN_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._create.drain(), DRAIN_S)
+                draining = asyncio.gather(self._create.drain(), self._update.drain())
+                await asyncio.wait_for(draining, DRAIN_S)
         finally:
             await self._server.stop(0)
             for task in tasks:
@@ -181,6 +198,10 @@ class Metasched:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._sites.close()
             await self._etcd.close()
+
+
+def _draw() -> str:
+    return secrets.token_hex(16)
 
 
 def _registrations(

@@ -15,13 +15,20 @@ from intertie.api.metasched.v1 import (
 )
 from intertie.api.types.v1 import attach_pb2
 from intertie.common.changes.watching import WatchAll
-from intertie.common.errors import AmendUnsupported, DomainError
+from intertie.common.errors import DomainError
 from intertie.common.names import ANY
 from intertie.common.rpc import pages
 from intertie.common.rpc.attach import opening
 from intertie.common.rpc.changes_proto import Responses
 from intertie.common.rpc.identity import Role, current_identity
-from intertie.metasched.convert import act_order_of, cluster_to_proto, name_of, order_of, parent_of
+from intertie.metasched.convert import (
+    act_order_of,
+    cluster_to_proto,
+    name_of,
+    order_of,
+    parent_of,
+    update_order_of,
+)
 from intertie.metasched.convert_parts import decision_to_proto
 from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.attach import FindWorkspace
@@ -30,6 +37,7 @@ from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.list_clusters import ListClusters
+from intertie.metasched.usecases.update_cluster import UpdateCluster
 from intertie.metasched.usecases.watch_cluster import WatchCluster
 
 Context = Any
@@ -65,6 +73,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         listing: ListClusters,
         watch: WatchCluster,
         watch_all: WatchAll,
+        update: UpdateCluster,
         act: ActOnCluster,
         delete: DeleteCluster,
         find: FindWorkspace,
@@ -77,6 +86,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self._watch = watch
         self._watch_all = watch_all
         self._responses = Responses()
+        self._update = update
         self._act = act
         self._delete = delete
         self._find = find
@@ -122,9 +132,10 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
     async def Update(
         self, request: clusters_pb2.UpdateClusterRequest, context: Context
     ) -> cluster_pb2.Cluster:
-        """Not over several sites yet: docs/adr/0015-amend.md."""
-        view = await self._get(name_of(request.cluster.name, self._authority, "cluster.name"))
-        raise AmendUnsupported(view.record.name)
+        order = update_order_of(request, current_identity(), self._authority)
+        if request.validate_only:
+            return cluster_to_proto(await self._update.plan_only(order))
+        return cluster_to_proto(await self._update(order))
 
     async def WatchAll(
         self, request: clusters_pb2.WatchClustersRequest, context: Context

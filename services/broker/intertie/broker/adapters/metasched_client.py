@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf import field_mask_pb2
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.metasched.v1 import decisions_pb2, decisions_pb2_grpc
@@ -104,6 +105,32 @@ class GrpcMetasched:
             request_id=request_id,
         )
         call = self._stub.Act(request, metadata=self._behalf(caller, request), timeout=TIMEOUT_S)
+        return _foreign(await self._reach(call))
+
+    async def update(
+        self,
+        caller: Caller,
+        tenant: str,
+        cluster_id: str,
+        spec: ClusterSpec,
+        paths: tuple[str, ...],
+        *,
+        etag: str,
+        request_id: str,
+        validate_only: bool,
+    ) -> Foreign:
+        cluster = cluster_pb2.Cluster(
+            name=self._named(tenant, cluster_id), spec=cluster_spec_to_proto(spec)
+        )
+        request = clusters_pb2.UpdateClusterRequest(
+            cluster=cluster,
+            update_mask=field_mask_pb2.FieldMask(paths=paths),
+            etag=etag,
+            request_id=request_id,
+            validate_only=validate_only,
+        )
+        metadata = self._behalf(caller, request)
+        call = self._stub.Update(request, metadata=metadata, timeout=CREATE_TIMEOUT_S)
         return _foreign(await self._reach(call))
 
     async def watch(self, caller: Caller, tenant: str, cluster_id: str) -> AsyncIterator[Foreign]:

@@ -234,4 +234,17 @@ class Metasched(Protocol):
         request_id: str,
     ) -> Foreign: ...
 
+    async def update(
+        self,
+        caller: Caller,
+        tenant: str,
+        cluster_id: str,
+        spec: ClusterSpec,
+        paths: tuple[str, ...],
+        *,
+        etag: str,
+        request_id: str,
+        validate_only: bool,
+    ) -> Foreign: ...
+
     def watch(self, caller: Caller, tenant: str, cluster_id: str) -> AsyncIterator[Foreign]: ...

@@ -133,6 +133,28 @@ class Forwarding:
             request_id=forwarded_request_id(request),
         )
 
+    async def update(
+        self,
+        caller: Caller,
+        name: ClusterName,
+        spec: ClusterSpec,
+        paths: tuple[str, ...],
+        etag: str,
+        request: RequestKey,
+        *,
+        validate_only: bool,
+    ) -> Foreign:
+        return await self._to().update(
+            caller,
+            name.tenant,
+            name.cluster_id,
+            spec,
+            paths,
+            etag=etag,
+            request_id="" if validate_only else forwarded_request_id(request),
+            validate_only=validate_only,
+        )
+
     def metasched(self) -> Metasched:
         return self._to()
 

@@ -1,4 +1,5 @@
-"""Gives a cluster of this site other terms: all of them in one transaction, or none."""
+"""Gives a cluster of this site other terms: all of them in one transaction, or none. One that was
+handed on is its meta-scheduler's to change."""
 
 from datetime import datetime
 
@@ -9,7 +10,7 @@ from intertie.broker.domain.cluster import ClusterRecord, ClusterView, view_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
-from intertie.broker.domain.ports import Caller, Images, Ledger
+from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.copies import AtWork
@@ -18,7 +19,6 @@ from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.common.amend_rules import GROUPS
 from intertie.common.clock import Clock
 from intertie.common.errors import (
-    AmendUnsupported,
     ClusterOver,
     EtagStale,
     ImageNotReady,
@@ -61,7 +61,7 @@ class UpdateCluster:
         self._clock = clock
         self._at_work = AtWork()
 
-    async def __call__(self, order: UpdateOrder, caller: Caller) -> ClusterView:
+    async def __call__(self, order: UpdateOrder, caller: Caller) -> ClusterView | Foreign:
         """The old terms stand until this returns, and after every refusal."""
         if not order.validate_only:
             before = await self._admission.answered(order.request)
@@ -70,7 +70,15 @@ class UpdateCluster:
         view = await self._get.here(order.name)
         if view is None:
             if await self._forwarding.reaches(order.name):
-                raise AmendUnsupported(str(order.name))
+                return await self._forwarding.update(
+                    caller,
+                    order.name,
+                    order.spec,
+                    order.paths,
+                    order.etag,
+                    order.request,
+                    validate_only=order.validate_only,
+                )
             raise NotFound(str(order.name))
         check_open(view.record, now=self._clock.now())
         await self._check_images(order, view)

@@ -36,7 +36,7 @@ from intertie.metasched.convert_parts import (
 )
 from intertie.metasched.domain.cluster import PartSeen
 from intertie.metasched.domain.commit import Decision
-from intertie.metasched.domain.ports import HoldOrder, Prepared
+from intertie.metasched.domain.ports import HoldOrder, Prepared, Terms
 from intertie.metasched.domain.problem import Offer
 
 T = TypeVar("T")
@@ -131,6 +131,7 @@ class BrokerSites:
             request_id=order.tx,
             owner=order.owner,
             prepare=True,
+            amend=None if order.replaces is None else parts_pb2.PartAmend(replaces=order.replaces),
         )
         broker = self._broker(part.site)
         answer: parts_pb2.HoldPartResponse = await self._answer(
@@ -155,8 +156,13 @@ class BrokerSites:
         )
         return part_from_proto(answer)
 
-    async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
+    async def resolve(
+        self, part: PartName, decision: Decision, terms: Terms | None = None
+    ) -> PartSeen:
         request = parts_pb2.ResolvePartRequest(name=str(part), decision=decision_to_proto(decision))
+        if terms is not None:
+            request.amend.replaces = terms.replaces
+            request.spec.CopyFrom(part_spec_to_proto(terms.spec))
         broker = self._broker(part.site)
         answer: part_pb2.Part = await self._answer(
             part.site, broker.parts.Resolve(request, **self._patient)

@@ -9,6 +9,7 @@ from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put
 from intertie.common.etcd.election import Election
 from intertie.common.etcd.records import MAX_BYTES, decode, encode
 from intertie.common.names import ClusterName
+from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterRecord, SeenRecord
 from intertie.metasched.domain.ports import RequestRecord, Stored
 
@@ -78,6 +79,20 @@ class EtcdClusters:
 
     async def forget_request(self, key: str) -> None:
         await self._write([], [DeleteKey(request_key(key))])
+
+    async def note(self, key: str, request: RequestRecord, stored: Stored) -> None:
+        cluster = cluster_key(stored.record.name)
+        await self._write(
+            [Compare.mod(cluster, stored.read_at), Compare.absent(request_key(key))],
+            [Put(request_key(key), encode(request))],
+        )
+
+    async def clear(self, stored: Stored) -> None:
+        record, key = stored.record, cluster_key(stored.record.name)
+        then: list[Op] = [Put(key, encode(replace(record, amend=None)))]
+        if record.amend is not None:
+            then.append(DeleteKey(request_key(record.amend.request_key)))
+        await self._write([Compare.mod(key, stored.read_at)], then)
 
     async def _write(self, compare: list[Compare], then: list[Op]) -> int:
         return await written_by_leader(self._etcd, self._election, compare, then)

@@ -51,6 +51,33 @@ class EtcdRegister:
         check_size(each.value for each in then if isinstance(each, Put))
         return await self._write(compare, then)
 
+    async def begin_amend(
+        self,
+        tx: TxRecord,
+        cluster: ClusterRecord,
+        *,
+        read_at: int,
+        key: str,
+        request: RequestRecord,
+        decision: Decision | None = None,
+    ) -> int:
+        at = cluster_key(cluster.name)
+        compare = [
+            Compare.mod(at, read_at),
+            Compare.absent(_tx_key(tx.tx)),
+            Compare.absent(_decision_key(tx.tx)),
+            Compare.absent(request_key(key)),
+        ]
+        then: list[Op] = [
+            Put(at, encode(cluster)),
+            Put(_tx_key(tx.tx), encode(tx)),
+            Put(request_key(key), encode(request)),
+        ]
+        if decision is not None:
+            then.append(Put(_decision_key(tx.tx), encode(decision)))
+        check_size(each.value for each in then if isinstance(each, Put))
+        return await self._write(compare, then)
+
     async def commit(self, decision: Decision, cluster: ClusterRecord, *, read_at: int) -> None:
         key = cluster_key(cluster.name)
         await self._write(

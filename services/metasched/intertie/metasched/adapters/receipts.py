@@ -40,4 +40,5 @@ class SignedReceipts:
             site=body.site,
             part=body.part,
             prepared=body.state == part_pb2.Part.PREPARED,
+            terms=body.terms,
         )

@@ -9,6 +9,7 @@ from intertie.common.errors import IllegalMove, Shortfall
 from intertie.common.etag import etag_of
 from intertie.common.guarantees import Guarantee, Measured, broken
 from intertie.common.intervals import Window
+from intertie.common.layout import Numbers
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_spec import PartNic
 from intertie.common.spec import ClusterSpec, Layout, layout
@@ -89,6 +90,19 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Amend:
+    """Other terms that the sites are being asked for; those in force stand until COMMIT."""
+
+    tx: str
+    spec: ClusterSpec
+    plan: Plan
+    parts: Mapping[str, str]
+    numbers: Numbers
+    request_key: str
+    begin_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterRecord:
     name: str
     uid: str
@@ -108,6 +122,11 @@ class ClusterRecord:
     end_reason: str = ""
     end_time: datetime | None = None
     failure: Failure | None = None
+    terms: int = 0
+    """The number of the terms in force: how often it was amended."""
+    numbers: Numbers = field(default_factory=dict)
+    """Host numbers of every workspace that ever was, from the first amend on."""
+    amend: Amend | None = None
 
     @property
     def path(self) -> ClusterName:
@@ -126,7 +145,26 @@ class ClusterRecord:
 
     def layout(self) -> Layout:
         """Addresses and names; the same wherever and whenever it is computed."""
-        return layout(self.uid, self.spec, self.counts(), self.plan.site_of(), self.path.cluster_id)
+        return layout(
+            self.uid,
+            self.spec,
+            self.counts(),
+            self.plan.site_of(),
+            self.path.cluster_id,
+            self.numbers,
+        )
+
+    def amended(self, amend: Amend) -> "ClusterRecord":
+        """With the other terms in force."""
+        return replace(
+            self,
+            spec=amend.spec,
+            plan=amend.plan,
+            parts=amend.parts,
+            numbers=amend.numbers,
+            terms=self.terms + 1,
+            amend=None,
+        )
 
     def move(self, to: ClusterState, *, now: datetime) -> "ClusterRecord":
         """The cluster after one step. `now` is given, never asked for."""
@@ -167,6 +205,7 @@ class WorkspaceSeen:
     ready_time: datetime | None = None
     staging_done_bytes: int = 0
     staging_total_bytes: int = 0
+    pending: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,12 @@
 """The coordinator's side of all-or-nothing: what may be decided, and from which facts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.common.errors import MAX_SKEW, ClockSkew, IllegalMove
+from intertie.common.part_spec import PartSpec
 from intertie.common.values import replace
 
 
@@ -43,6 +44,15 @@ class TxRecord:
     create_time: datetime
     decide_by: datetime
     state: TxState = TxState.PREPARING
+    replaces: int | None = None
+    """The number of the cluster's terms that it amends; of a Create's, None."""
+    specs: Mapping[str, PartSpec] = field(default_factory=dict)
+    """What each site is told, where none was asked."""
+
+    @property
+    def order(self) -> int:
+        """In which decisions on one cluster are told."""
+        return -1 if self.replaces is None else self.replaces
 
     @property
     def participants(self) -> tuple[str, ...]:
@@ -83,6 +93,7 @@ class ReceiptFacts:
     site: str
     part: str
     prepared: bool
+    terms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +129,7 @@ def why_not_commit(tx: TxRecord, facts: Mapping[str, ReceiptFacts], *, now: date
             ("is of another part", said.part != part),
             ("is over another digest", said.digest != tx.digest),
             ("does not say PREPARED", not said.prepared),
+            ("is of other terms", said.terms != tx.order + 1),
         ):
             if broken:
                 return f"the receipt of {site} {problem}"

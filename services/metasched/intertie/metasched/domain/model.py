@@ -101,7 +101,10 @@ def _place_every_workspace_once(model: Model, problem: Problem) -> None:
     for group in problem.groups:
         for site in problem.sites:
             key = group.name, site.name
-            model.cp.add(model.at[key] == sum(model.on[*key, host] for host in range(_hosts(site))))
+            new = sum(model.on[*key, host] for host in range(_hosts(site)))
+            model.cp.add(model.at[key] == new + problem.standing.get(key, 0))
+            if key in problem.least:
+                model.cp.add(model.at[key] >= problem.least[key])
             model.cp.add(model.at[key] >= 1).only_enforce_if(model.present[key])
             model.cp.add(model.at[key] == 0).only_enforce_if(~model.present[key])
         model.cp.add(
@@ -120,7 +123,8 @@ def _stay_where_it_can_run(model: Model, problem: Problem) -> None:
     for group in problem.groups:
         for site in problem.sites:
             if hindrance(group, site) is not None:
-                model.cp.add(model.at[group.name, site.name] == 0)
+                key = group.name, site.name
+                model.cp.add(model.at[key] == problem.standing.get(key, 0))
 
 
 @_rule
@@ -249,7 +253,8 @@ def _never_overfill_a_link(model: Model, problem: Problem) -> None:
             over = model.cp.new_int_var(0, most, f"over {one.name}-{two.name}")
             model.excess.append(over)
         free = sum(least_half(one, two, slot) * start for slot, start in enumerate(model.start))
-        model.cp.add(model.traffic[key] <= free + over)
+        had = problem.reserved.get(frozenset(key), 0)
+        model.cp.add(model.traffic[key] <= free + had + over)
 
 
 def _crossing(model: Model, problem: Problem, promise: Promise, one: str, two: str) -> Any:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import combinations, product
 from typing import TypeVar
@@ -41,7 +41,7 @@ class LinkPlan:
 class Plan:
     window: Window
     sites: tuple[SitePlan, ...]
-    """By name; only those that get something."""
+    """By name; only those that get something, or had something before an amend."""
     links: tuple[LinkPlan, ...] = ()
     images: Mapping[str, str]
     """Group to digest."""
@@ -49,6 +49,9 @@ class Plan:
     optimal: bool = True
     reasons: tuple[str, ...] = ()
     shortfalls: tuple[Shortfall, ...] = ()
+    homes: Mapping[str, str] = field(default_factory=dict)
+    """Site of every workspace that ever was, by label, from the first amend on: who comes back does
+    so where it was, for it may not be gone from there. Empty: as `site_of` finds."""
 
     def count(self, group: str, site: str = "") -> int:
         """Workspaces of the group at the site; everywhere, without one."""
@@ -61,7 +64,10 @@ class Plan:
         return tuple(each.site for each in self.sites)
 
     def site_of(self) -> dict[str, str]:
-        """Where each workspace is: the lowest indices of a group at the first of its sites."""
+        """Where each workspace is: the lowest indices of a group at the first of its sites, unless
+        it has its home already."""
+        if self.homes:
+            return dict(self.homes)
         where: dict[str, str] = {}
         given: Counter[str] = Counter()
         for each in self.sites:
@@ -103,6 +109,9 @@ def _broken(
 
 
 def _counts_are_in_range(problem: Problem, plan: Plan) -> Iterator[Shortfall]:
+    for (name, site), least in (*problem.standing.items(), *problem.least.items()):
+        if plan.count(name, site) < least:
+            yield _broken(site, "policy", f"{name} does not stay there", group=name)
     for group in problem.groups:
         total = plan.count(group.name)
         if not group.fewest <= total <= group.most:
@@ -130,6 +139,8 @@ def _images_are_there(
         for name, count in each.counts.items():
             group = problem.group(name)
             found = offers[each.site].images.get(group.image)
+            if count <= problem.standing.get((name, each.site), 0):
+                continue
             if count and (found is None or found.digest != plan.images.get(name)):
                 yield _broken(each.site, "image", f"not the image of {name}", group=name)
             elif count and found is not None and found.virtual_mib > group.need.disk_mib:
@@ -158,7 +169,12 @@ def _hosts_have_room(
                 if group.max_per_host and count > group.max_per_host:
                     yield _broken(each.site, "hosts", f"too many of {name} on one host")
             yield from used.shortfall_from(hosts[number].free, site=each.site)
-        if {name: count for name, count in placed.items() if count} != dict(each.counts):
+        new = {
+            name: more
+            for name, count in each.counts.items()
+            if (more := count - problem.standing.get((name, each.site), 0))
+        }
+        if {name: count for name, count in placed.items() if count} != new:
             yield _broken(each.site, "hosts", "packing and counts differ")
 
 
@@ -220,7 +236,7 @@ def _links_have_room(
         if two not in offers[one].links or one not in offers[two].links:
             yield _broken(one, "link_egress", f"no link from {one} to {two}", peer=two)
             continue
-        wanted = between[one, two]
+        wanted = between[one, two] - problem.reserved.get(frozenset((one, two)), 0)
         for site, peer, resource, free in (
             (one, two, "link_egress", offers[one].links[two].egress_mbit_s),
             (two, one, "link_ingress", offers[two].links[one].ingress_mbit_s),

@@ -28,6 +28,8 @@ class HoldOrder:
     now: datetime
     """The coordinator's clock."""
     owner: str
+    replaces: int | None = None
+    """See TxRecord."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,14 @@ class Prepared:
 
     receipt: Receipt
     seen: PartSeen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """That a site is told, and was not asked for."""
+
+    replaces: int
+    spec: PartSpec
 
 
 class Sites(Protocol):
@@ -61,8 +71,10 @@ class Sites(Protocol):
         """On these, by label. Idempotent by `request_id`, 24 hours."""
         ...
 
-    async def resolve(self, part: PartName, decision: Decision) -> PartSeen:
-        """The part as it is once it has obeyed."""
+    async def resolve(
+        self, part: PartName, decision: Decision, terms: Terms | None = None
+    ) -> PartSeen:
+        """The part as it is once it has obeyed. `terms`: of a COMMIT for which none was asked."""
         ...
 
     async def release(self, part: PartName, reason: str) -> None: ...
@@ -78,13 +90,15 @@ class ReceiptReader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """At most one cluster for a caller and request id."""
+    """At most one cluster, or one change of it, for a caller and request id."""
 
     digest: str
     """Of the request's body."""
     cluster: str
     cluster_uid: str
     create_time: datetime
+    tx: str = ""
+    """Of an amend; empty: of a Create, or of an Update that changed nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +135,14 @@ class Clusters(Protocol):
         ...
 
     async def forget_request(self, key: str) -> None: ...
+
+    async def note(self, key: str, request: RequestRecord, stored: Stored) -> None:
+        """Writes down that a request was answered by the cluster as it stands."""
+        ...
+
+    async def clear(self, stored: Stored) -> None:
+        """The record without its amend, which was aborted; the request of that goes too."""
+        ...
 
 
 class Sightings(Protocol):
@@ -160,6 +182,20 @@ class Register(Protocol):
         """UNDECIDED to COMMIT, together with the cluster's record; StaleWrite when something
         else stands, or when the cluster was written by another; NotLeading when another replica
         leads."""
+        ...
+
+    async def begin_amend(
+        self,
+        tx: TxRecord,
+        cluster: ClusterRecord,
+        *,
+        read_at: int,
+        key: str,
+        request: RequestRecord,
+        decision: Decision | None = None,
+    ) -> int:
+        """Writes the transaction, its cluster and the request together, and, where no site is
+        asked, the decision; StaleWrite where any of them was written by another."""
         ...
 
     async def abort(self, decision: Decision) -> Decision:

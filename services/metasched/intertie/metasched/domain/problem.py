@@ -163,12 +163,44 @@ class Problem:
     limits: tuple[LatencyLimit, ...] = ()
     max_sites: int = 0
     cuts: tuple[Cut, ...] = ()
+    standing: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Workspaces that are there already and stay where they are, by (group, site): they count by
+    every rule, and take nothing of what is free."""
+    least: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How many are to be there at least, those included; likewise."""
+    reserved: Mapping[frozenset[str], int] = field(default_factory=dict)
+    """Mbit/s each way that the cluster has of the link of two sites, in what is not free."""
 
     def group(self, name: str) -> GroupNeed:
         return next(group for group in self.groups if group.name == name)
 
     def site(self, name: str) -> Site:
         return next(site for site in self.sites if site.name == name)
+
+
+def beyond_standing(problem: Problem) -> Problem:
+    """What is wanted beyond what stands, as if it were all: to say what is short."""
+    there: dict[str, int] = {}
+    for (group, _), count in problem.standing.items():
+        there[group] = there.get(group, 0) + count
+    return replace(
+        problem,
+        groups=tuple(
+            replace(
+                each,
+                fewest=max(each.fewest - there.get(each.name, 0), 0),
+                most=max(each.most - there.get(each.name, 0), 0),
+                min_sites=0,
+                max_per_site=0,
+            )
+            for each in problem.groups
+        ),
+        max_sites=0,
+        cuts=(),
+        standing={},
+        least={},
+        reserved={},
+    )
 
 
 def problem_of(

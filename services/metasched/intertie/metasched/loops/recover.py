@@ -7,7 +7,8 @@ from intertie.common.errors import StaleWrite
 from intertie.metasched.domain.cluster import PENDING
 from intertie.metasched.domain.commit import Outcome, TxRecord, abort_of
 from intertie.metasched.domain.ports import Clusters, Register
-from intertie.metasched.usecases.create_cluster import Underway, discard
+from intertie.metasched.usecases.create_cluster import discard
+from intertie.metasched.usecases.telling import Underway
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,8 @@ class Recover:
                 await self._recover(tx)
         for stored in await self._clusters.listed():
             name = stored.record.name
+            if stored.record.amend is not None and name not in self._underway:
+                await self._clear_amend(name, stored.record.amend.tx)
             if stored.record.state in PENDING and name not in self._underway:
                 await self._clear(name, stored.record.tx)
 
@@ -47,6 +50,20 @@ class Recover:
             )
         )
         log.info("recover.decided", tx=tx.tx, outcome=stands.outcome.name)
+
+    async def _clear_amend(self, name: str, tx: str) -> None:
+        """Of an amend that was aborted nothing stays: the old terms stand, as they did."""
+        decision = await self._register.decision(tx)
+        if decision is None or decision.outcome is not Outcome.ABORT:
+            return
+        stored = await self._clusters.get(name)
+        if stored is None or stored.record.amend is None or stored.record.amend.tx != tx:
+            return
+        try:
+            await self._clusters.clear(stored)
+            log.info("recover.cleared", cluster=name, tx=tx)
+        except StaleWrite:
+            log.debug("recover.lost_race", cluster=name)
 
     async def _clear(self, name: str, tx: str) -> None:
         """A cluster whose co-allocation was aborted is not kept, unless it was cancelled."""

@@ -1,6 +1,7 @@
 """Brings decisions to sites that have not answered, and takes back what is to end."""
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
@@ -8,10 +9,11 @@ from intertie.common.errors import DomainError, NotFound
 from intertie.common.names import PartName
 from intertie.common.points import reach
 from intertie.metasched.domain.cluster import LIVE, ClusterRecord
+from intertie.metasched.domain.commit import TxRecord
 from intertie.metasched.domain.ports import Clusters, Register, Sites
 from intertie.metasched.usecases.coallocate import Coallocate
-from intertie.metasched.usecases.create_cluster import Underway
 from intertie.metasched.usecases.part_cache import PartCache
+from intertie.metasched.usecases.telling import Underway
 
 log = structlog.get_logger(__name__)
 
@@ -37,15 +39,22 @@ class Settle:
         """One pass over everything that is not settled; a site that is away costs the others
         one deadline, and is asked again in the next pass."""
         txs = await self._register.transactions()
-        await asyncio.gather(
-            *(self._settle(tx.tx) for tx in txs if tx.cluster not in self._underway)
-        )
+        of_cluster: dict[str, list[TxRecord]] = {}
+        for tx in sorted(txs, key=lambda each: each.order):
+            if tx.cluster not in self._underway:
+                of_cluster.setdefault(tx.cluster, []).append(tx)
+        await asyncio.gather(*(self._settle_in_order(each) for each in of_cluster.values()))
         ending = [
             each.record
             for each in await self._clusters.listed()
             if each.record.state in LIVE and each.record.end_requested_time is not None
         ]
         await asyncio.gather(*(self._release(record) for record in ending))
+
+    async def _settle_in_order(self, txs: Sequence[TxRecord]) -> None:
+        """Of one cluster: a site takes terms only in place of those that they were drawn up on."""
+        for tx in txs:
+            await self._settle(tx.tx)
 
     async def _settle(self, tx_id: str) -> None:
         tx = await self._register.transaction(tx_id)

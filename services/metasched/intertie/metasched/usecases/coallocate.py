@@ -10,14 +10,17 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     Aborted,
+    AmendPending,
     ClockSkew,
     DecisionInvalid,
+    DecisionPending,
     DomainError,
     NotFound,
     NotLeading,
     PartOver,
     SiteUnreachable,
     StaleWrite,
+    TermsStale,
 )
 from intertie.common.names import PartName
 from intertie.common.part_spec import PartSpec
@@ -41,6 +44,7 @@ from intertie.metasched.domain.ports import (
     ReceiptReader,
     Register,
     Sites,
+    Terms,
 )
 from intertie.metasched.usecases.part_cache import PartCache
 
@@ -115,26 +119,52 @@ class Coallocate:
         try:
             cluster, decision = await self._decide(tx, specs, cluster, begin)
         except (Refused, DomainError, Overtaken) as error:
-            log.info("commit.aborting", tx=tx.tx, problem=str(error))
-            reach("metasched.before_abort")
-            decision = await self._register.abort(
-                abort_of(
-                    tx.tx,
-                    by=tx.coordinator,
-                    reason=str(error)[:500],
-                    now=self._clock.now(),
-                    digest=tx.digest,
-                )
-            )
+            decision = await self.abort(tx, error)
             if decision.outcome is Outcome.ABORT:
-                reach("metasched.aborted")
-                await self.tell(tx, decision)
                 raise
             # The answer to our COMMIT was lost, the COMMIT was not.
             cluster = _scheduled(cluster, now=self._clock.now())
         log.info("commit.committed", tx=tx.tx, cluster=cluster.name, sites=tx.participants)
         reach("metasched.decided")
         return cluster, decision
+
+    async def abort(self, tx: TxRecord, error: Exception) -> Decision:
+        """What stands; where that is ABORT, the sites that could be reached were told."""
+        log.info("commit.aborting", tx=tx.tx, problem=str(error))
+        reach("metasched.before_abort")
+        decision = await self._register.abort(
+            abort_of(
+                tx.tx,
+                by=tx.coordinator,
+                reason=str(error)[:500],
+                now=self._clock.now(),
+                digest=tx.digest,
+            )
+        )
+        if decision.outcome is Outcome.ABORT:
+            reach("metasched.aborted")
+            await self.tell(tx, decision)
+        return decision
+
+    async def agreed(
+        self, tx: TxRecord, specs: Mapping[str, PartSpec]
+    ) -> tuple[Decision, dict[str, Prepared]]:
+        """The COMMIT that may be written, once all sites have prepared; Refused, Aborted."""
+        prepared = await self._at_all(tx, lambda site: self._prepare(tx, site, specs[site]))
+        return await self._commit(tx, prepared), prepared
+
+    def heard(self, tx: TxRecord, prepared: Mapping[str, Prepared]) -> None:
+        """What the sites have said of their parts, to be shown meanwhile."""
+        for site, answer in prepared.items():
+            self._parts.heard(tx.parts[site], answer.seen)
+
+    async def bring(self, cluster: str) -> None:
+        """Tells the sites of a cluster the decisions that they may not have heard of, in order."""
+        txs = [each for each in await self._register.transactions() if each.cluster == cluster]
+        for tx in sorted(txs, key=lambda each: each.order):
+            decision = await self._register.decision(tx.tx)
+            if decision is not None:
+                await self.tell(tx, decision)
 
     async def announce(self, tx: TxRecord, decision: Decision) -> None:
         """Tells the sites for the first time."""
@@ -144,7 +174,7 @@ class Coallocate:
     async def tell(self, tx: TxRecord, decision: Decision) -> bool:
         """Brings the decision to every site once; true, and settled, when all have answered."""
         answered = await asyncio.gather(
-            *(self._tell(site, part, decision) for site, part in sorted(tx.parts.items()))
+            *(self._tell(tx, site, part, decision) for site, part in sorted(tx.parts.items()))
         )
         if not all(answered):
             return False
@@ -171,6 +201,16 @@ class Coallocate:
             if isinstance(each, BaseException):
                 raise each
         read_at, prepared = cast(int, begun), cast(dict[str, Prepared], answers)
+        decision = await self._commit(tx, prepared)
+        cluster = _scheduled(cluster, now=self._clock.now())
+        try:
+            await self._register.commit(decision, cluster, read_at=read_at)
+        except StaleWrite:
+            raise Aborted(tx.tx, _LOST) from None
+        self.heard(tx, prepared)
+        return cluster, decision
+
+    async def _commit(self, tx: TxRecord, prepared: Mapping[str, Prepared]) -> Decision:
         receipts = {site: each.receipt for site, each in prepared.items()}
         facts = self._verified(tx, receipts)
         reach("metasched.prepared_all")
@@ -179,15 +219,7 @@ class Coallocate:
         problem = why_not_commit(tx, facts, now=now)
         if problem is not None:
             raise Aborted(tx.tx, problem)
-        decision = commit_of(tx, receipts, now=now)
-        cluster = _scheduled(cluster, now=now)
-        try:
-            await self._register.commit(decision, cluster, read_at=read_at)
-        except StaleWrite:
-            raise Aborted(tx.tx, _LOST) from None
-        for site, answer in prepared.items():
-            self._parts.heard(tx.parts[site], answer.seen)
-        return cluster, decision
+        return commit_of(tx, receipts, now=now)
 
     async def _at_all(self, tx: TxRecord, ask: Callable[[str], Awaitable[T]]) -> dict[str, T]:
         """Every participant's answer, asked all at once, or Refused."""
@@ -229,6 +261,13 @@ class Coallocate:
                 if attempts == _ATTEMPTS or self._clock.now() >= tx.decide_by:
                     raise
                 log.info("commit.asking_again", tx=tx.tx, site=site, problem=str(error))
+            except (TermsStale, AmendPending, DecisionPending) as error:
+                # It has not heard of an earlier decision, or has a hold that came late.
+                if tx.replaces is None or self._clock.now() >= until:
+                    raise
+                log.info("commit.bringing", tx=tx.tx, site=site, problem=str(error))
+                await self.bring(tx.cluster)
+                await self._clock.sleep(_AGAIN_S)
             except NotLeading as error:
                 if self._clock.now() >= until:
                     raise SiteUnreachable(site, str(error)) from None
@@ -247,6 +286,7 @@ class Coallocate:
                 decide_by=tx.decide_by,
                 now=self._clock.now(),
                 owner=tx.owner,
+                replaces=tx.replaces,
             )
         )
         reach("metasched.prepared_one")
@@ -261,10 +301,14 @@ class Coallocate:
                 raise Aborted(tx.tx, f"the receipt of {site}: {error.problem}") from None
         return facts
 
-    async def _tell(self, site: str, part: str, decision: Decision) -> bool:
+    async def _tell(self, tx: TxRecord, site: str, part: str, decision: Decision) -> bool:
         """Whether the site needs to hear no more of it."""
+        terms = None
+        if tx.replaces is not None and site in tx.specs:
+            terms = Terms(replaces=tx.replaces, spec=tx.specs[site])
         try:
-            self._parts.heard(part, await self._sites.resolve(PartName.parse(part), decision))
+            seen = await self._sites.resolve(PartName.parse(part), decision, terms)
+            self._parts.heard(part, seen)
         except NotFound:
             if decision.outcome is Outcome.COMMIT:
                 log.warning("commit.part_gone", tx=decision.tx, site=site)

@@ -26,13 +26,14 @@ from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.points import reach
 from intertie.common.spec import ClusterSpec, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
-from intertie.metasched.domain.commit import Decision, TxRecord, tx_name
+from intertie.metasched.domain.commit import TxRecord, tx_name
 from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Stored
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.telling import Telling, Underway
 
 log = structlog.get_logger(__name__)
 
@@ -71,25 +72,6 @@ class CommitTerms:
     decide_within: timedelta
 
 
-class Underway:
-    """Clusters that a task of this process is at work on: their transactions are not for the
-    loop that recovers."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, int] = {}
-
-    def __contains__(self, cluster: str) -> bool:
-        return cluster in self._names
-
-    def add(self, cluster: str) -> None:
-        self._names[cluster] = self._names.get(cluster, 0) + 1
-
-    def remove(self, cluster: str) -> None:
-        self._names[cluster] -= 1
-        if not self._names[cluster]:
-            del self._names[cluster]
-
-
 class CreateCluster:
     def __init__(
         self,
@@ -116,7 +98,7 @@ class CreateCluster:
         self._draw = draw
         self._tasks: dict[tuple[str, str], asyncio.Task[ClusterView]] = {}
         """By request and its digest."""
-        self._telling: set[asyncio.Task[None]] = set()
+        self._tell = Telling(coallocate, underway)
 
     async def plan_only(self, order: Order) -> ClusterView:
         """What would be done now. Takes and writes nothing."""
@@ -142,7 +124,7 @@ class CreateCluster:
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
-        return (*self._tasks.values(), *self._telling)
+        return (*self._tasks.values(), *self._tell.begun())
 
     async def drain(self) -> None:
         """Until all that was begun is decided, and the sites that answer were told."""
@@ -265,22 +247,6 @@ class CreateCluster:
         record, decision = await self._coallocate(tx, specs, record, begin=begin)
         self._tell(tx, decision)
         return record
-
-    def _tell(self, tx: TxRecord, decision: Decision) -> None:
-        """The caller does not wait for it: what is decided is decided. Where it fails, or this
-        process ends first, the loop that settles goes on with it."""
-        self._underway.add(tx.cluster)
-        task = asyncio.create_task(self._told(tx, decision))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
-
-    async def _told(self, tx: TxRecord, decision: Decision) -> None:
-        try:
-            await self._coallocate.announce(tx, decision)
-        except DomainError as error:
-            log.warning("create.not_told", tx=tx.tx, problem=str(error))
-        finally:
-            self._underway.remove(tx.cluster)
 
     async def _still_ours(self, order: Order, uid: str) -> int:
         stored = await self._clusters.get(str(order.name))

@@ -19,6 +19,10 @@ class GetCluster:
             raise NotFound(name)
         return await self.view(stored.record)
 
+    async def as_if(self, record: ClusterRecord, standing: ClusterRecord) -> ClusterView:
+        """The cluster as it would be with other terms, of which no site knows."""
+        return view_of(record, await self._parts.parts_of(standing))
+
     async def view(self, record: ClusterRecord) -> ClusterView:
         """The record folded with what the sites say; what they say is not written here. How
         long a workspace has failed is for the loop that writes it."""

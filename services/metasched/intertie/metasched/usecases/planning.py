@@ -27,7 +27,13 @@ from intertie.metasched.domain.candidates import (
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.ports import Sites
-from intertie.metasched.domain.problem import Cut, Offer, Problem, problem_of
+from intertie.metasched.domain.problem import (
+    Cut,
+    Offer,
+    Problem,
+    beyond_standing,
+    problem_of,
+)
 from intertie.metasched.domain.solver import solve
 
 log = structlog.get_logger(__name__)
@@ -73,6 +79,8 @@ class Brief:
     """Sites that are left out, and why."""
     image_gone: Mapping[str, ImageNotReady]
     """Sites that turned out not to have an image when they were to hold."""
+    beside: Callable[[Problem], Problem] | None = None
+    """Of a cluster that stands: puts what there is of it into the problem."""
 
     def after(self, plan: Plan, refusals: Mapping[str, DomainError]) -> "Brief":
         """The next attempt's: what was refused is not asked for again."""
@@ -154,6 +162,11 @@ class Planning:
         """
         offers, silent = await self._offers(brief)
         problem = problem_of(brief.spec, brief.windows, offers, brief.cuts)
+        if brief.beside is not None:
+            problem = brief.beside(problem)
+            for _, site in problem.standing:
+                if site in silent:
+                    raise silent[site]
         check_disks(problem)
         plan = await self._at_work(_planned, problem, effort=self._effort.solver)
         if plan is not None:
@@ -208,6 +221,8 @@ class Planning:
             )
             site = places.pop() if len(places) == 1 else ""
             return ImageNotReady(missing[0], site, image_field(first))
+        if brief.beside is not None:
+            problem = beyond_standing(problem)
         short = await self._at_work(shortfalls, problem, effort=self._effort.solver)
         return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
 
@@ -219,7 +234,7 @@ def _planned(problem: Problem, *, effort: float) -> Plan | None:
     unsound = check(problem, plan)
     if unsound:
         raise PlanUnsound("; ".join(str(each) for each in unsound))
-    return explained(problem, plan)
+    return plan if problem.standing else explained(problem, plan)
 
 
 def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:

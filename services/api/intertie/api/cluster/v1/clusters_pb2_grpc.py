@@ -188,7 +188,9 @@ class ClustersServicer:
         Idempotent: a second call with the same `request_id`, within 24 hours, changes
         nothing and returns the cluster as it is now. With `validate_only` the answer is the cluster as it would be.
 
-        Only of a cluster that one site serves alone; see AMEND_UNSUPPORTED.
+        Over several sites all take part, and `Cluster.amendment` says what is under way. Who
+        comes back does so at the site where it was; a site that has nothing left keeps an
+        empty part. Where nothing is taken that was not had, no site is asked.
 
         | Condition                                                          | Code                | Reason            | Caller                                       |
         |--------------------------------------------------------------------|---------------------|-------------------|----------------------------------------------|
@@ -200,7 +202,9 @@ class ClustersServicer:
         | no room for more of what it has, or for what is new; a silent host | RESOURCE_EXHAUSTED  | NO_CAPACITY       | asks for less; the old terms stand           |
         | more workspaces, and the site has their image no more              | FAILED_PRECONDITION | IMAGE_NOT_READY   | puts the image, then retries                 |
         | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
-        | a meta-scheduler coordinates it                                    | UNIMPLEMENTED       | AMEND_UNSUPPORTED | deletes it and makes a new one               |
+        | another Update of it is under way, or its Create                   | ABORTED             | AMEND_PENDING     | reads again, decides                         |
+        | a site did not answer; the old terms stand                         | UNAVAILABLE         | SITE_UNREACHABLE  | retries with the same request_id             |
+        | it was aborted; the old terms stand                                | ABORTED             | ABORTED           | retries with the same request_id             |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

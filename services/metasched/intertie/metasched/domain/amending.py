@@ -1,0 +1,276 @@
+"""A cluster over several sites that stands gets other terms: which, where, and who is to be asked.
+
+Workspaces that stay keep their site, their addresses and their names; a group loses its highest
+indices. One that comes back does so at the site where it was: it may not be gone from there, and
+elsewhere there could be two of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from intertie.common.amend_rules import window_of
+from intertie.common.errors import ClusterOver, FieldInvalid
+from intertie.common.intervals import Window
+from intertie.common.layout import Layout, Numbers, layout, number_in
+from intertie.common.names import PartName, workspace_label
+from intertie.common.part_rules import within
+from intertie.common.part_spec import PartSpec
+from intertie.common.spec import ClusterSpec, Group
+from intertie.common.values import replace
+from intertie.metasched.domain.cluster import LIVE, ClusterRecord
+from intertie.metasched.domain.parts import digest_of, part_specs, said
+from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
+from intertie.metasched.domain.problem import Problem
+
+LAST_MINUTES = timedelta(minutes=2)
+"""Before its end in which a lease gets no more."""
+DECIDED_BEFORE = timedelta(seconds=60)
+"""The end of the old window: a site that hears of a longer one later finds its guests gone."""
+
+
+def check_open(record: ClusterRecord, *, now: datetime) -> None:
+    """ClusterOver where there is nothing left to change."""
+    over = record.over or record.end_requested_time is not None
+    if over or now >= record.window.end or record.state not in LIVE:
+        raise ClusterOver(record.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """What is there and stays, and how many there are to be."""
+
+    standing: Mapping[tuple[str, str], int]
+    """By (group, site)."""
+    least: Mapping[tuple[str, str], int]
+    """With those that come back."""
+    base: Mapping[str, int]
+    """How many of each group stay: the lowest indices."""
+    bounds: Mapping[str, tuple[int, int]]
+    """How many of each group there may be in the end."""
+
+    @property
+    def possible(self) -> bool:
+        return any(most > self.base[group] for group, (_, most) in self.bounds.items())
+
+
+def growth_of(record: ClusterRecord, spec: ClusterSpec) -> Growth:
+    """A range gets as many as fit where it was changed; of other groups none comes or goes. Those
+    that may come back where they were are no more than have to."""
+    had, homes = record.counts(), record.plan.site_of()
+    standing: dict[tuple[str, str], int] = {}
+    least: dict[tuple[str, str], int] = {}
+    base: dict[str, int] = {}
+    bounds: dict[str, tuple[int, int]] = {}
+    for old, new in zip(record.spec.groups, spec.groups, strict=True):
+        name, count = new.name, had[new.name]
+        fewest = most = count
+        if (old.fewest, old.most) != (new.fewest, new.most):
+            fewest, most = min(max(count, new.fewest), new.most), new.most
+        base[name] = min(count, fewest)
+        for index in range(base[name]):
+            key = name, homes[workspace_label(name, index)]
+            standing[key] = least[key] = standing.get(key, 0) + 1
+        back = base[name]
+        while back < most and (home := homes.get(workspace_label(name, back))) is not None:
+            if back >= fewest:
+                most = back
+                break
+            least[name, home] = least.get((name, home), 0) + 1
+            back += 1
+        bounds[name] = fewest, most
+    return Growth(standing=standing, least=least, base=base, bounds=bounds)
+
+
+def to_plan(spec: ClusterSpec, growth: Growth, images: Mapping[str, str]) -> ClusterSpec:
+    """What a planner is asked for: counts as they may be in the end, images by digest."""
+
+    def group(each: Group) -> Group:
+        fewest, most = growth.bounds[each.name]
+        environment = replace(each.environment, image=images.get(each.name, each.environment.image))
+        return replace(each, count=0, min_count=fewest, max_count=most, environment=environment)
+
+    return replace(spec, groups=tuple(map(group, spec.groups)))
+
+
+def beside_standing(problem: Problem, record: ClusterRecord, growth: Growth) -> Problem:
+    """The problem with what there is."""
+    reserved: dict[frozenset[str], int] = {}
+    for link in record.plan.links:
+        if link.from_site < link.to_site:
+            key = frozenset((link.from_site, link.to_site))
+            reserved[key] = reserved.get(key, 0) + link.mbit_s
+    return replace(problem, standing=growth.standing, least=growth.least, reserved=reserved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A cluster with other terms, as it would be; and what each site is told."""
+
+    spec: ClusterSpec
+    plan: Plan
+    parts: Mapping[str, str]
+    numbers: Numbers
+    specs: Mapping[str, PartSpec]
+    digest: str
+    takes_more: bool
+    """At any site: all of them are to be asked."""
+
+
+def target_of(
+    record: ClusterRecord,
+    spec: ClusterSpec,
+    growth: Growth,
+    grown: Plan | None,
+    tx: str,
+    *,
+    now: datetime,
+) -> Target:
+    """With the planner's answer, where it was asked. FieldInvalid where a group would be left at
+    fewer sites than it is to be at."""
+    window = window_of(spec.lease, record.window)
+    homes = _homes(record, growth, grown)
+    counts = {
+        group.name: grown.count(group.name) if grown else growth.base[group.name]
+        for group in spec.groups
+    }
+    sites = _site_plans(record, spec, counts, homes)
+    _check_spread(spec, sites)
+    before = record.layout()
+    numbers = _numbers(record, before)
+    placed = layout(record.uid, spec, counts, homes, record.path.cluster_id, numbers)
+    parts = dict(record.parts)
+    for each in sites:
+        parts.setdefault(each.site, str(PartName(each.site, record.path.tenant, tx)))
+    plan = replace(
+        record.plan,
+        window=window,
+        sites=sites,
+        links=_links(record, placed, homes, grown),
+        images={**(grown.images if grown else {}), **record.plan.images},
+        cost=_cost(record, window, grown, now),
+        optimal=record.plan.optimal if grown is None else grown.optimal,
+        reasons=_reasons(record, sites),
+        shortfalls=grown.shortfalls if grown else (),
+        homes=homes,
+    )
+    specs = part_specs(record.name, record.uid, spec, plan, placed)
+    old = part_specs(record.name, record.uid, record.spec, record.plan, before)
+    return Target(
+        spec=spec,
+        plan=plan,
+        parts=parts,
+        numbers=_numbers(replace(record, numbers=numbers), placed),
+        specs=specs,
+        digest=digest_of(
+            {"replaces": record.terms, "sites": {site: said(each) for site, each in specs.items()}}
+        ),
+        takes_more=any(site not in old or not within(specs[site], old[site]) for site in specs),
+    )
+
+
+def _homes(record: ClusterRecord, growth: Growth, grown: Plan | None) -> dict[str, str]:
+    """Of all that ever were, with those that are new: the lowest indices at the first of the
+    sites that get more."""
+    homes = record.plan.site_of()
+    if grown is None:
+        return homes
+    for group, base in growth.base.items():
+        left = {each.site: each.counts.get(group, 0) for each in grown.sites}
+        new = []
+        for index in range(grown.count(group)):
+            label = workspace_label(group, index)
+            if label in homes:
+                left[homes[label]] -= 1
+            else:
+                new.append(label)
+        takers = [site for site, count in sorted(left.items()) for _ in range(count)]
+        homes |= dict(zip(new, takers, strict=True))
+        assert base <= grown.count(group)
+    return homes
+
+
+def _site_plans(
+    record: ClusterRecord, spec: ClusterSpec, counts: Mapping[str, int], homes: Mapping[str, str]
+) -> tuple[SitePlan, ...]:
+    """A site that has nothing left keeps its part, empty, until the cluster ends."""
+    at: dict[str, dict[str, int]] = {site: {} for site in record.parts}
+    for group in spec.groups:
+        for index in range(counts[group.name]):
+            of_site = at.setdefault(homes[workspace_label(group.name, index)], {})
+            of_site[group.name] = of_site.get(group.name, 0) + 1
+    cost = {each.site: each.cost for each in record.plan.sites}
+    return tuple(
+        SitePlan(site=site, counts=found, cost=cost.get(site, 0.0))
+        for site, found in sorted(at.items())
+    )
+
+
+def _check_spread(spec: ClusterSpec, sites: tuple[SitePlan, ...]) -> None:
+    for position, group in enumerate(spec.groups):
+        spread = sum(bool(each.counts.get(group.name)) for each in sites)
+        if spread < group.placement.min_sites:
+            raise FieldInvalid(
+                f"spec.groups[{position}].count",
+                f"leaves {group.name} at {spread} sites, and it is to be at "
+                f"{group.placement.min_sites} or more; ask for more",
+            )
+
+
+def _numbers(record: ClusterRecord, placed: Layout) -> Numbers:
+    """Who has which address, for ever: of a name nobody else gets it."""
+    found = {network: dict(known) for network, known in record.numbers.items()}
+    for network in record.spec.networks:
+        known = found.setdefault(network.name, {})
+        for member in placed.members[network.name]:
+            known[member.workspace] = number_in(network.subnet, member.address)
+    return found
+
+
+def _links(
+    record: ClusterRecord, placed: Layout, homes: Mapping[str, str], grown: Plan | None
+) -> tuple[LinkPlan, ...]:
+    """What promised pairs need between their sites, each direction."""
+    known = (*record.plan.links, *(grown.links if grown else ()))
+    latency = {(each.from_site, each.to_site): each.latency for each in known}
+    needed: dict[tuple[str, str, str], int] = {}
+    for network, pairs in placed.pairs.items():
+        for pair in pairs:
+            one, two = homes[pair.a], homes[pair.b]
+            mbit_s = pair.bandwidth.guarantee_mbit_s
+            if one != two and mbit_s:
+                for key in ((one, two, network), (two, one, network)):
+                    needed[key] = needed.get(key, 0) + mbit_s
+    return tuple(
+        LinkPlan(
+            from_site=one,
+            to_site=two,
+            network=network,
+            mbit_s=mbit_s,
+            latency=latency.get((one, two), timedelta()),
+        )
+        for (one, two, network), mbit_s in sorted(needed.items())
+    )
+
+
+def _cost(record: ClusterRecord, window: Window, grown: Plan | None, now: datetime) -> float:
+    """So far by the terms that were in force; from now on by those that were planned, or, where
+    nobody was asked for his tariff, as before."""
+    old = record.window
+    begin = min(max(now, old.start), old.end)
+    so_far = record.plan.cost * ((begin - old.start) / old.duration)
+    if grown is not None:
+        return so_far + grown.cost
+    return so_far + record.plan.cost * ((window.end - begin) / old.duration)
+
+
+def _reasons(record: ClusterRecord, sites: tuple[SitePlan, ...]) -> tuple[str, ...]:
+    before = {each.site: each.counts for each in record.plan.sites}
+    found = []
+    for each in sites:
+        had = before.get(each.site, {})
+        for group in sorted({*had, *each.counts}):
+            was, has = had.get(group, 0), each.counts.get(group, 0)
+            if was != has:
+                found.append(f"{each.site} has {has} {group}, {was} before")
+    return tuple(found) or ("every workspace stays where it is",)

@@ -1,0 +1,408 @@
+"""Gives a cluster over several sites other terms: at all of them, or at none."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from intertie.common.amend_rules import amended, window_of
+from intertie.common.clock import Clock
+from intertie.common.errors import (
+    Aborted,
+    AmendPending,
+    ClusterOver,
+    DomainError,
+    EtagStale,
+    ImageNotReady,
+    LeaseEnding,
+    NoCapacity,
+    NotFound,
+    RequestIdReuse,
+    SiteUnreachable,
+    StaleWrite,
+)
+from intertie.common.intervals import Window
+from intertie.common.names import uid_of
+from intertie.common.points import reach
+from intertie.common.spec import ClusterSpec
+from intertie.common.values import replace
+from intertie.metasched.domain.amending import (
+    DECIDED_BEFORE,
+    LAST_MINUTES,
+    Growth,
+    Target,
+    beside_standing,
+    check_open,
+    growth_of,
+    target_of,
+    to_plan,
+)
+from intertie.metasched.domain.cluster import PENDING, Amend, ClusterRecord, ClusterView
+from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, commit_of, tx_name
+from intertie.metasched.domain.parts import digest_of, said
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Stored
+from intertie.metasched.usecases.coallocate import Coallocate, Refused
+from intertie.metasched.usecases.create_cluster import PLANS, CommitTerms
+from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.telling import Telling, Underway
+
+log = structlog.get_logger(__name__)
+
+_WAIT_S = 0.2
+_LOST = "it was decided otherwise, its end was asked for, or another replica took over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOrder:
+    name: str
+    spec: ClusterSpec
+    """As it was sent; what `paths` do not name is passed over."""
+    paths: tuple[str, ...]
+    etag: str
+    caller: str
+    request_id: str
+
+    @property
+    def request_key(self) -> str:
+        return f"{uid_of(self.caller)}/{self.request_id}"
+
+    @property
+    def digest(self) -> str:
+        return digest_of(
+            {"update": self.name, "spec": said(self.spec), "paths": self.paths, "etag": self.etag}
+        )
+
+
+class UpdateCluster:
+    """Where a site takes more of anything, all are asked, and the old terms stand until COMMIT
+    puts the new ones on record, in one transaction. Else nobody is asked.
+
+    Wherever this stops, the loop that recovers goes on: it aborts what is not decided, and the
+    old terms stand as they did.
+    """
+
+    def __init__(
+        self,
+        *,
+        clusters: Clusters,
+        register: Register,
+        planning: Planning,
+        coallocate: Coallocate,
+        get_cluster: GetCluster,
+        underway: Underway,
+        clock: Clock,
+        terms: CommitTerms,
+        draw: Callable[[], str],
+    ) -> None:
+        self._clusters = clusters
+        self._register = register
+        self._planning = planning
+        self._coallocate = coallocate
+        self._get_cluster = get_cluster
+        self._underway = underway
+        self._clock = clock
+        self._terms = terms
+        self._draw = draw
+        self._tasks: dict[tuple[str, str], asyncio.Task[ClusterView]] = {}
+        self._tell = Telling(coallocate, underway)
+
+    async def plan_only(self, order: UpdateOrder) -> ClusterView:
+        """What the cluster would be. Takes and writes nothing."""
+        stored = await self._standing(order)
+        record = stored.record
+        spec = self._spec(order, record)
+        growth = growth_of(record, spec)
+        grown = await self._planning(self._brief(record, spec, growth)) if growth.possible else None
+        target = target_of(record, spec, growth, grown, "t", now=self._clock.now())
+        self._check_time(record, target)
+        after = record if spec == record.spec else record.amended(self._amend(order, target, "t"))
+        return await self._get_cluster.as_if(after, record)
+
+    async def __call__(self, order: UpdateOrder) -> ClusterView:
+        """The cluster once its new terms are on record; at a retry, as it is now.
+
+        Goes on when the caller goes away: a retry that comes meanwhile gets the same outcome.
+        """
+        await self._clusters.check_leading()
+        key = order.request_key, order.digest
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(self._update(order))
+            task.add_done_callback(lambda _: self._tasks.pop(key))
+        return await asyncio.shield(task)
+
+    def begun(self) -> tuple[asyncio.Task[Any], ...]:
+        """What goes on, whether or not its caller still waits."""
+        return (*self._tasks.values(), *self._tell.begun())
+
+    async def drain(self) -> None:
+        """Until all that was begun is decided, and the sites that answer were told."""
+        while at_work := self.begun():
+            await asyncio.gather(*at_work, return_exceptions=True)
+
+    async def _update(self, order: UpdateOrder) -> ClusterView:
+        while True:
+            earlier = await self._earlier(order)
+            if earlier is not None:
+                return earlier
+            self._underway.add(order.name)
+            try:
+                return await self._undertake(order, await self._standing(order))
+            except StaleWrite:
+                await self._clusters.check_leading()
+            finally:
+                self._underway.remove(order.name)
+
+    async def _earlier(self, order: UpdateOrder) -> ClusterView | None:
+        """What the request id stands for already. While that is under way, waits; one that was
+        aborted is a new attempt."""
+        while (request := await self._clusters.request(order.request_key)) is not None:
+            if request.digest != order.digest:
+                raise RequestIdReuse(order.request_id)
+            stored = await self._clusters.get(request.cluster)
+            if stored is None or stored.record.uid != request.cluster_uid:
+                raise NotFound(request.cluster)
+            decision = await self._register.decision(request.tx) if request.tx else None
+            if not request.tx or (decision and decision.outcome is Outcome.COMMIT):
+                return await self._get_cluster.view(stored.record)
+            if decision is None:
+                await self._clock.sleep(_WAIT_S)
+            else:
+                await self._clear(order.name, request.tx)
+        return None
+
+    async def _standing(self, order: UpdateOrder) -> Stored:
+        """What is to be changed, if it may be, and is still what the caller has seen."""
+        while True:
+            stored = await self._clusters.get(order.name)
+            if stored is None:
+                raise NotFound(order.name)
+            record = stored.record
+            amend = record.amend
+            if amend is None:
+                break
+            decision = await self._register.decision(amend.tx)
+            if decision is None or decision.outcome is not Outcome.ABORT:
+                again = await self._clusters.get(order.name)
+                if again is None or again.read_at != stored.read_at:
+                    continue
+                raise AmendPending(order.name)
+            await self._clear(order.name, amend.tx)
+        if record.state in PENDING and record.end_requested_time is None:
+            raise AmendPending(order.name)
+        check_open(record, now=self._clock.now())
+        if order.etag and order.etag != (await self._get_cluster.view(record)).etag:
+            raise EtagStale(order.name)
+        return stored
+
+    def _spec(self, order: UpdateOrder, record: ClusterRecord) -> ClusterSpec:
+        return amended(record.spec, order.spec, order.paths, record.window, now=self._clock.now())
+
+    async def _undertake(self, order: UpdateOrder, stored: Stored) -> ClusterView:
+        record = stored.record
+        spec = self._spec(order, record)
+        if spec == record.spec:
+            await self._clusters.note(order.request_key, self._request(order, record, ""), stored)
+            return await self._get_cluster.view(record)
+        growth = growth_of(record, spec)
+        brief = self._brief(record, spec, growth)
+        for number in range(1, PLANS + 1):
+            grown = await self._planning(brief) if growth.possible else None
+            tx_id = tx_name(self._draw())
+            target = target_of(record, spec, growth, grown, tx_id, now=self._clock.now())
+            reach("metasched.before_amend")
+            if not target.takes_more:
+                return await self._at_once(order, stored, target, tx_id)
+            self._check_time(record, target)
+            try:
+                return await self._over_all(order, stored, target, tx_id)
+            except Refused as error:
+                log.info("update.refused", cluster=order.name, problem=str(error))
+                last = number == PLANS or not growth.possible
+                brief = _next(brief, grown, error, last=last)
+            stored = await self._unchanged(order, record)
+        raise AssertionError("unreachable")
+
+    def _brief(self, record: ClusterRecord, spec: ClusterSpec, growth: Growth) -> Brief:
+        window = window_of(spec.lease, record.window)
+        ahead = Window(max(window.start, self._clock.now()), window.end)
+        return Brief(
+            tenant=record.path.tenant,
+            spec=to_plan(spec, growth, record.plan.images),
+            windows=(ahead,),
+            without={},
+            image_gone={},
+            beside=lambda problem: beside_standing(problem, record, growth),
+        )
+
+    def _check_time(self, record: ClusterRecord, target: Target) -> None:
+        if target.takes_more and record.window.end - self._clock.now() < LAST_MINUTES:
+            end = record.window.end.isoformat(timespec="seconds")
+            raise LeaseEnding(record.name, end)
+
+    async def _unchanged(self, order: UpdateOrder, record: ClusterRecord) -> Stored:
+        """The record for the next attempt; what it was drawn up on must still stand."""
+        stored = await self._clusters.get(order.name)
+        if stored is None or stored.record.uid != record.uid:
+            raise NotFound(order.name)
+        check_open(stored.record, now=self._clock.now())
+        if stored.record.terms != record.terms or stored.record.amend is not None:
+            raise AmendPending(order.name)
+        return stored
+
+    async def _at_once(
+        self, order: UpdateOrder, stored: Stored, target: Target, tx_id: str
+    ) -> ClusterView:
+        """Nobody takes more of anything, so nobody is asked."""
+        tx = replace(self._tx(stored.record, target, tx_id), specs=target.specs)
+        decision = commit_of(replace(tx, parts={}), {}, now=self._clock.now())
+        after = stored.record.amended(self._amend(order, target, tx_id))
+        await self._register.begin_amend(
+            tx,
+            after,
+            read_at=stored.read_at,
+            key=order.request_key,
+            request=self._request(order, after, tx_id),
+            decision=decision,
+        )
+        return await self._decided(tx, decision, after)
+
+    async def _over_all(
+        self, order: UpdateOrder, stored: Stored, target: Target, tx_id: str
+    ) -> ClusterView:
+        """Begun before any site is asked: who is refused by the record has taken nothing."""
+        tx = self._tx(stored.record, target, tx_id)
+        under = replace(stored.record, amend=self._amend(order, target, tx_id))
+        await self._register.begin_amend(
+            tx,
+            under,
+            read_at=stored.read_at,
+            key=order.request_key,
+            request=self._request(order, under, tx_id),
+        )
+        reach("metasched.amend_begun")
+        try:
+            decision, prepared = await self._coallocate.agreed(tx, target.specs)
+            after = await self._commit(tx, decision)
+            self._coallocate.heard(tx, prepared)
+        except (Refused, DomainError) as error:
+            decision = await self._coallocate.abort(tx, error)
+            if decision.outcome is Outcome.ABORT:
+                await self._clear(order.name, tx_id)
+                await self._check_still_open(order.name)
+                raise
+            # The answer to our COMMIT was lost, the COMMIT was not.
+            found = await self._clusters.get(order.name)
+            if found is None:
+                raise NotFound(order.name) from None
+            after = found.record
+        return await self._decided(tx, decision, after)
+
+    async def _commit(self, tx: TxRecord, decision: Decision) -> ClusterRecord:
+        """Written again where the record was, by a loop that has seen it become ACTIVE say."""
+        while True:
+            stored = await self._clusters.get(tx.cluster)
+            record = stored.record if stored else None
+            if (
+                stored is None
+                or record is None
+                or record.amend is None
+                or record.amend.tx != tx.tx
+                or record.end_requested_time is not None
+                or record.over
+                or self._clock.now() >= tx.decide_by
+            ):
+                raise Aborted(tx.tx, _LOST)
+            after = record.amended(record.amend)
+            try:
+                await self._register.commit(decision, after, read_at=stored.read_at)
+            except StaleWrite:
+                if await self._register.decision(tx.tx) is not None:
+                    raise Aborted(tx.tx, _LOST) from None
+                continue
+            return after
+
+    async def _decided(self, tx: TxRecord, decision: Decision, after: ClusterRecord) -> ClusterView:
+        log.info("update.amended", cluster=tx.cluster, tx=tx.tx, terms=after.terms)
+        reach("metasched.amend_decided")
+        self._tell(tx, decision)
+        return await self._get_cluster.view(after)
+
+    async def _check_still_open(self, name: str) -> None:
+        """What the caller is told where an end came in between."""
+        stored = await self._clusters.get(name)
+        if stored is None or stored.record.over or stored.record.end_requested_time is not None:
+            raise ClusterOver(name)
+
+    async def _clear(self, name: str, tx: str) -> None:
+        """Of an amend that was aborted nothing stays."""
+        while True:
+            stored = await self._clusters.get(name)
+            if stored is None or stored.record.amend is None or stored.record.amend.tx != tx:
+                return
+            try:
+                await self._clusters.clear(stored)
+            except StaleWrite:
+                continue
+            return
+
+    def _tx(self, record: ClusterRecord, target: Target, tx_id: str) -> TxRecord:
+        now = self._clock.now()
+        return TxRecord(
+            tx=tx_id,
+            cluster=record.name,
+            cluster_uid=record.uid,
+            coordinator=self._terms.coordinator,
+            owner=record.owner,
+            digest=target.digest,
+            parts=target.parts,
+            create_time=now,
+            decide_by=min(now + self._terms.decide_within, record.window.end - DECIDED_BEFORE),
+            replaces=record.terms,
+        )
+
+    def _amend(self, order: UpdateOrder, target: Target, tx_id: str) -> Amend:
+        return Amend(
+            tx=tx_id,
+            spec=target.spec,
+            plan=target.plan,
+            parts=target.parts,
+            numbers=target.numbers,
+            request_key=order.request_key,
+            begin_time=self._clock.now(),
+        )
+
+    def _request(self, order: UpdateOrder, record: ClusterRecord, tx_id: str) -> RequestRecord:
+        return RequestRecord(
+            digest=order.digest,
+            cluster=record.name,
+            cluster_uid=record.uid,
+            create_time=self._clock.now(),
+            tx=tx_id,
+        )
+
+
+def _next(brief: Brief, grown: Plan | None, error: Refused, *, last: bool) -> Brief:
+    """What to plan by after a refusal; raises what the caller is told where nothing is left to
+    try. Who stays does so where it is, so only what is new can go elsewhere."""
+    again = NoCapacity, ImageNotReady, SiteUnreachable
+    for site, refusal in sorted(error.refusals.items()):
+        if not isinstance(refusal, again):
+            raise Aborted(error.tx, f"{site}: {refusal}") from refusal
+    for kind in (SiteUnreachable, ImageNotReady):
+        for refusal in error.refusals.values():
+            if isinstance(refusal, kind) and (last or kind is SiteUnreachable):
+                raise refusal
+    if grown is not None and not last:
+        return brief.after(grown, error.refusals)
+    short = [
+        each
+        for refusal in error.refusals.values()
+        if isinstance(refusal, NoCapacity)
+        for each in refusal.shortfalls
+    ]
+    raise NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
