@@ -1,4 +1,4 @@
-"""A cluster of one site that runs gets more workspaces, and then fewer."""
+"""Clusters that run, of one site and over two, get more workspaces, and fewer."""
 
 from __future__ import annotations
 
@@ -75,3 +75,42 @@ def running(bed: Testbed, host: str) -> set[str]:
         return {each.name() for each in connection.listAllDomains()}
     finally:
         connection.close()
+
+
+def test_a_cluster_over_two_sites_grows_at_both_or_at_none(user: User) -> None:
+    """More bandwidth and one more worker; what is too much leaves all as it was."""
+    name = "wider"
+
+    def sized(workers: int, mbit_s: int, **worker: int) -> str:
+        pair = {"group": "w", "bandwidth": {"guarantee_mbit_s": mbit_s}}
+        head = group("head", sites=["north"], pairs=[pair])
+        return str(user.write(name, spec(head, group("w", workers, sites=["south"], **worker))))
+
+    pair = {"group": "w", "bandwidth": {"guarantee_mbit_s": 10}}
+    head = group("head", sites=["north"], pairs=[pair])
+    user.create(name, spec(head, group("w", 1, sites=["south"])))
+    before = user.show(name)
+    boot = {each: user.in_guest(name, each, BOOT) for each in ("head-0", "w-0")}
+
+    said = user.say("cluster", "update", name, "-f", sized(2, 10, vcpus=40))
+    assert said.code == 1
+    assert "NO_CAPACITY" in said.err
+    same = user.show(name)
+    for field in ("spec", "plan", "window"):
+        assert same[field] == before[field]
+    assert same.get("terms", 0) == 0
+
+    user.do("cluster", "update", name, "-f", sized(2, 20), timeout_s=300)
+    shown = user.show(name)
+    machines = {each["name"].rpartition("/")[2]: each for each in shown["workspaces"]}
+    assert (shown["terms"], set(machines)) == (1, {"head-0", "w-0", "w-1"})
+    assert all(each["ready"] for each in machines.values())
+    assert {int(each["mbit_s"]) for each in shown["plan"]["links"]} == {40}
+    for each in before["workspaces"]:
+        now = machines[each["name"].rpartition("/")[2]]
+        assert (now["host"], now["addresses"]) == (each["host"], each["addresses"])
+    user.in_guest(name, "w-1", "ping -c 3 -W 5 head-0")
+    user.in_guest(name, "head-0", "ping -c 3 -W 5 w-1")
+    for each, was in boot.items():
+        assert user.in_guest(name, each, BOOT) == was, "it was not started again"
+    user.delete(name)
