@@ -81,10 +81,10 @@ def test_a_cluster_over_two_sites_grows_at_both_or_at_none(user: User) -> None:
     """More bandwidth and one more worker; what is too much leaves all as it was."""
     name = "wider"
 
-    def sized(workers: int, mbit_s: int, **worker: int) -> str:
+    def sized(workers: int, mbit_s: int, vcpus: int = 1) -> str:
         pair = {"group": "w", "bandwidth": {"guarantee_mbit_s": mbit_s}}
         head = group("head", sites=["north"], pairs=[pair])
-        return str(user.write(name, spec(head, group("w", workers, sites=["south"], **worker))))
+        return str(user.write(name, spec(head, group("w", workers, sites=["south"], vcpus=vcpus))))
 
     pair = {"group": "w", "bandwidth": {"guarantee_mbit_s": 10}}
     head = group("head", sites=["north"], pairs=[pair])
