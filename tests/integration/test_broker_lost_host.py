@@ -125,6 +125,9 @@ async def test_what_was_on_a_lost_host_goes_elsewhere_once_it_is_off_and_not_bef
     # The switch says no: nothing that may run is begun elsewhere; what no host knows of is moved.
     assert "n3" in {w.host for w in (await get(here, restarts.name)).workspaces}
     assert (await get(here, ends.name)).state != cluster_pb2.Cluster.FAILED
+    said = {w.host: w.message for w in (await get(here, restarts.name)).workspaces}
+    assert "silent since" in said["n3"]
+    assert said["n1"] == ""
     assert "n3" not in {w.host for w in (await get(here, future.name)).workspaces}
 
     (tmp_path / "may").touch()
@@ -136,6 +139,7 @@ async def test_what_was_on_a_lost_host_goes_elsewhere_once_it_is_off_and_not_bef
     assert sorted(w.restarts for w in now.workspaces) == [0, 0, 1]
     before = {w.name: w.addresses for w in restarts.workspaces}
     assert {w.name: w.addresses for w in now.workspaces} == before
+    assert sum("was lost" in w.message for w in now.workspaces) == 1
     assert over.failure.reason == "HOST_LOST"
     assert "n3" in over.failure.message
 

@@ -252,7 +252,8 @@ class Site:
     def trouble(self) -> None:
         """Something happens to a host, or to the broker."""
         box = self.boxes[self.rng.choice(HOSTS)]
-        match self.rng.choice(("cut", "cut", "join", "join", "off", "on", "on", "full", "lead")):
+        events = ("cut", "cut", "join", "join", "off", "on", "on", "again", "again", "full", "lead")
+        match self.rng.choice(events):
             case "cut":
                 box.wire.up = False
             case "join":
@@ -262,6 +263,8 @@ class Site:
             case "off":
                 box.power_off()
             case "on" if not box.runs:
+                box.start_agent()
+            case "again" if box.runs:
                 box.start_agent()
             case "lead" if self.rng.random() < 0.3:
                 self.lead()

@@ -36,6 +36,7 @@ LEADERS_OWN = (
     "requests/",
     "forwards/",
     "wanted/",
+    "hosts/",
     "vni/",
     "txs/",
 )

@@ -326,6 +326,7 @@ async def run_agent(process: Process, store: EtcdModel, host: SimHost) -> None:
         machine=MachineFacts(
             hypervisors=("qemu",), architecture="x86_64", disk_cache="none", cgroups=True
         ),
+        self_fence=SelfFence(process.clock, host.state, boot="", fence_after=timedelta()),
         uplink_mbit_s=CAPACITY["uplink_mbit_s"],
         wide_mbit_s=1000 if host.gateway else 0,
         memory_mib=lambda: CAPACITY["memory_mib"],

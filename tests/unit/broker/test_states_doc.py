@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
-from intertie.broker.domain import cluster, fleet, part
+from intertie.broker.domain import cluster, fleet, lost_hosts, part
 from intertie.nodeagent.domain import reconcile
 
 PATH = Path(__file__).parents[3] / "docs" / "states.md"
@@ -64,6 +64,14 @@ before the next, is only where the record says `keep_until`: guests that run bec
 nothing is started. Table: `intertie.nodeagent.domain.reconcile.NEXT_PHASE`.
 """
 
+HOSTS = """\
+## A host, as its site's broker sees it
+
+SILENT: it has not reported for long; what it runs may go on. FENCING: it is being made certain
+that nothing of it runs. FENCED: it is; what was on it is placed elsewhere or ends, and it gets
+nothing before it is UP again ([ADR 21](adr/0021-lost-hosts.md)). Table: `intertie.broker.domain.lost_hosts.NEXT`.
+"""
+
 
 def drawn() -> str:
     counted = ", ".join(each.name for each in part.PartState if each in part.COUNTED)
@@ -78,6 +86,8 @@ def drawn() -> str:
         diagram(fleet.WORKSPACE_NEXT, first={fleet.WorkspaceState.PLANNED}),
         PHASES,
         diagram(reconcile.NEXT_PHASE, first={reconcile.Phase.WAIT, reconcile.Phase.KEEP}),
+        HOSTS,
+        diagram(lost_hosts.NEXT, first={lost_hosts.HostState.UP}),
     )
     return "\n".join((HEAD, *sections))
 

@@ -177,6 +177,8 @@ def _workspaces(
         if said is None:
             said = SeenWorkspace(name=each.label, state=WorkspaceState.PLANNED)
         moved = part.moved_of(each.label)
+        silent = next((since for name, since in part.silent if name == host), None)
+        message = _silent(host, silent) if silent else said.message
         yield WorkspaceView(
             label=each.label,
             group=each.group,
@@ -185,7 +187,7 @@ def _workspaces(
             nics=each.nics,
             image_digest=each.environment.image,
             state=said.state,
-            message=said.message or (_begun_anew(moved) if moved else ""),
+            message=message or (_begun_anew(moved) if moved else ""),
             ready=said.ready,
             ready_time=said.ready_time,
             staging_done_bytes=said.staging_done_bytes,
@@ -194,6 +196,11 @@ def _workspaces(
             switched=part.switch_of(each.label),
             restarts=moved.times if moved else 0,
         )
+
+
+def _silent(host: str, since: datetime) -> str:
+    when = since.isoformat(timespec="seconds")
+    return f"its host {host} has been silent since {when}: what is said here is what it said last"
 
 
 def _begun_anew(moved: Moved) -> str:

@@ -177,6 +177,8 @@ class Part(Struct, frozen=True, kw_only=True):
     """By which terms it was reserved before, as far as that may not be written down yet; the
     oldest first."""
     moved: tuple[Moved, ...] = ()
+    silent: tuple[tuple[str, datetime], ...] = ()
+    """Hosts of it that do not report, and since when that is on record."""
     end_message: str = ""
     """More of `end_reason`, in words."""
     amend: Amend | None = None

@@ -1,7 +1,7 @@
 """Hosts that stop reporting: has them fenced, and finds another place for what was on them."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 import structlog
@@ -17,7 +17,7 @@ from intertie.broker.domain.lost_hosts import (
     are_many,
     next_of,
 )
-from intertie.broker.domain.part import Part
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Fence, Ledger, NotCertain
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.replacing import Over, Replaced, concerned, without
@@ -28,6 +28,7 @@ from intertie.common.values import replace
 log = structlog.get_logger(__name__)
 
 _LONGEST_WAIT = timedelta(seconds=60)
+_LOOK_OVER_S = 10.0
 _SILENT = frozenset({HostState.SILENT, HostState.FENCING})
 
 
@@ -54,16 +55,19 @@ class LostHosts:
         self._failed: dict[str, int] = {}
         """How often in a row a host could not be fenced."""
         self._again_at: dict[str, float] = {}
+        self._looked_over: dict[str, HostState] | None = None
+        """What hosts were when all parts were last looked over; None: to be done again."""
+        self._look_over_at = 0.0
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         term = await self._ledger.check_leading()
         if term != self._term:
-            self._term, self._vigil = term, Vigil()
+            self._term, self._vigil, self._looked_over = term, Vigil(), None
         view = await self._ledger.view()
         self._vigil = self._vigil.look(view.fleet.members(), at=self._clock.monotonic())
         self._fencing = {host: task for host, task in self._fencing.items() if not task.done()}
         await self._judge(view)
-        await self._empty()
+        await self._look_over()
 
     async def _judge(self, view: LedgerView) -> None:
         now, at = self._clock.now(), self._clock.monotonic()
@@ -93,13 +97,13 @@ class LostHosts:
     def _watched(self, view: LedgerView, facts: HostFacts, *, now: datetime, at: float) -> Watched:
         found, heard = view.hosts.get(facts.host), self._vigil.heard[facts.host]
         record = found.value if found else HostRecord(name=facts.host, since=now)
-        fenced = record.state is HostState.FENCED
+        waits = record.state is HostState.FENCED and facts.fenced_epoch == record.epoch
         return Watched(
             record=record,
             facts=facts,
             silent_for=heard.silent_for(at=at),
             is_back=heard.is_back(at=at),
-            has_parts=fenced and _has_parts(view, facts.host),
+            has_parts=waits and _has_parts(view, facts.host),
         )
 
     async def _write(self, read_at: int, record: HostRecord, facts: HostFacts) -> None:
@@ -152,20 +156,53 @@ class LostHosts:
 
     # What was on them
 
-    async def _empty(self) -> None:
+    async def _look_over(self) -> None:
+        """All parts, when a host has become something else, and at times while one is not UP."""
+        view, at = await self._ledger.view(), self._clock.monotonic()
+        states = {name: each.value.state for name, each in view.hosts.items()}
+        up = all(state is HostState.UP for state in states.values())
+        if states == self._looked_over and (up or at < self._look_over_at):
+            return
+        self._looked_over, self._look_over_at = states, at + _LOOK_OVER_S
+        fenced = {name for name, state in states.items() if state is HostState.FENCED}
+        silent = {
+            name: each.value.since
+            for name, each in view.hosts.items()
+            if each.value.state in _SILENT
+        }
+        if fenced or silent:
+            await self._empty(fenced, silent)
+        await self._show(silent)
+
+    async def _show(self, silent: Mapping[str, datetime]) -> None:
+        """Their owners see which hosts do not report."""
+        for found in list((await self._ledger.view()).parts.values()):
+            part = found.value
+            if part.state is not PartState.CONFIRMED or not (silent or part.silent):
+                continue
+            now = tuple((host, silent[host]) for host in part.hosts() if host in silent)
+            if now != part.silent:
+                write = Write(record=replace(part, silent=now), read_at=found.revision)
+                await self._commit(Change(writes=(write,)), part)
+
+    async def _commit(self, change: Change, part: Part) -> bool:
+        try:
+            await self._ledger.commit(change)
+        except StaleWrite as error:
+            self._looked_over = None
+            log.debug("host.lost_race", part=part.name, key=error.key)
+            return False
+        return True
+
+    async def _empty(self, fenced: set[str], silent: Mapping[str, datetime]) -> None:
         """Part by part: each finds what those before it have left."""
         view = await self._ledger.view()
-        states = {name: each.value.state for name, each in view.hosts.items()}
-        fenced = {name for name, state in states.items() if state is HostState.FENCED}
-        silent = {name for name, state in states.items() if state in _SILENT}
-        if not fenced | silent:
-            return
         for name in [name for name, each in view.parts.items() if each.value.counted]:
             found = view.parts.get(name)
             if found is None:
                 continue
             # What no host was ever told of can run nowhere, so nothing need be made certain.
-            untold = silent if not found.value.generation else set()
+            untold = set() if found.value.generation else set(silent)
             if not concerned(found.value, fenced | untold):
                 continue
             await self._without(view, found, fenced, untold)
@@ -194,12 +231,9 @@ class LostHosts:
                 log.warning("host.part_ends", part=part.name, why=why)
             case _:
                 return
-        try:
-            await self._ledger.commit(change)
-        except StaleWrite as error:
-            log.debug("host.lost_race", part=part.name, key=error.key)
-            return
-        log.warning("host.part_without", part=part.name, hosts=list(change.parts()[0].hosts()))
+        if await self._commit(change, part):
+            hosts = list(change.parts()[0].hosts())
+            log.warning("host.part_without", part=part.name, hosts=hosts)
 
     def _over(
         self, view: LedgerView, found: Versioned[Part], over: Over, *, now: datetime
