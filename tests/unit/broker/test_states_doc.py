@@ -69,7 +69,8 @@ HOSTS = """\
 
 SILENT: it has not reported for long; what it runs may go on. FENCING: it is being made certain
 that nothing of it runs. FENCED: it is; what was on it is placed elsewhere or ends, and it gets
-nothing before it is UP again ([ADR 21](adr/0021-lost-hosts.md)). Table: `intertie.broker.domain.lost_hosts.NEXT`.
+nothing before it is UP again ([ADR 21](adr/0021-lost-hosts.md)).
+Table: `intertie.broker.domain.lost_hosts.NEXT`.
 """
 
 
