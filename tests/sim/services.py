@@ -330,7 +330,6 @@ async def run_agent(process: Process, store: EtcdModel, host: SimHost) -> None:
         uplink_mbit_s=CAPACITY["uplink_mbit_s"],
         wide_mbit_s=1000 if host.gateway else 0,
         memory_mib=lambda: CAPACITY["memory_mib"],
-        self_fence=SelfFence(process.clock, host.state, boot="", fence_after=timedelta()),
         period_s=2.0,
     )
     reporter = Reporter(reconciler, records, process.clock, host.facts)
