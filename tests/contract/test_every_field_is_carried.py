@@ -18,7 +18,7 @@ from intertie.api.nodeagent.v1 import records_pb2
 from intertie.api.types.v1 import resources_pb2
 from intertie.broker.adapters.agent_records import wanted_to_bytes
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.part import Endpoint, NetworkId, Placed, RemoteEndpoint
+from intertie.broker.domain.part import Endpoint, Keeping, NetworkId, Placed, RemoteEndpoint
 from intertie.broker.domain.planning import part_spec_of
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common import part_spec, terms
@@ -184,6 +184,7 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
         gateway="n1",
         switched=(("w-0", Switched(power=Power.PAUSED, boots=turn + 1)),),
         network_ids=(NetworkId(network="lan", vni=4096),),
+        keeping=Keeping(mib_s=1, save=samples.HOUR, until=samples.NOW + 9 * samples.HOUR),
         remotes=(
             RemoteEndpoint(
                 site="south",

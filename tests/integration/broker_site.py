@@ -24,6 +24,7 @@ from intertie.broker.settings import (
     FencingSettings,
     LinkSettings,
     PolicySettings,
+    QueueSettings,
     QuotaSettings,
     TariffSettings,
 )
@@ -44,7 +45,8 @@ from intertie.common.settings import (
 from tests.integration.pki import TestDomain, trust_in
 
 DIGEST = "b3:" + "ab" * 32
-READY = 4
+READY = cluster_pb2.Workspace.RUNNING
+SUSPENDED = cluster_pb2.Workspace.SUSPENDED
 MIB = 1 << 20
 
 
@@ -105,7 +107,12 @@ class FakeAgents:
     fenced_epochs: dict[str, int] = field(default_factory=dict)
     """What each has been told of its own fencing, and has obeyed."""
     agent_address: str = "127.0.0.1:1"
-    state: int = READY
+    state: Any = READY
+    save_ms: int = 500
+    """What it takes to save a guest, as they tell it."""
+    saves: dict[tuple[str, str], int] = field(default_factory=dict)
+    """How often, by host and workspace's uid."""
+    kept: set[tuple[str, str]] = field(default_factory=set)
     wanted: dict[tuple[str, str], records_pb2.WantedPart] = field(default_factory=dict)
 
     async def report(self, clock: Clock) -> None:
@@ -148,7 +155,7 @@ class FakeAgents:
             [uid] = rest
             wanted = records_pb2.WantedPart.FromString(entry.value)
             self.wanted[host, uid] = wanted
-            await self.put(f"seen/{host}/parts/{uid}", self._seen(wanted))
+            await self.put(f"seen/{host}/parts/{uid}", self._seen(wanted, host))
         for entry in (await self.etcd.range("seen/")).entries:
             pieces = entry.key.split("/")
             if pieces[1] in self.deaf or pieces[1] in self.silent:
@@ -160,7 +167,24 @@ class FakeAgents:
         if wanted.hold == records_pb2.WantedHost.FENCED:
             self.fenced_epochs[host] = wanted.epoch
 
-    def _seen(self, wanted: records_pb2.WantedPart) -> records_pb2.SeenPart:
+    def _workspace(
+        self, wanted: records_pb2.WantedPart, each: records_pb2.WantedWorkspace, host: str
+    ) -> records_pb2.SeenWorkspace:
+        """After a window that says so its memory is kept, and in the next one it goes on."""
+        key, now = (host, each.uid), SystemClock().now().timestamp()
+        seen = records_pb2.SeenWorkspace(name=each.name, uid=each.uid, ready=self.ready)
+        if wanted.HasField("keep_until") and wanted.window.end_time.ToSeconds() <= now:
+            self.saves[key] = self.saves.get(key, 0) + (key not in self.kept)
+            self.kept.add(key)
+        else:
+            self.kept.discard(key)
+        seen.state = SUSPENDED if key in self.kept else self.state
+        if key in self.saves:
+            seen.saved.bytes = each.allocation.memory_mib * MIB
+            seen.saved.duration.FromMilliseconds(self.save_ms)
+        return seen
+
+    def _seen(self, wanted: records_pb2.WantedPart, host: str) -> records_pb2.SeenPart:
         return records_pb2.SeenPart(
             schema=1,
             part=wanted.part,
@@ -170,12 +194,7 @@ class FakeAgents:
             gone=wanted.gone,
             workspaces=[]
             if wanted.gone
-            else [
-                records_pb2.SeenWorkspace(
-                    name=each.name, uid=each.uid, state=self.state, ready=self.ready
-                )
-                for each in wanted.workspaces
-            ],
+            else [self._workspace(wanted, each, host) for each in wanted.workspaces],
         )
 
     async def run(self, clock: Clock) -> None:
@@ -277,6 +296,7 @@ async def site(
     by: EtcdSettings | None = None,
     quotas: Sequence[QuotaSettings] = (),
     fencing: FencingSettings | None = None,
+    queue: QueueSettings | None = None,
 ) -> AsyncIterator[Site]:
     """Up, leading, and with its hosts known. `by`: how the broker alone reaches its etcd."""
     clock = clock or SystemClock()
@@ -297,6 +317,7 @@ async def site(
         links=(LinkSettings(peer="south", egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0),),
         metascheds=tuple(metascheds),
         quotas=tuple(quotas),
+        queue=queue or QueueSettings(),
     )
     if fencing is not None:
         settings = settings.model_copy(update={"fencing": fencing})

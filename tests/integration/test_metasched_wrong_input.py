@@ -116,6 +116,13 @@ async def test_wrong_fields_are_named_and_leave_nothing(here: Federation) -> Non
     below = await refusal(stub.Create(create("c1", inverted)))
     assert isinstance(below, errors.FieldInvalid)
     assert "raise it" in below.problem
+    waits = two_groups()
+    waits.lease.Clear()
+    waits.lease.kind = cluster_pb2.LeaseTerms.BEST_EFFORT
+    queue = await refusal(stub.Create(create("c1", waits)))
+    assert isinstance(queue, errors.FieldInvalid)
+    assert queue.field == "spec.lease.kind"
+    assert "one site serves alone" in queue.problem
     for name in ("a" * 64, "größe", ""):
         named = await refusal(stub.Create(create(name, two_groups(), "r1")))
         assert isinstance(named, errors.FieldInvalid)

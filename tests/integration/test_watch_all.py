@@ -189,7 +189,7 @@ async def test_a_slow_reader_gets_a_snapshot_and_the_quick_one_every_change(
         (key,) = [each for each in (await here.etcd.range("wanted/")).entries if host in each.key]
         wanted = records_pb2.WantedPart.FromString(key.value)
         for number in range(120):
-            seen = here.agents._seen(wanted)
+            seen = here.agents._seen(wanted, host)
             seen.workspaces[0].message = f"{number} " + "x" * 100_000
             await here.agents.put(f"seen/{host}/parts/{wanted.part_uid}", seen)
             await quick.until(lambda: _number(quick.changed[-1:]) == number)  # noqa: B023

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 
 from intertie.common import spec
-from intertie.common.spec import ClusterSpec, Group, LeaseTerms, Network
+from intertie.common.spec import ClusterSpec, Group, Kind, LeaseTerms, Network
 from intertie.common.values import replace
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -87,6 +87,13 @@ def groups(draw: st.DrawFn, name: str, networks: list[str]) -> Group:
 def leases(draw: st.DrawFn) -> LeaseTerms:
     start = draw(st.one_of(st.none(), spans.map(lambda span: NOW + span)))
     length, by_end = draw(spans), draw(st.sampled_from(["none", "duration", "end"]))
+    if draw(st.booleans()):
+        return LeaseTerms(
+            duration=length if by_end == "duration" else None,
+            kind=draw(st.sampled_from(Kind)),
+            max_wait=draw(st.one_of(st.just(timedelta()), spans)),
+            cancellable=draw(st.booleans()),
+        )
     return LeaseTerms(
         start_time=start,
         duration=length if by_end == "duration" else None,

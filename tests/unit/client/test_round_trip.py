@@ -33,6 +33,8 @@ def value_of(schema: Any) -> st.SearchStrategy[Any]:
             return numbers(32)
         case FieldDescriptor.TYPE_INT64:
             return numbers(64)
+        case FieldDescriptor.TYPE_BOOL:
+            return st.booleans()
         case FieldDescriptor.TYPE_ENUM:
             return st.sampled_from([value.number for value in schema.enum_type.values])
         case FieldDescriptor.TYPE_MESSAGE:

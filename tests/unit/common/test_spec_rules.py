@@ -10,6 +10,7 @@ from intertie.common.spec import (
     BandwidthTerm,
     ClusterSpec,
     GroupPlacement,
+    Kind,
     LatencyBound,
     LeaseTerms,
     Network,
@@ -219,6 +220,37 @@ WRONG: list[tuple[str, Change, str, str]] = [
         "366 days",
     ),
     ("negative delay", with_lease(max_delay=-HOUR), f"{LEASE}.max_delay", "from 0 s"),
+    ("waits, no kind", with_lease(max_wait=HOUR), f"{LEASE}.max_wait", "goes only with a kind"),
+    (
+        "cancellable, no kind",
+        with_lease(cancellable=True),
+        f"{LEASE}.cancellable",
+        "goes only with a kind",
+    ),
+    (
+        "best effort, from a start",
+        with_lease(kind=Kind.BEST_EFFORT, start_time=NOW + HOUR),
+        f"{LEASE}.start_time",
+        "starts when there is room",
+    ),
+    (
+        "best effort, to an end",
+        with_lease(kind=Kind.BEST_EFFORT, end_time=NOW + HOUR),
+        f"{LEASE}.end_time",
+        "for how long it runs",
+    ),
+    (
+        "best effort, put off",
+        with_lease(kind=Kind.BEST_EFFORT, max_delay=HOUR),
+        f"{LEASE}.max_delay",
+        "leave it out",
+    ),
+    (
+        "waits for years",
+        with_lease(kind=Kind.BEST_EFFORT, max_wait=timedelta(days=367)),
+        f"{LEASE}.max_wait",
+        "366 days",
+    ),
     # placement
     (
         "allowed and denied",

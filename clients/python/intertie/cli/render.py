@@ -23,6 +23,8 @@ from intertie.common.rpc.shortfalls_proto import shortfall_from_proto
 
 _CLUSTER_STYLES = {Cluster.ACTIVE: GOOD, Cluster.FAILED: BAD, Cluster.REJECTED: BAD}
 _WORKSPACE_STYLES = {Workspace.RUNNING: GOOD, Workspace.FAILED: BAD}
+WAITING_STATES = (Cluster.QUEUED, Cluster.SUSPENDED)
+"""In which a cluster waits for room."""
 
 
 def last(name: str) -> str:
@@ -86,6 +88,14 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
     if shown.HasField("window"):
         window = f"{moment(shown.window.start_time)} to {moment(shown.window.end_time)}"
         head.add_row("window", window)
+    if shown.state in WAITING_STATES:
+        start = moment(shown.plan.start_time)
+        if start:
+            head.add_row("starts", f"{start}, as things stand")
+        for reason in shown.plan.reasons:
+            head.add_row("waits", styled(reason, WAITING))
+    if shown.HasField("run_time") and (shown.run_time.seconds or shown.run_time.nanos):
+        head.add_row("ran", span(shown.run_time))
     if shown.terms:
         head.add_row("terms", f"number {shown.terms}; it was made with 0")
     head.add_row("owner", styled(shown.owner))
@@ -96,6 +106,8 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
         pieces += [Text(), pending(waiting)]
     if shown.guarantees:
         pieces += [Text(), guarantees(shown.guarantees, now)]
+    if shown.state in WAITING_STATES and shown.plan.shortfalls:
+        pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.plan.shortfalls))]
     if shown.failure.shortfalls:
         pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.failure.shortfalls))]
     return Group(*pieces)
@@ -104,6 +116,8 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
 def changes(shown: Cluster, said: dict[str, str]) -> list[str]:
     """A line for whatever differs from what was said before; `said` is brought up to date."""
     now = {"cluster": f"{cluster_state(shown)}, {readiness(shown)} ready"}
+    if shown.state in WAITING_STATES:
+        now["cluster"] = queue_line(shown)
     for each in shown.workspaces:
         ready = ", ready" if each.ready else ""
         place = f"{each.site}/{last(each.host)}"
@@ -111,6 +125,13 @@ def changes(shown: Cluster, said: dict[str, str]) -> list[str]:
     lines = [f"{name:<12} {text}" for name, text in now.items() if said.get(name) != text]
     said.update(now)
     return lines
+
+
+def queue_line(shown: Cluster) -> str:
+    """What one that waits waits for."""
+    start = moment(shown.plan.start_time)
+    when = f"; starts at {start} as things stand" if start else ""
+    return f"{cluster_state(shown)}: {', '.join(shown.plan.reasons)}{when}"
 
 
 def workspaces(found: Iterable[Workspace]) -> Table:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from intertie.api.cluster.v1.cluster_pb2 import Cluster, Workspace
-from intertie.cli.render import last, size
+from intertie.cli.render import WAITING_STATES, last, queue_line, size
 from intertie.cli.terminal import shown, styled
 
 _STEPS = {
@@ -77,6 +77,7 @@ class Bars:
             transient=True,
         )
         self._staging: TaskID | None = None
+        self._queue: TaskID | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -94,6 +95,12 @@ class Bars:
     def update(self, cluster: Cluster) -> None:
         done, total = staged(cluster.workspaces)
         ending = cluster.HasField("end_requested_time")
+        if cluster.state in WAITING_STATES and self._queue is None:
+            self._queue = self._progress.add_task(shown(last(cluster.name)), total=None, what="")
+        if self._queue is not None:
+            waits = cluster.state in WAITING_STATES
+            what = shown(queue_line(cluster)) if waits else ""
+            self._progress.update(self._queue, visible=waits, what=what)
         if total and not ending:
             if self._staging is None:
                 self._staging = self._progress.add_task("staging", what="")
@@ -130,6 +137,9 @@ class Lines:
 
     def update(self, cluster: Cluster) -> None:
         ending = cluster.HasField("end_requested_time")
+        if cluster.state in WAITING_STATES and self._said.get("") != (line := queue_line(cluster)):
+            self._said[""] = line
+            self._notes.print(styled(f"{last(cluster.name)} {line}"), soft_wrap=True)
         for workspace in cluster.workspaces:
             name = last(workspace.name)
             says = f"{place_of(workspace):<12} {state_of(workspace, ending=ending)}"

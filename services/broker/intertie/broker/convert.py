@@ -2,13 +2,20 @@
 
 import hashlib
 import re
+from datetime import datetime
 
 from google.protobuf.message import Message
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.broker.capacity_proto import capacity_to_proto
-from intertie.broker.domain.cluster import ClusterView, Failure, PartView, WorkspaceView
+from intertie.broker.domain.cluster import (
+    ClusterState,
+    ClusterView,
+    Failure,
+    PartView,
+    WorkspaceView,
+)
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
 from intertie.broker.domain.part import Amend
 from intertie.broker.domain.ports import Foreign
@@ -29,6 +36,7 @@ from intertie.common.rpc.spec_proto import (
     Fields,
     cluster_spec_fields,
     cluster_spec_from_proto,
+    duration_fields,
     duration_from_proto,
     duration_to_proto,
     part_spec_fields,
@@ -182,12 +190,13 @@ def cluster_octets(view: ClusterView) -> bytes:
 
 def _cluster_fields(view: ClusterView) -> Fields:
     record, ended, failure = view.record, view.record.end_requested_time, view.record.failure
+    waits, queued = record.waits, _has_not_begun(view)
     return {
         "name": record.name,
         "uid": record.uid,
         "spec": cluster_spec_fields(record.spec),
         "state": record.state.name,
-        "window": window_fields(record.window),
+        "window": None if queued else window_fields(record.window),
         "plan": _plan_fields(view),
         "workspaces": [_workspace_fields(each, view) for each in view.workspaces],
         "create_time": timestamp_fields(record.create_time),
@@ -197,7 +206,19 @@ def _cluster_fields(view: ClusterView) -> Fields:
         "guarantees": [_guarantee_fields(each) for each in view.guarantees],
         "owner": record.owner,
         "terms": record.terms,
+        "run_time": duration_fields(waits.ran) if waits is not None else None,
     }
+
+
+def _has_not_begun(view: ClusterView) -> bool:
+    """It waits for its first stretch, so nobody knows when that is."""
+    record = view.record
+    waits = record.state in (ClusterState.PLANNED, ClusterState.QUEUED)
+    return waits and record.waits is not None
+
+
+def _is_aside(view: ClusterView) -> bool:
+    return view.record.state is ClusterState.SUSPENDED
 
 
 def _failure_fields(failure: Failure) -> Fields:
@@ -210,8 +231,11 @@ def _failure_fields(failure: Failure) -> Fields:
 
 def _plan_fields(view: ClusterView) -> Fields:
     record = view.record
+    start: datetime | None = record.window.start
+    if record.waits is not None and (_has_not_begun(view) or _is_aside(view)):
+        start = record.waits.foreseen
     return {
-        "start_time": timestamp_fields(record.window.start),
+        "start_time": timestamp_fields(start) if start is not None else None,
         "parts": [{"site": view.site, "counts": dict(record.counts), "cost": record.cost}],
         "cost": record.cost,
         "reasons": record.reasons,

@@ -38,6 +38,7 @@ from intertie.broker.loops.expire import Expire
 from intertie.broker.loops.in_doubt import InDoubt
 from intertie.broker.loops.lost_hosts import LostHosts
 from intertie.broker.loops.passes import keep
+from intertie.broker.loops.queue import Queue
 from intertie.broker.loops.reconcile import Reconcile
 from intertie.broker.loops.retention import Retention
 from intertie.broker.servicers.clusters import ClustersServicer
@@ -79,6 +80,9 @@ from intertie.common.settings import SettingsInvalid, load
 EXPIRE_S = 1.0
 IN_DOUBT_S = 1.0
 RECONCILE_S = 2.0
+QUEUE_S = 2.0
+QUEUE_REST_S = 0.1
+"""A pass over those that wait is dear where many do."""
 RETENTION_S = 60.0
 LOST_HOSTS_S = 2.0
 ACCOUNTING_S = 10.0
@@ -203,6 +207,7 @@ class Broker:
         self._expire = Expire(ledger, clock)
         self._in_doubt = InDoubt(ledger, GrpcRegisters(metascheds), resolve, clock)
         self._reconcile = Reconcile(ledger, policy, clock)
+        self._queue = Queue(ledger, policy, clock, _seed)
         self._retention = Retention(ledger, forwarding, clock)
         lost_after = timedelta(seconds=settings.fencing.lost_after_s)
         fence = fence_of(settings.fencing)
@@ -218,6 +223,7 @@ class Broker:
             self._keep("expire", self._expire.sweep, EXPIRE_S),
             self._keep("in_doubt", self._in_doubt.sweep, IN_DOUBT_S),
             self._keep("reconcile", self._reconcile.sweep, RECONCILE_S, hinted_s=REST_S),
+            self._keep("queue", self._queue.sweep, QUEUE_S, hinted_s=QUEUE_REST_S),
             self._keep("retention", self._retention.sweep, RETENTION_S),
             self._keep("lost_hosts", self._lost_hosts.sweep, LOST_HOSTS_S),
             self._keep(

@@ -15,6 +15,12 @@ from intertie.broker.domain.admission_policy import (
     WindowBounds,
 )
 from intertie.broker.domain.fleet import LinkPolicy, Policy
+from intertie.broker.domain.queue_policy import (
+    BACKFILLINGS,
+    ORDERS,
+    PREEMPTIONS,
+    QueuePolicy,
+)
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.errors import FieldInvalid
 from intertie.common.names import check_label
@@ -105,6 +111,36 @@ class QuotaSettings(Section):
         return {dimension: int(amount) for dimension, amount in said.items()}
 
 
+class QueueSettings(Section):
+    """How leases wait that run when there is room."""
+
+    order: Literal["first-come", "shortest", "held-up"] = "first-come"
+    """Who of them goes first: who came first; who has the least left; who has done little and
+    waited long."""
+    backfilling: Literal["aggressive", "conservative"] = "aggressive"
+    """Whom others may pass: all but the first; nobody."""
+    preemption: Literal["last-in-order", "least-done"] = "last-in-order"
+    """Who of those that run gives way to a lease that does not wait: who is last in that order; who
+    has run the shortest."""
+    worth_s: float = Field(default=60.0, ge=1)
+    """A stretch that is not to a lease's end is at least so long."""
+    pool_mib_s: int = Field(default=50, ge=1)
+    """At which guests' memory goes to a host's pool and back, before anything was measured, and
+    what is counted of the pool for it."""
+    longest_wait_hours: float = Field(default=720.0, gt=0, le=8784)
+    """A lease that gets no room for so long ends; one that says less itself, sooner."""
+
+    def policy(self) -> QueuePolicy:
+        return QueuePolicy(
+            order=ORDERS[self.order],
+            backfilling=BACKFILLINGS[self.backfilling],
+            preemption=PREEMPTIONS[self.preemption],
+            worth=timedelta(seconds=self.worth_s),
+            pool_mib_s=self.pool_mib_s,
+            longest_wait=timedelta(hours=self.longest_wait_hours),
+        )
+
+
 class TariffSettings(Section):
     vcpu_hour: NonNegativeFloat = 0.0
     memory_gib_hour: NonNegativeFloat = 0.0
@@ -133,6 +169,7 @@ class BrokerSettings(ServiceSettings):
     fencing: FencingSettings = FencingSettings()
     tariff: TariffSettings = TariffSettings()
     quotas: tuple[QuotaSettings, ...] = ()
+    queue: QueueSettings = QueueSettings()
     links: tuple[LinkSettings, ...] = ()
     metascheds: tuple[NamedPeerSettings, ...] = ()
     """Who may coordinate; requests are handed on to the first."""
@@ -163,6 +200,7 @@ class BrokerSettings(ServiceSettings):
                 for link in self.links
             ),
             admission=self.policy.admission(self.quotas),
+            queue=self.queue.policy(),
             tariff=Tariff(
                 vcpu_hour=self.tariff.vcpu_hour,
                 memory_gib_hour=self.tariff.memory_gib_hour,

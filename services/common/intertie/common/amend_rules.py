@@ -31,6 +31,7 @@ def amended(
     is judged by the rules of every specification.
     """
     _paths_are_known(paths)
+    check_may_change(standing)
     lease = _lease(standing.lease, asked.lease, paths)
     result = replace(
         standing, groups=asked.groups if GROUPS in paths else standing.groups, lease=lease
@@ -44,6 +45,16 @@ def amended(
     if GROUPS in paths:
         _groups_are_the_same(standing.groups, result.groups)
     return result
+
+
+def check_may_change(standing: ClusterSpec) -> None:
+    """A lease that waits for room keeps its terms."""
+    if standing.lease.kind is not None:
+        raise FieldInvalid(
+            "update_mask",
+            f"is of a lease that is {standing.lease.kind.value}, whose terms stay as they are; "
+            "delete it, and make a new cluster",
+        )
 
 
 def window_of(lease: LeaseTerms, admitted: Window) -> Window:

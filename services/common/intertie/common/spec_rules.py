@@ -64,6 +64,7 @@ def validate(spec: ClusterSpec, *, now: datetime) -> None:
             _latency_is_known(bound, network.name, networks_of, f"{field}.latency[{place}]")
     check_range(spec.placement.max_sites, 0, 10_000, "spec.placement.max_sites", "sites")
     _lease_is_ahead(spec.lease, now=now)
+    _lease_waits_or_not(spec.lease)
 
 
 def image_field(position: int) -> str:
@@ -305,6 +306,32 @@ def _lease_is_ahead(lease: LeaseTerms, *, now: datetime) -> None:
             raise FieldInvalid(f"{at}.end_time", "is more than 366 days after the start")
     if not timedelta() <= lease.max_delay <= MAX_SPAN:
         raise FieldInvalid(f"{at}.max_delay", "must be from 0 s to 366 days")
+
+
+def _lease_waits_or_not(lease: LeaseTerms) -> None:
+    """One that waits says for how long it runs, and not from when to when; one that does not says
+    nothing of waiting."""
+    at = "spec.lease"
+    if lease.kind is None:
+        if lease.max_wait:
+            raise FieldInvalid(f"{at}.max_wait", "goes only with a kind; leave it out")
+        if lease.cancellable:
+            raise FieldInvalid(f"{at}.cancellable", "goes only with a kind; leave it out")
+        return
+    kind = lease.kind.value
+    for name, said in (
+        ("start_time", lease.start_time is not None),
+        ("end_time", lease.end_time is not None),
+        ("max_delay", bool(lease.max_delay)),
+    ):
+        if said:
+            raise FieldInvalid(
+                f"{at}.{name}",
+                f"does not go with {kind}, which starts when there is room; leave it out, "
+                "and say with `duration` for how long it runs",
+            )
+    if not timedelta() <= lease.max_wait <= MAX_SPAN:
+        raise FieldInvalid(f"{at}.max_wait", "must be from 0 s to 366 days")
 
 
 def _names_are_unique(names: Sequence[str], field: str, member: str) -> None:

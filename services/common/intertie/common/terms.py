@@ -35,6 +35,12 @@ class Readiness(Enum):
     RUNNING = "RUNNING"
 
 
+class Kind(Enum):
+    """How a lease waits."""
+
+    BEST_EFFORT = "BEST_EFFORT"
+
+
 class BandwidthTerm(Struct, frozen=True, kw_only=True):
     """In each direction."""
 
@@ -148,6 +154,12 @@ class LeaseTerms(Struct, frozen=True, kw_only=True):
     duration: timedelta | None = None
     end_time: datetime | None = None
     max_delay: timedelta = timedelta()
+    kind: Kind | None = None
+    """None: it does not wait. Else `duration` is for how long it runs in all."""
+    max_wait: timedelta = timedelta()
+    """At a time, of one with a kind; 0: as long as its site lets any wait."""
+    cancellable: bool = False
+    """Of one with a kind: it is cancelled instead of being put aside."""
 
     def window(self, *, now: datetime) -> Window:
         """The window as asked for, were it admitted now."""

@@ -5,7 +5,13 @@ from google.protobuf.message import DecodeError
 
 from intertie.api.broker.v1 import site_pb2
 from intertie.api.nodeagent.v1 import records_pb2
-from intertie.broker.domain.fleet import HostFacts, SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.fleet import (
+    HostFacts,
+    MemoryMove,
+    SeenPart,
+    SeenWorkspace,
+    WorkspaceState,
+)
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
 from intertie.broker.domain.lost_hosts import HostRecord, HostState
 from intertie.broker.domain.wanted import WantedNetwork, WantedPart, WantedWorkspace
@@ -18,6 +24,7 @@ from intertie.common.rpc.spec_proto import (
     environment_to_proto,
     host_entries_to_proto,
     timestamp_from_proto,
+    timestamp_to_proto,
     window_to_proto,
 )
 
@@ -38,6 +45,7 @@ def wanted_to_bytes(wanted: WantedPart) -> bytes:
         networks=[_network(each) for each in wanted.networks],
         host_entries=host_entries_to_proto(wanted.host_entries),
         cluster=wanted.cluster,
+        keep_until=timestamp_to_proto(wanted.keep_until) if wanted.keep_until else None,
     )
     return message.SerializeToString(deterministic=True)
 
@@ -210,6 +218,14 @@ def _seen_workspace(message: records_pb2.SeenWorkspace) -> SeenWorkspace:
         staging_done_bytes=message.staging_done_bytes,
         staging_total_bytes=message.staging_total_bytes,
         pending=message.pending,
+        saved=_move(message.saved) if message.HasField("saved") else None,
+        restored=_move(message.restored) if message.HasField("restored") else None,
+    )
+
+
+def _move(message: records_pb2.MemoryMove) -> MemoryMove:
+    return MemoryMove(
+        octets=message.bytes, duration=duration_from_proto(message.duration, "duration")
     )
 
 

@@ -42,7 +42,8 @@ class Amendment(Struct, frozen=True, kw_only=True):
 
 def check_open(record: ClusterRecord, *, now: datetime) -> None:
     """ClusterOver where there is nothing left to change."""
-    if record.over or record.end_requested_time is not None or now >= record.window.end:
+    past = record.waits is None and now >= record.window.end
+    if record.over or record.end_requested_time is not None or past:
         raise ClusterOver(record.name)
 
 

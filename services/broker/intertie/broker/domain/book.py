@@ -62,6 +62,8 @@ class Book:
     open: dict[str, None] = field(default_factory=dict)
     """Names of the parts that are held or prepared, or for which other terms are, the longest
     first."""
+    line: dict[str, None] = field(default_factory=dict)
+    """Names of the clusters that run when there is room, the longest known first."""
     demands: Calendar = field(default_factory=lambda: Calendar({}))
     """With those that are on their way."""
     admission: AdmissionPolicy = ACCEPT_ALL
@@ -86,6 +88,7 @@ class Book:
             vnis=dict(view.vnis),
             told={uid: dict(hosts) for uid, hosts in view.told.items()},
             open={name: None for name, each in view.parts.items() if each.value.undecided},
+            line={name: None for name, each in view.clusters.items() if each.value.in_line},
             demands=Calendar({}, counted_demands(view, admission)),
             admission=admission,
         )
@@ -107,6 +110,7 @@ class Book:
             hosts=self.hosts,
             demands=self.demands,
             open=self.open,
+            line=self.line,
         )
 
     def _standing(self, fleet: Fleet) -> Fleet:
@@ -215,6 +219,10 @@ class Book:
                     self.open.pop(record.name, None)
             case ClusterRecord():
                 self.clusters[record.name] = Versioned(value=record, revision=revision)
+                if record.in_line:
+                    self.line[record.name] = None
+                elif self.line:
+                    self.line.pop(record.name, None)
             case ForwardRecord():
                 self.forwards[record.name] = Versioned(value=record, revision=revision)
             case Account():
@@ -256,6 +264,7 @@ class Book:
                 self._uncount(record.name)
             case ClusterRecord():
                 self.clusters.pop(record.name, None)
+                self.line.pop(record.name, None)
             case ForwardRecord():
                 self.forwards.pop(record.name, None)
             case Account():
@@ -275,6 +284,7 @@ def _takes_the_same(one: Part, other: Part) -> bool:
         and one.gateway == other.gateway
         and one.shed is other.shed
         and one.amend is other.amend
+        and one.keeping is other.keeping
     )
 
 

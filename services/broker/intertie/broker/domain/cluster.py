@@ -1,7 +1,7 @@
 """A virtual cluster of this site alone, and the lease on it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
@@ -21,14 +21,20 @@ WINDOW_OVER = "WINDOW_OVER"
 WORKSPACE_FAILED = "WORKSPACE_FAILED"
 HOST_LOST = "HOST_LOST"
 """Reasons for which a part ends."""
+PREEMPTED = "PREEMPTED"
+"""Why a lease ends that is cancelled for others, as its terms allow."""
+WAITED_TOO_LONG = "WAITED_TOO_LONG"
+"""Why a lease ends that did not get room for longer than it may wait."""
 
 
 class ClusterState(Enum):
     REQUESTED = "REQUESTED"
     PLANNED = "PLANNED"
     HELD = "HELD"
+    QUEUED = "QUEUED"
     SCHEDULED = "SCHEDULED"
     ACTIVE = "ACTIVE"
+    SUSPENDED = "SUSPENDED"
     ENDED = "ENDED"
     REJECTED = "REJECTED"
     CANCELLED = "CANCELLED"
@@ -40,6 +46,7 @@ NEXT: dict[ClusterState, frozenset[ClusterState]] = {
     ClusterState.PLANNED: frozenset(
         {
             ClusterState.HELD,
+            ClusterState.QUEUED,
             ClusterState.SCHEDULED,
             ClusterState.CANCELLED,
             ClusterState.REJECTED,
@@ -48,30 +55,50 @@ NEXT: dict[ClusterState, frozenset[ClusterState]] = {
     ClusterState.HELD: frozenset(
         {ClusterState.SCHEDULED, ClusterState.CANCELLED, ClusterState.REJECTED}
     ),
+    ClusterState.QUEUED: frozenset(
+        {ClusterState.SCHEDULED, ClusterState.CANCELLED, ClusterState.FAILED}
+    ),
     ClusterState.SCHEDULED: frozenset(
         {
             ClusterState.ACTIVE,
+            ClusterState.SUSPENDED,
             ClusterState.ENDED,
             ClusterState.CANCELLED,
             ClusterState.FAILED,
         }
     ),
     ClusterState.ACTIVE: frozenset(
-        {ClusterState.ENDED, ClusterState.CANCELLED, ClusterState.FAILED}
+        {
+            ClusterState.SUSPENDED,
+            ClusterState.ENDED,
+            ClusterState.CANCELLED,
+            ClusterState.FAILED,
+        }
+    ),
+    ClusterState.SUSPENDED: frozenset(
+        {
+            ClusterState.SCHEDULED,
+            ClusterState.ENDED,
+            ClusterState.CANCELLED,
+            ClusterState.FAILED,
+        }
     ),
     ClusterState.ENDED: frozenset(),
     ClusterState.REJECTED: frozenset(),
     ClusterState.CANCELLED: frozenset(),
     ClusterState.FAILED: frozenset(),
 }
-"""Every edge there is. A cluster of one site is written down when it is SCHEDULED: the states
-before that are passed within the one transaction that admits it, and REJECTED is an error."""
+"""Every edge there is. A cluster of one site is written down when it is SCHEDULED, or QUEUED where
+it waits: the states before that are passed within the one transaction that admits it, and REJECTED
+is an error."""
 
 STATE_AFTER: dict[str, ClusterState] = {
     CANCELLED: ClusterState.CANCELLED,
     WINDOW_OVER: ClusterState.ENDED,
     WORKSPACE_FAILED: ClusterState.FAILED,
     HOST_LOST: ClusterState.FAILED,
+    WAITED_TOO_LONG: ClusterState.FAILED,
+    PREEMPTED: ClusterState.CANCELLED,
 }
 
 
@@ -79,6 +106,19 @@ class Failure(Struct, frozen=True, kw_only=True):
     reason: str
     message: str
     shortfalls: tuple[Shortfall, ...] = ()
+
+
+class Waits(Struct, frozen=True, kw_only=True):
+    """How a lease stands that runs when there is room."""
+
+    since: datetime
+    """It has waited without a break; of one that runs, when it last began to wait."""
+    images: tuple[tuple[str, str], ...]
+    """Digests, by the names that its owner gave: found when it was asked for."""
+    ran: timedelta = timedelta()
+    """In stretches that are over."""
+    foreseen: datetime | None = None
+    """When it would start, by the last look; None: not within sight."""
 
 
 class ClusterRecord(Struct, frozen=True, kw_only=True):
@@ -100,10 +140,18 @@ class ClusterRecord(Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     terms: int = 0
     """The number of the terms in force: how often it was amended."""
+    waits: Waits | None = None
+    """Of one that runs when there is room. `window` is then the stretch that it is in or was in
+    last; before the first, that of its request."""
 
     @property
     def over(self) -> bool:
         return not NEXT[self.state]
+
+    @property
+    def in_line(self) -> bool:
+        """It is for the queue to say what becomes of it next."""
+        return self.waits is not None and not self.over
 
     def move(self, to: ClusterState, *, now: datetime) -> "ClusterRecord":
         """The cluster after one step. `now` is given, never asked for."""
@@ -249,16 +297,17 @@ def settled(
     ACTIVE once every workspace was ready at one time; its last state once nothing is left on
     any host. A failure is written where it is found, see `lost`.
     """
-    if record.over:
+    if record.over or record.state is ClusterState.QUEUED:
         return record
     if part is None or part.state is PartState.ENDED:
         reason = part.end_reason if part else WINDOW_OVER
-        return record.move(STATE_AFTER.get(reason, ClusterState.CANCELLED), now=now)
+        over = record.move(STATE_AFTER.get(reason, ClusterState.CANCELLED), now=now)
+        return _after_all(over, record.state, part, reason)
     if (
         record.state is ClusterState.SCHEDULED
         and part.end_requested_time is None
         and workspaces
-        and all(each.ready for each in workspaces)
+        and all(each.ready and _runs(record, each) for each in workspaces)
     ):
         return record.move(ClusterState.ACTIVE, now=now)
     return record
@@ -273,6 +322,40 @@ def without_host(
         failure=Failure(reason=HOST_LOST, message=why, shortfalls=shortfalls),
         end_requested_time=record.end_requested_time or now,
     )
+
+
+def _runs(record: ClusterRecord, workspace: WorkspaceView) -> bool:
+    """One that was put aside is ready as it was, and has yet to go on."""
+    return record.waits is None or workspace.state is not WorkspaceState.SUSPENDED
+
+
+def stretch_of(part: Part) -> timedelta:
+    """For how long the owner's machines run in the part's window, as far as its end is known."""
+    ends = (part.window.end, part.end_requested_time)
+    end = min(each for each in ends if each is not None)
+    restore = part.keeping.restore if part.keeping is not None else timedelta()
+    return max(end - part.window.start - restore, timedelta())
+
+
+def _after_all(
+    record: ClusterRecord, before: ClusterState, part: Part | None, reason: str
+) -> ClusterRecord:
+    """What it has run, and why it ends before it has run for as long as it was to."""
+    if record.waits is None or part is None:
+        return record
+    if before is not ClusterState.SUSPENDED:
+        ran = record.waits.ran + stretch_of(part)
+        record = replace(record, waits=replace(record.waits, ran=ran))
+    if (said := _WHY.get(reason)) is not None:
+        record = replace(record, failure=Failure(reason=reason, message=said))
+    return record
+
+
+_WHY = {
+    PREEMPTED: "others came that do not wait, and it is cancellable",
+    WAITED_TOO_LONG: "it was put aside, found no room to go on for as long as it may wait, and "
+    "what was kept of it is gone",
+}
 
 
 def lost(

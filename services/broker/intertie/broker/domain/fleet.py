@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
+from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.quantities import Vector
 from intertie.common.values import Struct, field
@@ -89,6 +90,13 @@ class HostFacts(Struct, frozen=True, kw_only=True):
         return now - self.report_time <= ALIVE_FOR
 
 
+class MemoryMove(Struct, frozen=True, kw_only=True):
+    """What it took to move a guest's memory to its host's pool, or back."""
+
+    octets: int
+    duration: timedelta
+
+
 class SeenWorkspace(Struct, frozen=True, kw_only=True):
     name: str
     state: WorkspaceState
@@ -99,6 +107,9 @@ class SeenWorkspace(Struct, frozen=True, kw_only=True):
     staging_total_bytes: int = 0
     pending: str = ""
     """What of its terms is not in force, in words."""
+    saved: MemoryMove | None = None
+    restored: MemoryMove | None = None
+    """The last that came to its end."""
 
 
 class SeenPart(Struct, frozen=True, kw_only=True):
@@ -136,6 +147,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     links: tuple[LinkPolicy, ...] = ()
     tariff: Tariff = field(default_factory=Tariff)
     admission: AdmissionPolicy = ACCEPT_ALL
+    queue: QueuePolicy = QueuePolicy()
 
     def link(self, peer: str) -> LinkPolicy | None:
         return next((link for link in self.links if link.peer == peer), None)

@@ -18,7 +18,7 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
-from intertie.broker.domain.part import Part, Standing, hosts_of
+from intertie.broker.domain.part import Keeping, Part, Standing, hosts_of
 from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord
 from intertie.common.calendar import Calendar, Demand
@@ -78,12 +78,20 @@ class LedgerView(Struct, frozen=True, kw_only=True):
     open: Collection[str] | None = None
     """Names of the parts that are held or prepared, or for which other terms are, where they are
     known already."""
+    line: Collection[str] | None = None
+    """Names of the clusters that run when there is room, where they are known already."""
 
     def undecided(self) -> tuple[Versioned[Part], ...]:
         """Those parts: few, of however many there are."""
         if self.open is not None:
             return tuple(self.parts[name] for name in self.open)
         return tuple(each for each in self.parts.values() if each.value.undecided)
+
+    def in_line(self) -> tuple[Versioned[ClusterRecord], ...]:
+        """The clusters that run when there is room, those that do included."""
+        if self.line is not None:
+            return tuple(self.clusters[name] for name in self.line)
+        return tuple(each for each in self.clusters.values() if each.value.in_line)
 
 
 def standing_of(fleet: Fleet, hosts: Mapping[str, Versioned[HostRecord]]) -> Fleet:
@@ -243,6 +251,8 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
 
     The first demand is named as the part is, each further one with its number.
     """
+    if part.keeping is not None:
+        return stretch_demands(part, part.keeping, admission)
     if not part.shed and part.amend is None:
         amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
         amounts |= _off_quotas(part, admission, amounts)
@@ -261,6 +271,41 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
         demands.append(Demand(demand_key(part.name, len(demands)), Window(start, end), amounts))
         start = end
     return tuple(demands)
+
+
+def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) -> tuple[Demand, ...]:
+    """Of a part that its site may put aside: until its memory is in the pools, all of its terms,
+    with the disk and the throughput that this takes, so that it never fails for want of either.
+    Then its disks and that memory."""
+    host_of = hosts_of(part.placed)
+    spec = with_room_for_memory(part.spec, keeping.mib_s) if keeping.save else part.spec
+    amounts = amounts_of(spec, host_of, part.gateway)
+    amounts |= _off_quotas(part, admission, amounts)
+    if keeping.until is None:
+        return (Demand(part.name, part.window, amounts),)
+    saved = min(part.window.end + keeping.save, keeping.until)
+    whole = Demand(part.name, Window(part.window.start, saved), amounts)
+    if saved == keeping.until:
+        return (whole,)
+    kept: dict[str, int] = {}
+    for each in spec.workspaces:
+        key = host_key(host_of[each.label], "disk_mib")
+        kept[key] = kept.get(key, 0) + each.allocation.disk_mib
+    kept |= _off_quotas(part, admission, kept)
+    return whole, Demand(demand_key(part.name, 1), Window(saved, keeping.until), kept)
+
+
+def with_room_for_memory(spec: PartSpec, mib_s: int) -> PartSpec:
+    """With as much more disk for each workspace as it has memory, and the throughput to move that
+    there. A guest whose memory is moved does not use its disk, so the larger of the two counts."""
+
+    def roomy(each: PartWorkspace) -> PartWorkspace:
+        has = each.allocation
+        disk = replace(has.disk, cap_mib_s=max(has.disk.cap_mib_s, mib_s))
+        allocation = replace(has, disk_mib=has.disk_mib + has.memory_mib, disk=disk)
+        return replace(each, allocation=allocation)
+
+    return replace(spec, workspaces=tuple(roomy(each) for each in spec.workspaces))
 
 
 def _off_quotas(

@@ -1,7 +1,7 @@
 """A part: the piece of a lease at this site, and what may happen to it."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.broker.domain.charge import PastCharge
@@ -137,6 +137,21 @@ class Amend(Struct, frozen=True, kw_only=True):
         return replace(self, state=to, expire_time=None)
 
 
+class Keeping(Struct, frozen=True, kw_only=True):
+    """Of a part that its site may put aside: what that takes."""
+
+    mib_s: int
+    """Of a host's pool, to move one guest's memory: kept free for it as long as it may be needed,
+    as is disk for that memory."""
+    save: timedelta
+    """After the window's end, in which its guests' memory goes to the pools; 0: it never does, and
+    whoever puts it aside cancels it."""
+    restore: timedelta = timedelta()
+    """At the window's beginning, in which it comes back; 0: it begins afresh."""
+    until: datetime | None = None
+    """Its disks and memory are kept until then; None: it is over at the window's end."""
+
+
 class Part(Struct, frozen=True, kw_only=True):
     name: str
     state: PartState
@@ -183,6 +198,8 @@ class Part(Struct, frozen=True, kw_only=True):
     """More of `end_reason`, in words."""
     amend: Amend | None = None
     """At most one at a time."""
+    keeping: Keeping | None = None
+    """Of one that its site may put aside. Its window is then one stretch of its running."""
 
     @property
     def path(self) -> PartName:
@@ -195,6 +212,12 @@ class Part(Struct, frozen=True, kw_only=True):
     @property
     def window(self) -> Window:
         return self.spec.window
+
+    @property
+    def ends(self) -> datetime:
+        """When hosts take everything away."""
+        kept = self.keeping.until if self.keeping is not None else None
+        return kept or self.spec.window.end
 
     @property
     def counted(self) -> bool:

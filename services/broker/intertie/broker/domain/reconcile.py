@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
-from intertie.broker.domain.cluster import WINDOW_OVER
+from intertie.broker.domain.cluster import WAITED_TOO_LONG, WINDOW_OVER
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.wanted import WantedPart, fingerprint, wanted_of
@@ -54,7 +54,7 @@ class Phase(Enum):
 def phase_of(part: Part, *, now: datetime) -> Phase:
     """What the time alone asks for: nothing yet, the part, or its end. In doubt it does not end by
     its window, which may have become a longer one; its hosts stop its guests as ever."""
-    if part.end_requested_time is not None or (now >= part.window.end and not part.bound):
+    if part.end_requested_time is not None or (now >= part.ends and not part.bound):
         return Phase.ENDING
     return Phase.EARLY if now < part.window.start - STAGING_LEAD else Phase.DUE
 
@@ -65,7 +65,7 @@ def until(part: Part, *, now: datetime) -> datetime:
         case Phase.EARLY:
             return part.window.start - STAGING_LEAD
         case Phase.DUE:
-            return part.window.end
+            return part.ends
     return NEVER
 
 
@@ -92,7 +92,9 @@ def step_of(
     if phase is Phase.EARLY:
         return None
     if ending and part.end_requested_time is None:
-        part = part.ending(now=now, reason=WINDOW_OVER)
+        kept = part.ends > part.window.end
+        reason = WAITED_TOO_LONG if kept else part.end_reason or WINDOW_OVER
+        part = part.ending(now=now, reason=reason)
     wanted = wanted_of(part, fleet, policy, gone=ending)
     says = _fingerprint(part, wanted)
     if ending and _nothing_left(part, told, seen, says, fleet.fenced):

@@ -59,6 +59,8 @@ def _found(
     begun = now >= part.window.start
     if part.gateway in lost:
         return Over(why=f"host {part.gateway} was lost, the gateway that other sites know")
+    if part.keeping is not None and now >= part.window.end:
+        return Over(why=f"host {names} was lost, and with it the memory that was kept there")
     ends = [label for label in _labels_on(part, lost) if begun and _ends(part, label)]
     if ends:
         return Over(why=f"host {names} was lost, and with it {', '.join(ends)}")

@@ -5,6 +5,9 @@ A part is reserved from when it is confirmed, and not before its window, until i
 or its end was asked for: how long hosts take to clear up after that is the site's own affair. That
 time is cut at each midnight, UTC, and where the part was amended, so the periods of a part are the
 same whenever they are written.
+
+A part that its site may put aside is reserved from its first stretch to its end: in a stretch all
+of its terms, between two the disk that its guests and their memory take.
 """
 
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ from intertie.broker.domain.part import Part, PartState, hosts_of
 from intertie.common.intervals import Window
 from intertie.common.quantities import DIMENSIONS, Vector
 from intertie.common.usage_chain import before_first, digest_of, link
-from intertie.common.values import Struct
+from intertie.common.values import Struct, replace
 
 DAY = timedelta(days=1)
 
@@ -38,7 +41,9 @@ def reserved_window(part: Part) -> Window | None:
     if part.state not in (PartState.CONFIRMED, PartState.ENDED):
         return None
     start = max(part.window.start, part.confirm_time or part.create_time)
-    ends = (part.window.end, part.end_requested_time, part.end_time)
+    if part.keeping is not None:
+        start = part.create_time  # that of its first stretch
+    ends = (part.ends, part.end_requested_time, part.end_time)
     end = min(each for each in ends if each is not None)
     return Window(start, end) if start < end else None
 
@@ -50,7 +55,8 @@ def next_period(part: Part, account: Account | None) -> Window | None:
     if whole is None:
         return None
     start = max(whole.start, account.until) if account else whole.start
-    amended = (each.until for each in part.charged if each.until > start)
+    cuts = (*(each.until for each in part.charged), part.window.end)
+    amended = (each for each in cuts if each > start)
     end = min(whole.end, _midnight_after(start), *amended)
     return Window(start, end) if start < end else None
 
@@ -67,7 +73,8 @@ def _midnight_after(moment: datetime) -> datetime:
 def charge_during(part: Part, period: Window) -> Charge:
     """By the terms that were in force then."""
     past = (each.charge for each in part.charged if period.end <= each.until)
-    return next(past, None) or charge_of(part)
+    now = charge_kept if period.start >= part.window.end else charge_of
+    return next(past, None) or now(part)
 
 
 def charged_until(part: Part, account: Account | None, *, now: datetime) -> tuple[PastCharge, ...]:
@@ -82,6 +89,28 @@ def charged_until(part: Part, account: Account | None, *, now: datetime) -> tupl
     if now <= max((whole.start, *(each for each in ends if each is not None))):
         return unwritten
     return (*unwritten, PastCharge(until=now, charge=charge_of(part)))
+
+
+def charged_when_on(
+    part: Part, account: Account | None, *, now: datetime
+) -> tuple[PastCharge, ...]:
+    """What is still to be written down of a part that was put aside and goes on now: its stretch,
+    and what was kept since."""
+    written = account.until if account else None
+    over = PastCharge(until=part.window.end, charge=charge_of(part))
+    kept = PastCharge(until=now, charge=charge_kept(part))
+    charged = (*part.charged, over, kept)
+    return tuple(each for each in charged if written is None or each.until > written)
+
+
+def charge_kept(part: Part) -> Charge:
+    """Of its hosts between two stretches: its disks, and as much again as it has memory."""
+    alike = tuple(
+        replace(each, each=Vector(disk_mib=each.each.disk_mib + each.each.memory_mib))
+        for each in _alike(part)
+    )
+    disk = sum(len(each.indices) * each.each.disk_mib for each in alike)
+    return Charge(reserved=Reserved(hosts=Vector(disk_mib=disk), links=()), workspaces=alike)
 
 
 def charge_of(part: Part) -> Charge:

@@ -1,6 +1,7 @@
 """What the agents of the hosts are told of a confirmed part."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy
 from intertie.broker.domain.part import (
@@ -86,6 +87,8 @@ class WantedPart(Struct, frozen=True, kw_only=True):
     networks: tuple[WantedNetwork, ...]
     host_entries: tuple[HostEntry, ...]
     cluster: str
+    keep_until: datetime | None = None
+    """After the window's end what its guests have in memory is kept until then."""
 
 
 def network_uid(part: Part, network: str) -> str:
@@ -109,6 +112,7 @@ def wanted_of(part: Part, fleet: Fleet, policy: Policy, *, gone: bool) -> dict[s
             networks=tuple(_networks(part, host, fleet, policy)),
             host_entries=part.spec.host_entries,
             cluster=part.spec.cluster,
+            keep_until=part.keeping.until if part.keeping is not None else None,
         )
         for host in (*part.hosts(), *left)
     }

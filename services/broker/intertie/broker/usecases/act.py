@@ -6,7 +6,7 @@ import structlog
 
 from intertie.broker.domain.acting import acted, open_for_actions
 from intertie.broker.domain.amending import check_open
-from intertie.broker.domain.cluster import ClusterView, view_of
+from intertie.broker.domain.cluster import ClusterState, ClusterView, view_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Foreign, Ledger
@@ -17,7 +17,7 @@ from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.broker.usecases.prepare_part import check_coordinator
 from intertie.common.actions import Action
 from intertie.common.clock import Clock
-from intertie.common.errors import ClusterOver, EtagStale, NotFound, PartOver
+from intertie.common.errors import ActionIllegal, ClusterOver, EtagStale, NotFound, PartOver
 from intertie.common.names import ClusterName, PartName
 from intertie.common.values import Struct
 
@@ -65,6 +65,8 @@ class ActOnCluster:
                 raise NotFound(str(name))
             record = cluster.value
             check_open(record, now=now)
+            if record.state in (ClusterState.QUEUED, ClusterState.SUSPENDED):
+                raise ActionIllegal(order.action.name, record.name, record.state.name, "")
             part = view.parts.get(record.part)
             if part is None or not open_for_actions(part.value, now=now):
                 raise ClusterOver(record.name)

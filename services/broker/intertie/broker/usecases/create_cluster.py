@@ -7,18 +7,28 @@ import structlog
 
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState, ClusterView, view_of
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import LedgerView, free_vnis
+from intertie.broker.domain.giving_way import GivesWay, draft_before_others, writes_of
+from intertie.broker.domain.ledger import LedgerView, Versioned, free_vnis
 from intertie.broker.domain.part import NetworkId, Part, PartState
-from intertie.broker.domain.planning import Draft, Image, check_disks, draft, elsewhere, pinned
+from intertie.broker.domain.planning import Draft, Image, check_disks, elsewhere, pinned
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeCluster
+from intertie.broker.domain.queueing import outlooks, queued, told
 from intertie.broker.domain.records import Change, RequestKey, Write, forward_uid
 from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.broker.usecases.find_images import find_images
 from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster, still_free
 from intertie.broker.usecases.get_cluster import view_of_whole
 from intertie.common.clock import Clock
-from intertie.common.errors import ImageNotReady, NameTaken, NoCapacity, NotFound
+from intertie.common.errors import (
+    FieldInvalid,
+    ImageNotReady,
+    NameTaken,
+    NoCapacity,
+    NotFound,
+    Shortfall,
+)
 from intertie.common.names import ClusterName, PartName, uid_of
-from intertie.common.spec import ClusterSpec, image_field, normalise, validate
+from intertie.common.spec import ClusterSpec, Kind, normalise, validate
 from intertie.common.values import Struct, replace
 
 log = structlog.get_logger(__name__)
@@ -64,7 +74,7 @@ class CreateCluster:
         try:
             return await self._here(order, normalise(order.spec, now=now), caller)
         except (NoCapacity, ImageNotReady) as refusal:
-            if not self._forwarding.possible:
+            if order.spec.lease.kind is not None or not self._forwarding.possible:
                 raise
             log.info("create.hand_on", cluster=str(order.name), why=str(refusal))
         if order.validate_only:
@@ -80,8 +90,10 @@ class CreateCluster:
 
     async def _here(self, order: Order, spec: ClusterSpec, caller: Caller) -> ClusterView | Foreign:
         if shortfall := elsewhere(spec, self._policy.site):
+            if spec.lease.kind is not None:
+                raise FieldInvalid("spec.lease.kind", _one_site(spec.lease.kind, shortfall))
             raise NoCapacity((shortfall,))
-        images = await self._find_images(spec, order.name.tenant)
+        images = await find_images(self._images, spec, order.name.tenant, site=self._policy.site)
         check_disks(spec, images)
         if order.validate_only:
             return await self._planned(order, spec, images, caller)
@@ -92,11 +104,19 @@ class CreateCluster:
         def decide(view: LedgerView, now: datetime) -> Admitted:
             old = check_no_cluster(view.clusters.get(str(order.name)), order.name)
             handed_on = still_free(view.forwards.get(str(order.name)), order.name, free)
-            record, part = self._draft(order, spec, images, caller, view, now)
+            written_over = old.revision if old else 0
+            if spec.lease.kind is not None:
+                record = self._queued(order, spec, images, caller, view, now)
+                change = Change(
+                    writes=(Write(record=record, read_at=written_over),), unchanged=(handed_on,)
+                )
+                return Admitted(change=change, answer=record.name, uid=record.uid)
+            record, part, aside = self._draft(order, spec, images, caller, view, now)
             change = Change(
                 writes=(
                     Write(record=part),
-                    Write(record=record, read_at=old.revision if old else 0),
+                    Write(record=record, read_at=written_over),
+                    *writes_of(aside, now=now),
                 ),
                 unchanged=(handed_on,),
                 admitted_on=view.generation,
@@ -119,9 +139,36 @@ class CreateCluster:
         self, order: Order, spec: ClusterSpec, images: dict[str, Image], caller: Caller
     ) -> ClusterView:
         view, now = await self._ledger.view(), self._clock.now()
-        record, part = self._draft(order, spec, images, caller, view, now)
+        if spec.lease.kind is not None:
+            record = self._queued(order, spec, images, caller, view, now)
+            asked = {**view.clusters, record.name: Versioned(value=record, revision=0)}
+            in_line = replace(view, clusters=asked, line=None)
+            outlook = outlooks(in_line, self._policy, now=now)[record.name]
+            planned = replace(told(record, outlook), state=ClusterState.PLANNED)
+            return view_of(planned, None, {}, {}, site=self._policy.site)
+        record, part, _ = self._draft(order, spec, images, caller, view, now)
         planned = replace(record, state=ClusterState.PLANNED)
         return view_of(planned, part, {}, {}, site=self._policy.site)
+
+    def _queued(
+        self,
+        order: Order,
+        spec: ClusterSpec,
+        images: dict[str, Image],
+        caller: Caller,
+        view: LedgerView,
+        now: datetime,
+    ) -> ClusterRecord:
+        return queued(
+            order.name,
+            _uid(order, now),
+            spec,
+            images,
+            view,
+            self._policy,
+            owner=caller.spiffe,
+            now=now,
+        )
 
     def _draft(
         self,
@@ -131,12 +178,13 @@ class CreateCluster:
         caller: Caller,
         view: LedgerView,
         now: datetime,
-    ) -> tuple[ClusterRecord, Part]:
+    ) -> tuple[ClusterRecord, Part, tuple[GivesWay, ...]]:
         site = self._policy.site
-        uid = uid_of(str(order.name), order.request.caller, order.request.request_id, f"{now}")
-        found = draft(
+        uid = _uid(order, now)
+        admissible = draft_before_others(
             order.name, uid, pinned(spec, images, self._policy), view, self._policy, now=now
         )
+        found = admissible.draft
         part = self._part(order, caller, uid, found, view, now)
         record = ClusterRecord(
             name=str(order.name),
@@ -152,7 +200,7 @@ class CreateCluster:
             shortfalls=found.shortfalls,
             create_time=now,
         )
-        return record, part
+        return record, part, admissible.aside
 
     def _part(
         self, order: Order, caller: Caller, uid: str, found: Draft, view: LedgerView, now: datetime
@@ -175,18 +223,6 @@ class CreateCluster:
             ),
         )
 
-    async def _find_images(self, spec: ClusterSpec, tenant: str) -> dict[str, Image]:
-        found: dict[str, Image] = {}
-        for position, group in enumerate(spec.groups):
-            name = group.environment.image
-            if name in found:
-                continue
-            image = await self._images.find(tenant, name)
-            if image is None:
-                raise ImageNotReady(name, self._policy.site, image_field(position))
-            found[name] = image
-        return found
-
     async def _as_before(self, order: Order, caller: Caller, uid: str) -> ClusterView | Foreign:
         """The first call's cluster as it is now."""
         name = order.name
@@ -196,3 +232,14 @@ class CreateCluster:
         if await self._forwarding.find(name) is not None:
             return await self._forwarding.create(caller, name, order.spec, order.request)
         raise NotFound(str(name))
+
+
+def _uid(order: Order, now: datetime) -> str:
+    return uid_of(str(order.name), order.request.caller, order.request.request_id, f"{now}")
+
+
+def _one_site(kind: Kind, why: Shortfall) -> str:
+    return (
+        f"is {kind.value}, which one site serves alone, and {why.message}; ask another site, or "
+        "leave the kind out"
+    )

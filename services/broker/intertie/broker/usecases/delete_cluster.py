@@ -2,7 +2,7 @@
 
 import structlog
 
-from intertie.broker.domain.cluster import CANCELLED, ClusterView
+from intertie.broker.domain.cluster import CANCELLED, ClusterState, ClusterView
 from intertie.broker.domain.part import PartState
 from intertie.broker.domain.ports import Caller, Foreign, Ledger
 from intertie.broker.domain.records import Change, Write
@@ -45,9 +45,10 @@ class DeleteCluster:
         if etag and etag != view.etag:
             raise EtagStale(str(name))
         now = self._clock.now()
-        writes = [
-            Write(record=replace(record.value, end_requested_time=now), read_at=record.revision)
-        ]
+        asked = replace(record.value, end_requested_time=now)
+        if asked.state is ClusterState.QUEUED:  # nothing of it is anywhere
+            asked = asked.move(ClusterState.CANCELLED, now=now)
+        writes = [Write(record=asked, read_at=record.revision)]
         part = await self._ledger.part(PartName.parse(record.value.part))
         if part is not None and part.value.state is PartState.CONFIRMED:
             ending = part.value.ending(now=now, reason=CANCELLED)

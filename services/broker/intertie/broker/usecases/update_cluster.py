@@ -16,7 +16,7 @@ from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.copies import AtWork
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.broker.usecases.get_cluster import GetCluster
-from intertie.common.amend_rules import GROUPS
+from intertie.common.amend_rules import GROUPS, check_may_change
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     ClusterOver,
@@ -81,6 +81,7 @@ class UpdateCluster:
                 )
             raise NotFound(str(order.name))
         check_open(view.record, now=self._clock.now())
+        check_may_change(view.record.spec)
         await self._check_images(order, view)
         if order.validate_only:
             return self._planned(order, await self._ledger.view())

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from intertie.api.broker.v1 import part_pb2
 from intertie.api.cluster.v1 import cluster_pb2
 from intertie.common import part_spec, spec
+from intertie.common.errors import FieldInvalid
 from intertie.common.rpc.shortfalls_proto import shortfall_from_proto, shortfall_to_proto
 from intertie.common.rpc.terms_proto import (
     Fields,
@@ -38,6 +39,7 @@ __all__ = [
     "cluster_spec_fields",
     "cluster_spec_from_proto",
     "cluster_spec_to_proto",
+    "duration_fields",
     "duration_from_proto",
     "duration_to_proto",
     "environment_from_proto",
@@ -69,6 +71,9 @@ def cluster_spec_fields(value: spec.ClusterSpec) -> Fields:
             "duration": duration_fields(duration) if duration is not None else None,
             "end_time": timestamp_fields(end) if end is not None else None,
             "max_delay": duration_fields(lease.max_delay),
+            "kind": lease.kind.value if lease.kind is not None else None,
+            "max_wait": duration_fields(lease.max_wait) if lease.max_wait else None,
+            "cancellable": lease.cancellable,
         },
         "placement": {"max_sites": value.placement.max_sites},
     }
@@ -103,8 +108,27 @@ def _lease_from_proto(message: cluster_pb2.LeaseTerms, field: str) -> spec.Lease
         end = timestamp_from_proto(message.end_time, f"{field}.end_time")
     if message.HasField("duration"):
         duration = duration_from_proto(message.duration, f"{field}.duration")
-    delay = duration_from_proto(message.max_delay, f"{field}.max_delay")
-    return spec.LeaseTerms(start_time=start, duration=duration, end_time=end, max_delay=delay)
+    return spec.LeaseTerms(
+        start_time=start,
+        duration=duration,
+        end_time=end,
+        max_delay=duration_from_proto(message.max_delay, f"{field}.max_delay"),
+        kind=_kind_from_proto(message.kind, f"{field}.kind"),
+        max_wait=duration_from_proto(message.max_wait, f"{field}.max_wait"),
+        cancellable=message.cancellable,
+    )
+
+
+def _kind_from_proto(kind: int, field: str) -> spec.Kind | None:
+    if kind == cluster_pb2.LeaseTerms.KIND_UNSPECIFIED:
+        return None
+    try:
+        return spec.Kind(cluster_pb2.LeaseTerms.Kind.Name(kind))  # type: ignore[arg-type]
+    except ValueError:
+        known = ", ".join(each.value for each in spec.Kind)
+        raise FieldInvalid(
+            field, f"is {kind}, which is not known here; use {known}, or leave it out"
+        ) from None
 
 
 def _group_fields(group: spec.Group) -> Fields:

@@ -12,6 +12,7 @@ from intertie.common.clock import Clock
 from intertie.common.errors import (
     Aborted,
     DomainError,
+    FieldInvalid,
     HoldExpired,
     ImageNotReady,
     NameTaken,
@@ -134,6 +135,12 @@ class CreateCluster:
     def _normal(self, spec: ClusterSpec) -> ClusterSpec:
         now = self._clock.now()
         validate(spec, now=now)
+        if spec.lease.kind is not None:
+            raise FieldInvalid(
+                "spec.lease.kind",
+                f"is {spec.lease.kind.value}, which one site serves alone: no lease waits for room "
+                "at several; ask a site's broker, or leave the kind out",
+            )
         return normalise(spec, now=now)
 
     async def _create(self, order: Order) -> ClusterView:

@@ -235,10 +235,45 @@ Global___LatencyBound: _TypeAlias = LatencyBound  # noqa: Y015
 class LeaseTerms(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LeaseTerms._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: LeaseTerms._Kind.ValueType  # 0
+        BEST_EFFORT: LeaseTerms._Kind.ValueType  # 1
+        """Runs when there is room, for `duration` in all, in stretches: it is put aside for
+        leases of no kind, and goes on later. At one site: a meta-scheduler takes none.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """How a lease waits; one of no kind does not: it begins when it is admitted, or
+        at `start_time`, or is refused.
+        """
+
+    KIND_UNSPECIFIED: LeaseTerms.Kind.ValueType  # 0
+    BEST_EFFORT: LeaseTerms.Kind.ValueType  # 1
+    """Runs when there is room, for `duration` in all, in stretches: it is put aside for
+    leases of no kind, and goes on later. At one site: a meta-scheduler takes none.
+    """
+
     START_TIME_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     MAX_DELAY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_FIELD_NUMBER: _builtins.int
+    CANCELLABLE_FIELD_NUMBER: _builtins.int
+    kind: Global___LeaseTerms.Kind.ValueType
+    """With a kind, `duration` is for how long it runs in all, and there is neither
+    `start_time` nor `end_time` nor `max_delay`.
+    """
+    cancellable: _builtins.bool
+    """With a kind: instead of being put aside it is cancelled, with the reason
+    PREEMPTED, and nothing of it is kept. It starts only where it could run to its
+    end, and takes no room for its memory on disk.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Absent: as soon as it is admitted."""
@@ -253,6 +288,13 @@ class LeaseTerms(_message.Message):
     def max_delay(self) -> _duration_pb2.Duration:
         """The longest the start may be put off to make it fit. 0: not at all."""
 
+    @_builtins.property
+    def max_wait(self) -> _duration_pb2.Duration:
+        """With a kind: for how long it may wait at a time, before its first start or put
+        aside. Then it ends with the reason WAITED_TOO_LONG. 0: as long as its site lets
+        any wait.
+        """
+
     def __init__(
         self,
         *,
@@ -260,10 +302,13 @@ class LeaseTerms(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         max_delay: _duration_pb2.Duration | None = ...,
+        kind: Global___LeaseTerms.Kind.ValueType = ...,
+        max_wait: _duration_pb2.Duration | None = ...,
+        cancellable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "end_time", b"end_time", "max_delay", b"max_delay", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "end_time", b"end_time", "max_delay", b"max_delay", "max_wait", b"max_wait", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "end_time", b"end_time", "max_delay", b"max_delay", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "duration", b"duration", "end_time", b"end_time", "kind", b"kind", "max_delay", b"max_delay", "max_wait", b"max_wait", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -296,9 +341,19 @@ class Cluster(_message.Message):
         REJECTED: Cluster._State.ValueType  # 7
         """It could not be had; nothing is held. `failure` says why."""
         CANCELLED: Cluster._State.ValueType  # 8
-        """Deleted by its owner, and everything was taken back."""
+        """Deleted by its owner, or ended for others as its terms allow (`failure` says so
+        then), and everything was taken back.
+        """
         FAILED: Cluster._State.ValueType  # 9
-        """Lost after it was committed. `failure` says why."""
+        """Lost after it was committed, or it waited for longer than it may. `failure`
+        says why.
+        """
+        QUEUED: Cluster._State.ValueType  # 10
+        """It waits for room and takes nothing; `plan` says what it waits for."""
+        SUSPENDED: Cluster._State.ValueType  # 11
+        """Put aside for others: what its machines have in memory is kept on their hosts,
+        and they go on from there; `plan` says what it waits for.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: Cluster.State.ValueType  # 0
@@ -316,9 +371,19 @@ class Cluster(_message.Message):
     REJECTED: Cluster.State.ValueType  # 7
     """It could not be had; nothing is held. `failure` says why."""
     CANCELLED: Cluster.State.ValueType  # 8
-    """Deleted by its owner, and everything was taken back."""
+    """Deleted by its owner, or ended for others as its terms allow (`failure` says so
+    then), and everything was taken back.
+    """
     FAILED: Cluster.State.ValueType  # 9
-    """Lost after it was committed. `failure` says why."""
+    """Lost after it was committed, or it waited for longer than it may. `failure`
+    says why.
+    """
+    QUEUED: Cluster.State.ValueType  # 10
+    """It waits for room and takes nothing; `plan` says what it waits for."""
+    SUSPENDED: Cluster.State.ValueType  # 11
+    """Put aside for others: what its machines have in memory is kept on their hosts,
+    and they go on from there; `plan` says what it waits for.
+    """
 
     NAME_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
@@ -335,6 +400,7 @@ class Cluster(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     AMENDMENT_FIELD_NUMBER: _builtins.int
+    RUN_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{authority}/tenants/{tenant}/clusters/{cluster}, the authority being
     `sites/{site}` or, for a cluster that spans sites, `metascheds/{metasched}`.
@@ -357,7 +423,9 @@ class Cluster(_message.Message):
     def spec(self) -> Global___ClusterSpec: ...
     @_builtins.property
     def window(self) -> _resources_pb2.Window:
-        """The window that was admitted, with the end that an Update has given it."""
+        """The window that was admitted, with the end that an Update has given it; of a
+        lease with a kind, the stretch that it is in or was in last. Absent in QUEUED.
+        """
 
     @_builtins.property
     def plan(self) -> Global___Plan: ...
@@ -381,6 +449,12 @@ class Cluster(_message.Message):
     def amendment(self) -> Global___Amendment:
         """Of a cluster over several sites: the Update that is under way, and not in force."""
 
+    @_builtins.property
+    def run_time(self) -> _duration_pb2.Duration:
+        """Of a lease with a kind: for how long it has run in stretches that are over. To
+        put it aside and to go on with it take time that is not in it.
+        """
+
     def __init__(
         self,
         *,
@@ -399,10 +473,11 @@ class Cluster(_message.Message):
         owner: _builtins.str = ...,
         terms: _builtins.int = ...,
         amendment: Global___Amendment | None = ...,
+        run_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "failure", b"failure", "plan", b"plan", "spec", b"spec", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "failure", b"failure", "plan", b"plan", "run_time", b"run_time", "spec", b"spec", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "spec", b"spec", "state", b"state", "terms", b"terms", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "run_time", b"run_time", "spec", b"spec", "state", b"state", "terms", b"terms", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -701,7 +776,12 @@ class Plan(_message.Message):
     optimal: _builtins.bool
     """True: no better plan exists under the planner's objective."""
     @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Of a cluster that is QUEUED or SUSPENDED, when it would start or go on as things
+        stand. That promises
+        nothing; absent where it cannot be said.
+        """
+
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedPart]: ...
     @_builtins.property

@@ -120,7 +120,9 @@ class ClustersServicer:
         """Plans, admits and starts a cluster, whole or not at all.
 
         Returns once every part is committed (state SCHEDULED): from then on it is
-        yours, and its machines start; follow them with Watch. Idempotent: a second
+        yours, and its machines start; follow them with Watch. A lease with a kind is
+        put in its site's queue (state QUEUED), and refused only where it could not be
+        had if the site had nothing else. Idempotent: a second
         call with the same `request_id`, within 24 hours, returns the first call's
         cluster as it is now and takes nothing. With `validate_only` nothing is
         written or held: the answer carries the plan.

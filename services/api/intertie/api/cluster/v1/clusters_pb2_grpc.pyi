@@ -54,7 +54,9 @@ class ClustersStub:
     """Plans, admits and starts a cluster, whole or not at all.
 
     Returns once every part is committed (state SCHEDULED): from then on it is
-    yours, and its machines start; follow them with Watch. Idempotent: a second
+    yours, and its machines start; follow them with Watch. A lease with a kind is
+    put in its site's queue (state QUEUED), and refused only where it could not be
+    had if the site had nothing else. Idempotent: a second
     call with the same `request_id`, within 24 hours, returns the first call's
     cluster as it is now and takes nothing. With `validate_only` nothing is
     written or held: the answer carries the plan.
@@ -226,7 +228,9 @@ class ClustersAsyncStub(ClustersStub):
     """Plans, admits and starts a cluster, whole or not at all.
 
     Returns once every part is committed (state SCHEDULED): from then on it is
-    yours, and its machines start; follow them with Watch. Idempotent: a second
+    yours, and its machines start; follow them with Watch. A lease with a kind is
+    put in its site's queue (state QUEUED), and refused only where it could not be
+    had if the site had nothing else. Idempotent: a second
     call with the same `request_id`, within 24 hours, returns the first call's
     cluster as it is now and takes nothing. With `validate_only` nothing is
     written or held: the answer carries the plan.
@@ -401,7 +405,9 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         """Plans, admits and starts a cluster, whole or not at all.
 
         Returns once every part is committed (state SCHEDULED): from then on it is
-        yours, and its machines start; follow them with Watch. Idempotent: a second
+        yours, and its machines start; follow them with Watch. A lease with a kind is
+        put in its site's queue (state QUEUED), and refused only where it could not be
+        had if the site had nothing else. Idempotent: a second
         call with the same `request_id`, within 24 hours, returns the first call's
         cluster as it is now and takes nothing. With `validate_only` nothing is
         written or held: the answer carries the plan.

@@ -1,69 +1,42 @@
-"""How many nodes are free from now on: a step function of time."""
+"""What order, backfilling and preemption ask of a site: the port between them and what there is.
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+A replay of traces answers by how many nodes are free (`free_nodes`), a broker by the book's
+calendar (`domain.openings`).
+"""
+
+from typing import Protocol
+
+from intertie.broker.domain.leasing.lease import Lease
 
 
-class Availability:
-    """`free[i]` nodes from `times[i]` up to `times[i + 1]`; the last holds for ever.
+class Availability(Protocol):
+    """What is free from now on. Moments are whole seconds, as everywhere in leasing."""
 
-    Free is negative where more is planned than there is: running leases that a reservation
-    will make suspend are counted as if they stayed.
+    def fits(self, lease: Lease, start_s: int, end_s: int) -> bool:
+        """Whether there is room for it from `start_s` up to, not including, `end_s`."""
+        ...
 
-    Made anew for each decision, of a few hundred spans at most: a third of what the ledger's
-    calendar takes for the same, in which a replay spends its time.
-    """
+    def earliest(self, lease: Lease, span_s: int, from_s: int) -> int | None:
+        """When there first is room for it for so long; None where that cannot be said."""
+        ...
 
-    __slots__ = ("_free", "_times")
+    def take(self, lease: Lease, start_s: int, end_s: int) -> None:
+        """Counts it from here on: it was seen to fit."""
+        ...
 
-    def __init__(self, now_s: int, nodes: int, taken: Iterable[tuple[int, int, int]] = ()) -> None:
-        """`taken`: start, end and nodes of each span that is not free. What was before `now_s`
-        is left out."""
-        changes = {now_s: nodes}
-        for start, end, amount in taken:
-            if end <= now_s:
-                continue
-            start = max(start, now_s)
-            changes[start] = changes.get(start, 0) - amount
-            changes[end] = changes.get(end, 0) + amount
-        self._times = sorted(changes)
-        self._free: list[int] = []
-        level = 0
-        for time in self._times:
-            level += changes[time]
-            self._free.append(level)
+    def hold(self, lease: Lease, start_s: int, end_s: int) -> "Held":
+        """A start that is not to be put off: it was seen to fit."""
+        ...
 
-    def free(self, at_s: int) -> int:
-        return self._free[bisect_right(self._times, at_s) - 1]
 
-    def least(self, start_s: int, end_s: int) -> int:
-        """The fewest that are free at any moment from `start_s` up to, not including, `end_s`."""
-        first = bisect_right(self._times, start_s) - 1
-        return min(self._free[first : max(bisect_left(self._times, end_s), first + 1)])
+class Held(Protocol):
+    @property
+    def at_s(self) -> int: ...
 
-    def earliest(self, nodes: int, span_s: int, from_s: int) -> int | None:
-        """When so many nodes are first free for so long; None if there never are so many."""
-        place = bisect_right(self._times, from_s) - 1
-        start: int | None = None
-        last = len(self._times) - 1
-        for step in range(place, last + 1):
-            if self._free[step] < nodes:
-                start = None
-                continue
-            if start is None:
-                start = max(self._times[step], from_s)
-            if step == last or self._times[step + 1] - start >= span_s:
-                return start
-        return None
+    def leaves(self, lease: Lease) -> bool:
+        """Whether this one may run past it without putting it off."""
+        ...
 
-    def take(self, nodes: int, start_s: int, end_s: int) -> None:
-        first, last = self._step_at(start_s), self._step_at(end_s)
-        for step in range(first, last):
-            self._free[step] -= nodes
-
-    def _step_at(self, at_s: int) -> int:
-        place = bisect_left(self._times, at_s)
-        if place == len(self._times) or self._times[place] != at_s:
-            self._times.insert(place, at_s)
-            self._free.insert(place, self._free[place - 1])
-        return place
+    def let_by(self, lease: Lease) -> None:
+        """It does."""
+        ...

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from intertie.broker.domain.leasing.availability import Availability
+from intertie.broker.domain.leasing.availability import Availability, Held
 from intertie.broker.domain.leasing.lease import Lease
 
 Span = Callable[[Lease], int]
@@ -46,32 +46,22 @@ class Aggressive:
         now_s: int,
     ) -> list[Lease]:
         begun: list[Lease] = []
-        held: list[_Start] = []
+        held: list[Held] = []
         for lease in waiting:
-            nodes = lease.nodes
-            if free.free(now_s) >= nodes and free.least(now_s, now_s + span(lease)) >= nodes:
+            if free.fits(lease, now_s, now_s + span(lease)):
                 end = now_s + full(lease)
                 late = [start for start in held if end > start.at_s]
-                if all(nodes <= start.spare for start in late):
+                if all(start.leaves(lease) for start in late):
                     for start in late:
-                        start.spare -= nodes
-                    free.take(nodes, now_s, end)
+                        start.let_by(lease)
+                    free.take(lease, now_s, end)
                     begun.append(lease)
                     continue
             if len(held) < self.protected:
-                at = free.earliest(nodes, span(lease), now_s)
+                at = free.earliest(lease, span(lease), now_s)
                 if at is not None:
-                    spare = free.least(at, at + span(lease)) - nodes
-                    held.append(_Start(at_s=at, spare=spare))
+                    held.append(free.hold(lease, at, at + span(lease)))
         return begun
-
-
-@dataclass(slots=True, kw_only=True)
-class _Start:
-    """A start that is not to be put off: who runs past it must do with `spare` nodes."""
-
-    at_s: int
-    spare: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +79,31 @@ class Conservative:
     ) -> list[Lease]:
         begun: list[Lease] = []
         for lease in waiting:
-            nodes, span_s, full_s = lease.nodes, span(lease), full(lease)
-            at = _earliest(nodes, free, span_s, unreserved, full_s, now_s)
+            full_s = full(lease)
+            at = _earliest(lease, free, span(lease), unreserved, full_s, now_s)
             if at is None:
                 continue
             if at == now_s:
                 begun.append(lease)
-            free.take(nodes, at, at + full_s)
-            unreserved.take(nodes, at, at + full_s)
+            free.take(lease, at, at + full_s)
+            unreserved.take(lease, at, at + full_s)
         return begun
 
 
 def _earliest(
-    nodes: int, free: Availability, span_s: int, unreserved: Availability, full_s: int, from_s: int
+    lease: Lease,
+    free: Availability,
+    span_s: int,
+    unreserved: Availability,
+    full_s: int,
+    from_s: int,
 ) -> int | None:
     """When nodes are free both for the span and, but for reservations, to the end."""
     while True:
-        at = free.earliest(nodes, span_s, from_s)
+        at = free.earliest(lease, span_s, from_s)
         if at is None:
             return None
-        then = unreserved.earliest(nodes, full_s, at)
+        then = unreserved.earliest(lease, full_s, at)
         if then is None or then == at:
             return then
         from_s = then

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from intertie.broker.domain.leasing.availability import Availability
+from intertie.broker.domain.leasing.free_nodes import FreeNodes
 from intertie.broker.domain.leasing.lease import Lease, State
 from intertie.broker.domain.leasing.requests import Reservation
 
@@ -37,23 +37,23 @@ class Holdings:
         resume_s = self._resume_s if lease.state is State.SUSPENDED else 0
         return resume_s + lease.left_s(now_s)
 
-    def plan(self, now_s: int, *, without: Collection[str] = (), unless: str = "") -> Availability:
+    def plan(self, now_s: int, *, without: Collection[str] = (), unless: str = "") -> FreeNodes:
         """What is free if all goes on as it stands. `without`: as if these began to suspend now;
         `unless`: as if no room had been made for this one."""
         taken = [*self._reserved(), *self._held(now_s, without), *self._rooms(now_s, unless)]
-        return Availability(now_s, self._nodes, taken)
+        return FreeNodes(now_s, self._nodes, taken)
 
-    def unreserved(self, now_s: int) -> Availability:
+    def unreserved(self, now_s: int) -> FreeNodes:
         """What is free if all goes on as it stands, and no reservation took any."""
-        return Availability(now_s, self._nodes, [*self._held(now_s), *self._rooms(now_s)])
+        return FreeNodes(now_s, self._nodes, [*self._held(now_s), *self._rooms(now_s)])
 
-    def promised(self, now_s: int) -> Availability:
+    def promised(self, now_s: int) -> FreeNodes:
         """What is free of reservations and running leases, whoever else was made room for."""
-        return Availability(now_s, self._nodes, [*self._reserved(), *self._held(now_s)])
+        return FreeNodes(now_s, self._nodes, [*self._reserved(), *self._held(now_s)])
 
-    def firm(self, now_s: int) -> Availability:
+    def firm(self, now_s: int) -> FreeNodes:
         """What is free if every best-effort lease gives way as soon as it can."""
-        return Availability(now_s, self._nodes, [*self._reserved(), *self._cannot_give_way(now_s)])
+        return FreeNodes(now_s, self._nodes, [*self._reserved(), *self._cannot_give_way(now_s)])
 
     def _reserved(self) -> Iterator[tuple[int, int, int]]:
         for coming in self.coming:

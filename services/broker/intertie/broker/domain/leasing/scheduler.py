@@ -9,6 +9,7 @@ they are reserved for.
 from collections.abc import Iterator
 
 from intertie.broker.domain.leasing.events import Event, Kind
+from intertie.broker.domain.leasing.free_nodes import OnNodes
 from intertie.broker.domain.leasing.holdings import Holdings
 from intertie.broker.domain.leasing.lease import Lease, State
 from intertie.broker.domain.leasing.nodes import Nodes
@@ -198,8 +199,8 @@ class Scheduler:
         free = self._has.plan(now_s)
         for lease in self._policy.backfilling.starts(
             waiting,
-            free,
-            self._has.unreserved(now_s),
+            OnNodes(free),
+            OnNodes(self._has.unreserved(now_s)),
             lambda lease: self._span_s(lease, now_s),
             lambda lease: self._has.full_s(lease, now_s),
             now_s,

@@ -1,0 +1,271 @@
+"""Who is put aside for a lease that does not wait, in the transaction that admits it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.admission_policy import AdmissionPolicy
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.leasing.lease import Lease, State
+from intertie.broker.domain.leasing.requests import BestEffort
+from intertie.broker.domain.ledger import (
+    LedgerView,
+    Versioned,
+    calendar_of,
+    demand_key,
+    demands_of,
+)
+from intertie.broker.domain.openings import seconds
+from intertie.broker.domain.pace import paces_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.planning import Draft, draft
+from intertie.broker.domain.records import Write
+from intertie.broker.domain.stretches import (
+    may_give_way,
+    put_aside,
+    runs_for,
+    save_of,
+    suspended,
+    window_changed,
+)
+from intertie.common.calendar import Calendar
+from intertie.common.errors import NoCapacity
+from intertie.common.names import ClusterName
+from intertie.common.spec import ClusterSpec
+from intertie.common.values import Struct, replace
+
+_S = timedelta(seconds=1)
+SPARED_AT_MOST = 32
+"""Of those that were found to give way, so many are asked whether it can be done without them."""
+
+
+class GivesWay(Struct, frozen=True, kw_only=True):
+    record: Versioned[ClusterRecord]
+    part: Versioned[Part]
+    after: Part
+
+
+class Admissible(Struct, frozen=True, kw_only=True):
+    draft: Draft
+    aside: tuple[GivesWay, ...] = ()
+
+
+def draft_before_others(
+    name: ClusterName,
+    uid: str,
+    spec: ClusterSpec,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> Admissible:
+    """As `planning.draft`; where that has no room at the start that was asked for, leases give way
+    that wait. One that begins at once begins when they are saved, which is no delay that its owner
+    has to allow. NoCapacity where they would have to for nothing."""
+    asked = spec.lease.window(now=now).start
+    found: Draft | None = None
+    problem: NoCapacity | None = None
+    try:
+        found = draft(name, uid, spec, view, policy, now=now)
+        if found.allotment.spec.window.start == asked:
+            return Admissible(draft=found)
+    except NoCapacity as error:
+        problem = error
+    running, saved = _running(view, now=now), _saved_by(view, asked)
+    if running or saved > asked:
+        attempt = _Attempt(name, uid, spec, view, policy, running, now)
+        better = attempt.fewest(asked) or (attempt.fewest(saved) if saved > asked else None)
+        if better is not None and (
+            found is None
+            or better.draft.allotment.spec.window.start < found.allotment.spec.window.start
+        ):
+            return better
+    if found is not None:
+        return Admissible(draft=found)
+    raise problem or NoCapacity(())
+
+
+def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:
+    """With the records of their clusters, which say so at once."""
+    for each in aside:
+        yield Write(record=each.after, read_at=each.part.revision)
+        record = window_changed(each.record.value, each.after)
+        after = suspended(record, each.after, now=now)
+        yield Write(record=after, read_at=each.record.revision)
+
+
+@contextmanager
+def counted_as(
+    calendar: Calendar, parts: Mapping[str, Part], instead: Mapping[str, Part], by: AdmissionPolicy
+) -> Iterator[None]:
+    """The book's calendar as it would be with some parts otherwise; as it was, afterwards. Nothing
+    else is decided meanwhile."""
+    _count(calendar, parts, instead, by)
+    try:
+        yield
+    finally:
+        _count(calendar, instead, {name: parts[name] for name in instead}, by)
+
+
+def _count(
+    calendar: Calendar, before: Mapping[str, Part], after: Mapping[str, Part], by: AdmissionPolicy
+) -> None:
+    for name, part in after.items():
+        for number in range(len(demands_of(before[name], by))):
+            calendar.remove(demand_key(name, number))
+        for demand in demands_of(part, by):
+            calendar.add(demand)
+
+
+def _running(view: LedgerView, *, now: datetime) -> list[tuple[Versioned[ClusterRecord], Part]]:
+    found = []
+    for each in view.in_line():
+        part = view.parts.get(each.value.part)
+        if part is not None and may_give_way(part.value, now=now):
+            found.append((each, part.value))
+    return found
+
+
+def _saved_by(view: LedgerView, at: datetime) -> datetime:
+    """When those are that are being saved at that moment: nobody need give way for what others give
+    way for already."""
+    parts = (view.parts.get(each.value.part) for each in view.in_line())
+    saved = (_free_from(each.value) for each in parts if each and each.value.window.end <= at)
+    return max((each for each in saved if each > at), default=at)
+
+
+class _Attempt:
+    """With how many of them out of the way it fits."""
+
+    def __init__(
+        self,
+        name: ClusterName,
+        uid: str,
+        spec: ClusterSpec,
+        view: LedgerView,
+        policy: Policy,
+        running: Sequence[tuple[Versioned[ClusterRecord], Part]],
+        now: datetime,
+    ) -> None:
+        self._name = name
+        self._uid = uid
+        self._spec = spec
+        self._policy = policy
+        self._now = now
+        self._asked = self._start = spec.lease.start_time or now
+        self._calendar = calendar_of(view, policy)
+        self._view = replace(view, demands=self._calendar)
+        self._paces = paces_of(view, policy)
+        self._parts = {part.name: part for _, part in running}
+        self._order = [
+            GivesWay(record=record, part=view.parts[part.name], after=after)
+            for record, part in _in_order(running, policy, now)
+            if (after := self._aside(record.value, part)) is not None
+        ]
+
+    def fewest(self, start: datetime) -> Admissible | None:
+        """The first in the policy's order that are enough, less those that the rest can do
+        without. It begins at `start` at the earliest."""
+        self._start = start
+        if start > self._asked and (found := self(())) is not None:
+            return found
+        if not self._order or (found := self(self._order)) is None:
+            return None
+        low, high = 1, len(self._order)
+        while low < high:
+            middle = (low + high) // 2
+            if (fewer := self(self._order[:middle])) is not None:
+                found, high = fewer, middle
+            else:
+                low = middle + 1
+        chosen = list(found.aside)
+        for each in chosen[:SPARED_AT_MOST]:
+            others = tuple(of for of in found.aside if of is not each)
+            if others and (fewer := self(others)) is not None:
+                found = fewer
+        return found
+
+    def __call__(self, aside: Sequence[GivesWay]) -> Admissible | None:
+        instead = {each.after.name: each.after for each in aside}
+        with counted_as(self._calendar, self._parts, instead, self._policy.admission):
+            if not all(self._can_be_kept(part) for part in instead.values()):
+                return None
+            try:
+                found = draft(
+                    self._name,
+                    self._uid,
+                    self._later(aside),
+                    self._view,
+                    self._policy,
+                    now=self._now,
+                )
+            except NoCapacity:
+                return None
+        if not (count := len(aside)):
+            return Admissible(draft=found)
+        said = f"{count} {'lease gives' if count == 1 else 'leases give'} way that may have to"
+        found = replace(found, reasons=(*found.reasons, said))
+        return Admissible(draft=found, aside=tuple(aside))
+
+    def _later(self, aside: Sequence[GivesWay]) -> ClusterSpec:
+        """From when those are saved, where it was to begin before."""
+        lease = self._spec.lease
+        free = max((self._start, *(_free_from(each.after) for each in aside)))
+        if free <= self._asked:
+            return self._spec
+        delay = max(lease.max_delay - (free - self._asked), timedelta())
+        return replace(self._spec, lease=replace(lease, start_time=free, max_delay=delay))
+
+    def _aside(self, record: ClusterRecord, part: Part) -> Part | None:
+        """None where it is over by then as it is, or where its disk is promised to others later, so
+        that it cannot be kept."""
+        save = save_of(part, record, self._paces)
+        at = self._asked - save
+        if at >= part.window.end:
+            return None
+        after = put_aside(part, record, at, self._paces, self._policy, now=self._now)
+        with counted_as(self._calendar, self._parts, {part.name: after}, self._policy.admission):
+            return after if self._can_be_kept(after) else None
+
+    def _can_be_kept(self, part: Part) -> bool:
+        return all(
+            self._calendar.free(key, demand.window) >= 0
+            for demand in demands_of(part)[1:]
+            for key in demand.amounts
+        )
+
+
+def _free_from(part: Part) -> datetime:
+    saved = part.keeping.save if part.keeping and part.keeping.until else timedelta()
+    return part.window.end + saved
+
+
+def _in_order(
+    running: Sequence[tuple[Versioned[ClusterRecord], Part]], policy: Policy, now: datetime
+) -> list[tuple[Versioned[ClusterRecord], Part]]:
+    """Who gives way first."""
+    now_s, order = seconds(now), policy.queue.order
+    of = {record.value.name: (record, part) for record, part in running}
+    leases = [_lease(record.value, part) for record, part in running]
+    ranks = {each.request.name: order.rank(each, now_s) for each in leases}
+    first = policy.queue.preemption.for_reservation(
+        leases, sum(each.nodes for each in leases), lambda each: ranks[each.request.name], now_s
+    )
+    return [of[each.request.name] for each in first]
+
+
+def _lease(record: ClusterRecord, part: Part) -> Lease:
+    assert record.waits is not None
+    restore = part.keeping.restore if part.keeping is not None else timedelta()
+    return Lease(
+        request=BestEffort(
+            name=record.name,
+            nodes=max(1, len(part.spec.workspaces)),
+            duration_s=max(1, -(-runs_for(record.spec) // _S)),
+        ),
+        submit_s=seconds(record.create_time),
+        state=State.RUNNING,
+        since_s=seconds(part.window.start + restore),
+        banked_s=record.waits.ran // _S,
+    )

@@ -1,0 +1,280 @@
+"""The leases of a site that run when there is room: who starts now, and what the others wait for.
+
+A lease that is QUEUED is on record with its specification, and takes nothing. To start it is an
+admission like any other, of a part with an ordinary window.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.beginning import Beginning, openings_of
+from intertie.broker.domain.cluster import (
+    WAITED_TOO_LONG,
+    ClusterRecord,
+    ClusterState,
+    Failure,
+    Waits,
+)
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.leasing.lease import Lease
+from intertie.broker.domain.leasing.requests import BestEffort
+from intertie.broker.domain.ledger import (
+    Capacities,
+    LedgerView,
+    Versioned,
+    calendar_of,
+    demands_of,
+    free_vnis,
+)
+from intertie.broker.domain.openings import Openings, seconds
+from intertie.broker.domain.pace import paces_of
+from intertie.broker.domain.part import NetworkId, Part
+from intertie.broker.domain.planning import Image, cost_of, why_not_more
+from intertie.broker.domain.records import Change, Unchanged, Write
+from intertie.broker.domain.stretches import late, longest_wait, runs_for, suspended
+from intertie.common.calendar import Calendar
+from intertie.common.errors import Shortfall
+from intertie.common.intervals import Window
+from intertie.common.names import ClusterName, PartName
+from intertie.common.spec import ClusterSpec
+from intertie.common.values import Struct, replace
+
+FORESEEN = 16
+"""The first of those that wait are told when they would start, as things stand."""
+SOON = timedelta(seconds=10)
+"""A start that is foreseen is told anew where it moves by more."""
+
+
+class Outlook(Struct, frozen=True, kw_only=True):
+    """What one that waits is told."""
+
+    foreseen: datetime | None
+    reasons: tuple[str, ...]
+    shortfalls: tuple[Shortfall, ...]
+
+
+def queued(
+    name: ClusterName,
+    uid: str,
+    spec: ClusterSpec,
+    images: Mapping[str, Image],
+    view: LedgerView,
+    policy: Policy,
+    *,
+    owner: str,
+    now: datetime,
+) -> ClusterRecord:
+    """A cluster that waits from now on. `spec` is normalised. NoCapacity where the site could not
+    have all of it at one time if it had nothing else."""
+    empty = LedgerView(fleet=view.fleet)
+    record = ClusterRecord(
+        name=str(name),
+        uid=uid,
+        spec=spec,
+        owner=owner,
+        state=ClusterState.QUEUED,
+        part=str(PartName(policy.site, name.tenant, f"c{uid}")),
+        window=spec.lease.window(now=now),
+        counts=(),
+        cost=0.0,
+        reasons=(f"{policy.site} looks for room",),
+        shortfalls=(),
+        create_time=now,
+        waits=Waits(
+            since=now, images=tuple((each, image.digest) for each, image in images.items())
+        ),
+    )
+    calendar = calendar_of(empty, policy)
+    part, counts, _ = Beginning(
+        record, empty, calendar, policy, paces_of(empty, policy), now
+    ).begin()
+    return replace(record, counts=counts, cost=cost_of(part.spec, policy))
+
+
+def lease_of(record: ClusterRecord) -> Lease:
+    """As order and backfilling see it; workspaces stand for nodes."""
+    assert record.waits is not None
+    request = BestEffort(
+        name=record.name,
+        nodes=max(1, sum(group.fewest for group in record.spec.groups)),
+        duration_s=_up(runs_for(record.spec)),
+    )
+    return Lease(
+        request=request,
+        submit_s=seconds(record.create_time),
+        since_s=seconds(record.waits.since),
+        banked_s=min(_up(record.waits.ran), request.duration_s - 1),
+    )
+
+
+def waiting(view: LedgerView) -> list[Versioned[ClusterRecord]]:
+    return [
+        each
+        for each in view.in_line()
+        if each.value.state in (ClusterState.QUEUED, ClusterState.SUSPENDED)
+        and each.value.end_requested_time is None
+    ]
+
+
+def starting(view: LedgerView, policy: Policy, *, now: datetime) -> list[str]:
+    """Names of those that start or go on now, in their order. Whether each still fits is for
+    `started`."""
+    leases = _in_order(waiting(view), policy, now=now)
+    if not leases:
+        return []
+    calendar = calendar_of(view, policy)
+    openings = openings_of(view, leases, calendar, policy, now)
+    others = _among_themselves(view, policy)
+    with Openings(calendar, openings, now=now) as free:
+        begun = policy.queue.backfilling.starts(
+            leases,
+            free,
+            Openings(others, openings_of(view, leases, others, policy, now), now=now),
+            lambda each: openings[each.request.name].span_s,
+            lambda each: openings[each.request.name].full_s,
+            free.now_s,
+        )
+    return [each.request.name for each in begun]
+
+
+def outlooks(view: LedgerView, policy: Policy, *, now: datetime) -> dict[str, Outlook]:
+    """What becomes of those that wait, if nothing else comes: each gets the first start that puts
+    off none before it."""
+    leases = _in_order(waiting(view), policy, now=now)
+    calendar = calendar_of(view, policy)
+    openings = openings_of(view, leases, calendar, policy, now)
+    found: dict[str, Outlook] = {}
+    with Openings(calendar, openings, now=now) as free:
+        for before, lease in enumerate(leases):
+            name = lease.request.name
+            if before >= FORESEEN:
+                said = f"{FORESEEN} or more are before it in the queue of {policy.site}"
+                found[name] = Outlook(foreseen=None, reasons=(said,), shortfalls=())
+                continue
+            opening = openings[name]
+            short = opening.short(Window(now, now + opening.span_s * _S))
+            at_s = free.earliest(lease, opening.span_s, free.now_s)
+            if at_s is not None:
+                free.take(lease, at_s, at_s + opening.full_s)
+            found[name] = Outlook(
+                foreseen=free.moment(at_s) if at_s is not None else None,
+                reasons=_reasons(policy.site, before, short),
+                shortfalls=short,
+            )
+    return found
+
+
+def told(record: ClusterRecord, outlook: Outlook) -> ClusterRecord:
+    """The record with that outlook; the same where it says nothing new."""
+    assert record.waits is not None
+    before, after = record.waits.foreseen, outlook.foreseen
+    moved = (before is None) is not (after is None) or (
+        before is not None and after is not None and abs(after - before) > SOON
+    )
+    said = record.reasons, record.shortfalls
+    if not moved and said == (outlook.reasons, outlook.shortfalls):
+        return record
+    return replace(
+        record,
+        reasons=outlook.reasons,
+        shortfalls=outlook.shortfalls,
+        waits=replace(record.waits, foreseen=after if moved else before),
+    )
+
+
+def started(view: LedgerView, name: str, policy: Policy, seed: str, *, now: datetime) -> Change:
+    """The lease begins a stretch: its first, or it goes on. NoCapacity where it does not fit any
+    more."""
+    found = view.clusters[name]
+    record = found.value
+    assert record.waits is not None
+    calendar = calendar_of(view, policy)
+    opening = openings_of(view, [lease_of(record)], calendar, policy, now)[name]
+    part, counts, short = opening.begin()
+    before = view.parts.get(part.name)
+    vnis = () if before else free_vnis(view, len(part.spec.networks))
+    if before is None:
+        ids = zip(part.spec.networks, vnis, strict=True)
+        part = replace(
+            part,
+            seed=seed,
+            network_ids=tuple(NetworkId(network=net.name, vni=vni) for net, vni in ids),
+        )
+    after = replace(
+        record.move(ClusterState.SCHEDULED, now=now),
+        window=part.window,
+        counts=counts,
+        terms=part.terms,
+        reasons=(f"{policy.site} has room for it", *why_not_more(record.spec, dict(counts))),
+        shortfalls=short,
+        waits=replace(record.waits, foreseen=None),
+    )
+    return Change(
+        writes=(
+            Write(record=part, read_at=before.revision if before else 0),
+            Write(record=after, read_at=found.revision),
+        ),
+        admitted_on=view.generation,
+        vnis=tuple((each, part.uid) for each in vnis),
+    )
+
+
+def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
+    """Notes that those whose stretch is over are put aside, and that what is not saved in time
+    still counts. Neither takes anything that is not taken."""
+    for each in view.in_line():
+        found = view.parts.get(each.value.part)
+        if found is None:
+            continue
+        record = suspended(each.value, found.value, now=now)
+        if record is not each.value:
+            same = Unchanged(kind=Part, name=found.value.name, read_at=found.revision)
+            yield Change(writes=(Write(record=record, read_at=each.revision),), unchanged=(same,))
+        part = late(found.value, view.seen.get(found.value.uid, {}), now=now)
+        if part is not found.value:
+            yield Change(writes=(Write(record=part, read_at=found.revision),))
+
+
+def waited_too_long(record: ClusterRecord, policy: Policy, *, now: datetime) -> ClusterRecord:
+    """The same, unless it has waited for longer than it may."""
+    if record.waits is None or record.state is not ClusterState.QUEUED:
+        return record
+    bound = longest_wait(record.spec, policy)
+    if now < record.waits.since + bound:
+        return record
+    failure = Failure(
+        reason=WAITED_TOO_LONG,
+        message=f"it found no room at {policy.site} for {bound}, and waits no longer",
+        shortfalls=record.shortfalls,
+    )
+    return replace(
+        record.move(ClusterState.FAILED, now=now), failure=failure, end_requested_time=now
+    )
+
+
+_S = timedelta(seconds=1)
+
+
+def _up(span: timedelta) -> int:
+    return -(-span // _S)
+
+
+def _among_themselves(view: LedgerView, policy: Policy) -> Calendar:
+    """The site as it is without any lease that does not wait."""
+    parts = (view.parts.get(each.value.part) for each in view.in_line())
+    counted = (each.value for each in parts if each is not None and each.value.counted)
+    demands = (each for part in counted for each in demands_of(part, policy.admission))
+    return Calendar(Capacities(view.fleet, policy), demands)
+
+
+def _in_order(
+    found: Iterable[Versioned[ClusterRecord]], policy: Policy, *, now: datetime
+) -> list[Lease]:
+    now_s, order = seconds(now), policy.queue.order
+    leases = [lease_of(each.value) for each in found]
+    return sorted(leases, key=lambda each: (order.rank(each, now_s), each.submit_s))
+
+
+def _reasons(site: str, before: int, short: Sequence[Shortfall]) -> tuple[str, ...]:
+    line = f"{before} before it in the queue of {site}" if before else f"first in line at {site}"
+    return (line,) if short else (line, "there is room for it, and it is kept for others")

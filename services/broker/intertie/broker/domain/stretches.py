@@ -1,0 +1,147 @@
+"""A lease that waits runs in stretches: each is a window of its part, and to be put aside and to go
+on are windows that end earlier and later."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.cluster import PREEMPTED, ClusterRecord, ClusterState, stretch_of
+from intertie.broker.domain.fleet import Policy, SeenPart
+from intertie.broker.domain.pace import Paces, still
+from intertie.broker.domain.part import Keeping, Part, PartState
+from intertie.common.intervals import Window
+from intertie.common.spec import DEFAULT_DURATION, ClusterSpec
+from intertie.common.values import replace
+
+LEAST = timedelta(seconds=1)
+"""No stretch begins that would run for less."""
+TICK = timedelta(milliseconds=1)
+"""One that is broken off at once still has an end after its start."""
+LATE = timedelta(seconds=30)
+"""What has not been saved in time is counted for so much longer, again and again."""
+
+
+def runs_for(spec: ClusterSpec) -> timedelta:
+    """In all."""
+    return spec.lease.duration or DEFAULT_DURATION
+
+
+def left_of(record: ClusterRecord) -> timedelta:
+    """Of running, when its next stretch begins."""
+    assert record.waits is not None
+    return max(runs_for(record.spec) - record.waits.ran, LEAST)
+
+
+def longest_wait(spec: ClusterSpec, policy: Policy) -> timedelta:
+    """The lease's own where it has one, and never more than its site's."""
+    return min(spec.lease.max_wait or policy.queue.longest_wait, policy.queue.longest_wait)
+
+
+def stretch(
+    part: Part, record: ClusterRecord, room: Window, paces: Paces, policy: Policy, *, again: bool
+) -> Part | None:
+    """The part as it runs within `room`: to its end where that is long enough, else until it has
+    to be saved so that all is free at the end of it; None where that is no time. `again`: it goes
+    on from memory."""
+    save = save_of(part, record, paces)
+    restore = paces.restore(part.spec, part.placed) if again else timedelta()
+    keeping = Keeping(mib_s=policy.queue.pool_mib_s, save=save, restore=restore)
+    end = room.start + restore + left_of(record)
+    if end > room.end and record.spec.lease.cancellable:
+        return None  # nothing would be left of it
+    if end > room.end:
+        end = room.end - save
+        keeping = replace(keeping, until=end + longest_wait(record.spec, policy))
+    if end < room.start + restore + LEAST:
+        return None
+    spec = replace(part.spec, window=Window(room.start, end))
+    return replace(part, spec=spec, keeping=keeping)
+
+
+def save_of(part: Part, record: ClusterRecord, paces: Paces) -> timedelta:
+    """How long it takes to save it; 0 of one that is cancelled instead."""
+    if record.spec.lease.cancellable:
+        return timedelta()
+    return paces.save(part.spec, part.placed)
+
+
+def may_give_way(part: Part, *, now: datetime) -> bool:
+    """It runs, and its site may put it aside."""
+    return (
+        part.keeping is not None
+        and part.state is PartState.CONFIRMED
+        and part.end_requested_time is None
+        and now < part.window.end
+    )
+
+
+def put_aside(
+    part: Part, record: ClusterRecord, at: datetime, paces: Paces, policy: Policy, *, now: datetime
+) -> Part:
+    """The part with an earlier end, `at` and not before now. Its memory is kept from there on, but
+    of one that is cancelled instead."""
+    assert part.keeping is not None
+    end = max(at, now, part.window.start + TICK)
+    after = replace(
+        part,
+        spec=replace(part.spec, window=Window(part.window.start, end)),
+        terms=part.terms + 1,
+    )
+    if record.spec.lease.cancellable:
+        return replace(after, end_reason=PREEMPTED)
+    keeping = replace(
+        part.keeping,
+        save=save_of(part, record, paces),
+        until=end + longest_wait(record.spec, policy),
+    )
+    return replace(after, keeping=keeping)
+
+
+def window_changed(record: ClusterRecord, part: Part) -> ClusterRecord:
+    return replace(record, window=part.window, terms=part.terms)
+
+
+def suspended(record: ClusterRecord, part: Part, *, now: datetime) -> ClusterRecord:
+    """Its stretch is over, and it is kept. The same where it is not."""
+    if record.state not in (ClusterState.SCHEDULED, ClusterState.ACTIVE):
+        return record
+    if not is_kept(part, now=now):
+        return record
+    assert record.waits is not None
+    ran = record.waits.ran + stretch_of(part)
+    return replace(
+        record.move(ClusterState.SUSPENDED, now=now),
+        waits=replace(record.waits, since=part.window.end, ran=ran, foreseen=None),
+        reasons=("put aside for others",),
+        shortfalls=(),
+    )
+
+
+def is_kept(part: Part, *, now: datetime) -> bool:
+    """It is between two stretches."""
+    return (
+        part.keeping is not None
+        and part.keeping.until is not None
+        and part.state is PartState.CONFIRMED
+        and part.end_requested_time is None
+        and part.window.end <= now < part.keeping.until
+    )
+
+
+def is_saved(part: Part, seen: Mapping[str, SeenPart]) -> bool:
+    """Every host says that it has obeyed what it was told last, and that nothing of it runs."""
+    return all(
+        host in seen
+        and seen[host].obeyed_generation >= part.generation
+        and all(map(still, seen[host].workspaces))
+        for host in part.hosts()
+    )
+
+
+def late(part: Part, seen: Mapping[str, SeenPart], *, now: datetime) -> Part:
+    """What has not been saved in time counts on, as it is there; the same where all was."""
+    if not is_kept(part, now=now) or is_saved(part, seen):
+        return part
+    assert part.keeping is not None
+    if now < part.window.end + part.keeping.save:
+        return part
+    return replace(part, keeping=replace(part.keeping, save=now - part.window.end + LATE))

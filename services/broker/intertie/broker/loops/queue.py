@@ -1,0 +1,100 @@
+"""Starts the leases that wait, as soon as there is room for them, and tells the others what they
+wait for."""
+
+from collections.abc import Callable
+
+import structlog
+
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.ports import Ledger
+from intertie.broker.domain.queueing import (
+    outlooks,
+    started,
+    starting,
+    stretches_over,
+    told,
+    waited_too_long,
+)
+from intertie.broker.domain.records import Change, Write
+from intertie.common.clock import Clock
+from intertie.common.errors import NoCapacity, StaleWrite
+
+log = structlog.get_logger(__name__)
+
+TELL_S = 5.0
+"""What they wait for changes with every admission; so often it is told at most."""
+
+
+class Queue:
+    def __init__(
+        self, ledger: Ledger, policy: Policy, clock: Clock, draw_seed: Callable[[], str]
+    ) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._clock = clock
+        self._draw_seed = draw_seed
+        self._told_s = float("-inf")
+
+    async def sweep(self, touched: frozenset[str] | None = None) -> None:
+        """Costs nothing where nobody waits, whatever was touched."""
+        if not (view := await self._ledger.view()).in_line():
+            return
+        await self._note(view)
+        await self._give_up(view)
+        await self._start()
+        if self._clock.monotonic() - self._told_s >= TELL_S:
+            self._told_s = self._clock.monotonic()
+            await self._tell()
+
+    async def _note(self, view: LedgerView) -> None:
+        """What time alone has made of them."""
+        for change in list(stretches_over(view, now=self._clock.now())):
+            try:
+                await self._ledger.commit(change)
+            except StaleWrite as error:
+                log.debug("queue.lost_race", key=error.key)
+                continue
+            match change.writes[0].record:
+                case ClusterRecord(name=name):
+                    log.info("queue.suspended", cluster=name)
+                case Part(name=name):
+                    log.warning("queue.saved_late", part=name)
+
+    async def _give_up(self, view: LedgerView) -> None:
+        """Those that have waited for too long."""
+        now = self._clock.now()
+        for each in view.in_line():
+            after = waited_too_long(each.value, self._policy, now=now)
+            if after is not each.value:
+                await self._write(after, each.revision)
+                log.info("queue.waited_too_long", cluster=after.name)
+
+    async def _start(self) -> None:
+        """One after the other, each on the ledger with those before it."""
+        view = await self._ledger.view()
+        for name in starting(view, self._policy, now=self._clock.now()):
+            view = await self._ledger.view()
+            try:
+                change = started(view, name, self._policy, self._draw_seed(), now=self._clock.now())
+            except NoCapacity as refusal:
+                log.info("queue.no_room_any_more", cluster=name, why=str(refusal))
+                continue
+            await self._ledger.submit(change)
+            log.info("queue.started", cluster=name)
+
+    async def _tell(self) -> None:
+        view = await self._ledger.view()
+        for name, outlook in outlooks(view, self._policy, now=self._clock.now()).items():
+            each = view.clusters[name]
+            after = told(each.value, outlook)
+            if after is not each.value:
+                await self._write(after, each.revision)
+
+    async def _write(self, record: ClusterRecord, read_at: int) -> None:
+        try:
+            await self._ledger.commit(Change(writes=(Write(record=record, read_at=read_at),)))
+        except StaleWrite as error:
+            log.debug("queue.lost_race", key=error.key)

@@ -1,0 +1,251 @@
+"""Who is put aside for a lease that does not wait, what that takes, and how it goes on."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from intertie.broker.domain.account import Account
+from intertie.broker.domain.cluster import ClusterRecord, ClusterState, settled
+from intertie.broker.domain.fleet import MemoryMove, Policy
+from intertie.broker.domain.giving_way import Admissible, draft_before_others, writes_of
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
+from intertie.broker.domain.pace import paces_of
+from intertie.broker.domain.part import Keeping
+from intertie.broker.domain.queue_policy import PREEMPTIONS, QueuePolicy
+from intertie.broker.domain.queueing import starting
+from intertie.broker.domain.reconcile import End, step_of
+from intertie.broker.domain.records import Change
+from intertie.broker.domain.stretches import late
+from intertie.broker.domain.usage import charge_during, next_period
+from intertie.common.errors import NoCapacity
+from intertie.common.intervals import Window
+from intertie.common.names import ClusterName
+from intertie.common.spec import LeaseTerms, normalise
+from intertie.common.values import replace
+from tests.unit.broker.line import (
+    best_effort,
+    name_of,
+    part_of,
+    saved,
+    start,
+    view,
+    waits,
+    written,
+)
+from tests.unit.broker.samples import HOUR, NOW, POLICY
+from tests.unit.broker.standing import group, spec
+
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
+SAVE = 12 * SECOND
+"""Of four times 128 MiB on a host, at 50 MiB/s, and the margin."""
+
+
+def asks(
+    here: LedgerView,
+    count: int,
+    *,
+    now: datetime,
+    start_time: datetime | None = None,
+    policy: Policy = POLICY,
+) -> Admissible:
+    lease = LeaseTerms(start_time=start_time, duration=HOUR)
+    asked = normalise(spec(group(count=count), lease=lease), now=now)
+    return draft_before_others(
+        ClusterName.parse(name_of("urgent")), "urgent", asked, here, policy, now=now
+    )
+
+
+def running(*counts: int) -> LedgerView:
+    """`a`, `b` and so on, that came and began a minute after one another."""
+    here = view([])
+    for number, count in enumerate(counts):
+        name, now = "abcdef"[number], NOW + number * MINUTE
+        record = waits(name, best_effort(count, 4 * HOUR), now=now)
+        here = replace(here, clusters={**here.clusters, **view([record]).clusters})
+        here = start(here, name, now=now)
+    return here
+
+
+def aside(found: Admissible) -> list[str]:
+    return [each.record.value.name.rpartition("/")[2] for each in found.aside]
+
+
+def after(here: LedgerView, found: Admissible, *, now: datetime) -> LedgerView:
+    return written(here, Change(writes=tuple(writes_of(found.aside, now=now))))
+
+
+LATER = NOW + 10 * MINUTE
+
+
+def test_a_part_that_may_be_put_aside_counts_what_that_takes_throughout() -> None:
+    here = running(8)
+    part = part_of(here, "a")
+    assert part.keeping == Keeping(mib_s=50, save=SAVE)
+    [demand] = demands_of(part)
+    assert demand.window == Window(NOW, NOW + 4 * HOUR)
+    assert demand.amounts["host/n1/disk_mib"] == 4 * (128 + 128)
+    assert demand.amounts["host/n1/throughput_mib_s"] == 4 * 100, "its disks are idle meanwhile"
+
+
+def test_one_that_begins_at_once_begins_when_they_are_saved() -> None:
+    here = running(8)
+    found = asks(here, 4, now=LATER)
+    assert aside(found) == ["a"]
+    assert found.draft.allotment.spec.window == Window(LATER + SAVE, LATER + SAVE + HOUR)
+    then = after(here, found, now=LATER)
+    record, part = then.clusters[name_of("a")].value, part_of(then, "a")
+    assert record.waits is not None
+    assert (record.state, record.waits.ran) == (ClusterState.SUSPENDED, 10 * MINUTE)
+    whole, kept = demands_of(part)
+    assert whole.window == Window(NOW, LATER + SAVE)
+    assert kept.window.end == LATER + POLICY.queue.longest_wait
+    assert dict(kept.amounts) == {"host/n1/disk_mib": 1024, "host/n2/disk_mib": 1024}
+
+
+def test_for_a_later_one_they_run_until_they_have_to_be_saved() -> None:
+    here = running(8)
+    at = NOW + 2 * HOUR
+    found = asks(here, 8, now=LATER, start_time=at)
+    assert found.draft.allotment.spec.window.start == at
+    then = after(here, found, now=LATER)
+    assert part_of(then, "a").window.end == at - SAVE
+    assert then.clusters[name_of("a")].value.state is ClusterState.SCHEDULED
+
+
+def test_as_few_as_are_needed_in_the_order_of_the_policy() -> None:
+    here = running(3, 2, 3)
+    assert aside(asks(here, 2, now=LATER)) == ["c"]
+    assert aside(asks(here, 5, now=LATER)) == ["c", "b"]
+    least_done = replace(POLICY, queue=QueuePolicy(preemption=PREEMPTIONS["least-done"]))
+    again = replace(here.clusters[name_of("b")].value, create_time=NOW + 5 * MINUTE)
+    last = replace(here, clusters={**here.clusters, **view([again]).clusters})
+    assert aside(asks(last, 2, now=LATER)) == ["b"], "who came last"
+    assert aside(asks(last, 2, now=LATER, policy=least_done)) == ["c"], "who has run the shortest"
+
+
+def test_nobody_is_put_aside_in_vain_and_a_look_leaves_nothing_counted() -> None:
+    here = running(4, 4)
+    calendar = calendar_of(here, POLICY)
+    here = replace(here, demands=calendar)
+    window = Window(NOW, NOW + 99 * HOUR)
+    before = calendar.peak("host/n1/vcpus", window), list(calendar.ends(NOW, window.end))
+    with pytest.raises(NoCapacity):
+        asks(here, 9, now=LATER)
+    asks(here, 3, now=LATER)
+    assert before == (
+        calendar.peak("host/n1/vcpus", window),
+        list(calendar.ends(NOW, window.end)),
+    )
+
+
+def test_it_goes_on_where_it_was_once_all_is_saved() -> None:
+    here = running(8)
+    then = after(here, asks(here, 4, now=LATER), now=LATER)
+    at = LATER + MINUTE
+    assert starting(then, POLICY, now=at) == [], "nobody has said that it is saved"
+    then = saved(then, "a")
+    assert starting(then, POLICY, now=at) == [name_of("a")]
+    on = start(then, "a", now=at)
+    part = part_of(on, "a")
+    assert part.placed == part_of(here, "a").placed
+    assert part.keeping == Keeping(mib_s=50, save=SAVE, restore=SAVE)
+    assert part.window == Window(at, at + SAVE + 4 * HOUR - 10 * MINUTE)
+    assert (part.terms, part.seed) == (2, "seed")
+
+
+def test_it_runs_as_long_as_there_is_room_and_is_saved_in_time() -> None:
+    """Before a lease that comes in an hour, of the two hours that it is for."""
+    lease = LeaseTerms(start_time=NOW + HOUR, duration=HOUR)
+    coming = normalise(spec(group(count=8), lease=lease), now=NOW)
+    here = view([waits("a", best_effort(8, 2 * HOUR))])
+    found = draft_before_others(
+        ClusterName.parse(name_of("later")), "later", coming, here, POLICY, now=NOW
+    )
+    reserved = replace(
+        part_of(start(here, "a"), "a"),
+        name="sites/north/tenants/demo/parts/later",
+        spec=found.draft.allotment.spec,
+        placed=found.draft.allotment.placed,
+        keeping=None,
+    )
+    here = replace(here, parts={reserved.name: Versioned(value=reserved, revision=1)})
+    assert starting(here, POLICY, now=NOW) == [name_of("a")]
+    part = part_of(start(here, "a"), "a")
+    assert part.window == Window(NOW, NOW + HOUR - SAVE)
+    assert part.keeping is not None
+    assert part.keeping.until == NOW + HOUR - SAVE + POLICY.queue.longest_wait
+    too_near = NOW + HOUR - SAVE - 59 * SECOND
+    assert starting(here, POLICY, now=too_near) == [], "it is not worth it for less than a minute"
+
+
+def test_estimates_are_the_slowest_of_what_each_host_says() -> None:
+    here = saved(running(8), "a", saved=MemoryMove(octets=128 << 20, duration=8 * SECOND))
+    paces = paces_of(here, POLICY)
+    assert paces.saved == {"n1": 16.0, "n2": 16.0}
+    part = part_of(here, "a")
+    assert paces.save(part.spec, part.placed) == 33 * SECOND
+    assert paces.restore(part.spec, part.placed) == SAVE
+
+
+def test_what_is_not_saved_in_time_counts_on() -> None:
+    here = running(8)
+    then = after(here, asks(here, 4, now=LATER), now=LATER)
+    part = part_of(then, "a")
+    assert late(part, {}, now=LATER + SAVE - SECOND) is part
+    longer = late(part, {}, now=LATER + SAVE)
+    assert demands_of(longer)[0].window.end == LATER + SAVE + 30 * SECOND
+    uid = part.uid
+    assert late(part, saved(then, "a").seen[uid], now=LATER + SAVE) is part
+
+
+def test_usage_has_all_of_a_stretch_and_the_disk_that_is_kept_between_two() -> None:
+    here = running(4)
+    aside = replace(
+        part_of(here, "a"),
+        spec=replace(part_of(here, "a").spec, window=Window(NOW, LATER)),
+        keeping=Keeping(mib_s=50, save=SAVE, until=NOW + 9 * HOUR),
+    )
+    first = next_period(aside, None)
+    assert first == Window(NOW, LATER)
+    assert charge_during(aside, first).reserved.hosts.vcpus == 4
+    on = start(
+        saved(after(here, asks(here, 8, now=LATER), now=LATER), "a"), "a", now=LATER + MINUTE
+    )
+    part = part_of(on, "a")
+    periods, account = [], None
+    for number in range(3):
+        period = next_period(part, account)
+        assert period is not None
+        hosts = charge_during(part, period).reserved.hosts
+        periods.append((period, hosts.vcpus, hosts.memory_mib, hosts.disk_mib))
+        account = Account(name=part.name, until=period.end, number=number)
+    assert periods == [
+        (Window(NOW, LATER), 4, 512, 512),
+        (Window(LATER, LATER + MINUTE), 0, 0, 1024),
+        (Window(LATER + MINUTE, part.window.end), 4, 512, 512),
+    ]
+
+
+def test_one_that_may_be_cancelled_is_and_takes_no_room_to_be_kept() -> None:
+    record = waits("a", best_effort(8, 4 * HOUR, cancellable=True))
+    here = start(view([record]), "a")
+    [demand] = demands_of(part_of(here, "a"))
+    assert demand.amounts["host/n1/disk_mib"] == 4 * 128
+    found = asks(here, 4, now=LATER)
+    assert found.draft.allotment.spec.window.start == LATER, "nothing has to be saved"
+    part = part_of(after(here, found, now=LATER), "a")
+    assert (part.window.end, part.ends, part.end_reason) == (LATER, LATER, "PREEMPTED")
+    told = step_of(part, {}, {}, here.fleet, POLICY, now=LATER)
+    assert isinstance(told, End)
+    over = settled(record_of(here), told.part, (), now=LATER)
+    assert over.state is ClusterState.CANCELLED
+    assert over.failure is not None
+    assert over.failure.reason == "PREEMPTED"
+    assert over.waits is not None
+    assert over.waits.ran == 10 * MINUTE
+
+
+def record_of(here: LedgerView) -> ClusterRecord:
+    return here.clusters[name_of("a")].value

@@ -1,0 +1,129 @@
+"""Who of those that wait starts, and what the others are told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from intertie.broker.domain.cluster import ClusterState
+from intertie.broker.domain.ledger import LedgerView, calendar_of
+from intertie.broker.domain.queue_policy import BACKFILLINGS, ORDERS, QueuePolicy
+from intertie.broker.domain.queueing import (
+    outlooks,
+    starting,
+    told,
+    waited_too_long,
+)
+from intertie.common.errors import NoCapacity
+from intertie.common.intervals import Window
+from intertie.common.values import replace
+from tests.unit.broker.line import best_effort, name_of, start, view, waits
+from tests.unit.broker.samples import HOUR, NOW, POLICY
+
+MINUTE = timedelta(minutes=1)
+
+
+def ids(names: list[str]) -> list[str]:
+    return [each.rpartition("/")[2] for each in names]
+
+
+def full_until(end_h: float, *more: str) -> LedgerView:
+    """All eight vCPUs of the site are taken by a lease that has begun."""
+    running = waits("running", best_effort(8, HOUR * end_h), now=NOW)
+    return start(view([running]), "running")
+
+
+def with_waiting(before: LedgerView, **asked: tuple[int, float]) -> LedgerView:
+    """Workspaces and hours, by cluster id, in the order in which they come."""
+    records = [
+        waits(name, best_effort(count, HOUR * hours), now=NOW + number * MINUTE)
+        for number, (name, (count, hours)) in enumerate(asked.items())
+    ]
+    return replace(before, clusters={**before.clusters, **view(records).clusters})
+
+
+def test_one_that_has_room_starts_as_an_ordinary_part() -> None:
+    before = view([waits("one", best_effort(2))])
+    assert ids(starting(before, POLICY, now=NOW)) == ["one"]
+    after = start(before, "one")
+    record = after.clusters[name_of("one")].value
+    part = after.parts[record.part].value
+    assert (record.state, record.window) == (ClusterState.SCHEDULED, Window(NOW, NOW + HOUR))
+    assert (part.window, len(part.placed), len(part.network_ids)) == (record.window, 2, 1)
+    assert not starting(after, POLICY, now=NOW)
+
+
+def test_a_look_leaves_nothing_counted() -> None:
+    before = with_waiting(full_until(1), one=(2, 1), two=(2, 1))
+    calendar = calendar_of(before, POLICY)
+    looked_at = replace(before, demands=calendar)
+    window = Window(NOW, NOW + 9 * HOUR)
+    taken = calendar.peak("host/n1/vcpus", window), list(calendar.ends(NOW, NOW + 99 * HOUR))
+    starting(looked_at, POLICY, now=NOW)
+    outlooks(looked_at, POLICY, now=NOW)
+    assert taken == (
+        calendar.peak("host/n1/vcpus", window),
+        list(calendar.ends(NOW, NOW + 99 * HOUR)),
+    )
+
+
+def test_what_could_never_be_had_does_not_wait() -> None:
+    with pytest.raises(NoCapacity):
+        waits("nine", best_effort(9))
+
+
+def test_a_short_one_passes_a_wide_one_where_it_does_not_put_it_off() -> None:
+    """Six of eight are taken for an hour. The wide one waits for that hour's end; who is done by
+    then passes it, who is not does not."""
+    six = start(view([waits("six", best_effort(6, HOUR))]), "six")
+    before = with_waiting(six, wide=(8, 1), short=(2, 1), long=(2, 2))
+    assert ids(starting(before, POLICY, now=NOW)) == ["short"]
+    in_order = replace(POLICY, queue=QueuePolicy(backfilling=BACKFILLINGS["conservative"]))
+    assert ids(starting(before, in_order, now=NOW)) == ["short"]
+
+
+def test_conservative_lets_nobody_be_put_off_aggressive_all_but_the_first() -> None:
+    """`second` would start when `wide` is over; `long` would put it off."""
+    six = start(view([waits("six", best_effort(6, HOUR))]), "six")
+    before = with_waiting(six, wide=(7, 1), second=(8, 1), long=(1, 3))
+    assert ids(starting(before, POLICY, now=NOW)) == ["long"]
+    in_order = replace(POLICY, queue=QueuePolicy(backfilling=BACKFILLINGS["conservative"]))
+    assert ids(starting(before, in_order, now=NOW)) == []
+
+
+def test_order_is_a_plug_in() -> None:
+    before = with_waiting(view([]), long=(5, 3), short=(5, 1))
+    assert ids(starting(before, POLICY, now=NOW)) == ["long"]
+    shortest = replace(POLICY, queue=QueuePolicy(order=ORDERS["shortest"]))
+    assert ids(starting(before, shortest, now=NOW)) == ["short"]
+
+
+def test_who_waits_is_told_for_what_and_until_when() -> None:
+    before = with_waiting(full_until(2), one=(4, 1), two=(8, 1), three=(4, 1))
+    found = outlooks(before, POLICY, now=NOW)
+    one, two, three = (found[name_of(each)] for each in ("one", "two", "three"))
+    assert [each.foreseen for each in (one, two, three)] == [
+        NOW + 2 * HOUR,
+        NOW + 3 * HOUR,
+        NOW + 2 * HOUR,
+    ]
+    assert one.reasons == ("first in line at north",)
+    assert two.reasons == ("1 before it in the queue of north",)
+    assert "vcpus" in {each.resource for each in one.shortfalls}
+    record = before.clusters[name_of("one")].value
+    after = told(record, one)
+    assert after.reasons == one.reasons
+    assert told(after, replace(one, foreseen=NOW + 2 * HOUR + timedelta(seconds=3))) is after
+
+
+def test_who_has_waited_for_too_long_ends_with_a_reason() -> None:
+    record = waits("one", best_effort(max_wait=HOUR))
+    before = NOW + HOUR - timedelta(seconds=1)
+    assert waited_too_long(record, POLICY, now=before) is record
+    after = waited_too_long(record, POLICY, now=NOW + HOUR)
+    assert after.state is ClusterState.FAILED
+    assert after.failure is not None
+    assert after.failure.reason == "WAITED_TOO_LONG"
+    strict = replace(POLICY, queue=QueuePolicy(longest_wait=MINUTE))
+    assert waited_too_long(record, strict, now=NOW + MINUTE).over, "a site's own bound holds too"
