@@ -81,7 +81,7 @@ EXPIRE_S = 1.0
 IN_DOUBT_S = 1.0
 RECONCILE_S = 2.0
 QUEUE_S = 2.0
-QUEUE_REST_S = 0.1
+QUEUE_REST_S = 0.25
 """A pass over those that wait is dear where many do."""
 RETENTION_S = 60.0
 LOST_HOSTS_S = 2.0
