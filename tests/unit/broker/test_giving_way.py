@@ -118,6 +118,7 @@ def test_as_few_as_are_needed_in_the_order_of_the_policy() -> None:
     here = running(3, 2, 3)
     assert aside(asks(here, 2, now=LATER)) == ["c"]
     assert aside(asks(here, 5, now=LATER)) == ["c", "b"]
+    assert aside(asks(running(3, 3, 2), 3, now=LATER)) == ["b"], "who makes no difference is spared"
     least_done = replace(POLICY, queue=QueuePolicy(preemption=PREEMPTIONS["least-done"]))
     again = replace(here.clusters[name_of("b")].value, create_time=NOW + 5 * MINUTE)
     last = replace(here, clusters={**here.clusters, **view([again]).clusters})
@@ -210,6 +211,8 @@ def test_usage_has_all_of_a_stretch_and_the_disk_that_is_kept_between_two() -> N
     first = next_period(aside, None)
     assert first == Window(NOW, LATER)
     assert charge_during(aside, first).reserved.hosts.vcpus == 4
+    then = charge_during(aside, Window(LATER, LATER + HOUR)).reserved.hosts
+    assert (then.vcpus, then.memory_mib, then.disk_mib) == (0, 0, 4 * (128 + 128))
     on = start(
         saved(after(here, asks(here, 8, now=LATER), now=LATER), "a"), "a", now=LATER + MINUTE
     )
