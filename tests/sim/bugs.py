@@ -200,8 +200,8 @@ def _no_relist() -> Iterator[None]:
 def _decides_alone() -> AbstractContextManager[Any]:
     """A site that is left in doubt does not ask the register, and takes it for an ABORT."""
 
-    async def ask(self: Any, part: Part) -> None:
-        decision = Decision(tx=part.tx, outcome=Outcome.ABORT)
+    async def ask(self: Any, part: Part, tx: str) -> None:
+        decision = Decision(tx=tx, outcome=Outcome.ABORT)
         await self._resolve.read_from_register(part.path, decision)
 
     return mock.patch.object(InDoubt, "_ask", ask)
