@@ -19,6 +19,7 @@ from intertie.broker.domain.ledger import calendar_of
 from intertie.broker.domain.part import AMEND_NEXT, AmendState, NetworkId, Part, PartState
 from intertie.broker.domain.ports import Caller
 from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.domain.replacing import Replaced, without
 from intertie.broker.loops.expire import Expire
 from intertie.broker.loops.in_doubt import InDoubt
 from intertie.broker.loops.reconcile import Reconcile
@@ -43,6 +44,7 @@ from intertie.common.errors import (
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
 from intertie.common.spec import DiskTerm
+from intertie.common.terms import AvailabilityTerm, OnHostLoss
 from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
@@ -502,6 +504,27 @@ async def test_a_network_that_is_new_to_a_part_has_its_id_until_the_part_is_over
     assert [each.site for each in part.remotes] == ["south"]
     over = part.ending(now=START, reason="CANCELLED").move(PartState.ENDED, now=START)
     assert Change(writes=(Write(record=over),)).vnis_given_back() == (endpoint.vni,)
+
+
+async def test_a_part_whose_host_is_lost_is_placed_elsewhere_once_what_is_prepared_is_decided() -> (
+    None
+):
+    """What is only held goes, for it would be on that host too."""
+    goes_on = AvailabilityTerm(on_host_loss=OnHostLoss.RESTART)
+    site = await Site(replace(PART, spec=terms(1, availability=goes_on))).up()
+    await site.hold(terms(2, availability=goes_on), prepare=False)
+
+    async def elsewhere() -> object:
+        view = await site.ledger.view()
+        return without(await site.part(), {"n1"}, view, POLICY, now=site.clock.now())
+
+    found = await elsewhere()
+    assert isinstance(found, Replaced)
+    assert (found.part.amend, found.part.hosts()) == (None, ("n2",))
+    await site.prepare()
+    assert await elsewhere() is None
+    await site.resolve(ABORT)
+    assert isinstance(await elsewhere(), Replaced)
 
 
 async def test_a_part_that_joins_has_the_number_of_the_terms_that_it_came_with() -> None:
