@@ -97,40 +97,24 @@ class Reconciler:
         """`memory_mib`: what all guests together may have."""
         self._clock = clock
         self._records = records
-        self._knowledge = Knowledge(clock, records, state, self_fence)
-        self._connections = Connections(
+        knowledge = self._knowledge = Knowledge(clock, records, state, self_fence)
+        connections = self._connections = Connections(
             network, traffic, place, uplink_mbit_s=uplink_mbit_s, wide_mbit_s=wide_mbit_s
         )
         self._hypervisor = hypervisor
         self._storage = storage
         self._images = images
         self._channels = channels
-        self._listening = Listening(clock, self._knowledge, hypervisor, channels)
+        listening = self._listening = Listening(clock, knowledge, hypervisor, channels)
         self._hint = asyncio.Event()
         memory = MovingMemory(clock, hypervisor, storage, files, ended=self._hint.set)
-        self._room = Room(hypervisor, memory_mib, memory.moving)
-        self._steps = GuestSteps(
-            self._knowledge,
-            self._connections,
-            self._listening,
-            hypervisor,
-            storage,
-            images,
-            files,
-            machine,
-            memory,
-            self._room,
-        )
-        self._terms = LiveTerms(clock, hypervisor, self._room, cgroups=machine.cgroups)
-        self._looks = GuestLooks(
-            clock,
-            self._knowledge,
-            storage,
-            images,
-            self._listening,
-            self._terms,
-            self._steps,
-        )
+        room = self._room = Room(hypervisor, memory_mib, memory.moving)
+        steps = self._steps = GuestSteps(
+            knowledge, connections, listening, hypervisor, storage, images, files, machine,
+            memory, room,
+        )  # fmt: skip
+        terms = self._terms = LiveTerms(clock, hypervisor, room, cgroups=machine.cgroups)
+        self._looks = GuestLooks(clock, knowledge, storage, images, listening, terms, steps)
         self._period_s = period_s
         self._attempts: dict[str, Attempts] = {}
         self._waits: dict[str, str] = {}
@@ -257,16 +241,13 @@ class Reconciler:
             await self._put_off()
         known = self.known
         phases = {uid: phase_of(part, now=now) for uid, part in known.items()}
-        held = [known[uid].wanted for uid, phase in phases.items() if phase in _HELD]
+        kept = [(known[uid].wanted, phase) for uid, phase in phases.items() if phase in _HELD]
+        held = [part for part, _ in kept]
         await self._clear(held)
         reach("agent.before_connect")
         alive = alive_in(held, self._domains, self._moving)
         await self._connect(
-            [
-                connected(known[uid].wanted, alive) if phase is Phase.KEEP else known[uid].wanted
-                for uid, phase in phases.items()
-                if phase in _HELD
-            ]
+            [connected(part, alive) if phase is Phase.KEEP else part for part, phase in kept]
         )
         reach("agent.connected")
         if self._knowledge.complete:
