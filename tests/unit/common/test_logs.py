@@ -60,3 +60,12 @@ def test_libraries_write_the_same_way(capsys: pytest.CaptureFixture[str]) -> Non
     assert line["event"] == "channel lost"
     assert line["logger"] == "grpc"
     assert line["service"] == "broker"
+
+
+def test_a_line_is_written_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a surrogate, as a file's name may have one, a number that no 64 bits hold, and what is
+    no JSON at all."""
+    logs.configure("broker")
+    for value in ("\ud800", 1 << 70, object, float("nan"), {1: 2}, {"a", "b"}):
+        logs.get_logger().info("odd", value=value)
+    assert [each["event"] for each in written(capsys)] == ["odd"] * 6

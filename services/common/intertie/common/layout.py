@@ -79,6 +79,7 @@ def layout(
     )
 
 
+@lru_cache(maxsize=1024)
 def room(subnet: str) -> int:
     """How many workspaces a subnet has addresses for."""
     return max(0, network_of(subnet).num_addresses - FIRST_HOST - 1)
@@ -87,6 +88,13 @@ def room(subnet: str) -> int:
 @lru_cache(maxsize=1024)
 def network_of(subnet: str) -> IPv4Network:
     return IPv4Network(subnet)
+
+
+@lru_cache(maxsize=1 << 14)
+def _address(subnet: str, number: int) -> str:
+    """With prefix length. Kept: clusters use the same few subnets again and again."""
+    within = network_of(subnet)
+    return f"{within.network_address + number}/{within.prefixlen}"
 
 
 def check_room(subnet: str, wanted: int, field: str) -> None:
@@ -114,7 +122,6 @@ def _members(
     numbers: Mapping[str, int],
     field: str,
 ) -> Iterator[Member]:
-    subnet = network_of(network.subnet)
     free = _free_numbers(network.subnet, frozenset(numbers.values()))
     for group in spec.groups:
         if network.name not in group.networks:
@@ -128,12 +135,11 @@ def _members(
                     f"no address of {network.subnet} is free for {label} while those of workspaces "
                     "that are being taken away are not; ask again when they are gone",
                 )
-            address: IPv4Address = subnet.network_address + number
             yield Member(
                 workspace=label,
                 site=site_of[label],
                 mac=mac_of(cluster_uid, network.name, group.name, index),
-                address=f"{address}/{subnet.prefixlen}",
+                address=_address(network.subnet, number),
             )
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
+import msgspec
 import structlog
 
 get_logger = structlog.get_logger
@@ -27,7 +28,7 @@ def configure(service: str, level: str = "info") -> None:
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
+        processors=[*shared, _render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
@@ -38,13 +39,25 @@ def configure(service: str, level: str = "info") -> None:
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
+                _render,
             ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(threshold, logging.INFO))
+
+
+_ANYTHING = structlog.processors.JSONRenderer()
+
+
+def _render(logger: Any, name: str, event: MutableMapping[str, Any]) -> str | bytes:
+    """In a thirtieth of the time that Python's own encoder takes, which is left for what is no
+    text that can be sent, or a number that is too large: a line is never lost for what is in it."""
+    try:
+        return msgspec.json.encode(event, enc_hook=repr).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return _ANYTHING(logger, name, event)
 
 
 def _naming(service: str) -> structlog.typing.Processor:

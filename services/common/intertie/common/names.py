@@ -51,20 +51,8 @@ class Parent:
     tenant: str
 
     @classmethod
-    def parse(cls, text: str, field: str = "parent") -> Self:
-        pieces = text.split("/")
-        if pieces[:1] == [ANY] and len(pieces) == 3 and pieces[1] == "tenants":
-            return cls(ANY, check_label(pieces[2], field))
-        if len(pieces) == 4 and pieces[0] in ("sites", "metascheds") and pieces[2] == "tenants":
-            place = pieces[1] if pieces[1] == ANY else check_label(pieces[1], field)
-            tenant = pieces[3] if pieces[3] == ANY else check_label(pieces[3], field)
-            authority = ANY if place == ANY else f"{pieces[0]}/{place}"
-            return cls(authority, tenant)
-        raise FieldInvalid(
-            field,
-            f"{text!r} must read sites/SITE/tenants/TENANT, metascheds/NAME/tenants/TENANT "
-            "or -/tenants/TENANT",
-        )
+    def parse(cls, text: str, field: str = "parent") -> "Parent":
+        return _whole_parent(text, field)
 
     def at(self, authority: str) -> Self:
         """The same tenant under the authority that `-` stood for."""
@@ -218,6 +206,23 @@ class DeviceNames:
     def wide_vxlan(network_uid: str) -> str:
         """Towards the gateways of other sites."""
         return f"iw{network_uid[:10]}"
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _whole_parent(text: str, field: str) -> Parent:
+    pieces = text.split("/")
+    if pieces[:1] == [ANY] and len(pieces) == 3 and pieces[1] == "tenants":
+        return Parent(ANY, check_label(pieces[2], field))
+    if len(pieces) == 4 and pieces[0] in ("sites", "metascheds") and pieces[2] == "tenants":
+        place = pieces[1] if pieces[1] == ANY else check_label(pieces[1], field)
+        tenant = pieces[3] if pieces[3] == ANY else check_label(pieces[3], field)
+        authority = ANY if place == ANY else f"{pieces[0]}/{place}"
+        return Parent(authority, tenant)
+    raise FieldInvalid(
+        field,
+        f"{text!r} must read sites/SITE/tenants/TENANT, metascheds/NAME/tenants/TENANT "
+        "or -/tenants/TENANT",
+    )
 
 
 @lru_cache(maxsize=REMEMBERED)

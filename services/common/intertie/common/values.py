@@ -10,9 +10,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import field
 
 __all__ = ["Struct", "defaults", "field", "field_names", "replace"]
+
+
+class Struct(msgspec.Struct, frozen=True, gc=False):
+    """See above. What never changes after it is made holds nothing that holds it, so Python's
+    collector of cycles need not walk it: a ledger is mostly of these, and of tuples of them, which
+    it then passes over too."""
+
 
 if TYPE_CHECKING:
     # mypy knows what fields there are by this one, of structs too.

@@ -1,11 +1,13 @@
 """Where in etcd, below the site's prefix, the broker keeps what."""
 
+from functools import lru_cache
+
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import ForwardRecord, Record, RequestRecord, Unchanged
-from intertie.common.names import ClusterName, Parent, PartName, uid_of
+from intertie.common.names import REMEMBERED, ClusterName, Parent, PartName, uid_of
 
 GENERATION = "ledger/generation"
 PARTS = "parts/"
@@ -41,7 +43,7 @@ def forward_key(tenant: str, cluster_id: str) -> str:
 
 
 def request_key(caller: str, request_id: str) -> str:
-    return f"{REQUESTS}{uid_of(caller)}/{request_id}"
+    return f"{REQUESTS}{_uid_of_caller(caller)}/{request_id}"
 
 
 def vni_key(vni: int) -> str:
@@ -107,6 +109,11 @@ def touched_by(key: str, site: str) -> str:
         case ["seen" | "wanted", _, "parts", uid]:
             return uid
     return key
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _uid_of_caller(caller: str) -> str:
+    return uid_of(caller)
 
 
 def of_record(record: Record) -> str:

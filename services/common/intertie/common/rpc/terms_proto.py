@@ -25,6 +25,7 @@ copied into, octet by octet: a deep one made of messages takes three times as lo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_S = 24 * 60 * 60
+_NOTHING = timedelta()
 
 
 def timestamp_fields(moment: datetime) -> Fields:
@@ -63,8 +64,11 @@ def duration_to_proto(span: timedelta) -> Duration:
 
 def duration_from_proto(message: Duration, field: str) -> timedelta:
     """To the microsecond; what is finer is cut off."""
+    seconds, nanos = message.seconds, message.nanos
+    if not seconds and not nanos:
+        return _NOTHING  # as most are: not said
     try:
-        return timedelta(seconds=message.seconds, microseconds=int(message.nanos / 1000))
+        return timedelta(seconds=seconds, microseconds=int(nanos / 1000))
     except OverflowError:
         raise FieldInvalid(field, "is too long; give at most 366 days") from None
 
