@@ -6,12 +6,13 @@ takes nothing in it for well-formed, whoever coordinates.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.names import ClusterName, check_label, is_digest
 from intertie.common.part_spec import HostEntry, PartNetwork, PartSpec, PartWorkspace
-from intertie.common.spec_rules import MAX_NICS, MAX_WORKSPACES
+from intertie.common.spec_rules import LONGEST_SUBNET, MAX_NICS, MAX_WORKSPACES
 from intertie.common.term_rules import (
     MAX_MBIT_S,
     check_allocation,
@@ -144,10 +145,9 @@ def _network(
 ) -> None:
     """Members have MACs and addresses of their own, the latter in the network's subnet."""
     check_label(network.name, f"{field}.name")
-    try:
-        subnet = IPv4Network(network.subnet)
-    except (AddressValueError, NetmaskValueError, ValueError):
-        raise FieldInvalid(f"{field}.subnet", f"{network.subnet!r} is no IPv4 subnet") from None
+    subnet = _subnet(network.subnet) if len(network.subnet) <= LONGEST_SUBNET else ""
+    if not subnet:
+        raise FieldInvalid(f"{field}.subnet", f"{network.subnet!r} is no IPv4 subnet")
     macs: set[str] = set()
     addresses: set[str] = set()
     for position, member in enumerate(network.members):
@@ -155,7 +155,13 @@ def _network(
         check_label(member.workspace, f"{at}.workspace")
         check_label(member.site, f"{at}.site")
         _mac(member.mac, f"{at}.mac")
-        if _interface(member.address, f"{at}.address").network != subnet:
+        address = member.address
+        within = _subnet_around(address) if len(address) <= LONGEST_SUBNET else ""
+        if not within:
+            raise FieldInvalid(
+                f"{at}.address", f"{member.address!r} is no address with prefix length"
+            )
+        if within != subnet:
             raise FieldInvalid(f"{at}.address", f"{member.address!r} is not in {subnet}")
         _unseen(member.mac, macs, f"{at}.mac")
         _unseen(member.address, addresses, f"{at}.address")
@@ -212,13 +218,23 @@ def _mac(text: str, field: str) -> None:
         raise FieldInvalid(field, f"{text!r} is no locally administered unicast MAC address")
 
 
-def _interface(text: str, field: str) -> IPv4Interface:
+@lru_cache(maxsize=1024)
+def _subnet(text: str) -> str:
+    """As it is written; empty where it is none. Kept, as are the addresses: clusters use the same
+    few again and again, and none of these texts is long."""
     try:
-        if "/" not in text:
-            raise ValueError
-        return IPv4Interface(text)
+        return str(IPv4Network(text))
     except (AddressValueError, NetmaskValueError, ValueError):
-        raise FieldInvalid(field, f"{text!r} is no address with prefix length") from None
+        return ""
+
+
+@lru_cache(maxsize=1 << 14)
+def _subnet_around(text: str) -> str:
+    """The subnet that an address with prefix length is in; empty where it is none."""
+    try:
+        return str(IPv4Interface(text).network) if "/" in text else ""
+    except (AddressValueError, NetmaskValueError, ValueError):
+        return ""
 
 
 def _unseen(name: str, seen: set[str], field: str) -> None:

@@ -29,8 +29,6 @@ MAX_NICS = 16
 MAX_SPAN = timedelta(days=366)
 MAX_LATENCY = timedelta(seconds=10)
 LONGEST_SUBNET = len("255.255.255.255/255.255.255.255")
-KEPT = 256
-"""Groups that are known to be in order: the same ones are asked for again and again."""
 PAST_TOLERANCE = timedelta(seconds=60)
 """A start that has passed by no more is taken for now: clocks differ, requests travel."""
 
@@ -100,7 +98,6 @@ def _not_too_many_workspaces(spec: ClusterSpec) -> None:
         )
 
 
-@lru_cache(maxsize=KEPT)
 def _group_is_well_formed(group: Group, field: str) -> None:
     check_label(group.name, f"{field}.name")
     _count_is_given_once(group, field)
@@ -181,7 +178,6 @@ def _subnets_do_not_overlap(spec: ClusterSpec) -> None:
             )
 
 
-@lru_cache(maxsize=KEPT)
 def _networks_are_known(group: Group, known: tuple[str, ...], field: str) -> None:
     """A group is on networks of its cluster, each once, 16 at most."""
     for place, name in enumerate(group.networks):
@@ -194,7 +190,6 @@ def _networks_are_known(group: Group, known: tuple[str, ...], field: str) -> Non
         )
 
 
-@lru_cache(maxsize=KEPT)
 def _sites_can_be_met(group: Group, max_sites: int, field: str) -> None:
     """What a group says of sites must leave a way to place all of it."""
     placement, at = group.placement, f"{field}.placement"

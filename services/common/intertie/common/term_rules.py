@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 from datetime import timedelta
+from functools import lru_cache
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.names import check_label, is_digest
@@ -15,6 +16,7 @@ from intertie.common.terms import (
     Environment,
     OnIsolation,
 )
+from intertie.common.values import replace
 
 MAX_VCPUS = 256
 MIN_MEMORY_MIB, MAX_MEMORY_MIB = 16, 16 * 1024 * 1024
@@ -26,6 +28,9 @@ MAX_USER_DATA = 16 * 1024
 MAX_SSH_KEYS = 100
 MAX_STOP_AFTER = timedelta(days=7)
 MAX_TIMEZONE = 64
+KEPT = 256
+"""Sizes that are known to be in order: the same few are asked for again and again. Only what is
+small whoever asks is kept."""
 MAX_READY_WITHIN = timedelta(hours=24)
 HYPERVISORS = ("any", "kvm", "qemu", "xen", "lxc")
 
@@ -87,11 +92,7 @@ def check_environment(environment: Environment, field: str) -> None:
 
 def check_allocation(allocation: Allocation, field: str) -> None:
     """Sizes are such as one machine can have; no cap is below its guarantee."""
-    check_range(allocation.vcpus, 1, MAX_VCPUS, f"{field}.vcpus", "vCPUs")
-    check_range(allocation.memory_mib, MIN_MEMORY_MIB, MAX_MEMORY_MIB, f"{field}.memory_mib", "MiB")
-    check_range(allocation.disk_mib, 1, MAX_DISK_MIB, f"{field}.disk_mib", "MiB")
-    _check_disk(allocation.disk, f"{field}.disk")
-    check_bandwidth(allocation.nic, f"{field}.nic")
+    _check_sizes(allocation if not allocation.pairs else replace(allocation, pairs=()), field)
     for place, pair in enumerate(allocation.pairs):
         at = f"{field}.pairs[{place}]"
         check_label(pair.group, f"{at}.group")
@@ -103,6 +104,16 @@ def check_allocation(allocation: Allocation, field: str) -> None:
                 f"{at}.bandwidth.guarantee_mbit_s",
                 "is missing; a pair without a promise is left out",
             )
+
+
+@lru_cache(maxsize=KEPT)
+def _check_sizes(allocation: Allocation, field: str) -> None:
+    """Of one without pairs."""
+    check_range(allocation.vcpus, 1, MAX_VCPUS, f"{field}.vcpus", "vCPUs")
+    check_range(allocation.memory_mib, MIN_MEMORY_MIB, MAX_MEMORY_MIB, f"{field}.memory_mib", "MiB")
+    check_range(allocation.disk_mib, 1, MAX_DISK_MIB, f"{field}.disk_mib", "MiB")
+    _check_disk(allocation.disk, f"{field}.disk")
+    check_bandwidth(allocation.nic, f"{field}.nic")
     _check_availability(allocation.availability, f"{field}.availability")
 
 
