@@ -152,16 +152,16 @@ def host_named(hosts: tuple[HostView, ...], host: str, name: str) -> HostView:
 def site_of(view: LedgerView, policy: Policy, *, leader: str, now: datetime) -> SiteView:
     hosts = hosts_of(view, policy, now=now)
     capacity, free = Vector(), Vector()
-    for each in hosts:
-        if each.alive:
-            capacity, free = capacity + each.capacity, free + each.free
+    giving = [each for each in hosts if each.alive and each.facts.host not in view.fleet.held]
+    for each in giving:
+        capacity, free = capacity + each.capacity, free + each.free
     window = Window(now, now + INSTANT)
     return SiteView(
         site=policy.site,
         capacity=capacity,
         free=free,
         hosts=len(policy.hosts),
-        hosts_alive=sum(each.alive for each in hosts),
+        hosts_alive=len(giving),
         links=links_free(calendar_of(view, policy), policy, window),
         ledger_generation=view.generation,
         site_time=now,
