@@ -56,7 +56,7 @@ def _found(
     part: Part, lost: Collection[str], view: LedgerView, policy: Policy, *, now: datetime
 ) -> Replaced | Over:
     names = ", ".join(sorted(host for host in part.hosts() if host in lost))
-    begun = now >= part.window.start
+    begun = _has_begun(part, now=now)
     if part.gateway in lost:
         return Over(why=f"host {part.gateway} was lost, the gateway that other sites know")
     if part.keeping is not None and now >= part.window.end:
@@ -71,6 +71,11 @@ def _found(
             why=f"host {names} was lost, and there is no room for what was on it: {error}",
             shortfalls=error.shortfalls,
         )
+
+
+def _has_begun(part: Part, *, now: datetime) -> bool:
+    """Hosts that were never told of it run nothing of it, whatever time it is."""
+    return part.generation > 0 and now >= part.window.start
 
 
 def _labels_on(part: Part, hosts: Collection[str]) -> Iterator[str]:
@@ -110,7 +115,7 @@ def _placed_anew(
 
 def _moved(part: Part, placed: tuple[Placed, ...], *, now: datetime) -> tuple[Moved, ...]:
     """Of a workspace that has not begun nobody need know that it was to be elsewhere."""
-    if now < part.window.start or part.state is not PartState.CONFIRMED:
+    if not _has_begun(part, now=now):
         return part.moved
     moved = {each.workspace: each for each in part.moved}
     for each in placed:

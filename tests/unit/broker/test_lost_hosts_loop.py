@@ -1,0 +1,137 @@
+"""The loop that has lost hosts fenced, on a ledger in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from intertie.broker.domain.cluster import HOST_LOST
+from intertie.broker.domain.fleet import HostFacts
+from intertie.broker.domain.lost_hosts import HostState
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.ports import NotCertain
+from intertie.broker.domain.records import Change, Write
+from intertie.broker.loops.lost_hosts import LostHosts
+from intertie.common.values import replace
+from tests.fakes.clock import FakeClock
+from tests.fakes.ledger import MemoryLedger
+from tests.unit.broker.samples import NOW, POLICY, facts, part
+
+THREE = replace(POLICY, hosts=("n1", "n2", "n3"))
+LOST_AFTER_S = 40
+
+
+class Fence:
+    """`says` is what becomes of it; by default the host is off."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.says: Callable[[], str] = lambda: "it is off"
+
+    async def fence(self, facts: HostFacts, silent_for: timedelta) -> str:
+        self.asked += 1
+        return self.says()
+
+
+class Site:
+    def __init__(self) -> None:
+        self.clock = FakeClock(NOW)
+        self.ledger = MemoryLedger(THREE)
+        self.fence = Fence()
+        self.silent = {"n1"}
+        for host in THREE.hosts:
+            self.ledger.report(facts(host))
+        self.lead()
+
+    def lead(self) -> None:
+        self.ledger.term += 1
+        lost_after = timedelta(seconds=LOST_AFTER_S)
+        self.loop = LostHosts(self.ledger, THREE, self.fence, self.clock, lost_after=lost_after)
+
+    async def go_on(self, seconds: int) -> None:
+        for _ in range(0, seconds, 2):
+            await self.clock.advance(2)
+            for host in {*THREE.hosts} - self.silent:
+                self.ledger.report(facts(host, report_time=self.clock.now()))
+            await self.loop.sweep()
+            await self.clock.settle()
+
+    async def state(self) -> HostState:
+        found = (await self.ledger.view()).hosts.get("n1")
+        return found.value.state if found else HostState.UP
+
+    async def put(self, of: Part) -> None:
+        await self.ledger.commit(Change(writes=(Write(record=of),)))
+
+    async def part(self, name: str) -> Part:
+        return (await self.ledger.view()).parts[name].value
+
+
+def refuses() -> str:
+    raise NotCertain("no")
+
+
+async def test_a_part_of_a_co_allocation_ends_with_its_reason() -> None:
+    site = Site()
+    of = part(generation=1)
+    await site.put(of)
+    await site.go_on(LOST_AFTER_S + 10)
+    assert await site.state() is HostState.FENCED
+    ended = await site.part(of.name)
+    assert ended.end_requested_time is not None
+    assert ended.end_reason == HOST_LOST
+    assert ended.end_message == "host n1 was lost, and with it w-0"
+
+
+async def test_a_new_leader_has_watched_nothing_yet() -> None:
+    site = Site()
+    await site.go_on(LOST_AFTER_S - 4)
+    site.lead()
+    await site.go_on(LOST_AFTER_S - 4)
+    assert await site.state() is HostState.UP
+    await site.go_on(20)
+    assert await site.state() is HostState.FENCED
+
+
+async def test_a_host_that_reports_while_it_is_being_fenced_is_let_in_again() -> None:
+    site = Site()
+    of = part(generation=1)
+    await site.put(of)
+
+    def comes_back() -> str:
+        site.silent = set()
+        site.ledger.report(facts("n1", report_time=site.clock.now()))
+        return "it is off"
+
+    site.fence.says = comes_back
+    await site.go_on(LOST_AFTER_S + 20)
+    assert site.fence.asked == 1
+    assert await site.state() is HostState.UP
+    assert (await site.part(of.name)).end_requested_time is None
+    assert (await site.part(of.name)).silent == ()
+
+
+async def test_a_fence_that_is_not_certain_is_asked_again_ever_more_seldom_and_moves_nothing() -> (
+    None
+):
+    site = Site()
+    of = part(generation=1)
+    await site.put(of)
+    site.fence.says = refuses
+    await site.go_on(LOST_AFTER_S + 300)
+    assert 5 < site.fence.asked < 15
+    found = (await site.ledger.view()).hosts["n1"].value
+    assert (found.state, found.why) == (HostState.FENCING, "not certain yet: no")
+    assert (await site.part(of.name)).placed == of.placed
+    assert [host for host, _ in (await site.part(of.name)).silent] == ["n1"]
+
+
+async def test_what_no_host_was_told_of_is_moved_while_nobody_knows_whether_its_host_is_off() -> (
+    None
+):
+    site = Site()
+    site.fence.says = refuses
+    untold = part(generation=0)
+    await site.put(untold)
+    await site.go_on(LOST_AFTER_S + 10)
+    assert "n1" not in (await site.part(untold.name)).hosts()
