@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.fleet import Fleet, Policy
-from intertie.broker.domain.part import Part, PartState, Placed, hosts_of
+from intertie.broker.domain.part import (
+    Amend,
+    AmendState,
+    Part,
+    PartState,
+    Placed,
+    hosts_of,
+)
 from intertie.broker.domain.replacing import Over, Replaced, without
 from intertie.common.part_spec import PartSpec, PartWorkspace
 from intertie.common.quantities import Vector
@@ -125,6 +132,26 @@ def test_an_undecided_part_moves_or_waits_for_its_decision(state: PartState) -> 
     early = on(part_spec(workspace("w", 0, availability=RESTART)), "n1", state=state)
     assert isinstance(become(early), Replaced)
     assert become(early, hosts=()) is None
+
+
+def test_a_part_whose_next_terms_are_undecided_waits_for_them() -> None:
+    """A COMMIT would put what was moved back to where those terms have it, and start it there
+    while it still runs where it was moved to."""
+    of = on(part_spec(again(0)), "n1")
+    amend = Amend(
+        tx="t2",
+        digest="d",
+        participants=("north", "south"),
+        replaces=0,
+        spec=of.spec,
+        placed=of.placed,
+        gateway="",
+        state=AmendState.PREPARED,
+        create_time=NOW,
+        decide_by=NOW + timedelta(seconds=20),
+    )
+    assert become(replace(of, amend=amend)) is None
+    assert isinstance(become(of), Replaced)
 
 
 def test_the_second_loss_counts_on() -> None:

@@ -39,13 +39,16 @@ def without(
     part: Part, lost: Collection[str], view: LedgerView, policy: Policy, *, now: datetime
 ) -> Replaced | Over | None:
     """All of the part that was on lost hosts goes elsewhere, with all that it is promised, or none
-    of it; None while nothing can be done: its fate is with its coordinator.
+    of it; None while nothing can be done: its fate, or that of its next terms, is with its
+    coordinator. Those say where its workspaces are, and must not say it of what was moved since.
 
     The hosts must be known not to run anything of it, now or when they come back. Other terms that
     are held for it go, as they would be on those hosts too; prepared ones are decided first."""
     if part.bound:
         return None
     part = part.let_go(AmendState.RELEASED)
+    if part.amend is not None:
+        return None
     found = _found(part, lost, view, policy, now=now)
     if isinstance(found, Over) and part.state is not PartState.CONFIRMED:
         return None
