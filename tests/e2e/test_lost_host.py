@@ -21,6 +21,8 @@ REPOSITORY = Path(__file__).parents[2]
 LOST_AFTER_S = 20
 FENCED_WITHIN_S = 90
 READY_WITHIN_S = 180
+OF_NO_GUEST = ("file agent/cache/", "qdisc eth0 htb root")
+"""What any host that had a guest keeps: images, and the root of its uplink's classes."""
 
 
 @contextmanager
@@ -86,7 +88,8 @@ def test_a_lost_hosts_guest_goes_on_elsewhere_and_nothing_of_it_comes_back(user:
             power_on(bed, "north/n2")
         eventually(lambda: host_state(north, "n2") == "UP", within_s=60, what="n2 is back")
         assert bed.guest_pids("north/n2") == []
-        assert bed.inventory("north/n2") == clean
+        left = {*bed.inventory("north/n2")}.difference(clean)
+        assert {each for each in left if not each.startswith(OF_NO_GUEST)} == set()
         north.in_guest("lossy", mate, f"ping -c 3 -W 5 {address}")
         north.delete("lossy")
 
