@@ -217,6 +217,10 @@ def _broker(places: Places, topology: Topology, site: SiteSpec, name: str, port:
             "memory_gib_hour": 0.01,
             "disk_gib_hour": 0.001,
             "link_mbit_s_hour": 0.001,
+            "iops_hour": 0.00001,
+            "throughput_mib_s_hour": 0.0001,
+            "nic_mbit_s_hour": 0.0005,
+            "pair_mbit_s_hour": 0.0005,
         },
         "links": [
             {

@@ -249,7 +249,12 @@ async def _site(
         etcd=etcd.settings(prefix),
         imagestore=imagestore,
         policy=PolicySettings(hosts=tuple(hosts), cpu_overcommit=1.0, memory_reserve_mib=0),
-        tariff=TariffSettings(vcpu_hour=0.04),
+        tariff=TariffSettings(
+            vcpu_hour=0.04 if name == "north" else 0.05,
+            iops_hour=0.001,
+            link_mbit_s_hour=0.002,
+            pair_mbit_s_hour=0.003,
+        ),
         links=(LinkSettings(peer=other, egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0),),
         metascheds=(peer,),
     )

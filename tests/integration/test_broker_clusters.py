@@ -52,6 +52,9 @@ async def test_a_cluster_is_admitted_becomes_active_and_leaves_nothing(here: Sit
         cluster_pb2.Guarantee.DISK_IOPS,
     }
     assert made.plan.cost > 0
+    [agreed] = made.price.terms
+    assert (agreed.site, agreed.kind, agreed.window) == ("north", "immediate", made.window)
+    assert made.plan.cost == made.price.amount == agreed.amount
 
     told = await until(stub, made.name, cluster_pb2.Cluster.ACTIVE)
     assert all(each.ready for each in told[-1].workspaces)

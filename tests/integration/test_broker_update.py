@@ -95,7 +95,16 @@ async def test_a_cluster_grows_and_who_was_there_stays_as_it_was(here: Site) -> 
     assert grown.uid == made.uid
     assert places(grown).items() >= places(made).items()
     assert len({address for _, address in places(grown).values()}) == 4
-    assert grown.plan.cost > made.plan.cost
+    assert grown.plan.cost == pytest.approx(grown.price.amount)
+    past, rest = grown.price.terms
+    assert (past.window.start_time, rest.window.end_time) == (
+        made.window.start_time,
+        made.window.end_time,
+    )
+    whole = made.price.amount
+    share = past.amount / whole
+    assert 0 < share < 0.5, "the past at the old price"
+    assert rest.amount == pytest.approx(2 * (1 - share) * whole), "twice as many for the rest"
     assert dict(grown.plan.parts[0].counts) == {"worker": 4}
     async with asyncio.timeout(20):
         while True:

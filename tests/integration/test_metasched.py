@@ -94,6 +94,7 @@ async def test_a_cluster_over_two_sites_from_create_to_cancelled(here: Federatio
     }
     assert [each.mbit_s for each in planned.plan.links] == [40, 40]
     assert planned.plan.reasons
+    assert [each.kind for each in planned.price.terms] == ["", ""], "not agreed yet"
     assert await here.parts("north") == []
 
     cluster = await stub.Create(create("c1", two_groups()))
@@ -107,7 +108,10 @@ async def test_a_cluster_over_two_sites_from_create_to_cancelled(here: Federatio
         "worker-0": "10.1.0.11/24",
         "worker-1": "10.1.0.12/24",
     }
+    costs = {each.site: each.cost for each in planned.plan.parts}
+    await agree_on_the_price(here, cluster, costs)
     active = await until(here, cluster_pb2.Cluster.ACTIVE)
+    await agree_on_the_price(here, active, costs)
     assert all(each.ready and each.host for each in active.workspaces)
     assert {each.site for each in active.workspaces} == {"north", "south"}
     for site in ("north", "south"):
@@ -138,6 +142,24 @@ async def test_a_cluster_over_two_sites_from_create_to_cancelled(here: Federatio
     for site in ("north", "south"):
         (part,) = await here.parts(site)
         assert part.state == part_pb2.Part.ENDED
+    over = await stub.Get(clusters_pb2.GetClusterRequest(name=NAME))
+    assert over.price == cluster.price, "it stays on record"
+
+
+async def agree_on_the_price(
+    here: Federation, cluster: cluster_pb2.Cluster, costs: dict[str, float]
+) -> None:
+    """What the planner said by the sites' offers, what each site has agreed on, their sum."""
+    terms = {each.site: each for each in cluster.price.terms}
+    for site in ("north", "south"):
+        (part,) = await here.parts(site)
+        assert list(part.price.terms) == [terms[site]]
+        assert terms[site].kind == "immediate"
+        assert terms[site].amount == pytest.approx(costs[site])
+    hours = (cluster.window.end_time.seconds - cluster.window.start_time.seconds) / 3600
+    south = 2 * 0.05 + 2 * 500 * 0.001 + 2 * 20 * 0.003 + 2 * 40 * 0.002
+    assert costs["south"] == pytest.approx(hours * south)
+    assert cluster.price.amount == cluster.plan.cost == pytest.approx(sum(costs.values()))
 
 
 async def test_what_does_not_fit_says_what_is_short_and_by_how_much(here: Federation) -> None:

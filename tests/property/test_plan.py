@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intertie.common.quantities import Vector
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan, check
@@ -18,7 +19,6 @@ from intertie.metasched.domain.problem import (
     Problem,
     Promise,
     Site,
-    Tariff,
 )
 from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import IMAGES, window
@@ -74,7 +74,7 @@ def offers(draw: st.DrawFn, site: str) -> Offer:
             if peer != site and draw(st.sampled_from([True, True, True, False]))
         },
         images=draw(st.sampled_from([IMAGES, IMAGES, IMAGES, {}])),
-        tariff=Tariff(vcpu_hour=draw(st.sampled_from([0.0, 0.5]))),
+        rates=Rates(vcpu_hour=draw(st.sampled_from([0.0, 0.5]))),
         default_iops=draw(st.sampled_from([0, 10])),
     )
 

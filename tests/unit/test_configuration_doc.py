@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from intertie.broker.settings import BrokerSettings
 from intertie.common.settings import ServiceSettings, load
+from intertie.common.tariff import RATES
 from intertie.imagestore.settings import ImagestoreSettings
 from intertie.metasched.settings import MetaschedSettings
 from intertie.nodeagent.settings import Settings as NodeagentSettings
@@ -70,6 +71,11 @@ MEANINGS = {
     "TariffSettings.memory_gib_hour": "Of one GiB of memory.",
     "TariffSettings.disk_gib_hour": "Of one GiB of disk.",
     "TariffSettings.link_mbit_s_hour": "Of one Mbit/s reserved on a link, a direction.",
+    "TariffSettings.iops_hour": "Of one operation a second of a disk, by its cap.",
+    "TariffSettings.throughput_mib_s_hour": "Of one MiB/s of a disk, by its cap.",
+    "TariffSettings.nic_mbit_s_hour": "Of one Mbit/s guaranteed to a NIC.",
+    "BrokerSettings.kind_tariffs": "A table a kind of lease that has a tariff of its own.",
+    **{f"KindTariffSettings.{name}": "Likewise, for this kind." for name in RATES},
     "ListenSettings.addresses": "`host:port` or `unix:/path`, each with mutual TLS.",
     "TlsSettings.certificate": "PEM; followed.",
     "TlsSettings.key": "PEM; followed.",

@@ -5,6 +5,7 @@ from typing import Any
 
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
 from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.pricing import Flat
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.intervals import Window
 from intertie.common.part_spec import (
@@ -18,6 +19,7 @@ from intertie.common.part_spec import (
 )
 from intertie.common.quantities import Vector
 from intertie.common.spec import Allocation, BandwidthTerm, DiskTerm, Environment
+from intertie.common.tariff import Rates
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -36,7 +38,7 @@ POLICY = Policy(
             peer="south", egress_mbit_s=200, ingress_mbit_s=200, latency=timedelta(milliseconds=5)
         ),
     ),
-    tariff=Tariff(vcpu_hour=0.04, memory_gib_hour=0.01),
+    pricing=Flat(tariff=Tariff(rates=Rates(vcpu_hour=0.04, memory_gib_hour=0.01))),
 )
 
 

@@ -9,6 +9,7 @@ from intertie.broker.domain.fleet import Fleet, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import draft
+from intertie.broker.domain.price import amount_of
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.spec import (
     Allocation,
@@ -57,6 +58,7 @@ def admitted(
         create_time=now,
         seed="seed",
         placed=found.allotment.placed,
+        price=(found.price,),
     )
     record = ClusterRecord(
         name=name,
@@ -67,7 +69,7 @@ def admitted(
         part=part.name,
         window=part.window,
         counts=found.counts,
-        cost=found.cost,
+        cost=amount_of((found.price,)),
         reasons=found.reasons,
         shortfalls=found.shortfalls,
         create_time=now,

@@ -6,6 +6,7 @@ from typing import Any
 
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.problem import (
     GroupNeed,
@@ -16,7 +17,6 @@ from intertie.metasched.domain.problem import (
     Problem,
     Promise,
     Site,
-    Tariff,
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -66,7 +66,7 @@ def offer(
         hosts=tuple(room(each) if isinstance(each, int) else each for each in hosts),
         links=links or {},
         images=images,
-        tariff=Tariff(vcpu_hour=price),
+        rates=Rates(vcpu_hour=price),
     )
 
 

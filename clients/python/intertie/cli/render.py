@@ -14,6 +14,7 @@ from intertie.api.broker.v1.site_pb2 import Host
 from intertie.api.cluster.v1.cluster_pb2 import Cluster, Plan, Workspace
 from intertie.api.imagestore.v1.images_pb2 import Image
 from intertie.api.metasched.v1.sites_pb2 import KnownSite
+from intertie.api.types.v1.price_pb2 import Price
 from intertie.cli.failures import shortfall_table
 from intertie.cli.guarantees import guarantees
 from intertie.cli.tables import BAD, GOOD, WAITING, moment, table
@@ -99,6 +100,8 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
     if shown.terms:
         head.add_row("terms", f"number {shown.terms}; it was made with 0")
     head.add_row("owner", styled(shown.owner))
+    if shown.HasField("price"):
+        head.add_row("price", f"{shown.price.amount:.4f}")
     pieces: list[RenderableType] = [head]
     if shown.workspaces:
         pieces += [Text(), workspaces(shown.workspaces)]
@@ -108,9 +111,25 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
         pieces += [Text(), guarantees(shown.guarantees, now)]
     if shown.state in WAITING_STATES and shown.plan.shortfalls:
         pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.plan.shortfalls))]
+    if len(shown.price.terms) > 1:
+        pieces += [Text(), price(shown.price)]
     if shown.failure.shortfalls:
         pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.failure.shortfalls))]
     return Group(*pieces)
+
+
+def price(shown: Price) -> Table:
+    """Term by term."""
+    made = table("PRICE OF", "FROM", "TO", "KIND", "AMOUNT", right=("AMOUNT",))
+    for each in shown.terms:
+        made.add_row(
+            styled(each.site),
+            moment(each.window.start_time),
+            moment(each.window.end_time),
+            styled(each.kind or "planned"),
+            f"{each.amount:.4f}",
+        )
+    return made
 
 
 def changes(shown: Cluster, said: dict[str, str]) -> list[str]:

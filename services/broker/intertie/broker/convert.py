@@ -19,8 +19,8 @@ from intertie.broker.domain.cluster import (
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
 from intertie.broker.domain.part import Amend
 from intertie.broker.domain.ports import Foreign
+from intertie.broker.domain.price import terms_of
 from intertie.broker.domain.records import RequestKey
-from intertie.broker.domain.tariff import Tariff
 from intertie.broker.receipts_proto import endpoint_to_proto
 from intertie.broker.usecases.act import ActOrder
 from intertie.broker.usecases.create_cluster import Order
@@ -32,6 +32,7 @@ from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.names import ANY, ClusterName, Parent, PartName, check_label
 from intertie.common.part_rules import validate_part
 from intertie.common.rpc.action_proto import action_from_proto
+from intertie.common.rpc.price_proto import price_fields
 from intertie.common.rpc.spec_proto import (
     Fields,
     cluster_spec_fields,
@@ -48,6 +49,7 @@ from intertie.common.rpc.spec_proto import (
     window_fields,
     window_to_proto,
 )
+from intertie.common.tariff import RATES, Rates
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -207,6 +209,7 @@ def _cluster_fields(view: ClusterView) -> Fields:
         "owner": record.owner,
         "terms": record.terms,
         "run_time": duration_fields(waits.ran) if waits is not None else None,
+        "price": price_fields(terms_of(view.price, view.site)),
     }
 
 
@@ -342,6 +345,7 @@ def _part_fields(view: PartView) -> Fields:
             }
             for each in view.measured
         ],
+        "price": price_fields(terms_of(part.price, part.path.site)),
         "terms": part.terms,
         "amendment": _amendment_fields(part.amend) if part.amend is not None else None,
     }
@@ -389,20 +393,17 @@ def offer_to_proto(offer: Offer) -> part_pb2.Offer:
             )
             for each in offer.images
         ],
-        tariff=tariff_to_proto(offer.tariff),
+        tariff=rates_to_proto(offer.rates),
+        kind_tariffs={kind: rates_to_proto(rates) for kind, rates in offer.kinds.items()},
+        pricing=offer.pricing,
         site_time=timestamp_to_proto(offer.site_time),
         default_disk_cap_iops=offer.default_disk_cap_iops,
         default_disk_cap_mib_s=offer.default_disk_cap_mib_s,
     )
 
 
-def tariff_to_proto(tariff: Tariff) -> part_pb2.Tariff:
-    return part_pb2.Tariff(
-        vcpu_hour=tariff.vcpu_hour,
-        memory_gib_hour=tariff.memory_gib_hour,
-        disk_gib_hour=tariff.disk_gib_hour,
-        link_mbit_s_hour=tariff.link_mbit_s_hour,
-    )
+def rates_to_proto(rates: Rates) -> part_pb2.Tariff:
+    return part_pb2.Tariff(**{name: getattr(rates, name) for name in RATES})
 
 
 def host_to_proto(view: HostView) -> site_pb2.Host:

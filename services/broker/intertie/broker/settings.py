@@ -15,6 +15,7 @@ from intertie.broker.domain.admission_policy import (
     WindowBounds,
 )
 from intertie.broker.domain.fleet import LinkPolicy, Policy
+from intertie.broker.domain.pricing import ByLoad, Flat, Pricing
 from intertie.broker.domain.queue_policy import (
     BACKFILLINGS,
     ORDERS,
@@ -36,6 +37,8 @@ from intertie.common.settings import (
     TlsSettings,
     TrustSettings,
 )
+from intertie.common.tariff import RATES, Rates
+from intertie.common.values import replace
 
 
 class PolicySettings(Section):
@@ -146,6 +149,45 @@ class TariffSettings(Section):
     memory_gib_hour: NonNegativeFloat = 0.0
     disk_gib_hour: NonNegativeFloat = 0.0
     link_mbit_s_hour: NonNegativeFloat = 0.0
+    iops_hour: NonNegativeFloat = 0.0
+    throughput_mib_s_hour: NonNegativeFloat = 0.0
+    nic_mbit_s_hour: NonNegativeFloat = 0.0
+    pair_mbit_s_hour: NonNegativeFloat = 0.0
+    """Of one Mbit/s guaranteed between two workspaces, for each end at this site."""
+
+    def rates(self) -> Rates:
+        return Rates(**self.model_dump(include=set(RATES)))
+
+
+class KindTariffSettings(Section):
+    """What is left out is as in `tariff`."""
+
+    kind: Literal["immediate", "advance", "deadline", "best_effort"]
+    """Kind of the lease."""
+    vcpu_hour: float | None = Field(default=None, ge=0)
+    memory_gib_hour: float | None = Field(default=None, ge=0)
+    disk_gib_hour: float | None = Field(default=None, ge=0)
+    link_mbit_s_hour: float | None = Field(default=None, ge=0)
+    iops_hour: float | None = Field(default=None, ge=0)
+    throughput_mib_s_hour: float | None = Field(default=None, ge=0)
+    nic_mbit_s_hour: float | None = Field(default=None, ge=0)
+    pair_mbit_s_hour: float | None = Field(default=None, ge=0)
+
+    def rates(self, others: Rates) -> Rates:
+        return replace(others, **self.model_dump(include=set(RATES), exclude_none=True))
+
+
+class PricingSettings(Section):
+    plugin: Literal["flat", "by_load"] = "flat"
+    """`flat`: the tariff as it is. `by_load`: dearer the more of the scarcest resource of all hosts
+    is taken over a lease's window."""
+    surcharge: NonNegativeFloat = 1.0
+    """Of `by_load`: what a full site asks more than an empty one, as a share of the tariff."""
+
+    def of(self, tariff: Tariff) -> Pricing:
+        if self.plugin == "by_load":
+            return ByLoad(tariff=tariff, surcharge=self.surcharge)
+        return Flat(tariff=tariff)
 
 
 class LinkSettings(Section):
@@ -168,6 +210,8 @@ class BrokerSettings(ServiceSettings):
     policy: PolicySettings = PolicySettings()
     fencing: FencingSettings = FencingSettings()
     tariff: TariffSettings = TariffSettings()
+    kind_tariffs: tuple[KindTariffSettings, ...] = ()
+    pricing: PricingSettings = PricingSettings()
     quotas: tuple[QuotaSettings, ...] = ()
     queue: QueueSettings = QueueSettings()
     links: tuple[LinkSettings, ...] = ()
@@ -181,6 +225,20 @@ class BrokerSettings(ServiceSettings):
         if twice:
             raise ValueError(f"quotas: {min(twice)} has two; write one")
         return self
+
+    @model_validator(mode="after")
+    def _one_tariff_a_kind(self) -> Self:
+        kinds = [each.kind for each in self.kind_tariffs]
+        twice = {each for each in kinds if kinds.count(each) > 1}
+        if twice:
+            raise ValueError(f"kind_tariffs: {min(twice)} has two; write one")
+        return self
+
+    def _tariff(self) -> Tariff:
+        rates = self.tariff.rates()
+        return Tariff(
+            rates=rates, kinds={each.kind: each.rates(rates) for each in self.kind_tariffs}
+        )
 
     def site_policy(self) -> Policy:
         return Policy(
@@ -201,10 +259,5 @@ class BrokerSettings(ServiceSettings):
             ),
             admission=self.policy.admission(self.quotas),
             queue=self.queue.policy(),
-            tariff=Tariff(
-                vcpu_hour=self.tariff.vcpu_hour,
-                memory_gib_hour=self.tariff.memory_gib_hour,
-                disk_gib_hour=self.tariff.disk_gib_hour,
-                link_mbit_s_hour=self.tariff.link_mbit_s_hour,
-            ),
+            pricing=self.pricing.of(self._tariff()),
         )

@@ -6,12 +6,13 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
-from intertie.api.types.v1 import measured_pb2
+from intertie.api.types.v1 import measured_pb2, price_pb2
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, GuaranteeKind, Measured
 from intertie.common.names import ANY, ClusterName, Parent, check_label
 from intertie.common.rpc.action_proto import action_from_proto
 from intertie.common.rpc.identity import Identity
+from intertie.common.rpc.price_proto import price_fields
 from intertie.common.rpc.shortfalls_proto import shortfall_to_proto
 from intertie.common.rpc.spec_proto import cluster_spec_from_proto, cluster_spec_to_proto
 from intertie.common.rpc.terms_proto import (
@@ -109,7 +110,7 @@ def update_order_of(
 
 
 def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
-    record = view.record
+    record, price = view.record, price_fields(view.price)
     message = cluster_pb2.Cluster(
         name=record.name,
         uid=record.uid,
@@ -123,6 +124,7 @@ def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
         end_requested_time=_maybe(record.end_requested_time),
         guarantees=[_guarantee_to_proto(each) for each in view.guarantees],
         owner=record.owner,
+        price=price_pb2.Price(**price) if price else None,
         terms=record.terms,
     )
     if record.amend is not None:

@@ -3,14 +3,16 @@
 from intertie.api.broker.v1 import part_pb2
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.quantities import Vector
+from intertie.common.rpc.price_proto import price_from_proto
 from intertie.common.rpc.terms_proto import (
     duration_from_proto,
     timestamp_from_proto,
     timestamp_to_proto,
 )
+from intertie.common.tariff import RATES, Rates
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt
-from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer, Tariff
+from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer
 
 _MIB = 1024 * 1024
 _OVER = frozenset({part_pb2.Part.ENDED, part_pb2.Part.RELEASED, part_pb2.Part.EXPIRED})
@@ -52,12 +54,7 @@ def offer_from_proto(message: part_pb2.Offer) -> Offer:
             for image in message.images
             if image.digest
         },
-        tariff=Tariff(
-            vcpu_hour=message.tariff.vcpu_hour,
-            memory_gib_hour=message.tariff.memory_gib_hour,
-            disk_gib_hour=message.tariff.disk_gib_hour,
-            link_mbit_s_hour=message.tariff.link_mbit_s_hour,
-        ),
+        rates=Rates(**{name: getattr(message.tariff, name) for name in RATES}),
         default_iops=message.default_disk_cap_iops,
         default_mib_s=message.default_disk_cap_mib_s,
     )
@@ -89,6 +86,7 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
         measured=tuple(
             _measured(each) for each in message.measured if each.kind in set(GuaranteeKind)
         ),
+        price=price_from_proto(message.price),
     )
 
 

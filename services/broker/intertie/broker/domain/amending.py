@@ -13,19 +13,18 @@ from intertie.broker.domain.ledger import LedgerView, with_site_caps
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import (
     as_many_as_fit,
-    cost_of,
     elsewhere,
     part_spec_of,
     why_not_more,
 )
+from intertie.broker.domain.price import amended as priced
+from intertie.broker.domain.price import amount_of
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.usage import charged_until
 from intertie.common.amend_rules import amended, window_of
 from intertie.common.errors import ClusterOver, LeaseEnding, NoCapacity
-from intertie.common.intervals import Window
 from intertie.common.layout import Numbers, number_in
 from intertie.common.names import ClusterName
-from intertie.common.part_spec import PartSpec
 from intertie.common.spec import ClusterSpec, Group
 from intertie.common.values import Struct, replace
 
@@ -86,12 +85,13 @@ def amend(
     counts, found, short = as_many_as_fit(bounds, kept, at(kept), at)
     if found.takes_more and record.window.end - now < LAST_MINUTES:
         raise LeaseEnding(record.name, record.window.end.isoformat(timespec="seconds"))
+    price = priced(part.price, found.part.spec, view, policy, now=now)
     after = replace(
         record,
         spec=spec,
         window=found.part.window,
         counts=tuple(counts.items()),
-        cost=record.cost + _rest(found.part.spec, policy, now) - _rest(part.spec, policy, now),
+        cost=amount_of(price),
         reasons=(f"{policy.site} has room for all of it", *why_not_more(spec, counts)),
         shortfalls=short,
         terms=record.terms + 1,
@@ -99,7 +99,9 @@ def amend(
     account = view.accounts.get(part.name)
     charged = charged_until(part, account.value if account else None, now=now)
     return Amendment(
-        record=after, part=replace(found.part, charged=charged), takes_more=found.takes_more
+        record=after,
+        part=replace(found.part, charged=charged, price=price),
+        takes_more=found.takes_more,
     )
 
 
@@ -109,12 +111,6 @@ def _range(group: Group) -> tuple[int, int]:
 
 def _within(group: Group, count: int) -> int:
     return min(max(count, group.fewest), group.most)
-
-
-def _rest(spec: PartSpec, policy: Policy, now: datetime) -> float:
-    """What the terms cost from now on."""
-    window = Window(max(spec.window.start, now), spec.window.end)
-    return cost_of(replace(spec, window=window), policy)
 
 
 class _Attempts:

@@ -7,6 +7,7 @@ from enum import Enum
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.guarantees import MeasuredPart, guarantees_of, measured_of
 from intertie.broker.domain.part import Moved, Part, PartState
+from intertie.broker.domain.stretch import Stretch
 from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.errors import IllegalMove, Shortfall
 from intertie.common.etag import etag_of
@@ -188,6 +189,7 @@ class ClusterView(Struct, frozen=True, kw_only=True):
     site: str
     workspaces: tuple[WorkspaceView, ...]
     guarantees: tuple[Guarantee, ...]
+    price: tuple[Stretch, ...] = ()
 
     @property
     def etag(self) -> str:
@@ -278,6 +280,7 @@ def view_of(
         site=site,
         workspaces=workspaces_of(part, seen) if part else (),
         guarantees=tuple(guarantees_of(part.spec, measured_of(part, measured))) if part else (),
+        price=part.price if part else (),
     )
 
 

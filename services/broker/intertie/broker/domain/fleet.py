@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
+from intertie.broker.domain.pricing import Flat, Pricing
 from intertie.broker.domain.queue_policy import QueuePolicy
-from intertie.broker.domain.tariff import Tariff
 from intertie.common.quantities import Vector
 from intertie.common.values import Struct, field
 
@@ -145,7 +145,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     default_disk_cap_iops: int = 500
     default_disk_cap_mib_s: int = 100
     links: tuple[LinkPolicy, ...] = ()
-    tariff: Tariff = field(default_factory=Tariff)
+    pricing: Pricing = field(default_factory=Flat)
     admission: AdmissionPolicy = ACCEPT_ALL
     queue: QueuePolicy = QueuePolicy()
 

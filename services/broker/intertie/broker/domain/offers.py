@@ -1,18 +1,21 @@
 """What the site could give over a window, and what of its hosts is free now."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts, free_vector, link_key
+from intertie.broker.domain.load import scarcest
 from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import PartState
 from intertie.broker.domain.planning import Image
-from intertie.broker.domain.tariff import Tariff
+from intertie.broker.domain.tariff import kind_of
 from intertie.common.calendar import Calendar
 from intertie.common.errors import NotFound
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
+from intertie.common.tariff import Rates
 from intertie.common.values import Struct
 
 MAX_WINDOWS = 64
@@ -45,7 +48,11 @@ class Offer(Struct, frozen=True, kw_only=True):
     hosts: tuple[HostOffer, ...]
     links: tuple[LinkFree, ...]
     images: tuple[ImageOffer, ...]
-    tariff: Tariff
+    rates: Rates
+    """Of a lease that is agreed on now and says of no kind that it is."""
+    kinds: Mapping[str, Rates]
+    """Of kinds that have rates of their own."""
+    pricing: str
     site_time: datetime
     default_disk_cap_iops: int = 0
     default_disk_cap_mib_s: int = 0
@@ -61,26 +68,42 @@ def offers_of(
 ) -> tuple[Offer, ...]:
     """One for each window. Promises nothing: only a hold does."""
     calendar = calendar_of(view, policy)
-    return tuple(
-        Offer(
-            site=policy.site,
-            window=window,
-            hosts=tuple(
-                HostOffer(
-                    free=free.at_least_zero(),
-                    hypervisors=view.fleet.facts[host].hypervisors,
-                    architecture=view.fleet.facts[host].architecture,
-                )
-                for host, free in free_hosts(calendar, view, policy, window, now=now).items()
-            ),
-            links=links_free(calendar, policy, window),
-            images=images,
-            tariff=policy.tariff,
-            site_time=now,
-            default_disk_cap_iops=policy.default_disk_cap_iops,
-            default_disk_cap_mib_s=policy.default_disk_cap_mib_s,
-        )
-        for window in windows
+    return tuple(_offer(view, calendar, policy, window, images, now) for window in windows)
+
+
+def _offer(
+    view: LedgerView,
+    calendar: Calendar,
+    policy: Policy,
+    window: Window,
+    images: tuple[ImageOffer, ...],
+    now: datetime,
+) -> Offer:
+    hosts = free_hosts(calendar, view, policy, window, now=now)
+    pricing = policy.pricing
+
+    def rates(kind: str) -> Rates:
+        return pricing.rates(kind, window, lambda: scarcest(view, policy, hosts))
+
+    return Offer(
+        site=policy.site,
+        window=window,
+        hosts=tuple(
+            HostOffer(
+                free=free.at_least_zero(),
+                hypervisors=view.fleet.facts[host].hypervisors,
+                architecture=view.fleet.facts[host].architecture,
+            )
+            for host, free in hosts.items()
+        ),
+        links=links_free(calendar, policy, window),
+        images=images,
+        rates=rates(kind_of(window, now=now)),
+        kinds={kind: rates(kind) for kind in pricing.tariff.kinds},
+        pricing=pricing.name,
+        site_time=now,
+        default_disk_cap_iops=policy.default_disk_cap_iops,
+        default_disk_cap_mib_s=policy.default_disk_cap_mib_s,
     )
 
 

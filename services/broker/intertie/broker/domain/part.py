@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.broker.domain.charge import PastCharge
+from intertie.broker.domain.stretch import Stretch
 from intertie.common.actions import Switched
 from intertie.common.errors import IllegalMove
 from intertie.common.intervals import Window
@@ -196,6 +197,8 @@ class Part(Struct, frozen=True, kw_only=True):
     """Hosts of it that do not report, and since when that is on record."""
     end_message: str = ""
     """More of `end_reason`, in words."""
+    price: tuple[Stretch, ...] = ()
+    """What was agreed that it costs, the oldest first; none: by a release that knew no prices."""
     amend: Amend | None = None
     """At most one at a time."""
     keeping: Keeping | None = None

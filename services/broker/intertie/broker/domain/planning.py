@@ -11,7 +11,6 @@ from intertie.broker.domain.ledger import (
     LedgerView,
     amounts_alone,
     calendar_of,
-    fixed_amounts,
     free_hosts,
     gateway_mbit_s,
     keyed,
@@ -21,7 +20,9 @@ from intertie.broker.domain.ledger import (
 )
 from intertie.broker.domain.part import Placed, leaves_site
 from intertie.broker.domain.placement import place
+from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.refusing import check_quotas, check_window
+from intertie.broker.domain.stretch import Stretch
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window
@@ -64,7 +65,7 @@ class Draft(Struct, frozen=True, kw_only=True):
 
     allotment: Allotment
     counts: tuple[tuple[str, int], ...]
-    cost: float
+    price: Stretch
     reasons: tuple[str, ...]
     shortfalls: tuple[Shortfall, ...]
     """Why there are not more workspaces."""
@@ -255,7 +256,7 @@ def draft(
             first_problem = first_problem or error
             continue
         counts, found, short = as_many_as_fit(spec, fewest, found, attempt)
-        return _drafted(spec, counts, found, short, first_problem, policy, now=now)
+        return _drafted(spec, counts, found, short, first_problem, view, policy, now=now)
     raise first_problem or NoCapacity(())
 
 
@@ -341,6 +342,7 @@ def _drafted(
     found: Allotment,
     short: tuple[Shortfall, ...],
     delayed_by: NoCapacity | None,
+    view: LedgerView,
     policy: Policy,
     *,
     now: datetime,
@@ -354,7 +356,7 @@ def _drafted(
     return Draft(
         allotment=found,
         counts=tuple(counts.items()),
-        cost=cost_of(found.spec, policy),
+        price=asked_for(found.spec, view, policy, now=now),
         reasons=(*reasons, *why_not_more(spec, counts)),
         shortfalls=short,
     )
@@ -364,11 +366,3 @@ def why_not_more(spec: ClusterSpec, counts: Mapping[str, int]) -> Iterator[str]:
     for group in spec.groups:
         if counts[group.name] < group.most:
             yield f"{counts[group.name]} of at most {group.most} {group.name} fit"
-
-
-def cost_of(spec: PartSpec, policy: Policy) -> float:
-    total = Vector()
-    for each in spec.workspaces:
-        total = total + fixed_amounts(each)
-    link = sum(each.egress_mbit_s for each in spec.links)
-    return policy.tariff.cost(total, spec.window, link_mbit_s=link)

@@ -29,9 +29,11 @@ from intertie.broker.domain.ledger import (
 from intertie.broker.domain.openings import Openings, seconds
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import NetworkId, Part
-from intertie.broker.domain.planning import Image, cost_of, why_not_more
+from intertie.broker.domain.planning import Image, why_not_more
+from intertie.broker.domain.price import amount_of, asked_for
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.broker.domain.stretches import late, longest_wait, runs_for, suspended
+from intertie.broker.domain.tariff import BEST_EFFORT
 from intertie.common.calendar import Calendar
 from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
@@ -90,7 +92,8 @@ def queued(
     part, counts, _ = Beginning(
         record, empty, calendar, policy, paces_of(empty, policy), now
     ).begin()
-    return replace(record, counts=counts, cost=cost_of(part.spec, policy))
+    asked = asked_for(part.spec, view, policy, now=now, kind=BEST_EFFORT)
+    return replace(record, counts=counts, cost=amount_of((asked,)))
 
 
 def lease_of(record: ClusterRecord) -> Lease:

@@ -1,26 +1,31 @@
-"""What things cost at this site."""
+"""What things cost at this site, by the kind of lease."""
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
-from intertie.common.quantities import Vector
-from intertie.common.values import Struct
+from intertie.common.tariff import Rates
+from intertie.common.values import Struct, field
+
+IMMEDIATE = "immediate"
+ADVANCE = "advance"
+BEST_EFFORT = "best_effort"
+
+AT_ONCE = timedelta(minutes=1)
+"""From when it is agreed on to its start, up to which a lease is an immediate one: planning takes
+its time, and clocks differ."""
 
 
 class Tariff(Struct, frozen=True, kw_only=True):
-    """Price of one unit for one hour."""
+    rates: Rates = field(default_factory=Rates)
+    """Of every kind that has none of its own."""
+    kinds: Mapping[str, Rates] = field(default_factory=dict)
 
-    vcpu_hour: float = 0.0
-    memory_gib_hour: float = 0.0
-    disk_gib_hour: float = 0.0
-    link_mbit_s_hour: float = 0.0
+    def of(self, kind: str) -> Rates:
+        return self.kinds.get(kind, self.rates)
 
-    def cost(self, amounts: Vector, window: Window, *, link_mbit_s: int = 0) -> float:
-        """What the amounts cost over the window, whether they are used or not."""
-        hours = window.duration / timedelta(hours=1)
-        return hours * (
-            amounts.vcpus * self.vcpu_hour
-            + amounts.memory_mib / 1024 * self.memory_gib_hour
-            + amounts.disk_mib / 1024 * self.disk_gib_hour
-            + link_mbit_s * self.link_mbit_s_hour
-        )
+
+def kind_of(window: Window, *, now: datetime) -> str:
+    """Of a lease that is agreed on now and says nothing else: one that begins later is an advance
+    reservation, any other an immediate one."""
+    return ADVANCE if window.start - now > AT_ONCE else IMMEDIATE

@@ -12,6 +12,7 @@ from intertie.broker.domain.ledger import LedgerView, Versioned, free_vnis
 from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.planning import Draft, Image, check_disks, elsewhere, pinned
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeCluster
+from intertie.broker.domain.price import amount_of
 from intertie.broker.domain.queueing import outlooks, queued, told
 from intertie.broker.domain.records import Change, RequestKey, Write, forward_uid
 from intertie.broker.usecases.admission import Admission, Admitted
@@ -195,7 +196,7 @@ class CreateCluster:
             part=str(PartName(site, order.name.tenant, f"c{uid}")),
             window=part.window,
             counts=found.counts,
-            cost=found.cost,
+            cost=amount_of((found.price,)),
             reasons=found.reasons,
             shortfalls=found.shortfalls,
             create_time=now,
@@ -221,6 +222,7 @@ class CreateCluster:
                 NetworkId(network=network.name, vni=vni)
                 for network, vni in zip(spec.networks, vnis, strict=True)
             ),
+            price=(found.price,),
         )
 
     async def _as_before(self, order: Order, caller: Caller, uid: str) -> ClusterView | Foreign:

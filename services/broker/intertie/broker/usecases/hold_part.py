@@ -12,6 +12,7 @@ from intertie.broker.domain.part import AmendState, Part, PartState
 from intertie.broker.domain.planning import allot
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
+from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.common.clock import Clock
@@ -126,6 +127,7 @@ class HoldPart:
             participants=order.participants,
             expire_time=now + order.ttl,
             decide_by=order.decide_by,
+            price=(asked_for(allotment.spec, view, self._policy, now=now),),
             terms=0 if order.replaces is None else order.replaces + 1,
         )
 

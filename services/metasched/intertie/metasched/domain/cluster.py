@@ -12,6 +12,7 @@ from intertie.common.intervals import Window
 from intertie.common.layout import Numbers
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_spec import PartNic
+from intertie.common.price import PriceTerm
 from intertie.common.spec import ClusterSpec, Layout, layout
 from intertie.common.values import replace
 from intertie.metasched.domain.guarantees import guarantees_of
@@ -122,6 +123,8 @@ class ClusterRecord:
     end_reason: str = ""
     end_time: datetime | None = None
     failure: Failure | None = None
+    price: tuple[PriceTerm, ...] = ()
+    """As its sites have agreed; none before they have."""
     terms: int = 0
     """The number of the terms in force: how often it was amended."""
     numbers: Numbers = field(default_factory=dict)
@@ -220,6 +223,7 @@ class PartSeen:
     workspaces: tuple[WorkspaceSeen, ...] = ()
     measured: tuple[Measured, ...] = ()
     """What its hosts measure of the promises that are kept there."""
+    price: tuple[PriceTerm, ...] = ()
     current: bool = True
     """False: the site does not answer now, and this is what it said last."""
 
@@ -272,6 +276,7 @@ class ClusterView:
     record: ClusterRecord
     workspaces: tuple[WorkspaceView, ...]
     guarantees: tuple[Guarantee, ...] = field(default=())
+    price: tuple[PriceTerm, ...] = ()
 
     @property
     def etag(self) -> str:
@@ -315,6 +320,7 @@ def progressed(
     """
     if record.state not in LIVE:
         return record
+    record = priced(record, parts)
     known = len(parts) == len(record.parts)
     for site, part in parts.items():
         lost = _lost(part, failing_since, now=now)
@@ -336,6 +342,20 @@ def progressed(
     ):
         return record.move(ClusterState.ACTIVE, now=now)
     return record
+
+
+def priced(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterRecord:
+    """With what its sites say was agreed, on its plan too; a site that says nothing is taken at
+    what it said before."""
+    agreed = {
+        site: (parts[site].price if site in parts else ()) or before
+        for site in sorted(record.parts)
+        for before in (tuple(each for each in record.price if each.site == site),)
+    }
+    price = tuple(term for terms in agreed.values() for term in terms)
+    if price == record.price:
+        return record
+    return replace(record, price=price, plan=record.plan.at_prices(agreed))
 
 
 def _lost(
@@ -361,6 +381,7 @@ def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView
                 {} if record.over else {site: part.measured for site, part in parts.items()},
             )
         ),
+        price=priced(record, parts).price or record.plan.expected(),
     )
 
 

@@ -10,7 +10,9 @@ from typing import TypeVar
 from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
+from intertie.common.price import PriceTerm
 from intertie.common.quantities import Vector
+from intertie.common.values import replace
 from intertie.metasched.domain.problem import Offer, Problem, Promise
 
 H = TypeVar("H")
@@ -57,6 +59,22 @@ class Plan:
         """Workspaces of the group at the site; everywhere, without one."""
         return sum(
             each.counts.get(group, 0) for each in self.sites if not site or each.site == site
+        )
+
+    def at_prices(self, agreed: Mapping[str, Sequence[PriceTerm]]) -> "Plan":
+        """At what the sites have agreed, instead of what they had offered."""
+        sites = tuple(
+            replace(each, cost=sum(term.amount for term in agreed[each.site]))
+            if agreed.get(each.site)
+            else each
+            for each in self.sites
+        )
+        return replace(self, sites=sites, cost=sum(each.cost for each in sites))
+
+    def expected(self) -> tuple[PriceTerm, ...]:
+        """What the sites will ask, by their offers."""
+        return tuple(
+            PriceTerm(site=each.site, window=self.window, amount=each.cost) for each in self.sites
         )
 
     @property

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
 from intertie.common.spec import ClusterSpec, Group, demand_of
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
 
 ANY_HYPERVISOR = "any"
@@ -93,23 +94,6 @@ class ImageFound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tariff:
-    """Price of one unit for one hour."""
-
-    vcpu_hour: float = 0.0
-    memory_gib_hour: float = 0.0
-    disk_gib_hour: float = 0.0
-    link_mbit_s_hour: float = 0.0
-
-    def workspace_hour(self, need: Vector) -> float:
-        return (
-            need.vcpus * self.vcpu_hour
-            + need.memory_mib / 1024 * self.memory_gib_hour
-            + need.disk_mib / 1024 * self.disk_gib_hour
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """What one site could give over one window."""
 
@@ -118,7 +102,7 @@ class Offer:
     """By peer."""
     images: Mapping[str, ImageFound] = field(default_factory=dict)
     """By what the request calls it; an image that is not there is not in it."""
-    tariff: Tariff = Tariff()
+    rates: Rates = field(default_factory=Rates)
     default_iops: int = 0
     """What a disk is admitted by whose term says nothing; so for the next."""
     default_mib_s: int = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
+from intertie.metasched.domain.costs import site_hour, workspace_hour
 from intertie.metasched.domain.model import Model, Rule, build
 from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
 from intertie.metasched.domain.problem import Problem, digest_at, latency
@@ -76,9 +77,8 @@ def _cost(model: Model, problem: Problem, slot: int) -> Any:
     hours = problem.windows[slot].duration / timedelta(hours=1)
     cost: Any = 0
     for site in problem.sites:
-        tariff = site.offers[slot].tariff
         for group in problem.groups:
-            price = round(tariff.workspace_hour(group.need) * hours * COST_SCALE)
+            price = round(workspace_hour(problem, site, slot, group) * hours * COST_SCALE)
             cost += price * model.at[group.name, site.name]
     for (one, two), mbit_s in model.traffic.items():
         rate = _link_hour(problem, one, slot) + _link_hour(problem, two, slot)
@@ -88,7 +88,7 @@ def _cost(model: Model, problem: Problem, slot: int) -> Any:
 
 def _link_hour(problem: Problem, site: str, slot: int) -> float:
     """Each site charges for both of its halves."""
-    return problem.site(site).offers[slot].tariff.link_mbit_s_hour
+    return problem.site(site).offers[slot].rates.link_mbit_s_hour
 
 
 def _values(model: Model, solver: cp_model.CpSolver) -> dict[int, int]:
@@ -105,6 +105,7 @@ def _plan_of(model: Model, problem: Problem, values: Mapping[int, int], optimal:
     slot = next(number for number, each in enumerate(model.start) if value(each))
     window = problem.windows[slot]
     hours = window.duration / timedelta(hours=1)
+    totals = {group.name: value(model.total[group.name]) for group in problem.groups}
     sites = []
     for site in problem.sites:
         counts = _above_zero({g.name: value(model.at[g.name, site.name]) for g in problem.groups})
@@ -112,13 +113,7 @@ def _plan_of(model: Model, problem: Problem, values: Mapping[int, int], optimal:
             continue
         offer = site.offers[slot]
         traffic = sum(value(v) for pair, v in model.traffic.items() if site.name in pair)
-        cost = hours * (
-            2 * traffic * offer.tariff.link_mbit_s_hour
-            + sum(
-                n * offer.tariff.workspace_hour(problem.group(name).need)
-                for name, n in counts.items()
-            )
-        )
+        cost = hours * site_hour(problem, site, slot, counts, totals, traffic)
         packing = tuple(
             _above_zero({g.name: value(model.on[g.name, site.name, k]) for g in problem.groups})
             for k in range(len(offer.hosts))

@@ -25,7 +25,7 @@ from intertie.common.errors import (
 from intertie.common.names import PartName
 from intertie.common.part_spec import PartSpec
 from intertie.common.points import reach
-from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState, priced
 from intertie.metasched.domain.commit import (
     Decision,
     Outcome,
@@ -202,7 +202,8 @@ class Coallocate:
                 raise each
         read_at, prepared = cast(int, begun), cast(dict[str, Prepared], answers)
         decision = await self._commit(tx, prepared)
-        cluster = _scheduled(cluster, now=self._clock.now())
+        seen = {site: answer.seen for site, answer in prepared.items()}
+        cluster = priced(_scheduled(cluster, now=self._clock.now()), seen)
         try:
             await self._register.commit(decision, cluster, read_at=read_at)
         except StaleWrite:

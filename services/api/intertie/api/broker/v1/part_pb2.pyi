@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.types.v1 import measured_pb2 as _measured_pb2
+from intertie.api.types.v1 import price_pb2 as _price_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
@@ -343,6 +344,7 @@ class Part(_message.Message):
     END_REQUESTED_TIME_FIELD_NUMBER: _builtins.int
     MEASURED_FIELD_NUMBER: _builtins.int
     END_MESSAGE_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     AMENDMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -398,6 +400,10 @@ class Part(_message.Message):
         """
 
     @_builtins.property
+    def price(self) -> _price_pb2.Price:
+        """As it was agreed when the part was held, and whenever it got other terms."""
+
+    @_builtins.property
     def amendment(self) -> Global___PartAmendment:
         """Other terms that are held for it, and not in force; absent: none."""
 
@@ -422,12 +428,13 @@ class Part(_message.Message):
         end_requested_time: _timestamp_pb2.Timestamp | None = ...,
         measured: _abc.Iterable[Global___MeasuredPromise] | None = ...,
         end_message: _builtins.str = ...,
+        price: _price_pb2.Price | None = ...,
         terms: _builtins.int = ...,
         amendment: Global___PartAmendment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "price", b"price", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "price", b"price", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -726,6 +733,27 @@ class Offer(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class KindTariffsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Tariff: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Tariff | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SITE_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     HOSTS_FIELD_NUMBER: _builtins.int
@@ -735,10 +763,16 @@ class Offer(_message.Message):
     SITE_TIME_FIELD_NUMBER: _builtins.int
     DEFAULT_DISK_CAP_IOPS_FIELD_NUMBER: _builtins.int
     DEFAULT_DISK_CAP_MIB_S_FIELD_NUMBER: _builtins.int
+    KIND_TARIFFS_FIELD_NUMBER: _builtins.int
+    PRICING_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     default_disk_cap_iops: _builtins.int
     """What a disk is admitted by whose term names neither guarantee nor cap."""
     default_disk_cap_mib_s: _builtins.int
+    pricing: _builtins.str
+    """How the site makes its prices: `flat`, or `by_load` where they rise with how
+    much is taken over the window, so that they may be others once it is held.
+    """
     @_builtins.property
     def window(self) -> _resources_pb2.Window: ...
     @_builtins.property
@@ -750,10 +784,21 @@ class Offer(_message.Message):
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageOffer]: ...
     @_builtins.property
-    def tariff(self) -> Global___Tariff: ...
+    def tariff(self) -> Global___Tariff:
+        """What a lease over this window is asked for now, if its kind is none of
+        `kind_tariffs`: an advance reservation where the window begins later than in a
+        minute, else an immediate lease.
+        """
+
     @_builtins.property
     def site_time(self) -> _timestamp_pb2.Timestamp:
         """The site's clock."""
+
+    @_builtins.property
+    def kind_tariffs(self) -> _containers.MessageMap[_builtins.str, Global___Tariff]:
+        """Of kinds of leases for which the site asks something else: `immediate`,
+        `advance` and others that it knows.
+        """
 
     def __init__(
         self,
@@ -767,10 +812,12 @@ class Offer(_message.Message):
         site_time: _timestamp_pb2.Timestamp | None = ...,
         default_disk_cap_iops: _builtins.int = ...,
         default_disk_cap_mib_s: _builtins.int = ...,
+        kind_tariffs: _abc.Mapping[_builtins.str, Global___Tariff] | None = ...,
+        pricing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_disk_cap_iops", b"default_disk_cap_iops", "default_disk_cap_mib_s", b"default_disk_cap_mib_s", "hosts", b"hosts", "images", b"images", "links", b"links", "site", b"site", "site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_disk_cap_iops", b"default_disk_cap_iops", "default_disk_cap_mib_s", b"default_disk_cap_mib_s", "hosts", b"hosts", "images", b"images", "kind_tariffs", b"kind_tariffs", "links", b"links", "pricing", b"pricing", "site", b"site", "site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -878,7 +925,7 @@ Global___ImageOffer: _TypeAlias = ImageOffer  # noqa: Y015
 
 @_typing.final
 class Tariff(_message.Message):
-    """Price of one unit for one hour."""
+    """Price of one unit for one hour, used or not."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -886,10 +933,22 @@ class Tariff(_message.Message):
     MEMORY_GIB_HOUR_FIELD_NUMBER: _builtins.int
     DISK_GIB_HOUR_FIELD_NUMBER: _builtins.int
     LINK_MBIT_S_HOUR_FIELD_NUMBER: _builtins.int
+    IOPS_HOUR_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_MIB_S_HOUR_FIELD_NUMBER: _builtins.int
+    NIC_MBIT_S_HOUR_FIELD_NUMBER: _builtins.int
+    PAIR_MBIT_S_HOUR_FIELD_NUMBER: _builtins.int
     vcpu_hour: _builtins.float
     memory_gib_hour: _builtins.float
     disk_gib_hour: _builtins.float
     link_mbit_s_hour: _builtins.float
+    """Reserved on a link, a direction."""
+    iops_hour: _builtins.float
+    """Operations a second and MiB/s of disks, as they are admitted: by their caps."""
+    throughput_mib_s_hour: _builtins.float
+    nic_mbit_s_hour: _builtins.float
+    """Guaranteed to a NIC."""
+    pair_mbit_s_hour: _builtins.float
+    """Guaranteed between two workspaces; each end is charged at its site."""
     def __init__(
         self,
         *,
@@ -897,10 +956,14 @@ class Tariff(_message.Message):
         memory_gib_hour: _builtins.float = ...,
         disk_gib_hour: _builtins.float = ...,
         link_mbit_s_hour: _builtins.float = ...,
+        iops_hour: _builtins.float = ...,
+        throughput_mib_s_hour: _builtins.float = ...,
+        nic_mbit_s_hour: _builtins.float = ...,
+        pair_mbit_s_hour: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_gib_hour", b"disk_gib_hour", "link_mbit_s_hour", b"link_mbit_s_hour", "memory_gib_hour", b"memory_gib_hour", "vcpu_hour", b"vcpu_hour"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_gib_hour", b"disk_gib_hour", "iops_hour", b"iops_hour", "link_mbit_s_hour", b"link_mbit_s_hour", "memory_gib_hour", b"memory_gib_hour", "nic_mbit_s_hour", b"nic_mbit_s_hour", "pair_mbit_s_hour", b"pair_mbit_s_hour", "throughput_mib_s_hour", b"throughput_mib_s_hour", "vcpu_hour", b"vcpu_hour"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.types.v1 import measured_pb2 as _measured_pb2
+from intertie.api.types.v1 import price_pb2 as _price_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
@@ -399,6 +400,7 @@ class Cluster(_message.Message):
     GUARANTEES_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     AMENDMENT_FIELD_NUMBER: _builtins.int
     RUN_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -446,6 +448,12 @@ class Cluster(_message.Message):
         """What the owner was promised, term by term."""
 
     @_builtins.property
+    def price(self) -> _price_pb2.Price:
+        """What was agreed that it costs, for its whole window; `plan.cost` is the same.
+        An Update changes what is to come, and leaves the past at its price.
+        """
+
+    @_builtins.property
     def amendment(self) -> Global___Amendment:
         """Of a cluster over several sites: the Update that is under way, and not in force."""
 
@@ -472,12 +480,13 @@ class Cluster(_message.Message):
         guarantees: _abc.Iterable[Global___Guarantee] | None = ...,
         owner: _builtins.str = ...,
         terms: _builtins.int = ...,
+        price: _price_pb2.Price | None = ...,
         amendment: Global___Amendment | None = ...,
         run_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "failure", b"failure", "plan", b"plan", "run_time", b"run_time", "spec", b"spec", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "failure", b"failure", "plan", b"plan", "price", b"price", "run_time", b"run_time", "spec", b"spec", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "run_time", b"run_time", "spec", b"spec", "state", b"state", "terms", b"terms", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "price", b"price", "run_time", b"run_time", "spec", b"spec", "state", b"state", "terms", b"terms", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

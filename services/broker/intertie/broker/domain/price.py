@@ -1,0 +1,58 @@
+"""What was agreed that a part costs: stretch by stretch, each with the terms and the rates of its
+time. What is past stays as it was agreed.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.load import load_of
+from intertie.broker.domain.stretch import Stretch
+from intertie.broker.domain.tariff import kind_of
+from intertie.common.intervals import Window
+from intertie.common.part_spec import PartSpec
+from intertie.common.price import PriceTerm
+from intertie.common.tariff import hours_of, part_hour
+from intertie.common.values import replace
+
+
+def asked_for(
+    spec: PartSpec, view: LedgerView, policy: Policy, *, now: datetime, kind: str = ""
+) -> Stretch:
+    """What the site asks for the part if it is agreed on now; its disks have their caps. `view` has
+    not got it yet: it makes itself no dearer."""
+    kind = kind or kind_of(spec.window, now=now)
+    rates = policy.pricing.rates(
+        kind, spec.window, lambda: load_of(view, policy, spec.window, now=now)
+    )
+    return Stretch(window=spec.window, kind=kind, rates=rates, hour=part_hour(rates, spec))
+
+
+def amended(
+    agreed: Sequence[Stretch], spec: PartSpec, view: LedgerView, policy: Policy, *, now: datetime
+) -> tuple[Stretch, ...]:
+    """With other terms from now on, at what is asked now of its kind of lease: the past stays at
+    the old price. A part of a release that knew no prices gets one for what is to come."""
+    kind = agreed[-1].kind if agreed else ""
+    whole = spec.window
+    rest = replace(spec, window=Window(max(whole.start, now), whole.end))
+    past = tuple(
+        replace(each, window=Window(each.window.start, min(each.window.end, rest.window.start)))
+        for each in agreed
+        if each.window.start < rest.window.start
+    )
+    return (*past, asked_for(rest, view, policy, now=now, kind=kind))
+
+
+def amount_of(agreed: Iterable[Stretch], within: Window | None = None) -> float:
+    """What they cost; of one that is cut by `within`, what is in it."""
+    return sum(each.hour * hours_of(cut) for each in agreed if (cut := each.cut(within)))
+
+
+def terms_of(agreed: Iterable[Stretch], site: str) -> tuple[PriceTerm, ...]:
+    """As it is told."""
+    return tuple(
+        PriceTerm(site=site, window=each.window, kind=each.kind, amount=amount_of((each,)))
+        for each in agreed
+    )

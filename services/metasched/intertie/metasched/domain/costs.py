@@ -1,0 +1,43 @@
+"""What sites will ask, by their offers: the same as they come to once they hold their parts."""
+
+from collections.abc import Mapping
+
+from intertie.common.quantities import Vector
+from intertie.metasched.domain.problem import GroupNeed, Problem, Site
+
+
+def site_hour(
+    problem: Problem,
+    site: Site,
+    slot: int,
+    counts: Mapping[str, int],
+    totals: Mapping[str, int],
+    traffic_mbit_s: int,
+) -> float:
+    """An hour of so many workspaces of each group at the site, of so many in all. The site asks for
+    both of its halves of what is reserved on links: `traffic_mbit_s` each way."""
+    amounts, ends = Vector(), 0
+    for name, count in counts.items():
+        amounts = amounts + site.takes(problem.group(name)) * count
+    for promise in problem.promises:
+        a, b = counts.get(promise.a, 0), counts.get(promise.b, 0)
+        if promise.a == promise.b:
+            ends += a * (totals[promise.a] - 1) * promise.mbit_s
+        else:
+            ends += (a * totals[promise.b] + b * totals[promise.a]) * promise.mbit_s
+    rates = site.offers[slot].rates
+    return rates.hour(amounts, pair_mbit_s=ends, link_mbit_s=2 * traffic_mbit_s)
+
+
+def workspace_hour(problem: Problem, site: Site, slot: int, group: GroupNeed) -> float:
+    """An hour of one workspace of the group at the site, were there as many of each group as there
+    may be: its ends of pairs depend on how many others there are."""
+    ends = 0
+    for promise in problem.promises:
+        if promise.a == promise.b == group.name:
+            ends += (group.most - 1) * promise.mbit_s
+        elif group.name == promise.a:
+            ends += problem.group(promise.b).most * promise.mbit_s
+        elif group.name == promise.b:
+            ends += problem.group(promise.a).most * promise.mbit_s
+    return site.offers[slot].rates.hour(site.takes(group), pair_mbit_s=ends)
