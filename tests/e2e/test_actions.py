@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from intertie.client.spans import parse_span
+from intertie.nodeagent.loops.usage import PERIOD_S
 from testbed.bed import Testbed
 from testbed.topology import HostSpec
 from tests.e2e.driver import User, eventually, group, spec, user_with_image
@@ -75,6 +79,7 @@ def test_they_go_on_from_memory_with_what_they_did_and_said(user: User) -> None:
     assert user.do("cluster", "suspend", "pair").endswith("/pair\n")
     assert states(user) == {"a-0": "SUSPENDED", "a-1": "SUSPENDED"}
     assert running(user) == 0
+    time.sleep(3 * PERIOD_S)  # for which it is counted as suspended
     for host in HOSTS:
         agent = user.testbed.component(f"{SITE}/{host.name}/nodeagent")
         agent.kill9()
@@ -118,3 +123,40 @@ def test_off_and_on_and_anew_with_what_is_on_its_disk(user: User) -> None:
     assert rebooted["a-1"] == before["a-1"]
     user.do("cluster", "delete", "pair")
     assert running(user) == 0
+    it_is_written_down_what_they_used(user)
+
+
+def it_is_written_down_what_they_used(user: User) -> None:
+    """Over the end of the agents, over guests that were suspended, switched off and started anew,
+    by counters that each time begin at nothing."""
+
+    def last() -> dict[str, Any] | None:
+        found: list[dict[str, Any]] = json.loads(user.do("-o", "json", "usage", "list"))
+        return found[-1] if found and found[-1].get("final") else None
+
+    eventually(lambda: last() is not None, within_s=150, what="it is written down")
+    record = last()
+    assert record is not None
+    used = {each["workspace"]: each for each in record["used"]}
+    assert set(used) == {"a-0", "a-1"}
+    for label, each in used.items():
+        assert not each.get("unknown"), each
+        amounts = each["used"]
+        seconds = {
+            key: (parse_span(amounts[key]) or 0) / 1e9 for key in ("cpu_time", "suspended_time")
+        }
+        assert seconds["cpu_time"] > 5, (label, "a boot by emulation takes more")
+        assert 0 < seconds["suspended_time"] < 600
+        assert int(amounts["disk_bytes"]) > 1 << 20
+        assert int(amounts["disk_operations"]) > 10
+        assert int(amounts["sent_bytes"]) > 100
+        assert int(amounts["received_bytes"]) > 100
+    assert used["a-0"]["used"]["cpu_time"] != used["a-1"]["used"]["cpu_time"]
+    exported = dict(
+        line.split(": ", 1)
+        for line in user.do("usage", "export").split("%%")[0].splitlines()
+        if ": " in line
+    )
+    assert int(exported["SuspendDuration"]) > 0
+    assert 5 < int(exported["CpuDuration"]) != int(exported["WallDuration"])
+    user.do("usage", "verify")

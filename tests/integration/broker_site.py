@@ -17,7 +17,7 @@ from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
 from intertie.api.nodeagent.v1 import records_pb2
-from intertie.api.types.v1 import resources_pb2
+from intertie.api.types.v1 import resources_pb2, used_pb2
 from intertie.broker.main import Broker
 from intertie.broker.settings import (
     BrokerSettings,
@@ -113,6 +113,8 @@ class FakeAgents:
     saves: dict[tuple[str, str], int] = field(default_factory=dict)
     """How often, by host and workspace's uid."""
     kept: set[tuple[str, str]] = field(default_factory=set)
+    used: dict[str, used_pb2.Used] = field(default_factory=dict)
+    """What they count, by workspace."""
     wanted: dict[tuple[str, str], records_pb2.WantedPart] = field(default_factory=dict)
 
     async def report(self, clock: Clock) -> None:
@@ -172,7 +174,9 @@ class FakeAgents:
     ) -> records_pb2.SeenWorkspace:
         """After a window that says so its memory is kept, and in the next one it goes on."""
         key, now = (host, each.uid), SystemClock().now().timestamp()
-        seen = records_pb2.SeenWorkspace(name=each.name, uid=each.uid, ready=self.ready)
+        seen = records_pb2.SeenWorkspace(
+            name=each.name, uid=each.uid, ready=self.ready, used=self.used.get(each.name)
+        )
         if wanted.HasField("keep_until") and wanted.window.end_time.ToSeconds() <= now:
             self.saves[key] = self.saves.get(key, 0) + (key not in self.kept)
             self.kept.add(key)
@@ -192,10 +196,17 @@ class FakeAgents:
             generation=wanted.generation,
             obeyed_generation=wanted.generation,
             gone=wanted.gone,
-            workspaces=[]
+            workspaces=self._gone(wanted)
             if wanted.gone
             else [self._workspace(wanted, each, host) for each in wanted.workspaces],
         )
+
+    def _gone(self, wanted: records_pb2.WantedPart) -> list[records_pb2.SeenWorkspace]:
+        """What those have used that were here."""
+        return [
+            records_pb2.SeenWorkspace(name=name, state=cluster_pb2.Workspace.ENDED, used=used)
+            for name, used in self.used.items()
+        ]
 
     async def run(self, clock: Clock) -> None:
         for turn in range(1_000_000):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from intertie.api.broker.v1 import usage_pb2, usage_pb2_grpc
-from intertie.api.cluster.v1 import clusters_pb2
+from intertie.api.cluster.v1 import clusters_pb2, clusters_pb2_grpc
+from intertie.api.types.v1 import used_pb2
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.adapters.etcd_usage import EtcdUsage
@@ -29,6 +30,7 @@ from intertie.common.etcd.client import DeleteKey, Etcd, Put
 from intertie.common.intervals import Window
 from intertie.common.rpc.identity import Trust
 from intertie.common.rpc.signing import Signer
+from intertie.common.rpc.terms_proto import timestamp_to_proto
 from intertie.common.settings import TlsSettings
 from tests.contract.ledgers import Leads
 from tests.fakes.site_brokers import Federation
@@ -132,6 +134,36 @@ async def test_what_a_tenant_had_is_shown_to_it_and_to_operators_and_to_nobody_e
     assert whole.last.signer == "spiffe://north.site.intertie/broker"
     with pytest.raises(usage_chain.ChainBroken, match="not good"):
         await audited(here, bob, "other", trust_in(south))
+
+
+async def test_what_was_used_is_written_down_once_its_hosts_have_told_their_last(
+    here: Site,
+) -> None:
+    """They tell more when they have nothing of it any more, and take that away at once."""
+    now = timestamp_to_proto(CLOCK.now() + timedelta(minutes=1))
+    here.agents.used = {"worker-0": used_pb2.Used(read_time=now, disk_bytes=70, sent_bytes=8)}
+    stub = here.clusters()
+    made = await stub.Create(create("one", cluster_spec(count=2, pair_mbit_s=0), "r-one"))
+    await until_ready(stub, made.name)
+    last = used_pb2.Used(read_time=now, disk_bytes=100, sent_bytes=9)
+    last.read_time.seconds += 1
+    last.cpu_time.FromSeconds(5)
+    last.suspended_time.FromMilliseconds(1500)
+    here.agents.used = {"worker-0": last}
+    await stub.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
+    [record] = await written(here, 1)
+    assert record.final
+    known, unknown = record.used
+    assert (known.workspace, known.used, known.unknown) == ("worker-0", last, False)
+    assert (unknown.workspace, unknown.unknown) == ("worker-1", True)
+    assert not unknown.used.HasField("read_time"), "which is not nothing"
+
+
+async def until_ready(stub: clusters_pb2_grpc.ClustersAsyncStub, name: str) -> None:
+    async with asyncio.timeout(20):
+        async for each in stub.Watch(clusters_pb2.WatchClusterRequest(name=name)):
+            if each.workspaces and all(ws.ready for ws in each.workspaces):
+                return
 
 
 def write_config(path: Path, at: Site) -> None:

@@ -64,10 +64,28 @@ def _seconds(moment: str) -> str:
     return f"seconds: {int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp())}"
 
 
+def with_used(record: UsageRecord, *, cpu_s: int, unknown: bool = False) -> UsageRecord:
+    """Of its head alone: nothing is known of the others."""
+    return text_format.Merge(
+        f"""
+        used {{
+          workspace: "head-0" unknown: {str(unknown).lower()}
+          used {{
+            read_time {{ seconds: {record.period.end_time.seconds} }}
+            cpu_time {{ seconds: {cpu_s} }} suspended_time {{ seconds: 60 }}
+            sent_bytes: 1400000 received_bytes: 2600000 disk_operations: 7 disk_bytes: 4096
+          }}
+        }}
+        used {{ workspace: "worker-0" unknown: true }}
+        """,
+        record,
+    )
+
+
 RECORDS = [
-    record(1, "2026-11-25T18:30", "2026-11-26T00:00", final=False),
+    with_used(record(1, "2026-11-25T18:30", "2026-11-26T00:00", final=False), cpu_s=1800),
     record(2, "2026-11-25T22:00", "2026-11-25T23:00", final=True, part="t2"),
-    record(5, "2026-11-26T00:00", "2026-11-26T06:30", final=True),
+    with_used(record(5, "2026-11-26T00:00", "2026-11-26T06:30", final=True), cpu_s=900),
     record(6, "2026-11-26T00:00", "2026-11-27T00:00", final=False, part="t3"),
 ]
 LAST = Signed(
@@ -114,6 +132,11 @@ def test_an_apel_record_adds_up_all_that_a_machine_had_until_now() -> None:
     head = dict(line.split(": ", 1) for line in whole[0].splitlines())
     assert head["APEL-cloud-message"] == "v0.4"
     assert head["WallDuration"] == str(12 * 3600)
+    assert (head["CpuDuration"], head["SuspendDuration"]) == ("2700", "120")
+    assert (head["NetworkOutbound"], head["NetworkInbound"]) == ("3", "5"), "megabytes"
+    worker = dict(line.split(": ", 1) for line in whole[1].splitlines())
+    assert worker["CpuDuration"] == str(2 * 12 * 3600), "not counted: what was reserved"
+    assert "NetworkInbound" not in worker
     assert (head["Status"], int(head["EndTime"]) - int(head["StartTime"])) == (
         "completed",
         12 * 3600,

@@ -154,7 +154,7 @@ async def export(
 
 
 def records(found: Sequence[UsageRecord]) -> RenderableType:
-    amounts = ("VCPUS", "MEMORY", "DISK", "IOPS", "UPLINK", "VCPU HOURS")
+    amounts = ("VCPUS", "MEMORY", "DISK", "IOPS", "UPLINK", "VCPU HOURS", "USED")
     made = table(
         "NUMBER", "TENANT", "CLUSTER", "FROM", "UNTIL", *amounts, right=("NUMBER", *amounts)
     )
@@ -174,10 +174,20 @@ def records(found: Sequence[UsageRecord]) -> RenderableType:
             str(has.iops),
             f"{has.uplink_mbit_s} Mbit/s",
             f"{hours:.2f}",
+            used_hours(each),
         )
     if found:
-        made.add_row(*[""] * 9, "total", f"{total:.2f}")
+        made.add_row(*[""] * 9, "total", f"{total:.2f}", "")
     return made
+
+
+def used_hours(record: UsageRecord) -> str:
+    """Of processors. At least so much, where not all of it is known; a dash where nothing is."""
+    known = [each.used for each in record.used if each.used.HasField("read_time")]
+    if not known:
+        return "-"
+    hours = sum(each.cpu_time.ToNanoseconds() for each in known) / 1e9 / HOUR_S
+    return f"{'≥ ' if any(each.unknown for each in record.used) else ''}{hours:.2f}"
 
 
 def verdict(found: Verdict) -> RenderableType:

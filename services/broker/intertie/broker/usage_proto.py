@@ -5,8 +5,10 @@ from datetime import datetime
 from google.protobuf.message import DecodeError
 
 from intertie.api.broker.v1 import usage_pb2
+from intertie.api.types.v1 import used_pb2
 from intertie.broker.capacity_proto import capacity_to_proto
 from intertie.broker.domain.account import Checkpoint, UsageHead
+from intertie.broker.domain.counted import Used
 from intertie.broker.domain.usage import Usage, charge_during
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
@@ -48,8 +50,29 @@ def record_to_bytes(usage: Usage, *, salt: bytes) -> bytes:
         final=usage.final,
         end_reason=part.end_reason if usage.final and usage.period.end < part.window.end else "",
         salt=salt,
+        used=[
+            usage_pb2.UsedWorkspace(
+                workspace=each.workspace,
+                used=_used(each.used) if each.used else None,
+                unknown=each.unknown,
+            )
+            for each in usage.used
+        ],
     )
     return message.SerializeToString(deterministic=True)
+
+
+def _used(used: Used) -> used_pb2.Used:
+    message = used_pb2.Used(
+        read_time=timestamp_to_proto(used.read_time),
+        disk_operations=used.disk_operations,
+        disk_bytes=used.disk_bytes,
+        sent_bytes=used.sent_bytes,
+        received_bytes=used.received_bytes,
+    )
+    message.cpu_time.FromNanoseconds(used.cpu_ns)
+    message.suspended_time.FromMicroseconds(used.suspended_us)
+    return message
 
 
 def record_from_bytes(number: int, body: bytes) -> usage_pb2.UsageRecord:

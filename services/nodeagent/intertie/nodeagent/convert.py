@@ -5,6 +5,7 @@ from datetime import datetime
 
 from intertie.api.broker.v1 import site_pb2
 from intertie.api.nodeagent.v1 import records_pb2 as pb
+from intertie.api.types.v1 import used_pb2
 from intertie.common.actions import Power, Switched
 from intertie.common.errors import FieldInvalid
 from intertie.common.rpc.spec_proto import (
@@ -29,6 +30,7 @@ from intertie.nodeagent.domain.record_rules import check_part
 from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
 from intertie.nodeagent.domain.standing import Hold, Standing
 from intertie.nodeagent.domain.traffic_plan import IncastShare
+from intertie.nodeagent.domain.used import Tally
 from intertie.nodeagent.domain.wanted import (
     Tunnel,
     WantedNetwork,
@@ -175,6 +177,21 @@ def _seen_workspace(seen: SeenWorkspace) -> pb.SeenWorkspace:
     )
     if seen.ready_time is not None:
         message.ready_time.CopyFrom(timestamp_to_proto(seen.ready_time))
+    if seen.used is not None:
+        message.used.CopyFrom(_used(seen.used))
+    return message
+
+
+def _used(tally: Tally) -> used_pb2.Used:
+    message = used_pb2.Used(
+        read_time=timestamp_to_proto(tally.read_time),
+        disk_operations=tally.disk_operations,
+        disk_bytes=tally.disk_bytes,
+        sent_bytes=tally.sent_bytes,
+        received_bytes=tally.received_bytes,
+    )
+    message.cpu_time.FromNanoseconds(tally.cpu_ns)
+    message.suspended_time.FromTimedelta(tally.suspended)
     return message
 
 

@@ -28,6 +28,7 @@ from intertie.nodeagent.adapters.iproute_network import IprouteNetwork
 from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
 from intertie.nodeagent.adapters.ready_channels import ReadyChannels
 from intertie.nodeagent.adapters.state_file import StateFile
+from intertie.nodeagent.adapters.tap_counters import read_tap
 from intertie.nodeagent.adapters.traffic import TcTraffic
 from intertie.nodeagent.adapters.uplink import SysfsUplink
 from intertie.nodeagent.adapters.workspace_storage import WorkspaceStorage
@@ -41,6 +42,7 @@ from intertie.nodeagent.loops.measure import Measurer
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.report import Reporter
 from intertie.nodeagent.loops.self_fence import SelfFence
+from intertie.nodeagent.loops.usage import UsageMeter
 from intertie.nodeagent.measurements import Measurements
 from intertie.nodeagent.servicer import NodeAgentServicer
 from intertie.nodeagent.settings import Settings
@@ -117,7 +119,10 @@ async def serve(settings: Settings) -> None:
         wide_mbit_s=settings.gateway.capacity_mbit_s if settings.gateway else 0,
         period_s=settings.period_s,
     )
-    reporter = Reporter(reconciler, records, clock, facts.read)
+    usage = UsageMeter(
+        lambda: reconciler.known, lambda: reconciler.report, hypervisor, read_tap, state, clock
+    )
+    reporter = Reporter(reconciler, records, clock, facts.read, usage.of)
     measurer = Measurer(reconciler.wanted, hypervisor, traffic, records, clock, place)
     receiver = Receiver(
         reconciler.wanted,
@@ -139,7 +144,7 @@ async def serve(settings: Settings) -> None:
     add = nodeagent_pb2_grpc.add_NodeAgentServicer_to_server
     server = Server(settings, clock, [(add, servicer, descriptor)], credentials)
     try:
-        host = [reconciler.run(), reporter.run(), measurer.run()]
+        host = [reconciler.run(), reporter.run(), measurer.run(), usage.run()]
         await run_until_signalled(server, [*host, receiver.run(), sender.run()])
     finally:
         await images.close()

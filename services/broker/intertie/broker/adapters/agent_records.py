@@ -5,6 +5,8 @@ from google.protobuf.message import DecodeError
 
 from intertie.api.broker.v1 import site_pb2
 from intertie.api.nodeagent.v1 import records_pb2
+from intertie.api.types.v1 import used_pb2
+from intertie.broker.domain.counted import Used
 from intertie.broker.domain.fleet import (
     HostFacts,
     MemoryMove,
@@ -220,12 +222,26 @@ def _seen_workspace(message: records_pb2.SeenWorkspace) -> SeenWorkspace:
         pending=message.pending,
         saved=_move(message.saved) if message.HasField("saved") else None,
         restored=_move(message.restored) if message.HasField("restored") else None,
+        used=_used(message.used) if message.HasField("used") else None,
     )
 
 
 def _move(message: records_pb2.MemoryMove) -> MemoryMove:
     return MemoryMove(
         octets=message.bytes, duration=duration_from_proto(message.duration, "duration")
+    )
+
+
+def _used(message: used_pb2.Used) -> Used:
+    """Whatever a host tells: less than nothing of it nobody has used."""
+    return Used(
+        read_time=timestamp_from_proto(message.read_time, "used.read_time"),
+        cpu_ns=max(message.cpu_time.ToNanoseconds(), 0),
+        disk_operations=max(message.disk_operations, 0),
+        disk_bytes=max(message.disk_bytes, 0),
+        sent_bytes=max(message.sent_bytes, 0),
+        received_bytes=max(message.received_bytes, 0),
+        suspended_us=max(message.suspended_time.ToMicroseconds(), 0),
     )
 
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from intertie.broker.domain.counted import UsedAt
 from intertie.common.intervals import Window
 from intertie.common.values import Struct
 
@@ -13,7 +14,9 @@ class Account(Struct, frozen=True, kw_only=True):
     """The part's."""
     until: datetime
     number: int
-    """Of its last record."""
+    """Of its last record; 0: there is none."""
+    used: tuple[UsedAt, ...] = ()
+    """What its records say that was used, added up."""
 
 
 class UsageHead(Struct, frozen=True, kw_only=True):

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from intertie.broker.domain.ledger import LedgerView
-from intertie.broker.domain.usage import next_period
+from intertie.broker.domain.usage import due_of
 
 
 class Agenda:
-    """By the moment at which each part's next period ends."""
+    """By the moment at which each part's next period is to be written down."""
 
     def __init__(self) -> None:
         self._due: dict[str, datetime] = {}
@@ -23,12 +23,15 @@ class Agenda:
         """At parts that may have changed. What is no part is passed over."""
         for name in names:
             part, account = view.parts.get(name), view.accounts.get(name)
-            period = next_period(part.value, account.value if account else None) if part else None
-            if period is None:
+            due = None
+            if part is not None:
+                seen = view.seen.get(part.value.uid, {})
+                due = due_of(part.value, account.value if account else None, seen)
+            if due is None:
                 self._due.pop(name, None)
-            elif self._due.get(name) != period.end:
-                self._due[name] = period.end
-                heapq.heappush(self._heap, (period.end, name))
+            elif self._due.get(name) != due:
+                self._due[name] = due
+                heapq.heappush(self._heap, (due, name))
 
     def due(self, *, now: datetime, most: int) -> list[str]:
         """Names, the longest due first. They stay on the agenda until they are looked at again

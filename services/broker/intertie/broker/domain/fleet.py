@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
+from intertie.broker.domain.counted import Used
 from intertie.broker.domain.pricing import Flat, Pricing
 from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.common.quantities import Vector
@@ -110,6 +111,8 @@ class SeenWorkspace(Struct, frozen=True, kw_only=True):
     saved: MemoryMove | None = None
     restored: MemoryMove | None = None
     """The last that came to its end."""
+    used: Used | None = None
+    """Since it was first on that host; None: nothing is known."""
 
 
 class SeenPart(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.broker.domain.charge import PastCharge
+from intertie.broker.domain.counted import UsedAt
 from intertie.broker.domain.stretch import Stretch
 from intertie.common.actions import Switched
 from intertie.common.errors import IllegalMove
@@ -199,6 +200,8 @@ class Part(Struct, frozen=True, kw_only=True):
     """More of `end_reason`, in words."""
     price: tuple[Stretch, ...] = ()
     """What was agreed that it costs, the oldest first; none: by a release that knew no prices."""
+    used: tuple[UsedAt, ...] = ()
+    """What hosts had counted when their records of it were taken away."""
     amend: Amend | None = None
     """At most one at a time."""
     keeping: Keeping | None = None

@@ -8,6 +8,7 @@ from enum import Enum
 from intertie.broker.domain.cluster import WAITED_TOO_LONG, WINDOW_OVER
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.used import known_of, on_record
 from intertie.broker.domain.wanted import WantedPart, fingerprint, wanted_of
 from intertie.common.values import replace
 
@@ -99,7 +100,7 @@ def step_of(
     says = _fingerprint(part, wanted)
     if ending and _nothing_left(part, told, seen, says, fleet.fenced):
         ended = part.move(PartState.ENDED, now=now, reason=part.end_reason)
-        return End(part=ended, hosts=tuple(sorted(told)))
+        return End(part=_with_counts(ended, ended, seen), hosts=tuple(sorted(told)))
     due = any(each.generation > part.generation for each in part.shed)
     as_told = part.told == says and not due
     if not as_told or told != dict.fromkeys(wanted, part.generation):
@@ -126,7 +127,16 @@ def _given_up(
         return None
     after = replace(part, shed=kept)
     there = {*after.hosts(), *after.left_hosts()}
-    return GivenUp(part=after, hosts=tuple(sorted(host for host in told if host not in there)))
+    rid = tuple(sorted(host for host in told if host not in there))
+    if rid:
+        last = {host: seen[host] for host in rid if host in seen}
+        after = _with_counts(after, part, last)
+    return GivenUp(part=after, hosts=rid)
+
+
+def _with_counts(after: Part, before: Part, seen: Mapping[str, SeenPart]) -> Part:
+    """What hosts have counted is on record with the part before they take their own away."""
+    return replace(after, used=on_record(known_of(before, seen)))
 
 
 def _obeyed(report: SeenPart | None, generation: int) -> bool:

@@ -10,19 +10,24 @@ A part that its site may put aside is reserved from its first stretch to its end
 of its terms, between two the disk that its guests and their memory take.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 
 from intertie.broker.domain.account import Account, ChainEntry, UsageHead
 from intertie.broker.domain.charge import Alike, Charge, PastCharge, Reserved
+from intertie.broker.domain.fleet import SeenPart
 from intertie.broker.domain.ledger import amounts_alone, amounts_of
 from intertie.broker.domain.part import Part, PartState, hosts_of
+from intertie.broker.domain.used import UsedIn
 from intertie.common.intervals import Window
+from intertie.common.names import workspace_label
 from intertie.common.quantities import DIMENSIONS, Vector
 from intertie.common.usage_chain import before_first, digest_of, link
 from intertie.common.values import Struct, replace
 
 DAY = timedelta(days=1)
+LAST_WORD = timedelta(minutes=2)
+"""For which hosts are waited for, to tell what a part that is over has used."""
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -33,6 +38,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     period: Window
     final: bool
     """It is the part's last."""
+    used: tuple[UsedIn, ...] = ()
 
 
 def reserved_window(part: Part) -> Window | None:
@@ -59,6 +65,17 @@ def next_period(part: Part, account: Account | None) -> Window | None:
     amended = (each for each in cuts if each > start)
     end = min(whole.end, _midnight_after(start), *amended)
     return Window(start, end) if start < end else None
+
+
+def due_of(part: Part, account: Account | None, seen: Mapping[str, SeenPart]) -> datetime | None:
+    """When the next period is to be written down: once it has ended; the last one once its hosts
+    have nothing of it any more, and so have told what it used, or have had their time to."""
+    period = next_period(part, account)
+    if period is None:
+        return None
+    tells = any(each.used for report in seen.values() for each in report.workspaces)
+    waits = is_final(part, period) and not part.over and (tells or part.used)
+    return period.end + LAST_WORD if waits else period.end
 
 
 def is_final(part: Part, period: Window) -> bool:
@@ -147,6 +164,12 @@ def _alike(part: Part) -> tuple[Alike, ...]:
     return tuple(
         Alike(group=group, indices=tuple(indices), each=has, image=image)
         for (group, has, image), indices in found.items()
+    )
+
+
+def labels_of(charge: Charge) -> tuple[str, ...]:
+    return tuple(
+        workspace_label(each.group, index) for each in charge.workspaces for index in each.indices
     )
 
 

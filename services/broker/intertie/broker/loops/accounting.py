@@ -13,7 +13,16 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Ledger, Scribe, UsageRecords
 from intertie.broker.domain.records import Change, Unchanged, Write
-from intertie.broker.domain.usage import Usage, chained, is_final, next_period
+from intertie.broker.domain.usage import (
+    Usage,
+    chained,
+    charge_during,
+    due_of,
+    is_final,
+    labels_of,
+    next_period,
+)
+from intertie.broker.domain.used import known_of, on_record, used_in
 from intertie.common.clock import Clock
 from intertie.common.usage_chain import name_of_certificate
 
@@ -22,6 +31,8 @@ log = structlog.get_logger(__name__)
 AT_ONCE = 40
 """Records in a transaction: three operations each, of 128."""
 BATCH_BYTES = 1 << 18
+COUNT_BYTES = 200
+"""At most, of what an account says of one workspace."""
 PAUSE_S = 0.05
 """Between two batches, so that at midnight, when something of every part is due, admissions find
 room between them."""
@@ -103,18 +114,33 @@ class Accounting:
         unchanged: list[Unchanged] = []
         tenants: list[str] = []
         bodies: list[bytes] = []
+        size = 0
         for name in names:
             part, account = view.parts[name], view.accounts.get(name)
             period = next_period(part.value, account.value if account else None)
-            if period is None or now < period.end:
+            seen = view.seen.get(part.value.uid, {})
+            due = due_of(part.value, account.value if account else None, seen)
+            if period is None or due is None or now < due:
                 continue
-            final = is_final(part.value, period)
-            usage = Usage(number=number + 1, part=part.value, period=period, final=final)
+            known = known_of(part.value, seen)
+            written = account.value.used if account else ()
+            usage = Usage(
+                number=number + 1,
+                part=part.value,
+                period=period,
+                final=is_final(part.value, period),
+                used=tuple(
+                    used_in(period, labels_of(charge_during(part.value, period)), written, known)
+                ),
+            )
             body = self._scribe.write(usage)
-            if bodies and sum(map(len, bodies)) + len(body) > BATCH_BYTES:
+            size += len(body) + COUNT_BYTES * len(known)
+            if bodies and size > BATCH_BYTES:
                 break
             number += 1
-            after = Account(name=name, until=period.end, number=number)
+            after = Account(
+                name=name, until=period.end, number=number, used=on_record(known) or written
+            )
             writes.append(Write(record=after, read_at=account.revision if account else 0))
             unchanged.append(Unchanged(kind=Part, name=name, read_at=part.revision))
             tenants.append(part.value.path.tenant)

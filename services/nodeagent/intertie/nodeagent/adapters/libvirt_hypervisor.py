@@ -11,6 +11,7 @@ import re
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import libvirt
@@ -318,14 +319,20 @@ def _ping(connection: libvirt.virConnect, name: str) -> bool:
     return True
 
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""libvirt begins anew with its ids when the host does."""
+
+
 def _counters(connection: libvirt.virConnect) -> dict[str, DomainCounters]:
     wanted = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BLOCK
     flags = (
         libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
         | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
     )
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
     return {
         domain.name(): DomainCounters(
+            made=f"{boot}/{domain.ID()}",
             cpu_time_ns=stats.get("cpu.time", 0),
             read_bytes=stats.get("block.0.rd.bytes", 0),
             read_operations=stats.get("block.0.rd.reqs", 0),

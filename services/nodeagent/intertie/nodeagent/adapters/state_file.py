@@ -12,10 +12,12 @@ import structlog
 
 from intertie.api.nodeagent.v1 import records_pb2 as pb
 from intertie.common.errors import FieldInvalid
+from intertie.common.etcd.records import RecordUnreadable, decode, encode
 from intertie.nodeagent.convert import part_from_proto, part_to_proto
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import Kept, KnownPart, Note
 from intertie.nodeagent.domain.sign_of_life import SignOfLife
+from intertie.nodeagent.domain.used import Tallies, Tally
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +32,7 @@ class StateFile:
         self._contact = folder / "contact.json"
         self._classes = folder / "classes.json"
         self._life = folder / "life.json"
+        self._used = folder / "used.json"
 
     def load(self) -> Kept | None:
         document = _read(self._parts)
@@ -77,6 +80,18 @@ class StateFile:
 
     def save_classes(self, devices: Mapping[str, Mapping[str, int]]) -> None:
         _write(self._classes, {"devices": devices})
+
+    def load_tallies(self) -> dict[str, Tally]:
+        try:
+            return dict(decode(Tallies, self._used.read_bytes()).tallies)
+        except FileNotFoundError:
+            return {}
+        except (OSError, RecordUnreadable) as error:
+            log.error("state.unreadable", file=str(self._used), problem=str(error))
+            return {}
+
+    def save_tallies(self, tallies: Mapping[str, Tally]) -> None:
+        _put(self._used, encode(Tallies(tallies=tallies)))
 
 
 def _sign_of_life(document: Mapping[str, Any]) -> SignOfLife:
@@ -160,9 +175,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
+    _put(path, json.dumps({"schema": _SCHEMA, **document}, indent=1).encode())
+
+
+def _put(path: Path, octets: bytes) -> None:
     fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        json.dump({"schema": _SCHEMA, **document}, file, indent=1)
+    with fresh.open("wb") as file:
+        file.write(octets)
         file.flush()
         os.fsync(file.fileno())
     fresh.chmod(0o600)

@@ -23,6 +23,8 @@ from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, NicP
 class DomainCounters:
     """Since the guest was started."""
 
+    made: str = ""
+    """Another one for each start."""
     cpu_time_ns: int = 0
     read_bytes: int = 0
     read_operations: int = 0

@@ -1,10 +1,13 @@
 """What the agent says it has found and done."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from intertie.common.values import replace
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import WorkspaceState
+from intertie.nodeagent.domain.used import Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,8 @@ class SeenWorkspace:
     saved: MemoryMove | None = None
     """The last one that came to its end."""
     restored: MemoryMove | None = None
+    used: Tally | None = None
+    """None: nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,23 @@ class SeenPart:
     message: str = ""
     obeyed_generation: int = 0
     """The newest generation of which nothing is missing; 0: none yet."""
+
+
+def with_used(part: SeenPart, tallies: Mapping[str, Tally]) -> SeenPart:
+    """With what each has used, by uid of the workspace; those among them that are not here any
+    more are told as ENDED."""
+    there = {each.uid for each in part.workspaces}
+    return replace(
+        part,
+        workspaces=(
+            *(replace(each, used=tallies.get(each.uid)) for each in part.workspaces),
+            *(
+                SeenWorkspace(name=each.workspace, uid=uid, state=WorkspaceState.ENDED, used=each)
+                for uid, each in tallies.items()
+                if uid not in there
+            ),
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Tells the site what this host has and what was found on it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -9,7 +9,8 @@ from intertie.common.clock import Clock
 from intertie.common.points import reach
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import Records
-from intertie.nodeagent.domain.report import HostFacts, SeenPart
+from intertie.nodeagent.domain.report import HostFacts, SeenPart, with_used
+from intertie.nodeagent.domain.used import Tally
 from intertie.nodeagent.loops.reconcile import Reconciler
 
 log = structlog.get_logger(__name__)
@@ -28,11 +29,14 @@ class Reporter:
         records: Records,
         clock: Clock,
         facts: Callable[[], Awaitable[HostFacts]],
+        used: Callable[[str], Mapping[str, Tally]] = lambda part_uid: {},
     ) -> None:
+        """`used`: what workspaces of a part have, by their uids. It alone is no reason to write."""
         self._reconciler = reconciler
         self._records = records
         self._clock = clock
         self._facts = facts
+        self._used = used
         self._written: dict[str, SeenPart] = {}
         self._all_at = clock.monotonic()
 
@@ -67,7 +71,8 @@ class Reporter:
                 log.info("part.forgotten", part=part.name)
             elif self._written.get(part.uid) != part:
                 reach("agent.before_seen")
-                await self._records.write_seen(part, now=self._clock.now())
+                told = with_used(part, self._used(part.uid))
+                await self._records.write_seen(told, now=self._clock.now())
                 reach("agent.seen")
                 self._written[part.uid] = part
 

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from intertie.api.broker.v1 import site_pb2 as _site_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
+from intertie.api.types.v1 import used_pb2 as _used_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -43,6 +44,7 @@ class UsageRecord(_message.Message):
     FINAL_FIELD_NUMBER: _builtins.int
     END_REASON_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its place in the site's chain, from 1 on."""
     site: _builtins.str
@@ -69,6 +71,10 @@ class UsageRecord(_message.Message):
 
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageWorkspaces]: ...
+    @_builtins.property
+    def used(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsedWorkspace]:
+        """Of each workspace what it used since the record before, by its hosts' counters."""
+
     def __init__(
         self,
         *,
@@ -86,14 +92,50 @@ class UsageRecord(_message.Message):
         final: _builtins.bool = ...,
         end_reason: _builtins.str = ...,
         salt: _builtins.bytes = ...,
+        used: _abc.Iterable[Global___UsedWorkspace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period", "reserved", b"reserved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_uid", b"cluster_uid", "end_reason", b"end_reason", "final", b"final", "number", b"number", "owner", b"owner", "part", b"part", "part_uid", b"part_uid", "period", b"period", "reserved", b"reserved", "salt", b"salt", "site", b"site", "tenant", b"tenant", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_uid", b"cluster_uid", "end_reason", b"end_reason", "final", b"final", "number", b"number", "owner", b"owner", "part", b"part", "part_uid", b"part_uid", "period", b"period", "reserved", b"reserved", "salt", b"salt", "site", b"site", "tenant", b"tenant", "used", b"used", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UsageRecord: _TypeAlias = UsageRecord  # noqa: Y015
+
+@_typing.final
+class UsedWorkspace(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    workspace: _builtins.str
+    """`worker-0`"""
+    unknown: _builtins.bool
+    """Not all of the period was counted: its host was lost or silent, or its agent
+    lost count. What is told is then the least that was used.
+    """
+    @_builtins.property
+    def used(self) -> _used_pb2.Used:
+        """Since the part's record before this one; not set: nothing is known. Hosts count
+        up to `used.read_time`, which is near the end of the period and seldom at it:
+        what is left out of one record is in the next.
+        """
+
+    def __init__(
+        self,
+        *,
+        workspace: _builtins.str = ...,
+        used: _used_pb2.Used | None = ...,
+        unknown: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unknown", b"unknown", "used", b"used", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsedWorkspace: _TypeAlias = UsedWorkspace  # noqa: Y015
 
 @_typing.final
 class UsageAmounts(_message.Message):

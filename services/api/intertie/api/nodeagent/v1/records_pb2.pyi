@@ -13,6 +13,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.broker.v1 import part_pb2 as _part_pb2
 from intertie.api.broker.v1 import site_pb2 as _site_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
+from intertie.api.types.v1 import used_pb2 as _used_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -474,6 +475,7 @@ class SeenWorkspace(_message.Message):
     STAGING_DONE_BYTES_FIELD_NUMBER: _builtins.int
     STAGING_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
     SAVED_FIELD_NUMBER: _builtins.int
     RESTORED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -490,6 +492,13 @@ class SeenWorkspace(_message.Message):
     """
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def used(self) -> _used_pb2.Used:
+        """Since it was first on this host, over all restarts; not set: nothing is known.
+        It is as new as the record, which is written again at least each 30 s; of a
+        workspace that is gone it is there as long as the part is known here.
+        """
+
     @_builtins.property
     def saved(self) -> Global___MemoryMove:
         """What the last move of its memory to the pool took, and the last one back; absent before the
@@ -510,12 +519,13 @@ class SeenWorkspace(_message.Message):
         staging_done_bytes: _builtins.int = ...,
         staging_total_bytes: _builtins.int = ...,
         pending: _builtins.str = ...,
+        used: _used_pb2.Used | None = ...,
         saved: Global___MemoryMove | None = ...,
         restored: Global___MemoryMove | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "restored", b"restored", "saved", b"saved"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
