@@ -26,7 +26,7 @@ class Using:
         self.state = StateFile(folder)
         self.known: dict[str, KnownPart] = {PART.uid: KnownPart(wanted=PART, present=True)}
         self.taps: dict[str, Mark] = {}
-        self.seen: tuple[SeenPart, ...] | None = None
+        self.seen: tuple[SeenPart, ...] | None = ()
         self.agent_starts()
 
     def agent_starts(self) -> None:
@@ -120,6 +120,23 @@ async def test_suspended_is_counted_and_told(tmp_path: Path) -> None:
     [each] = told.workspaces
     assert each.used.suspended_time.ToTimedelta().total_seconds() == 3 * PERIOD_S
     assert each.used.cpu_time.ToNanoseconds() == 100
+
+
+async def test_an_agent_that_was_killed_knows_who_was_suspended(tmp_path: Path) -> None:
+    """It says nothing before it has looked at its guests."""
+    using = Using(tmp_path)
+    await using.read(made="1", cpu_time_ns=100)
+    workspace = SeenWorkspace(name="w-0", uid=A_UID, state=WorkspaceState.SUSPENDED)
+    part = SeenPart(name=PART.name, uid=PART.uid, generation=1, workspaces=(workspace,))
+    using.seen = (part,)
+    for _ in range(3):
+        await using.read()
+    using.seen = None
+    using.agent_starts()
+    await using.read()
+    using.seen = (part,)
+    await using.read()
+    assert using.meter.of(PART.uid)[A_UID].suspended.total_seconds() == 4 * PERIOD_S
 
 
 async def test_who_is_gone_is_told_of_until_its_part_is_forgotten(tmp_path: Path) -> None:

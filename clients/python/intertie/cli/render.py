@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from intertie.api.broker.v1.site_pb2 import Host
-from intertie.api.cluster.v1.cluster_pb2 import Cluster, Plan, Workspace
+from intertie.api.cluster.v1.cluster_pb2 import Cluster, Guarantee, Plan, Workspace
 from intertie.api.imagestore.v1.images_pb2 import Image
 from intertie.api.metasched.v1.sites_pb2 import KnownSite
 from intertie.api.types.v1.price_pb2 import Price
+from intertie.api.types.v1.refund_pb2 import Refund
 from intertie.cli.failures import shortfall_table
 from intertie.cli.guarantees import guarantees
 from intertie.cli.tables import BAD, GOOD, WAITING, moment, table
@@ -102,6 +103,8 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
     head.add_row("owner", styled(shown.owner))
     if shown.HasField("price"):
         head.add_row("price", f"{shown.price.amount:.4f}")
+    if shown.HasField("refund"):
+        head.add_row("refund", styled(f"{shown.refund.amount:.4f}", WAITING))
     pieces: list[RenderableType] = [head]
     if shown.workspaces:
         pieces += [Text(), workspaces(shown.workspaces)]
@@ -113,6 +116,8 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
         pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.plan.shortfalls))]
     if len(shown.price.terms) > 1:
         pieces += [Text(), price(shown.price)]
+    if shown.refund.items:
+        pieces += [Text(), refund(shown.refund)]
     if shown.failure.shortfalls:
         pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.failure.shortfalls))]
     return Group(*pieces)
@@ -127,6 +132,25 @@ def price(shown: Price) -> Table:
             moment(each.window.start_time),
             moment(each.window.end_time),
             styled(each.kind or "planned"),
+            f"{each.amount:.4f}",
+        )
+    return made
+
+
+def refund(shown: Refund) -> Table:
+    """Item by item, with the promise that was not kept."""
+    made = table("REFUND OF", "FOR", "FROM", "TO", "PROMISED", "MEASURED", "AMOUNT",
+                 right=("PROMISED", "MEASURED", "AMOUNT"))  # fmt: skip
+    for each in shown.items:
+        subject = " ".join(filter(None, (getattr(each, "from"), "to" * bool(each.to), each.to)))
+        kind = Guarantee.Kind.Name(each.kind) if each.kind in Guarantee.Kind.values() else ""
+        made.add_row(
+            styled(each.site),
+            styled(f"{kind} {subject}" if each.kind else each.reason),
+            moment(each.window.start_time),
+            moment(each.window.end_time),
+            str(each.promised) if each.kind else "",
+            f"{each.measured:.1f}" if each.kind else "",
             f"{each.amount:.4f}",
         )
     return made

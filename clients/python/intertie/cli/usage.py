@@ -154,7 +154,7 @@ async def export(
 
 
 def records(found: Sequence[UsageRecord]) -> RenderableType:
-    amounts = ("VCPUS", "MEMORY", "DISK", "IOPS", "UPLINK", "VCPU HOURS", "USED")
+    amounts = ("VCPUS", "MEMORY", "DISK", "IOPS", "UPLINK", "VCPU HOURS", "USED", "PRICE", "REFUND")
     made = table(
         "NUMBER", "TENANT", "CLUSTER", "FROM", "UNTIL", *amounts, right=("NUMBER", *amounts)
     )
@@ -175,10 +175,20 @@ def records(found: Sequence[UsageRecord]) -> RenderableType:
             f"{has.uplink_mbit_s} Mbit/s",
             f"{hours:.2f}",
             used_hours(each),
+            f"{each.price.amount:.4f}" if each.HasField("price") else "-",
+            f"{each.refund.amount:.4f}" if each.HasField("refund") else "",
         )
     if found:
-        made.add_row(*[""] * 9, "total", f"{total:.2f}", "")
+        made.add_row(*[""] * 9, "total", f"{total:.2f}", "", *_owed(found))
     return made
+
+
+def _owed(found: Sequence[UsageRecord]) -> tuple[str, str]:
+    prices, refunds = (
+        sum(each.price.amount for each in found),
+        sum(each.refund.amount for each in found),
+    )
+    return f"{prices:.4f}", f"{refunds:.4f}" if refunds else ""
 
 
 def used_hours(record: UsageRecord) -> str:

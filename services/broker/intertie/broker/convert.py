@@ -33,6 +33,7 @@ from intertie.common.names import ANY, ClusterName, Parent, PartName, check_labe
 from intertie.common.part_rules import validate_part
 from intertie.common.rpc.action_proto import action_from_proto
 from intertie.common.rpc.price_proto import price_fields
+from intertie.common.rpc.refund_proto import refund_fields
 from intertie.common.rpc.spec_proto import (
     Fields,
     cluster_spec_fields,
@@ -210,6 +211,7 @@ def _cluster_fields(view: ClusterView) -> Fields:
         "terms": record.terms,
         "run_time": duration_fields(waits.ran) if waits is not None else None,
         "price": price_fields(terms_of(view.price, view.site)),
+        "refund": refund_fields(view.refunds),
     }
 
 
@@ -346,6 +348,7 @@ def _part_fields(view: PartView) -> Fields:
             for each in view.measured
         ],
         "price": price_fields(terms_of(part.price, part.path.site)),
+        "refund": refund_fields(part.refunds),
         "terms": part.terms,
         "amendment": _amendment_fields(part.amend) if part.amend is not None else None,
     }

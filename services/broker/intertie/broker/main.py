@@ -40,6 +40,8 @@ from intertie.broker.loops.lost_hosts import LostHosts
 from intertie.broker.loops.passes import keep
 from intertie.broker.loops.queue import Queue
 from intertie.broker.loops.reconcile import Reconcile
+from intertie.broker.loops.refunds import BREACHES_S as REFUNDS_S
+from intertie.broker.loops.refunds import Refunds
 from intertie.broker.loops.retention import Retention
 from intertie.broker.servicers.clusters import ClustersServicer
 from intertie.broker.servicers.parts import PartsServicer
@@ -213,6 +215,7 @@ class Broker:
         fence = fence_of(settings.fencing)
         self._lost_hosts = LostHosts(ledger, policy, fence, clock, lost_after=lost_after)
         scribe = SigningScribe(site, signer)
+        self._refunds = Refunds(ledger, policy, clock)
         self._accounting = Accounting(ledger, usage, scribe, site, clock)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
@@ -226,6 +229,7 @@ class Broker:
             self._keep("queue", self._queue.sweep, QUEUE_S, hinted_s=QUEUE_REST_S),
             self._keep("retention", self._retention.sweep, RETENTION_S),
             self._keep("lost_hosts", self._lost_hosts.sweep, LOST_HOSTS_S),
+            self._keep("refunds", self._refunds.sweep, REFUNDS_S, hinted_s=REST_S),
             self._keep(
                 "accounting", self._accounting.sweep, ACCOUNTING_S, hinted_s=ACCOUNTING_REST_S
             ),

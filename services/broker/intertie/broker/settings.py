@@ -22,6 +22,7 @@ from intertie.broker.domain.queue_policy import (
     PREEMPTIONS,
     QueuePolicy,
 )
+from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.errors import FieldInvalid
 from intertie.common.names import check_label
@@ -190,6 +191,26 @@ class PricingSettings(Section):
         return Flat(tariff=tariff)
 
 
+class RefundSettings(Section):
+    grace_s: NonNegativeFloat = 60.0
+    """A guarantee that was measured below its promise for less long, while it was asked for, is no
+    matter."""
+    factor: NonNegativeFloat = 1.0
+    """Of the price of what was guaranteed, over the time below."""
+    lease_share: NonNegativeFloat = 0.0
+    """Of the price of the whole lease over that time, beside it."""
+    failed_share: float = Field(default=1.0, ge=0, le=1)
+    """Of the price of what was left when a lease ended early and its owner had not asked for it."""
+    cancelled_share: float = Field(default=1.0, ge=0, le=1)
+    """Likewise, where its owner has."""
+
+    def policy(self) -> RefundPolicy:
+        return RefundPolicy(
+            grace=timedelta(seconds=self.grace_s),
+            **self.model_dump(exclude={"grace_s"}),
+        )
+
+
 class LinkSettings(Section):
     peer: NonEmpty
     egress_mbit_s: NonNegativeInt
@@ -212,6 +233,7 @@ class BrokerSettings(ServiceSettings):
     tariff: TariffSettings = TariffSettings()
     kind_tariffs: tuple[KindTariffSettings, ...] = ()
     pricing: PricingSettings = PricingSettings()
+    refund: RefundSettings = RefundSettings()
     quotas: tuple[QuotaSettings, ...] = ()
     queue: QueueSettings = QueueSettings()
     links: tuple[LinkSettings, ...] = ()
@@ -260,4 +282,5 @@ class BrokerSettings(ServiceSettings):
             admission=self.policy.admission(self.quotas),
             queue=self.queue.policy(),
             pricing=self.pricing.of(self._tariff()),
+            refunds=self.refund.policy(),
         )

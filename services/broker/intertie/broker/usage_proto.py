@@ -5,13 +5,15 @@ from datetime import datetime
 from google.protobuf.message import DecodeError
 
 from intertie.api.broker.v1 import usage_pb2
-from intertie.api.types.v1 import used_pb2
+from intertie.api.types.v1 import price_pb2, refund_pb2, used_pb2
 from intertie.broker.capacity_proto import capacity_to_proto
 from intertie.broker.domain.account import Checkpoint, UsageHead
 from intertie.broker.domain.counted import Used
 from intertie.broker.domain.usage import Usage, charge_during
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
+from intertie.common.rpc.price_proto import price_fields
+from intertie.common.rpc.refund_proto import refund_fields
 from intertie.common.rpc.terms_proto import timestamp_to_proto, window_from_proto, window_to_proto
 from intertie.common.usage_chain import name_of_certificate
 
@@ -21,6 +23,7 @@ def record_to_bytes(usage: Usage, *, salt: bytes) -> bytes:
     part, name = usage.part, usage.part.path
     charge = charge_during(part, usage.period)
     taken = charge.reserved
+    price, refund = price_fields(usage.price), refund_fields(usage.refunds)
     message = usage_pb2.UsageRecord(
         number=usage.number,
         site=name.site,
@@ -58,6 +61,8 @@ def record_to_bytes(usage: Usage, *, salt: bytes) -> bytes:
             )
             for each in usage.used
         ],
+        price=price_pb2.Price(**price) if price else None,
+        refund=refund_pb2.Refund(**refund) if refund else None,
     )
     return message.SerializeToString(deterministic=True)
 

@@ -6,13 +6,14 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
-from intertie.api.types.v1 import measured_pb2, price_pb2
+from intertie.api.types.v1 import measured_pb2, price_pb2, refund_pb2
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, GuaranteeKind, Measured
 from intertie.common.names import ANY, ClusterName, Parent, check_label
 from intertie.common.rpc.action_proto import action_from_proto
 from intertie.common.rpc.identity import Identity
 from intertie.common.rpc.price_proto import price_fields
+from intertie.common.rpc.refund_proto import refund_fields
 from intertie.common.rpc.shortfalls_proto import shortfall_to_proto
 from intertie.common.rpc.spec_proto import cluster_spec_from_proto, cluster_spec_to_proto
 from intertie.common.rpc.terms_proto import (
@@ -110,7 +111,7 @@ def update_order_of(
 
 
 def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
-    record, price = view.record, price_fields(view.price)
+    record, price, refund = view.record, price_fields(view.price), refund_fields(view.refunds)
     message = cluster_pb2.Cluster(
         name=record.name,
         uid=record.uid,
@@ -125,6 +126,7 @@ def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
         guarantees=[_guarantee_to_proto(each) for each in view.guarantees],
         owner=record.owner,
         price=price_pb2.Price(**price) if price else None,
+        refund=refund_pb2.Refund(**refund) if refund else None,
         terms=record.terms,
     )
     if record.amend is not None:

@@ -4,6 +4,7 @@ from intertie.api.broker.v1 import part_pb2
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.quantities import Vector
 from intertie.common.rpc.price_proto import price_from_proto
+from intertie.common.rpc.refund_proto import refund_from_proto
 from intertie.common.rpc.terms_proto import (
     duration_from_proto,
     timestamp_from_proto,
@@ -87,6 +88,7 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
             _measured(each) for each in message.measured if each.kind in set(GuaranteeKind)
         ),
         price=price_from_proto(message.price),
+        refunds=refund_from_proto(message.refund),
     )
 
 

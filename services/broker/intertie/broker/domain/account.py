@@ -17,6 +17,8 @@ class Account(Struct, frozen=True, kw_only=True):
     """Of its last record; 0: there is none."""
     used: tuple[UsedAt, ...] = ()
     """What its records say that was used, added up."""
+    refunded: tuple[tuple[datetime, float], ...] = ()
+    """Likewise of each item that is given back, in its place: up to when, and how much."""
 
 
 class UsageHead(Struct, frozen=True, kw_only=True):

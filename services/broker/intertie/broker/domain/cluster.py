@@ -14,6 +14,7 @@ from intertie.common.etag import etag_of
 from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartNic
+from intertie.common.refund import RefundItem
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import Struct, replace
 
@@ -190,6 +191,7 @@ class ClusterView(Struct, frozen=True, kw_only=True):
     workspaces: tuple[WorkspaceView, ...]
     guarantees: tuple[Guarantee, ...]
     price: tuple[Stretch, ...] = ()
+    refunds: tuple[RefundItem, ...] = ()
 
     @property
     def etag(self) -> str:
@@ -281,6 +283,7 @@ def view_of(
         workspaces=workspaces_of(part, seen) if part else (),
         guarantees=tuple(guarantees_of(part.spec, measured_of(part, measured))) if part else (),
         price=part.price if part else (),
+        refunds=part.refunds if part else (),
     )
 
 

@@ -8,6 +8,7 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.counted import Used
 from intertie.broker.domain.pricing import Flat, Pricing
 from intertie.broker.domain.queue_policy import QueuePolicy
+from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.common.quantities import Vector
 from intertie.common.values import Struct, field
 
@@ -149,6 +150,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     default_disk_cap_mib_s: int = 100
     links: tuple[LinkPolicy, ...] = ()
     pricing: Pricing = field(default_factory=Flat)
+    refunds: RefundPolicy = field(default_factory=RefundPolicy)
     admission: AdmissionPolicy = ACCEPT_ALL
     queue: QueuePolicy = QueuePolicy()
 

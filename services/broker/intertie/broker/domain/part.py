@@ -12,6 +12,7 @@ from intertie.common.errors import IllegalMove
 from intertie.common.intervals import Window
 from intertie.common.names import PartName, uid_of, workspace_label
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
+from intertie.common.refund import RefundItem
 from intertie.common.values import Struct, replace
 
 
@@ -202,6 +203,9 @@ class Part(Struct, frozen=True, kw_only=True):
     """What was agreed that it costs, the oldest first; none: by a release that knew no prices."""
     used: tuple[UsedAt, ...] = ()
     """What hosts had counted when their records of it were taken away."""
+    refunds: tuple[RefundItem, ...] = ()
+    """Given back of its price. None is ever taken away, and only the newest of one direction of a
+    promise grows."""
     amend: Amend | None = None
     """At most one at a time."""
     keeping: Keeping | None = None

@@ -50,9 +50,12 @@ def amount_of(agreed: Iterable[Stretch], within: Window | None = None) -> float:
     return sum(each.hour * hours_of(cut) for each in agreed if (cut := each.cut(within)))
 
 
-def terms_of(agreed: Iterable[Stretch], site: str) -> tuple[PriceTerm, ...]:
-    """As it is told."""
+def terms_of(
+    agreed: Iterable[Stretch], site: str, within: Window | None = None
+) -> tuple[PriceTerm, ...]:
+    """As it is told; of one that is cut by `within`, what is in it."""
     return tuple(
-        PriceTerm(site=site, window=each.window, kind=each.kind, amount=amount_of((each,)))
+        PriceTerm(site=site, window=cut, kind=each.kind, amount=each.hour * hours_of(cut))
         for each in agreed
+        if (cut := each.cut(within))
     )

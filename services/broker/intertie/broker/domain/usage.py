@@ -18,10 +18,14 @@ from intertie.broker.domain.charge import Alike, Charge, PastCharge, Reserved
 from intertie.broker.domain.fleet import SeenPart
 from intertie.broker.domain.ledger import amounts_alone, amounts_of
 from intertie.broker.domain.part import Part, PartState, hosts_of
+from intertie.broker.domain.price import terms_of
+from intertie.broker.domain.refunds import owed_at_end
 from intertie.broker.domain.used import UsedIn
 from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
+from intertie.common.price import PriceTerm
 from intertie.common.quantities import DIMENSIONS, Vector
+from intertie.common.refund import RefundItem
 from intertie.common.usage_chain import before_first, digest_of, link
 from intertie.common.values import Struct, replace
 
@@ -39,6 +43,8 @@ class Usage(Struct, frozen=True, kw_only=True):
     final: bool
     """It is the part's last."""
     used: tuple[UsedIn, ...] = ()
+    price: tuple[PriceTerm, ...] = ()
+    refunds: tuple[RefundItem, ...] = ()
 
 
 def reserved_window(part: Part) -> Window | None:
@@ -69,12 +75,15 @@ def next_period(part: Part, account: Account | None) -> Window | None:
 
 def due_of(part: Part, account: Account | None, seen: Mapping[str, SeenPart]) -> datetime | None:
     """When the next period is to be written down: once it has ended; the last one once its hosts
-    have nothing of it any more, and so have told what it used, or have had their time to."""
+    have nothing of it any more, and so have told what it used, or have had their time to, and what
+    is given back is on record."""
     period = next_period(part, account)
     if period is None:
         return None
     tells = any(each.used for report in seen.values() for each in report.workspaces)
-    waits = is_final(part, period) and not part.over and (tells or part.used)
+    if not is_final(part, period):
+        return period.end
+    waits = owed_at_end(part) is not None or (not part.over and (tells or part.used))
     return period.end + LAST_WORD if waits else period.end
 
 
@@ -165,6 +174,36 @@ def _alike(part: Part) -> tuple[Alike, ...]:
         Alike(group=group, indices=tuple(indices), each=has, image=image)
         for (group, has, image), indices in found.items()
     )
+
+
+def price_during(part: Part, period: Window, *, first: bool) -> tuple[PriceTerm, ...]:
+    """What a record of the period says of the price: all records together say all of it, that of
+    the time before it was confirmed and of what was left at its end too."""
+    ends = [each.window for each in part.price]
+    if not ends:
+        return ()
+    start = min(period.start, ends[0].start) if first else period.start
+    end = max(period.end, ends[-1].end) if is_final(part, period) else period.end
+    return terms_of(part.price, part.path.site, Window(start, end))
+
+
+def refunds_since(part: Part, account: Account | None) -> tuple[RefundItem, ...]:
+    """What is not in a record yet."""
+    written = account.refunded if account else ()
+    found = []
+    for number, item in enumerate(part.refunds):
+        if number >= len(written):
+            found.append(item)
+            continue
+        until, amount = written[number]
+        if until < item.window.end:
+            rest = Window(until, item.window.end)
+            found.append(replace(item, window=rest, amount=item.amount - amount))
+    return tuple(found)
+
+
+def refunded(part: Part) -> tuple[tuple[datetime, float], ...]:
+    return tuple((each.window.end, each.amount) for each in part.refunds)
 
 
 def labels_of(charge: Charge) -> tuple[str, ...]:

@@ -21,6 +21,9 @@ from intertie.broker.domain.usage import (
     is_final,
     labels_of,
     next_period,
+    price_during,
+    refunded,
+    refunds_since,
 )
 from intertie.broker.domain.used import known_of, on_record, used_in
 from intertie.common.clock import Clock
@@ -132,6 +135,8 @@ class Accounting:
                 used=tuple(
                     used_in(period, labels_of(charge_during(part.value, period)), written, known)
                 ),
+                price=price_during(part.value, period, first=account is None),
+                refunds=refunds_since(part.value, account.value if account else None),
             )
             body = self._scribe.write(usage)
             size += len(body) + COUNT_BYTES * len(known)
@@ -139,7 +144,11 @@ class Accounting:
                 break
             number += 1
             after = Account(
-                name=name, until=period.end, number=number, used=on_record(known) or written
+                name=name,
+                until=period.end,
+                number=number,
+                used=on_record(known) or written,
+                refunded=refunded(part.value),
             )
             writes.append(Write(record=after, read_at=account.revision if account else 0))
             unchanged.append(Unchanged(kind=Part, name=name, read_at=part.revision))

@@ -13,6 +13,7 @@ from intertie.common.layout import Numbers
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_spec import PartNic
 from intertie.common.price import PriceTerm
+from intertie.common.refund import RefundItem
 from intertie.common.spec import ClusterSpec, Layout, layout
 from intertie.common.values import replace
 from intertie.metasched.domain.guarantees import guarantees_of
@@ -125,6 +126,7 @@ class ClusterRecord:
     failure: Failure | None = None
     price: tuple[PriceTerm, ...] = ()
     """As its sites have agreed; none before they have."""
+    refunds: tuple[RefundItem, ...] = ()
     terms: int = 0
     """The number of the terms in force: how often it was amended."""
     numbers: Numbers = field(default_factory=dict)
@@ -224,6 +226,7 @@ class PartSeen:
     measured: tuple[Measured, ...] = ()
     """What its hosts measure of the promises that are kept there."""
     price: tuple[PriceTerm, ...] = ()
+    refunds: tuple[RefundItem, ...] = ()
     current: bool = True
     """False: the site does not answer now, and this is what it said last."""
 
@@ -277,12 +280,14 @@ class ClusterView:
     workspaces: tuple[WorkspaceView, ...]
     guarantees: tuple[Guarantee, ...] = field(default=())
     price: tuple[PriceTerm, ...] = ()
+    refunds: tuple[RefundItem, ...] = ()
 
     @property
     def etag(self) -> str:
         """Changes with the record and with every change of a workspace. What is measured changes
-        all the time, and who wants to end what was seen does not mean that."""
-        return etag_of(self.record, self.workspaces)
+        all the time, what is given back with it, and who wants to end what was seen does not mean
+        that."""
+        return etag_of(replace(self.record, refunds=()), self.workspaces)
 
 
 def failing(
@@ -345,17 +350,23 @@ def progressed(
 
 
 def priced(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterRecord:
-    """With what its sites say was agreed, on its plan too; a site that says nothing is taken at
-    what it said before."""
+    """With what its sites say was agreed, on its plan too, and what they give back; a site that
+    says nothing is taken at what it said before."""
     agreed = {
         site: (parts[site].price if site in parts else ()) or before
         for site in sorted(record.parts)
         for before in (tuple(each for each in record.price if each.site == site),)
     }
     price = tuple(term for terms in agreed.values() for term in terms)
-    if price == record.price:
+    refunds = tuple(
+        item
+        for site in sorted(record.parts)
+        for item in (parts[site].refunds if site in parts else ())
+        or tuple(each for each in record.refunds if each.site == site)
+    )
+    if (price, refunds) == (record.price, record.refunds):
         return record
-    return replace(record, price=price, plan=record.plan.at_prices(agreed))
+    return replace(record, price=price, refunds=refunds, plan=record.plan.at_prices(agreed))
 
 
 def _lost(
@@ -370,6 +381,7 @@ def _lost(
 
 
 def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView:
+    known = priced(record, parts)
     return ClusterView(
         record=record,
         workspaces=tuple(_workspaces(record, parts)),
@@ -381,7 +393,8 @@ def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView
                 {} if record.over else {site: part.measured for site, part in parts.items()},
             )
         ),
-        price=priced(record, parts).price or record.plan.expected(),
+        price=known.price or record.plan.expected(),
+        refunds=known.refunds,
     )
 
 

@@ -75,14 +75,18 @@ class UsageMeter:
         self._keep()
 
     async def _read(self, known: Mapping[str, KnownPart]) -> None:
-        """Nothing while libvirt is silent: then nothing new is known, not even that it is off."""
+        """Nothing while libvirt is silent: then nothing new is known, not even that it is off; and
+        nothing before the first look at guests, which says who is suspended."""
+        report = self._report()
+        if report is None:
+            return
         try:
             counters = await self._hypervisor.counters()
         except HypervisorSilent:
             return
         suspended = {
             each.uid
-            for part in self._report() or ()
+            for part in report
             for each in part.workspaces
             if each.state is WorkspaceState.SUSPENDED
         }
@@ -116,7 +120,8 @@ class UsageMeter:
         return marks
 
     def _keep(self) -> None:
-        """At once where counters have begun anew: what they had before is nowhere else."""
+        """At once where counters have begun anew, or somebody is suspended: what there was before
+        is nowhere else."""
         late = self._clock.monotonic() - self._kept_at >= KEPT_S
         if self._tallies == self._kept or not (late or self._anew()):
             return
@@ -127,6 +132,7 @@ class UsageMeter:
         return self._tallies.keys() != self._kept.keys() or any(
             _made(tally) != _made(self._kept[uid])
             or tally.was_suspended != self._kept[uid].was_suspended
+            or tally.suspended != self._kept[uid].suspended
             for uid, tally in self._tallies.items()
         )
 

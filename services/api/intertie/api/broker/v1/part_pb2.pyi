@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.types.v1 import measured_pb2 as _measured_pb2
 from intertie.api.types.v1 import price_pb2 as _price_pb2
+from intertie.api.types.v1 import refund_pb2 as _refund_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
@@ -345,6 +346,7 @@ class Part(_message.Message):
     MEASURED_FIELD_NUMBER: _builtins.int
     END_MESSAGE_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    REFUND_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     AMENDMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -404,6 +406,8 @@ class Part(_message.Message):
         """As it was agreed when the part was held, and whenever it got other terms."""
 
     @_builtins.property
+    def refund(self) -> _refund_pb2.Refund: ...
+    @_builtins.property
     def amendment(self) -> Global___PartAmendment:
         """Other terms that are held for it, and not in force; absent: none."""
 
@@ -429,12 +433,13 @@ class Part(_message.Message):
         measured: _abc.Iterable[Global___MeasuredPromise] | None = ...,
         end_message: _builtins.str = ...,
         price: _price_pb2.Price | None = ...,
+        refund: _refund_pb2.Refund | None = ...,
         terms: _builtins.int = ...,
         amendment: Global___PartAmendment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "price", b"price", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "price", b"price", "refund", b"refund", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "price", b"price", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "price", b"price", "refund", b"refund", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,11 +25,13 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from intertie.api.broker.v1 import site_pb2 as intertie_dot_api_dot_broker_dot_v1_dot_site__pb2
+from intertie.api.types.v1 import price_pb2 as intertie_dot_api_dot_types_dot_v1_dot_price__pb2
+from intertie.api.types.v1 import refund_pb2 as intertie_dot_api_dot_types_dot_v1_dot_refund__pb2
 from intertie.api.types.v1 import resources_pb2 as intertie_dot_api_dot_types_dot_v1_dot_resources__pb2
 from intertie.api.types.v1 import used_pb2 as intertie_dot_api_dot_types_dot_v1_dot_used__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/broker/v1/usage.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!intertie/api/broker/v1/site.proto\x1a%intertie/api/types/v1/resources.proto\x1a intertie/api/types/v1/used.proto\"\x9a\x03\n\x0bUsageRecord\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04part\x18\x04 \x01(\t\x12\x10\n\x08part_uid\x18\x05 \x01(\t\x12\r\n\x05owner\x18\x06 \x01(\t\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\x12\x13\n\x0b\x63luster_uid\x18\x08 \x01(\t\x12-\n\x06period\x18\t \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\x12\x36\n\x08reserved\x18\n \x01(\x0b\x32$.intertie.api.broker.v1.UsageAmounts\x12;\n\nworkspaces\x18\x0b \x03(\x0b\x32\'.intertie.api.broker.v1.UsageWorkspaces\x12\r\n\x05\x66inal\x18\x0c \x01(\x08\x12\x12\n\nend_reason\x18\r \x01(\t\x12\x0c\n\x04salt\x18\x0e \x01(\x0c\x12\x33\n\x04used\x18\x0f \x03(\x0b\x32%.intertie.api.broker.v1.UsedWorkspace\"^\n\rUsedWorkspace\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12)\n\x04used\x18\x02 \x01(\x0b\x32\x1b.intertie.api.types.v1.Used\x12\x0f\n\x07unknown\x18\x03 \x01(\x08\"q\n\x0cUsageAmounts\x12/\n\x05hosts\x18\x01 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\x30\n\x05links\x18\x02 \x03(\x0b\x32!.intertie.api.broker.v1.UsageLink\"H\n\tUsageLink\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x15\n\regress_mbit_s\x18\x02 \x01(\x03\x12\x16\n\x0eingress_mbit_s\x18\x03 \x01(\x03\"p\n\x0fUsageWorkspaces\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07indices\x18\x02 \x03(\x05\x12.\n\x04\x65\x61\x63h\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\r\n\x05image\x18\x04 \x01(\t\"\\\n\nUsageEntry\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\x12\x0e\n\x06record\x18\x04 \x01(\x0c\x12\x10\n\x08withheld\x18\x05 \x01(\x08\"G\n\x0fUsageCheckpoint\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\"p\n\x13UsageCheckpointBody\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\x12-\n\tsign_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\x10ListUsageRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"b\n\x11ListUsageResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32#.intertie.api.broker.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"V\n\x17ListUsageEntriesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xc3\x02\n\x18ListUsageEntriesResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x33\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\".intertie.api.broker.v1.UsageEntry\x12<\n\x0b\x63heckpoints\x18\x03 \x03(\x0b\x32\'.intertie.api.broker.v1.UsageCheckpoint\x12X\n\x0c\x63\x65rtificates\x18\x04 \x03(\x0b\x32\x42.intertie.api.broker.v1.ListUsageEntriesResponse.CertificatesEntry\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\x1a\x33\n\x11\x43\x65rtificatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x32\xd6\x01\n\x05Usage\x12[\n\x04List\x12(.intertie.api.broker.v1.ListUsageRequest\x1a).intertie.api.broker.v1.ListUsageResponse\x12p\n\x0bListEntries\x12/.intertie.api.broker.v1.ListUsageEntriesRequest\x1a\x30.intertie.api.broker.v1.ListUsageEntriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/broker/v1/usage.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!intertie/api/broker/v1/site.proto\x1a!intertie/api/types/v1/price.proto\x1a\"intertie/api/types/v1/refund.proto\x1a%intertie/api/types/v1/resources.proto\x1a intertie/api/types/v1/used.proto\"\xf6\x03\n\x0bUsageRecord\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04part\x18\x04 \x01(\t\x12\x10\n\x08part_uid\x18\x05 \x01(\t\x12\r\n\x05owner\x18\x06 \x01(\t\x12\x0f\n\x07\x63luster\x18\x07 \x01(\t\x12\x13\n\x0b\x63luster_uid\x18\x08 \x01(\t\x12-\n\x06period\x18\t \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\x12\x36\n\x08reserved\x18\n \x01(\x0b\x32$.intertie.api.broker.v1.UsageAmounts\x12;\n\nworkspaces\x18\x0b \x03(\x0b\x32\'.intertie.api.broker.v1.UsageWorkspaces\x12\r\n\x05\x66inal\x18\x0c \x01(\x08\x12\x12\n\nend_reason\x18\r \x01(\t\x12\x0c\n\x04salt\x18\x0e \x01(\x0c\x12\x33\n\x04used\x18\x0f \x03(\x0b\x32%.intertie.api.broker.v1.UsedWorkspace\x12+\n\x05price\x18\x10 \x01(\x0b\x32\x1c.intertie.api.types.v1.Price\x12-\n\x06refund\x18\x11 \x01(\x0b\x32\x1d.intertie.api.types.v1.Refund\"^\n\rUsedWorkspace\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12)\n\x04used\x18\x02 \x01(\x0b\x32\x1b.intertie.api.types.v1.Used\x12\x0f\n\x07unknown\x18\x03 \x01(\x08\"q\n\x0cUsageAmounts\x12/\n\x05hosts\x18\x01 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\x30\n\x05links\x18\x02 \x03(\x0b\x32!.intertie.api.broker.v1.UsageLink\"H\n\tUsageLink\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x15\n\regress_mbit_s\x18\x02 \x01(\x03\x12\x16\n\x0eingress_mbit_s\x18\x03 \x01(\x03\"p\n\x0fUsageWorkspaces\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07indices\x18\x02 \x03(\x05\x12.\n\x04\x65\x61\x63h\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\r\n\x05image\x18\x04 \x01(\t\"\\\n\nUsageEntry\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\x12\x0e\n\x06record\x18\x04 \x01(\x0c\x12\x10\n\x08withheld\x18\x05 \x01(\x08\"G\n\x0fUsageCheckpoint\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\"p\n\x13UsageCheckpointBody\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x0c\n\x04hash\x18\x03 \x01(\x0c\x12-\n\tsign_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\x10ListUsageRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"b\n\x11ListUsageResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32#.intertie.api.broker.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"V\n\x17ListUsageEntriesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xc3\x02\n\x18ListUsageEntriesResponse\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x33\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\".intertie.api.broker.v1.UsageEntry\x12<\n\x0b\x63heckpoints\x18\x03 \x03(\x0b\x32\'.intertie.api.broker.v1.UsageCheckpoint\x12X\n\x0c\x63\x65rtificates\x18\x04 \x03(\x0b\x32\x42.intertie.api.broker.v1.ListUsageEntriesResponse.CertificatesEntry\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\x1a\x33\n\x11\x43\x65rtificatesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x32\xd6\x01\n\x05Usage\x12[\n\x04List\x12(.intertie.api.broker.v1.ListUsageRequest\x1a).intertie.api.broker.v1.ListUsageResponse\x12p\n\x0bListEntries\x12/.intertie.api.broker.v1.ListUsageEntriesRequest\x1a\x30.intertie.api.broker.v1.ListUsageEntriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,32 +44,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTUSAGEENTRIESREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
   _globals['_LISTUSAGEENTRIESRESPONSE_CERTIFICATESENTRY']._loaded_options = None
   _globals['_LISTUSAGEENTRIESRESPONSE_CERTIFICATESENTRY']._serialized_options = b'8\001'
-  _globals['_USAGERECORD']._serialized_start=237
-  _globals['_USAGERECORD']._serialized_end=647
-  _globals['_USEDWORKSPACE']._serialized_start=649
-  _globals['_USEDWORKSPACE']._serialized_end=743
-  _globals['_USAGEAMOUNTS']._serialized_start=745
-  _globals['_USAGEAMOUNTS']._serialized_end=858
-  _globals['_USAGELINK']._serialized_start=860
-  _globals['_USAGELINK']._serialized_end=932
-  _globals['_USAGEWORKSPACES']._serialized_start=934
-  _globals['_USAGEWORKSPACES']._serialized_end=1046
-  _globals['_USAGEENTRY']._serialized_start=1048
-  _globals['_USAGEENTRY']._serialized_end=1140
-  _globals['_USAGECHECKPOINT']._serialized_start=1142
-  _globals['_USAGECHECKPOINT']._serialized_end=1213
-  _globals['_USAGECHECKPOINTBODY']._serialized_start=1215
-  _globals['_USAGECHECKPOINTBODY']._serialized_end=1327
-  _globals['_LISTUSAGEREQUEST']._serialized_start=1330
-  _globals['_LISTUSAGEREQUEST']._serialized_end=1503
-  _globals['_LISTUSAGERESPONSE']._serialized_start=1505
-  _globals['_LISTUSAGERESPONSE']._serialized_end=1603
-  _globals['_LISTUSAGEENTRIESREQUEST']._serialized_start=1605
-  _globals['_LISTUSAGEENTRIESREQUEST']._serialized_end=1691
-  _globals['_LISTUSAGEENTRIESRESPONSE']._serialized_start=1694
-  _globals['_LISTUSAGEENTRIESRESPONSE']._serialized_end=2017
-  _globals['_LISTUSAGEENTRIESRESPONSE_CERTIFICATESENTRY']._serialized_start=1966
-  _globals['_LISTUSAGEENTRIESRESPONSE_CERTIFICATESENTRY']._serialized_end=2017
-  _globals['_USAGE']._serialized_start=2020
-  _globals['_USAGE']._serialized_end=2234
+  _globals['_USAGERECORD']._serialized_start=308
+  _globals['_USAGERECORD']._serialized_end=810
+  _globals['_USEDWORKSPACE']._serialized_start=812
+  _globals['_USEDWORKSPACE']._serialized_end=906
+  _globals['_USAGEAMOUNTS']._serialized_start=908
+  _globals['_USAGEAMOUNTS']._serialized_end=1021
+  _globals['_USAGELINK']._serialized_start=1023
+  _globals['_USAGELINK']._serialized_end=1095
+  _globals['_USAGEWORKSPACES']._serialized_start=1097
+  _globals['_USAGEWORKSPACES']._serialized_end=1209
+  _globals['_USAGEENTRY']._serialized_start=1211
+  _globals['_USAGEENTRY']._serialized_end=1303
+  _globals['_USAGECHECKPOINT']._serialized_start=1305
+  _globals['_USAGECHECKPOINT']._serialized_end=1376
+  _globals['_USAGECHECKPOINTBODY']._serialized_start=1378
+  _globals['_USAGECHECKPOINTBODY']._serialized_end=1490
+  _globals['_LISTUSAGEREQUEST']._serialized_start=1493
+  _globals['_LISTUSAGEREQUEST']._serialized_end=1666
+  _globals['_LISTUSAGERESPONSE']._serialized_start=1668
+  _globals['_LISTUSAGERESPONSE']._serialized_end=1766
+  _globals['_LISTUSAGEENTRIESREQUEST']._serialized_start=1768
+  _globals['_LISTUSAGEENTRIESREQUEST']._serialized_end=1854
+  _globals['_LISTUSAGEENTRIESRESPONSE']._serialized_start=1857
+  _globals['_LISTUSAGEENTRIESRESPONSE']._serialized_end=2180
+  _globals['_LISTUSAGEENTRIESRESPONSE_CERTIFICATESENTRY']._serialized_start=2129
+  _globals['_LISTUSAGEENTRIESRESPONSE_CERTIFICATESENTRY']._serialized_end=2180
+  _globals['_USAGE']._serialized_start=2183
+  _globals['_USAGE']._serialized_end=2397
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from intertie.api.broker.v1 import site_pb2 as _site_pb2
+from intertie.api.types.v1 import price_pb2 as _price_pb2
+from intertie.api.types.v1 import refund_pb2 as _refund_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
 from intertie.api.types.v1 import used_pb2 as _used_pb2
 import builtins as _builtins
@@ -45,6 +47,8 @@ class UsageRecord(_message.Message):
     END_REASON_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
     USED_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    REFUND_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its place in the site's chain, from 1 on."""
     site: _builtins.str
@@ -75,6 +79,17 @@ class UsageRecord(_message.Message):
     def used(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsedWorkspace]:
         """Of each workspace what it used since the record before, by its hosts' counters."""
 
+    @_builtins.property
+    def price(self) -> _price_pb2.Price:
+        """Of what was agreed on, what is of this period; in the first record also what is
+        before it, in the last one also what was left. So those of all records of a part
+        add up to its price.
+        """
+
+    @_builtins.property
+    def refund(self) -> _refund_pb2.Refund:
+        """What was given back since the record before."""
+
     def __init__(
         self,
         *,
@@ -93,10 +108,12 @@ class UsageRecord(_message.Message):
         end_reason: _builtins.str = ...,
         salt: _builtins.bytes = ...,
         used: _abc.Iterable[Global___UsedWorkspace] | None = ...,
+        price: _price_pb2.Price | None = ...,
+        refund: _refund_pb2.Refund | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period", "reserved", b"reserved"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period", "price", b"price", "refund", b"refund", "reserved", b"reserved"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_uid", b"cluster_uid", "end_reason", b"end_reason", "final", b"final", "number", b"number", "owner", b"owner", "part", b"part", "part_uid", b"part_uid", "period", b"period", "reserved", b"reserved", "salt", b"salt", "site", b"site", "tenant", b"tenant", "used", b"used", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_uid", b"cluster_uid", "end_reason", b"end_reason", "final", b"final", "number", b"number", "owner", b"owner", "part", b"part", "part_uid", b"part_uid", "period", b"period", "price", b"price", "refund", b"refund", "reserved", b"reserved", "salt", b"salt", "site", b"site", "tenant", b"tenant", "used", b"used", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

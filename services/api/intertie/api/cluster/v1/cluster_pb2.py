@@ -27,10 +27,11 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from intertie.api.types.v1 import measured_pb2 as intertie_dot_api_dot_types_dot_v1_dot_measured__pb2
 from intertie.api.types.v1 import price_pb2 as intertie_dot_api_dot_types_dot_v1_dot_price__pb2
+from intertie.api.types.v1 import refund_pb2 as intertie_dot_api_dot_types_dot_v1_dot_refund__pb2
 from intertie.api.types.v1 import resources_pb2 as intertie_dot_api_dot_types_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%intertie/api/cluster/v1/cluster.proto\x12\x17intertie.api.cluster.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$intertie/api/types/v1/measured.proto\x1a!intertie/api/types/v1/price.proto\x1a%intertie/api/types/v1/resources.proto\"\xe2\x01\n\x0b\x43lusterSpec\x12\x34\n\x06groups\x18\x01 \x03(\x0b\x32\x1e.intertie.api.cluster.v1.GroupB\x04\xe2\x41\x01\x02\x12\x32\n\x08networks\x18\x02 \x03(\x0b\x32 .intertie.api.cluster.v1.Network\x12\x32\n\x05lease\x18\x03 \x01(\x0b\x32#.intertie.api.cluster.v1.LeaseTerms\x12\x35\n\tplacement\x18\x04 \x01(\x0b\x32\".intertie.api.cluster.v1.Placement\"\x9a\x02\n\x05Group\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x11\n\tmin_count\x18\x03 \x01(\x05\x12\x11\n\tmax_count\x18\x04 \x01(\x05\x12=\n\x0b\x65nvironment\x18\x05 \x01(\x0b\x32\".intertie.api.types.v1.EnvironmentB\x04\xe2\x41\x01\x02\x12;\n\nallocation\x18\x06 \x01(\x0b\x32!.intertie.api.types.v1.AllocationB\x04\xe2\x41\x01\x02\x12\x10\n\x08networks\x18\x07 \x03(\t\x12:\n\tplacement\x18\x08 \x01(\x0b\x32\'.intertie.api.cluster.v1.GroupPlacement\"x\n\x0eGroupPlacement\x12\x13\n\x0b\x61llow_sites\x18\x01 \x03(\t\x12\x12\n\ndeny_sites\x18\x02 \x03(\t\x12\x14\n\x0cmax_per_site\x18\x03 \x01(\x05\x12\x14\n\x0cmax_per_host\x18\x04 \x01(\x05\x12\x11\n\tmin_sites\x18\x05 \x01(\x05\"\x1e\n\tPlacement\x12\x11\n\tmax_sites\x18\x01 \x01(\x05\"k\n\x07Network\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06subnet\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x36\n\x07latency\x18\x03 \x03(\x0b\x32%.intertie.api.cluster.v1.LatencyBound\"Z\n\x0cLatencyBound\x12\x14\n\x06groups\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x0bmax_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02\"\xee\x02\n\nLeaseTerms\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tmax_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x04kind\x18\x05 \x01(\x0e\x32(.intertie.api.cluster.v1.LeaseTerms.Kind\x12+\n\x08max_wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63\x61ncellable\x18\x08 \x01(\x08\"-\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x42\x45ST_EFFORT\x10\x01\"\xc5\x07\n\x07\x43luster\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x32\n\x04spec\x18\x03 \x01(\x0b\x32$.intertie.api.cluster.v1.ClusterSpec\x12;\n\x05state\x18\x04 \x01(\x0e\x32&.intertie.api.cluster.v1.Cluster.StateB\x04\xe2\x41\x01\x03\x12\x33\n\x06window\x18\x05 \x01(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x03\x12\x31\n\x04plan\x18\x06 \x01(\x0b\x32\x1d.intertie.api.cluster.v1.PlanB\x04\xe2\x41\x01\x03\x12<\n\nworkspaces\x18\x07 \x03(\x0b\x32\".intertie.api.cluster.v1.WorkspaceB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x37\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32 .intertie.api.cluster.v1.FailureB\x04\xe2\x41\x01\x03\x12<\n\x12\x65nd_requested_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12<\n\nguarantees\x18\x0c \x03(\x0b\x32\".intertie.api.cluster.v1.GuaranteeB\x04\xe2\x41\x01\x03\x12\x13\n\x05owner\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05terms\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x31\n\x05price\x18\x13 \x01(\x0b\x32\x1c.intertie.api.types.v1.PriceB\x04\xe2\x41\x01\x03\x12;\n\tamendment\x18\x0f \x01(\x0b\x32\".intertie.api.cluster.v1.AmendmentB\x04\xe2\x41\x01\x03\x12\x31\n\x08run_time\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\"\xae\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tREQUESTED\x10\x01\x12\x0b\n\x07PLANNED\x10\x02\x12\x08\n\x04HELD\x10\x03\x12\r\n\tSCHEDULED\x10\x04\x12\n\n\x06\x41\x43TIVE\x10\x05\x12\t\n\x05\x45NDED\x10\x06\x12\x0c\n\x08REJECTED\x10\x07\x12\r\n\tCANCELLED\x10\x08\x12\n\n\x06\x46\x41ILED\x10\t\x12\n\n\x06QUEUED\x10\n\x12\r\n\tSUSPENDED\x10\x0b\"{\n\tAmendment\x12\n\n\x02tx\x18\x01 \x01(\t\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32$.intertie.api.cluster.v1.ClusterSpec\x12.\n\nbegin_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x34\n\nshortfalls\x18\x03 \x03(\x0b\x32 .intertie.api.types.v1.Shortfall\"\x97\x04\n\tWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x05\x12\x0c\n\x04site\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x37\n\x05state\x18\x06 \x01(\x0e\x32(.intertie.api.cluster.v1.Workspace.State\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\r\n\x05ready\x18\x08 \x01(\x08\x12.\n\nready_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\taddresses\x18\n \x03(\x0b\x32 .intertie.api.cluster.v1.Address\x12\x1a\n\x12staging_done_bytes\x18\x0b \x01(\x03\x12\x1b\n\x13staging_total_bytes\x18\x0c \x01(\x03\x12\x14\n\x0cimage_digest\x18\r \x01(\t\x12\x0f\n\x07pending\x18\x0e \x01(\t\x12\x10\n\x08restarts\x18\x0f \x01(\x05\"\x91\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PLANNED\x10\x01\x12\x0b\n\x07STAGING\x10\x02\x12\x0b\n\x07\x44\x45\x46INED\x10\x03\x12\x0b\n\x07RUNNING\x10\x04\x12\n\n\x06PAUSED\x10\x05\x12\x0b\n\x07STOPPED\x10\x06\x12\t\n\x05\x45NDED\x10\x07\x12\n\n\x06\x46\x41ILED\x10\x08\x12\r\n\tSUSPENDED\x10\t\"8\n\x07\x41\x64\x64ress\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\"\xcb\x02\n\tGuarantee\x12\x35\n\x04kind\x18\x01 \x01(\x0e\x32\'.intertie.api.cluster.v1.Guarantee.Kind\x12\x0c\n\x04\x66rom\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x11\n\tguarantee\x18\x05 \x01(\x03\x12\x0b\n\x03\x63\x61p\x18\x06 \x01(\x03\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12\x31\n\x08measured\x18\x08 \x03(\x0b\x32\x1f.intertie.api.types.v1.Measured\"{\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0ePAIR_BANDWIDTH\x10\x01\x12\x11\n\rNIC_BANDWIDTH\x10\x02\x12\r\n\tDISK_IOPS\x10\x03\x12\x13\n\x0f\x44ISK_THROUGHPUT\x10\x04\x12\x12\n\x0eLINK_BANDWIDTH\x10\x05\"\x86\x02\n\x04Plan\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x05parts\x18\x02 \x03(\x0b\x32$.intertie.api.cluster.v1.PlannedPart\x12\x33\n\x05links\x18\x03 \x03(\x0b\x32$.intertie.api.cluster.v1.PlannedLink\x12\x0c\n\x04\x63ost\x18\x04 \x01(\x01\x12\x0f\n\x07reasons\x18\x05 \x03(\t\x12\x34\n\nshortfalls\x18\x06 \x03(\x0b\x32 .intertie.api.types.v1.Shortfall\x12\x0f\n\x07optimal\x18\x07 \x01(\x08\"\x9a\x01\n\x0bPlannedPart\x12\x0c\n\x04site\x18\x01 \x01(\t\x12@\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x30.intertie.api.cluster.v1.PlannedPart.CountsEntry\x12\x0c\n\x04\x63ost\x18\x03 \x01(\x01\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"m\n\x0bPlannedLink\x12\x11\n\tfrom_site\x18\x01 \x01(\t\x12\x0f\n\x07to_site\x18\x02 \x01(\t\x12\x0e\n\x06mbit_s\x18\x03 \x01(\x03\x12*\n\x07latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%intertie/api/cluster/v1/cluster.proto\x12\x17intertie.api.cluster.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$intertie/api/types/v1/measured.proto\x1a!intertie/api/types/v1/price.proto\x1a\"intertie/api/types/v1/refund.proto\x1a%intertie/api/types/v1/resources.proto\"\xe2\x01\n\x0b\x43lusterSpec\x12\x34\n\x06groups\x18\x01 \x03(\x0b\x32\x1e.intertie.api.cluster.v1.GroupB\x04\xe2\x41\x01\x02\x12\x32\n\x08networks\x18\x02 \x03(\x0b\x32 .intertie.api.cluster.v1.Network\x12\x32\n\x05lease\x18\x03 \x01(\x0b\x32#.intertie.api.cluster.v1.LeaseTerms\x12\x35\n\tplacement\x18\x04 \x01(\x0b\x32\".intertie.api.cluster.v1.Placement\"\x9a\x02\n\x05Group\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x11\n\tmin_count\x18\x03 \x01(\x05\x12\x11\n\tmax_count\x18\x04 \x01(\x05\x12=\n\x0b\x65nvironment\x18\x05 \x01(\x0b\x32\".intertie.api.types.v1.EnvironmentB\x04\xe2\x41\x01\x02\x12;\n\nallocation\x18\x06 \x01(\x0b\x32!.intertie.api.types.v1.AllocationB\x04\xe2\x41\x01\x02\x12\x10\n\x08networks\x18\x07 \x03(\t\x12:\n\tplacement\x18\x08 \x01(\x0b\x32\'.intertie.api.cluster.v1.GroupPlacement\"x\n\x0eGroupPlacement\x12\x13\n\x0b\x61llow_sites\x18\x01 \x03(\t\x12\x12\n\ndeny_sites\x18\x02 \x03(\t\x12\x14\n\x0cmax_per_site\x18\x03 \x01(\x05\x12\x14\n\x0cmax_per_host\x18\x04 \x01(\x05\x12\x11\n\tmin_sites\x18\x05 \x01(\x05\"\x1e\n\tPlacement\x12\x11\n\tmax_sites\x18\x01 \x01(\x05\"k\n\x07Network\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06subnet\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x36\n\x07latency\x18\x03 \x03(\x0b\x32%.intertie.api.cluster.v1.LatencyBound\"Z\n\x0cLatencyBound\x12\x14\n\x06groups\x18\x01 \x03(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x0bmax_latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02\"\xee\x02\n\nLeaseTerms\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tmax_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x04kind\x18\x05 \x01(\x0e\x32(.intertie.api.cluster.v1.LeaseTerms.Kind\x12+\n\x08max_wait\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63\x61ncellable\x18\x08 \x01(\x08\"-\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x42\x45ST_EFFORT\x10\x01\"\xfa\x07\n\x07\x43luster\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x32\n\x04spec\x18\x03 \x01(\x0b\x32$.intertie.api.cluster.v1.ClusterSpec\x12;\n\x05state\x18\x04 \x01(\x0e\x32&.intertie.api.cluster.v1.Cluster.StateB\x04\xe2\x41\x01\x03\x12\x33\n\x06window\x18\x05 \x01(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x03\x12\x31\n\x04plan\x18\x06 \x01(\x0b\x32\x1d.intertie.api.cluster.v1.PlanB\x04\xe2\x41\x01\x03\x12<\n\nworkspaces\x18\x07 \x03(\x0b\x32\".intertie.api.cluster.v1.WorkspaceB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x37\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32 .intertie.api.cluster.v1.FailureB\x04\xe2\x41\x01\x03\x12<\n\x12\x65nd_requested_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12<\n\nguarantees\x18\x0c \x03(\x0b\x32\".intertie.api.cluster.v1.GuaranteeB\x04\xe2\x41\x01\x03\x12\x13\n\x05owner\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05terms\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x31\n\x05price\x18\x13 \x01(\x0b\x32\x1c.intertie.api.types.v1.PriceB\x04\xe2\x41\x01\x03\x12\x33\n\x06refund\x18\x14 \x01(\x0b\x32\x1d.intertie.api.types.v1.RefundB\x04\xe2\x41\x01\x03\x12;\n\tamendment\x18\x0f \x01(\x0b\x32\".intertie.api.cluster.v1.AmendmentB\x04\xe2\x41\x01\x03\x12\x31\n\x08run_time\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\"\xae\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tREQUESTED\x10\x01\x12\x0b\n\x07PLANNED\x10\x02\x12\x08\n\x04HELD\x10\x03\x12\r\n\tSCHEDULED\x10\x04\x12\n\n\x06\x41\x43TIVE\x10\x05\x12\t\n\x05\x45NDED\x10\x06\x12\x0c\n\x08REJECTED\x10\x07\x12\r\n\tCANCELLED\x10\x08\x12\n\n\x06\x46\x41ILED\x10\t\x12\n\n\x06QUEUED\x10\n\x12\r\n\tSUSPENDED\x10\x0b\"{\n\tAmendment\x12\n\n\x02tx\x18\x01 \x01(\t\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32$.intertie.api.cluster.v1.ClusterSpec\x12.\n\nbegin_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x34\n\nshortfalls\x18\x03 \x03(\x0b\x32 .intertie.api.types.v1.Shortfall\"\x97\x04\n\tWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x05\x12\x0c\n\x04site\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x37\n\x05state\x18\x06 \x01(\x0e\x32(.intertie.api.cluster.v1.Workspace.State\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\r\n\x05ready\x18\x08 \x01(\x08\x12.\n\nready_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\taddresses\x18\n \x03(\x0b\x32 .intertie.api.cluster.v1.Address\x12\x1a\n\x12staging_done_bytes\x18\x0b \x01(\x03\x12\x1b\n\x13staging_total_bytes\x18\x0c \x01(\x03\x12\x14\n\x0cimage_digest\x18\r \x01(\t\x12\x0f\n\x07pending\x18\x0e \x01(\t\x12\x10\n\x08restarts\x18\x0f \x01(\x05\"\x91\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PLANNED\x10\x01\x12\x0b\n\x07STAGING\x10\x02\x12\x0b\n\x07\x44\x45\x46INED\x10\x03\x12\x0b\n\x07RUNNING\x10\x04\x12\n\n\x06PAUSED\x10\x05\x12\x0b\n\x07STOPPED\x10\x06\x12\t\n\x05\x45NDED\x10\x07\x12\n\n\x06\x46\x41ILED\x10\x08\x12\r\n\tSUSPENDED\x10\t\"8\n\x07\x41\x64\x64ress\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\"\xcb\x02\n\tGuarantee\x12\x35\n\x04kind\x18\x01 \x01(\x0e\x32\'.intertie.api.cluster.v1.Guarantee.Kind\x12\x0c\n\x04\x66rom\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x11\n\tguarantee\x18\x05 \x01(\x03\x12\x0b\n\x03\x63\x61p\x18\x06 \x01(\x03\x12\x0c\n\x04unit\x18\x07 \x01(\t\x12\x31\n\x08measured\x18\x08 \x03(\x0b\x32\x1f.intertie.api.types.v1.Measured\"{\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0ePAIR_BANDWIDTH\x10\x01\x12\x11\n\rNIC_BANDWIDTH\x10\x02\x12\r\n\tDISK_IOPS\x10\x03\x12\x13\n\x0f\x44ISK_THROUGHPUT\x10\x04\x12\x12\n\x0eLINK_BANDWIDTH\x10\x05\"\x86\x02\n\x04Plan\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x05parts\x18\x02 \x03(\x0b\x32$.intertie.api.cluster.v1.PlannedPart\x12\x33\n\x05links\x18\x03 \x03(\x0b\x32$.intertie.api.cluster.v1.PlannedLink\x12\x0c\n\x04\x63ost\x18\x04 \x01(\x01\x12\x0f\n\x07reasons\x18\x05 \x03(\t\x12\x34\n\nshortfalls\x18\x06 \x03(\x0b\x32 .intertie.api.types.v1.Shortfall\x12\x0f\n\x07optimal\x18\x07 \x01(\x08\"\x9a\x01\n\x0bPlannedPart\x12\x0c\n\x04site\x18\x01 \x01(\t\x12@\n\x06\x63ounts\x18\x02 \x03(\x0b\x32\x30.intertie.api.cluster.v1.PlannedPart.CountsEntry\x12\x0c\n\x04\x63ost\x18\x03 \x01(\x01\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"m\n\x0bPlannedLink\x12\x11\n\tfrom_site\x18\x01 \x01(\t\x12\x0f\n\x07to_site\x18\x02 \x01(\t\x12\x0e\n\x06mbit_s\x18\x03 \x01(\x03\x12*\n\x07latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -81,52 +82,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLUSTER'].fields_by_name['terms']._serialized_options = b'\342A\001\003'
   _globals['_CLUSTER'].fields_by_name['price']._loaded_options = None
   _globals['_CLUSTER'].fields_by_name['price']._serialized_options = b'\342A\001\003'
+  _globals['_CLUSTER'].fields_by_name['refund']._loaded_options = None
+  _globals['_CLUSTER'].fields_by_name['refund']._serialized_options = b'\342A\001\003'
   _globals['_CLUSTER'].fields_by_name['amendment']._loaded_options = None
   _globals['_CLUSTER'].fields_by_name['amendment']._serialized_options = b'\342A\001\003'
   _globals['_CLUSTER'].fields_by_name['run_time']._loaded_options = None
   _globals['_CLUSTER'].fields_by_name['run_time']._serialized_options = b'\342A\001\003'
   _globals['_PLANNEDPART_COUNTSENTRY']._loaded_options = None
   _globals['_PLANNEDPART_COUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_CLUSTERSPEC']._serialized_start=277
-  _globals['_CLUSTERSPEC']._serialized_end=503
-  _globals['_GROUP']._serialized_start=506
-  _globals['_GROUP']._serialized_end=788
-  _globals['_GROUPPLACEMENT']._serialized_start=790
-  _globals['_GROUPPLACEMENT']._serialized_end=910
-  _globals['_PLACEMENT']._serialized_start=912
-  _globals['_PLACEMENT']._serialized_end=942
-  _globals['_NETWORK']._serialized_start=944
-  _globals['_NETWORK']._serialized_end=1051
-  _globals['_LATENCYBOUND']._serialized_start=1053
-  _globals['_LATENCYBOUND']._serialized_end=1143
-  _globals['_LEASETERMS']._serialized_start=1146
-  _globals['_LEASETERMS']._serialized_end=1512
-  _globals['_LEASETERMS_KIND']._serialized_start=1467
-  _globals['_LEASETERMS_KIND']._serialized_end=1512
-  _globals['_CLUSTER']._serialized_start=1515
-  _globals['_CLUSTER']._serialized_end=2480
-  _globals['_CLUSTER_STATE']._serialized_start=2306
-  _globals['_CLUSTER_STATE']._serialized_end=2480
-  _globals['_AMENDMENT']._serialized_start=2482
-  _globals['_AMENDMENT']._serialized_end=2605
-  _globals['_FAILURE']._serialized_start=2607
-  _globals['_FAILURE']._serialized_end=2703
-  _globals['_WORKSPACE']._serialized_start=2706
-  _globals['_WORKSPACE']._serialized_end=3241
-  _globals['_WORKSPACE_STATE']._serialized_start=3096
-  _globals['_WORKSPACE_STATE']._serialized_end=3241
-  _globals['_ADDRESS']._serialized_start=3243
-  _globals['_ADDRESS']._serialized_end=3299
-  _globals['_GUARANTEE']._serialized_start=3302
-  _globals['_GUARANTEE']._serialized_end=3633
-  _globals['_GUARANTEE_KIND']._serialized_start=3510
-  _globals['_GUARANTEE_KIND']._serialized_end=3633
-  _globals['_PLAN']._serialized_start=3636
-  _globals['_PLAN']._serialized_end=3898
-  _globals['_PLANNEDPART']._serialized_start=3901
-  _globals['_PLANNEDPART']._serialized_end=4055
-  _globals['_PLANNEDPART_COUNTSENTRY']._serialized_start=4010
-  _globals['_PLANNEDPART_COUNTSENTRY']._serialized_end=4055
-  _globals['_PLANNEDLINK']._serialized_start=4057
-  _globals['_PLANNEDLINK']._serialized_end=4166
+  _globals['_CLUSTERSPEC']._serialized_start=313
+  _globals['_CLUSTERSPEC']._serialized_end=539
+  _globals['_GROUP']._serialized_start=542
+  _globals['_GROUP']._serialized_end=824
+  _globals['_GROUPPLACEMENT']._serialized_start=826
+  _globals['_GROUPPLACEMENT']._serialized_end=946
+  _globals['_PLACEMENT']._serialized_start=948
+  _globals['_PLACEMENT']._serialized_end=978
+  _globals['_NETWORK']._serialized_start=980
+  _globals['_NETWORK']._serialized_end=1087
+  _globals['_LATENCYBOUND']._serialized_start=1089
+  _globals['_LATENCYBOUND']._serialized_end=1179
+  _globals['_LEASETERMS']._serialized_start=1182
+  _globals['_LEASETERMS']._serialized_end=1548
+  _globals['_LEASETERMS_KIND']._serialized_start=1503
+  _globals['_LEASETERMS_KIND']._serialized_end=1548
+  _globals['_CLUSTER']._serialized_start=1551
+  _globals['_CLUSTER']._serialized_end=2569
+  _globals['_CLUSTER_STATE']._serialized_start=2395
+  _globals['_CLUSTER_STATE']._serialized_end=2569
+  _globals['_AMENDMENT']._serialized_start=2571
+  _globals['_AMENDMENT']._serialized_end=2694
+  _globals['_FAILURE']._serialized_start=2696
+  _globals['_FAILURE']._serialized_end=2792
+  _globals['_WORKSPACE']._serialized_start=2795
+  _globals['_WORKSPACE']._serialized_end=3330
+  _globals['_WORKSPACE_STATE']._serialized_start=3185
+  _globals['_WORKSPACE_STATE']._serialized_end=3330
+  _globals['_ADDRESS']._serialized_start=3332
+  _globals['_ADDRESS']._serialized_end=3388
+  _globals['_GUARANTEE']._serialized_start=3391
+  _globals['_GUARANTEE']._serialized_end=3722
+  _globals['_GUARANTEE_KIND']._serialized_start=3599
+  _globals['_GUARANTEE_KIND']._serialized_end=3722
+  _globals['_PLAN']._serialized_start=3725
+  _globals['_PLAN']._serialized_end=3987
+  _globals['_PLANNEDPART']._serialized_start=3990
+  _globals['_PLANNEDPART']._serialized_end=4144
+  _globals['_PLANNEDPART_COUNTSENTRY']._serialized_start=4099
+  _globals['_PLANNEDPART_COUNTSENTRY']._serialized_end=4144
+  _globals['_PLANNEDLINK']._serialized_start=4146
+  _globals['_PLANNEDLINK']._serialized_end=4255
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.types.v1 import measured_pb2 as _measured_pb2
 from intertie.api.types.v1 import price_pb2 as _price_pb2
+from intertie.api.types.v1 import refund_pb2 as _refund_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
@@ -401,6 +402,7 @@ class Cluster(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    REFUND_FIELD_NUMBER: _builtins.int
     AMENDMENT_FIELD_NUMBER: _builtins.int
     RUN_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -454,6 +456,12 @@ class Cluster(_message.Message):
         """
 
     @_builtins.property
+    def refund(self) -> _refund_pb2.Refund:
+        """What of it is given back: for guarantees that were not kept while they were asked
+        for, and for what was left when it ended before its time.
+        """
+
+    @_builtins.property
     def amendment(self) -> Global___Amendment:
         """Of a cluster over several sites: the Update that is under way, and not in force."""
 
@@ -481,12 +489,13 @@ class Cluster(_message.Message):
         owner: _builtins.str = ...,
         terms: _builtins.int = ...,
         price: _price_pb2.Price | None = ...,
+        refund: _refund_pb2.Refund | None = ...,
         amendment: Global___Amendment | None = ...,
         run_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "failure", b"failure", "plan", b"plan", "price", b"price", "run_time", b"run_time", "spec", b"spec", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "failure", b"failure", "plan", b"plan", "price", b"price", "refund", b"refund", "run_time", b"run_time", "spec", b"spec", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "price", b"price", "run_time", b"run_time", "spec", b"spec", "state", b"state", "terms", b"terms", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "create_time", b"create_time", "end_requested_time", b"end_requested_time", "etag", b"etag", "failure", b"failure", "guarantees", b"guarantees", "name", b"name", "owner", b"owner", "plan", b"plan", "price", b"price", "refund", b"refund", "run_time", b"run_time", "spec", b"spec", "state", b"state", "terms", b"terms", "uid", b"uid", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
