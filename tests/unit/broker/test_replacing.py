@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from intertie.broker.domain.fleet import Fleet, Policy
+from intertie.broker.domain.counted import Used
+from intertie.broker.domain.fleet import Fleet, Policy, SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.part import (
     Amend,
     AmendState,
@@ -47,9 +48,14 @@ def on(spec: PartSpec, *hosts: str, **changes: Any) -> Part:
 
 
 def become(
-    of: Part, *others: Part, hosts: tuple[str, ...] = ("n2", "n3")
+    of: Part,
+    *others: Part,
+    hosts: tuple[str, ...] = ("n2", "n3"),
+    said: SeenPart | None = None,
 ) -> Replaced | Over | None:
     view = view_of(fleet("n1", *hosts), (of, *others))
+    if said is not None:
+        view = replace(view, seen={of.uid: {said.host: said}})
     held = replace(view, fleet=replace(view.fleet, held=frozenset({"n1"})))
     return without(of, {"n1"}, held, THREE, now=BEGUN)
 
@@ -64,6 +70,18 @@ def test_what_was_on_the_lost_host_goes_elsewhere_and_nothing_else_moves() -> No
         "w-0": (1, "n1"),
         "w-2": (1, "n1"),
     }
+
+
+def test_what_the_lost_host_had_counted_is_kept() -> None:
+    before = on(part_spec(again(0)), "n1")
+    counted = SeenWorkspace(
+        name="w-0", state=WorkspaceState.RUNNING, used=Used(read_time=NOW, cpu_ns=7)
+    )
+    said = SeenPart(host="n1", part_uid=before.uid, generation=4, workspaces=(counted,))
+    found = become(before, said=said)
+    assert isinstance(found, Replaced)
+    [kept] = found.part.used
+    assert (kept.host, kept.used.cpu_ns) == ("n1", 7)
 
 
 def test_spec_and_with_it_addresses_and_macs_stay() -> None:

@@ -87,6 +87,34 @@ AMENDED = Parse(
       pending: "512 MiB of memory instead of 128, at its next start"
     }
     workspaces { name: "x/workspaces/worker-0" site: "north" host: "n2" state: PLANNED }
+    price {
+      amount: 0.75
+      terms {
+        site: "north" kind: "immediate" amount: 0.25
+        window { start_time { seconds: 1800000000 } end_time { seconds: 1800003600 } }
+      }
+      terms {
+        site: "north" kind: "immediate" amount: 0.5
+        window { start_time { seconds: 1800003600 } end_time { seconds: 1800007200 } }
+      }
+    }
+    refund {
+      amount: 0.2625
+      items {
+        site: "north" reason: "GUARANTEE" kind: 3 from: "head-0" amount: 0.0125
+        promised: 300 measured: 101.25
+        window { start_time { seconds: 1800000600 } end_time { seconds: 1800000900 } }
+      }
+      items {
+        site: "north" reason: "GUARANTEE" kind: 1 from: "head-0" to: "worker-0" network: "lan"
+        promised: 20 measured: 11.5
+        window { start_time { seconds: 1800000600 } end_time { seconds: 1800000900 } }
+      }
+      items {
+        site: "north" reason: "WORKSPACE_FAILED" amount: 0.25
+        window { start_time { seconds: 1800005400 } end_time { seconds: 1800007200 } }
+      }
+    }
     """,
     Cluster(),
 )

@@ -141,9 +141,10 @@ def refund(shown: Refund) -> Table:
     """Item by item, with the promise that was not kept."""
     made = table("REFUND OF", "FOR", "FROM", "TO", "PROMISED", "MEASURED", "AMOUNT",
                  right=("PROMISED", "MEASURED", "AMOUNT"))  # fmt: skip
+    kinds: dict[int, str] = {number: name for name, number in Guarantee.Kind.items()}
     for each in shown.items:
         subject = " ".join(filter(None, (getattr(each, "from"), "to" * bool(each.to), each.to)))
-        kind = Guarantee.Kind.Name(each.kind) if each.kind in Guarantee.Kind.values() else ""
+        kind = kinds.get(each.kind, "")
         made.add_row(
             styled(each.site),
             styled(f"{kind} {subject}" if each.kind else each.reason),

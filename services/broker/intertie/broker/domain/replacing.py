@@ -9,6 +9,7 @@ from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of, free_hosts
 from intertie.broker.domain.part import AmendState, Moved, Part, PartState, Placed
 from intertie.broker.domain.placement import place
+from intertie.broker.domain.used import known_of, on_record
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.spec import OnHostLoss
@@ -104,7 +105,12 @@ def _placed_anew(
     }
     fixed = {each.workspace: each.host for each in part.placed if each.host not in lost}
     placed = place(part.spec, rooms, site=policy.site, fixed=fixed)
-    after = replace(part, placed=placed, moved=_moved(part, placed, now=now))
+    after = replace(
+        part,
+        placed=placed,
+        moved=_moved(part, placed, now=now),
+        used=on_record(known_of(part, view.seen.get(part.uid, {}))),
+    )
     before, terms = demands_of(part, policy.admission), demands_of(after, policy.admission)
     short = [
         shortfall_of(policy.site, resource, wanted, available)
