@@ -134,8 +134,8 @@ def _most(part: Part, items: Iterable[RefundItem], amount: float) -> float:
 
 def owed_at_end(part: Part) -> Window | None:
     """What was left of its window when its end was asked for, as long as that is not on record as
-    given back, or not; None: there is nothing to be written down."""
-    if part.state not in (PartState.CONFIRMED, PartState.ENDED) or not part.price:
+    given back, or not; None: there is nothing to be written down, as of what costs nothing."""
+    if part.state not in (PartState.CONFIRMED, PartState.ENDED) or not amount_of(part.price):
         return None
     ends = [each for each in (part.end_requested_time, part.end_time) if each is not None]
     if not ends or any(each.reason != GUARANTEE for each in part.refunds):
