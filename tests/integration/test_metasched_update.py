@@ -10,6 +10,7 @@ import pytest
 
 from intertie.api.broker.v1 import part_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.api.types.v1 import resources_pb2
 from intertie.common import errors
 from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.refusals import refusal
@@ -99,11 +100,29 @@ async def test_growth_is_had_at_both_sites_or_at_none(here: Federation) -> None:
             for each in (await stub.Get(clusters_pb2.GetClusterRequest(name=NAME))).workspaces
         ):
             await CLOCK.sleep(0.1)
+    await the_past_keeps_its_price(here, made)
 
     await stub.Delete(clusters_pb2.DeleteClusterRequest(name=NAME))
     await until(here, cluster_pb2.Cluster.CANCELLED)
     over = await refusal(stub.Update(update(two_groups(2), "u2")))
     assert isinstance(over, errors.ClusterOver)
+
+
+async def the_past_keeps_its_price(here: Federation, made: cluster_pb2.Cluster) -> None:
+    """The rest is at what the sites have asked for the new terms."""
+    now = await here.clusters().Get(clusters_pb2.GetClusterRequest(name=NAME))
+    assert now.plan.cost == pytest.approx(now.price.amount)
+    hour = 3 * 0.05 + 3 * 500 * 0.001 + 3 * 40 * 0.003 + 2 * 120 * 0.002
+    past, rest = (each for each in now.price.terms if each.site == "south")
+    [before] = (each for each in made.price.terms if each.site == "south")
+    assert rest.amount == pytest.approx(hour * hours(rest.window))
+    assert past.amount / hours(past.window) == pytest.approx(before.amount / hours(before.window))
+    assert past.window.start_time == before.window.start_time
+    assert past.window.end_time == rest.window.start_time
+
+
+def hours(window: resources_pb2.Window) -> float:
+    return (window.end_time.ToDatetime() - window.start_time.ToDatetime()) / timedelta(hours=1)
 
 
 async def test_less_is_told_to_a_site_that_was_away_and_more_waits_for_it(
@@ -122,6 +141,9 @@ async def test_less_is_told_to_a_site_that_was_away_and_more_waits_for_it(
     await here.sites["south"].start()
     parts = await until_agreed(here, 2)
     assert [len(parts[site].spec.workspaces) for site in ("north", "south")] == [1, 1]
+    past, rest = parts["south"].price.terms[0], parts["south"].price.terms[-1]
+    less_hour, more_hour = (each.amount / hours(each.window) for each in (rest, past))
+    assert less_hour == pytest.approx(more_hour / 3), "at the rates that there were"
     longer = await stub.Update(update(lasting(2), "u4", DURATION))
     assert longer.terms == 3
     parts = await until_agreed(here, 3)

@@ -133,6 +133,8 @@ class Amend(Struct, frozen=True, kw_only=True):
     decide_by: datetime
     expire_time: datetime | None = None
     endpoints: tuple[Endpoint, ...] = ()
+    price: Stretch | None = None
+    """What was asked for them, from when they were held; None: by a release that knew no prices."""
 
     def move(self, to: AmendState) -> "Amend":
         if to not in AMEND_NEXT[self.state]:

@@ -13,7 +13,7 @@ from intertie.broker.domain.tariff import kind_of
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
 from intertie.common.price import PriceTerm
-from intertie.common.tariff import hours_of, part_hour
+from intertie.common.tariff import Rates, hours_of, part_hour
 from intertie.common.values import replace
 
 
@@ -29,20 +29,44 @@ def asked_for(
     return Stretch(window=spec.window, kind=kind, rates=rates, hour=part_hour(rates, spec))
 
 
+def asked_for_rest(
+    agreed: Sequence[Stretch], spec: PartSpec, view: LedgerView, policy: Policy, *, now: datetime
+) -> Stretch:
+    """What is asked now for other terms from now on; its kind of lease stays."""
+    rest = replace(spec, window=Window(max(spec.window.start, now), spec.window.end))
+    return asked_for(rest, view, policy, now=now, kind=agreed[-1].kind if agreed else "")
+
+
+def applied(
+    agreed: Sequence[Stretch], spec: PartSpec, rates: Rates, kind: str, *, now: datetime
+) -> tuple[Stretch, ...]:
+    """With other terms in force from now on, at these rates: the past stays at the old price. A
+    part of a release that knew no prices gets one for what is to come."""
+    start = max(spec.window.start, now)
+    past = tuple(
+        replace(each, window=Window(each.window.start, min(each.window.end, start)))
+        for each in agreed
+        if each.window.start < start
+    )
+    if start >= spec.window.end:
+        return past
+    window = Window(start, spec.window.end)
+    return (*past, Stretch(window=window, kind=kind, rates=rates, hour=part_hour(rates, spec)))
+
+
 def amended(
     agreed: Sequence[Stretch], spec: PartSpec, view: LedgerView, policy: Policy, *, now: datetime
 ) -> tuple[Stretch, ...]:
-    """With other terms from now on, at what is asked now of its kind of lease: the past stays at
-    the old price. A part of a release that knew no prices gets one for what is to come."""
-    kind = agreed[-1].kind if agreed else ""
-    whole = spec.window
-    rest = replace(spec, window=Window(max(whole.start, now), whole.end))
-    past = tuple(
-        replace(each, window=Window(each.window.start, min(each.window.end, rest.window.start)))
-        for each in agreed
-        if each.window.start < rest.window.start
-    )
-    return (*past, asked_for(rest, view, policy, now=now, kind=kind))
+    """With other terms that are asked for and in force at once."""
+    asked = asked_for_rest(agreed, spec, view, policy, now=now)
+    return applied(agreed, spec, asked.rates, asked.kind, now=now)
+
+
+def with_less(agreed: Sequence[Stretch], spec: PartSpec, *, now: datetime) -> tuple[Stretch, ...]:
+    """With terms that take nothing more, for which nobody was asked: at the rates there are."""
+    if not agreed:
+        return ()
+    return applied(agreed, spec, agreed[-1].rates, agreed[-1].kind, now=now)
 
 
 def amount_of(agreed: Iterable[Stretch], within: Window | None = None) -> float:

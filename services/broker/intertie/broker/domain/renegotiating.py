@@ -23,7 +23,9 @@ from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, free_vnis, with_site_defaults
 from intertie.broker.domain.part import Amend, AmendState, NetworkId, Part, PartState
 from intertie.broker.domain.preparing import endpoints_of
+from intertie.broker.domain.price import applied, asked_for_rest, with_less
 from intertie.broker.domain.refusing import check_window
+from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.usage import charged_until
 from intertie.common.errors import (
     AmendPending,
@@ -87,6 +89,7 @@ def held(part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: dat
             decide_by=asked.decide_by,
             expire_time=None if asked.prepare else now + asked.ttl,
             endpoints=endpoints_of(spec.networks, ids, found.gateway, view, policy.site),
+            price=asked_for_rest(part.price, spec, view, policy, now=now),
         ),
     )
 
@@ -198,6 +201,7 @@ def resolved(
         endpoints=amend.endpoints,
         remotes=remotes_of(after, receipts, part.path.site),
         charged=charged_until(part, account, now=now),
+        price=_priced(part, amend, now=now),
         amend=None,
     )
     if now >= part.window.end and after.window.end > part.window.end:
@@ -235,7 +239,15 @@ def shrunk(
         tx=decision.tx,
         digest=decision.digest,
         charged=charged_until(part, account, now=now),
+        price=with_less(part.price, spec, now=now),
     )
+
+
+def _priced(part: Part, amend: Amend, *, now: datetime) -> tuple[Stretch, ...]:
+    """At the rates that were asked when they were held, from when they are in force."""
+    if amend.price is None:
+        return with_less(part.price, amend.spec, now=now)
+    return applied(part.price, amend.spec, amend.price.rates, amend.price.kind, now=now)
 
 
 def was_applied(part: Part, decision: Decision, receipts: Iterable[OpenedReceipt]) -> bool:
