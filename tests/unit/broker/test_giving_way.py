@@ -156,6 +156,19 @@ def test_it_goes_on_where_it_was_once_all_is_saved() -> None:
     assert (part.terms, part.seed) == (2, "seed")
 
 
+def test_a_stretch_is_priced_for_the_time_that_it_runs_and_by_its_kind() -> None:
+    here = running(8)
+    then = after(here, asks(here, 4, now=LATER), now=LATER)
+    [first] = part_of(then, "a").price
+    assert (first.kind, first.window) == ("best_effort", Window(NOW, LATER))
+    at = LATER + MINUTE
+    part = part_of(start(saved(then, "a"), "a", now=at), "a")
+    assert [each.window for each in part.price] == [
+        Window(NOW, LATER),
+        Window(at + SAVE, part.window.end),
+    ]
+
+
 def test_it_runs_as_long_as_there_is_room_and_is_saved_in_time() -> None:
     """Before a lease that comes in an hour, of the two hours that it is for."""
     lease = LeaseTerms(start_time=NOW + HOUR, duration=HOUR)

@@ -43,11 +43,7 @@ def applied(
     """With other terms in force from now on, at these rates: the past stays at the old price. A
     part of a release that knew no prices gets one for what is to come."""
     start = max(spec.window.start, now)
-    past = tuple(
-        replace(each, window=Window(each.window.start, min(each.window.end, start)))
-        for each in agreed
-        if each.window.start < start
-    )
+    past = until(agreed, start)
     if start >= spec.window.end:
         return past
     window = Window(start, spec.window.end)
@@ -67,6 +63,15 @@ def with_less(agreed: Sequence[Stretch], spec: PartSpec, *, now: datetime) -> tu
     if not agreed:
         return ()
     return applied(agreed, spec, agreed[-1].rates, agreed[-1].kind, now=now)
+
+
+def until(agreed: Iterable[Stretch], end: datetime) -> tuple[Stretch, ...]:
+    """With nothing to pay from then on."""
+    return tuple(
+        replace(each, window=Window(each.window.start, min(each.window.end, end)))
+        for each in agreed
+        if each.window.start < end
+    )
 
 
 def amount_of(agreed: Iterable[Stretch], within: Window | None = None) -> float:

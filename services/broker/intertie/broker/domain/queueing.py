@@ -32,6 +32,7 @@ from intertie.broker.domain.part import NetworkId, Part
 from intertie.broker.domain.planning import Image, why_not_more
 from intertie.broker.domain.price import amount_of, asked_for
 from intertie.broker.domain.records import Change, Unchanged, Write
+from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import late, longest_wait, runs_for, suspended
 from intertie.broker.domain.tariff import BEST_EFFORT
 from intertie.common.calendar import Calendar
@@ -196,6 +197,7 @@ def started(view: LedgerView, name: str, policy: Policy, seed: str, *, now: date
     calendar = calendar_of(view, policy)
     opening = openings_of(view, [lease_of(record)], calendar, policy, now)[name]
     part, counts, short = opening.begin()
+    part = replace(part, price=(*part.price, _price_of(part, view, policy, now=now)))
     before = view.parts.get(part.name)
     vnis = () if before else free_vnis(view, len(part.spec.networks))
     if before is None:
@@ -222,6 +224,14 @@ def started(view: LedgerView, name: str, policy: Policy, seed: str, *, now: date
         admitted_on=view.generation,
         vnis=tuple((each, part.uid) for each in vnis),
     )
+
+
+def _price_of(part: Part, view: LedgerView, policy: Policy, *, now: datetime) -> Stretch:
+    """Of a stretch: what saving and going on take is not the owner's."""
+    assert part.keeping is not None
+    runs = Window(part.window.start + part.keeping.restore, part.window.end)
+    spec = replace(part.spec, window=runs)
+    return asked_for(spec, view, policy, now=now, kind=BEST_EFFORT)
 
 
 def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:

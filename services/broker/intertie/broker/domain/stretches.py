@@ -8,6 +8,7 @@ from intertie.broker.domain.cluster import PREEMPTED, ClusterRecord, ClusterStat
 from intertie.broker.domain.fleet import Policy, SeenPart
 from intertie.broker.domain.pace import Paces, still
 from intertie.broker.domain.part import Keeping, Part, PartState
+from intertie.broker.domain.price import until
 from intertie.common.intervals import Window
 from intertie.common.spec import DEFAULT_DURATION, ClusterSpec
 from intertie.common.values import replace
@@ -84,6 +85,7 @@ def put_aside(
     after = replace(
         part,
         spec=replace(part.spec, window=Window(part.window.start, end)),
+        price=until(part.price, end),
         terms=part.terms + 1,
     )
     if record.spec.lease.cancellable:
