@@ -355,21 +355,23 @@ class _History:
         self.noted.append(f"{told.at:.3f} {told.user}: {told.outcome} of {told.cluster}, its own")
 
 
-def undone(record: Record) -> list[str]:
-    """What should have come to its end, and has not."""
+def undone(record: Record, *, grace_s: float = GRACE_S) -> list[str]:
+    """What should have come to its end for so long, and has not."""
     now: dict[tuple[str, str], tuple[float, bytes]] = {}
     for written in record.writes:
         for key, value in written.puts:
             now[written.store, key] = written.at, value
         for key in written.deleted:
             now.pop((written.store, key), None)
-    return [*_unsettled(record, now), *_left_running(record, now)]
+    return [*_unsettled(record, now, grace_s), *_left_running(record, now)]
 
 
-def _unsettled(record: Record, now: dict[tuple[str, str], tuple[float, bytes]]) -> Iterator[str]:
+def _unsettled(
+    record: Record, now: dict[tuple[str, str], tuple[float, bytes]], grace_s: float
+) -> Iterator[str]:
     last = max((each.at for each in record.writes), default=0.0)
     until = max(record.ended_at, last)
-    late_s = GRACE_S + 2 * record.profile.offset_s
+    late_s = grace_s + 2 * record.profile.offset_s
     for (store, key), (_, value) in now.items():
         kind = key.partition("/")[0]
         if kind == "txs":

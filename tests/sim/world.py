@@ -157,9 +157,9 @@ class World:
             try:
                 self.loop.run_until_complete(self._whole())
             finally:
+                self.record.ended_at = self.loop.time()
                 self._close()
                 asyncio.set_event_loop(None)
-        self.record.ended_at = self.loop.time()
         self.record.messages = self.network.messages
         self.record.transactions = sum(each.transactions for each in self.stores.values())
         for name, host in self.hosts.items():
@@ -201,7 +201,8 @@ class World:
 
     def _settled(self) -> bool:
         """Only for an early end: what is judged is the history."""
-        return self.loop.time() > self.record.busy_until + 20 and not undone(self.record)
+        over = self.loop.time() > self.record.busy_until + 20
+        return over and not undone(self.record, grace_s=0.0)
 
     def _close(self) -> None:
         everybody = [*self.dead, *self.processes.values(), *(each.process for each in self.users)]

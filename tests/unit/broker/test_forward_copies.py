@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.cluster import ClusterView
-from intertie.broker.domain.ports import Foreign
+from intertie.broker.domain.ports import Foreign, RefusedSoFar
 from intertie.broker.domain.records import Change
 from intertie.common.errors import NameTaken, NoCapacity, NotLeading, Shortfall, SiteUnreachable
 from tests.fakes.clock import FakeClock
@@ -68,6 +68,16 @@ async def test_what_was_refused_once_and_for_all_may_find_room_here() -> None:
     await fails(world, NoCapacity)
     assert isinstance(await world.create(FEW), ClusterView)
     assert beyond.made == {}
+
+
+async def test_a_refusal_beside_a_copy_at_a_silent_replica_does_not_bring_it_back_here() -> None:
+    """A bug that simulated worlds have found: the copy that a silent replica had was taken for
+    given up, and came late, when there was room here too."""
+    world, beyond = world_of(RefusedSoFar(REFUSED))
+    beyond.may[0].set()
+    await fails(world, NoCapacity)
+    assert isinstance(await world.create(FEW), Foreign)
+    assert await world.ledger.cluster("demo", "one") is None
 
 
 async def test_while_a_copy_is_on_its_way_the_refusal_of_another_is_not_forgotten() -> None:

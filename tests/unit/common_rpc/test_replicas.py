@@ -17,6 +17,7 @@ from intertie.common.rpc.replicas import (
     READ_SILENCE_S,
     SILENCE_S,
     ReplicaChannel,
+    watched_copies,
 )
 from tests.fakes.clock import FakeClock
 
@@ -133,6 +134,28 @@ async def test_a_refusal_is_an_answer() -> None:
     error = await refused(here.ask(CREATE))
     assert isinstance(to_domain_error(error), NoCapacity)
     assert here["b"].asked == 0
+
+
+async def test_of_an_answer_it_is_known_whether_another_copy_may_be_under_way() -> None:
+    """One that is silent, or whose connection broke, may have taken it, or do so yet; one that does
+    not lead has refused."""
+
+    async def watched(first: Answer | None, *, silent: bool = False) -> bool:
+        here = Place("a", "b")
+        here["a"].does, here["a"].silent = first, silent
+        here["b"].does = refusing(NoCapacity(()))
+        with watched_copies() as copies:
+            asking = here.asking(CREATE)
+            await here.clock.settle()
+            await here.clock.advance(SILENCE_S)
+            await refused(asking)
+        return copies.under_way
+
+    assert not await watched(FOLLOWS)
+    assert not await watched(refusing(NoCapacity(())))
+    assert await watched(None, silent=True)
+    assert await watched(ABSENT)
+    assert await watched(refusing(EtcdUnavailable("no answer in time")))
 
 
 async def test_while_none_leads_all_are_asked_again_until_one_does() -> None:

@@ -10,17 +10,18 @@ from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.metasched.v1 import decisions_pb2, decisions_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
 from intertie.broker.domain.decision import Decision
-from intertie.broker.domain.ports import Caller, Foreign
+from intertie.broker.domain.ports import Caller, Foreign, RefusedSoFar
 from intertie.broker.receipts_proto import decision_from_proto
 from intertie.common.actions import Action
 from intertie.common.clock import Clock
-from intertie.common.errors import NotLeading, SiteUnreachable
+from intertie.common.errors import DomainError, NotLeading, SiteUnreachable
 from intertie.common.names import ANY, ClusterName, Parent
 from intertie.common.rpc import attach, request_id
 from intertie.common.rpc.action_proto import action_to_proto
 from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.delegation import vouch
 from intertie.common.rpc.identity import parse_spiffe
+from intertie.common.rpc.replicas import watched_copies
 from intertie.common.rpc.signing import Signer
 from intertie.common.rpc.spec_proto import cluster_spec_to_proto
 from intertie.common.spec import ClusterSpec
@@ -71,8 +72,14 @@ class GrpcMetasched:
             validate_only=validate_only,
         )
         metadata = self._behalf(caller, request)
-        call = self._stub.Create(request, metadata=metadata, timeout=CREATE_TIMEOUT_S)
-        return _foreign(await self._reach(call))
+        with watched_copies() as copies:
+            try:
+                call = self._stub.Create(request, metadata=metadata, timeout=CREATE_TIMEOUT_S)
+                return _foreign(await self._reach(call))
+            except DomainError as error:
+                if copies.under_way and not validate_only:
+                    raise RefusedSoFar(error) from None
+                raise
 
     async def get(self, caller: Caller, tenant: str, cluster_id: str) -> Foreign:
         request = clusters_pb2.GetClusterRequest(name=self._named(tenant, cluster_id))

@@ -15,6 +15,7 @@ from intertie.broker.domain.planning import Image
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
 from intertie.broker.domain.usage import Usage
 from intertie.common.actions import Action
+from intertie.common.errors import DomainError
 from intertie.common.names import PartName
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import Struct, field
@@ -201,9 +202,19 @@ class Foreign(Struct, frozen=True, kw_only=True):
     etag: str
 
 
+class RefusedSoFar(Exception):
+    """A request was refused by one replica, and another that was asked has said nothing: it may
+    have taken it, or do so yet."""
+
+    def __init__(self, error: DomainError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Metasched(Protocol):
-    """The meta-scheduler that requests are handed on to. Its refusals are raised as they are;
-    SiteUnreachable when it does not answer, which leaves open what it did."""
+    """The meta-scheduler that requests are handed on to. Its refusals are raised as they are, of
+    `create` as RefusedSoFar where they may not be the last word; SiteUnreachable when it does not
+    answer, which leaves open what it did."""
 
     name: str
 

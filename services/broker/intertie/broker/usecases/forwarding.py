@@ -8,7 +8,7 @@ import structlog
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.ledger import Versioned
-from intertie.broker.domain.ports import Caller, Foreign, Ledger, Metasched
+from intertie.broker.domain.ports import Caller, Foreign, Ledger, Metasched, RefusedSoFar
 from intertie.broker.domain.records import (
     Change,
     Erase,
@@ -79,6 +79,9 @@ class Forwarding:
                     if copies.here == 1 and copies.known_since is not None:
                         await self._forget(record, request, copies.known_since)
                 raise
+            except RefusedSoFar as unsure:
+                copies.known_since = None
+                raise unsure.error from None
             except BaseException:
                 copies.known_since = None
                 raise

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -51,6 +53,28 @@ LEADERS_OWN = frozenset(
     }
 )
 """What only the leader does. Every replica answers the rest."""
+
+
+class Copies:
+    """Of a call that was made while they were watched."""
+
+    def __init__(self) -> None:
+        self.under_way = False
+        """A replica was asked and has not said what it did, so it may do it yet."""
+
+
+_watched: ContextVar[Copies | None] = ContextVar("copies", default=None)
+
+
+@contextmanager
+def watched_copies() -> Iterator[Copies]:
+    """For who has to know whether a refusal is the last word on its call."""
+    copies = Copies()
+    token = _watched.set(copies)
+    try:
+        yield copies
+    finally:
+        _watched.reset(token)
 
 
 class ReplicaChannel(grpc.aio.Channel):
@@ -132,6 +156,7 @@ class ReplicaChannel(grpc.aio.Channel):
         patient_until = min(until, ask.began + self._patience_s)
         failures = _Failures()
         asking: dict[asyncio.Future[Any], int] = {}
+        under_way = False
         try:
             while True:
                 number = self._next(ask, {*asking.values(), *failures.numbers})
@@ -157,13 +182,18 @@ class ReplicaChannel(grpc.aio.Channel):
                     if not isinstance(error, grpc.aio.AioRpcError) or not goes_on(error):
                         self.broke(asking[each], error)
                         raise error
+                    under_way = under_way or not refused(error)
                     failures.add(asking.pop(each), error)
                 if not heard and number is None and self._clock.monotonic() < patient_until:
                     failures = _Failures()  # one of those may lead by now
         finally:
             for each in asking:
-                if not each.cancel() and not each.cancelled():
+                if each.cancel():
+                    under_way = True
+                elif not each.cancelled():
                     each.exception()  # is thereby known: another's answer came with it
+            if under_way and (copies := _watched.get()) is not None:
+                copies.under_way = True
 
     def _next(self, ask: _Question, but: set[int]) -> int | None:
         order = self._order(self._leader if ask.leaders_own else self._reader)
@@ -242,6 +272,11 @@ def goes_on(error: grpc.aio.AioRpcError) -> bool:
     if meant is not None:
         return isinstance(meant, NotLeading | EtcdUnavailable)
     return error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def refused(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the replica has said that it does nothing of it, now or later."""
+    return isinstance(to_domain_error(error), NotLeading)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
