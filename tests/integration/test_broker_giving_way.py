@@ -212,3 +212,22 @@ async def test_one_that_is_cancellable_is_cancelled_and_keeps_nobody_waiting(her
     assert over.failure.reason == "PREEMPTED"
     assert over.run_time.ToTimedelta() > timedelta()
     assert not here.agents.saves
+
+
+async def test_several_that_need_room_at_once_get_it_one_after_the_other(here: Site) -> None:
+    """A bug: the second, decided while the first was on its way, ended INTERNAL and left the book
+    with room that was not there."""
+    work = await filled(here, lasts_s=8 * 3600)
+    stub = here.clusters()
+    names = ["u1", "u2", "u3", "u4"]
+    asked = [
+        create(name, plain(4, start_in_s=3600 * (5 - number), lasts_s=1800), name)
+        for number, name in enumerate(names, start=1)
+    ]
+    made = await asyncio.gather(*(stub.Create(each) for each in asked))
+    assert {each.state for each in made} == {Cluster.SCHEDULED}
+    [first] = [each for each in made if each.name.endswith("/u4")]
+    shown = await stub.Get(clusters_pb2.GetClusterRequest(name=work.name))
+    assert shown.window.end_time.ToDatetime() < first.window.start_time.ToDatetime()
+    too_many = await refusal(stub.Create(create("u5", plain(8, start_in_s=3600), "u5")))
+    assert isinstance(too_many, errors.NoCapacity)

@@ -111,6 +111,7 @@ class Book:
             demands=self.demands,
             open=self.open,
             line=self.line,
+            amended=self.amended,
         )
 
     def _standing(self, fleet: Fleet) -> Fleet:

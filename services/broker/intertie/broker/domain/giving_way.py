@@ -29,7 +29,7 @@ from intertie.broker.domain.stretches import (
     suspended,
     window_changed,
 )
-from intertie.common.calendar import Calendar
+from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity
 from intertie.common.names import ClusterName
 from intertie.common.spec import ClusterSpec
@@ -46,6 +46,10 @@ class GivesWay(Struct, frozen=True, kw_only=True):
     after: Part
 
 
+class RoomToBeMade(Exception):
+    """It fits only if others give way, which is decided for one lease at a time."""
+
+
 class Admissible(Struct, frozen=True, kw_only=True):
     draft: Draft
     aside: tuple[GivesWay, ...] = ()
@@ -59,10 +63,13 @@ def draft_before_others(
     policy: Policy,
     *,
     now: datetime,
+    alone: bool = True,
 ) -> Admissible:
     """As `planning.draft`; where that has no room at the start that was asked for, leases give way
     that wait. One that begins at once begins when they are saved, which is no delay that its owner
-    has to allow. NoCapacity where they would have to for nothing."""
+    has to allow. NoCapacity where they would have to for nothing.
+    RoomToBeMade where they might have to, and others may be asked to at the same time: not
+    `alone`."""
     asked = spec.lease.window(now=now).start
     found: Draft | None = None
     problem: NoCapacity | None = None
@@ -73,6 +80,10 @@ def draft_before_others(
     except NoCapacity as error:
         problem = error
     running, saved = _running(view, now=now), _saved_by(view, asked)
+    if (running or saved > asked) and not alone:
+        raise RoomToBeMade
+    # Those of which other terms are on their way count by these.
+    running = [each for each in running if each[1].name not in view.amended]
     if running or saved > asked:
         attempt = _Attempt(name, uid, spec, view, policy, running, now)
         better = attempt.fewest(asked) or (attempt.fewest(saved) if saved > asked else None)
@@ -100,21 +111,26 @@ def counted_as(
     calendar: Calendar, parts: Mapping[str, Part], instead: Mapping[str, Part], by: AdmissionPolicy
 ) -> Iterator[None]:
     """The book's calendar as it would be with some parts otherwise; as it was, afterwards. Nothing
-    else is decided meanwhile."""
-    _count(calendar, parts, instead, by)
+    else is decided meanwhile. Each part counts by its record: of none are other terms on their
+    way."""
+    before = {name: demands_of(parts[name], by) for name in instead}
+    after = {name: demands_of(part, by) for name, part in instead.items()}
+    _count(calendar, before, after)
     try:
         yield
     finally:
-        _count(calendar, instead, {name: parts[name] for name in instead}, by)
+        _count(calendar, after, before)
 
 
 def _count(
-    calendar: Calendar, before: Mapping[str, Part], after: Mapping[str, Part], by: AdmissionPolicy
+    calendar: Calendar,
+    before: Mapping[str, Sequence[Demand]],
+    after: Mapping[str, Sequence[Demand]],
 ) -> None:
-    for name, part in after.items():
-        for number in range(len(demands_of(before[name], by))):
+    for name, demands in after.items():
+        for number in range(len(before[name])):
             calendar.remove(demand_key(name, number))
-        for demand in demands_of(part, by):
+        for demand in demands:
             calendar.add(demand)
 
 

@@ -80,6 +80,8 @@ class LedgerView(Struct, frozen=True, kw_only=True):
     known already."""
     line: Collection[str] | None = None
     """Names of the clusters that run when there is room, where they are known already."""
+    amended: Collection[str] = ()
+    """Names of the parts of which other terms than `parts` has are counted, and on their way."""
 
     def undecided(self) -> tuple[Versioned[Part], ...]:
         """Those parts: few, of however many there are."""

@@ -36,7 +36,7 @@ from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import late, longest_wait, runs_for, suspended
 from intertie.broker.domain.tariff import BEST_EFFORT
 from intertie.common.calendar import Calendar
-from intertie.common.errors import Shortfall
+from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, PartName
 from intertie.common.spec import ClusterSpec
@@ -114,12 +114,13 @@ def lease_of(record: ClusterRecord) -> Lease:
 
 
 def waiting(view: LedgerView) -> list[Versioned[ClusterRecord]]:
-    return [
-        each
-        for each in view.in_line()
-        if each.value.state in (ClusterState.QUEUED, ClusterState.SUSPENDED)
-        and each.value.end_requested_time is None
-    ]
+    return [each for each in view.in_line() if _waits(each.value)]
+
+
+def _waits(record: ClusterRecord) -> bool:
+    """For a stretch to begin."""
+    states = ClusterState.QUEUED, ClusterState.SUSPENDED
+    return record.state in states and record.end_requested_time is None
 
 
 def starting(view: LedgerView, policy: Policy, *, now: datetime) -> list[str]:
@@ -190,9 +191,11 @@ def told(record: ClusterRecord, outlook: Outlook) -> ClusterRecord:
 
 def started(view: LedgerView, name: str, policy: Policy, seed: str, *, now: datetime) -> Change:
     """The lease begins a stretch: its first, or it goes on. NoCapacity where it does not fit any
-    more."""
+    more, or waits no more."""
     found = view.clusters[name]
     record = found.value
+    if not _waits(record):
+        raise NoCapacity(())
     assert record.waits is not None
     calendar = calendar_of(view, policy)
     opening = openings_of(view, [lease_of(record)], calendar, policy, now)[name]

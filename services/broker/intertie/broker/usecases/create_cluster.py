@@ -1,13 +1,20 @@
 """Admits a cluster at this site, or hands it on."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import structlog
 
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState, ClusterView, view_of
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import GivesWay, draft_before_others, writes_of
+from intertie.broker.domain.giving_way import (
+    GivesWay,
+    RoomToBeMade,
+    draft_before_others,
+    writes_of,
+)
 from intertie.broker.domain.ledger import LedgerView, Versioned, free_vnis
 from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.planning import Draft, Image, check_disks, elsewhere, pinned
@@ -62,6 +69,8 @@ class CreateCluster:
         self._policy = policy
         self._clock = clock
         self._draw_seed = draw_seed
+        self._making_room = asyncio.Lock()
+        """Held by who decides that others give way, until that is written."""
 
     async def __call__(self, order: Order, caller: Caller) -> ClusterView | Foreign:
         """Locally where this site can serve the request alone; else at the meta-scheduler,
@@ -102,7 +111,7 @@ class CreateCluster:
         await self._ledger.check_leading()
         free = await self._forwarding.check_free(caller, order.name)
 
-        def decide(view: LedgerView, now: datetime) -> Admitted:
+        def decide(view: LedgerView, now: datetime, *, alone: bool = False) -> Admitted:
             old = check_no_cluster(view.clusters.get(str(order.name)), order.name)
             handed_on = still_free(view.forwards.get(str(order.name)), order.name, free)
             written_over = old.revision if old else 0
@@ -112,7 +121,7 @@ class CreateCluster:
                     writes=(Write(record=record, read_at=written_over),), unchanged=(handed_on,)
                 )
                 return Admitted(change=change, answer=record.name, uid=record.uid)
-            record, part, aside = self._draft(order, spec, images, caller, view, now)
+            record, part, aside = self._draft(order, spec, images, caller, view, now, alone=alone)
             change = Change(
                 writes=(
                     Write(record=part),
@@ -125,7 +134,11 @@ class CreateCluster:
             )
             return Admitted(change=change, answer=record.name, uid=record.uid)
 
-        admitted = await self._admission.admit(order.request, decide)
+        try:
+            admitted = await self._admission.admit(order.request, decide)
+        except RoomToBeMade:
+            async with self._making_room:
+                admitted = await self._admission.admit(order.request, partial(decide, alone=True))
         log.info("create.admitted", cluster=admitted.answer, uid=admitted.uid)
         view = await self._ledger.view()
         record = view.clusters.get(admitted.answer)
@@ -147,7 +160,7 @@ class CreateCluster:
             outlook = outlooks(in_line, self._policy, now=now)[record.name]
             planned = replace(told(record, outlook), state=ClusterState.PLANNED)
             return view_of(planned, None, {}, {}, site=self._policy.site)
-        record, part, _ = self._draft(order, spec, images, caller, view, now)
+        record, part, _ = self._draft(order, spec, images, caller, view, now, alone=True)
         planned = replace(record, state=ClusterState.PLANNED)
         return view_of(planned, part, {}, {}, site=self._policy.site)
 
@@ -179,11 +192,19 @@ class CreateCluster:
         caller: Caller,
         view: LedgerView,
         now: datetime,
+        *,
+        alone: bool,
     ) -> tuple[ClusterRecord, Part, tuple[GivesWay, ...]]:
         site = self._policy.site
         uid = _uid(order, now)
         admissible = draft_before_others(
-            order.name, uid, pinned(spec, images, self._policy), view, self._policy, now=now
+            order.name,
+            uid,
+            pinned(spec, images, self._policy),
+            view,
+            self._policy,
+            now=now,
+            alone=alone,
         )
         found = admissible.draft
         part = self._part(order, caller, uid, found, view, now)
