@@ -22,6 +22,7 @@ MEMBERS = (Member(name="a-0", host="n1", number=0), Member(name="b-0", host="n2"
 PROMISED_MBIT_S = 20
 CAP_IOPS = 100
 RUNNING = 4
+ENDED = 7
 READY_WITHIN_S = 240
 """Emulated guests on a machine that may be busy."""
 

@@ -60,6 +60,11 @@ async def test_a_host_that_comes_back_while_it_is_cut_off_starts_nothing_that_it
     assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
 
 
+async def test_one_that_has_not_asked_yet_has_no_problem() -> None:
+    """A bug: every host that had just come up was shown as one that starts nothing."""
+    assert not a_host().agent.problems
+
+
 async def test_what_runs_goes_on_while_a_new_agent_is_cut_off() -> None:
     host = await running()
     host.records.readable = False

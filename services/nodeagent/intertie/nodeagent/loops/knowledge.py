@@ -40,6 +40,8 @@ class Knowledge:
         self._standing: Standing | None = None
         """None: the records were not read since this agent started, so what this host has in
         mind may be elsewhere by now."""
+        self._refused = False
+        """They could not be read when they were last asked for."""
         self._lapses = 0
         """How often a sign of life came too late."""
         self._unreadable: tuple[str, ...] = ()
@@ -81,11 +83,11 @@ class Knowledge:
         found = []
         if self._unwritten:
             found.append(f"nothing is started, this host's disk takes no writes: {self._unwritten}")
-        if self._standing is None:
+        if self._standing is None and self._refused:
             found.append("nothing is started before the records of this host were read")
         elif self._self_fence.overdue:
             found.append("every guest is stopped: nobody has heard of this host for too long")
-        elif self._standing.hold is not Hold.NONE:
+        elif self._standing and self._standing.hold is not Hold.NONE:
             found.append("nothing is started before the site has let this host in again")
         if self.begun and not self.complete:
             found.append(
@@ -113,8 +115,10 @@ class Knowledge:
         try:
             listing = await self._records.wanted()
         except RecordsUnreadable as error:
+            self._refused = True
             log.warning("records.unreadable", problem=str(error))
         else:
+            self._refused = False
             self._keep_contact()
             changed = self._take(listing, current=lapses == self._lapses)
         if self._unwritten:

@@ -59,6 +59,10 @@ class UsageMeter:
         return {uid: each for uid, each in self._tallies.items() if each.part_uid == part_uid}
 
     async def run(self) -> None:
+        try:
+            self._store.save_tallies(self._tallies)  # so that what cannot be kept is known at once
+        except OSError as error:
+            log.warning("usage.failed", problem=str(error))
         while True:
             try:
                 await self.sweep()
