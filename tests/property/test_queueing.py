@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState, settled
+from intertie.broker.domain.deadlines import sooner
 from intertie.broker.domain.giving_way import draft_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
@@ -29,10 +30,19 @@ from intertie.broker.domain.stretches import TICK
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
-from intertie.common.spec import LeaseTerms, normalise
+from intertie.common.spec import Kind, LeaseTerms, normalise
 from intertie.common.values import replace
-from tests.unit.broker.line import best_effort, name_of, saved, view, waits, written
-from tests.unit.broker.samples import NOW, POLICY
+from tests.unit.broker.line import (
+    best_effort,
+    in_time,
+    name_of,
+    part_of,
+    saved,
+    view,
+    waits,
+    written,
+)
+from tests.unit.broker.samples import HOUR, NOW, POLICY
 from tests.unit.broker.standing import group, spec
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
@@ -90,6 +100,50 @@ class Site(RuleBasedStateMachine):
     def in_advance(self, count: int, ahead_s: int, minutes: int) -> None:
         self._admit(count, self.now + ahead_s * SECOND, minutes * MINUTE)
 
+    @rule(count=st.integers(1, 8), minutes=st.integers(1, 20), spare_s=st.integers(0, 3600))
+    def by_a_deadline(self, count: int, minutes: int, spare_s: int) -> None:
+        lasts = minutes * MINUTE
+        deadline = self.now + lasts + spare_s * SECOND
+        lease = LeaseTerms(kind=Kind.DEADLINE, duration=lasts, deadline=deadline)
+        asked = normalise(spec(group(count=count), lease=lease), now=self.now)
+        name = self._name()
+        whole = Window(self.now, deadline)
+        had_to = spare_s * SECOND > SAVE and count <= self._room_beside_those_that_have_it(whole)
+        try:
+            after, aside = in_time(name, asked, self.view, self.policy, now=self.now)
+        except NoCapacity:
+            assert not had_to, "it was refused for what may be put aside"
+            return
+        assert part_of(after, name).window.end <= deadline
+        self._write(Change(writes=tuple(writes_of(aside, now=self.now))))
+        self.view = replace(
+            self.view,
+            clusters={**self.view.clusters, name_of(name): after.clusters[name_of(name)]},
+            parts={
+                **self.view.parts,
+                part_of(after, name).name: after.parts[part_of(after, name).name],
+            },
+        )
+        self._pass()
+
+    @invariant()
+    def who_has_a_deadline_has_room_to_be_done_in_time(self) -> None:
+        for each in self.view.in_line():
+            record, lease = each.value, each.value.spec.lease
+            if lease.deadline is None:
+                continue
+            part = self.view.parts[record.part].value
+            assert record.waits is not None
+            assert part.keeping is not None
+            ran, ends = record.waits.ran, part.window.end
+            if record.state is not ClusterState.SUSPENDED:
+                ran += part.window.duration - part.keeping.restore
+            if (room := part.keeping.promised) is not None:
+                ran += room.duration - part.keeping.restore
+                ends = room.end
+            assert ran >= (lease.duration or HOUR), record.name
+            assert ends <= lease.deadline
+
     @rule(steps=st.integers(1, 10))
     def wait(self, steps: int) -> None:
         for _ in range(steps):
@@ -108,6 +162,8 @@ class Site(RuleBasedStateMachine):
         for each in self.view.parts.values():
             if (part := each.value).counted:
                 yield from (part.window.start, part.window.end, until_saved(part), part.ends)
+                if part.keeping is not None and part.keeping.promised is not None:
+                    yield part.keeping.promised.start
 
     def teardown(self) -> None:
         """When nothing more comes, all that waits is done with what it was to do."""
@@ -122,13 +178,17 @@ class Site(RuleBasedStateMachine):
             assert record.state is ClusterState.ENDED, (record.name, record.state)
             assert record.waits is not None
             assert record.waits.ran == record.spec.lease.duration == self._ran(record)
+            if (deadline := record.spec.lease.deadline) is not None:
+                assert max(one.end for one in self.ran[record.name]) <= deadline
 
     def _check(self, parts: list[Part], moment: datetime) -> None:
         for host in HOSTS:
             vcpus = memory = disk = 0
             for part in parts:
                 here = sum(each.host == host for each in part.placed)
-                if part.window.start <= moment < until_saved(part):
+                promised = part.keeping.promised if part.keeping is not None else None
+                goes_on = promised is not None and promised.contains(moment)
+                if part.window.start <= moment < until_saved(part) or goes_on:
                     vcpus, memory, disk = vcpus + here, memory + 128 * here, disk + 128 * here
                     disk += 128 * here if part.keeping is not None else 0
                 elif part.window.start <= moment < part.ends:
@@ -143,7 +203,7 @@ class Site(RuleBasedStateMachine):
         name = self._name()
         begin = max(start or self.now, self.now + SAVE)
         over = Window(start or self.now, begin + lasts)
-        had_to = count <= self._room_beside_those_that_do_not_wait(over)
+        had_to = count <= self._room_beside_those_that_have_it(over)
         before = self.view
         try:
             found = draft_before_others(
@@ -169,22 +229,28 @@ class Site(RuleBasedStateMachine):
         self.view = replace(self.view, parts={**self.view.parts, part.name: known})
         self._pass()
 
-    def _room_beside_those_that_do_not_wait(self, window: Window) -> int:
-        """Workspaces of one vCPU, memory and disk aside, of which there is more."""
+    def _room_beside_those_that_have_it(self, window: Window) -> int:
+        """Workspaces of one vCPU, memory and disk aside, of which there is more; beside those that
+        do not wait, and those that are to be done in time, whenever they run."""
         room = 0
         parts = [each.value for each in self.view.parts.values() if each.value.counted]
         for host in HOSTS:
             most = 0
             moments = {window.start, *(part.window.start for part in parts)}
+            in_time = [part for part in parts if self._has_deadline(part)]
             for moment in (each for each in moments if window.contains(each)):
                 taken = sum(
                     sum(each.host == host for each in part.placed)
                     for part in parts
-                    if part.keeping is None and part.window.contains(moment)
+                    if (part.keeping is None and part.window.contains(moment)) or part in in_time
                 )
                 most = max(most, taken)
             room += VCPUS - most
         return room
+
+    def _has_deadline(self, part: Part) -> bool:
+        cluster = self.view.clusters.get(part.spec.cluster)
+        return cluster is not None and cluster.value.spec.lease.deadline is not None
 
     def _pass(self) -> None:
         """As the leader does, with hosts that do at once what they are told."""
@@ -201,6 +267,8 @@ class Site(RuleBasedStateMachine):
             except NoCapacity:
                 continue
             self._write(change)
+        if (change_ := sooner(self.view, self.policy, now=self.now)) is not None:
+            self._write(change_)
 
     def _end_what_is_over(self) -> None:
         for name, found in list(self.view.parts.items()):

@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.cluster import ClusterRecord, ClusterState, Waits
+from intertie.broker.domain.deadlines import draft_in_time
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.giving_way import GivesWay, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
-from intertie.broker.domain.part import Part
-from intertie.broker.domain.planning import Image
-from intertie.broker.domain.queueing import queued, started
-from intertie.broker.domain.records import Change
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.planning import Image, pinned
+from intertie.broker.domain.queueing import digests, queued, started
+from intertie.broker.domain.records import Change, Write
 from intertie.common.names import ClusterName, uid_of
 from intertie.common.spec import ClusterSpec, Kind, LeaseTerms, normalise
 from intertie.common.values import replace
@@ -42,6 +44,58 @@ def waits(
         owner="alice",
         now=now,
     )
+
+
+def by_deadline(
+    count: int = 1, lasts: timedelta = HOUR, *, deadline: datetime, **lease: Any
+) -> ClusterSpec:
+    terms = LeaseTerms(**{"kind": Kind.DEADLINE, "deadline": deadline, "duration": lasts, **lease})
+    return spec(group(count=count), lease=terms)
+
+
+def in_time(
+    cluster_id: str,
+    asked: ClusterSpec,
+    before: LedgerView,
+    policy: Policy = POLICY,
+    *,
+    now: datetime = NOW,
+) -> tuple[LedgerView, tuple[GivesWay, ...]]:
+    """The ledger with a cluster that is admitted to be done in time, and who gives way for it."""
+    name = ClusterName.parse(name_of(cluster_id))
+    uid = uid_of(cluster_id)
+    asked = normalise(asked, now=now)
+    found, keeping = draft_in_time(
+        name, uid, pinned(asked, IMAGES, policy), before, policy, now=now
+    )
+    part = Part(
+        name=f"sites/north/tenants/demo/parts/c{uid}",
+        state=PartState.CONFIRMED,
+        spec=found.draft.allotment.spec,
+        owner="alice",
+        create_time=now,
+        seed="",
+        placed=found.draft.allotment.placed,
+        price=(found.draft.price,),
+        keeping=keeping,
+    )
+    record = ClusterRecord(
+        name=str(name),
+        uid=uid,
+        spec=asked,
+        owner="alice",
+        state=ClusterState.SCHEDULED,
+        part=part.name,
+        window=part.window,
+        counts=found.draft.counts,
+        cost=0.0,
+        reasons=found.draft.reasons,
+        shortfalls=(),
+        create_time=now,
+        waits=Waits(since=now, images=digests(IMAGES)),
+    )
+    written_ = (Write(record=part), Write(record=record), *writes_of(found.aside, now=now))
+    return written(before, Change(writes=written_)), found.aside
 
 
 def fleet(now: datetime = NOW, *hosts: str) -> Fleet:

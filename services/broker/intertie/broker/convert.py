@@ -216,10 +216,10 @@ def _cluster_fields(view: ClusterView) -> Fields:
 
 
 def _has_not_begun(view: ClusterView) -> bool:
-    """It waits for its first stretch, so nobody knows when that is."""
+    """It waits for its first stretch, and nobody knows when that is."""
     record = view.record
     waits = record.state in (ClusterState.PLANNED, ClusterState.QUEUED)
-    return waits and record.waits is not None
+    return waits and record.waits is not None and record.spec.lease.deadline is None
 
 
 def _is_aside(view: ClusterView) -> bool:

@@ -14,8 +14,10 @@ from intertie.common.layout import check_room, network_of
 from intertie.common.names import check_label, workspace_label
 from intertie.common.term_rules import check_allocation, check_environment, check_range
 from intertie.common.terms import (
+    DEFAULT_DURATION,
     ClusterSpec,
     Group,
+    Kind,
     LatencyBound,
     LeaseTerms,
     Network,
@@ -65,6 +67,7 @@ def validate(spec: ClusterSpec, *, now: datetime) -> None:
     check_range(spec.placement.max_sites, 0, 10_000, "spec.placement.max_sites", "sites")
     _lease_is_ahead(spec.lease, now=now)
     _lease_waits_or_not(spec.lease)
+    _deadline_can_be_met(spec.lease, now=now)
 
 
 def image_field(position: int) -> str:
@@ -332,6 +335,31 @@ def _lease_waits_or_not(lease: LeaseTerms) -> None:
             )
     if not timedelta() <= lease.max_wait <= MAX_SPAN:
         raise FieldInvalid(f"{at}.max_wait", "must be from 0 s to 366 days")
+
+
+def _deadline_can_be_met(lease: LeaseTerms, *, now: datetime) -> None:
+    """A deadline goes with its kind, and leaves the time that the lease runs for."""
+    at = "spec.lease"
+    if lease.kind is not Kind.DEADLINE:
+        if lease.deadline is not None:
+            raise FieldInvalid(f"{at}.deadline", "goes only with kind DEADLINE; leave it out")
+        return
+    for name, said in (("max_wait", bool(lease.max_wait)), ("cancellable", lease.cancellable)):
+        if said:
+            raise FieldInvalid(
+                f"{at}.{name}", "does not go with DEADLINE, which is done in time; leave it out"
+            )
+    if lease.deadline is None:
+        raise FieldInvalid(f"{at}.deadline", "is missing; say by when it has to be done")
+    earliest = now + (lease.duration or DEFAULT_DURATION)
+    if lease.deadline < earliest:
+        raise FieldInvalid(
+            f"{at}.deadline",
+            f"{lease.deadline.isoformat()} is earlier than it could be done if it began now; give "
+            f"{earliest.isoformat(timespec='seconds')} or later, or a shorter duration",
+        )
+    if lease.deadline > now + MAX_SPAN:
+        raise FieldInvalid(f"{at}.deadline", "is more than 366 days ahead; give an earlier one")
 
 
 def _names_are_unique(names: Sequence[str], field: str, member: str) -> None:

@@ -39,6 +39,7 @@ class Kind(Enum):
     """How a lease waits."""
 
     BEST_EFFORT = "BEST_EFFORT"
+    DEADLINE = "DEADLINE"
 
 
 class BandwidthTerm(Struct, frozen=True, kw_only=True):
@@ -156,10 +157,12 @@ class LeaseTerms(Struct, frozen=True, kw_only=True):
     max_delay: timedelta = timedelta()
     kind: Kind | None = None
     """None: it does not wait. Else `duration` is for how long it runs in all."""
+    deadline: datetime | None = None
+    """Only with DEADLINE: by when it has run for so long."""
     max_wait: timedelta = timedelta()
-    """At a time, of one with a kind; 0: as long as its site lets any wait."""
+    """At a time, of a best-effort one; 0: as long as its site lets any wait."""
     cancellable: bool = False
-    """Of one with a kind: it is cancelled instead of being put aside."""
+    """Of a best-effort one: it is cancelled instead of being put aside."""
 
     def window(self, *, now: datetime) -> Window:
         """The window as asked for, were it admitted now."""

@@ -22,7 +22,7 @@ from intertie.broker.domain.planning import (
     part_spec_of,
     pinned,
 )
-from intertie.broker.domain.stretches import is_saved, left_of, stretch
+from intertie.broker.domain.stretches import is_saved, left_of, must_be_done, stretch
 from intertie.broker.domain.usage import charged_when_on
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
@@ -75,7 +75,7 @@ class Beginning:
         self.full_s = _up(restore + left)
         """How long it takes if nobody stops it."""
         self.span_s = min(self.full_s, _up(restore + policy.queue.worth + save))
-        if record.spec.lease.cancellable:
+        if record.spec.lease.cancellable or must_be_done(record.spec):
             self.span_s = self.full_s
         """For how long there has to be room for it to begin."""
 
@@ -96,7 +96,7 @@ class Beginning:
         """Now, with as many as fit, and for as long as there is room. NoCapacity where there is
         none any more."""
         room = Window(self._now, self._now + self.full_s * _S)
-        least = Window(self._now, self._now + self.span_s * _S)
+        least = self._promised() or Window(self._now, self._now + self.span_s * _S)
         try:
             part = self._fits(room, self._fewest)
         except NoCapacity:
@@ -110,6 +110,14 @@ class Beginning:
             self._spec, self._fewest, part, lambda counts: self._fits(room, counts)
         )
         return self._longest(part), tuple(counts.items()), short
+
+    def _promised(self) -> Window | None:
+        """What is left of it, once it has come."""
+        keeping = self._before.keeping if self._before is not None else None
+        promised = keeping.promised if keeping is not None else None
+        if promised is None or not promised.contains(self._now):
+            return None
+        return Window(self._now, promised.end)
 
     def _longest(self, part: Part) -> Part:
         """Where it cannot run to its end, until as late as there is room on the hosts it has."""

@@ -15,7 +15,7 @@ from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartNic
 from intertie.common.refund import RefundItem
-from intertie.common.spec import ClusterSpec
+from intertie.common.spec import DEFAULT_DURATION, ClusterSpec
 from intertie.common.values import Struct, replace
 
 CANCELLED = "CANCELLED"
@@ -27,6 +27,8 @@ PREEMPTED = "PREEMPTED"
 """Why a lease ends that is cancelled for others, as its terms allow."""
 WAITED_TOO_LONG = "WAITED_TOO_LONG"
 """Why a lease ends that did not get room for longer than it may wait."""
+DEADLINE_MISSED = "DEADLINE_MISSED"
+"""Why a lease ends that was promised to be done by then, and is not: a host or its site failed."""
 
 
 class ClusterState(Enum):
@@ -101,6 +103,7 @@ STATE_AFTER: dict[str, ClusterState] = {
     HOST_LOST: ClusterState.FAILED,
     WAITED_TOO_LONG: ClusterState.FAILED,
     PREEMPTED: ClusterState.CANCELLED,
+    DEADLINE_MISSED: ClusterState.FAILED,
 }
 
 
@@ -307,6 +310,8 @@ def settled(
         return record
     if part is None or part.state is PartState.ENDED:
         reason = part.end_reason if part else WINDOW_OVER
+        if part is not None and _missed(record, part):
+            reason = DEADLINE_MISSED
         over = record.move(STATE_AFTER.get(reason, ClusterState.CANCELLED), now=now)
         return _after_all(over, record.state, part, reason)
     if (
@@ -350,14 +355,30 @@ def _after_all(
     if record.waits is None or part is None:
         return record
     if before is not ClusterState.SUSPENDED:
-        ran = record.waits.ran + stretch_of(part)
-        record = replace(record, waits=replace(record.waits, ran=ran))
+        record = replace(record, waits=replace(record.waits, ran=_ran(record, part)))
     if (said := _WHY.get(reason)) is not None:
         record = replace(record, failure=Failure(reason=reason, message=said))
     return record
 
 
+def _ran(record: ClusterRecord, part: Part) -> timedelta:
+    assert record.waits is not None
+    return record.waits.ran + stretch_of(part)
+
+
+def _missed(record: ClusterRecord, part: Part) -> bool:
+    """It was to be done by a moment, and its time was over before it was."""
+    lease = record.spec.lease
+    if lease.deadline is None or part.end_reason not in (WINDOW_OVER, WAITED_TOO_LONG):
+        return False
+    return record.state is ClusterState.SUSPENDED or _ran(record, part) < (
+        lease.duration or DEFAULT_DURATION
+    )
+
+
 _WHY = {
+    DEADLINE_MISSED: "it was not done by its deadline, though there was room for it: its site or "
+    "a host of it could not go on with it in time",
     PREEMPTED: "others came that do not wait, and it is cancellable",
     WAITED_TOO_LONG: "it was put aside, found no room to go on for as long as it may wait, and "
     "what was kept of it is gone",

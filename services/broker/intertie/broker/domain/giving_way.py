@@ -1,12 +1,13 @@
 """Who is put aside for a lease that does not wait, in the transaction that admits it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.admission_policy import AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.in_time import put_off
 from intertie.broker.domain.leasing.lease import Lease, State
 from intertie.broker.domain.leasing.requests import BestEffort
 from intertie.broker.domain.ledger import (
@@ -23,6 +24,7 @@ from intertie.broker.domain.planning import Draft, draft
 from intertie.broker.domain.records import Write
 from intertie.broker.domain.stretches import (
     may_give_way,
+    must_be_done,
     put_aside,
     runs_for,
     save_of,
@@ -174,11 +176,15 @@ class _Attempt:
         self._view = replace(view, demands=self._calendar)
         self._paces = paces_of(view, policy)
         self._parts = {part.name: part for _, part in running}
-        self._order = [
-            GivesWay(record=record, part=view.parts[part.name], after=after)
-            for record, part in _in_order(running, policy, now)
-            if (after := self._aside(record.value, part)) is not None
-        ]
+        self._order: list[GivesWay] = []
+        with ExitStack() as before:
+            for record, part in _in_order(running, policy, now):
+                if (after := self._aside(record.value, part)) is None:
+                    continue
+                each = GivesWay(record=record, part=view.parts[part.name], after=after)
+                self._order.append(each)
+                # What one with a deadline is promised must be free beside all before it.
+                before.enter_context(self._with([each]))
 
     def fewest(self, start: datetime) -> Admissible | None:
         """The first in the policy's order that are enough, less those that the rest can do
@@ -186,9 +192,16 @@ class _Attempt:
         self._start = start
         if start > self._asked and (found := self(())) is not None:
             return found
-        if not self._order or (found := self(self._order)) is None:
+        if not self._order:
             return None
-        low, high = 1, len(self._order)
+        at_will = [each for each in self._order if not must_be_done(each.record.value.spec)]
+        found = self(at_will) if at_will else None
+        high = len(at_will)
+        if found is None and high < len(self._order):
+            found, high = self(self._order), len(self._order)
+        if found is None:
+            return None
+        low = 1
         while low < high:
             middle = (low + high) // 2
             if (fewer := self(self._order[:middle])) is not None:
@@ -203,9 +216,8 @@ class _Attempt:
         return found
 
     def __call__(self, aside: Sequence[GivesWay]) -> Admissible | None:
-        instead = {each.after.name: each.after for each in aside}
-        with counted_as(self._calendar, self._parts, instead, self._policy.admission):
-            if not all(self._can_be_kept(part) for part in instead.values()):
+        with self._with(aside):
+            if not all(self._can_be_kept(each.after) for each in aside):
                 return None
             try:
                 found = draft(
@@ -227,29 +239,49 @@ class _Attempt:
     def _later(self, aside: Sequence[GivesWay]) -> ClusterSpec:
         """From when those are saved, where it was to begin before."""
         lease = self._spec.lease
-        free = max((self._start, *(_free_from(each.after) for each in aside)))
+        cut = [each.after for each in aside if not _is_moved(each.part.value, each.after)]
+        free = max((self._start, *map(_free_from, cut)))
         if free <= self._asked:
             return self._spec
         delay = max(lease.max_delay - (free - self._asked), timedelta())
         return replace(self._spec, lease=replace(lease, start_time=free, max_delay=delay))
 
+    def _with(self, aside: Sequence[GivesWay]) -> AbstractContextManager[None]:
+        instead = {each.after.name: each.after for each in aside}
+        return counted_as(self._calendar, self._parts, instead, self._policy.admission)
+
     def _aside(self, record: ClusterRecord, part: Part) -> Part | None:
         """None where it is over by then as it is, or where its disk is promised to others later, so
-        that it cannot be kept."""
+        that it cannot be kept, or where it would not be done in time."""
         save = save_of(part, record, self._paces)
         at = self._asked - save
         if at >= part.window.end:
             return None
-        after = put_aside(part, record, at, self._paces, self._policy, now=self._now)
-        with counted_as(self._calendar, self._parts, {part.name: after}, self._policy.admission):
-            return after if self._can_be_kept(after) else None
+        if must_be_done(record.spec):
+            calendar, paces, policy = self._calendar, self._paces, self._policy
+            tried = put_off(part, record, at, calendar, paces, policy, now=self._now)
+        else:
+            tried = iter([put_aside(part, record, at, self._paces, self._policy, now=self._now)])
+        for after in tried:
+            instead = {part.name: after}
+            with counted_as(self._calendar, self._parts, instead, self._policy.admission):
+                if self._can_be_kept(after):
+                    return after
+        return None
 
     def _can_be_kept(self, part: Part) -> bool:
+        """All that it takes but for what it took already."""
+        first = 0 if _is_moved(self._parts[part.name], part) else 1
         return all(
             self._calendar.free(key, demand.window) >= 0
-            for demand in demands_of(part)[1:]
+            for demand in demands_of(part)[first:]
             for key in demand.amounts
         )
+
+
+def _is_moved(before: Part, after: Part) -> bool:
+    """As a whole: it has not begun."""
+    return after.window.start != before.window.start
 
 
 def _free_from(part: Part) -> datetime:
@@ -260,18 +292,19 @@ def _free_from(part: Part) -> datetime:
 def _in_order(
     running: Sequence[tuple[Versioned[ClusterRecord], Part]], policy: Policy, now: datetime
 ) -> list[tuple[Versioned[ClusterRecord], Part]]:
-    """Who gives way first."""
+    """Who gives way first; those with a deadline only where the others are not enough."""
     now_s, order = seconds(now), policy.queue.order
     of = {record.value.name: (record, part) for record, part in running}
-    leases = [_lease(record.value, part) for record, part in running]
+    leases = [_lease(record.value, part, now_s) for record, part in running]
     ranks = {each.request.name: order.rank(each, now_s) for each in leases}
     first = policy.queue.preemption.for_reservation(
         leases, sum(each.nodes for each in leases), lambda each: ranks[each.request.name], now_s
     )
-    return [of[each.request.name] for each in first]
+    found = [of[each.request.name] for each in first]
+    return sorted(found, key=lambda each: must_be_done(each[0].value.spec))
 
 
-def _lease(record: ClusterRecord, part: Part) -> Lease:
+def _lease(record: ClusterRecord, part: Part, now_s: int) -> Lease:
     assert record.waits is not None
     restore = part.keeping.restore if part.keeping is not None else timedelta()
     return Lease(
@@ -282,6 +315,6 @@ def _lease(record: ClusterRecord, part: Part) -> Lease:
         ),
         submit_s=seconds(record.create_time),
         state=State.RUNNING,
-        since_s=seconds(part.window.start + restore),
+        since_s=min(seconds(part.window.start + restore), now_s),
         banked_s=record.waits.ran // _S,
     )

@@ -278,23 +278,28 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
 def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) -> tuple[Demand, ...]:
     """Of a part that its site may put aside: until its memory is in the pools, all of its terms,
     with the disk and the throughput that this takes, so that it never fails for want of either.
-    Then its disks and that memory."""
+    Then its disks and that memory, until that or all of its terms are promised to it again."""
     host_of = hosts_of(part.placed)
     spec = with_room_for_memory(part.spec, keeping.mib_s) if keeping.save else part.spec
     amounts = amounts_of(spec, host_of, part.gateway)
     amounts |= _off_quotas(part, admission, amounts)
     if keeping.until is None:
         return (Demand(part.name, part.window, amounts),)
-    saved = min(part.window.end + keeping.save, keeping.until)
-    whole = Demand(part.name, Window(part.window.start, saved), amounts)
-    if saved == keeping.until:
-        return (whole,)
+    idle = keeping.promised.start if keeping.promised is not None else keeping.until
+    saved = min(part.window.end + keeping.save, idle)
+    demands = [Demand(part.name, Window(part.window.start, saved), amounts)]
     kept: dict[str, int] = {}
     for each in spec.workspaces:
         key = host_key(host_of[each.label], "disk_mib")
         kept[key] = kept.get(key, 0) + each.allocation.disk_mib
     kept |= _off_quotas(part, admission, kept)
-    return whole, Demand(demand_key(part.name, 1), Window(saved, keeping.until), kept)
+    for window, taken in (
+        (Window(saved, idle) if saved < idle else None, kept),
+        (keeping.promised, amounts),
+    ):
+        if window is not None:
+            demands.append(Demand(demand_key(part.name, len(demands)), window, taken))
+    return tuple(demands)
 
 
 def with_room_for_memory(spec: PartSpec, mib_s: int) -> PartSpec:

@@ -155,6 +155,9 @@ class Keeping(Struct, frozen=True, kw_only=True):
     """At the window's beginning, in which it comes back; 0: it begins afresh."""
     until: datetime | None = None
     """Its disks and memory are kept until then; None: it is over at the window's end."""
+    promised: Window | None = None
+    """Of one with a deadline that is put aside: room for all the rest of it, with what going on
+    takes, which ends when it is kept no longer."""
 
 
 class Part(Struct, frozen=True, kw_only=True):

@@ -33,8 +33,14 @@ from intertie.broker.domain.planning import Image, why_not_more
 from intertie.broker.domain.price import amount_of, asked_for
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.broker.domain.stretch import Stretch
-from intertie.broker.domain.stretches import late, longest_wait, runs_for, suspended
-from intertie.broker.domain.tariff import BEST_EFFORT
+from intertie.broker.domain.stretches import (
+    late,
+    longest_wait,
+    must_be_done,
+    runs_for,
+    suspended,
+)
+from intertie.broker.domain.tariff import BEST_EFFORT, DEADLINE
 from intertie.common.calendar import Calendar
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
@@ -85,9 +91,7 @@ def queued(
         reasons=(f"{policy.site} looks for room",),
         shortfalls=(),
         create_time=now,
-        waits=Waits(
-            since=now, images=tuple((each, image.digest) for each, image in images.items())
-        ),
+        waits=Waits(since=now, images=digests(images)),
     )
     calendar = calendar_of(empty, policy)
     part, counts, _ = Beginning(
@@ -95,6 +99,10 @@ def queued(
     ).begin()
     asked = asked_for(part.spec, view, policy, now=now, kind=BEST_EFFORT)
     return replace(record, counts=counts, cost=amount_of((asked,)))
+
+
+def digests(images: Mapping[str, Image]) -> tuple[tuple[str, str], ...]:
+    return tuple((each, image.digest) for each, image in images.items())
 
 
 def lease_of(record: ClusterRecord) -> Lease:
@@ -124,11 +132,13 @@ def _waits(record: ClusterRecord) -> bool:
 
 
 def starting(view: LedgerView, policy: Policy, *, now: datetime) -> list[str]:
-    """Names of those that start or go on now, in their order. Whether each still fits is for
-    `started`."""
-    leases = _in_order(waiting(view), policy, now=now)[:LOOKED_AT]
+    """Names of those that start or go on now, in their order, and before them those for which
+    what they were promised has come. Whether each still fits is for `started`."""
+    in_order = _in_order(waiting(view), policy, now=now)
+    due = [each.request.name for each in in_order if _is_due(view, each.request.name, now=now)]
+    leases = [each for each in in_order if each.request.name not in due][:LOOKED_AT]
     if not leases:
-        return []
+        return due
     calendar = calendar_of(view, policy)
     openings = openings_of(view, leases, calendar, policy, now)
     others = _among_themselves(view, policy)
@@ -141,7 +151,7 @@ def starting(view: LedgerView, policy: Policy, *, now: datetime) -> list[str]:
             lambda each: openings[each.request.name].full_s,
             free.now_s,
         )
-    return [each.request.name for each in begun]
+    return [*due, *(each.request.name for each in begun)]
 
 
 def outlooks(view: LedgerView, policy: Policy, *, now: datetime) -> dict[str, Outlook]:
@@ -154,7 +164,8 @@ def outlooks(view: LedgerView, policy: Policy, *, now: datetime) -> dict[str, Ou
     with Openings(calendar, openings, now=now) as free:
         for before, lease in enumerate(leases):
             name = lease.request.name
-            if before >= FORESEEN:
+            promised = _promised(view, name)
+            if before >= FORESEEN and promised is None:
                 said = f"{FORESEEN} or more are before it in the queue of {policy.site}"
                 found[name] = Outlook(foreseen=None, reasons=(said,), shortfalls=())
                 continue
@@ -163,9 +174,14 @@ def outlooks(view: LedgerView, policy: Policy, *, now: datetime) -> dict[str, Ou
             at_s = free.earliest(lease, opening.span_s, free.now_s)
             if at_s is not None:
                 free.take(lease, at_s, at_s + opening.full_s)
+            foreseen = free.moment(at_s) if at_s is not None else None
+            reasons = _reasons(policy.site, before, short)
+            if promised is not None:
+                foreseen = min(foreseen or promised.start, promised.start)
+                reasons = (*reasons, f"it has room from {_told(promised.start)} on at the latest")
             found[name] = Outlook(
-                foreseen=free.moment(at_s) if at_s is not None else None,
-                reasons=_reasons(policy.site, before, short),
+                foreseen=foreseen,
+                reasons=reasons,
                 shortfalls=short,
             )
     return found
@@ -200,7 +216,9 @@ def started(view: LedgerView, name: str, policy: Policy, seed: str, *, now: date
     calendar = calendar_of(view, policy)
     opening = openings_of(view, [lease_of(record)], calendar, policy, now)[name]
     part, counts, short = opening.begin()
-    part = replace(part, price=(*part.price, _price_of(part, view, policy, now=now)))
+    kind = DEADLINE if must_be_done(record.spec) else BEST_EFFORT
+    price = _price_of(part, view, policy, now=now, kind=kind)
+    part = replace(part, price=(*part.price, price))
     before = view.parts.get(part.name)
     vnis = () if before else free_vnis(view, len(part.spec.networks))
     if before is None:
@@ -229,12 +247,12 @@ def started(view: LedgerView, name: str, policy: Policy, seed: str, *, now: date
     )
 
 
-def _price_of(part: Part, view: LedgerView, policy: Policy, *, now: datetime) -> Stretch:
+def _price_of(part: Part, view: LedgerView, policy: Policy, *, now: datetime, kind: str) -> Stretch:
     """Of a stretch: what saving and going on take is not the owner's."""
     assert part.keeping is not None
     runs = Window(part.window.start + part.keeping.restore, part.window.end)
     spec = replace(part.spec, window=runs)
-    return asked_for(spec, view, policy, now=now, kind=BEST_EFFORT)
+    return asked_for(spec, view, policy, now=now, kind=kind)
 
 
 def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
@@ -275,6 +293,22 @@ _S = timedelta(seconds=1)
 
 def _up(span: timedelta) -> int:
     return -(-span // _S)
+
+
+def _promised(view: LedgerView, name: str) -> Window | None:
+    """From when to when at the latest it goes on."""
+    part = view.parts.get(view.clusters[name].value.part)
+    keeping = part.value.keeping if part is not None else None
+    return keeping.promised if keeping is not None else None
+
+
+def _is_due(view: LedgerView, name: str, *, now: datetime) -> bool:
+    promised = _promised(view, name)
+    return promised is not None and promised.contains(now)
+
+
+def _told(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def _among_themselves(view: LedgerView, policy: Policy) -> Calendar:

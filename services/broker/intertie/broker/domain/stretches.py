@@ -26,6 +26,11 @@ def runs_for(spec: ClusterSpec) -> timedelta:
     return spec.lease.duration or DEFAULT_DURATION
 
 
+def must_be_done(spec: ClusterSpec) -> bool:
+    """By a deadline."""
+    return spec.lease.deadline is not None
+
+
 def left_of(record: ClusterRecord) -> timedelta:
     """Of running, when its next stretch begins."""
     assert record.waits is not None
@@ -47,6 +52,14 @@ def stretch(
     restore = paces.restore(part.spec, part.placed) if again else timedelta()
     keeping = Keeping(mib_s=policy.queue.pool_mib_s, save=save, restore=restore)
     end = room.start + restore + left_of(record)
+    last = part.keeping.promised if part.keeping is not None else None
+    # Where going on takes longer than it was to, so much of it is missed.
+    if end > room.end and last is not None and last.end == room.end:
+        end = room.end
+    if (deadline := record.spec.lease.deadline) is not None:
+        end = min(end, deadline)
+    if end > room.end and must_be_done(record.spec):
+        return None  # what is promised to it is for all of the rest at once
     if end > room.end and record.spec.lease.cancellable:
         return None  # nothing would be left of it
     if end > room.end:

@@ -10,6 +10,7 @@ from intertie.common.values import Struct, field
 IMMEDIATE = "immediate"
 ADVANCE = "advance"
 BEST_EFFORT = "best_effort"
+DEADLINE = "deadline"
 
 AT_ONCE = timedelta(minutes=1)
 """From when it is agreed on to its start, up to which a lease is an immediate one: planning takes

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.deadlines import sooner
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
@@ -45,6 +46,7 @@ class Queue:
         await self._note(view)
         await self._give_up(view)
         await self._start()
+        await self._begin_sooner()
         if self._clock.monotonic() - self._told_s >= TELL_S:
             self._told_s = self._clock.monotonic()
             await self._tell()
@@ -84,6 +86,13 @@ class Queue:
                 continue
             await self._ledger.submit(change)
             log.info("queue.started", cluster=name)
+
+    async def _begin_sooner(self) -> None:
+        """One a pass of those that have a window to come; that makes the next pass."""
+        view = await self._ledger.view()
+        if (change := sooner(view, self._policy, now=self._clock.now())) is not None:
+            await self._ledger.submit(change)
+            log.info("queue.begins_sooner", writes=len(change.writes))
 
     async def _tell(self) -> None:
         view = await self._ledger.view()

@@ -7,7 +7,14 @@ from functools import partial
 
 import structlog
 
-from intertie.broker.domain.cluster import ClusterRecord, ClusterState, ClusterView, view_of
+from intertie.broker.domain.cluster import (
+    ClusterRecord,
+    ClusterState,
+    ClusterView,
+    Waits,
+    view_of,
+)
+from intertie.broker.domain.deadlines import draft_in_time
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import (
     GivesWay,
@@ -20,7 +27,7 @@ from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.planning import Draft, Image, check_disks, elsewhere, pinned
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeCluster
 from intertie.broker.domain.price import amount_of
-from intertie.broker.domain.queueing import outlooks, queued, told
+from intertie.broker.domain.queueing import digests, outlooks, queued, told
 from intertie.broker.domain.records import Change, RequestKey, Write, forward_uid
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.find_images import find_images
@@ -115,7 +122,7 @@ class CreateCluster:
             old = check_no_cluster(view.clusters.get(str(order.name)), order.name)
             handed_on = still_free(view.forwards.get(str(order.name)), order.name, free)
             written_over = old.revision if old else 0
-            if spec.lease.kind is not None:
+            if _is_queued(spec):
                 record = self._queued(order, spec, images, caller, view, now)
                 change = Change(
                     writes=(Write(record=record, read_at=written_over),), unchanged=(handed_on,)
@@ -153,7 +160,7 @@ class CreateCluster:
         self, order: Order, spec: ClusterSpec, images: dict[str, Image], caller: Caller
     ) -> ClusterView:
         view, now = await self._ledger.view(), self._clock.now()
-        if spec.lease.kind is not None:
+        if _is_queued(spec):
             record = self._queued(order, spec, images, caller, view, now)
             asked = {**view.clusters, record.name: Versioned(value=record, revision=0)}
             in_line = replace(view, clusters=asked, line=None)
@@ -197,17 +204,19 @@ class CreateCluster:
     ) -> tuple[ClusterRecord, Part, tuple[GivesWay, ...]]:
         site = self._policy.site
         uid = _uid(order, now)
-        admissible = draft_before_others(
-            order.name,
-            uid,
-            pinned(spec, images, self._policy),
-            view,
-            self._policy,
-            now=now,
-            alone=alone,
-        )
+        wanted = pinned(spec, images, self._policy)
+        waits = keeping = None
+        if spec.lease.kind is Kind.DEADLINE:
+            admissible, keeping = draft_in_time(
+                order.name, uid, wanted, view, self._policy, now=now, alone=alone
+            )
+            waits = Waits(since=now, images=digests(images))
+        else:
+            admissible = draft_before_others(
+                order.name, uid, wanted, view, self._policy, now=now, alone=alone
+            )
         found = admissible.draft
-        part = self._part(order, caller, uid, found, view, now)
+        part = replace(self._part(order, caller, uid, found, view, now), keeping=keeping)
         record = ClusterRecord(
             name=str(order.name),
             uid=uid,
@@ -221,6 +230,7 @@ class CreateCluster:
             reasons=found.reasons,
             shortfalls=found.shortfalls,
             create_time=now,
+            waits=waits,
         )
         return record, part, admissible.aside
 
@@ -255,6 +265,11 @@ class CreateCluster:
         if await self._forwarding.find(name) is not None:
             return await self._forwarding.create(caller, name, order.spec, order.request)
         raise NotFound(str(name))
+
+
+def _is_queued(spec: ClusterSpec) -> bool:
+    """It is written down whatever there is room for now."""
+    return spec.lease.kind is Kind.BEST_EFFORT
 
 
 def _uid(order: Order, now: datetime) -> str:

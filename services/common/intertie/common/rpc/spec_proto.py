@@ -63,6 +63,7 @@ __all__ = [
 def cluster_spec_fields(value: spec.ClusterSpec) -> Fields:
     lease = value.lease
     start, duration, end = lease.start_time, lease.duration, lease.end_time
+    deadline = lease.deadline
     return {
         "groups": [_group_fields(group) for group in value.groups],
         "networks": [_network_fields(network) for network in value.networks],
@@ -72,6 +73,7 @@ def cluster_spec_fields(value: spec.ClusterSpec) -> Fields:
             "end_time": timestamp_fields(end) if end is not None else None,
             "max_delay": duration_fields(lease.max_delay),
             "kind": lease.kind.value if lease.kind is not None else None,
+            "deadline": timestamp_fields(deadline) if deadline is not None else None,
             "max_wait": duration_fields(lease.max_wait) if lease.max_wait else None,
             "cancellable": lease.cancellable,
         },
@@ -101,19 +103,22 @@ def cluster_spec_from_proto(
 
 
 def _lease_from_proto(message: cluster_pb2.LeaseTerms, field: str) -> spec.LeaseTerms:
-    start = end = duration = None
+    start = end = duration = deadline = None
     if message.HasField("start_time"):
         start = timestamp_from_proto(message.start_time, f"{field}.start_time")
     if message.HasField("end_time"):
         end = timestamp_from_proto(message.end_time, f"{field}.end_time")
     if message.HasField("duration"):
         duration = duration_from_proto(message.duration, f"{field}.duration")
+    if message.HasField("deadline"):
+        deadline = timestamp_from_proto(message.deadline, f"{field}.deadline")
     return spec.LeaseTerms(
         start_time=start,
         duration=duration,
         end_time=end,
         max_delay=duration_from_proto(message.max_delay, f"{field}.max_delay"),
         kind=_kind_from_proto(message.kind, f"{field}.kind"),
+        deadline=deadline,
         max_wait=duration_from_proto(message.max_wait, f"{field}.max_wait"),
         cancellable=message.cancellable,
     )

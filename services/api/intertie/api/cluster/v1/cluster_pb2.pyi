@@ -248,6 +248,11 @@ class LeaseTerms(_message.Message):
         """Runs when there is room, for `duration` in all, in stretches: it is put aside for
         leases of no kind, and goes on later. At one site: a meta-scheduler takes none.
         """
+        DEADLINE: LeaseTerms._Kind.ValueType  # 2
+        """Done by `deadline`: admitted only if there is room for all of it by then, which is
+        kept for it from then on. It may be put aside on the way, while it can still be
+        done in time. At one site, as above.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """How a lease waits; one of no kind does not: it begins when it is admitted, or
@@ -259,12 +264,18 @@ class LeaseTerms(_message.Message):
     """Runs when there is room, for `duration` in all, in stretches: it is put aside for
     leases of no kind, and goes on later. At one site: a meta-scheduler takes none.
     """
+    DEADLINE: LeaseTerms.Kind.ValueType  # 2
+    """Done by `deadline`: admitted only if there is room for all of it by then, which is
+    kept for it from then on. It may be put aside on the way, while it can still be
+    done in time. At one site, as above.
+    """
 
     START_TIME_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     MAX_DELAY_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
     MAX_WAIT_FIELD_NUMBER: _builtins.int
     CANCELLABLE_FIELD_NUMBER: _builtins.int
     kind: Global___LeaseTerms.Kind.ValueType
@@ -272,7 +283,7 @@ class LeaseTerms(_message.Message):
     `start_time` nor `end_time` nor `max_delay`.
     """
     cancellable: _builtins.bool
-    """With a kind: instead of being put aside it is cancelled, with the reason
+    """With BEST_EFFORT: instead of being put aside it is cancelled, with the reason
     PREEMPTED, and nothing of it is kept. It starts only where it could run to its
     end, and takes no room for its memory on disk.
     """
@@ -291,8 +302,14 @@ class LeaseTerms(_message.Message):
         """The longest the start may be put off to make it fit. 0: not at all."""
 
     @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """With DEADLINE, and only then: when it has run for `duration` at the latest, so no
+        earlier than now and that.
+        """
+
+    @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:
-        """With a kind: for how long it may wait at a time, before its first start or put
+        """With BEST_EFFORT: for how long it may wait at a time, before its first start or put
         aside. Then it ends with the reason WAITED_TOO_LONG. 0: as long as its site lets
         any wait.
         """
@@ -305,12 +322,13 @@ class LeaseTerms(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         max_delay: _duration_pb2.Duration | None = ...,
         kind: Global___LeaseTerms.Kind.ValueType = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
         max_wait: _duration_pb2.Duration | None = ...,
         cancellable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "end_time", b"end_time", "max_delay", b"max_delay", "max_wait", b"max_wait", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "duration", b"duration", "end_time", b"end_time", "max_delay", b"max_delay", "max_wait", b"max_wait", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "duration", b"duration", "end_time", b"end_time", "kind", b"kind", "max_delay", b"max_delay", "max_wait", b"max_wait", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "deadline", b"deadline", "duration", b"duration", "end_time", b"end_time", "kind", b"kind", "max_delay", b"max_delay", "max_wait", b"max_wait", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
