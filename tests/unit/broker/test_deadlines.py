@@ -204,6 +204,43 @@ def test_one_that_no_host_knows_of_begins_later_as_a_whole() -> None:
         asks(known, now=NOW, start_time=NOW + HOUR)
 
 
+def test_it_is_not_put_off_to_where_there_is_no_room() -> None:
+    full = start(view([waits("full", best_effort(8, HOUR))]), "full")
+    here = with_one(3, before=full)
+    here = after(here, asks(here, now=NOW, start_time=NOW + 2 * HOUR), now=NOW)
+    assert part_of(here, "one").window.start == NOW + HOUR, "it was in nobody's way"
+    with pytest.raises(NoCapacity):
+        asks(here, now=NOW, start_time=NOW + HOUR)
+
+
+def test_others_that_could_not_be_saved_in_time_do_not_help() -> None:
+    full = start(view([waits("full", best_effort(8, 4 * HOUR))]), "full")
+    now = NOW + MINUTE
+    with pytest.raises(NoCapacity):
+        in_time("one", by_deadline(8, deadline=now + HOUR + SAVE - SECOND), full, now=now)
+    here, aside = in_time("one", by_deadline(8, deadline=now + HOUR + SAVE), full, now=now)
+    assert part_of(here, "one").window == Window(now + SAVE, now + SAVE + HOUR)
+    assert len(aside) == 1
+
+
+def test_it_goes_on_only_where_it_can_run_to_its_end() -> None:
+    here, now = told(with_one(6), "one"), NOW + 20 * MINUTE
+    here = saved(passed(after(here, asks(here, now=now), now=now), now=now), "one")
+    over = now + SAVE + HOUR
+    begins = over + 40 * MINUTE
+    found = asks(here, now=now, start_time=begins)
+    assert not found.aside
+    third = replace(
+        here.parts["sites/north/tenants/demo/parts/other"].value,
+        name="sites/north/tenants/demo/parts/third",
+        spec=found.draft.allotment.spec,
+    )
+    known = Versioned(value=third, revision=1)
+    there = replace(here, parts={**here.parts, third.name: known})
+    assert not starting(there, POLICY, now=over)
+    assert starting(here, POLICY, now=over)
+
+
 def test_best_effort_ones_give_way_first() -> None:
     here = with_one(4, count=4)
     late = waits("late", best_effort(4, 4 * HOUR))

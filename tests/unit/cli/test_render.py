@@ -200,6 +200,14 @@ def test_a_table_reads_as_its_golden_file(name: str, renderable: RenderableType)
     assert text == path.read_text()
 
 
+def test_a_deadline_is_shown() -> None:
+    by = Cluster()
+    by.CopyFrom(CLUSTER)
+    assert "deadline" not in text_of(render.cluster(by, NOW))
+    by.spec.lease.deadline.FromSeconds(1_800_007_200)
+    assert f"deadline  {render.moment(by.spec.lease.deadline)}" in text_of(render.cluster(by, NOW))
+
+
 def test_what_others_say_cannot_drive_the_terminal() -> None:
     assert shown("a\x1b[2Jb\rc\nd") == "a?[2Jb?c\nd"
     assert "\x1b" not in text_of(render.cluster(CLUSTER, NOW))

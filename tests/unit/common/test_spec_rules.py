@@ -251,6 +251,56 @@ WRONG: list[tuple[str, Change, str, str]] = [
         f"{LEASE}.max_wait",
         "366 days",
     ),
+    (
+        "no deadline",
+        with_lease(kind=Kind.DEADLINE),
+        f"{LEASE}.deadline",
+        "by when it has to be done",
+    ),
+    (
+        "a deadline, no kind",
+        with_lease(deadline=NOW + 2 * HOUR),
+        f"{LEASE}.deadline",
+        "goes only with kind DEADLINE",
+    ),
+    (
+        "a deadline, best effort",
+        with_lease(kind=Kind.BEST_EFFORT, deadline=NOW + 2 * HOUR),
+        f"{LEASE}.deadline",
+        "goes only with kind DEADLINE",
+    ),
+    (
+        "a deadline too early",
+        with_lease(
+            kind=Kind.DEADLINE, duration=2 * HOUR, deadline=NOW + 2 * HOUR - timedelta(seconds=1)
+        ),
+        f"{LEASE}.deadline",
+        f"give {(NOW + 2 * HOUR).isoformat()} or later, or a shorter duration",
+    ),
+    (
+        "a deadline next year",
+        with_lease(kind=Kind.DEADLINE, deadline=NOW + timedelta(days=367)),
+        f"{LEASE}.deadline",
+        "366 days",
+    ),
+    (
+        "a deadline, from a start",
+        with_lease(kind=Kind.DEADLINE, deadline=NOW + 3 * HOUR, start_time=NOW + HOUR),
+        f"{LEASE}.start_time",
+        "does not go with DEADLINE",
+    ),
+    (
+        "a deadline, and waits",
+        with_lease(kind=Kind.DEADLINE, deadline=NOW + 3 * HOUR, max_wait=HOUR),
+        f"{LEASE}.max_wait",
+        "does not go with DEADLINE",
+    ),
+    (
+        "a deadline, cancellable",
+        with_lease(kind=Kind.DEADLINE, deadline=NOW + 3 * HOUR, cancellable=True),
+        f"{LEASE}.cancellable",
+        "does not go with DEADLINE",
+    ),
     # placement
     (
         "allowed and denied",
@@ -316,6 +366,7 @@ RIGHT: list[tuple[str, Change]] = [
     ("no network", lambda s: in_group(0, allocation=group("x").allocation)(with_networks()(s))),
     ("start a moment ago", with_lease(start_time=NOW - timedelta(seconds=60))),
     ("a window", with_lease(start_time=NOW + HOUR, end_time=NOW + 2 * HOUR)),
+    ("a deadline", with_lease(kind=Kind.DEADLINE, duration=HOUR, deadline=NOW + HOUR)),
     ("latency within a group", with_latency("worker", "worker")),
     ("pair within a group", with_pairs(pair("worker"))),
     ("two networks, named", lambda s: in_group(0, networks=("net",))(with_networks(NET, SIDE)(s))),

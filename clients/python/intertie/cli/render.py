@@ -96,6 +96,8 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
             head.add_row("starts", f"{start}, as things stand")
         for reason in shown.plan.reasons:
             head.add_row("waits", styled(reason, WAITING))
+    if shown.spec.lease.HasField("deadline"):
+        head.add_row("deadline", moment(shown.spec.lease.deadline))
     if shown.HasField("run_time") and (shown.run_time.seconds or shown.run_time.nanos):
         head.add_row("ran", span(shown.run_time))
     if shown.terms:

@@ -22,7 +22,7 @@ from intertie.broker.domain.planning import (
     part_spec_of,
     pinned,
 )
-from intertie.broker.domain.stretches import is_saved, left_of, must_be_done, stretch
+from intertie.broker.domain.stretches import is_saved, left_of, runs_whole, stretch
 from intertie.broker.domain.usage import charged_when_on
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
@@ -75,7 +75,7 @@ class Beginning:
         self.full_s = _up(restore + left)
         """How long it takes if nobody stops it."""
         self.span_s = min(self.full_s, _up(restore + policy.queue.worth + save))
-        if record.spec.lease.cancellable or must_be_done(record.spec):
+        if runs_whole(record.spec):
             self.span_s = self.full_s
         """For how long there has to be room for it to begin."""
 

@@ -31,6 +31,12 @@ def must_be_done(spec: ClusterSpec) -> bool:
     return spec.lease.deadline is not None
 
 
+def runs_whole(spec: ClusterSpec) -> bool:
+    """It begins no stretch that is not to its end: of one that is cancellable nothing would be
+    left, and what one with a deadline is promised is for all the rest of it at once."""
+    return spec.lease.cancellable or must_be_done(spec)
+
+
 def left_of(record: ClusterRecord) -> timedelta:
     """Of running, when its next stretch begins."""
     assert record.waits is not None
@@ -58,10 +64,8 @@ def stretch(
         end = room.end
     if (deadline := record.spec.lease.deadline) is not None:
         end = min(end, deadline)
-    if end > room.end and must_be_done(record.spec):
-        return None  # what is promised to it is for all of the rest at once
-    if end > room.end and record.spec.lease.cancellable:
-        return None  # nothing would be left of it
+    if end > room.end and runs_whole(record.spec):
+        return None
     if end > room.end:
         end = room.end - save
         keeping = replace(keeping, until=end + longest_wait(record.spec, policy))

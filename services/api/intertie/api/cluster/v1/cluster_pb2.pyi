@@ -246,7 +246,8 @@ class LeaseTerms(_message.Message):
         KIND_UNSPECIFIED: LeaseTerms._Kind.ValueType  # 0
         BEST_EFFORT: LeaseTerms._Kind.ValueType  # 1
         """Runs when there is room, for `duration` in all, in stretches: it is put aside for
-        leases of no kind, and goes on later. At one site: a meta-scheduler takes none.
+        leases of no kind and for those with a deadline, and goes on later. At one site: a
+        meta-scheduler takes none.
         """
         DEADLINE: LeaseTerms._Kind.ValueType  # 2
         """Done by `deadline`: admitted only if there is room for all of it by then, which is
@@ -262,7 +263,8 @@ class LeaseTerms(_message.Message):
     KIND_UNSPECIFIED: LeaseTerms.Kind.ValueType  # 0
     BEST_EFFORT: LeaseTerms.Kind.ValueType  # 1
     """Runs when there is room, for `duration` in all, in stretches: it is put aside for
-    leases of no kind, and goes on later. At one site: a meta-scheduler takes none.
+    leases of no kind and for those with a deadline, and goes on later. At one site: a
+    meta-scheduler takes none.
     """
     DEADLINE: LeaseTerms.Kind.ValueType  # 2
     """Done by `deadline`: admitted only if there is room for all of it by then, which is
@@ -303,8 +305,9 @@ class LeaseTerms(_message.Message):
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """With DEADLINE, and only then: when it has run for `duration` at the latest, so no
-        earlier than now and that.
+        """With DEADLINE, and only then: by when it has run for `duration`, which is to come
+        after now. What is not done by then, for a failure of hosts or of their site, ends
+        as FAILED with the reason DEADLINE_MISSED.
         """
 
     @_builtins.property
