@@ -150,6 +150,11 @@ class Site(RuleBasedStateMachine):
             self.now += STEP
             self._pass()
 
+    @rule(seconds=st.integers(1, 19))
+    def wait_a_little(self, seconds: int) -> None:
+        self.now += seconds * SECOND
+        self._pass()
+
     @invariant()
     def no_host_is_promised_more_than_it_has(self) -> None:
         parts = [each.value for each in self.view.parts.values() if each.value.counted]

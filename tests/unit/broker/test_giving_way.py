@@ -265,3 +265,26 @@ def test_one_that_may_be_cancelled_is_and_takes_no_room_to_be_kept() -> None:
 
 def record_of(here: LedgerView) -> ClusterRecord:
     return here.clusters[name_of("a")].value
+
+
+def test_one_that_ends_sooner_than_it_could_be_saved_runs_to_its_end() -> None:
+    """To save it would take what another is promised from its end on."""
+    here = view([waits("a", best_effort(8, HOUR))])
+    here = start(here, "a", now=NOW)
+    later = asks(here, 4, now=NOW, start_time=NOW + HOUR)
+    other = replace(
+        part_of(here, "a"),
+        name="sites/north/tenants/demo/parts/later",
+        spec=later.draft.allotment.spec,
+        placed=later.draft.allotment.placed,
+        keeping=None,
+    )
+    here = replace(here, parts={**here.parts, other.name: Versioned(value=other, revision=1)})
+    now = NOW + HOUR - 5 * SECOND
+    found = asks(here, 4, now=now)
+    there = after(here, found, now=now)
+    calendar = calendar_of(there, POLICY)
+    span = Window(now, now + SAVE)
+    assert min(calendar.free(f"host/{each}/vcpus", span) for each in ("n1", "n2")) == 0
+    assert aside(found) == []
+    assert found.draft.allotment.spec.window.start == NOW + HOUR

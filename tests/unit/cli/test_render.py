@@ -18,6 +18,7 @@ from intertie.api.imagestore.v1.images_pb2 import Image
 from intertie.api.metasched.v1.sites_pb2 import KnownSite
 from intertie.cli import render
 from intertie.cli.failures import shortfall_table
+from intertie.cli.tables import moment
 from intertie.cli.terminal import shown
 from intertie.cli.waiting import Bars, Lines, display, staged
 from intertie.common.errors import Shortfall
@@ -205,7 +206,7 @@ def test_a_deadline_is_shown() -> None:
     by.CopyFrom(CLUSTER)
     assert "deadline" not in text_of(render.cluster(by, NOW))
     by.spec.lease.deadline.FromSeconds(1_800_007_200)
-    assert f"deadline  {render.moment(by.spec.lease.deadline)}" in text_of(render.cluster(by, NOW))
+    assert f"deadline  {moment(by.spec.lease.deadline)}" in text_of(render.cluster(by, NOW))
 
 
 def test_what_others_say_cannot_drive_the_terminal() -> None:

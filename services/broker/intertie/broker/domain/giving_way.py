@@ -230,11 +230,12 @@ class _Attempt:
                 )
             except NoCapacity:
                 return None
+        aside = tuple(each for each in aside if each.after is not each.part.value)
         if not (count := len(aside)):
             return Admissible(draft=found)
         said = f"{count} {'lease gives' if count == 1 else 'leases give'} way that may have to"
         found = replace(found, reasons=(*found.reasons, said))
-        return Admissible(draft=found, aside=tuple(aside))
+        return Admissible(draft=found, aside=aside)
 
     def _later(self, aside: Sequence[GivesWay]) -> ClusterSpec:
         """From when those are saved, where it was to begin before."""
@@ -252,11 +253,14 @@ class _Attempt:
 
     def _aside(self, record: ClusterRecord, part: Part) -> Part | None:
         """None where it is over by then as it is, or where its disk is promised to others later, so
-        that it cannot be kept, or where it would not be done in time."""
+        that it cannot be kept, or where it would not be done in time. The same where it is over
+        before it were saved: what it has is promised to others from its end on."""
         save = save_of(part, record, self._paces)
         at = self._asked - save
         if at >= part.window.end:
             return None
+        if part.window.start <= self._now and max(at, self._now) + save >= part.window.end:
+            return part
         if must_be_done(record.spec):
             calendar, paces, policy = self._calendar, self._paces, self._policy
             tried = put_off(part, record, at, calendar, paces, policy, now=self._now)
@@ -271,10 +275,12 @@ class _Attempt:
 
     def _can_be_kept(self, part: Part) -> bool:
         """All that it takes but for what it took already."""
-        first = 0 if _is_moved(self._parts[part.name], part) else 1
+        had, demands = demands_of(self._parts[part.name])[0].window, demands_of(part)
+        first = demands[0].window
+        less = first.start == had.start and first.end <= had.end
         return all(
             self._calendar.free(key, demand.window) >= 0
-            for demand in demands_of(part)[first:]
+            for demand in (demands[1:] if less else demands)
             for key in demand.amounts
         )
 
