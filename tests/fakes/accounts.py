@@ -49,7 +49,7 @@ class BookLedger(MemoryLedger):
     async def view(self) -> LedgerView:
         self._check()
         self.views += 1
-        return self.book.view(Fleet(), {})
+        return self.book.view(Fleet(), await self.seen())
 
     async def commit(self, change: Change) -> int:
         try:

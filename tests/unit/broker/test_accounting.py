@@ -10,6 +10,8 @@ from intertie.api.broker.v1 import usage_pb2
 from intertie.broker.adapters.scribe import SigningScribe
 from intertie.broker.domain.account import UsageHead
 from intertie.broker.domain.book import Book
+from intertie.broker.domain.counted import Used
+from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.usage import Usage
@@ -54,6 +56,36 @@ async def test_a_lease_is_written_down_when_its_window_is_over_and_once(site: Ac
     [record] = await site.written()
     assert (record.number, record.final) == (1, True)
     assert (await site.audit()).records == 1
+
+
+async def test_who_left_and_comes_back_where_it_was_is_not_written_down_twice(
+    site: Accounts,
+) -> None:
+    """A bug: the record after the one in which `w-1` left forgot what was written of it, so what
+    it had used before was written once more when it came back: its host counts on."""
+    both = lease(1, hours=96, workspaces=2)
+
+    async def told(standing: Part, hours: int) -> None:
+        """n1 has counted a second of processor time for each hour until then."""
+        at = START + hours * HOUR
+        used = Used(read_time=at, cpu_ns=hours * 10**9)
+        spaces = tuple(
+            SeenWorkspace(name=each.workspace, state=WorkspaceState.RUNNING, used=used)
+            for each in standing.placed
+        )
+        site.ledger.see(SeenPart(host="n1", part_uid=standing.uid, generation=1, workspaces=spaces))
+        await site.write(standing)
+        await site.clock.advance((at - site.clock.now()).total_seconds())
+        await site.accounting.sweep()
+
+    await told(both, 12)
+    await told(replace(both, placed=both.placed[:1]), 36)
+    await told(both, 60)
+    found = [
+        sum(each.used.cpu_time.seconds for each in record.used if each.workspace == "w-1")
+        for record in await site.written()
+    ]
+    assert found == [12, 0, 48]
 
 
 async def test_a_long_lease_is_written_down_each_midnight(site: Accounts) -> None:

@@ -125,17 +125,15 @@ def _given_up(
     )
     if kept == part.shed:
         return None
-    after = replace(part, shed=kept)
+    after = _with_counts(replace(part, shed=kept), part, seen)
     there = {*after.hosts(), *after.left_hosts()}
     rid = tuple(sorted(host for host in told if host not in there))
-    if rid:
-        last = {host: seen[host] for host in rid if host in seen}
-        after = _with_counts(after, part, last)
     return GivenUp(part=after, hosts=rid)
 
 
 def _with_counts(after: Part, before: Part, seen: Mapping[str, SeenPart]) -> Part:
-    """What hosts have counted is on record with the part before they take their own away."""
+    """What hosts have counted is on record with the part before they take their own away, or are
+    not heard on it any more."""
     return replace(after, used=on_record(known_of(before, seen)))
 
 

@@ -51,6 +51,13 @@ def on_record(known: Known) -> tuple[UsedAt, ...]:
     )
 
 
+def written_after(written: Iterable[UsedAt], known: Known) -> tuple[UsedAt, ...]:
+    """What all records say, with the one that says what is known now. Of whom nothing is known any
+    more it stays: it may come back, and its host goes on counting where it was."""
+    before = {(each.host, each.workspace): each.used for each in written}
+    return on_record(before | known)
+
+
 def used_in(
     period: Window, workspaces: Sequence[str], written: Iterable[UsedAt], known: Known
 ) -> Iterator[UsedIn]:

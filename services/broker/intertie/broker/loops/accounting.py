@@ -25,7 +25,7 @@ from intertie.broker.domain.usage import (
     refunded,
     refunds_since,
 )
-from intertie.broker.domain.used import known_of, on_record, used_in
+from intertie.broker.domain.used import known_of, used_in, written_after
 from intertie.common.clock import Clock
 from intertie.common.usage_chain import name_of_certificate
 
@@ -139,7 +139,7 @@ class Accounting:
                 refunds=refunds_since(part.value, account.value if account else None),
             )
             body = self._scribe.write(usage)
-            size += len(body) + COUNT_BYTES * len(known)
+            size += len(body) + COUNT_BYTES * max(len(known), len(written))
             if bodies and size > BATCH_BYTES:
                 break
             number += 1
@@ -147,7 +147,7 @@ class Accounting:
                 name=name,
                 until=period.end,
                 number=number,
-                used=on_record(known) or written,
+                used=written_after(written, known),
                 refunded=refunded(part.value),
             )
             writes.append(Write(record=after, read_at=account.revision if account else 0))
