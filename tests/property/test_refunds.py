@@ -3,9 +3,11 @@ back than was agreed on, nothing of it is taken away again, no moment of a promi
 
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intertie.broker.domain import refunds
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.refunds import with_breaches, with_end
@@ -50,10 +52,28 @@ def told(draw: st.DrawFn) -> Measured:
     )
 
 
-@given(st.lists(told(), max_size=25), policies, st.sampled_from(["CANCELLED", "WORKSPACE_FAILED"]))
+ends = st.sampled_from(["CANCELLED", "WORKSPACE_FAILED"])
+
+
+@given(st.lists(told(), max_size=25), policies, ends)
 def test_a_refund_is_at_most_the_price_and_only_grows(
     readings: list[Measured], policy: RefundPolicy, reason: str
 ) -> None:
+    check(readings, policy, reason)
+
+
+@given(st.lists(told(), max_size=25), policies, ends)
+def test_and_so_it_is_where_a_part_carries_no_more_items(
+    readings: list[Measured], policy: RefundPolicy, reason: str
+) -> None:
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr(refunds, "MOST_OF_ONE", 2)
+        few.setattr(refunds, "MOST_AGAIN", 5)
+        found = check(readings, policy, reason)
+    assert len(found.refunds) <= 5 + 4 + 1
+
+
+def check(readings: list[Measured], policy: RefundPolicy, reason: str) -> Part:
     found = lease()
     readings = sorted(readings, key=lambda each: each.at)
     for each in readings:
@@ -65,6 +85,7 @@ def test_a_refund_is_at_most_the_price_and_only_grows(
     grown(before, found)
     assert len(found.refunds) == len(before.refunds) + 1
     apart(found)
+    return found
 
 
 def grown(before: Part, after: Part) -> None:

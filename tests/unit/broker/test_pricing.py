@@ -4,12 +4,22 @@ from datetime import timedelta
 
 import pytest
 
+from intertie.broker.domain.account import Account
 from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.load import load_of
 from intertie.broker.domain.offers import Offer, offers_of
-from intertie.broker.domain.price import amended, amount_of, asked_for
+from intertie.broker.domain.price import (
+    MOST,
+    amended,
+    amount_of,
+    applied,
+    asked_for,
+    shortened,
+)
 from intertie.broker.domain.pricing import ByLoad, Flat
+from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.tariff import ADVANCE, IMMEDIATE, Tariff, kind_of
+from intertie.common.etcd.records import encode
 from intertie.common.intervals import Window
 from intertie.common.spec import BandwidthTerm, DiskTerm
 from intertie.common.tariff import RATES, Rates, part_hour
@@ -132,6 +142,33 @@ def test_terms_that_are_changed_before_the_start_replace_those_before() -> None:
         (first,), part_spec(workspace(vcpus=2), window=LATER), EMPTY, policy, now=NOW + HOUR * 0.999
     )
     assert (agreed.window, agreed.kind, agreed.hour) == (LATER, ADVANCE, 2), "its kind stays"
+
+
+def test_a_part_that_is_amended_for_ever_can_be_written_for_ever() -> None:
+    """A bug: each Update had a stretch for ever, and a part with too many could not be written,
+    nor ended, any more. What no record has yet stays as it was agreed."""
+    spec = part_spec(workspace(), window=Window(NOW, NOW + 5000 * HOUR))
+    agreed: tuple[Stretch, ...] = ()
+    account: Account | None = None
+    whole = 0.0
+    for number in range(3 * MOST):
+        now = NOW + number * HOUR
+        rates = Rates(vcpu_hour=number, iops_hour=number / 7)
+        agreed = applied(agreed, spec, rates, "immediate", now=now)
+        assert shortened(agreed, None) == agreed, "nothing is written down"
+        before, agreed = agreed, shortened(agreed, account)
+        assert amount_of(agreed) == pytest.approx(amount_of(before))
+        until = account.until if account else NOW
+        assert [each for each in agreed if each.window.start >= until] == [
+            each for each in before if each.window.start >= until
+        ]
+        whole += agreed[-1].hour
+        if number % 20 == 19:  # and the record of the last five hours is late
+            account = Account(name="p", until=now - 5 * HOUR, number=number)
+    assert len(agreed) == MOST
+    assert len(encode(agreed)) < 50_000
+    assert amount_of(agreed, Window(NOW, NOW + 3 * MOST * HOUR)) == pytest.approx(whole)
+    assert part_hour(agreed[0].rates, spec) == pytest.approx(agreed[0].hour)
 
 
 def test_a_part_of_before_prices_has_one_for_what_is_to_come() -> None:

@@ -7,9 +7,17 @@ import pytest
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.refund_policy import RefundPolicy
-from intertie.broker.domain.refunds import owed_at_end, with_breaches, with_end
+from intertie.broker.domain.refunds import (
+    MOST,
+    MOST_AGAIN,
+    MOST_OF_ONE,
+    owed_at_end,
+    with_breaches,
+    with_end,
+)
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.usage import due_of, price_during, refunded, refunds_since
+from intertie.common.etcd.records import encode
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.intervals import Window
 from intertie.common.spec import BandwidthTerm, DiskTerm
@@ -118,6 +126,45 @@ def test_it_grows_while_it_goes_on_whoever_leads() -> None:
     earlier = iops(NOW - MINUTE, NOW + timedelta(seconds=190))
     [same] = with_breaches(found, [earlier], POLICY).refunds
     assert same.window == Window(NOW, NOW + timedelta(seconds=190)), "no moment twice"
+
+
+def test_promises_that_are_broken_again_and_again_leave_a_part_that_can_be_written() -> None:
+    """A bug: each break had an item for ever, and what had too many could not be written, nor
+    ended, any more."""
+    found = lease()
+    step = timedelta(seconds=80)
+    for number in range(40):
+        since = NOW + number * step
+        before = found
+        found = with_breaches(found, [iops(since, since + MINUTE, value=number)], POLICY)
+        assert sum(back(found)) > sum(back(before)), "each counts"
+    assert len(found.refunds) == MOST_OF_ONE
+    assert sum(back(found)) == pytest.approx(300 * 0.01 * 40 / 60)
+    newest = found.refunds[-1]
+    assert newest.window == Window(NOW + 31 * step, NOW + 39 * step + MINUTE)
+    more = with_breaches(found, [iops(NOW + 39 * step, NOW + 41 * step)], POLICY)
+    assert sum(back(more)) == pytest.approx(300 * 0.01 * (39 + 160 / 60) / 60), "it goes on"
+
+
+def test_however_many_promises_are_broken_the_part_can_be_written() -> None:
+    """A bug: as above, with a few breaks each of very many directions."""
+    spec = part_spec(
+        *(workspace(index=n, disk=DiskTerm(guarantee_iops=9, cap_iops=9)) for n in range(1200))
+    )
+    agreed = Stretch(window=spec.window, kind="immediate", rates=RATES, hour=1e6)
+    found = part(spec=spec, price=(agreed,))
+    bare = len(encode(found))
+    for since in (NOW, NOW + 10 * MINUTE):
+        told = [iops(since, since + 2 * MINUTE, source=f"w-{n}") for n in range(400)]
+        found = with_breaches(found, told, POLICY)
+    assert len(found.refunds) == MOST_AGAIN
+    again = [iops(NOW + HOUR / 2, NOW + HOUR, source=f"w-{n}") for n in range(1200)]
+    found = with_breaches(found, again, POLICY)
+    assert len(found.refunds) == MOST
+    assert {each.source for each in found.refunds} == {f"w-{n}" for n in range(900)}
+    ended = with_end(found.ending(now=NOW + HOUR / 2, reason="CANCELLED"), POLICY)
+    assert len(ended.refunds) == MOST + 1
+    assert len(encode(ended)) - bare < 350_000
 
 
 def test_what_was_amended_gives_back_by_the_rates_of_its_time() -> None:

@@ -18,7 +18,7 @@ from intertie.broker.domain.planning import (
     why_not_more,
 )
 from intertie.broker.domain.price import amended as priced
-from intertie.broker.domain.price import amount_of
+from intertie.broker.domain.price import amount_of, shortened
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.usage import charged_until
 from intertie.common.amend_rules import amended, window_of
@@ -85,7 +85,9 @@ def amend(
     counts, found, short = as_many_as_fit(bounds, kept, at(kept), at)
     if found.takes_more and record.window.end - now < LAST_MINUTES:
         raise LeaseEnding(record.name, record.window.end.isoformat(timespec="seconds"))
-    price = priced(part.price, found.part.spec, view, policy, now=now)
+    found_account = view.accounts.get(part.name)
+    account = found_account.value if found_account else None
+    price = shortened(priced(part.price, found.part.spec, view, policy, now=now), account)
     after = replace(
         record,
         spec=spec,
@@ -96,8 +98,7 @@ def amend(
         shortfalls=short,
         terms=record.terms + 1,
     )
-    account = view.accounts.get(part.name)
-    charged = charged_until(part, account.value if account else None, now=now)
+    charged = charged_until(part, account, now=now)
     return Amendment(
         record=after,
         part=replace(found.part, charged=charged, price=price),

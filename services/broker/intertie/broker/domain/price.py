@@ -5,6 +5,7 @@ time. What is past stays as it was agreed.
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from intertie.broker.domain.account import Account
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.load import load_of
@@ -13,8 +14,11 @@ from intertie.broker.domain.tariff import kind_of
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
 from intertie.common.price import PriceTerm
-from intertie.common.tariff import Rates, hours_of, part_hour
+from intertie.common.tariff import RATES, Rates, hours_of, part_hour
 from intertie.common.values import replace
+
+MOST = 100
+"""Stretches of a part, some 40 kB, of which those count that no record has yet or not."""
 
 
 def asked_for(
@@ -63,6 +67,29 @@ def with_less(agreed: Sequence[Stretch], spec: PartSpec, *, now: datetime) -> tu
     if not agreed:
         return ()
     return applied(agreed, spec, agreed[-1].rates, agreed[-1].kind, now=now)
+
+
+def shortened(agreed: Sequence[Stretch], account: Account | None) -> tuple[Stretch, ...]:
+    """As many as a part is to carry: the oldest are made one, at the mean of their rates, as long
+    as all of them is written down. What they cost together, and what any time costs that no record
+    has yet, stays as it is."""
+    rest = tuple(agreed)
+    written = account.until if account else None
+    while len(rest) > MOST and written is not None and rest[1].window.end <= written:
+        rest = (_together(*rest[:2]), *rest[2:])
+    return rest
+
+
+def _together(one: Stretch, other: Stretch) -> Stretch:
+    window = Window(one.window.start, other.window.end)
+    shares = [(each, each.window.duration / window.duration) for each in (one, other)]
+    rates = {name: sum(getattr(each.rates, name) * part for each, part in shares) for name in RATES}
+    return Stretch(
+        window=window,
+        kind=other.kind,
+        rates=Rates(**rates),
+        hour=sum(each.hour * part for each, part in shares),
+    )
 
 
 def until(agreed: Iterable[Stretch], end: datetime) -> tuple[Stretch, ...]:

@@ -30,7 +30,7 @@ from intertie.broker.domain.openings import Openings, seconds
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import NetworkId, Part
 from intertie.broker.domain.planning import Image, why_not_more
-from intertie.broker.domain.price import amount_of, asked_for
+from intertie.broker.domain.price import amount_of, asked_for, shortened
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import (
@@ -217,8 +217,9 @@ def started(view: LedgerView, name: str, policy: Policy, seed: str, *, now: date
     opening = openings_of(view, [lease_of(record)], calendar, policy, now)[name]
     part, counts, short = opening.begin()
     kind = DEADLINE if must_be_done(record.spec) else BEST_EFFORT
-    price = _price_of(part, view, policy, now=now, kind=kind)
-    part = replace(part, price=(*part.price, price))
+    account = view.accounts.get(part.name)
+    price = (*part.price, _price_of(part, view, policy, now=now, kind=kind))
+    part = replace(part, price=shortened(price, account.value if account else None))
     before = view.parts.get(part.name)
     vnis = () if before else free_vnis(view, len(part.spec.networks))
     if before is None:

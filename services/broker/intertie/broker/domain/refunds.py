@@ -2,8 +2,8 @@
 were asked for, and for what was left when it ended before its time.
 
 All of it stands on record with the part, so whoever leads goes on from there: one direction of a
-promise has one item for a time in which it was below without a break, which grows with it; an end
-has one.
+promise has one item for a time in which it was below without a break, which grows with it, until
+there are as many as a part is to carry: from then on its newest grows with each. An end has one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,6 +23,13 @@ from intertie.common.values import replace
 
 GROWS_BY = timedelta(seconds=30)
 """An item is not written again for less: what a fail-over can lose of one."""
+MOST_OF_ONE = 32
+"""Items of one direction."""
+MOST_AGAIN = 500
+"""Items of a part, from which on no direction gets a second one."""
+MOST = 1000
+"""Items of promises that a part has at all, some 300 kB: what is too large to be written cannot be
+ended either."""
 
 
 def with_breaches(part: Part, measured: Iterable[Measured], policy: RefundPolicy) -> Part:
@@ -46,7 +53,9 @@ def _breach(part: Part, items: list[RefundItem], now: Measured, policy: RefundPo
         return
     subject = int(now.kind), now.network, now.source, now.target
     known = _newest(items, subject)
-    if known is None or start > items[known].window.end:
+    if len(items) >= MOST and known is None:
+        return
+    if known is None or (start > items[known].window.end and not _enough(items, subject)):
         item = RefundItem(
             site=part.path.site,
             reason=GUARANTEE,
@@ -64,7 +73,7 @@ def _breach(part: Part, items: list[RefundItem], now: Measured, policy: RefundPo
     before = items[known]
     if end - before.window.end < GROWS_BY:
         return
-    more = Window(before.window.end, end)
+    more = Window(max(start, before.window.end), end)
     had, gets = hours_of(before.window), hours_of(more)
     items[known] = replace(
         before,
@@ -80,6 +89,13 @@ def _newest(items: Sequence[RefundItem], subject: tuple[int, str, str, str]) -> 
     moment is in two items."""
     of_it = (n for n, each in enumerate(items) if each.kind and each.subject == subject)
     return max(of_it, default=None)
+
+
+def _enough(items: Sequence[RefundItem], subject: tuple[int, str, str, str]) -> bool:
+    """The newest of that direction grows, over what lies between too, instead of another one."""
+    if len(items) >= MOST_AGAIN:
+        return True
+    return sum(bool(each.kind) and each.subject == subject for each in items) >= MOST_OF_ONE
 
 
 def _worth(

@@ -23,7 +23,7 @@ from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, free_vnis, with_site_defaults
 from intertie.broker.domain.part import Amend, AmendState, NetworkId, Part, PartState
 from intertie.broker.domain.preparing import endpoints_of
-from intertie.broker.domain.price import applied, asked_for_rest, with_less
+from intertie.broker.domain.price import applied, asked_for_rest, shortened, with_less
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.usage import charged_until
@@ -201,7 +201,7 @@ def resolved(
         endpoints=amend.endpoints,
         remotes=remotes_of(after, receipts, part.path.site),
         charged=charged_until(part, account, now=now),
-        price=_priced(part, amend, now=now),
+        price=shortened(_priced(part, amend, now=now), account),
         amend=None,
     )
     if now >= part.window.end and after.window.end > part.window.end:
@@ -239,7 +239,7 @@ def shrunk(
         tx=decision.tx,
         digest=decision.digest,
         charged=charged_until(part, account, now=now),
-        price=with_less(part.price, spec, now=now),
+        price=shortened(with_less(part.price, spec, now=now), account),
     )
 
 

@@ -13,7 +13,7 @@ from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.refunds import with_breaches, with_end
 from intertie.common.clock import Clock
-from intertie.common.errors import StaleWrite
+from intertie.common.errors import DomainError, EtcdUnavailable, NotLeading, StaleWrite
 
 log = structlog.get_logger(__name__)
 
@@ -87,13 +87,18 @@ class Refunds:
         return known
 
     async def _write(self, before: Part, after: Part, read_at: int) -> None:
-        """Who has lost the race looks again."""
+        """Who has lost the race looks again. What cannot be written of one keeps nobody from what
+        is given back of others."""
         if after is before:
             return
         try:
             await self._ledger.commit(Change(writes=(Write(record=after, read_at=read_at),)))
         except StaleWrite:
             log.debug("refunds.lost_race", part=after.name)
+        except (EtcdUnavailable, NotLeading):
+            raise
+        except DomainError as error:
+            log.warning("refunds.not_written", part=after.name, problem=str(error))
         else:
             log.info("refunds.written", part=after.name, items=len(after.refunds))
 
