@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intertie.broker.domain import refunds
-from intertie.broker.domain.part import Part
+from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart, measured_of
+from intertie.broker.domain.part import Part, Placed
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.refunds import with_breaches, with_end
+from intertie.broker.domain.stretch import Stretch
 from intertie.common.guarantees import GuaranteeKind, Measured
-from tests.unit.broker.samples import NOW
+from intertie.common.spec import BandwidthTerm
+from intertie.common.tariff import Rates, part_hour
+from tests.unit.broker.samples import NOW, part, part_spec, workspace
 from tests.unit.broker.test_refunds import lease, price
 
 seconds = st.integers(-300, 4000)
@@ -102,3 +106,66 @@ def apart(of: Part) -> None:
     for number, one in enumerate(items):
         for other in items[:number]:
             assert one.subject != other.subject or not one.window.overlaps(other.window)
+
+
+rate = st.floats(0, 5)
+
+
+@given(
+    ends=st.sampled_from(["both here", "one here"]),
+    mbit_s=st.integers(1, 100),
+    nic=st.integers(1, 100),
+    rates=st.builds(Rates, pair_mbit_s_hour=rate, nic_mbit_s_hour=rate, link_mbit_s_hour=rate),
+    below=st.sets(st.sampled_from(["PAIR", "NIC", "LINK"]), min_size=1),
+)
+def test_a_promise_that_is_below_all_ways_all_the_time_gives_back_its_price(
+    ends: str, mbit_s: int, nic: int, rates: Rates, below: set[str]
+) -> None:
+    """All directions that the site measures, of what it charges for, and no more than that. Of a
+    link it sees what it sends, and the other half of the price is of what it takes."""
+    here = ["w-0", "w-1"] if ends == "both here" else ["w-0"]
+    other = "w-1" if ends == "both here" else "x-0"
+    spec = part_spec(
+        *(workspace(index=n, nic=BandwidthTerm(guarantee_mbit_s=nic)) for n in range(len(here))),
+        pairs=(("w-0", other, mbit_s),),
+        remote=() if ends == "both here" else ("x-0",),
+        link_mbit_s=0 if ends == "both here" else mbit_s,
+    )
+    hour = part_hour(rates, spec)
+    agreed = Stretch(window=spec.window, kind="immediate", rates=rates, hour=hour)
+    links = 0 if ends == "both here" else mbit_s * rates.link_mbit_s_hour
+    prices = {
+        "PAIR": len(here) * mbit_s * rates.pair_mbit_s_hour,
+        "NIC": len(here) * nic * rates.nic_mbit_s_hour,
+        "LINK": links,
+    }
+    assert hour == pytest.approx(prices["PAIR"] + prices["NIC"] + 2 * links)
+    macs = {each.label: each.nics[0].mac for each in spec.workspaces} | {"x-0": "02:00:00:00:ff:00"}
+    pairs = [("w-0", other), (other, "w-0")]
+    directions = {
+        "PAIR": [("PAIR_BANDWIDTH", macs[a], macs[b]) for a, b in pairs],
+        "NIC": [("NIC_BANDWIDTH", *way) for a in here for way in ((macs[a], ""), ("", macs[a]))],
+        "LINK": [("LINK_BANDWIDTH", "", "south")],
+    }
+    told = MeasuredPart(
+        at=spec.window.end,
+        directions=tuple(
+            MeasuredDirection(
+                kind=GuaranteeKind[kind],
+                network="lan",
+                source=source,
+                target=target,
+                value=0,
+                backlogged=True,
+                below_since=spec.window.start,
+            )
+            for each in sorted(below)
+            for kind, source, target in directions[each]
+        ),
+    )
+    placed = tuple(Placed(workspace=each, host="n1") for each in here)
+    found = part(spec=spec, price=(agreed,), placed=placed, gateway="n1")
+    found = with_breaches(found, measured_of(found, {"n1": told}), RefundPolicy())
+    back = sum(each.amount for each in found.refunds)
+    assert back == pytest.approx(sum(prices[each] for each in below))
+    assert back <= hour * (1 + 1e-9)

@@ -79,7 +79,7 @@ def test_below_for_longer_than_the_grace_gives_back_its_price_over_that_time() -
     ("kind", "more", "hour"),
     [
         ("NIC_BANDWIDTH", {"source": "", "target": "w-0", "network": "lan"}, 50 * 0.2 / 2),
-        ("PAIR_BANDWIDTH", {"target": "x-0", "network": "lan"}, 20 * 0.4 / 2),
+        ("PAIR_BANDWIDTH", {"target": "x-0", "network": "lan"}, 20 * 0.4),
         (
             "LINK_BANDWIDTH",
             {"source": "north", "target": "south", "network": "lan"},
@@ -88,6 +88,7 @@ def test_below_for_longer_than_the_grace_gives_back_its_price_over_that_time() -
     ],
 )
 def test_each_direction_has_its_share(kind: str, more: dict[str, str], hour: float) -> None:
+    """A bug: of a pair half of its price was given back where both directions were below."""
     below = iops(NOW, NOW + HOUR / 2, kind=GuaranteeKind[kind], **more)  # type: ignore[arg-type]
     [item] = with_breaches(lease(), [below], POLICY).refunds
     assert item.amount == pytest.approx(hour / 2)

@@ -111,10 +111,11 @@ def _worth(
 
 
 def _rate(rates: Rates, kind: GuaranteeKind) -> float:
-    """Of one direction: pairs and NICs are promised the same both ways for one price."""
+    """Of one direction. Each end of a pair is charged by its own site, which measures what that end
+    sends; a NIC is promised the same both ways for one price."""
     match kind:
         case GuaranteeKind.PAIR_BANDWIDTH:
-            return rates.pair_mbit_s_hour / 2
+            return rates.pair_mbit_s_hour
         case GuaranteeKind.NIC_BANDWIDTH:
             return rates.nic_mbit_s_hour / 2
         case GuaranteeKind.DISK_IOPS:
