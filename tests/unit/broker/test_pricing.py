@@ -15,6 +15,7 @@ from intertie.broker.domain.price import (
     applied,
     asked_for,
     shortened,
+    with_less,
 )
 from intertie.broker.domain.pricing import ByLoad, Flat
 from intertie.broker.domain.stretch import Stretch
@@ -133,6 +134,18 @@ def test_the_past_stays_at_the_old_price() -> None:
     shorter = part_spec(workspace(vcpus=4), window=Window(NOW, NOW + HOUR))
     again = amended(agreed, shorter, EMPTY, dearer, now=NOW + HOUR * 3 / 4)
     assert amount_of(again) == pytest.approx(1 + 6)
+
+
+def test_an_end_that_is_heard_of_late_is_the_end_of_the_price_too() -> None:
+    """A bug: what was agreed without this site, and heard of after the new end, was charged until
+    it was heard."""
+    policy = replace(POLICY, pricing=Flat(tariff=Tariff(rates=Rates(vcpu_hour=1))))
+    first = asked_for(part_spec(workspace()), EMPTY, policy, now=NOW)
+    short = part_spec(workspace(), window=Window(NOW, NOW + HOUR / 4))
+    [late] = with_less((first,), short, now=NOW + HOUR / 2)
+    assert late == replace(first, window=short.window)
+    assert with_less((first,), short, now=NOW + HOUR / 4) == (late,)
+    assert amount_of(with_less((first,), short, now=NOW + HOUR / 8)) == amount_of((late,))
 
 
 def test_terms_that_are_changed_before_the_start_replace_those_before() -> None:

@@ -44,9 +44,10 @@ def asked_for_rest(
 def applied(
     agreed: Sequence[Stretch], spec: PartSpec, rates: Rates, kind: str, *, now: datetime
 ) -> tuple[Stretch, ...]:
-    """With other terms in force from now on, at these rates: the past stays at the old price. A
-    part of a release that knew no prices gets one for what is to come."""
-    start = max(spec.window.start, now)
+    """With other terms in force from now on, at these rates: the past stays at the old price, but
+    for what is after an end that is heard of late. A part of a release that knew no prices gets one
+    for what is to come."""
+    start = max(spec.window.start, min(now, spec.window.end))
     past = until(agreed, start)
     if start >= spec.window.end:
         return past
