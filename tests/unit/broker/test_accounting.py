@@ -14,12 +14,16 @@ from intertie.broker.domain.counted import Used
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.refund_policy import RefundPolicy
+from intertie.broker.domain.refunds import with_end
+from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.usage import Usage
 from intertie.broker.loops.accounting import AT_ONCE, BATCH_BYTES, LOOK_AGAIN_S
 from intertie.client.usage_chain import ChainBroken
 from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading, StaleWrite
 from intertie.common.etcd.client import MAX_OPERATIONS
 from intertie.common.intervals import Window
+from intertie.common.tariff import Rates
 from intertie.common.usage_chain import digest_of
 from intertie.common.values import replace
 from tests.fakes.accounts import SIGNER, START, Accounts
@@ -86,6 +90,25 @@ async def test_who_left_and_comes_back_where_it_was_is_not_written_down_twice(
         for record in await site.written()
     ]
     assert found == [12, 0, 48]
+
+
+async def test_the_last_record_has_what_is_given_back_however_late_that_is(site: Accounts) -> None:
+    """A bug: it was written without, 2 minutes after the end, where that was kept from being put on
+    record for longer; all that is given back was missing from the records for ever."""
+    rates = Rates(vcpu_hour=2)
+    made = lease(1)
+    agreed = Stretch(window=made.window, kind="immediate", rates=rates, hour=2)
+    ended = replace(made, price=(agreed,)).ending(now=START + HOUR / 2, reason="CANCELLED")
+    ended = ended.move(PartState.ENDED, now=START + HOUR / 2)
+    await site.write(ended)
+    await site.clock.advance(3600)
+    for _ in range(3):
+        await site.accounting.sweep(frozenset({ended.name}))
+    assert await site.written() == []
+    await site.write(with_end(ended, RefundPolicy()))
+    await site.accounting.sweep(frozenset({ended.name}))
+    [record] = await site.written()
+    assert (record.final, record.price.amount, record.refund.amount) == (True, 2, 1)
 
 
 async def test_a_long_lease_is_written_down_each_midnight(site: Accounts) -> None:

@@ -75,15 +75,17 @@ def next_period(part: Part, account: Account | None) -> Window | None:
 
 def due_of(part: Part, account: Account | None, seen: Mapping[str, SeenPart]) -> datetime | None:
     """When the next period is to be written down: once it has ended; the last one once its hosts
-    have nothing of it any more, and so have told what it used, or have had their time to, and what
-    is given back is on record."""
+    have nothing of it any more, and so have told what it used, or have had their time to. None
+    for as long, too, as what is given back at its end is not on record: no later one has it."""
     period = next_period(part, account)
     if period is None:
         return None
     tells = any(each.used for report in seen.values() for each in report.workspaces)
     if not is_final(part, period):
         return period.end
-    waits = owed_at_end(part) is not None or (not part.over and (tells or part.used))
+    if owed_at_end(part) is not None:
+        return None
+    waits = not part.over and (tells or part.used)
     return period.end + LAST_WORD if waits else period.end
 
 
