@@ -8,14 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intertie.broker.domain import refunds
+from intertie.broker.domain.account import Account
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart, measured_of
 from intertie.broker.domain.part import Part, Placed
+from intertie.broker.domain.price import amount_of, with_less
 from intertie.broker.domain.refund_policy import RefundPolicy
-from intertie.broker.domain.refunds import with_breaches, with_end
+from intertie.broker.domain.refunds import with_breaches, with_end, within_price
 from intertie.broker.domain.stretch import Stretch
+from intertie.broker.domain.usage import (
+    charged_until,
+    next_period,
+    price_during,
+    refunded,
+    refunds_since,
+)
 from intertie.common.guarantees import GuaranteeKind, Measured
+from intertie.common.intervals import Window
 from intertie.common.spec import BandwidthTerm
 from intertie.common.tariff import Rates, part_hour
+from intertie.common.values import replace
 from tests.unit.broker.samples import NOW, part, part_spec, workspace
 from tests.unit.broker.test_refunds import lease, price
 
@@ -169,3 +180,70 @@ def test_a_promise_that_is_below_all_ways_all_the_time_gives_back_its_price(
     back = sum(each.amount for each in found.refunds)
     assert back == pytest.approx(sum(prices[each] for each in below))
     assert back <= hour * (1 + 1e-9)
+
+
+happens = st.one_of(
+    st.tuples(st.just("below"), st.integers(1, 900)),
+    st.tuples(st.just("end"), st.integers(0, 3600)),
+    st.tuples(st.just("record"), st.just(0)),
+)
+
+
+@given(st.lists(st.tuples(st.integers(1, 600), happens), max_size=15), policies, ends)
+def test_records_give_back_no_more_than_they_charge_however_the_price_changes(
+    events: list[tuple[int, tuple[str, int]]], policy: RefundPolicy, reason: str
+) -> None:
+    """Each record is for ever, and the price becomes less with each end that comes earlier. All of
+    them say what the part says in the end."""
+    found, now = lease(), NOW
+    account: Account | None = None
+    charged = back = 0.0
+
+    def record() -> None:
+        nonlocal account, charged, back
+        while (period := next_period(found, account)) and period.end <= now:
+            terms = price_during(found, period, first=account is None)
+            charged += sum(each.amount for each in terms)
+            back += sum(each.amount for each in refunds_since(found, account, period))
+            assert back <= charged + 1e-9
+            account = Account(
+                name=found.name,
+                until=period.end,
+                number=1,
+                refunded=refunded(found, account, period),
+            )
+
+    for seconds, (what, value) in events:
+        now += timedelta(seconds=seconds)
+        if now >= found.window.end:
+            break
+        if what == "below":
+            since = now - timedelta(seconds=value)
+            below = Measured(
+                kind=GuaranteeKind.DISK_IOPS,
+                source="w-0",
+                value=0,
+                at=now,
+                backlogged=True,
+                below_since=since,
+            )
+            found = with_breaches(found, [below], policy)
+        elif what == "end":
+            window = Window(NOW, now + timedelta(seconds=value + 1))
+            spec = replace(found.spec, window=window)
+            charges = charged_until(found, account, now=now)
+            price_now = with_less(found.price, spec, now=now)
+            found = replace(found, spec=spec, charged=charges, price=price_now)
+        record()
+        assert (
+            sum(each.amount for each in within_price(found.refunds, found.price))
+            <= amount_of(found.price) + 1e-9
+        )
+    now = min(now + timedelta(seconds=1), found.window.end)
+    found = with_end(found.ending(now=now, reason=reason), policy)
+    now = found.window.end
+    record()
+    assert charged == pytest.approx(amount_of(found.price))
+    assert back == pytest.approx(
+        sum(each.amount for each in within_price(found.refunds, found.price))
+    )

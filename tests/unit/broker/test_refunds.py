@@ -4,8 +4,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from intertie.broker.convert import cluster_to_proto, part_to_proto
 from intertie.broker.domain.account import Account
+from intertie.broker.domain.cluster import PartView
+from intertie.broker.domain.cluster import view_of as cluster_view
+from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.price import with_less
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.refunds import (
     MOST,
@@ -14,6 +19,7 @@ from intertie.broker.domain.refunds import (
     owed_at_end,
     with_breaches,
     with_end,
+    within_price,
 )
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.usage import due_of, price_during, refunded, refunds_since, settled
@@ -23,8 +29,11 @@ from intertie.common.intervals import Window
 from intertie.common.spec import BandwidthTerm, DiskTerm
 from intertie.common.tariff import Rates, part_hour
 from intertie.common.values import replace
-from tests.unit.broker.samples import HOUR, NOW, part, part_spec, workspace
+from tests.unit.broker import samples
+from tests.unit.broker.samples import HOUR, NOW, facts, part, part_spec, workspace
+from tests.unit.broker.standing import admitted, group, spec, view_of
 
+FLEET = Fleet.of([facts("n1"), facts("n2")], samples.POLICY)
 MINUTE = timedelta(minutes=1)
 RATES = Rates(
     vcpu_hour=10, iops_hour=0.01, nic_mbit_s_hour=0.2, pair_mbit_s_hour=0.4, link_mbit_s_hour=0.1
@@ -216,13 +225,55 @@ def test_who_cancels_has_its_own_share_and_who_comes_to_the_end_gets_nothing() -
 
 def test_a_record_has_what_none_before_it_has() -> None:
     found = with_breaches(lease(), [iops(NOW, NOW + 10 * MINUTE)], POLICY)
-    account = Account(name=found.name, until=NOW + 10 * MINUTE, number=1, refunded=refunded(found))
-    assert refunds_since(found, None) == found.refunds
-    assert refunds_since(found, account) == ()
+    first, second = Window(NOW, NOW + 10 * MINUTE), Window(NOW + 10 * MINUTE, NOW + HOUR)
+    account = Account(
+        name=found.name, until=first.end, number=1, refunded=refunded(found, None, first)
+    )
+    assert refunds_since(found, None, first) == found.refunds
+    assert refunds_since(found, account, second) == ()
     more = with_breaches(found, [iops(NOW, NOW + 25 * MINUTE)], POLICY)
-    [rest] = refunds_since(more, account)
+    [rest] = refunds_since(more, account, second)
     assert rest.window == Window(NOW + 10 * MINUTE, NOW + 25 * MINUTE)
     assert rest.amount + found.refunds[0].amount == pytest.approx(more.refunds[0].amount)
+
+
+def test_a_price_that_became_less_is_the_most_that_is_said_to_be_given_back() -> None:
+    """A bug: what had been given back of the price of an hour stood when an earlier end cut that to
+    a quarter of it."""
+    found = with_breaches(lease(), [iops(NOW, NOW + 10 * MINUTE)], WORST)
+    found = with_breaches(found, [iops(NOW + 12 * MINUTE, NOW + 14 * MINUTE)], WORST)
+    assert within_price(found.refunds, found.price) == found.refunds
+    quarter = Window(NOW, NOW + HOUR / 4)
+    short = replace(found.spec, window=quarter)
+    cut = replace(found, spec=short, price=with_less(found.price, short, now=NOW + HOUR / 4))
+    told = within_price(cut.refunds, cut.price)
+    assert [each.amount for each in told] == [pytest.approx(price(lease()) / 4), 0]
+    assert refunds_since(cut, None, quarter) == told
+    said = part_to_proto(PartView(part=cut, workspaces=()))
+    assert said.refund.amount == pytest.approx(said.price.amount)
+    record, _ = admitted("one", spec(group("w")), view_of(FLEET, ()), now=NOW)
+    shown = cluster_to_proto(cluster_view(record, cut, {}, {}, site="north"))
+    assert shown.refund.amount == pytest.approx(shown.price.amount)
+    longer = replace(cut, price=found.price)
+    assert within_price(longer.refunds, longer.price) == found.refunds, (
+        "nothing of it was taken away"
+    )
+
+
+def test_a_record_gives_back_no_more_than_records_charge_and_the_rest_is_in_a_later_one() -> None:
+    """A bug: a record that is never changed had given back what a later end took off the price."""
+    found = with_breaches(lease(), [iops(NOW, NOW + 10 * MINUTE)], WORST)
+    first, second = Window(NOW, NOW + HOUR / 6), Window(NOW + HOUR / 6, NOW + HOUR)
+    [item] = refunds_since(found, None, first)
+    assert item.amount == pytest.approx(price(lease()) / 6)
+    account = Account(
+        name=found.name, until=first.end, number=1, refunded=refunded(found, None, first)
+    )
+    [rest] = refunds_since(found, account, second)
+    assert rest.window == item.window == found.refunds[0].window
+    assert item.amount + rest.amount == pytest.approx(price(lease()))
+    over = replace(account, refunded=refunded(found, account, second))
+    assert refunds_since(found, over, second) == ()
 
 
 def test_records_of_a_part_add_up_to_its_price() -> None:

@@ -21,6 +21,7 @@ from intertie.broker.domain.part import Amend
 from intertie.broker.domain.ports import Foreign
 from intertie.broker.domain.price import terms_of
 from intertie.broker.domain.records import RequestKey
+from intertie.broker.domain.refunds import within_price
 from intertie.broker.receipts_proto import endpoint_to_proto
 from intertie.broker.usecases.act import ActOrder
 from intertie.broker.usecases.create_cluster import Order
@@ -211,7 +212,7 @@ def _cluster_fields(view: ClusterView) -> Fields:
         "terms": record.terms,
         "run_time": duration_fields(waits.ran) if waits is not None else None,
         "price": price_fields(terms_of(view.price, view.site)),
-        "refund": refund_fields(view.refunds),
+        "refund": refund_fields(within_price(view.refunds, view.price)),
     }
 
 
@@ -348,7 +349,7 @@ def _part_fields(view: PartView) -> Fields:
             for each in view.measured
         ],
         "price": price_fields(terms_of(part.price, part.path.site)),
-        "refund": refund_fields(part.refunds),
+        "refund": refund_fields(within_price(part.refunds, part.price)),
         "terms": part.terms,
         "amendment": _amendment_fields(part.amend) if part.amend is not None else None,
     }

@@ -14,6 +14,7 @@ from intertie.broker.domain.guarantees import guarantees_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.price import amount_of
 from intertie.broker.domain.refund_policy import RefundPolicy
+from intertie.broker.domain.stretch import Stretch
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
@@ -147,6 +148,17 @@ def _promised(spec: PartSpec, now: Measured) -> int:
 def _most(part: Part, items: Iterable[RefundItem], amount: float) -> float:
     """Never more in all than the price."""
     return min(amount, max(amount_of(part.price) - sum(each.amount for each in items), 0.0))
+
+
+def within_price(refunds: Iterable[RefundItem], price: Iterable[Stretch]) -> tuple[RefundItem, ...]:
+    """As they are told: the price may have become less than what had been given back of it, by an
+    end that came earlier. What is on record stays, should it become more again."""
+    room, told = amount_of(price), []
+    for each in refunds:
+        gets = min(each.amount, room)
+        room -= gets
+        told.append(each if gets == each.amount else replace(each, amount=gets))
+    return tuple(told)
 
 
 def owed_at_end(part: Part) -> Window | None:

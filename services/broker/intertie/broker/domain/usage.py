@@ -10,7 +10,7 @@ A part that its site may put aside is reserved from its first stretch to its end
 of its terms, between two the disk that its guests and their memory take.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 
 from intertie.broker.domain.account import Account, ChainEntry, UsageHead
@@ -18,7 +18,7 @@ from intertie.broker.domain.charge import Alike, Charge, PastCharge, Reserved
 from intertie.broker.domain.fleet import SeenPart
 from intertie.broker.domain.ledger import amounts_alone, amounts_of
 from intertie.broker.domain.part import Part, PartState, hosts_of
-from intertie.broker.domain.price import terms_of
+from intertie.broker.domain.price import amount_of, terms_of
 from intertie.broker.domain.refunds import owed_at_end
 from intertie.broker.domain.used import UsedIn
 from intertie.common.intervals import Window
@@ -189,23 +189,46 @@ def price_during(part: Part, period: Window, *, first: bool) -> tuple[PriceTerm,
     return terms_of(part.price, part.path.site, Window(start, end))
 
 
-def refunds_since(part: Part, account: Account | None) -> tuple[RefundItem, ...]:
-    """What is not in a record yet."""
-    written = account.refunded if account else ()
-    found = []
+def refunds_since(part: Part, account: Account | None, period: Window) -> tuple[RefundItem, ...]:
+    """What is not in a record before that of the period. All records together never give back more
+    than they say of the price, which may yet become less: what that leaves over is in a later one,
+    the last one at the latest, as far as the whole price goes."""
+    return tuple(item for item, _ in _refunding(part, account, period) if item is not None)
+
+
+def refunded(
+    part: Part, account: Account | None, period: Window
+) -> tuple[tuple[datetime, float], ...]:
+    """As an account has it after the record of the period."""
+    return tuple(written for _, written in _refunding(part, account, period))
+
+
+def _refunding(
+    part: Part, account: Account | None, period: Window
+) -> Iterator[tuple[RefundItem | None, tuple[datetime, float]]]:
+    """Of each item, what the record of the period has of it, and what all have with that."""
+    before = account.refunded if account else ()
+    room = _price_until(part, period) - sum(amount for _, amount in before)
     for number, item in enumerate(part.refunds):
-        if number >= len(written):
-            found.append(item)
-            continue
-        until, amount = written[number]
-        if until < item.window.end:
-            rest = Window(until, item.window.end)
-            found.append(replace(item, window=rest, amount=item.amount - amount))
-    return tuple(found)
+        until, had = before[number] if number < len(before) else (item.window.start, 0.0)
+        owed = item.amount - had
+        gets = max(min(owed, room), 0.0)
+        room -= gets
+        longer = until < item.window.end
+        window = Window(until, item.window.end) if longer else item.window
+        news = longer or gets > 0
+        yield (
+            replace(item, window=window, amount=gets) if news else None,
+            (item.window.end, item.amount if gets == owed else had + gets),
+        )
 
 
-def refunded(part: Part) -> tuple[tuple[datetime, float], ...]:
-    return tuple((each.window.end, each.amount) for each in part.refunds)
+def _price_until(part: Part, period: Window) -> float:
+    """What all records say of the price, with that of the period."""
+    if not part.price or is_final(part, period):
+        return amount_of(part.price)
+    start = part.price[0].window.start
+    return amount_of(part.price, Window(start, period.end)) if start < period.end else 0.0
 
 
 def labels_of(charge: Charge) -> tuple[str, ...]:

@@ -126,7 +126,8 @@ class Accounting:
             if period is None or due is None or now < due:
                 continue
             known = known_of(part.value, seen)
-            written = account.value.used if account else ()
+            before = account.value if account else None
+            written = before.used if before else ()
             usage = Usage(
                 number=number + 1,
                 part=part.value,
@@ -136,7 +137,7 @@ class Accounting:
                     used_in(period, labels_of(charge_during(part.value, period)), written, known)
                 ),
                 price=price_during(part.value, period, first=account is None),
-                refunds=refunds_since(part.value, account.value if account else None),
+                refunds=refunds_since(part.value, before, period),
             )
             body = self._scribe.write(usage)
             size += len(body) + COUNT_BYTES * max(len(known), len(written))
@@ -148,7 +149,7 @@ class Accounting:
                 until=period.end,
                 number=number,
                 used=written_after(written, known),
-                refunded=refunded(part.value),
+                refunded=refunded(part.value, before, period),
             )
             writes.append(Write(record=after, read_at=account.revision if account else 0))
             unchanged.append(Unchanged(kind=Part, name=name, read_at=part.revision))
