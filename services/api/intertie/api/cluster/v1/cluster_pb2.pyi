@@ -473,7 +473,9 @@ class Cluster(_message.Message):
     @_builtins.property
     def price(self) -> _price_pb2.Price:
         """What was agreed that it costs, for its whole window; `plan.cost` is the same.
-        An Update changes what is to come, and leaves the past at its price.
+        An Update changes what is to come, and leaves the past at its price. Of a lease
+        with a kind: of the stretches that it has had and is in; `plan.cost` is then what
+        all of its running would have cost by what was asked when it was created.
         """
 
     @_builtins.property

@@ -20,7 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Measured(_message.Message):
     """What the hosts' counters say of one direction of a promise. It informs the
-    owner; nothing is admitted or refused by it.
+    owner, and what is given back of the price goes by it; nothing is admitted or
+    refused by it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

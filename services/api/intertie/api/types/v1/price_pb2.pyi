@@ -34,7 +34,8 @@ class Price(_message.Message):
     @_builtins.property
     def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceTerm]:
         """Site by site, each in order of time: another one each time that a site gave
-        the lease other terms. What was past then stays at the old price.
+        the lease other terms. What was past then stays at the old price. Of more than
+        100 of a site, the oldest are told as one.
         """
 
     def __init__(
@@ -61,8 +62,8 @@ class PriceTerm(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     kind: _builtins.str
-    """By which the site has priced it: `immediate`, `advance`. Empty: it is planned,
-    and not agreed yet.
+    """By which the site has priced it: `immediate`, `advance`, `best_effort`. Empty: it is
+    planned, and not agreed yet.
     """
     amount: _builtins.float
     """For all of the window."""

@@ -76,7 +76,8 @@ class RefundItem(_message.Message):
     @_builtins.property
     def window(self) -> _resources_pb2.Window:
         """For which time: that in which the promise was measured as not kept while it was
-        asked for, or what was left of the lease.
+        asked for, or what was left of the lease. Where it was so very often, what lies
+        between such times may be in it, for which nothing is given back.
         """
 
     def __init__(
