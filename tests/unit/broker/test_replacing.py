@@ -10,12 +10,14 @@ from intertie.broker.domain.fleet import Fleet, Policy, SeenPart, SeenWorkspace,
 from intertie.broker.domain.part import (
     Amend,
     AmendState,
+    Keeping,
     Part,
     PartState,
     Placed,
     hosts_of,
 )
 from intertie.broker.domain.replacing import Over, Replaced, without
+from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec, PartWorkspace
 from intertie.common.quantities import Vector
 from intertie.common.spec import AvailabilityTerm, OnHostLoss
@@ -137,6 +139,42 @@ def test_what_has_not_begun_is_placed_elsewhere_whatever_was_asked_for() -> None
     found = become(replace(later, spec=spec))
     assert isinstance(found, Replaced)
     assert found.part.moved == ()
+
+
+def best_effort(**changes: Any) -> Part:
+    """128 MiB of disk, and as much again for its memory when it is put aside."""
+    keeping = Keeping(mib_s=50, save=timedelta(seconds=10), **changes)
+    return on(part_spec(again(0)), "n1", keeping=keeping)
+
+
+def test_one_that_may_be_put_aside_goes_where_its_memory_has_room_on_disk_too() -> None:
+    """It was placed by its disk alone: n2, which fits that best, had no room for the memory, and
+    the lease ended although n3 had."""
+    of = best_effort()
+    tight = facts("n2", capacity=replace(SMALL, disk_mib=192))
+    roomy = facts("n3", capacity=replace(SMALL, disk_mib=8192))
+    view = view_of(Fleet.of([facts("n1", capacity=SMALL), tight, roomy], THREE), (of,))
+    found = without(of, {"n1"}, view, THREE, now=BEGUN)
+    assert isinstance(found, Replaced), found
+    assert hosts_of(found.part.placed) == {"w-0": "n3"}
+
+
+def test_one_that_is_kept_goes_where_its_disk_fits_until_it_is_kept_no_more() -> None:
+    """It was placed by what is free in its window: n2, which fits best until then, has promised
+    its disk for the time after, in which n3 has room, whose processors are promised then."""
+    of = best_effort(until=NOW + timedelta(hours=5))
+    later = Window(NOW + timedelta(hours=2), NOW + timedelta(hours=3))
+    disks = part_spec(workspace("x", disk_mib=4000), window=later)
+    processors = part_spec(workspace("x", vcpus=2), window=later)
+    now_there = part_spec(workspace("x"))
+    others = (
+        on(disks, "n2", name=part("disks").name),
+        on(processors, "n3", name=part("processors").name),
+        on(now_there, "n2", name=part("now").name),
+    )
+    found = become(of, *others)
+    assert isinstance(found, Replaced), found
+    assert hosts_of(found.part.placed) == {"w-0": "n3"}
 
 
 def test_a_gateway_is_not_replaced() -> None:

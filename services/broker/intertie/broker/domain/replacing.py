@@ -6,10 +6,18 @@ from datetime import datetime
 from intertie.broker.domain.board import Room
 from intertie.broker.domain.difference import more_of, shortfall_of
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of, free_hosts
+from intertie.broker.domain.ledger import (
+    LedgerView,
+    calendar_of,
+    demands_of,
+    free_hosts,
+    host_key,
+    with_room_for_memory,
+)
 from intertie.broker.domain.part import AmendState, Moved, Part, PartState, Placed
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.used import known_of, on_record
+from intertie.common.calendar import Calendar
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.spec import OnHostLoss
@@ -96,15 +104,12 @@ def _placed_anew(
 ) -> Part:
     """NoCapacity where it does not fit over all of the time that is left."""
     calendar = calendar_of(view, policy)
-    window = Window(max(part.window.start, now), part.window.end)
-    free = free_hosts(calendar, view, policy, window, now=now)
-    rooms = {
-        host: Room(facts=view.fleet.facts[host], free=each)
-        for host, each in free.items()
-        if host not in lost
-    }
+    rooms = _rooms(part, lost, view, policy, calendar, now=now)
     fixed = {each.workspace: each.host for each in part.placed if each.host not in lost}
-    placed = place(part.spec, rooms, site=policy.site, fixed=fixed)
+    spec = part.spec
+    if part.keeping is not None and part.keeping.save:
+        spec = with_room_for_memory(spec, part.keeping.mib_s)
+    placed = place(spec, rooms, site=policy.site, fixed=fixed)
     after = replace(
         part,
         placed=placed,
@@ -120,6 +125,30 @@ def _placed_anew(
     if short:
         raise NoCapacity(tuple(dict.fromkeys(short)))
     return after
+
+
+def _rooms(
+    part: Part,
+    lost: Collection[str],
+    view: LedgerView,
+    policy: Policy,
+    calendar: Calendar,
+    *,
+    now: datetime,
+) -> dict[str, Room]:
+    """What of the other hosts is free for as long as it takes that: of one that is put aside, all
+    until its memory is in the pools, and disk until it is kept no more."""
+    start, used = max(part.window.start, now), part.window.end
+    if part.keeping is not None and part.keeping.until is not None:
+        used = min(used + part.keeping.save, part.keeping.until)
+    kept = Window(start, part.ends)
+    rooms = {}
+    for host, free in free_hosts(calendar, view, policy, Window(start, used), now=now).items():
+        if host not in lost:
+            disk_mib = min(free.disk_mib, calendar.free(host_key(host, "disk_mib"), kept))
+            facts = view.fleet.facts[host]
+            rooms[host] = Room(facts=facts, free=replace(free, disk_mib=disk_mib))
+    return rooms
 
 
 def _moved(part: Part, placed: tuple[Placed, ...], *, now: datetime) -> tuple[Moved, ...]:
