@@ -76,7 +76,8 @@ class FencingSettings(Section):
     lost_after_s: float = Field(default=120.0, ge=20)
     """Without a sign of life; above what a restart of an agent or of etcd takes."""
     command: tuple[NonEmpty, ...] = ()
-    """A program and its arguments; the host's name is added. Exit 0: the host was off since."""
+    """A program and its arguments; the host's name is added. Exit 0: the host was off since. What
+    it says is in the broker's log, how it exited in the host's state message."""
     command_timeout_s: float = Field(default=60.0, gt=0, le=3600)
     self_margin_s: float = Field(default=60.0, ge=5)
     """What an agent may take to stop its guests, once it has seen that it must."""

@@ -5,15 +5,23 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 from datetime import timedelta
+from typing import IO
+
+import structlog
 
 from intertie.broker.domain.fleet import HostFacts
 from intertie.broker.domain.ports import NotCertain
 
+log = structlog.get_logger(__name__)
+
 _DRIFT = 0.02
 """By how much two steady clocks may differ, of the time that they measure."""
-_SAID = 200
-"""The most of what a program says that is told on."""
+_SAID = 1000
+"""Bytes from the end of what a program says that are logged."""
+_KILLED_WITHIN_S = 1.0
+"""One that hangs in the kernel does not end by being killed, and is not waited for."""
 
 
 class CommandFence:
@@ -29,30 +37,47 @@ class CommandFence:
 
     def _run(self, host: str) -> str:
         """By `subprocess`, which starts a program without running fork handlers of gRPC. What it
-        has started itself is ended with it, if it takes too long."""
+        has started itself is ended with it, if it takes too long. What it says is for logs alone:
+        users see why a host is not certain to be off, and it may say what they should not."""
         program = self._command[0]
+        with tempfile.TemporaryFile() as output:
+            # Not a pipe: whoever the program leaves behind would keep that open.
+            code = self._ended(host, output)
+            said = _tail(output)
+        seconds = self._within.total_seconds()
+        log.info("host.fence_ended", host=host, program=program, exit=code, said=said)
+        if code is None:
+            raise NotCertain(f"{program} did not end within {seconds:g} s")
+        if code != 0:
+            raise NotCertain(f"{program} exited with {code}")
+        return f"{program} says that it is off"
+
+    def _ended(self, host: str, output: IO[bytes]) -> int | None:
+        """With which exit code; None: it had to be ended."""
         try:
             running = subprocess.Popen(
                 [*self._command, host],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         except OSError as error:
-            raise NotCertain(f"{program}: {error.strerror}") from None
-        seconds = self._within.total_seconds()
+            raise NotCertain(f"{self._command[0]}: {error.strerror}") from None
         try:
-            said, _ = running.communicate(timeout=seconds)
+            return running.wait(self._within.total_seconds())
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
-            running.communicate()
-            raise NotCertain(f"{program} did not end within {seconds:g} s") from None
-        if running.returncode != 0:
-            last = said.decode(errors="replace").strip().rpartition("\n")[2][:_SAID]
-            raise NotCertain(f"{program} exited with {running.returncode}: {last or 'no word'}")
-        return f"{program} says that it is off"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(_KILLED_WITHIN_S)
+            return None
+
+
+def _tail(output: IO[bytes]) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - _SAID))
+    return output.read(_SAID).decode(errors="replace").strip()
 
 
 class SelfFence:
