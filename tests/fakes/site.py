@@ -84,6 +84,7 @@ class FakePart:
     digest: str
     decide_by: datetime
     end_reason: str = ""
+    end_message: str = ""
     ending: bool = False
     terms: int = 0
     amend: FakeAmend | None = None
@@ -296,6 +297,7 @@ class FakeSite:
         return PartSeen(
             over=part.state not in COUNTED,
             end_reason=part.end_reason,
+            end_message=part.end_message,
             ending=part.ending,
             workspaces=tuple(
                 self.seen.get(each.label, WorkspaceSeen(label=each.label))

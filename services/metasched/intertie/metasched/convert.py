@@ -199,6 +199,7 @@ def _workspace_to_proto(cluster: str, view: WorkspaceView) -> cluster_pb2.Worksp
         staging_total_bytes=seen.staging_total_bytes,
         image_digest=view.image_digest,
         pending=seen.pending,
+        restarts=seen.restarts,
     )
 
 

@@ -65,6 +65,7 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
     return PartSeen(
         over=message.state in _OVER,
         end_reason=message.end_reason,
+        end_message=message.end_message,
         ending=message.HasField("end_requested_time"),
         workspaces=tuple(
             WorkspaceSeen(
@@ -81,6 +82,7 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
                 staging_done_bytes=each.staging_done_bytes,
                 staging_total_bytes=each.staging_total_bytes,
                 pending=each.pending,
+                restarts=each.restarts,
             )
             for each in message.workspaces
         ),

@@ -211,6 +211,8 @@ class WorkspaceSeen:
     staging_done_bytes: int = 0
     staging_total_bytes: int = 0
     pending: str = ""
+    restarts: int = 0
+    """Anew on another host, because its own was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +222,8 @@ class PartSeen:
     over: bool
     """In a state that it does not leave, or not known there any more."""
     end_reason: str = ""
+    end_message: str = ""
+    """More of that, in words."""
     ending: bool = False
     """Its end was asked for at the site."""
     workspaces: tuple[WorkspaceSeen, ...] = ()
@@ -334,7 +338,10 @@ def progressed(
             failure = Failure(reason=WORKSPACE_FAILED, message=f"{site}: {what}")
             record = record.ending(now=now, reason=WORKSPACE_FAILED, failure=failure)
         elif part.over and part.end_reason != WINDOW_OVER and now < record.window.end:
-            message = f"{site} ended its part: {part.end_reason or 'it is not known there'}"
+            why = part.end_reason or "it is not known there"
+            if part.end_message:
+                why = f"{why}: {part.end_message}"
+            message = f"{site} ended its part: {why}"
             failure = Failure(reason=PART_LOST, message=message)
             record = record.ending(now=now, reason=PART_LOST, failure=failure)
     if known and all(part.over for part in parts.values()):
