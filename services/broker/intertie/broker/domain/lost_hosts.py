@@ -127,6 +127,12 @@ def next_of(
     return None
 
 
+def let_go(record: HostRecord, *, now: datetime) -> HostRecord:
+    """Of a host that is admitted no more, and has nothing that counts. The record stays for its
+    epoch: were it to begin anew, an agent could have obeyed the next one already."""
+    return record.move(HostState.UP, now=now, why="it is admitted no more")
+
+
 def _because(record: HostRecord, why: str) -> HostRecord | None:
     return None if record.why == why else replace(record, why=why)
 

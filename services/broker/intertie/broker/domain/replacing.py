@@ -41,7 +41,7 @@ def concerned(part: Part, hosts: Collection[str]) -> bool:
     """It counts, its end is not asked for, and something of it is on one of the hosts."""
     if not part.counted or part.end_requested_time is not None:
         return False
-    return any(host in hosts for host in part.hosts())
+    return part.gateway in hosts or any(each.host in hosts for each in part.placed)
 
 
 def without(

@@ -1,8 +1,9 @@
 """Hosts that stop reporting: has them fenced, and finds another place for what was on them."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import datetime, timedelta
+from itertools import islice
 
 import structlog
 
@@ -15,6 +16,7 @@ from intertie.broker.domain.lost_hosts import (
     Vigil,
     Watched,
     are_many,
+    let_go,
     next_of,
 )
 from intertie.broker.domain.part import Part, PartState
@@ -29,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_WAIT = timedelta(seconds=60)
 _LOOK_OVER_S = 10.0
+LOOKED_AT_ONCE = 500
+"""Parts; between them others get their turn."""
 _SILENT = frozenset({HostState.SILENT, HostState.FENCING})
 
 
@@ -97,13 +101,14 @@ class LostHosts:
     def _watched(self, view: LedgerView, facts: HostFacts, *, now: datetime, at: float) -> Watched:
         found, heard = view.hosts.get(facts.host), self._vigil.heard[facts.host]
         record = found.value if found else HostRecord(name=facts.host, since=now)
+        is_back = heard.is_back(at=at)
         waits = record.state is HostState.FENCED and facts.fenced_epoch == record.epoch
         return Watched(
             record=record,
             facts=facts,
             silent_for=heard.silent_for(at=at),
-            is_back=heard.is_back(at=at),
-            has_parts=waits and _has_parts(view, facts.host),
+            is_back=is_back,
+            has_parts=waits and is_back and _has_parts(view, facts.host),
         )
 
     async def _write(self, read_at: int, record: HostRecord, facts: HostFacts) -> None:
@@ -173,10 +178,46 @@ class LostHosts:
         if fenced or silent:
             await self._empty(fenced, silent)
         await self._show(silent)
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Of hosts that are admitted no more nobody waits for a sign of life."""
+        left = {
+            name
+            for name, each in (await self._ledger.view()).hosts.items()
+            if each.value.state is not HostState.UP and name not in self._policy.hosts
+        }
+        left.difference_update(self._fencing)
+        if not left:
+            return
+        async for found in self._in_turn():
+            if found.value.counted:
+                left.difference_update(_places(found.value, await self._ledger.view()))
+        hosts = (await self._ledger.view()).hosts
+        for host in [hosts[name] for name in sorted(left) if name in hosts]:
+            record = let_go(host.value, now=self._clock.now())
+            write = Write(record=record, read_at=host.revision)
+            try:
+                await self._ledger.commit(Change(writes=(write,)))
+            except StaleWrite as error:
+                log.debug("host.lost_race", host=record.name, key=error.key)
+            else:
+                log.warning("host.let_go", host=record.name)
+
+    async def _in_turn(self) -> AsyncIterator[Versioned[Part]]:
+        """All parts, each as it is by then."""
+        names = iter(list((await self._ledger.view()).parts))
+        while some := list(islice(names, LOOKED_AT_ONCE)):
+            view = await self._ledger.view()
+            for name in some:
+                if (found := view.parts.get(name)) is not None:
+                    yield found
+            if len(some) == LOOKED_AT_ONCE:
+                await self._clock.sleep(0)
 
     async def _show(self, silent: Mapping[str, datetime]) -> None:
         """Their owners see which hosts do not report."""
-        for found in list((await self._ledger.view()).parts.values()):
+        async for found in self._in_turn():
             part = found.value
             if part.state is not PartState.CONFIRMED or not (silent or part.silent):
                 continue
@@ -196,17 +237,13 @@ class LostHosts:
 
     async def _empty(self, fenced: set[str], silent: Mapping[str, datetime]) -> None:
         """Part by part: each finds what those before it have left."""
-        view = await self._ledger.view()
-        for name in [name for name, each in view.parts.items() if each.value.counted]:
-            found = view.parts.get(name)
-            if found is None:
-                continue
+        nowhere = fenced | set(silent)
+        async for found in self._in_turn():
             # What no host was ever told of can run nowhere, so nothing need be made certain.
-            untold = set() if found.value.generation else set(silent)
-            if not concerned(found.value, fenced | untold):
-                continue
-            await self._without(view, found, fenced, untold)
-            view = await self._ledger.view()
+            told = found.value.generation > 0
+            if concerned(found.value, fenced if told else nowhere):
+                untold = set() if told else set(silent)
+                await self._without(await self._ledger.view(), found, fenced, untold)
 
     async def _without(
         self,
@@ -250,7 +287,9 @@ class LostHosts:
 def _has_parts(view: LedgerView, host: str) -> bool:
     """Of those that count, one has something there, or had, or told it so."""
     return any(
-        host in part.hosts() or host in part.left_hosts() or host in view.told.get(part.uid, ())
-        for each in view.parts.values()
-        if (part := each.value).counted
+        host in _places(each.value, view) for each in view.parts.values() if each.value.counted
     )
+
+
+def _places(part: Part, view: LedgerView) -> set[str]:
+    return {*part.hosts(), *part.left_hosts(), *view.told.get(part.uid, ())}
