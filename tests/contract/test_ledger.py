@@ -205,6 +205,14 @@ async def test_a_vxlan_id_has_one_owner_until_its_part_is_over(kind: Kind) -> No
     await kind.ledger.commit(owning("t2"))
 
 
+async def test_a_part_that_goes_on_may_give_a_vxlan_id_back(kind: Kind) -> None:
+    of = part("t1", network_ids=(NetworkId(network="lan", vni=4096),))
+    revision = await kind.ledger.commit(Change(writes=(Write(record=of),), vnis=((4096, of.uid),)))
+    without = Write(record=replace(of, network_ids=()), read_at=revision)
+    await kind.ledger.commit(Change(writes=(without,), vnis_left=(4096,)))
+    assert (await kind.ledger.view()).vnis == {}
+
+
 async def test_who_does_not_lead_writes_nothing(kind: Kind) -> None:
     await kind.depose()
     with pytest.raises(NotLeading):

@@ -506,6 +506,45 @@ async def test_a_network_that_is_new_to_a_part_has_its_id_until_the_part_is_over
     assert Change(writes=(Write(record=over),)).vnis_given_back() == (endpoint.vni,)
 
 
+def with_network(spec: PartSpec, name: str) -> PartSpec:
+    """One more, with nobody on it."""
+    return replace(spec, networks=(*spec.networks, replace(spec.networks[0], name=name)))
+
+
+async def test_names_that_are_held_and_let_go_take_no_more_ids_than_one_amend_does() -> None:
+    """Each had its VXLAN id, and its place in the part's record, until the part was over."""
+    site = await Site(replace(PART, network_ids=())).up()
+    for number in range(5):
+        tx = f"a{number}"
+        await site.hold(with_network(terms(), f"net{number}"), tx)
+        await site.resolve(replace(ABORT, tx=tx))
+    part = await site.part()
+    assert [each.network for each in part.network_ids] == ["lan", "net4"]
+    assert set((await site.ledger.view()).vnis) == {each.vni for each in part.network_ids}
+
+
+async def test_an_id_that_hosts_may_use_stays_with_its_part() -> None:
+    """In force, or in earlier terms that they have not given up yet."""
+    spec = with_network(part_spec(workspace(), workspace(index=1), window=WINDOW), "more")
+    site = await Site(replace(PART, network_ids=())).up()
+    await site.hold(spec)
+    vni = (await site.commit()).vni_of("more")
+    await site.wanted()
+    shrunk = await site.shrink(terms(), base=1)
+    assert [each.name for each in shrunk.shed[0].spec.networks] == ["lan", "more"]
+    await site.hold(with_network(terms(), "else"), "a2", replaces=2, prepare=False)
+    assert (await site.part()).vni_of("more") == vni
+    await site.release("a2")
+    await site.wanted()
+    site.obey()
+    await site.wanted()
+    assert (await site.part()).shed == ()
+    await site.hold(with_network(terms(), "else"), "a3", replaces=2)
+    part = await site.part()
+    assert (part.vni_of("more"), part.vni_of("else") > 0) == (0, True)
+    assert vni not in (await site.ledger.view()).vnis
+
+
 async def test_a_part_whose_host_is_lost_is_placed_elsewhere_once_what_is_prepared_is_decided() -> (
     None
 ):

@@ -120,6 +120,8 @@ class Change(Struct, frozen=True, kw_only=True):
     """(host, revision): it has written no facts since."""
     vnis: tuple[tuple[int, str], ...] = ()
     """(VXLAN id, part uid): nobody's until now."""
+    vnis_left: tuple[int, ...] = ()
+    """Given back by parts that go on."""
     usage: UsageBatch | None = None
     """What is added to the site's chain of usage, whose end must still be where it was."""
 
@@ -129,4 +131,5 @@ class Change(Struct, frozen=True, kw_only=True):
 
     def vnis_given_back(self) -> tuple[int, ...]:
         """A part that is over has no ids."""
-        return tuple(each.vni for part in self.parts() if part.over for each in part.network_ids)
+        over = (each.vni for part in self.parts() if part.over for each in part.network_ids)
+        return (*self.vnis_left, *over)

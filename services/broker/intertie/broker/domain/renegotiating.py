@@ -5,7 +5,7 @@ What a cluster of this site alone gets at once, see `amending`, comes here in th
 every site of the cluster takes them, or none does.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.account import Account
@@ -56,7 +56,7 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 def held(part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: datetime) -> Part:
     """The part with other terms held for it, and ids for networks that are new to it, which are its
-    own from then on.
+    own from then on: until other terms are held, where these are let go.
 
     NoCapacity where what they take beyond those in force is not there; FieldInvalid where it is
     not this part that they are of; else why it cannot be asked for now, see `check_open`.
@@ -70,7 +70,7 @@ def held(part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: dat
     new = tuple(each.name for each in spec.networks if not part.vni_of(each.name))
     vnis = free_vnis(view, len(new))
     ids = (
-        *part.network_ids,
+        *_in_use(part, spec),
         *(NetworkId(network=name, vni=vni) for name, vni in zip(new, vnis, strict=True)),
     )
     return replace(
@@ -92,6 +92,15 @@ def held(part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: dat
             price=asked_for_rest(part.price, spec, view, policy, now=now),
         ),
     )
+
+
+def _in_use(part: Part, asked: PartSpec) -> Iterator[NetworkId]:
+    """Ids that a host or another site may know of, and those that are asked for again. What was
+    only ever held was told to nobody who goes by it."""
+    specs = (part.spec, asked, *(each.spec for each in part.shed))
+    names = {each.name for spec in specs for each in spec.networks}
+    names.update(each.network for each in part.endpoints)
+    return (each for each in part.network_ids if each.network in names)
 
 
 def check_open(part: Part, replaces: int, *, now: datetime) -> None:

@@ -57,11 +57,12 @@ class HoldAmend:
                 raise NotFound(str(order.name))
             check_coordinator(found.value, caller, "Hold")
             after = held(found.value, _asked(order), view, self._policy, now=now)
-            new = after.network_ids[len(found.value.network_ids) :]
+            had, has = set(found.value.network_ids), set(after.network_ids)
             change = Change(
                 writes=(Write(record=after, read_at=found.revision),),
                 admitted_on=view.generation,
-                vnis=tuple((each.vni, after.uid) for each in new),
+                vnis=tuple((each.vni, after.uid) for each in after.network_ids if each not in had),
+                vnis_left=tuple(each.vni for each in found.value.network_ids if each not in has),
             )
             return Admitted(change=change, answer=after.name, uid=after.uid)
 
