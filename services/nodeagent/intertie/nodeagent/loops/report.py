@@ -18,6 +18,9 @@ log = structlog.get_logger(__name__)
 FACTS_S = 5.0
 _ALL_S = 30.0
 """How often everything is written again: whatever became of the records, they are right by then."""
+_AGAIN_S = 10.0
+"""After a write whose answer was lost, the one that follows it is done again so much later: the
+lost one may be applied after both, over what is newer. More than a pass takes."""
 
 
 class Reporter:
@@ -38,6 +41,9 @@ class Reporter:
         self._facts = facts
         self._used = used
         self._written: dict[str, SeenPart] = {}
+        self._lost: set[str] = set()
+        """Parts of which nobody knows whether the last write was done."""
+        self._again_at: dict[str, float] = {}
         self._all_at = clock.monotonic()
 
     async def run(self) -> None:
@@ -61,20 +67,39 @@ class Reporter:
             for uid in await self._records.seen_uids() - kept:
                 await self._records.delete_seen(uid)
             self._written = {}
+            self._lost &= kept
+            self._again_at = {uid: at for uid, at in self._again_at.items() if uid in kept}
             self._all_at = self._clock.monotonic() + _ALL_S
         for part in report:
             known = self._reconciler.known.get(part.uid)
             if known is not None and not known.present and part.gone:
                 await self._records.delete_seen(part.uid)
                 self._written.pop(part.uid, None)
+                self._lost.discard(part.uid)
+                self._again_at.pop(part.uid, None)
                 self._reconciler.forget(part.uid)
                 log.info("part.forgotten", part=part.name)
-            elif self._written.get(part.uid) != part:
-                reach("agent.before_seen")
-                told = with_used(part, self._used(part.uid))
-                await self._records.write_seen(told, now=self._clock.now())
-                reach("agent.seen")
-                self._written[part.uid] = part
+            elif self._written.get(part.uid) != part or self._is_due_again(part.uid):
+                await self._write(part)
+
+    def _is_due_again(self, uid: str) -> bool:
+        return uid in self._again_at and self._clock.monotonic() >= self._again_at[uid]
+
+    async def _write(self, part: SeenPart) -> None:
+        reach("agent.before_seen")
+        told = with_used(part, self._used(part.uid))
+        try:
+            await self._records.write_seen(told, now=self._clock.now())
+        except (HostFailure, OSError):
+            self._lost.add(part.uid)
+            raise
+        reach("agent.seen")
+        self._written[part.uid] = part
+        if part.uid in self._lost:
+            self._lost.discard(part.uid)
+            self._again_at[part.uid] = self._clock.monotonic() + _AGAIN_S
+        elif self._is_due_again(part.uid):
+            del self._again_at[part.uid]
 
     async def _tell_facts(self) -> None:
         while True:
