@@ -25,7 +25,7 @@ class TooLarge(MemoryLedger):
     which = ""
 
     async def commit(self, change: Change) -> int:
-        if change.writes[0].record.name == self.which:
+        if any(part.name == self.which for part in change.parts()):
             raise FieldInvalid("spec", "takes too much in a ledger")
         return await super().commit(change)
 
