@@ -257,7 +257,10 @@ def test_it_begins_sooner_where_there_is_room_by_then() -> None:
     assert sooner(here, POLICY, now=NOW) is None
     gone = {name: each for name, each in here.parts.items() if name == part_of(here, "one").name}
     now = NOW + MINUTE
-    change = sooner(replace(here, parts=gone), POLICY, now=now)
+    here = replace(here, parts=gone)
+    on_its_way = replace(here, amended=frozenset(gone))
+    assert sooner(on_its_way, POLICY, now=now) is None, "other terms of it are counted"
+    change = sooner(here, POLICY, now=now)
     assert change is not None
     there = written(here, change)
     assert part_of(there, "one").window == Window(now, now + HOUR)
