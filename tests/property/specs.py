@@ -5,7 +5,14 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 
 from intertie.common import spec
-from intertie.common.spec import ClusterSpec, Group, Kind, LeaseTerms, Network
+from intertie.common.spec import (
+    DEFAULT_DURATION,
+    ClusterSpec,
+    Group,
+    Kind,
+    LeaseTerms,
+    Network,
+)
 from intertie.common.values import replace
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -88,9 +95,13 @@ def leases(draw: st.DrawFn) -> LeaseTerms:
     start = draw(st.one_of(st.none(), spans.map(lambda span: NOW + span)))
     length, by_end = draw(spans), draw(st.sampled_from(["none", "duration", "end"]))
     if draw(st.booleans()):
+        duration = length if by_end == "duration" else None
+        if draw(st.booleans()):
+            at_best = NOW + (duration or DEFAULT_DURATION)
+            return LeaseTerms(duration=duration, kind=Kind.DEADLINE, deadline=at_best + draw(spans))
         return LeaseTerms(
-            duration=length if by_end == "duration" else None,
-            kind=draw(st.sampled_from(Kind)),
+            duration=duration,
+            kind=Kind.BEST_EFFORT,
             max_wait=draw(st.one_of(st.just(timedelta()), spans)),
             cancellable=draw(st.booleans()),
         )

@@ -50,8 +50,8 @@ def problems(text: bytes | str) -> tuple[Problem, ...]:
             "lease.zzz",
             1,
             "no such field",
-            "The fields here are start_time, duration, end_time, max_delay, kind, max_wait, "
-            "cancellable.",
+            "The fields here are start_time, duration, end_time, max_delay, kind, deadline, "
+            "max_wait, cancellable.",
         ),
         ("<<: {}", "<<", 1, "merge keys are not read", "Use an alias as a field's value."),
         (
@@ -135,10 +135,10 @@ def problems(text: bytes | str) -> tuple[Problem, ...]:
             "lease: [1]",
             "lease",
             1,
-            "expected fields (start_time, duration, end_time, max_delay, kind, max_wait, "
-            "cancellable), found a list",
-            "Write fields (start_time, duration, end_time, max_delay, kind, max_wait, "
-            "cancellable).",
+            "expected fields (start_time, duration, end_time, max_delay, kind, deadline, "
+            "max_wait, cancellable), found a list",
+            "Write fields (start_time, duration, end_time, max_delay, kind, deadline, "
+            "max_wait, cancellable).",
         ),
         (
             "lease: {duration: 60}",
