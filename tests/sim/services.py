@@ -56,10 +56,10 @@ from tests.unit.nodeagent.host import (
     MemoryHypervisor,
     MemoryImages,
     MemoryNetwork,
-    MemoryState,
     MemoryStorage,
     MemoryTraffic,
 )
+from tests.unit.nodeagent.memory_records import MemoryState
 
 DIGEST = "b3:" + "ab" * 32
 SITES = ("north", "south")

@@ -20,7 +20,7 @@ from intertie.common.intervals import Window
 from intertie.common.tariff import Rates, part_hour
 from intertie.common.values import replace
 from tests.fakes.clock import START
-from tests.unit.broker import test_renegotiating as several
+from tests.unit.broker import renegotiation as several
 from tests.unit.broker.line import part_of, saved, start
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts
 from tests.unit.broker.standing import admitted, group, spec, view_of

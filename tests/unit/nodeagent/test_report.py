@@ -9,7 +9,8 @@ from intertie.nodeagent.domain.failures import RecordsUnreadable
 from intertie.nodeagent.domain.reconcile import Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.loops.report import Reporter
-from tests.unit.nodeagent.host import Host, MemoryRecords
+from tests.unit.nodeagent.host import Host
+from tests.unit.nodeagent.memory_records import MemoryRecords
 from tests.unit.nodeagent.parts import PART
 
 
