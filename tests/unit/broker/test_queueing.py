@@ -10,6 +10,7 @@ from intertie.broker.domain.cluster import ClusterState
 from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.queue_policy import BACKFILLINGS, ORDERS, QueuePolicy
 from intertie.broker.domain.queueing import (
+    FORESEEN,
     outlooks,
     starting,
     told,
@@ -115,6 +116,15 @@ def test_who_waits_is_told_for_what_and_until_when() -> None:
     after = told(record, one)
     assert after.reasons == one.reasons
     assert told(after, replace(one, foreseen=NOW + 2 * HOUR + timedelta(seconds=3))) is after
+
+
+def test_of_many_that_wait_the_first_are_told_when_they_would_start() -> None:
+    many = {f"w{number:02}": (8, 1.0) for number in range(FORESEEN + 2)}
+    found = outlooks(with_waiting(full_until(1), **many), POLICY, now=NOW)
+    assert len(found) == FORESEEN + 2
+    assert sum(each.foreseen is not None for each in found.values()) == FORESEEN
+    last = found[name_of(f"w{FORESEEN + 1:02}")]
+    assert last.reasons == (f"{FORESEEN} or more are before it in the queue of north",)
 
 
 def test_who_has_waited_for_too_long_ends_with_a_reason() -> None:

@@ -159,7 +159,7 @@ def outlooks(view: LedgerView, policy: Policy, *, now: datetime) -> dict[str, Ou
     off none before it."""
     leases = _in_order(waiting(view), policy, now=now)
     calendar = calendar_of(view, policy)
-    openings = openings_of(view, leases, calendar, policy, now)
+    openings = openings_of(view, leases[:FORESEEN], calendar, policy, now)
     found: dict[str, Outlook] = {}
     with Openings(calendar, openings, now=now) as free:
         for before, lease in enumerate(leases):
