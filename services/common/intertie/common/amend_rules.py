@@ -1,7 +1,7 @@
 """What of a cluster that stands may be changed: the specification that results, or why not."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
@@ -12,6 +12,9 @@ from intertie.common.values import field_names, replace
 END_TIME, DURATION, GROUPS = "spec.lease.end_time", "spec.lease.duration", "spec.groups"
 PATHS = (END_TIME, DURATION, GROUPS)
 """Of an update mask."""
+
+LAST_MINUTES = timedelta(minutes=2)
+"""Before its end in which a lease gets no more."""
 
 NEW_CLUSTER = "may not be changed; leave it as it is, or make a new cluster"
 

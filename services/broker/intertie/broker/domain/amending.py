@@ -4,7 +4,7 @@ Workspaces that stay keep their addresses; see `difference` for where they and n
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.difference import Difference, Found
@@ -21,15 +21,12 @@ from intertie.broker.domain.price import amended as priced
 from intertie.broker.domain.price import amount_of, shortened
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.usage import charged_until
-from intertie.common.amend_rules import amended, window_of
+from intertie.common.amend_rules import LAST_MINUTES, amended, window_of
 from intertie.common.errors import ClusterOver, LeaseEnding, NoCapacity
 from intertie.common.layout import Numbers, number_in
 from intertie.common.names import ClusterName
 from intertie.common.spec import ClusterSpec, Group
 from intertie.common.values import Struct, replace
-
-LAST_MINUTES = timedelta(minutes=2)
-"""Before its end in which a lease gets no more."""
 
 
 class Amendment(Struct, frozen=True, kw_only=True):

@@ -23,8 +23,6 @@ from intertie.metasched.domain.parts import digest_of, part_specs, said
 from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
 from intertie.metasched.domain.problem import Problem
 
-LAST_MINUTES = timedelta(minutes=2)
-"""Before its end in which a lease gets no more."""
 DECIDED_BEFORE = timedelta(seconds=60)
 """The end of the old window: a site that hears of a longer one later finds its guests gone."""
 

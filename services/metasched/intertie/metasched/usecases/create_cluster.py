@@ -34,7 +34,7 @@ from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, S
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.planning import Brief, Planning
-from intertie.metasched.usecases.telling import Telling, Underway
+from intertie.metasched.usecases.telling import Requests, Telling, Underway
 
 log = structlog.get_logger(__name__)
 
@@ -97,9 +97,8 @@ class CreateCluster:
         self._clock = clock
         self._terms = terms
         self._draw = draw
-        self._tasks: dict[tuple[str, str], asyncio.Task[ClusterView]] = {}
-        """By request and its digest."""
         self._tell = Telling(coallocate, underway)
+        self._requests = Requests(self._tell)
 
     async def plan_only(self, order: Order) -> ClusterView:
         """What would be done now. Takes and writes nothing."""
@@ -117,20 +116,15 @@ class CreateCluster:
         """
         await self._clusters.check_leading()
         key = order.request_key, order.digest
-        task = self._tasks.get(key)
-        if task is None:
-            task = self._tasks[key] = asyncio.create_task(self._create(order))
-            task.add_done_callback(lambda _: self._tasks.pop(key))
-        return await asyncio.shield(task)
+        return await self._requests.once(key, lambda: self._create(order))
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
-        return (*self._tasks.values(), *self._tell.begun())
+        return self._requests.begun()
 
     async def drain(self) -> None:
         """Until all that was begun is decided, and the sites that answer were told."""
-        while at_work := self.begun():
-            await asyncio.gather(*at_work, return_exceptions=True)
+        await self._requests.drain()
 
     def _normal(self, spec: ClusterSpec) -> ClusterSpec:
         now = self._clock.now()

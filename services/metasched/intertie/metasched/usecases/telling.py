@@ -1,10 +1,13 @@
-"""Decisions are told to the sites while nobody waits for it."""
+"""What goes on while nobody waits for it: requests, and telling sites what was decided."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
 from intertie.common.errors import DomainError
+from intertie.metasched.domain.cluster import ClusterView
 from intertie.metasched.domain.commit import Decision, TxRecord
 from intertie.metasched.usecases.coallocate import Coallocate
 
@@ -28,6 +31,34 @@ class Underway:
         self._names[cluster] -= 1
         if not self._names[cluster]:
             del self._names[cluster]
+
+
+class Requests:
+    """Each is worked on once, whoever asks for it meanwhile, and goes on when its callers go
+    away."""
+
+    def __init__(self, tell: "Telling") -> None:
+        self._tell = tell
+        self._tasks: dict[tuple[str, str], asyncio.Task[ClusterView]] = {}
+        """By request and its digest."""
+
+    async def once(
+        self, key: tuple[str, str], work: Callable[[], Coroutine[Any, Any, ClusterView]]
+    ) -> ClusterView:
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(work())
+            task.add_done_callback(lambda _: self._tasks.pop(key))
+        return await asyncio.shield(task)
+
+    def begun(self) -> tuple[asyncio.Task[Any], ...]:
+        """What goes on, whether or not its caller still waits."""
+        return (*self._tasks.values(), *self._tell.begun())
+
+    async def drain(self) -> None:
+        """Until all that was begun is decided, and the sites that answer were told."""
+        while at_work := self.begun():
+            await asyncio.gather(*at_work, return_exceptions=True)
 
 
 class Telling:

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from intertie.common.amend_rules import amended, window_of
+from intertie.common.amend_rules import LAST_MINUTES, amended, window_of
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     Aborted,
@@ -30,7 +30,6 @@ from intertie.common.spec import ClusterSpec
 from intertie.common.values import replace
 from intertie.metasched.domain.amending import (
     DECIDED_BEFORE,
-    LAST_MINUTES,
     Growth,
     Target,
     beside_standing,
@@ -48,7 +47,7 @@ from intertie.metasched.usecases.coallocate import Coallocate, Refused
 from intertie.metasched.usecases.create_cluster import PLANS, CommitTerms
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.planning import Brief, Planning
-from intertie.metasched.usecases.telling import Telling, Underway
+from intertie.metasched.usecases.telling import Requests, Telling, Underway
 
 log = structlog.get_logger(__name__)
 
@@ -107,8 +106,8 @@ class UpdateCluster:
         self._clock = clock
         self._terms = terms
         self._draw = draw
-        self._tasks: dict[tuple[str, str], asyncio.Task[ClusterView]] = {}
         self._tell = Telling(coallocate, underway)
+        self._requests = Requests(self._tell)
 
     async def plan_only(self, order: UpdateOrder) -> ClusterView:
         """What the cluster would be. Takes and writes nothing."""
@@ -129,20 +128,15 @@ class UpdateCluster:
         """
         await self._clusters.check_leading()
         key = order.request_key, order.digest
-        task = self._tasks.get(key)
-        if task is None:
-            task = self._tasks[key] = asyncio.create_task(self._update(order))
-            task.add_done_callback(lambda _: self._tasks.pop(key))
-        return await asyncio.shield(task)
+        return await self._requests.once(key, lambda: self._update(order))
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
-        return (*self._tasks.values(), *self._tell.begun())
+        return self._requests.begun()
 
     async def drain(self) -> None:
         """Until all that was begun is decided, and the sites that answer were told."""
-        while at_work := self.begun():
-            await asyncio.gather(*at_work, return_exceptions=True)
+        await self._requests.drain()
 
     async def _update(self, order: UpdateOrder) -> ClusterView:
         while True:
