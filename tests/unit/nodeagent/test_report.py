@@ -1,5 +1,6 @@
 """What an agent writes of what it has seen, where its writes may be lost or come late."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import pytest
@@ -36,6 +37,10 @@ class LateRecords(MemoryRecords):
         self.late = []
 
 
+async def no_facts() -> HostFacts:
+    raise AssertionError
+
+
 @pytest.fixture
 def records() -> LateRecords:
     made = LateRecords()
@@ -50,9 +55,6 @@ def host(records: LateRecords) -> Host:
 
 @pytest.fixture
 def reporter(host: Host, records: LateRecords) -> Reporter:
-    async def no_facts() -> HostFacts:
-        raise AssertionError
-
     return Reporter(host.agent, records, host.clock, no_facts)
 
 
@@ -84,3 +86,50 @@ async def test_a_write_that_comes_late_is_overwritten_within_10_s(
     writes = records.writes
     await go_on(host, reporter, 12)
     assert records.writes == writes
+
+
+async def test_a_write_that_comes_after_the_record_was_deleted_is_gone_within_10_s(
+    host: Host, records: LateRecords, reporter: Reporter
+) -> None:
+    """What is over was spoken of for up to 30 s."""
+    await go_on(host, reporter, 1)
+    records.listing = Listing(parts=(replace(PART, generation=4, gone=True),))
+    records.loses = True
+    with pytest.raises(RecordsUnreadable):
+        await go_on(host, reporter, 1)
+    records.loses = False
+    records.listing = Listing()
+    await go_on(host, reporter, 2)
+    assert not records.seen
+    records.arrive()
+    assert records.seen
+    await go_on(host, reporter, 10)
+    assert not records.seen
+
+
+class SlowRecords(MemoryRecords):
+    """A deletion takes as long as what `meanwhile` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def delete_seen(self, part_uid: str) -> None:
+        await super().delete_seen(part_uid)
+        if self.meanwhile is not None:
+            await self.meanwhile()
+
+
+async def test_a_pass_that_ends_while_a_record_is_deleted_does_not_bring_it_back() -> None:
+    """Its report had the part still, which was written again, and stood there for up to 30 s."""
+    records = SlowRecords()
+    records.listing = Listing(parts=(PART,))
+    host = Host(records=records)
+    reporter = Reporter(host.agent, records, host.clock, no_facts)
+    await go_on(host, reporter, 1)
+    assert records.seen
+    records.listing = Listing()
+    records.meanwhile = host.agent.sweep
+    await go_on(host, reporter, 1)
+    await reporter.tell()
+    assert not records.seen

@@ -19,8 +19,8 @@ FACTS_S = 5.0
 _ALL_S = 30.0
 """How often everything is written again: whatever became of the records, they are right by then."""
 _AGAIN_S = 10.0
-"""After a write whose answer was lost, the one that follows it is done again so much later: the
-lost one may be applied after both, over what is newer. More than a pass takes."""
+"""After a write whose answer was lost, the one that follows it, or the deletion, is done again so
+much later: the lost one may be applied after both, over what is newer. More than a pass takes."""
 
 
 class Reporter:
@@ -67,17 +67,21 @@ class Reporter:
             for uid in await self._records.seen_uids() - kept:
                 await self._records.delete_seen(uid)
             self._written = {}
-            self._lost &= kept
-            self._again_at = {uid: at for uid, at in self._again_at.items() if uid in kept}
             self._all_at = self._clock.monotonic() + _ALL_S
+        for uid in [uid for uid in self._again_at if self._is_due_again(uid)]:
+            if uid not in self._reconciler.known:
+                await self._records.delete_seen(uid)
+                self._done(uid)
         for part in report:
             known = self._reconciler.known.get(part.uid)
-            if known is not None and not known.present and part.gone:
+            if known is None:
+                # A pass that ended while its record was being deleted still reported it.
+                continue
+            if not known.present and part.gone:
                 await self._records.delete_seen(part.uid)
                 self._written.pop(part.uid, None)
-                self._lost.discard(part.uid)
-                self._again_at.pop(part.uid, None)
                 self._reconciler.forget(part.uid)
+                self._done(part.uid)
                 log.info("part.forgotten", part=part.name)
             elif self._written.get(part.uid) != part or self._is_due_again(part.uid):
                 await self._write(part)
@@ -95,11 +99,15 @@ class Reporter:
             raise
         reach("agent.seen")
         self._written[part.uid] = part
-        if part.uid in self._lost:
-            self._lost.discard(part.uid)
-            self._again_at[part.uid] = self._clock.monotonic() + _AGAIN_S
-        elif self._is_due_again(part.uid):
-            del self._again_at[part.uid]
+        self._done(part.uid)
+
+    def _done(self, uid: str) -> None:
+        """What its record needed was written; after a write that was lost, it will be again."""
+        if uid in self._lost:
+            self._lost.discard(uid)
+            self._again_at[uid] = self._clock.monotonic() + _AGAIN_S
+        elif self._is_due_again(uid):
+            del self._again_at[uid]
 
     async def _tell_facts(self) -> None:
         while True:
