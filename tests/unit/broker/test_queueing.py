@@ -6,20 +6,25 @@ from datetime import timedelta
 
 import pytest
 
-from intertie.broker.domain.cluster import ClusterState
+from intertie.broker.domain.admission_policy import EACH_OTHER, Quotas
+from intertie.broker.domain.cluster import ClusterRecord, ClusterState
+from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.queue_policy import BACKFILLINGS, ORDERS, QueuePolicy
 from intertie.broker.domain.queueing import (
     FORESEEN,
     outlooks,
+    queued,
     starting,
     told,
     waited_too_long,
 )
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
+from intertie.common.names import ClusterName
+from intertie.common.spec import normalise
 from intertie.common.values import replace
-from tests.unit.broker.line import best_effort, name_of, start, view, waits
+from tests.unit.broker.line import IMAGES, best_effort, name_of, start, view, waits
 from tests.unit.broker.samples import HOUR, NOW, POLICY
 
 MINUTE = timedelta(minutes=1)
@@ -137,3 +142,29 @@ def test_who_has_waited_for_too_long_ends_with_a_reason() -> None:
     assert after.failure.reason == "WAITED_TOO_LONG"
     strict = replace(POLICY, queue=QueuePolicy(longest_wait=MINUTE))
     assert waited_too_long(record, strict, now=NOW + MINUTE).over, "a site's own bound holds too"
+
+
+def test_a_tenant_has_no_more_leases_in_line_than_it_may() -> None:
+    """Those that have begun, and other tenants', are not counted; nor is any where nobody says
+    how many."""
+    limited = replace(POLICY, admission=Quotas({}, queued={EACH_OTHER: 2}))
+    before = with_waiting(full_until(1), one=(2, 1), two=(2, 1))
+
+    def asks(tenant: str, policy: Policy) -> ClusterRecord:
+        name = ClusterName.parse(f"sites/north/tenants/{tenant}/clusters/three")
+        asked = normalise(best_effort(), now=NOW)
+        return queued(name, "three", asked, IMAGES, before, policy, owner="alice", now=NOW)
+
+    with pytest.raises(NoCapacity) as error:
+        asks("demo", limited)
+    [short] = error.value.shortfalls
+    assert (short.resource, short.wanted, short.available, short.field) == (
+        "quota_queued_leases",
+        1,
+        0,
+        "spec.lease.kind",
+    )
+    assert "2 leases of tenant demo wait in its queue, and 2 may" in short.message
+    assert asks("other", limited).state is ClusterState.QUEUED
+    assert asks("demo", POLICY).state is ClusterState.QUEUED
+    assert asks("demo", replace(POLICY, admission=Quotas({}, queued={"demo": 3})))

@@ -157,3 +157,14 @@ def test_of_several_policies_each_has_its_say() -> None:
     assert both.most("other") == {}
     assert both.refusal("demo", Window(NOW, NOW + 3 * HOUR), now=NOW)
     assert not both.refusal("demo", Window(NOW, NOW + HOUR), now=NOW)
+
+
+def test_how_many_may_wait_is_a_table_of_the_tenants_own() -> None:
+    """The least of what several policies say; who is named is not one of the others."""
+    quotas = Quotas({"demo": {"vcpus": 3}, EACH_OTHER: {}}, queued={EACH_OTHER: 2})
+    assert quotas.most_queued("demo") is None
+    assert quotas.most_queued("other") == 2
+    both = All([quotas, BOUNDED.admission, Quotas({}, queued={"demo": 5, "other": 1})])
+    assert both.most_queued("demo") == 5
+    assert both.most_queued("other") == 1
+    assert ACCEPT_ALL.most_queued("demo") is None

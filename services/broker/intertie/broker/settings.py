@@ -64,7 +64,13 @@ class PolicySettings(Section):
                 )
             )
         if quotas:
-            policies.append(Quotas({each.tenant: each.most() for each in quotas}))
+            queued = {each.tenant: each.queued_leases for each in quotas}
+            policies.append(
+                Quotas(
+                    of={each.tenant: each.most() for each in quotas},
+                    queued={tenant: most for tenant, most in queued.items() if most is not None},
+                )
+            )
         return All(policies) if policies else ACCEPT_ALL
 
 
@@ -102,6 +108,8 @@ class QuotaSettings(Section):
     iops: int | None = Field(default=None, ge=0)
     throughput_mib_s: int | None = Field(default=None, ge=0)
     uplink_mbit_s: int | None = Field(default=None, ge=0)
+    queued_leases: int | None = Field(default=None, ge=0)
+    """How many of its leases may wait in the queue for a first start at one time."""
 
     @field_validator("tenant")
     @classmethod
@@ -112,7 +120,7 @@ class QuotaSettings(Section):
             raise ValueError(error.problem) from None
 
     def most(self) -> dict[str, int]:
-        said = self.model_dump(exclude={"tenant"}, exclude_none=True)
+        said = self.model_dump(exclude={"tenant", "queued_leases"}, exclude_none=True)
         return {dimension: int(amount) for dimension, amount in said.items()}
 
 

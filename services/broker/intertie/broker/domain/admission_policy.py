@@ -21,6 +21,10 @@ class AdmissionPolicy(Protocol):
         is counted what it has, which costs with each admission; so it is the same each time."""
         ...
 
+    def most_queued(self, tenant: str) -> int | None:
+        """How many of the tenant's leases may be QUEUED at one time; None: any number."""
+        ...
+
     def refusal(self, tenant: str, window: Window, *, now: datetime) -> str:
         """Why no lease with this window is taken, as a sentence; empty: it may be."""
         ...
@@ -32,6 +36,10 @@ class AcceptAll(Struct, frozen=True):
     def most(self, tenant: str) -> Mapping[str, int]:
         del tenant
         return {}
+
+    def most_queued(self, tenant: str) -> int | None:
+        del tenant
+        return None
 
     def refusal(self, tenant: str, window: Window, *, now: datetime) -> str:
         del tenant, window, now
@@ -46,9 +54,16 @@ class Quotas(AcceptAll, frozen=True):
 
     of: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By tenant, EACH_OTHER among them or not."""
+    queued: Mapping[str, int] = field(default_factory=dict)
+    """Likewise, of leases; one that is named in neither has no bound."""
 
     def most(self, tenant: str) -> Mapping[str, int]:
         return self.of.get(tenant, self.of.get(EACH_OTHER, {}))
+
+    def most_queued(self, tenant: str) -> int | None:
+        if tenant in self.of:
+            return self.queued.get(tenant)
+        return self.queued.get(tenant, self.queued.get(EACH_OTHER))
 
 
 class WindowBounds(AcceptAll, frozen=True):
@@ -77,6 +92,10 @@ class All(Struct, frozen=True):
             for dimension, amount in policy.most(tenant).items():
                 least[dimension] = min(amount, least.get(dimension, amount))
         return least
+
+    def most_queued(self, tenant: str) -> int | None:
+        each = (policy.most_queued(tenant) for policy in self.policies)
+        return min((most for most in each if most is not None), default=None)
 
     def refusal(self, tenant: str, window: Window, *, now: datetime) -> str:
         each = (policy.refusal(tenant, window, now=now) for policy in self.policies)

@@ -32,6 +32,7 @@ from intertie.broker.domain.part import NetworkId, Part
 from intertie.broker.domain.planning import Image, why_not_more
 from intertie.broker.domain.price import amount_of, asked_for, shortened
 from intertie.broker.domain.records import Change, Unchanged, Write
+from intertie.broker.domain.refusing import check_queue
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import (
     late,
@@ -75,8 +76,9 @@ def queued(
     owner: str,
     now: datetime,
 ) -> ClusterRecord:
-    """A cluster that waits from now on. `spec` is normalised. NoCapacity where the site could not
-    have all of it at one time if it had nothing else."""
+    """A cluster that waits from now on. `spec` is normalised. NoCapacity where the tenant
+    has as many QUEUED as it may, or the site could not have all of it if it had nothing else."""
+    check_queue(name.tenant, _queued_of(name.tenant, view), policy)
     empty = LedgerView(fleet=view.fleet)
     record = ClusterRecord(
         name=str(name),
@@ -287,6 +289,12 @@ def waited_too_long(record: ClusterRecord, policy: Policy, *, now: datetime) -> 
     return replace(
         record.move(ClusterState.FAILED, now=now), failure=failure, end_requested_time=now
     )
+
+
+def _queued_of(tenant: str, view: LedgerView) -> int:
+    records = (each.value for each in view.in_line())
+    queued = (each for each in records if each.state is ClusterState.QUEUED)
+    return sum(ClusterName.parse(each.name).tenant == tenant for each in queued)
 
 
 _S = timedelta(seconds=1)

@@ -46,3 +46,23 @@ def check_quotas(
                 for key, *amount in short
             )
         )
+
+
+def check_queue(tenant: str, waiting: int, policy: Policy) -> None:
+    """NoCapacity where one more of the tenant's leases may not be QUEUED beside those."""
+    most = policy.admission.most_queued(tenant)
+    if most is None or waiting < most:
+        return
+    short = Shortfall(
+        site=policy.site,
+        resource="quota_queued_leases",
+        wanted=1,
+        available=max(most - waiting, 0),
+        unit="leases",
+        field="spec.lease.kind",
+        message=(
+            f"{policy.site}: {waiting} leases of tenant {tenant} wait in its queue, and {most} may "
+            "at one time; ask again when one has started, or delete one"
+        ),
+    )
+    raise NoCapacity((short,))
