@@ -1,8 +1,10 @@
 """Who is put aside for a lease that does not wait, in the transaction that admits it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self
 
 from intertie.broker.domain.admission_policy import AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
@@ -87,8 +89,8 @@ def draft_before_others(
     # Those of which other terms are on their way count by these.
     running = [each for each in running if each[1].name not in view.amended]
     if running or saved > asked:
-        attempt = _Attempt(name, uid, spec, view, policy, running, now)
-        better = attempt.fewest(asked) or (attempt.fewest(saved) if saved > asked else None)
+        with _Attempt(name, uid, spec, view, policy, running, now) as attempt:
+            better = attempt.fewest(asked) or (attempt.fewest(saved) if saved > asked else None)
         if better is not None and (
             found is None
             or better.draft.allotment.spec.window.start < found.allotment.spec.window.start
@@ -154,7 +156,8 @@ def _saved_by(view: LedgerView, at: datetime) -> datetime:
 
 
 class _Attempt:
-    """With how many of them out of the way it fits."""
+    """With how many of them out of the way it fits. Whoever is tried is counted as put aside on the
+    book's own calendar, one more or one less at a time, and as before once this is over."""
 
     def __init__(
         self,
@@ -175,67 +178,99 @@ class _Attempt:
         self._calendar = calendar_of(view, policy)
         self._view = replace(view, demands=self._calendar)
         self._paces = paces_of(view, policy)
-        self._parts = {part.name: part for _, part in running}
+        self._parts = view.parts
+        self._next = iter(_in_order(running, policy, now))
         self._order: list[GivesWay] = []
-        with ExitStack() as before:
-            for record, part in _in_order(running, policy, now):
-                if (after := self._aside(record.value, part)) is None:
-                    continue
-                each = GivesWay(record=record, part=view.parts[part.name], after=after)
-                self._order.append(each)
-                # What one with a deadline is promised must be free beside all before it.
-                before.enter_context(self._with([each]))
+        """Those of them that were asked so far, and can."""
+        self._counted: dict[str, tuple[GivesWay, AbstractContextManager[None]]] = {}
+        """By part, who is out of the way at this moment."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for name in [*self._counted]:
+            self._back(name)
 
     def fewest(self, start: datetime) -> Admissible | None:
         """The first in the policy's order that are enough, less those that the rest can do
-        without. It begins at `start` at the earliest."""
+        without. It begins at `start` at the earliest. To ask one costs as much as to see whether it
+        fits without it, so no more are asked than are needed, or twice as many."""
         self._start = start
-        if start > self._asked and (found := self(())) is not None:
+        self._first(0)
+        if start > self._asked and (found := self._fits()) is not None:
             return found
-        if not self._order:
-            return None
-        at_will = [each for each in self._order if not must_be_done(each.record.value.spec)]
-        found = self(at_will) if at_will else None
-        high = len(at_will)
-        if found is None and high < len(self._order):
-            found, high = self(self._order), len(self._order)
-        if found is None:
-            return None
-        low = 1
+        low, high = 1, 1
+        while (found := self._fits() if self._first(high) else None) is None:
+            if len(self._order) < high:
+                return None
+            low, high = high + 1, high * 2
+        high = min(high, len(self._order))
         while low < high:
             middle = (low + high) // 2
-            if (fewer := self(self._order[:middle])) is not None:
+            self._first(middle)
+            if (fewer := self._fits()) is not None:
                 found, high = fewer, middle
             else:
                 low = middle + 1
-        chosen = list(found.aside)
-        for each in chosen[:SPARED_AT_MOST]:
-            others = tuple(of for of in found.aside if of is not each)
-            if others and (fewer := self(others)) is not None:
+        self._first(high)
+        for each in self._order[: min(high, SPARED_AT_MOST)]:
+            if len(self._counted) == 1:
+                break
+            self._back(each.after.name)
+            if (fewer := self._fits()) is not None:
                 found = fewer
+            else:
+                self._away(each)
         return found
 
-    def __call__(self, aside: Sequence[GivesWay]) -> Admissible | None:
-        with self._with(aside):
-            if not all(self._can_be_kept(each.after) for each in aside):
-                return None
-            try:
-                found = draft(
-                    self._name,
-                    self._uid,
-                    self._later(aside),
-                    self._view,
-                    self._policy,
-                    now=self._now,
-                )
-            except NoCapacity:
-                return None
-        aside = tuple(each for each in aside if each.after is not each.part.value)
-        if not (count := len(aside)):
+    def _fits(self) -> Admissible | None:
+        """With those out of the way that are."""
+        aside = [each for each, _ in self._counted.values()]
+        if not all(self._can_be_kept(each.after) for each in aside):
+            return None
+        spec = self._later(aside)
+        try:
+            found = draft(self._name, self._uid, spec, self._view, self._policy, now=self._now)
+        except NoCapacity:
+            return None
+        moved = tuple(each for each in aside if each.after is not each.part.value)
+        if not (count := len(moved)):
             return Admissible(draft=found)
         said = f"{count} {'lease gives' if count == 1 else 'leases give'} way that may have to"
         found = replace(found, reasons=(*found.reasons, said))
-        return Admissible(draft=found, aside=aside)
+        return Admissible(draft=found, aside=moved)
+
+    def _first(self, count: int) -> int:
+        """Has the first so many in order out of the way, or all that can; returns how many."""
+        for each in self._order[count:]:
+            self._back(each.after.name)
+        for each in self._order[:count]:
+            self._away(each)
+        while len(self._order) < count and (found := next(self._next, None)) is not None:
+            # What one with a deadline is promised must be free beside all before it.
+            record, part = found
+            if (after := self._aside(record.value, part)) is None:
+                continue
+            self._order.append(GivesWay(record=record, part=self._parts[part.name], after=after))
+            self._away(self._order[-1])
+        return len(self._counted)
+
+    def _away(self, each: GivesWay) -> None:
+        if each.after.name not in self._counted:
+            counted = self._with(each.after)
+            counted.__enter__()
+            self._counted[each.after.name] = each, counted
+
+    def _back(self, name: str) -> None:
+        if name in self._counted:
+            _, counted = self._counted.pop(name)
+            counted.__exit__(None, None, None)
 
     def _later(self, aside: Sequence[GivesWay]) -> ClusterSpec:
         """From when those are saved, where it was to begin before."""
@@ -247,9 +282,9 @@ class _Attempt:
         delay = max(lease.max_delay - (free - self._asked), timedelta())
         return replace(self._spec, lease=replace(lease, start_time=free, max_delay=delay))
 
-    def _with(self, aside: Sequence[GivesWay]) -> AbstractContextManager[None]:
-        instead = {each.after.name: each.after for each in aside}
-        return counted_as(self._calendar, self._parts, instead, self._policy.admission)
+    def _with(self, after: Part) -> AbstractContextManager[None]:
+        before = {after.name: self._parts[after.name].value}
+        return counted_as(self._calendar, before, {after.name: after}, self._policy.admission)
 
     def _aside(self, record: ClusterRecord, part: Part) -> Part | None:
         """None where it is over by then as it is, or where its disk is promised to others later, so
@@ -267,15 +302,14 @@ class _Attempt:
         else:
             tried = iter([put_aside(part, record, at, self._paces, self._policy, now=self._now)])
         for after in tried:
-            instead = {part.name: after}
-            with counted_as(self._calendar, self._parts, instead, self._policy.admission):
+            with self._with(after):
                 if self._can_be_kept(after):
                     return after
         return None
 
     def _can_be_kept(self, part: Part) -> bool:
         """All that it takes but for what it took already."""
-        had, demands = demands_of(self._parts[part.name])[0].window, demands_of(part)
+        had, demands = demands_of(self._parts[part.name].value)[0].window, demands_of(part)
         first = demands[0].window
         less = first.start == had.start and first.end <= had.end
         return all(
