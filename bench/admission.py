@@ -7,7 +7,7 @@ same transaction, which is what a meta-scheduler asks for; one in a call, and 16
 BatchHold. Of those too admissions are counted, against the same floor of single calls. The loads
 take turns with what they are compared with, in short rounds: what a busy machine gives less of,
 both get less of, and a median over the rounds stays. All are made by the same bare callers, of
-octets that were made before.
+octets that were made before, but for a Hold's, which says when it was sent.
 """
 
 from __future__ import annotations
@@ -178,7 +178,8 @@ async def _create(
     to: grpc.aio.Channel, requests: Sequence[clusters_pb2.CreateClusterRequest]
 ) -> Measured:
     bodies = [each.SerializeToString() for each in requests]
-    measured, answers = await _load(bare(to, clusters_pb2, "Clusters", "Create"), bodies)
+    call = bare(to, clusters_pb2, "Clusters", "Create")
+    measured, answers = await _load(call, bodies.__getitem__, len(bodies))
     made = [cluster_pb2.Cluster.FromString(each) for each in answers]
     assert len({each.uid for each in made}) == len(bodies)
     assert {each.state for each in made} == {cluster_pb2.Cluster.SCHEDULED}
@@ -186,10 +187,10 @@ async def _create(
 
 
 async def _hold(to: grpc.aio.Channel, requests: Sequence[parts_pb2.HoldPartRequest]) -> Measured:
-    bodies = [each.SerializeToString() for each in requests]
-    measured, answers = await _load(bare(to, parts_pb2, "Parts", "Hold"), bodies)
+    call = bare(to, parts_pb2, "Parts", "Hold")
+    measured, answers = await _load(call, lambda each: _sent([requests[each]]), len(requests))
     held = [parts_pb2.HoldPartResponse.FromString(each) for each in answers]
-    assert len({each.part.name for each in held}) == len(bodies)
+    assert len({each.part.name for each in held}) == len(requests)
     assert {each.part.state for each in held} == {part_pb2.Part.PREPARED}
     return measured
 
@@ -198,32 +199,43 @@ async def _hold_together(
     to: grpc.aio.Channel, requests: Sequence[parts_pb2.HoldPartRequest]
 ) -> Measured:
     """Admissions a second, and what one call took."""
-    bodies = [
-        parts_pb2.BatchHoldPartsRequest(requests=requests[first : first + BATCH])
-        for first in range(0, len(requests), BATCH)
-    ]
+    batches = [requests[first : first + BATCH] for first in range(0, len(requests), BATCH)]
     call = bare(to, parts_pb2, "Parts", "BatchHold")
-    measured, answers = await _load(call, [each.SerializeToString() for each in bodies])
+    measured, answers = await _load(call, lambda each: _sent(batches[each], True), len(batches))
     results = [
         result
         for each in answers
         for result in parts_pb2.BatchHoldPartsResponse.FromString(each).results
     ]
+    refused = [each.refusal.message for each in results if each.HasField("refusal")]
+    assert not refused, f"{len(refused)} of {len(requests)} holds were refused, first: {refused[0]}"
     assert len({each.held.part.name for each in results}) == len(requests)
     assert {each.held.part.state for each in results} == {part_pb2.Part.PREPARED}
-    return replace(measured, per_second=measured.per_second * len(requests) / len(bodies))
+    return replace(measured, per_second=measured.per_second * len(requests) / len(batches))
+
+
+def _sent(requests: Sequence[parts_pb2.HoldPartRequest], together: bool = False) -> bytes:
+    """With the moment at which they are: a site refuses what was 2 s on its way."""
+    for each in requests:
+        each.coordinator_time.CopyFrom(_moment(datetime.now(UTC)))
+    if together:
+        return parts_pb2.BatchHoldPartsRequest(requests=requests).SerializeToString()
+    [request] = requests
+    return request.SerializeToString()
 
 
 async def _load(
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes], bodies: Sequence[bytes]
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes],
+    body: Callable[[int], bytes],
+    calls: int,
 ) -> tuple[Measured, list[bytes]]:
     answers: list[bytes] = []
 
     async def once(number: int) -> object:
-        answers.append(answer := await call(bodies[number], timeout=60))
+        answers.append(answer := await call(body(number), timeout=60))
         return answer
 
-    measured = await closed_loop(once, calls=len(bodies), callers=CALLERS)
+    measured = await closed_loop(once, calls=calls, callers=CALLERS)
     return measured, answers
 
 
