@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -40,7 +41,7 @@ from intertie.common.names import ClusterName, PartName
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.spec import Allocation, ClusterSpec, Environment, Group, LeaseTerms, Network
 from intertie.common.values import replace
-from tests.fakes.clock import START, FakeClock
+from tests.fakes.clock import START, FakeClock, turns
 from tests.fakes.ledger import MemoryLedger
 from tests.unit.broker.samples import (
     COORDINATOR,
@@ -165,6 +166,25 @@ class World:
                 )
             )
         await self.reconcile.sweep()
+
+
+@pytest.mark.parametrize("after", range(3))
+async def test_a_pass_that_is_broken_off_has_made_no_step_that_nobody_awaits(
+    after: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Wherever that is; after one turn its steps are known, and none has begun."""
+    world = World()
+    await world.make()
+    sweep = asyncio.create_task(world.reconcile.sweep())
+    await turns(after)
+    sweep.cancel()
+    await asyncio.wait([sweep])
+    del sweep  # what it was broken off with keeps its steps
+    gc.collect()
+    assert [str(each.message) for each in recwarn] == []
+    # The next one takes them.
+    await world.reconcile.sweep()
+    assert (await world.part()).generation == 1
 
 
 async def test_a_view_is_made_anew_when_something_else_is_measured_and_only_then(

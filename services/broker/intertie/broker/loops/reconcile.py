@@ -1,9 +1,10 @@
 """Tells agents what is wanted, and takes note of what they say."""
 
 import asyncio
-from collections.abc import Awaitable, Container, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -113,7 +114,7 @@ class Reconcile:
 
     def _part_steps(
         self, view: LedgerView, names: Iterable[str], now: datetime
-    ) -> Iterator[Awaitable[None]]:
+    ) -> Iterator[Callable[[], Awaitable[None]]]:
         parts, told_of, seen_of = view.parts, view.told, view.seen
         for name in names:
             found = parts.get(name)
@@ -137,7 +138,7 @@ class Reconcile:
             told, seen = told_of.get(uid), seen_of.get(uid)
             step = step_of(part, told or {}, seen or {}, view.fleet, self._policy, now=now)
             if step is not None:
-                yield self._take(found, step)
+                yield partial(self._take, found, step)
                 continue
             self._quiet_parts[name] = _Quiet(found, uid, told, seen, until(part, now=now))
 
@@ -178,7 +179,7 @@ class Reconcile:
 
     def _cluster_steps(
         self, view: LedgerView, names: Iterable[str], now: datetime
-    ) -> Iterator[Awaitable[None]]:
+    ) -> Iterator[Callable[[], Awaitable[None]]]:
         clusters, parts, seen_of = view.clusters, view.parts, view.seen
         for name in names:
             cluster = clusters.get(name)
@@ -201,7 +202,7 @@ class Reconcile:
             workspaces = workspaces_of(part.value, seen or {}) if part else ()
             change = self._judged(cluster, part, workspaces, now)
             if change is not None:
-                yield self._note(change)
+                yield partial(self._note, change)
             elif not failed(workspaces):
                 self._quiet_clusters[name] = _Quiet(
                     cluster, uid, seen=seen, part_name=cluster.value.part, part=part
@@ -242,10 +243,11 @@ class Reconcile:
         assert isinstance(record, ClusterRecord)
         log.info("reconcile.cluster", cluster=record.name, state=record.state.name)
 
-    async def _guarded(self, step: Awaitable[None]) -> None:
-        """One part that another has just written does not keep the others waiting."""
+    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
+        """One part that another has just written does not keep the others waiting. A step is made
+        when it is its turn: whoever stops before leaves nothing behind that was not awaited."""
         try:
-            await step
+            await step()
         except StaleWrite as error:
             log.debug("reconcile.lost_race", key=error.key)
 
