@@ -276,6 +276,7 @@ def _agent(places: Places, topology: Topology, site: SiteSpec, host: HostSpec) -
         "data": agent_data(places, site.name, host.name),
         "libvirt_uri": "qemu:///system",
         "memory_growth": host.memory_growth,
+        "vcpu_growth": host.vcpu_growth,
         **_common(places, name, domain, agent, f"{address}:{AGENT_PORT}", [domain]),
         **_etcd(topology, domain, ctl, f"agent-{host.name}", site.name),
         "underlay": {

@@ -48,6 +48,8 @@ class HostSpec:
     """A gateway has a second interface, `wan0`, into the WAN."""
     memory_growth: int = 1
     """How many times its memory a guest may have while it runs."""
+    vcpu_growth: int = 1
+    """How many times its vCPUs."""
 
     def __post_init__(self) -> None:
         check_name("host", self.name)

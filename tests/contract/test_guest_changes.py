@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from intertie.common.values import replace
+from intertie.nodeagent.adapters import libvirt_changes
 from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
 from intertie.nodeagent.adapters.workspace_storage import WorkspaceStorage
 from intertie.nodeagent.domain.domain_xml import Machine
@@ -18,7 +21,9 @@ from intertie.nodeagent.domain.guest_terms import (
     CapDisk,
     Change,
     GrowDisk,
+    LetGoOn,
     PlugMemory,
+    PlugVcpus,
     WeighCpu,
 )
 from intertie.nodeagent.domain.machine import MachineFacts, machine_of
@@ -76,8 +81,29 @@ def machine(files: WorkspaceFiles, *, shares: bool) -> Machine:
         disk_cache="writeback",
         cgroups=shares,
         memory_growth=2,
+        vcpu_growth=2,
+        host_vcpus=8,
     )
     return machine_of(PART, replace(WORKSPACE, nics=()), files, facts)
+
+
+@contextmanager
+def no_room(hypervisor: Hypervisor, *, dies: bool) -> Iterator[None]:
+    """For one more vCPU; whoever has it stand still meanwhile `dies` over it, or does not."""
+    if isinstance(hypervisor, MemoryHypervisor):
+        hypervisor.refuses[PlugVcpus] = "no room"
+        if dies:
+            hypervisor.domains[NAME] = DomainState.PAUSED
+            guest = hypervisor.guests[NAME]
+            hypervisor.guests[NAME] = replace(guest, stands_still=True)
+        yield
+        del hypervisor.refuses[PlugVcpus]
+        return
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(libvirt_changes, "has_room", return_value=False))
+        if dies:
+            patches.enter_context(patch.object(libvirt_changes, "_go_on"))
+        yield
 
 
 async def test_what_is_changed_is_seen_and_nothing_else_is(place: Place) -> None:
@@ -95,6 +121,7 @@ async def test_what_is_changed_is_seen_and_nothing_else_is(place: Place) -> None
     assert (has.cap_iops, has.cap_mib_s) == (300, 50)
     assert (has.cpu_shares, has.cpu_quota_us) == (machine.cpu_shares, machine.cpu_quota_us)
     assert (guest.most_memory_mib, guest.modules) == (1024, ())
+    assert (guest.most_vcpus, guest.idle_vcpus) == (4, 0)
     assert await hypervisor.memory_mib() == {NAME: 512}
 
     changes: list[Change] = [
@@ -103,6 +130,7 @@ async def test_what_is_changed_is_seen_and_nothing_else_is(place: Place) -> None
         GrowDisk(mib=2 * DISK_MIB),
         PlugMemory(mib=256, total_mib=768),
         PlugMemory(mib=128, total_mib=896),
+        PlugVcpus(total=3),
         *([] if machine.cpu_shares is None else [WeighCpu(shares=512, quota_us=25_000)]),
     ]
     for change in changes:
@@ -110,7 +138,14 @@ async def test_what_is_changed_is_seen_and_nothing_else_is(place: Place) -> None
         guest = changed(guest, change)
         assert await hypervisor.running(NAME) == guest, change
     # More than it may have; and what was done already, as an agent asks for that heard no answer.
-    for refused in (PlugMemory(mib=256, total_mib=1152), PlugMemory(mib=128, total_mib=896)):
+    refusals: list[Change] = [
+        PlugMemory(mib=256, total_mib=1152),
+        PlugMemory(mib=128, total_mib=896),
+        PlugVcpus(total=3),
+        PlugVcpus(total=2),
+        PlugVcpus(total=5),
+    ]
+    for refused in refusals:
         with pytest.raises(HostFailure):
             await hypervisor.change(NAME, refused)
         assert await hypervisor.running(NAME) == guest, refused
@@ -127,6 +162,30 @@ async def test_what_is_changed_is_seen_and_nothing_else_is(place: Place) -> None
     await hypervisor.resume(NAME)
     assert (await hypervisor.states())[NAME] is DomainState.RUNNING
     assert await hypervisor.memory_mib() == {NAME: 896}
+    assert (await hypervisor.running(NAME)).terms.vcpus == 3
+
+    # One that there is no room for goes on as it was; and so it does where its agent died over it.
+    guest = await hypervisor.running(NAME)
+    with no_room(hypervisor, dies=False), pytest.raises(HostFailure, match="room"):
+        await hypervisor.change(NAME, PlugVcpus(total=4))
+    assert (await hypervisor.states())[NAME] is DomainState.RUNNING
+    assert await hypervisor.running(NAME) == guest
+    with no_room(hypervisor, dies=True), pytest.raises(HostFailure, match="room"):
+        await hypervisor.change(NAME, PlugVcpus(total=4))
+    assert (await hypervisor.states())[NAME] is DomainState.PAUSED
+    assert await hypervisor.running(NAME) == replace(guest, stands_still=True)
+    await hypervisor.change(NAME, LetGoOn())
+    assert (await hypervisor.states())[NAME] is DomainState.RUNNING
+    assert await hypervisor.running(NAME) == guest
+
+    # One that is paused is given some too, and stays so, but for who paused it for that alone.
+    await hypervisor.pause(NAME)
+    await hypervisor.change(NAME, PlugVcpus(total=4))
+    assert (await hypervisor.states())[NAME] is DomainState.PAUSED
+    guest = await hypervisor.running(NAME)
+    assert (guest.terms.vcpus, guest.stands_still) == (4, False)
+    await hypervisor.change(NAME, LetGoOn())
+    assert (await hypervisor.states())[NAME] is DomainState.RUNNING
 
     # A start is from what was defined, but for the disk, which has grown.
     await hypervisor.stop(NAME)
@@ -136,5 +195,5 @@ async def test_what_is_changed_is_seen_and_nothing_else_is(place: Place) -> None
     assert (started.cap_iops, started.cap_mib_s) == (300, 50)
     assert started.disk_mib == 2 * DISK_MIB
     assert started.cpu_shares == machine.cpu_shares
-    assert started.memory_mib == 512
+    assert (started.memory_mib, started.vcpus) == (512, 2)
     await hypervisor.remove(NAME)

@@ -117,13 +117,18 @@ class Site:
 
 @contextmanager
 def two_hosts(
-    instance: str, *, fault_points: bool = False, memory_growth: int = 1, memory_mib: int = 2048
+    instance: str,
+    *,
+    fault_points: bool = False,
+    memory_growth: int = 1,
+    vcpu_growth: int = 1,
+    memory_mib: int = 2048,
 ) -> Iterator[Site]:
-    """With the gateway of another site; nothing of it is left afterwards. `memory_growth` is the
-    second host's alone, `memory_mib` the first one's."""
+    """With the gateway of another site; nothing of it is left afterwards. How far guests may grow
+    is the second host's alone, `memory_mib` the first one's."""
     hosts = (
         HostSpec(name=HOSTS[0], gateway=True, memory_mib=memory_mib),
-        HostSpec(name=HOSTS[1], memory_growth=memory_growth),
+        HostSpec(name=HOSTS[1], memory_growth=memory_growth, vcpu_growth=vcpu_growth),
     )
     north = SiteSpec(name="north", hosts=hosts)
     south = SiteSpec(name="south", hosts=(HostSpec(name="s1", gateway=True),))

@@ -34,11 +34,23 @@ TAKE_MEMORY = (
     " grep -q offline $each/state && echo online >$each/state; done"
 )
 """What its owner types, where the guest's kernel was not told to do it by itself."""
+TAKE_VCPUS = (
+    "for each in /sys/devices/system/cpu/cpu*/online; do"
+    " grep -q 0 $each && echo 1 >$each; done; cat /sys/devices/system/cpu/online"
+)
+SPIN_S = 6
+SPIN = (
+    'p=; for n in 1 2; do (while :; do :; done) & p="$p $!"; done; sleep 1;'
+    " ran() { for q in $p; do read t _ </proc/$q/schedstat; echo ran $t; done; };"
+    f" read a _ </proc/uptime; ran; sleep {SPIN_S}; ran; read b _ </proc/uptime; kill $p;"
+    " echo from $a to $b"
+)
+"""Two loops that are busy, how long each has run, and for how long they were watched."""
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    with two_hosts("terms", fault_points=True, memory_growth=2) as made:
+    with two_hosts("terms", fault_points=True, memory_growth=2, vcpu_growth=2) as made:
         yield made
 
 
@@ -162,24 +174,64 @@ def limit_mib(site: Site, part: str, member: Member) -> int:
     return int((folder / "memory.limit_in_bytes").read_text()) // MIB
 
 
-def test_memory_comes_to_a_guest_that_runs_and_may_grow(site: Site, part: str) -> None:
-    """Its site lets the second one have twice its memory, and the first one no more than it has."""
+def vcpus_ran_ns(site: Site, part: str, member: Member) -> list[int]:
+    """By the host: of each vCPU's own thread."""
+    connection = libvirt.open(site.testbed.libvirt_uri(f"north/{member.host}"))
+    try:
+        domain = connection.lookupByName(DeviceNames.domain(workspace_uid(part, member)))
+        return [ran_ns for _, _, ran_ns, _ in domain.vcpus()[0]]
+    finally:
+        connection.close()
+
+
+def processors(site: Site, part: str, member: Member) -> tuple[float, list[int]]:
+    """How many two busy loops have, by the guest; and what each vCPU ran meanwhile, by the host."""
+    before = vcpus_ran_ns(site, part, member)
+    said = site.on(part, member, SPIN)
+    after = vcpus_ran_ns(site, part, member)
+    a0, b0, a1, b1 = (int(each) for each in re.findall(r"ran (\d+)", said))
+    watched = re.search(r"from ([0-9.]+) to ([0-9.]+)", said)
+    assert watched is not None, said
+    seconds = float(watched[2]) - float(watched[1])
+    ran = [now - then for then, now in zip(before, after, strict=True)]
+    return (a1 - a0 + b1 - b0) / 1e9 / seconds, ran
+
+
+def test_memory_and_vcpus_come_to_a_guest_that_runs_and_may_grow(site: Site, part: str) -> None:
+    """Its site lets the second one have twice of both, and the first one no more than it has."""
     booted, pids = boots(site, part), site.pids()
     had_mib = memory_mib(site, part, B)
     limit = limit_mib(site, part, B)
-    assert limit in (0, memory_limit_mib("qemu", 128))
+    assert limit in (0, memory_limit_mib("qemu", 128, cache_mib=128))
     blocks = "ls -d /sys/devices/system/memory/memory* | wc -l"
     # What it may grow to is nowhere in it.
     assert site.on(part, B, blocks).strip() == "1"
+    assert site.on(part, B, "cat /sys/devices/system/cpu/present").strip() == "0"
+    one, _ = processors(site, part, B)
+    assert 0.7 < one < 1.2
 
-    site.want(part, generation=2, memory_mib=256)
+    site.want(part, generation=2, memory_mib=256, vcpus=2)
     eventually(
         lambda: seen(site, part, B.host).obeyed_generation == 2,
-        "memory is plugged in",
+        "memory and a vCPU are plugged in",
         within_s=OBEYED_WITHIN_S,
     )
-    assert "256 MiB of memory at its next start" in seen(site, part, A.host).workspaces[0].pending
+    waits = seen(site, part, A.host).workspaces[0].pending
+    assert "256 MiB of memory at its next start" in waits
+    assert "2 vCPUs at its next start; until then 1" in waits
     assert seen(site, part, A.host).obeyed_generation == 1
+    # The guest has yet to make use of it, and is told of until it does.
+    idle = "1 of its 2 vCPUs came while it ran and did not run yet"
+    assert seen(site, part, B.host).workspaces[0].pending.startswith(idle)
+    assert site.on(part, B, TAKE_VCPUS).strip() == "0-1"
+    two, ran = processors(site, part, B)
+    assert two > 1.5
+    assert min(ran) > 0.4 * max(ran), ran
+    eventually(
+        lambda: not seen(site, part, B.host).workspaces[0].pending,
+        "it is seen that its vCPU runs",
+        within_s=OBEYED_WITHIN_S,
+    )
     site.on(part, B, TAKE_MEMORY)
     assert memory_mib(site, part, B) == pytest.approx(had_mib + 128, abs=4)
     if limit:
@@ -198,7 +250,8 @@ def test_memory_comes_to_a_guest_that_runs_and_may_grow(site: Site, part: str) -
     eventually(
         lambda: (
             seen(site, part, B.host).workspaces[0].pending
-            == "128 MiB of memory at its next start; until then 256"
+            == "128 MiB of memory at its next start; until then 256;"
+            " 1 vCPUs at its next start; until then 2"
         ),
         "what is pending is said",
         within_s=OBEYED_WITHIN_S,

@@ -36,7 +36,7 @@ allocations = st.builds(
 
 @st.composite
 def guests(draw: st.DrawFn, *, cgroups: bool = True) -> Running:
-    """Started with some allocation, and grown by some modules since."""
+    """Started with some allocation, and grown by some modules since; some may get vCPUs."""
     terms = terms_of(draw(allocations), cgroups=cgroups)
     modules = tuple(draw(st.lists(blocks.filter(bool), max_size=4)))
     room_mib = draw(st.just(0) | blocks)
@@ -45,6 +45,8 @@ def guests(draw: st.DrawFn, *, cgroups: bool = True) -> Running:
         terms=replace(terms, memory_mib=has_mib),
         most_memory_mib=has_mib + room_mib,
         modules=modules,
+        most_vcpus=draw(st.just(0) | few),
+        stands_still=draw(st.booleans()),
         limit_off=draw(st.booleans()),
     )
 
@@ -64,7 +66,9 @@ def test_after_all_changes_in_any_order_only_what_waits_is_lacking(
     changes = list(found.changes)
     order.shuffle(changes)
     after = all_done(running, changes)
-    assert lacking(after, wanted) == Lacking(waits=found.waits)
+    left = lacking(after, wanted)
+    assert (left.changes, left.waits) == ((), found.waits)
+    assert bool(left.left_to_guest) is (after.idle_vcpus > 0)
 
     # All that is not as wanted is said to wait, and each thing once.
     has = after.terms
@@ -84,7 +88,8 @@ def test_nothing_is_asked_for_that_a_hypervisor_refuses(running: Running, new: A
 @given(guests(), allocations)
 def test_a_guest_that_is_as_wanted_is_left_alone(running: Running, new: Allocation) -> None:
     wanted = terms_of(new, cgroups=True)
-    assert lacking(replace(running, terms=wanted, limit_off=False), wanted) == Lacking()
+    there = replace(running, terms=wanted, limit_off=False, stands_still=False)
+    assert lacking(there, wanted) == Lacking()
 
 
 @given(guests(), allocations)

@@ -20,8 +20,10 @@ from intertie.nodeagent.domain.guest_terms import (
     Change,
     GrowDisk,
     GuestTerms,
+    LetGoOn,
     LimitMemory,
     PlugMemory,
+    PlugVcpus,
     Running,
     WeighCpu,
 )
@@ -65,8 +67,16 @@ def changed(guest: Running, change: Change) -> Running:
             if has.memory_mib > guest.most_memory_mib or len(modules) == MEMORY_SLOTS:
                 raise HostFailure("there is no room for a module")
             modules.append(change.mib)
+        case PlugVcpus():
+            if not has.vcpus < change.total <= guest.most_vcpus:
+                raise HostFailure("it has them, or may not have them")
+            came = change.total - has.vcpus
+            guest = replace(guest, idle_vcpus=guest.idle_vcpus + came)
+            has = replace(has, vcpus=change.total)
         case LimitMemory():
             return replace(guest, limit_off=False)
+        case LetGoOn():
+            return replace(guest, stands_still=False)
     return replace(guest, terms=has, modules=tuple(modules))
 
 
@@ -89,6 +99,8 @@ class MemoryHypervisor:
         self.starts = 0
         self.presses: list[str] = []
         self.heeds_button = True
+        self.takes_vcpus = False
+        """Guests bring online what is plugged in. One that has booted nothing does not."""
         self.memory: dict[str, bool] = {}
         """Files that memory was saved to, and whether to its end."""
         self.may_move = asyncio.Event()
@@ -123,7 +135,9 @@ class MemoryHypervisor:
             cpu_shares=machine.cpu_shares,
             cpu_quota_us=machine.cpu_quota_us,
         )
-        self.guests[name] = Running(terms=terms, most_memory_mib=machine.most_memory_mib)
+        self.guests[name] = Running(
+            terms=terms, most_memory_mib=machine.most_memory_mib, most_vcpus=machine.most_vcpus
+        )
 
     async def running(self, name: str) -> Running:
         self._check()
@@ -139,7 +153,12 @@ class MemoryHypervisor:
         self.changes.append(change)
         if isinstance(change, GrowDisk):
             self.disks[name.removeprefix("it-")] = change.mib
-        self.guests[name] = changed(guest, change)
+        guest = changed(guest, change)
+        if isinstance(change, PlugVcpus) and self.takes_vcpus:
+            guest = replace(guest, idle_vcpus=0)
+        if isinstance(change, LetGoOn):
+            self.domains[name] = DomainState.RUNNING
+        self.guests[name] = guest
 
     async def resume(self, name: str) -> None:
         self._check()
@@ -363,11 +382,13 @@ class Host:
         self,
         *,
         memory_growth: int = 1,
+        vcpu_growth: int | None = None,
         clock: FakeClock | None = None,
         records: Any = None,
         fence_after: timedelta = timedelta(),
     ) -> None:
         self._memory_growth = memory_growth
+        self._vcpu_growth = vcpu_growth
         self.memory_mib = 2048
         self.clock = clock or FakeClock(NOW)
         self.records = records or MemoryRecords()
@@ -402,6 +423,8 @@ class Host:
                 disk_cache="none",
                 cgroups=True,
                 memory_growth=self._memory_growth,
+                vcpu_growth=self._vcpu_growth,
+                host_vcpus=8,
             ),
             memory_mib=lambda: self.memory_mib,
             self_fence=SelfFence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def test_what_is_written_for_a_guest_is_read_as_its_terms(cgroups: bool) -> None
     # As libvirt gives it back.
     memory.text, memory.attrib["unit"] = str(512 * 1024), "KiB"
     found = running_in(ET.tostring(root, encoding="unicode"), disk_mib=1024)
-    assert found == Running(terms=terms_of(WORKSPACE.allocation, cgroups=cgroups))
+    terms = terms_of(WORKSPACE.allocation, cgroups=cgroups)
+    assert found == Running(terms=terms, most_vcpus=2)
 
 
 def test_a_document_that_no_agent_wrote_is_not_read_as_a_guest_of_nothing() -> None:
@@ -106,6 +108,64 @@ def test_a_guest_may_grow_only_where_its_site_lets_it() -> None:
         assert root.findtext("maxMemory") == most
         assert (root.find("cpu/numa/cell") is None) == (most is None)
         assert root.findtext("memory") == "512"
+
+
+@pytest.mark.parametrize(
+    ("kind", "growth", "most"),
+    [
+        ("kvm", None, "8"),
+        ("kvm", 1, None),
+        ("kvm", 3, "6"),
+        ("kvm", 16, "12"),
+        ("qemu", None, None),
+        ("qemu", 2, "4"),
+    ],
+)
+def test_a_guest_may_get_vcpus_as_its_site_lets_it_and_with_kvm_unless_it_does_not(
+    kind: str, growth: int | None, most: str | None
+) -> None:
+    facts = replace(FACTS, hypervisors=(kind,), vcpu_growth=growth, host_vcpus=12, memory_growth=2)
+    root = ET.fromstring(domain_xml(kind, machine_of(PART, WORKSPACE, FILES, facts)))
+    vcpu, cell = root.find("vcpu"), root.find("cpu/numa/cell")
+    assert vcpu is not None
+    assert cell is not None
+    assert (vcpu.text, vcpu.get("current")) == ((most, "2") if most else ("2", None))
+    assert cell.get("cpus") == f"0-{int(most or 2) - 1}", "each that may come has its memory there"
+    cache = {"kvm": None, "qemu": "128" if most else "64"}[kind]
+    assert root.findtext("features/tcg/tb-cache") == cache
+
+
+def test_machines_that_can_be_given_none_are_made_without() -> None:
+    facts = replace(FACTS, architecture="aarch64", vcpu_growth=4, host_vcpus=12)
+    assert machine_of(PART, WORKSPACE, FILES, facts).most_vcpus == 2
+
+
+def test_vcpus_that_came_and_did_not_run_are_seen_and_who_is_paused_for_them() -> None:
+    document = """<domain type="qemu"><metadata>
+      <s:still xmlns:s="https://intertie.org/still/1"/></metadata>
+      <vcpu current="3">4</vcpu><memory>524288</memory><vcpus>
+      <vcpu id="0" enabled="yes" hotpluggable="no"/>
+      <vcpu id="1" enabled="yes" hotpluggable="yes"/>
+      <vcpu id="2" enabled="yes" hotpluggable="yes"/>
+      <vcpu id="3" enabled="no" hotpluggable="yes"/></vcpus>
+      <features><tcg><tb-cache unit="KiB">131072</tb-cache></tcg></features>
+      <cputune><shares>3072</shares></cputune>
+      <memtune><hard_limit>{limit}</hard_limit></memtune>
+      <devices><disk><target dev="vda"/></disk></devices></domain>"""
+    limit = memory_limit_mib("qemu", 512) + 64
+    whole = document.format(limit=limit * 1024)
+    for times, idle in (
+        ({}, 2),
+        ({0: 0, 1: 30_000_000, 2: 10_000_000}, 1),
+        ({1: 10**9, 2: 10**9}, 0),
+    ):
+        found = running_in(whole, disk_mib=7, vcpu_times_ns=times)
+        assert (found.terms.vcpus, found.most_vcpus, found.idle_vcpus) == (3, 4, idle)
+    assert found.stands_still
+    assert not found.limit_off, "its emulator has a larger cache"
+    assert running_in(document.format(limit=(limit - 64) * 1024), disk_mib=7).limit_off
+    gone_on = re.sub("<metadata>.*</metadata>", "", whole, flags=re.DOTALL)
+    assert not running_in(gone_on, disk_mib=7).stands_still
 
 
 def test_modules_are_read_and_what_the_emulator_is_held_to() -> None:

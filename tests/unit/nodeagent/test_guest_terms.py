@@ -14,12 +14,15 @@ from intertie.nodeagent.domain.guest_terms import (
     Change,
     GrowDisk,
     Lacking,
+    LetGoOn,
     LimitMemory,
     PlugMemory,
+    PlugVcpus,
     Running,
     WeighCpu,
     lacking,
     most_memory_mib,
+    most_vcpus,
     terms_of,
 )
 from tests.unit.nodeagent.parts import WORKSPACE
@@ -91,7 +94,44 @@ def test_a_disk_that_is_given_no_cap_is_capped_at_what_it_is_guaranteed() -> Non
 def test_a_change_says_what_comes_of_it() -> None:
     said = [str(each) for each in (CapDisk(iops=9, mib_s=0), GrowDisk(mib=7))]
     assert said == ["a disk of at most 9 IOPS and any MiB/s", "a disk of 7 MiB"]
+    assert (str(PlugVcpus(total=3)), str(LetGoOn())) == ("3 vCPUs", "a guest that goes on")
     assert str(WeighCpu(shares=5, quota_us=50_000)) == "5 CPU shares, and 50% of each vCPU"
+
+
+def test_more_vcpus_come_to_a_guest_that_has_room_for_them() -> None:
+    has, wanted = replace(HAS, most_vcpus=4), replace(HAS.terms, vcpus=4, cpu_shares=4096)
+    weighs = WeighCpu(shares=4096, quota_us=100_000)
+    assert lacking(has, wanted) == Lacking(changes=(weighs, PlugVcpus(total=4)))
+
+
+@pytest.mark.parametrize(("vcpus", "most"), [(5, 4), (3, 2), (1, 4)])
+def test_vcpus_wait_for_a_start_where_none_are_plugged_in_for_them(vcpus: int, most: int) -> None:
+    """More than it may have, no room for any, and fewer: none is taken out."""
+    found = lacking(replace(HAS, most_vcpus=most), replace(HAS.terms, vcpus=vcpus))
+    assert found.waits == (f"{vcpus} vCPUs at its next start; until then 2",)
+    assert not any(isinstance(each, PlugVcpus) for each in found.changes)
+
+
+def test_what_a_guest_does_not_make_use_of_is_said_and_is_not_its_host_s_to_do() -> None:
+    said = "1 of its 2 vCPUs came while it ran and did not run yet: its kernel has to bring them"
+    found = lacking(replace(HAS, idle_vcpus=1), HAS.terms)
+    assert (found.changes, found.waits) == ((), ())
+    [left] = found.left_to_guest
+    assert left.startswith(said)
+
+
+def test_a_guest_that_was_paused_for_a_change_and_forgotten_goes_on() -> None:
+    assert lacking(replace(HAS, stands_still=True), HAS.terms).changes == (LetGoOn(),)
+
+
+@pytest.mark.parametrize(
+    ("vcpus", "growth", "host", "most"),
+    [(2, 1, 8, 2), (2, 4, 8, 8), (2, 4, 6, 6), (1, 16, 64, 16), (8, 4, 4, 8)],
+)
+def test_a_guest_has_so_many_times_its_vcpus_and_no_more_than_its_host(
+    vcpus: int, growth: int, host: int, most: int
+) -> None:
+    assert most_vcpus(vcpus, growth, host_vcpus=host) == most
 
 
 def test_an_emulator_is_held_to_what_goes_with_the_guest_s_memory() -> None:

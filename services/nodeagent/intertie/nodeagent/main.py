@@ -112,6 +112,8 @@ async def serve(settings: Settings) -> None:
             disk_cache=storage.disk_cache(),
             cgroups=cgroups,
             memory_growth=settings.memory_growth,
+            vcpu_growth=settings.vcpu_growth,
+            host_vcpus=settings.offer.vcpus,
         ),
         memory_mib=facts.memory_mib,
         self_fence=self_fence,

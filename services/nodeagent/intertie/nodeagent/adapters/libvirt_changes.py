@@ -6,12 +6,16 @@ Changes are made to the guest alone, not to its definition: that is written anew
 import xml.etree.ElementTree as ET
 
 import libvirt
+import libvirt_qemu
 import structlog
 
+from intertie.nodeagent.domain.code_cache import CodeCache, has_room
 from intertie.nodeagent.domain.domain_xml import (
     MIB,
     ROOT_DISK,
-    memory_limit_mib,
+    STILL,
+    code_cache_mib,
+    limit_in_mib,
     module_xml,
     running_in,
 )
@@ -21,8 +25,10 @@ from intertie.nodeagent.domain.guest_terms import (
     CapDisk,
     Change,
     GrowDisk,
+    LetGoOn,
     LimitMemory,
     PlugMemory,
+    PlugVcpus,
     Running,
     WeighCpu,
 )
@@ -39,7 +45,8 @@ def read(domain: libvirt.virDomain) -> Running:
     if not domain.isActive():
         raise HostFailure("it does not run")
     capacity, _, _ = domain.blockInfo(ROOT_DISK)
-    return running_in(domain.XMLDesc(), disk_mib=capacity // MIB)
+    times_ns = {number: ran_ns for number, _, ran_ns, _ in domain.vcpus()[0]}
+    return running_in(domain.XMLDesc(), disk_mib=capacity // MIB, vcpu_times_ns=times_ns)
 
 
 def take(domain: libvirt.virDomain, change: Change) -> None:
@@ -63,6 +70,10 @@ def take(domain: libvirt.virDomain, change: Change) -> None:
             domain.setSchedulerParametersFlags(weights, _LIVE)
         case PlugMemory():
             _plug(domain, change)
+        case PlugVcpus():
+            _plug_vcpus(domain, change)
+        case LetGoOn():
+            _go_on(domain)
         case LimitMemory():
             limit_memory(domain)
 
@@ -77,12 +88,49 @@ def _plug(domain: libvirt.virDomain, change: PlugMemory) -> None:
         limit_memory(domain)
 
 
+def _plug_vcpus(domain: libvirt.virDomain, change: PlugVcpus) -> None:
+    """An emulated guest stands still for it: what it runs takes of the cache that they need."""
+    document = ET.fromstring(domain.XMLDesc())
+    has, most = domain.vcpusFlags(_LIVE), domain.maxVcpus()
+    if change.total <= has:
+        raise HostFailure(f"it has {has} vCPUs")
+    if document.get("type") != "qemu":
+        domain.setVcpusFlags(change.total, _LIVE)
+        return
+    stood_still = domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING
+    if not stood_still:
+        _mark(domain, "<still/>")
+    try:
+        if not stood_still:
+            domain.suspend()
+        said = libvirt_qemu.qemuMonitorCommand(domain, '{"execute": "x-query-jit"}', 0)
+        cache = CodeCache(mib=code_cache_mib(document), most_vcpus=most, said=said)
+        if not has_room(cache, vcpus=has, total=change.total):
+            raise HostFailure("its emulator has no room for their code now, and will later")
+        domain.setVcpusFlags(change.total, _LIVE)
+    finally:
+        if not stood_still:
+            _go_on(domain)
+
+
+def _go_on(domain: libvirt.virDomain) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+        domain.resume()
+    _mark(domain, None)
+
+
+def _mark(domain: libvirt.virDomain, mark: str | None) -> None:
+    """For whoever finds it paused: that it is to go on. None: it has."""
+    kind, key = libvirt.VIR_DOMAIN_METADATA_ELEMENT, "still" if mark else None
+    domain.setMetadata(kind, mark, key, STILL, _LIVE)
+
+
 def limit_memory(domain: libvirt.virDomain) -> None:
     """Holds its emulator to what goes with its memory, where libvirt manages cgroups."""
     root = ET.fromstring(domain.XMLDesc())
     if _limits(root):
         memory_mib = domain.maxMemory() // 1024
-        _limit(domain, memory_limit_mib(root.get("type", ""), memory_mib) * 1024)
+        _limit(domain, limit_in_mib(root, memory_mib) * 1024)
 
 
 def _limits(document: ET.Element) -> bool:

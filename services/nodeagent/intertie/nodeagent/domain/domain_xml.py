@@ -17,11 +17,19 @@ from intertie.nodeagent.domain.guest_terms import (
 
 METADATA = "https://intertie.org/workspace/1"
 """XML namespace of the mark by which an agent knows its own domains."""
+STILL = "https://intertie.org/still/1"
+"""XML namespace of the mark of a guest that is paused for a change."""
 
 _TCG_CACHE_MIB = 64
 """Translated code of an emulated guest; QEMU's own default is 1 GiB a guest."""
+_TCG_CACHE_TO_GROW_MIB = 128
+"""Of one that may be given vCPUs while it runs: each comes with a part of the cache that is free.
+A guest that boots fills the smaller one."""
 _OVERHEAD_MIB = 256
 """QEMU's own memory, beside the guest's."""
+_TAKEN_NS = 20_000_000
+"""A kernel that brings a vCPU online has it run for longer, and one that does not for none of it;
+libvirt counts by 10 ms."""
 _SEED_IOPS = 100
 _SEED_MIB_S = 8
 """Enough to read a seed, which is small, in a fraction of a second, and no way around the cap."""
@@ -62,6 +70,8 @@ class Machine:
     agent_channel: bool = False
     most_memory_mib: int = 0
     """What can be plugged in while it runs, its own included; 0: nothing can."""
+    most_vcpus: int = 0
+    """As many as it can have while it runs; 0: those that it starts with."""
     cpu_shares: int | None = None
     """None: libvirt can set neither CPU shares, quotas nor memory limits on this host."""
     cpu_quota_us: int | None = None
@@ -80,9 +90,12 @@ def domain_xml(kind: str, machine: Machine) -> str:
     return ET.tostring(root, encoding="unicode").replace("\r", "&#13;") + "\n"
 
 
-def running_in(document: str, *, disk_mib: int) -> Running:
-    """What a guest has by libvirt's document of it, live where it runs; the size of its disk is
-    none of what the document tells. HostFailure for one that no agent wrote."""
+def running_in(
+    document: str, *, disk_mib: int, vcpu_times_ns: Mapping[int, int] | None = None
+) -> Running:
+    """What a guest has by libvirt's document of it, live where it runs; the size of its disk, and
+    how long each vCPU has run by its number, are none of what the document tells. HostFailure for
+    one that no agent wrote."""
     root = ET.fromstring(document)
     vcpu, memory = root.find("vcpu"), root.find("memory")
     disk = root.find(f"devices/disk/target[@dev='{ROOT_DISK}']/..")
@@ -101,7 +114,7 @@ def running_in(document: str, *, disk_mib: int) -> Running:
     sizes = root.findall("devices/memory[@model='dimm']/target/size")
     modules = tuple(int(size.text or 0) // 1024 for size in sizes)
     limit_kib = int(root.findtext("memtune/hard_limit", "0"))
-    due_kib = memory_limit_mib(root.get("type", ""), terms.memory_mib) * 1024
+    due_kib = limit_in_mib(root, terms.memory_mib) * 1024
     # A host may have no limits for memory: one that was never set is not missed.
     is_held = limit_kib == due_kib if limit_kib or modules else True
     return Running(
@@ -109,7 +122,17 @@ def running_in(document: str, *, disk_mib: int) -> Running:
         limit_off=terms.cpu_shares is not None and not is_held,
         most_memory_mib=int(root.findtext("maxMemory", "0")) // 1024,
         modules=modules,
+        stands_still=root.find(f"metadata/{{{STILL}}}still") is not None,
+        most_vcpus=int(vcpu.text or 0),
+        idle_vcpus=len(_idle(root, vcpu_times_ns or {})),
     )
+
+
+def _idle(document: ET.Element, times_ns: Mapping[int, int]) -> list[int]:
+    """Which vCPUs came after the start and did not run. Those of the start can not be taken out."""
+    came = "vcpus/vcpu[@enabled='yes'][@hotpluggable='yes']"
+    numbers = [int(each.get("id", "0")) for each in document.findall(came)]
+    return [number for number in numbers if times_ns.get(number, 0) < _TAKEN_NS]
 
 
 def module_xml(change: PlugMemory) -> str:
@@ -128,13 +151,23 @@ def domain_uuid(workspace_uid: str) -> str:
     return f"696e7465-7274-8965-8000-{digits}"
 
 
-def memory_limit_mib(kind: str, memory_mib: int) -> int:
+def code_cache_mib(document: ET.Element) -> int:
+    """For translated code, of an emulated guest."""
+    return int(document.findtext("features/tcg/tb-cache", "0")) // 1024 or _TCG_CACHE_MIB
+
+
+def limit_in_mib(document: ET.Element, memory_mib: int) -> int:
+    """As `memory_limit_mib`, of the guest of this document with so much memory."""
+    return memory_limit_mib(document.get("type", ""), memory_mib, code_cache_mib(document))
+
+
+def memory_limit_mib(kind: str, memory_mib: int, cache_mib: int = _TCG_CACHE_MIB) -> int:
     """The most that a guest's emulator may take.
 
     Not in the document: there it would also be a limit on locked memory, which libvirt cannot
     set everywhere.
     """
-    return memory_mib + _OVERHEAD_MIB + (_TCG_CACHE_MIB if kind == "qemu" else 0)
+    return memory_mib + _OVERHEAD_MIB + (cache_mib if kind == "qemu" else 0)
 
 
 def _check_characters(root: ET.Element) -> None:
@@ -152,7 +185,8 @@ def _qemu(machine: Machine) -> ET.Element:
     root = _full_virtualization("qemu", machine)
     _node(ET.SubElement(root, "cpu", mode="maximum", check="none"), machine)
     tcg = ET.SubElement(_need(root, "features"), "tcg")
-    _text(tcg, "tb-cache", str(_TCG_CACHE_MIB), unit="MiB")
+    cache_mib = _TCG_CACHE_TO_GROW_MIB if _may_get_vcpus(machine) else _TCG_CACHE_MIB
+    _text(tcg, "tb-cache", str(cache_mib), unit="MiB")
     return root
 
 
@@ -178,7 +212,10 @@ def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
         most = str(machine.most_memory_mib)
         _text(root, "maxMemory", most, slots=str(MEMORY_SLOTS), unit="MiB")
     _text(root, "memory", str(machine.memory_mib), unit="MiB")
-    _text(root, "vcpu", str(machine.vcpus))
+    if _may_get_vcpus(machine):
+        _text(root, "vcpu", str(machine.most_vcpus), current=str(machine.vcpus))
+    else:
+        _text(root, "vcpu", str(machine.vcpus))
     if machine.cpu_shares is not None:
         tune = ET.SubElement(root, "cputune")
         _text(tune, "shares", str(machine.cpu_shares))
@@ -207,11 +244,15 @@ def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
     return root
 
 
+def _may_get_vcpus(machine: Machine) -> bool:
+    return machine.most_vcpus > machine.vcpus
+
+
 def _node(cpu: ET.Element, machine: Machine) -> None:
     """One, with all that the guest starts with: modules are plugged into nodes."""
     if machine.most_memory_mib > machine.memory_mib:
         numa = ET.SubElement(cpu, "numa")
-        cpus = f"0-{machine.vcpus - 1}"
+        cpus = f"0-{max(machine.vcpus, machine.most_vcpus) - 1}"
         memory = str(machine.memory_mib)
         ET.SubElement(numa, "cell", id="0", cpus=cpus, memory=memory, unit="MiB")
 

@@ -40,6 +40,12 @@ class Running:
     """As much as it may have before its next start; 0: as much as it has."""
     modules: tuple[int, ...] = ()
     """MiB of each memory module that was plugged in since its start."""
+    most_vcpus: int = 0
+    """As many as it may have before its next start; 0: as many as it has."""
+    idle_vcpus: int = 0
+    """Of those that were plugged in since its start, how many have not run."""
+    stands_still: bool = False
+    """It was paused for a change, and nobody had it go on."""
     limit_off: bool = False
     """Its emulator is held to another amount of memory than goes with what the guest has."""
 
@@ -89,6 +95,17 @@ class PlugMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlugVcpus:
+    """None is taken out of a guest that runs: an emulator was seen to die of the next one."""
+
+    total: int
+    """What it has with them. A guest that has so many is refused, so that none is taken out."""
+
+    def __str__(self) -> str:
+        return f"{self.total} vCPUs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitMemory:
     """To what goes with what the guest has: it is not held to anything while a module comes."""
 
@@ -96,7 +113,15 @@ class LimitMemory:
         return "an emulator that is held to the memory that goes with the guest's"
 
 
-Change = CapDisk | GrowDisk | WeighCpu | PlugMemory | LimitMemory
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetGoOn:
+    """Whoever paused it for a change did not live to do it."""
+
+    def __str__(self) -> str:
+        return "a guest that goes on"
+
+
+Change = CapDisk | GrowDisk | WeighCpu | PlugMemory | PlugVcpus | LimitMemory | LetGoOn
 """One thing to do to a guest that runs; as text, what it has afterwards."""
 
 
@@ -108,6 +133,8 @@ class Lacking:
     """Can be done while the guest runs; each by itself, in any order."""
     waits: tuple[str, ...] = ()
     """Comes with the guest's next start, or never: in words."""
+    left_to_guest: tuple[str, ...] = ()
+    """Its host has done its part; in words."""
 
 
 def terms_of(allocation: Allocation, *, cgroups: bool) -> GuestTerms:
@@ -130,6 +157,12 @@ def most_memory_mib(memory_mib: int, growth: int) -> int:
     return memory_mib + (growth - 1) * memory_mib // MEMORY_BLOCK_MIB * MEMORY_BLOCK_MIB
 
 
+def most_vcpus(vcpus: int, growth: int, *, host_vcpus: int) -> int:
+    """What a guest that starts with so many may grow to, where the site lets one have `growth`
+    times as many: no more than its host has, unless it starts with more."""
+    return max(vcpus, min(vcpus * growth, host_vcpus))
+
+
 def lacking(running: Running, wanted: GuestTerms) -> Lacking:
     """What is to be done about a guest that runs, and what it has to wait for."""
     more_mib = wanted.memory_mib - running.terms.memory_mib
@@ -138,9 +171,26 @@ def lacking(running: Running, wanted: GuestTerms) -> Lacking:
         changes.append(PlugMemory(mib=more_mib, total_mib=wanted.memory_mib))
     elif more_mib:
         waits.insert(0, _memory_waits(running.terms.memory_mib, wanted.memory_mib))
+    if running.stands_still:
+        changes.append(LetGoOn())
     if running.limit_off:
         changes.append(LimitMemory())
-    return Lacking(changes=tuple(changes), waits=tuple(waits))
+    if running.terms.vcpus < wanted.vcpus <= running.most_vcpus:
+        changes.append(PlugVcpus(total=wanted.vcpus))
+    elif running.terms.vcpus != wanted.vcpus:
+        has = running.terms.vcpus
+        waits.append(f"{wanted.vcpus} vCPUs at its next start; until then {has}")
+    return Lacking(
+        changes=tuple(changes), waits=tuple(waits), left_to_guest=tuple(_left_to_guest(running))
+    )
+
+
+def _left_to_guest(running: Running) -> Iterator[str]:
+    if idle := running.idle_vcpus:
+        yield (
+            f"{idle} of its {running.terms.vcpus} vCPUs came while it ran and did not run yet:"
+            " its kernel has to bring them online"
+        )
 
 
 def _can_plug(running: Running, more_mib: int) -> bool:
@@ -172,7 +222,5 @@ def _quota_us(quota_us: int, *, vcpus: int, of: int) -> int:
 
 
 def _waits(running: GuestTerms, wanted: GuestTerms) -> Iterator[str]:
-    if running.vcpus != wanted.vcpus:
-        yield f"{wanted.vcpus} vCPUs at its next start; until then {running.vcpus}"
     if running.disk_mib > wanted.disk_mib:
         yield f"its disk stays at {running.disk_mib} MiB: none is made smaller"

@@ -8,7 +8,7 @@ from intertie.common.terms import Readiness
 from intertie.nodeagent.domain.domain_xml import Machine, Nic
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.guest_terms import most_memory_mib, terms_of
+from intertie.nodeagent.domain.guest_terms import most_memory_mib, most_vcpus, terms_of
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 
@@ -23,6 +23,14 @@ class MachineFacts:
     cgroups: bool
     memory_growth: int = 1
     """How many times its memory a guest may have while it runs; 1: it may not grow."""
+    vcpu_growth: int | None = None
+    """How many times its vCPUs; None: what goes with its hypervisor."""
+    host_vcpus: int = 1
+    """No guest grows to more."""
+
+
+_VCPU_GROWTH = {"kvm": 4}
+"""Where nobody said otherwise; elsewhere none."""
 
 
 def hypervisor_for(workspace: WantedWorkspace, offered: tuple[str, ...]) -> str:
@@ -37,10 +45,20 @@ def hypervisor_for(workspace: WantedWorkspace, offered: tuple[str, ...]) -> str:
     return offered[0]
 
 
+def vcpu_growth(facts: MachineFacts, kind: str) -> int:
+    """How many times its vCPUs a guest of this hypervisor may have while it runs. Only x86's
+    machines can be given more."""
+    if facts.architecture != "x86_64":
+        return 1
+    return _VCPU_GROWTH.get(kind, 1) if facts.vcpu_growth is None else facts.vcpu_growth
+
+
 def machine_of(
     part: WantedPart, workspace: WantedWorkspace, files: WorkspaceFiles, facts: MachineFacts
 ) -> Machine:
+    """HostFailure where this host has no hypervisor for it."""
     uid, terms = workspace.uid, terms_of(workspace.allocation, cgroups=facts.cgroups)
+    growth = vcpu_growth(facts, hypervisor_for(workspace, facts.hypervisors))
     return Machine(
         name=DeviceNames.domain(uid),
         workspace_uid=uid,
@@ -67,6 +85,7 @@ def machine_of(
         agent_channel=workspace.environment.readiness is Readiness.GUEST_AGENT,
         architecture=workspace.environment.architecture or facts.architecture,
         most_memory_mib=most_memory_mib(terms.memory_mib, facts.memory_growth),
+        most_vcpus=most_vcpus(terms.vcpus, growth, host_vcpus=facts.host_vcpus),
         cpu_shares=terms.cpu_shares,
         cpu_quota_us=terms.cpu_quota_us,
     )

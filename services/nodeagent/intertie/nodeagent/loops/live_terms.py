@@ -14,6 +14,7 @@ from intertie.nodeagent.domain.failures import Attempts, HostFailure, Hypervisor
 from intertie.nodeagent.domain.guest_terms import (
     Change,
     GuestTerms,
+    Lacking,
     PlugMemory,
     lacking,
     terms_of,
@@ -32,6 +33,8 @@ class _Found:
     """What came of the last look at one guest."""
 
     wanted: GuestTerms
+    in_force: bool
+    """As far as it is its host's to do."""
     pending: tuple[str, ...]
     look_again: float
     """A monotonic moment."""
@@ -60,10 +63,10 @@ class LiveTerms:
         return "; ".join(found.pending) if found else ""
 
     def in_force(self, workspace: WantedWorkspace) -> bool:
-        """Its guest was seen to have all that it is to have."""
+        """Its guest was seen to have all that it is to have, whether or not it makes use of it."""
         found = self._found.get(workspace.uid)
         wanted = self._wanted(workspace)
-        return found is not None and found.wanted == wanted and not found.pending
+        return found is not None and found.wanted == wanted and found.in_force
 
     def due(self, workspace: WantedWorkspace) -> bool:
         """Whether it is time to look at a guest that runs."""
@@ -77,38 +80,41 @@ class LiveTerms:
         it any more, so it is looked at anew."""
         wanted, before = self._wanted(workspace), self._found.get(workspace.uid)
         try:
-            missing, waits = await self._bring(workspace, wanted)
+            missing, left = await self._bring(workspace, wanted)
         except HypervisorSilent:
             self.forget(workspace.uid)
             raise
         except HostFailure as error:
-            missing, waits = (f"what it has cannot be seen: {error}",), ()
+            missing, left = (f"what it has cannot be seen: {error}",), Lacking()
         except Exception as error:
             # A fault in one guest's way, whatever it is, does not keep others from theirs.
             log.error("guest.fault", workspace=workspace.uid, exc_info=True)
-            missing, waits = (repr(error),), ()
+            missing, left = (repr(error),), Lacking()
         now, attempts = self._clock.monotonic(), Attempts()
-        if missing:
+        if unsettled := (*missing, *left.left_to_guest):
             if before is not None and before.wanted == wanted:
                 attempts = before.attempts
-            attempts = attempts.failed(HostFailure("; ".join(missing)), now=now)
+            attempts = attempts.failed(HostFailure("; ".join(unsettled)), now=now)
+        if missing:
             log.warning("guest.not_changed", workspace=workspace.uid, problem=attempts.problem)
         self._found[workspace.uid] = _Found(
             wanted=wanted,
-            pending=(*missing, *waits),
-            look_again=attempts.not_before if missing else now + LOOK_AGAIN_S,
+            in_force=not missing and not left.waits,
+            pending=(*missing, *left.waits, *left.left_to_guest),
+            look_again=attempts.not_before if unsettled else now + LOOK_AGAIN_S,
             attempts=attempts,
         )
 
     async def _bring(
         self, workspace: WantedWorkspace, wanted: GuestTerms
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What was to be done and is not, and what waits; both by what is seen in the end."""
+    ) -> tuple[tuple[str, ...], Lacking]:
+        """What was to be done and is not, in words, and what is lacking; both by what is seen in
+        the end."""
         name = DeviceNames.domain(workspace.uid)
         refusals: dict[Change, str] = {}
         left = lacking(await self._hypervisor.running(name), wanted)
         if not left.changes:
-            return (), left.waits
+            return (), left
         for change in left.changes:
             try:
                 if isinstance(change, PlugMemory):
@@ -125,7 +131,7 @@ class LiveTerms:
             f"not yet {change}: {refusals.get(change, 'it is not seen to have it')}"
             for change in left.changes
         )
-        return missing, left.waits
+        return missing, left
 
     def _wanted(self, workspace: WantedWorkspace) -> GuestTerms:
         return terms_of(workspace.allocation, cgroups=self._cgroups)
