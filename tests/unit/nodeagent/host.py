@@ -99,6 +99,7 @@ class MemoryHypervisor:
         self.starts = 0
         self.presses: list[str] = []
         self.heeds_button = True
+        self.agent_problem = "the guest has no agent that answers"
         self.takes_vcpus = False
         """Guests bring online what is plugged in. One that has booted nothing does not."""
         self.memory: dict[str, bool] = {}
@@ -217,6 +218,12 @@ class MemoryHypervisor:
         if self.refuses_removal:
             raise HostFailure("libvirt: busy")
         self.domains.pop(name, None)
+
+    async def use_vcpus(self, name: str) -> None:
+        self._check()
+        if self.agent_problem:
+            raise HostFailure(self.agent_problem)
+        self.guests[name] = replace(self.guests[name], idle_vcpus=0)
 
     async def agent_answers(self, name: str) -> bool:
         return True

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from intertie.common.intervals import Window
-from intertie.common.terms import BandwidthTerm, DiskTerm
+from intertie.common.terms import BandwidthTerm, DiskTerm, Readiness
 from intertie.common.values import replace
 from intertie.nodeagent.convert import seen_to_proto
 from intertie.nodeagent.domain.guest_terms import (
@@ -446,6 +446,34 @@ async def test_a_guest_that_takes_none_of_its_vcpus_is_told_of_until_it_does(
     await growing.clock.advance(1.0)
     await growing.agent.sweep()
     assert workspace(growing).pending == ""
+
+
+@pytest.mark.parametrize(
+    ("readiness", "problem", "online"),
+    [
+        (Readiness.GUEST_AGENT, "", True),
+        (Readiness.GUEST_AGENT, "it says nothing", False),
+        (Readiness.CHANNEL, "", False),
+    ],
+)
+async def test_an_agent_in_the_guest_brings_online_what_came(
+    growing: Host, readiness: Readiness, problem: str, online: bool
+) -> None:
+    growing.hypervisor.takes_vcpus = False
+    growing.hypervisor.agent_problem = problem
+    part = amended(vcpus=3)
+    [it] = part.workspaces
+    it = replace(it, environment=replace(it.environment, readiness=readiness))
+    await want(growing, replace(part, workspaces=(it,)))
+    await growing.clock.advance(1.0)
+    await growing.agent.sweep()
+    await growing.clock.advance(2.0)
+    await growing.agent.sweep()
+    assert (workspace(growing).pending == "") is online
+    assert (workspace(growing).state, seen(growing).obeyed_generation) == (
+        WorkspaceState.RUNNING,
+        4,
+    )
 
 
 async def test_vcpus_that_there_is_no_room_for_now_are_tried_again(growing: Host) -> None:

@@ -11,6 +11,7 @@ import structlog
 
 from intertie.nodeagent.domain.code_cache import CodeCache, has_room
 from intertie.nodeagent.domain.domain_xml import (
+    AGENT_PORT,
     MIB,
     ROOT_DISK,
     STILL,
@@ -20,6 +21,7 @@ from intertie.nodeagent.domain.domain_xml import (
     running_in,
 )
 from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.guest_agent import LIST_VCPUS, bring_online
 from intertie.nodeagent.domain.guest_terms import (
     CPU_PERIOD_US,
     CapDisk,
@@ -35,6 +37,7 @@ from intertie.nodeagent.domain.guest_terms import (
 
 log = structlog.get_logger(__name__)
 
+AGENT_TIMEOUT_S = 2
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _UNLIMITED_KIB = 2**53 - 1
 """VIR_DOMAIN_MEMORY_PARAM_UNLIMITED, for which the binding has no name."""
@@ -123,6 +126,16 @@ def _mark(domain: libvirt.virDomain, mark: str | None) -> None:
     """For whoever finds it paused: that it is to go on. None: it has."""
     kind, key = libvirt.VIR_DOMAIN_METADATA_ELEMENT, "still" if mark else None
     domain.setMetadata(kind, mark, key, STILL, _LIVE)
+
+
+def use_vcpus(domain: libvirt.virDomain) -> None:
+    """By the guest's agent. HostFailure or libvirtError where none does it."""
+    document = ET.fromstring(domain.XMLDesc())
+    if document.find(f"devices/channel/target[@name='{AGENT_PORT}'][@state='connected']") is None:
+        raise HostFailure("the guest has no agent that answers")
+    said = libvirt_qemu.qemuAgentCommand(domain, LIST_VCPUS, AGENT_TIMEOUT_S, 0)
+    if command := bring_online(said):
+        libvirt_qemu.qemuAgentCommand(domain, command, AGENT_TIMEOUT_S, 0)
 
 
 def limit_memory(domain: libvirt.virDomain) -> None:

@@ -19,7 +19,13 @@ import libvirt_qemu
 import structlog
 
 from intertie.common.values import replace
-from intertie.nodeagent.adapters.libvirt_changes import limit_memory, read, take
+from intertie.nodeagent.adapters.libvirt_changes import (
+    AGENT_TIMEOUT_S,
+    limit_memory,
+    read,
+    take,
+    use_vcpus,
+)
 from intertie.nodeagent.domain.domain_xml import (
     BUILDERS,
     METADATA,
@@ -41,7 +47,6 @@ _LONG_S = 3600.0
 """Of what goes through all of a guest's memory."""
 _MAX_GIVEN_UP = 8
 _OWN = re.compile(r"it-[0-9a-f]{12}")
-_AGENT_TIMEOUT_S = 2
 _GONE = (libvirt.VIR_ERR_NO_DOMAIN,)
 _BROKEN = frozenset(
     {
@@ -113,6 +118,9 @@ class LibvirtHypervisor:
 
     async def change(self, name: str, change: Change) -> None:
         await self._call(lambda connection: take(connection.lookupByName(name), change))
+
+    async def use_vcpus(self, name: str) -> None:
+        await self._call(lambda connection: use_vcpus(connection.lookupByName(name)))
 
     async def agent_answers(self, name: str) -> bool:
         return await self._call(lambda connection: _ping(connection, name))
@@ -313,7 +321,7 @@ def _ping(connection: libvirt.virConnect, name: str) -> bool:
     domain = connection.lookupByName(name)
     command = '{"execute": "guest-ping"}'
     try:
-        libvirt_qemu.qemuAgentCommand(domain, command, _AGENT_TIMEOUT_S, 0)
+        libvirt_qemu.qemuAgentCommand(domain, command, AGENT_TIMEOUT_S, 0)
     except libvirt.libvirtError:
         return False
     return True

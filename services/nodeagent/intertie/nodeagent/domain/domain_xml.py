@@ -35,6 +35,7 @@ _SEED_MIB_S = 8
 """Enough to read a seed, which is small, in a fraction of a second, and no way around the cap."""
 MIB = 1024 * 1024
 ROOT_DISK = "vda"
+AGENT_PORT = "org.qemu.guest_agent.0"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -310,7 +311,7 @@ def _channels(devices: ET.Element, machine: Machine) -> None:
     if machine.agent_channel:
         channel = ET.SubElement(devices, "channel", type="unix")
         ET.SubElement(channel, "source", mode="bind")
-        ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+        ET.SubElement(channel, "target", type="virtio", name=AGENT_PORT)
 
 
 def _text(parent: ET.Element, name: str, text: str, **attributes: str) -> None:

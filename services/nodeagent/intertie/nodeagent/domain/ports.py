@@ -141,6 +141,11 @@ class Hypervisor(Protocol):
         """While it runs. HostFailure: it was not done, and the guest goes on as before."""
         ...
 
+    async def use_vcpus(self, name: str) -> None:
+        """Has the guest's agent bring online what came while it ran. HostFailure: it has none that
+        does."""
+        ...
+
     async def agent_answers(self, name: str) -> bool:
         """The QEMU guest agent answers a ping."""
         ...

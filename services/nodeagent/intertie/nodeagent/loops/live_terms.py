@@ -10,6 +10,7 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
+from intertie.common.terms import Readiness
 from intertie.nodeagent.domain.failures import Attempts, HostFailure, HypervisorSilent
 from intertie.nodeagent.domain.guest_terms import (
     Change,
@@ -113,6 +114,8 @@ class LiveTerms:
         name = DeviceNames.domain(workspace.uid)
         refusals: dict[Change, str] = {}
         left = lacking(await self._hypervisor.running(name), wanted)
+        if left.left_to_guest and workspace.environment.readiness is Readiness.GUEST_AGENT:
+            await self._use_vcpus(name)
         if not left.changes:
             return (), left
         for change in left.changes:
@@ -132,6 +135,15 @@ class LiveTerms:
             for change in left.changes
         )
         return missing, left
+
+    async def _use_vcpus(self, name: str) -> None:
+        """Where its agent does not, its owner may."""
+        try:
+            await self._hypervisor.use_vcpus(name)
+        except HypervisorSilent:
+            raise
+        except HostFailure as error:
+            log.info("guest.vcpus_unused", domain=name, problem=str(error))
 
     def _wanted(self, workspace: WantedWorkspace) -> GuestTerms:
         return terms_of(workspace.allocation, cgroups=self._cgroups)
