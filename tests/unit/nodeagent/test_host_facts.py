@@ -18,7 +18,7 @@ from intertie.common.settings import (
 from intertie.nodeagent.adapters import capabilities
 from intertie.nodeagent.adapters.host_facts import FactsReader
 from intertie.nodeagent.domain.ports import Offered
-from intertie.nodeagent.domain.report import Capacity
+from intertie.nodeagent.domain.report import Capacity, Growth
 from intertie.nodeagent.settings import OfferSettings, Settings, UnderlaySettings
 
 ALLOWED = {"vcpus": 8, "memory_mib": 4096, "disk_mib": 20_000, "uplink_mbit_s": 1000}
@@ -68,7 +68,7 @@ def reader(monkeypatch: pytest.MonkeyPatch, found: dict[str, int]) -> FactsReade
     )
     storage: Any = Storage(found["disk_mib"])
     offered = Offered(kinds=("qemu",), architecture="x86_64")
-    return FactsReader(settings, storage, offered=offered, missing=())
+    return FactsReader(settings, storage, offered=offered, missing=(), growth=Growth(vcpus=4))
 
 
 async def told(monkeypatch: pytest.MonkeyPatch, found: dict[str, int]) -> Capacity:

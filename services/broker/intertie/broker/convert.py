@@ -16,6 +16,7 @@ from intertie.broker.domain.cluster import (
     PartView,
     WorkspaceView,
 )
+from intertie.broker.domain.fleet import Growth
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
 from intertie.broker.domain.part import Amend
 from intertie.broker.domain.ports import Foreign
@@ -421,6 +422,7 @@ def host_to_proto(view: HostView) -> site_pb2.Host:
         hypervisors=facts.hypervisors,
         architecture=facts.architecture,
         missing=facts.missing,
+        growth=growth_to_proto(facts.growth) if facts.growth else None,
         report_time=timestamp_to_proto(facts.report_time),
         alive=view.alive,
         workspaces=view.workspaces,
@@ -429,6 +431,10 @@ def host_to_proto(view: HostView) -> site_pb2.Host:
         state_message=record.why if record else "",
         epoch=record.epoch if record else 0,
     )
+
+
+def growth_to_proto(growth: Growth) -> site_pb2.Growth:
+    return site_pb2.Growth(memory=growth.memory, vcpus=growth.vcpus)
 
 
 def site_to_proto(view: SiteView) -> site_pb2.Site:

@@ -222,6 +222,7 @@ def facts_to_proto(facts: HostFacts, *, now: datetime) -> pb.HostFacts:
         hypervisors=facts.hypervisors,
         architecture=facts.architecture,
         missing=facts.missing,
+        growth=site_pb2.Growth(memory=facts.growth.memory, vcpus=facts.growth.vcpus),
         report_time=timestamp_to_proto(now),
         mtu=facts.mtu,
         wide_mtu=facts.wide_mtu,

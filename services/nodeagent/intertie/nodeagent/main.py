@@ -34,7 +34,7 @@ from intertie.nodeagent.adapters.uplink import SysfsUplink
 from intertie.nodeagent.adapters.workspace_storage import WorkspaceStorage
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.machine import MachineFacts
+from intertie.nodeagent.domain.machine import MachineFacts, growth_of
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import Offered
 from intertie.nodeagent.loops.incast import Receiver, Sender
@@ -91,7 +91,18 @@ async def serve(settings: Settings) -> None:
     if not cgroups:
         missing.append("cgroups cannot be made: CPU shares and memory limits are not enforced")
     offered = await _offered(hypervisor, settings, clock)
-    facts = FactsReader(settings, storage, offered=offered, missing=tuple(missing))
+    machine = MachineFacts(
+        hypervisors=offered.kinds,
+        architecture=offered.architecture,
+        disk_cache=storage.disk_cache(),
+        cgroups=cgroups,
+        memory_growth=settings.memory_growth,
+        vcpu_growth=settings.vcpu_growth,
+        host_vcpus=settings.offer.vcpus,
+    )
+    facts = FactsReader(
+        settings, storage, offered=offered, missing=tuple(missing), growth=growth_of(machine)
+    )
     for sentence in missing:
         log.warning("host.missing", what=sentence)
     reconciler = Reconciler(
@@ -106,15 +117,7 @@ async def serve(settings: Settings) -> None:
         channels=channels,
         files=files,
         place=place,
-        machine=MachineFacts(
-            hypervisors=offered.kinds,
-            architecture=offered.architecture,
-            disk_cache=storage.disk_cache(),
-            cgroups=cgroups,
-            memory_growth=settings.memory_growth,
-            vcpu_growth=settings.vcpu_growth,
-            host_vcpus=settings.offer.vcpus,
-        ),
+        machine=machine,
         memory_mib=facts.memory_mib,
         self_fence=self_fence,
         uplink_mbit_s=facts.uplink_mbit_s(),

@@ -8,6 +8,7 @@ from intertie.api.nodeagent.v1 import records_pb2
 from intertie.api.types.v1 import used_pb2
 from intertie.broker.domain.counted import Used
 from intertie.broker.domain.fleet import (
+    Growth,
     HostFacts,
     MemoryMove,
     SeenPart,
@@ -159,6 +160,7 @@ def facts_from_bytes(octets: bytes, host: str, revision: int = 0) -> HostFacts |
         hypervisors=tuple(message.hypervisors),
         architecture=message.architecture,
         missing=tuple(message.missing),
+        growth=growth_from_proto(message.growth) if message.HasField("growth") else None,
         report_time=report_time,
         mtu=message.mtu,
         wide_mtu=message.wide_mtu,
@@ -166,6 +168,10 @@ def facts_from_bytes(octets: bytes, host: str, revision: int = 0) -> HostFacts |
         fence_after=fence_after,
         revision=revision,
     )
+
+
+def growth_from_proto(message: site_pb2.Growth) -> Growth:
+    return Growth(memory=message.memory, vcpus=message.vcpus)
 
 
 def capacity_from_proto(message: site_pb2.Capacity) -> Vector:

@@ -63,6 +63,13 @@ WORKSPACE_NEXT: dict[WorkspaceState, frozenset[WorkspaceState]] = {
 believes what it is told; the table is what docs/states.md is drawn from."""
 
 
+class Growth(Struct, frozen=True, kw_only=True):
+    """How many times what it started with a guest may have while it runs; 1: no more."""
+
+    memory: int = 1
+    vcpus: int = 1
+
+
 class HostFacts(Struct, frozen=True, kw_only=True):
     """What an agent found on its host."""
 
@@ -77,6 +84,8 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     hypervisors: tuple[str, ...] = ()
     architecture: str = ""
     missing: tuple[str, ...] = ()
+    growth: Growth | None = None
+    """None: its agent does not say."""
     report_time: datetime
     mtu: int = 0
     wide_mtu: int = 0

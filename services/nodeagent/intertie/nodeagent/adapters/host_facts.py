@@ -5,7 +5,7 @@ import asyncio
 from intertie.nodeagent.adapters import capabilities
 from intertie.nodeagent.adapters.workspace_storage import WorkspaceStorage
 from intertie.nodeagent.domain.ports import Offered
-from intertie.nodeagent.domain.report import Capacity, HostFacts
+from intertie.nodeagent.domain.report import Capacity, Growth, HostFacts
 from intertie.nodeagent.domain.traffic_plan import promisable_mbit_s
 from intertie.nodeagent.settings import Settings
 
@@ -20,11 +20,13 @@ class FactsReader:
         *,
         offered: Offered,
         missing: tuple[str, ...],
+        growth: Growth,
     ) -> None:
         self._settings = settings
         self._storage = storage
         self._offered = offered
         self._missing = missing
+        self._growth = growth
 
     def uplink_mbit_s(self) -> int:
         """Of the wire, before anything is taken off for headers."""
@@ -70,6 +72,7 @@ class FactsReader:
             hypervisors=self._offered.kinds,
             architecture=self._offered.architecture,
             missing=self._missing,
+            growth=self._growth,
             mtu=mtu,
             wide_mtu=capabilities.mtu(gateway.interface) if gateway else 0,
         )

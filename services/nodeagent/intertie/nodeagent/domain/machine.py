@@ -9,6 +9,7 @@ from intertie.nodeagent.domain.domain_xml import Machine, Nic
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.guest_terms import most_memory_mib, most_vcpus, terms_of
+from intertie.nodeagent.domain.report import Growth
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
 
@@ -43,6 +44,12 @@ def hypervisor_for(workspace: WantedWorkspace, offered: tuple[str, ...]) -> str:
     if not offered:
         raise HostFailure("this host has no hypervisor that works")
     return offered[0]
+
+
+def growth_of(facts: MachineFacts) -> Growth:
+    """Of guests of the preferred hypervisor."""
+    kind = next(iter(facts.hypervisors), "")
+    return Growth(memory=facts.memory_growth, vcpus=vcpu_growth(facts, kind))
 
 
 def vcpu_growth(facts: MachineFacts, kind: str) -> int:

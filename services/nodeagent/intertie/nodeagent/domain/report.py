@@ -82,6 +82,14 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """How many times what it started with a guest may have while it runs; 1: no more."""
+
+    memory: int = 1
+    vcpus: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     host: str
     capacity: Capacity
@@ -94,6 +102,8 @@ class HostFacts:
     architecture: str = ""
     missing: tuple[str, ...] = ()
     """What the host cannot do, a sentence each."""
+    growth: Growth = Growth()
+    """Of guests of its preferred hypervisor."""
     mtu: int = 1500
     wide_mtu: int = 0
     fenced_epoch: int = 0

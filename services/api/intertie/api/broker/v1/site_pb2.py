@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!intertie/api/broker/v1/site.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"~\n\x08\x43\x61pacity\x12\r\n\x05vcpus\x18\x01 \x01(\x03\x12\x12\n\nmemory_mib\x18\x02 \x01(\x03\x12\x10\n\x08\x64isk_mib\x18\x03 \x01(\x03\x12\x0c\n\x04iops\x18\x04 \x01(\x03\x12\x18\n\x10throughput_mib_s\x18\x05 \x01(\x03\x12\x15\n\ruplink_mbit_s\x18\x06 \x01(\x03\"\x86\x04\n\x04Host\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x32\n\x08\x63\x61pacity\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12.\n\x04\x66ree\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\x0f\n\x07gateway\x18\x04 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x13\n\x0bhypervisors\x18\x06 \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\x07 \x01(\t\x12\x0f\n\x07missing\x18\x08 \x03(\t\x12/\n\x0breport_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61live\x18\n \x01(\x08\x12\x12\n\nworkspaces\x18\x0b \x01(\x05\x12\x31\n\x05state\x18\x0c \x01(\x0e\x32\".intertie.api.broker.v1.Host.State\x12.\n\nstate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rstate_message\x18\x0e \x01(\t\x12\r\n\x05\x65poch\x18\x0f \x01(\x03\"K\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x06\n\x02UP\x10\x01\x12\n\n\x06SILENT\x10\x02\x12\x0b\n\x07\x46\x45NCING\x10\x03\x12\n\n\x06\x46\x45NCED\x10\x04\"O\n\x10ListHostsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x11ListHostsResponse\x12+\n\x05hosts\x18\x01 \x03(\x0b\x32\x1c.intertie.api.broker.v1.Host\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0eGetHostRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x11WatchHostsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xad\x02\n\x04Site\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x32\n\x08\x63\x61pacity\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12.\n\x04\x66ree\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\r\n\x05hosts\x18\x04 \x01(\x05\x12\x13\n\x0bhosts_alive\x18\x05 \x01(\x05\x12/\n\x05links\x18\x06 \x03(\x0b\x32 .intertie.api.broker.v1.SiteLink\x12\x19\n\x11ledger_generation\x18\x07 \x01(\x03\x12-\n\tsite_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06leader\x18\t \x01(\t\"\xac\x01\n\x08SiteLink\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x15\n\regress_mbit_s\x18\x02 \x01(\x03\x12\x16\n\x0eingress_mbit_s\x18\x03 \x01(\x03\x12\x1a\n\x12\x66ree_egress_mbit_s\x18\x04 \x01(\x03\x12\x1b\n\x13\x66ree_ingress_mbit_s\x18\x05 \x01(\x03\x12*\n\x07latency\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x0eGetSiteRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\x85\x02\n\x05Hosts\x12[\n\x04List\x12(.intertie.api.broker.v1.ListHostsRequest\x1a).intertie.api.broker.v1.ListHostsResponse\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetHostRequest\x1a\x1c.intertie.api.broker.v1.Host\x12R\n\x05Watch\x12).intertie.api.broker.v1.WatchHostsRequest\x1a\x1c.intertie.api.broker.v1.Host0\x01\x32T\n\x05Sites\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetSiteRequest\x1a\x1c.intertie.api.broker.v1.Siteb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!intertie/api/broker/v1/site.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"~\n\x08\x43\x61pacity\x12\r\n\x05vcpus\x18\x01 \x01(\x03\x12\x12\n\nmemory_mib\x18\x02 \x01(\x03\x12\x10\n\x08\x64isk_mib\x18\x03 \x01(\x03\x12\x0c\n\x04iops\x18\x04 \x01(\x03\x12\x18\n\x10throughput_mib_s\x18\x05 \x01(\x03\x12\x15\n\ruplink_mbit_s\x18\x06 \x01(\x03\"\'\n\x06Growth\x12\x0e\n\x06memory\x18\x01 \x01(\x05\x12\r\n\x05vcpus\x18\x02 \x01(\x05\"\xb6\x04\n\x04Host\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x32\n\x08\x63\x61pacity\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12.\n\x04\x66ree\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\x0f\n\x07gateway\x18\x04 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x13\n\x0bhypervisors\x18\x06 \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\x07 \x01(\t\x12\x0f\n\x07missing\x18\x08 \x03(\t\x12/\n\x0breport_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61live\x18\n \x01(\x08\x12\x12\n\nworkspaces\x18\x0b \x01(\x05\x12\x31\n\x05state\x18\x0c \x01(\x0e\x32\".intertie.api.broker.v1.Host.State\x12.\n\nstate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rstate_message\x18\x0e \x01(\t\x12\r\n\x05\x65poch\x18\x0f \x01(\x03\x12.\n\x06growth\x18\x14 \x01(\x0b\x32\x1e.intertie.api.broker.v1.Growth\"K\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x06\n\x02UP\x10\x01\x12\n\n\x06SILENT\x10\x02\x12\x0b\n\x07\x46\x45NCING\x10\x03\x12\n\n\x06\x46\x45NCED\x10\x04\"O\n\x10ListHostsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x11ListHostsResponse\x12+\n\x05hosts\x18\x01 \x03(\x0b\x32\x1c.intertie.api.broker.v1.Host\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0eGetHostRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\")\n\x11WatchHostsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xad\x02\n\x04Site\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x32\n\x08\x63\x61pacity\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12.\n\x04\x66ree\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\r\n\x05hosts\x18\x04 \x01(\x05\x12\x13\n\x0bhosts_alive\x18\x05 \x01(\x05\x12/\n\x05links\x18\x06 \x03(\x0b\x32 .intertie.api.broker.v1.SiteLink\x12\x19\n\x11ledger_generation\x18\x07 \x01(\x03\x12-\n\tsite_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06leader\x18\t \x01(\t\"\xac\x01\n\x08SiteLink\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x15\n\regress_mbit_s\x18\x02 \x01(\x03\x12\x16\n\x0eingress_mbit_s\x18\x03 \x01(\x03\x12\x1a\n\x12\x66ree_egress_mbit_s\x18\x04 \x01(\x03\x12\x1b\n\x13\x66ree_ingress_mbit_s\x18\x05 \x01(\x03\x12*\n\x07latency\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x0eGetSiteRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\x85\x02\n\x05Hosts\x12[\n\x04List\x12(.intertie.api.broker.v1.ListHostsRequest\x1a).intertie.api.broker.v1.ListHostsResponse\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetHostRequest\x1a\x1c.intertie.api.broker.v1.Host\x12R\n\x05Watch\x12).intertie.api.broker.v1.WatchHostsRequest\x1a\x1c.intertie.api.broker.v1.Host0\x01\x32T\n\x05Sites\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetSiteRequest\x1a\x1c.intertie.api.broker.v1.Siteb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,26 +48,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSITEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_CAPACITY']._serialized_start=159
   _globals['_CAPACITY']._serialized_end=285
-  _globals['_HOST']._serialized_start=288
-  _globals['_HOST']._serialized_end=806
-  _globals['_HOST_STATE']._serialized_start=731
-  _globals['_HOST_STATE']._serialized_end=806
-  _globals['_LISTHOSTSREQUEST']._serialized_start=808
-  _globals['_LISTHOSTSREQUEST']._serialized_end=887
-  _globals['_LISTHOSTSRESPONSE']._serialized_start=889
-  _globals['_LISTHOSTSRESPONSE']._serialized_end=978
-  _globals['_GETHOSTREQUEST']._serialized_start=980
-  _globals['_GETHOSTREQUEST']._serialized_end=1016
-  _globals['_WATCHHOSTSREQUEST']._serialized_start=1018
-  _globals['_WATCHHOSTSREQUEST']._serialized_end=1059
-  _globals['_SITE']._serialized_start=1062
-  _globals['_SITE']._serialized_end=1363
-  _globals['_SITELINK']._serialized_start=1366
-  _globals['_SITELINK']._serialized_end=1538
-  _globals['_GETSITEREQUEST']._serialized_start=1540
-  _globals['_GETSITEREQUEST']._serialized_end=1576
-  _globals['_HOSTS']._serialized_start=1579
-  _globals['_HOSTS']._serialized_end=1840
-  _globals['_SITES']._serialized_start=1842
-  _globals['_SITES']._serialized_end=1926
+  _globals['_GROWTH']._serialized_start=287
+  _globals['_GROWTH']._serialized_end=326
+  _globals['_HOST']._serialized_start=329
+  _globals['_HOST']._serialized_end=895
+  _globals['_HOST_STATE']._serialized_start=820
+  _globals['_HOST_STATE']._serialized_end=895
+  _globals['_LISTHOSTSREQUEST']._serialized_start=897
+  _globals['_LISTHOSTSREQUEST']._serialized_end=976
+  _globals['_LISTHOSTSRESPONSE']._serialized_start=978
+  _globals['_LISTHOSTSRESPONSE']._serialized_end=1067
+  _globals['_GETHOSTREQUEST']._serialized_start=1069
+  _globals['_GETHOSTREQUEST']._serialized_end=1105
+  _globals['_WATCHHOSTSREQUEST']._serialized_start=1107
+  _globals['_WATCHHOSTSREQUEST']._serialized_end=1148
+  _globals['_SITE']._serialized_start=1151
+  _globals['_SITE']._serialized_end=1452
+  _globals['_SITELINK']._serialized_start=1455
+  _globals['_SITELINK']._serialized_end=1627
+  _globals['_GETSITEREQUEST']._serialized_start=1629
+  _globals['_GETSITEREQUEST']._serialized_end=1665
+  _globals['_HOSTS']._serialized_start=1668
+  _globals['_HOSTS']._serialized_end=1929
+  _globals['_SITES']._serialized_start=1931
+  _globals['_SITES']._serialized_end=2015
 # @@protoc_insertion_point(module_scope)

@@ -58,6 +58,32 @@ class Capacity(_message.Message):
 Global___Capacity: _TypeAlias = Capacity  # noqa: Y015
 
 @_typing.final
+class Growth(_message.Message):
+    """How many times what it started with a guest may have while it runs, with the hypervisor
+    that its host prefers; 1: more comes with its next start.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_FIELD_NUMBER: _builtins.int
+    VCPUS_FIELD_NUMBER: _builtins.int
+    memory: _builtins.int
+    vcpus: _builtins.int
+    def __init__(
+        self,
+        *,
+        memory: _builtins.int = ...,
+        vcpus: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory", "vcpus", b"vcpus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Growth: _TypeAlias = Growth  # noqa: Y015
+
+@_typing.final
 class Host(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -105,6 +131,7 @@ class Host(_message.Message):
     STATE_TIME_FIELD_NUMBER: _builtins.int
     STATE_MESSAGE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    GROWTH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sites/{site}/hosts/{host}"""
     gateway: _builtins.bool
@@ -140,6 +167,10 @@ class Host(_message.Message):
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it is in that state; absent where it was never in another."""
 
+    @_builtins.property
+    def growth(self) -> Global___Growth:
+        """What comes to its guests while they run. Absent: its agent does not say."""
+
     def __init__(
         self,
         *,
@@ -158,10 +189,11 @@ class Host(_message.Message):
         state_time: _timestamp_pb2.Timestamp | None = ...,
         state_message: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        growth: Global___Growth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "report_time", b"report_time", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "free", b"free", "growth", b"growth", "report_time", b"report_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "architecture", b"architecture", "capacity", b"capacity", "epoch", b"epoch", "free", b"free", "gateway", b"gateway", "hypervisors", b"hypervisors", "missing", b"missing", "name", b"name", "report_time", b"report_time", "state", b"state", "state_message", b"state_message", "state_time", b"state_time", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "architecture", b"architecture", "capacity", b"capacity", "epoch", b"epoch", "free", b"free", "gateway", b"gateway", "growth", b"growth", "hypervisors", b"hypervisors", "missing", b"missing", "name", b"name", "report_time", b"report_time", "state", b"state", "state_message", b"state_message", "state_time", b"state_time", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

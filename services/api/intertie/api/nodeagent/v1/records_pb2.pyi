@@ -578,6 +578,7 @@ class HostFacts(_message.Message):
     WIDE_MTU_FIELD_NUMBER: _builtins.int
     FENCED_EPOCH_FIELD_NUMBER: _builtins.int
     FENCE_AFTER_FIELD_NUMBER: _builtins.int
+    GROWTH_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     host: _builtins.str
     address: _builtins.str
@@ -608,6 +609,10 @@ class HostFacts(_message.Message):
         Absent: it does not.
         """
 
+    @_builtins.property
+    def growth(self) -> _site_pb2.Growth:
+        """What comes to its guests while they run."""
+
     def __init__(
         self,
         *,
@@ -627,10 +632,11 @@ class HostFacts(_message.Message):
         wide_mtu: _builtins.int = ...,
         fenced_epoch: _builtins.int = ...,
         fence_after: _duration_pb2.Duration | None = ...,
+        growth: _site_pb2.Growth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "fence_after", b"fence_after", "report_time", b"report_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "fence_after", b"fence_after", "growth", b"growth", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "host", b"host", "hypervisors", b"hypervisors", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "growth", b"growth", "host", b"host", "hypervisors", b"hypervisors", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
