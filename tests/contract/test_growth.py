@@ -35,6 +35,7 @@ def said(octets: bytes) -> tuple[int, int] | None:
         (("kvm", "qemu"), 2, None, (2, 4)),
         (("kvm", "qemu"), 1, 1, (1, 1)),
         (("qemu",), 1, 3, (1, 3)),
+        (("qemu",), 1, None, (1, 2)),
         ((), 1, 16, (1, 16)),
     ],
 )

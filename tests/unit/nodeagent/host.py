@@ -389,7 +389,7 @@ class Host:
         self,
         *,
         memory_growth: int = 1,
-        vcpu_growth: int | None = None,
+        vcpu_growth: int = 1,
         clock: FakeClock | None = None,
         records: Any = None,
         fence_after: timedelta = timedelta(),

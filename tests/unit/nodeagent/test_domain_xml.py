@@ -117,11 +117,12 @@ def test_a_guest_may_grow_only_where_its_site_lets_it() -> None:
         ("kvm", 1, None),
         ("kvm", 3, "6"),
         ("kvm", 16, "12"),
-        ("qemu", None, None),
-        ("qemu", 2, "4"),
+        ("qemu", None, "4"),
+        ("qemu", 1, None),
+        ("qemu", 3, "6"),
     ],
 )
-def test_a_guest_may_get_vcpus_as_its_site_lets_it_and_with_kvm_unless_it_does_not(
+def test_a_guest_may_get_vcpus_as_its_site_lets_it_and_by_its_hypervisor_where_it_does_not_say(
     kind: str, growth: int | None, most: str | None
 ) -> None:
     facts = replace(FACTS, hypervisors=(kind,), vcpu_growth=growth, host_vcpus=12, memory_growth=2)

@@ -62,9 +62,10 @@ class Settings(ServiceSettings):
     memory_growth: Annotated[int, Field(ge=1, le=16)] = 1
     """How many times its memory a guest may have while it runs, by whole blocks of 128 MiB; 1: more
     comes with its next start. Linux in guests below 3.5 GiB pays for 2 and up with 64 MiB."""
-    vcpu_growth: Annotated[int, Field(ge=1, le=16)] | None = None
+    vcpu_growth: Annotated[int | None, Field(ge=1, le=16)] = None
     """How many times its vCPUs a guest may have while it runs, but no more than `offer.vcpus`; 1:
-    more come with its next start. Absent: 4 with KVM and 1 under emulation."""
+    more come with its next start. Absent: 4 with KVM and 2 under emulation, where 2 and up have an
+    emulator take up to 64 MiB more."""
     fence_after_s: Annotated[float, Field(ge=0)] = 0.0
     """Every guest is stopped once this host could not report for so long: 20 and up, or 0, never.
     The agent's supervisor must then start it again at once, always."""

@@ -30,8 +30,8 @@ class MachineFacts:
     """No guest grows to more."""
 
 
-_VCPU_GROWTH = {"kvm": 4}
-"""Where nobody said otherwise; elsewhere none."""
+_VCPU_GROWTH = {"kvm": 4, "qemu": 2}
+"""Where nobody said otherwise."""
 
 
 def hypervisor_for(workspace: WantedWorkspace, offered: tuple[str, ...]) -> str:
