@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -21,10 +20,10 @@ from blake3 import blake3
 from intertie.api.cluster.v1 import clusters_pb2
 from intertie.api.imagestore.v1 import images_pb2
 from intertie.common import errors
-from intertie.common.errors import EtcdUnavailable
+from intertie.common.errors import EtcdUnavailable, LedgerFull
 from intertie.common.etcd.client import Etcd, Put
 from tests.integration.broker_site import cluster_spec, create, site
-from tests.integration.etcd_server import EtcdServer
+from tests.integration.etcd_server import EtcdServer, SmallQuota
 from tests.integration.pki import TestDomain
 from tests.integration.refusals import refusal
 from tests.integration.test_imagestore import (
@@ -229,22 +228,12 @@ async def _fill_and_free(
         assert listed.clusters[0].uid == before.uid
 
 
-class SmallQuota(EtcdServer):
-    def options(self) -> list[str]:
-        return [f"--quota-backend-bytes={QUOTA_MIB * MIB}"]
-
-    def ctl(self, *words: str) -> str:
-        argv = ["etcdctl", f"--endpoints={self.endpoint}", "--command-timeout=30s", *words]
-        ran = subprocess.run(argv, check=True, timeout=60, capture_output=True, text=True)
-        return ran.stdout
-
-
 @pytest.mark.etcd
 async def test_a_broker_says_that_its_etcd_has_reached_its_quota_and_goes_on_with_room(
     tmp_path: Path, north: TestDomain, meta: TestDomain
 ) -> None:
     """What stands is read and stays; what is new is refused, with what the operator has to do."""
-    server = SmallQuota(tmp_path)
+    server = SmallQuota(tmp_path, QUOTA_MIB)
     server.start()
     alice = north.user("demo", "alice")
     try:
@@ -253,16 +242,14 @@ async def test_a_broker_says_that_its_etcd_has_reached_its_quota_and_goes_on_wit
             before = await clusters.Create(create("a", cluster_spec(), "r1"))
             await _write_until_it_ends(server)
             full = await refusal(clusters.Create(create("b", cluster_spec(), "r2")))
-            assert isinstance(full, EtcdUnavailable)
+            assert isinstance(full, LedgerFull)
             assert "quota" in full.problem
             assert "alarm disarm" in full.problem
             asked = clusters_pb2.GetClusterRequest(name=before.name)
             assert (await clusters.Get(asked)).uid == before.uid
 
             server.ctl("del", "--prefix", "/filler")
-            status = json.loads(server.ctl("endpoint", "status", "-w", "json"))
-            server.ctl("compaction", str(status[0]["Status"]["header"]["revision"]))
-            server.ctl("defrag")
+            server.make_room()
             server.ctl("alarm", "disarm")
             await until(lambda: clusters.Create(create("b", cluster_spec(), "r2")), within_s=30)
             listed = await clusters.List(clusters_pb2.ListClustersRequest(parent="-/tenants/demo"))

@@ -39,6 +39,7 @@ from intertie.common.settings import (
     ListenSettings,
     NamedPeerSettings,
     PeerSettings,
+    RoomSettings,
     TlsSettings,
     TrustSettings,
 )
@@ -308,6 +309,7 @@ async def site(
     quotas: Sequence[QuotaSettings] = (),
     fencing: FencingSettings | None = None,
     queue: QueueSettings | None = None,
+    room: RoomSettings | None = None,
 ) -> AsyncIterator[Site]:
     """Up, leading, and with its hosts known. `by`: how the broker alone reaches its etcd."""
     clock = clock or SystemClock()
@@ -329,6 +331,7 @@ async def site(
         metascheds=tuple(metascheds),
         quotas=tuple(quotas),
         queue=queue or QueueSettings(),
+        room=room or RoomSettings(),
     )
     if fencing is not None:
         settings = settings.model_copy(update={"fencing": fencing})

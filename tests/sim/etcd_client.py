@@ -18,6 +18,7 @@ from intertie.common.etcd.client import (
     Keys,
     Op,
     Snapshot,
+    Status,
     TxnResult,
 )
 from tests.sim.etcd_model import EtcdModel
@@ -39,6 +40,10 @@ class ModelClient(Etcd):
 
     async def get(self, key: str) -> Entry | None:
         return await self.call(lambda: self.store.get(key))
+
+    async def status(self) -> Status:
+        """It never fills, so nobody waits for the answer."""
+        return Status(member=1, revision=0, size=0, in_use=0, quota=1 << 30, full=False)
 
     async def range(self, prefix: str, *, without: str = "") -> Snapshot:
         return await self.call(lambda: self.store.range(prefix, without))

@@ -273,6 +273,9 @@ class SimServer:
         for each in self._addresses:
             self._network.listen(each, self)
 
+    async def taking(self, *, new: bool) -> None:
+        """Nobody asks."""
+
     async def stop(self, grace_s: float) -> None:
         self._network.vanish(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import timedelta
 
@@ -44,6 +45,7 @@ SAMPLES: list[errors.DomainError] = [
     errors.Aborted("t1", "south refused"),
     errors.NotLeading("broker-1"),
     errors.EtcdUnavailable("timed out"),
+    errors.LedgerFull("82 of 100 MiB"),
     errors.SiteUnreachable("south", "no route"),
     errors.IdentityUnknown("no certificate"),
     errors.RoleDenied("spiffe://a/b", "/x/Y", "not its own"),
@@ -57,8 +59,14 @@ SAMPLES: list[errors.DomainError] = [
 ]
 
 
+def _below(kind: type[errors.DomainError]) -> Iterator[type[errors.DomainError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _below(each)
+
+
 def test_every_domain_error_has_a_code_and_its_own_reason() -> None:
-    known = set(errors.DomainError.__subclasses__())
+    known = set(_below(errors.DomainError))
     assert known == set(CODES)
     assert len({error.reason for error in known}) == len(known)
     assert all(re.fullmatch(r"[A-Z]+(_[A-Z]+)*", error.reason) for error in known)

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from intertie.common.etcd.client import Compare, Op, TxnResult
 from intertie.common.names import ClusterName, Parent, PartName
+from intertie.common.room import Endless
 from intertie.common.spec import (
     Allocation,
     BandwidthTerm,
@@ -20,6 +21,7 @@ from intertie.common.spec import (
 from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSightings
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.ports import Room
 from intertie.metasched.domain.problem import ImageFound
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
@@ -132,6 +134,7 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
     etcd: MemoryEtcd = field(default_factory=MemoryEtcd)
     vcpus: int = 4
+    room: Room = field(default_factory=Endless)
 
     def __post_init__(self) -> None:
         self.north, self.south = two_sites(self.clock, IMAGE, vcpus=self.vcpus)
@@ -169,6 +172,7 @@ class World:
             clock=self.clock,
             terms=terms,
             draw=draw,
+            room=self.room,
         )
         create = CreateCluster(
             clusters=clusters,
@@ -180,6 +184,7 @@ class World:
             clock=self.clock,
             terms=terms,
             draw=draw,
+            room=self.room,
         )
         return Process(
             clusters=clusters,

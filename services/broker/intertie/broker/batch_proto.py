@@ -7,6 +7,7 @@ from intertie.common.errors import (
     DomainError,
     EtcdUnavailable,
     FieldInvalid,
+    LedgerFull,
     NoCapacity,
     NotLeading,
 )
@@ -56,7 +57,9 @@ def hold_result(
     match answer:
         case parts_pb2.HoldPartResponse():
             return parts_pb2.HoldPartResult(held=answer)
-        case NotLeading() | EtcdUnavailable():
+        case NotLeading():
+            raise answer
+        case EtcdUnavailable() if not isinstance(answer, LedgerFull):
             raise answer
         case DomainError():
             log.info("hold.refused", reason=answer.reason, problem=sentence(answer))

@@ -74,6 +74,7 @@ from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
 from intertie.common.etcd.feed import Feed
 from intertie.common.etcd.hints import Bell
+from intertie.common.etcd.room import Room
 from intertie.common.process import collect_gently, run_until_signalled
 from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.server import ListenFailed, Server
@@ -139,8 +140,10 @@ class Broker:
         ledger, images = self.ledger, GrpcImages(store, site, clock)
         notary = SigningNotary(signer, credentials.trust, clock)
         usage = EtcdUsage(etcd)
-        admission = Admission(ledger, clock)
-        forwarding = Forwarding(ledger, metasched, clock)
+        room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
+        self._room = room
+        admission = Admission(ledger, clock, room)
+        forwarding = Forwarding(ledger, metasched, clock, room)
         get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger)
         find = FindWorkspace(ledger, get, parts, forwarding)
         resolve = ResolvePart(ledger, notary, clock)
@@ -223,6 +226,7 @@ class Broker:
         return [
             self.election.run(),
             self.ledger.follow(),
+            self._room.run(),
             self._keep("expire", self._expire.sweep, EXPIRE_S),
             self._keep("in_doubt", self._in_doubt.sweep, IN_DOUBT_S),
             self._keep("reconcile", self._reconcile.sweep, RECONCILE_S, hinted_s=REST_S),
@@ -234,6 +238,10 @@ class Broker:
                 "accounting", self._accounting.sweep, ACCOUNTING_S, hinted_s=ACCOUNTING_REST_S
             ),
         ]
+
+    async def taking(self, *, new: bool) -> None:
+        """See common.etcd.room.Health."""
+        await self.server.taking(new=new)
 
     async def end_streams(self) -> None:
         """Of those who follow all clusters: another replica goes on."""

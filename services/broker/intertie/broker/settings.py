@@ -33,6 +33,7 @@ from intertie.common.settings import (
     NamedPeerSettings,
     NonEmpty,
     PeerSettings,
+    RoomSettings,
     Section,
     ServiceSettings,
     TlsSettings,
@@ -235,6 +236,7 @@ class BrokerSettings(ServiceSettings):
     tls: TlsSettings
     trust: tuple[TrustSettings, ...] = ()
     etcd: EtcdSettings
+    room: RoomSettings = RoomSettings()
     log: LogSettings = LogSettings()
     imagestore: PeerSettings
     policy: PolicySettings = PolicySettings()

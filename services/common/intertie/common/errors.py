@@ -299,6 +299,17 @@ class EtcdUnavailable(DomainError):
 
 
 @dataclass(eq=False)
+class LedgerFull(EtcdUnavailable):
+    """The store takes nothing that would make it grow, or, at its quota, nothing at all; `problem`
+    says how full it is and what its operator does. What was asked for is not done."""
+
+    reason = "LEDGER_FULL"
+
+    def __str__(self) -> str:
+        return f"the ledger has no room: {self.problem}"
+
+
+@dataclass(eq=False)
 class SiteUnreachable(DomainError):
     reason = "SITE_UNREACHABLE"
     site: str

@@ -126,6 +126,18 @@ class EtcdSettings(Section):
         return self
 
 
+class RoomSettings(Section):
+    """How much may be in the service's etcd."""
+
+    quota_mib: Annotated[int, Field(ge=16)] = 2048
+    """etcd's `--quota-backend-bytes`, where etcd does not say it: before 3.6 it does not."""
+    refuse_above: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """Of the quota: with more in use nothing new is taken. Ends and decisions have the rest."""
+    compact: bool = False
+    """Short of room, the leader has etcd forget what is older than an hour. For an etcd that does
+    not compact by itself, and that nobody else uses."""
+
+
 class LogSettings(Section):
     level: Annotated[str, Field(pattern=r"^(debug|info|warning|error)$")] = "info"
 

@@ -26,6 +26,7 @@ from intertie.common.clock import Clock, SystemClock
 from intertie.common.etcd.client import Etcd
 from intertie.common.etcd.election import Election
 from intertie.common.etcd.feed import Feed
+from intertie.common.etcd.room import Room
 from intertie.common.logs import configure
 from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.server import ListenFailed, Registration, Server
@@ -119,6 +120,7 @@ class Metasched:
             coordinator=credentials.identity.spiffe,
             decide_within=timedelta(seconds=settings.commit.decide_within_s),
         )
+        room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
         self._create = CreateCluster(
             clusters=clusters,
             register=register,
@@ -129,6 +131,7 @@ class Metasched:
             clock=clock,
             terms=commit_terms,
             draw=_draw,
+            room=room,
         )
         self._update = UpdateCluster(
             clusters=clusters,
@@ -140,6 +143,7 @@ class Metasched:
             clock=clock,
             terms=commit_terms,
             draw=_draw,
+            room=room,
         )
         self._watch = WatchCluster(get, clock)
         self._feed = Feed(etcd, PREFIXES, lambda: ClusterChanges(cluster_octets), clock)
@@ -168,11 +172,15 @@ class Metasched:
             "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,
             "refresh": Refresh(clusters, sightings, parts, clock).sweep,
         }
-        self._background: list[Coroutine[Any, Any, None]] = [self.election.run()]
+        self._background: list[Coroutine[Any, Any, None]] = [self.election.run(), room.run()]
         self._background += [
             paced(name, sweep, self.election, clock, period_s=LOOP_PERIOD_S)
             for name, sweep in sweeps.items()
         ]
+
+    async def taking(self, *, new: bool) -> None:
+        """See common.etcd.room.Health."""
+        await self._server.taking(new=new)
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """Creates and updates that are at work, whether or not their callers still wait."""

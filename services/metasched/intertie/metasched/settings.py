@@ -11,6 +11,7 @@ from intertie.common.settings import (
     LogSettings,
     NamedPeerSettings,
     NonEmpty,
+    RoomSettings,
     Section,
     ServiceSettings,
     TlsSettings,
@@ -46,6 +47,7 @@ class MetaschedSettings(ServiceSettings):
     tls: TlsSettings
     trust: Annotated[tuple[TrustSettings, ...], Field(min_length=1)]
     etcd: EtcdSettings
+    room: RoomSettings = RoomSettings()
     log: LogSettings = LogSettings()
     sites: Annotated[tuple[NamedPeerSettings, ...], Field(min_length=1)]
     planning: PlanningSettings = PlanningSettings()

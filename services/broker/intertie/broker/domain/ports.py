@@ -102,6 +102,12 @@ class Ledger(Protocol):
     async def leader(self) -> str: ...
 
 
+class Room(Protocol):
+    def check(self) -> None:
+        """LedgerFull where the store takes nothing that makes it grow."""
+        ...
+
+
 class UsageRecords(Protocol):
     """The site's chain of usage, which is written by `Ledger.commit`. Reads are linearizable;
     EtcdUnavailable when the store does not answer."""

@@ -8,12 +8,13 @@ import structlog
 
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
-from intertie.broker.domain.ports import Ledger
+from intertie.broker.domain.ports import Ledger, Room
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
 from intertie.broker.usecases.copies import AtWork
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, StaleWrite
 from intertie.common.names import PartName
+from intertie.common.room import Endless
 from intertie.common.tasks import uninterrupted
 from intertie.common.values import Struct, replace
 
@@ -30,6 +31,13 @@ class Admitted(Struct, frozen=True, kw_only=True):
     change: Change
     answer: str
     uid: str
+    waits: bool = False
+    """It is a new lease that takes nothing yet."""
+
+    @property
+    def grows(self) -> bool:
+        """Refused where the ledger is short of room."""
+        return self.waits or self.change.admitted_on is not None
 
 
 Decide = Callable[[LedgerView, datetime], Admitted]
@@ -57,9 +65,10 @@ class Admission:
     """Takes capacity. Each is decided on the ledger with all that were decided before it, written
     or not; between replicas the ledger's generation decides."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, room: Room | None = None) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._room = room or Endless()
         self._at_work = AtWork()
 
     async def answered(self, request: RequestKey) -> RequestRecord | None:
@@ -84,6 +93,8 @@ class Admission:
         if before is not None and before.value.answers(request, now=now):
             return before.value
         admitted = decide(view, now)
+        if admitted.grows:
+            self._room.check()
         record = RequestRecord.of(request, answer=admitted.answer, uid=admitted.uid, now=now)
         write = Write(record=record, read_at=before.revision if before else 0)
         change = admitted.change

@@ -127,7 +127,7 @@ class CreateCluster:
                 change = Change(
                     writes=(Write(record=record, read_at=written_over),), unchanged=(handed_on,)
                 )
-                return Admitted(change=change, answer=record.name, uid=record.uid)
+                return Admitted(change=change, answer=record.name, uid=record.uid, waits=True)
             record, part, aside = self._draft(order, spec, images, caller, view, now, alone=alone)
             change = Change(
                 writes=(

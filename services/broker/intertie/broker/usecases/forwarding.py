@@ -8,7 +8,14 @@ import structlog
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.ledger import Versioned
-from intertie.broker.domain.ports import Caller, Foreign, Ledger, Metasched, RefusedSoFar
+from intertie.broker.domain.ports import (
+    Caller,
+    Foreign,
+    Ledger,
+    Metasched,
+    RefusedSoFar,
+    Room,
+)
 from intertie.broker.domain.records import (
     Change,
     Erase,
@@ -35,6 +42,7 @@ from intertie.common.errors import (
     StaleWrite,
 )
 from intertie.common.names import ClusterName
+from intertie.common.room import Endless
 from intertie.common.spec import ClusterSpec
 
 log = structlog.get_logger(__name__)
@@ -44,10 +52,17 @@ FINAL = (NoCapacity, ImageNotReady, FieldInvalid, NameTaken)
 
 
 class Forwarding:
-    def __init__(self, ledger: Ledger, metasched: Metasched | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        metasched: Metasched | None,
+        clock: Clock,
+        room: Room | None = None,
+    ) -> None:
         self._ledger = ledger
         self._metasched = metasched
         self._clock = clock
+        self._room = room or Endless()
         self._at_work = AtWork()
 
     @property
@@ -192,6 +207,7 @@ class Forwarding:
             found = await self.find(name)
             if found is not None and found.value.request_id == forwarded_request_id(request):
                 return found.value, False
+        self._room.check()
         here = check_no_cluster(await self._ledger.cluster(name.tenant, name.cluster_id), name)
         old = await self.check_free(caller, name)
         record = ForwardRecord(

@@ -20,10 +20,11 @@ from etcd3aio._protobuf import Compare as WireCompare
 from etcd3aio.auth import AuthService
 from etcd3aio.kv import KVService, prefix_range_end
 from etcd3aio.lease import LeaseService
+from etcd3aio.maintenance import MaintenanceService
 from etcd3aio.watch import WatchService
 
 from intertie.common.clock import Clock, SystemClock
-from intertie.common.errors import EtcdUnavailable
+from intertie.common.errors import EtcdUnavailable, LedgerFull
 from intertie.common.followed import Followed
 from intertie.common.rpc.following import FollowingChannel
 from intertie.common.rpc.pairs import private_key_of
@@ -58,6 +59,11 @@ _OPTIONS: list[tuple[str, Any]] = [
 
 _FULL = "database space exceeded"
 """What etcd says while its NOSPACE alarm is raised. It goes on to read, delete and renew leases."""
+
+AT_QUOTA = (
+    "etcd has reached its quota and takes nothing new; what stands goes on. Its operator makes "
+    "room: etcdctl compaction, defrag, alarm disarm"
+)
 
 
 class EtcdRefused(Exception):
@@ -106,6 +112,22 @@ class Place(Struct, frozen=True, kw_only=True):
     store: int
     """etcd's own number of the cluster."""
     revision: int
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """What one member says of itself."""
+
+    member: int
+    revision: int
+    """That its store has come to."""
+    size: int
+    """Octets of its database's file, which is what its quota bounds."""
+    in_use: int
+    """Octets of those that hold anything; the rest is written over before the file grows."""
+    quota: int
+    """0: it does not say."""
+    full: bool
+    """Its NOSPACE alarm is raised."""
 
 
 class Revision(Struct, frozen=True, kw_only=True):
@@ -176,6 +198,7 @@ class Etcd:
         self._watches = WatchService(channel, max_attempts=1, max_reconnect_backoff_seconds=1.0)
         self.leases = LeaseService(channel, max_attempts=1)
         self.auth = AuthService(channel, max_attempts=1)
+        self._maintenance = MaintenanceService(channel, max_attempts=1)
 
     @classmethod
     async def connect(cls, settings: EtcdSettings, clock: Clock | None = None) -> Self:
@@ -318,6 +341,26 @@ class Etcd:
         answer = await reach(self._kv.get(nothing, count_only=True, timeout=CALL_TIMEOUT_S))
         return Place(store=answer.header.cluster_id, revision=answer.header.revision)
 
+    async def status(self) -> Status:
+        """Of one member; each call is another's turn."""
+        said: Any = await reach(self._maintenance.status(timeout=CALL_TIMEOUT_S))
+        return Status(
+            member=said.header.member_id,
+            revision=said.header.revision,
+            size=said.dbSize,
+            in_use=said.dbSizeInUse,
+            quota=max(said.dbSizeQuota, 0),
+            full=any("NOSPACE" in each for each in said.errors),
+        )
+
+    async def compact(self, revision: int) -> None:
+        """Has the store forget what was before that revision; what is there stays. Nothing where
+        it has forgotten that already."""
+        try:
+            await reach(_remembered(self._kv.compact(revision, timeout=CALL_TIMEOUT_S)))
+        except Compacted:
+            return
+
     async def as_of(self, prefixes: Sequence[str], revision: int) -> tuple[Entry, ...]:
         """All entries under any of the prefixes as they were at `revision`. Compacted where that
         is not to be had."""
@@ -426,6 +469,8 @@ async def reach(call: Awaitable[T]) -> T:
     except (EtcdPermissionDeniedError, EtcdUnauthenticatedError) as error:
         raise EtcdRefused(_problem(error)) from error
     except (EtcdError, TimeoutError, grpc.aio.AioRpcError) as error:
+        if _is_full(error):
+            raise LedgerFull(AT_QUOTA) from error
         raise EtcdUnavailable(_problem(error)) from error
 
 
@@ -439,13 +484,16 @@ async def _remembered(call: Awaitable[T]) -> T:
         raise
 
 
+def _is_full(error: BaseException) -> bool:
+    return (
+        isinstance(error, grpc.aio.AioRpcError)
+        and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        and _FULL in str(error.details())
+    )
+
+
 def _problem(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _FULL in str(error.details()):
-            return (
-                "etcd has reached its quota and takes nothing new; what stands goes on. Its "
-                "operator makes room: etcdctl compaction, defrag, alarm disarm"
-            )
         return f"{error.code().name}: {error.details()}"
     return str(error) or type(error).__name__
 

@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from intertie.common.errors import IdentityUnknown
 from intertie.common.rpc.client import channel
 from intertie.common.rpc.identity import Trust, load_leaf
+from intertie.common.rpc.server import ADMISSIONS
 from intertie.common.settings import ServingSettings, SettingsInvalid, load
 
 _WITHIN_S = 4.0
@@ -30,13 +31,16 @@ class NotServing(Exception):
     """The service does not serve, or nobody can say that it does; the text says why."""
 
 
-async def check(settings: ServingSettings, *, within: timedelta) -> None:
-    """Returns if the service at the first of its addresses says that it serves, else NotServing."""
+async def check(settings: ServingSettings, *, within: timedelta, name: str = "") -> None:
+    """Returns if the service at the first of its addresses says that it serves, else NotServing.
+    `name`: of what it says that, empty for all."""
     address = dialled(settings.listen.addresses[0])
     async with _link(address, settings) as link:
         ask = health_pb2_grpc.HealthStub(link).Check
         try:
-            answer = await ask(health_pb2.HealthCheckRequest(), timeout=within.total_seconds())
+            answer = await ask(
+                health_pb2.HealthCheckRequest(service=name), timeout=within.total_seconds()
+            )
         except grpc.aio.AioRpcError as error:
             raise NotServing(f"{address}: {error.code().name}: {error.details()}") from None
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
@@ -76,10 +80,16 @@ def _server_name(own: x509.Certificate, trust: Trust) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="intertie-health", description=__doc__)
     parser.add_argument("--config", required=True, help="settings of the service, a TOML file")
+    parser.add_argument(
+        "--admissions",
+        action="store_true",
+        help="ask whether it takes anything new: not while its etcd is short of room",
+    )
     arguments = parser.parse_args(argv)
+    name = ADMISSIONS if arguments.admissions else ""
     try:
         settings = load(ServingSettings, arguments.config)
-        asyncio.run(check(settings, within=timedelta(seconds=_WITHIN_S)))
+        asyncio.run(check(settings, within=timedelta(seconds=_WITHIN_S), name=name))
     except (SettingsInvalid, NotServing) as error:
         sys.exit(f"intertie-health: {error}")
 

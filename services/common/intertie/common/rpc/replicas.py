@@ -19,7 +19,7 @@ from typing import Any, Self
 import grpc
 
 from intertie.common.clock import Clock
-from intertie.common.errors import DomainError, EtcdUnavailable, NotLeading
+from intertie.common.errors import DomainError, EtcdUnavailable, LedgerFull, NotLeading
 from intertie.common.rpc.errors import to_domain_error, to_rpc_status
 from intertie.common.rpc.replica_stream import ReplicaStream, connects
 
@@ -270,7 +270,8 @@ def goes_on(error: grpc.aio.AioRpcError) -> bool:
     """Whether another replica may answer the same call."""
     meant = to_domain_error(error)
     if meant is not None:
-        return isinstance(meant, NotLeading | EtcdUnavailable)
+        # All replicas have the same store: one that is full is so for each of them.
+        return isinstance(meant, NotLeading | EtcdUnavailable) and not isinstance(meant, LedgerFull)
     return error.code() is grpc.StatusCode.UNAVAILABLE
 
 

@@ -43,6 +43,9 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_connection_idle_ms", 15 * 60_000),
 ]
 
+ADMISSIONS = "intertie.admissions"
+"""For the health service: NOT_SERVING while nothing new is taken and all else goes on."""
+
 Registration = tuple[Callable[[Any, Any], None], Any, ServiceDescriptor]
 """`add_XServicer_to_server`, the servicer, and its service's descriptor."""
 
@@ -103,6 +106,11 @@ class Server:
         for name in ("", *names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         log.info("server.started", addresses=self._addresses, identity=str(own))
+
+    async def taking(self, *, new: bool) -> None:
+        """Says by the health service's name ADMISSIONS whether anything new is taken."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(ADMISSIONS, status.SERVING if new else status.NOT_SERVING)
 
     async def wait(self) -> None:
         """Until `stop` is through."""

@@ -15,7 +15,7 @@ from intertie.api.broker.v1 import (
 from intertie.api.types.v1 import attach_pb2
 from intertie.common.actions import Action
 from intertie.common.clock import Clock
-from intertie.common.errors import EtcdUnavailable, NotFound, SiteUnreachable
+from intertie.common.errors import EtcdUnavailable, LedgerFull, NotFound, SiteUnreachable
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.rpc.action_proto import action_to_proto
@@ -220,6 +220,8 @@ class BrokerSites:
             return await call
         except grpc.aio.AioRpcError as error:
             meant = to_domain_error(error)
+            if isinstance(meant, LedgerFull):
+                raise LedgerFull(f"{site}: {meant.problem}") from None
             if meant is None or isinstance(meant, EtcdUnavailable):
                 problem = f"{error.code().name}: {error.details()}"
                 raise SiteUnreachable(site, problem) from None

@@ -145,6 +145,12 @@ class Clusters(Protocol):
         ...
 
 
+class Room(Protocol):
+    def check(self) -> None:
+        """LedgerFull where the store takes nothing that makes it grow."""
+        ...
+
+
 class Sightings(Protocol):
     """What sites say of clusters, written down for who follows changes; nothing is decided on it.
     Only the leader writes it: NotLeading when another replica leads."""

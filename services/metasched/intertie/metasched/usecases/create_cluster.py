@@ -15,6 +15,7 @@ from intertie.common.errors import (
     FieldInvalid,
     HoldExpired,
     ImageNotReady,
+    LedgerFull,
     NameTaken,
     NoCapacity,
     NotFound,
@@ -25,12 +26,13 @@ from intertie.common.errors import (
 )
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.points import reach
+from intertie.common.room import Endless
 from intertie.common.spec import ClusterSpec, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
 from intertie.metasched.domain.commit import TxRecord, tx_name
 from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Stored
+from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.planning import Brief, Planning
@@ -43,7 +45,15 @@ PLANS = 4
 
 _WAIT_S = 0.2
 _LOST = "its end was asked for, or another replica took over"
-_PLAN_AGAIN = (NoCapacity, ImageNotReady, SiteUnreachable, HoldExpired, NotFound, PartOver)
+_PLAN_AGAIN = (
+    NoCapacity,
+    ImageNotReady,
+    SiteUnreachable,
+    HoldExpired,
+    NotFound,
+    PartOver,
+    LedgerFull,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +96,7 @@ class CreateCluster:
         clock: Clock,
         terms: CommitTerms,
         draw: Callable[[], str],
+        room: Room | None = None,
     ) -> None:
         """`draw` gives 32 hex digits that nobody else has."""
         self._clusters = clusters
@@ -97,6 +108,7 @@ class CreateCluster:
         self._clock = clock
         self._terms = terms
         self._draw = draw
+        self._room = room or Endless()
         self._tell = Telling(coallocate, underway)
         self._requests = Requests(self._tell)
 
@@ -148,6 +160,7 @@ class CreateCluster:
                 if earlier is not None:
                     return earlier
                 continue
+            self._room.check()
             spec = self._normal(order.spec)
             if stored is not None and not stored.record.over:
                 if await self._clusters.request(order.request_key) is not None:
@@ -313,6 +326,6 @@ def _next(brief: Brief, plan: Plan, error: Refused, *, last: bool) -> Brief:
     if brief.refused:
         raise NoCapacity(brief.refused)
     first = next(iter(error.refusals.values()))
-    if isinstance(first, SiteUnreachable | ImageNotReady):
+    if isinstance(first, SiteUnreachable | ImageNotReady | LedgerFull):
         raise first
     raise Aborted(error.tx, f"sites did not keep what they held: {error}")

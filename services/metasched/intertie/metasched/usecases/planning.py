@@ -11,6 +11,7 @@ import structlog
 from intertie.common.errors import (
     DomainError,
     ImageNotReady,
+    LedgerFull,
     NoCapacity,
     Shortfall,
     SiteUnreachable,
@@ -94,6 +95,8 @@ class Brief:
                 image_gone[site] = error
             elif isinstance(error, SiteUnreachable):
                 without[site] = error
+            elif isinstance(error, LedgerFull):
+                without[site] = SiteUnreachable(site, str(error))
         return replace(
             self,
             cuts=tuple(cuts),

@@ -17,6 +17,7 @@ from intertie.common.errors import (
     EtagStale,
     ImageNotReady,
     LeaseEnding,
+    LedgerFull,
     NoCapacity,
     NotFound,
     RequestIdReuse,
@@ -26,6 +27,7 @@ from intertie.common.errors import (
 from intertie.common.intervals import Window
 from intertie.common.names import uid_of
 from intertie.common.points import reach
+from intertie.common.room import Endless
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import replace
 from intertie.metasched.domain.amending import (
@@ -42,7 +44,7 @@ from intertie.metasched.domain.cluster import PENDING, Amend, ClusterRecord, Clu
 from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, commit_of, tx_name
 from intertie.metasched.domain.parts import digest_of, said
 from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Stored
+from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
 from intertie.metasched.usecases.coallocate import Coallocate, Refused
 from intertie.metasched.usecases.create_cluster import PLANS, CommitTerms
 from intertie.metasched.usecases.get_cluster import GetCluster
@@ -96,6 +98,7 @@ class UpdateCluster:
         clock: Clock,
         terms: CommitTerms,
         draw: Callable[[], str],
+        room: Room | None = None,
     ) -> None:
         self._clusters = clusters
         self._register = register
@@ -106,6 +109,7 @@ class UpdateCluster:
         self._clock = clock
         self._terms = terms
         self._draw = draw
+        self._room = room or Endless()
         self._tell = Telling(coallocate, underway)
         self._requests = Requests(self._tell)
 
@@ -212,6 +216,7 @@ class UpdateCluster:
             if not target.takes_more:
                 return await self._at_once(order, stored, target, tx_id)
             self._check_time(record, target)
+            self._room.check()
             try:
                 return await self._over_all(order, stored, target, tx_id)
             except Refused as error:
@@ -385,6 +390,8 @@ def _next(brief: Brief, grown: Plan | None, error: Refused, *, last: bool) -> Br
     try. Who stays does so where it is, so only what is new can go elsewhere."""
     again = NoCapacity, ImageNotReady, SiteUnreachable
     for site, refusal in sorted(error.refusals.items()):
+        if isinstance(refusal, LedgerFull):
+            raise refusal
         if not isinstance(refusal, again):
             raise Aborted(error.tx, f"{site}: {refusal}") from refusal
     for kind in (SiteUnreachable, ImageNotReady):

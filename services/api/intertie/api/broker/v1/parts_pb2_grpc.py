@@ -40,6 +40,7 @@ class PartsStub:
     | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
     | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
     | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | etcd is at its quota, and takes no write at all               | RESOURCE_EXHAUSTED | LEDGER_FULL      | retries, once its operator made room  |
     | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
@@ -114,6 +115,7 @@ class PartsServicer:
     | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
     | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
     | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | etcd is at its quota, and takes no write at all               | RESOURCE_EXHAUSTED | LEDGER_FULL      | retries, once its operator made room  |
     | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
@@ -144,6 +146,7 @@ class PartsServicer:
         | Condition                                                        | Code                | Reason           | Caller                              |
         |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
         | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+        | the site's etcd is short of room                                 | RESOURCE_EXHAUSTED  | LEDGER_FULL      | plans without this site             |
         | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
         | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
         | clocks differ by more than 2 s, or it was that long on its way   | FAILED_PRECONDITION | CLOCK_SKEW       | asks anew; mends its clock          |
@@ -361,6 +364,7 @@ class Parts:
     | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
     | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
     | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | etcd is at its quota, and takes no write at all               | RESOURCE_EXHAUSTED | LEDGER_FULL      | retries, once its operator made room  |
     | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 

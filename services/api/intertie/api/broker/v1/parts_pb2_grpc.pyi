@@ -41,6 +41,7 @@ class PartsStub:
     | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
     | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
     | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | etcd is at its quota, and takes no write at all               | RESOURCE_EXHAUSTED | LEDGER_FULL      | retries, once its operator made room  |
     | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
@@ -71,6 +72,7 @@ class PartsStub:
     | Condition                                                        | Code                | Reason           | Caller                              |
     |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
     | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+    | the site's etcd is short of room                                 | RESOURCE_EXHAUSTED  | LEDGER_FULL      | plans without this site             |
     | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
     | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
     | clocks differ by more than 2 s, or it was that long on its way   | FAILED_PRECONDITION | CLOCK_SKEW       | asks anew; mends its clock          |
@@ -193,6 +195,7 @@ class PartsAsyncStub(PartsStub):
     | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
     | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
     | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | etcd is at its quota, and takes no write at all               | RESOURCE_EXHAUSTED | LEDGER_FULL      | retries, once its operator made room  |
     | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
@@ -220,6 +223,7 @@ class PartsAsyncStub(PartsStub):
     | Condition                                                        | Code                | Reason           | Caller                              |
     |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
     | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+    | the site's etcd is short of room                                 | RESOURCE_EXHAUSTED  | LEDGER_FULL      | plans without this site             |
     | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
     | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
     | clocks differ by more than 2 s, or it was that long on its way   | FAILED_PRECONDITION | CLOCK_SKEW       | asks anew; mends its clock          |
@@ -341,6 +345,7 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
     | a field is malformed                                          | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names |
     | this replica cannot write now                                 | UNAVAILABLE       | NOT_LEADING       | retries at another replica            |
     | etcd did not answer; a write may be done or not               | UNAVAILABLE       | STORE_UNAVAILABLE | retries: writes are idempotent        |
+    | etcd is at its quota, and takes no write at all               | RESOURCE_EXHAUSTED | LEDGER_FULL      | retries, once its operator made room  |
     | other writers were first, again and again                     | ABORTED           | STALE_WRITE       | retries                               |
     """
 
@@ -378,6 +383,7 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         | Condition                                                        | Code                | Reason           | Caller                              |
         |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
         | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+        | the site's etcd is short of room                                 | RESOURCE_EXHAUSTED  | LEDGER_FULL      | plans without this site             |
         | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
         | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
         | clocks differ by more than 2 s, or it was that long on its way   | FAILED_PRECONDITION | CLOCK_SKEW       | asks anew; mends its clock          |

@@ -41,6 +41,7 @@ class ClustersStub:
     | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names                 |
     | this replica cannot write now                           | UNAVAILABLE       | NOT_LEADING       | retries at another; the same request_id keeps it safe |
     | etcd did not answer; a write may be done or not         | UNAVAILABLE       | STORE_UNAVAILABLE | retries; the same request_id keeps it safe            |
+    | etcd is at its quota, and takes no write at all         | RESOURCE_EXHAUSTED | LEDGER_FULL      | tells the operator, who makes room                    |
     | other writers were first, again and again               | ABORTED           | STALE_WRITE       | retries                                               |
     | what the request was handed on to does not answer       | UNAVAILABLE       | SITE_UNREACHABLE  | retries                                               |
     """
@@ -112,6 +113,7 @@ class ClustersServicer:
     | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names                 |
     | this replica cannot write now                           | UNAVAILABLE       | NOT_LEADING       | retries at another; the same request_id keeps it safe |
     | etcd did not answer; a write may be done or not         | UNAVAILABLE       | STORE_UNAVAILABLE | retries; the same request_id keeps it safe            |
+    | etcd is at its quota, and takes no write at all         | RESOURCE_EXHAUSTED | LEDGER_FULL      | tells the operator, who makes room                    |
     | other writers were first, again and again               | ABORTED           | STALE_WRITE       | retries                                               |
     | what the request was handed on to does not answer       | UNAVAILABLE       | SITE_UNREACHABLE  | retries                                               |
     """
@@ -132,6 +134,7 @@ class ClustersServicer:
         | a field is malformed                     | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
         | no site has the image                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries        |
         | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see detail |
+        | etcd is short of room                    | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room  |
         | the name is in use                       | ALREADY_EXISTS      | NAME_TAKEN       | takes another name                  |
         | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
         | what this request_id got is forgotten    | NOT_FOUND           | NOT_FOUND        | takes a new request_id              |
@@ -202,6 +205,7 @@ class ClustersServicer:
         | it is over, or its end was asked for                               | FAILED_PRECONDITION | CLUSTER_OVER      | makes a new cluster                          |
         | it takes more, and less than 2 minutes of the window are left      | FAILED_PRECONDITION | LEASE_ENDING      | makes a new cluster                          |
         | no room for more of what it has, or for what is new; a silent host | RESOURCE_EXHAUSTED  | NO_CAPACITY       | asks for less; the old terms stand           |
+        | it takes more, and etcd is short of room                           | RESOURCE_EXHAUSTED  | LEDGER_FULL       | tells the operator; the old terms stand      |
         | more workspaces, and the site has their image no more              | FAILED_PRECONDITION | IMAGE_NOT_READY   | puts the image, then retries                 |
         | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
         | another Update of it is under way, or its Create                   | ABORTED             | AMEND_PENDING     | reads again, decides                         |
@@ -375,6 +379,7 @@ class Clusters:
     | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID     | fixes the field that the detail names                 |
     | this replica cannot write now                           | UNAVAILABLE       | NOT_LEADING       | retries at another; the same request_id keeps it safe |
     | etcd did not answer; a write may be done or not         | UNAVAILABLE       | STORE_UNAVAILABLE | retries; the same request_id keeps it safe            |
+    | etcd is at its quota, and takes no write at all         | RESOURCE_EXHAUSTED | LEDGER_FULL      | tells the operator, who makes room                    |
     | other writers were first, again and again               | ABORTED           | STALE_WRITE       | retries                                               |
     | what the request was handed on to does not answer       | UNAVAILABLE       | SITE_UNREACHABLE  | retries                                               |
     """

@@ -1,0 +1,57 @@
+"""What a broker refuses while its etcd is short of room, and what it goes on with."""
+
+from __future__ import annotations
+
+import pytest
+
+from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.part import PartState
+from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.common.errors import LedgerFull
+from tests.fakes.clock import FakeClock
+from tests.fakes.ledger import MemoryLedger
+from tests.unit.broker.samples import POLICY, part
+
+REQUEST = RequestKey(caller="meta", request_id="t1", digest="d")
+
+
+class Short:
+    """Has no room, until it has."""
+
+    def __init__(self) -> None:
+        self.short = True
+
+    def check(self) -> None:
+        if self.short:
+            raise LedgerFull("80 of 100 MiB")
+
+
+def admitted(view: LedgerView, *, takes: bool, waits: bool = False) -> Admitted:
+    held = part("t1", PartState.HELD)
+    change = Change(writes=(Write(record=held),), admitted_on=view.generation if takes else None)
+    return Admitted(change=change, answer=held.name, uid=held.uid, waits=waits)
+
+
+@pytest.mark.parametrize(("takes", "waits"), [(True, False), (False, True)])
+async def test_what_takes_capacity_or_waits_for_it_is_refused_and_leaves_nothing(
+    takes: bool, waits: bool
+) -> None:
+    ledger, room = MemoryLedger(POLICY), Short()
+    admission = Admission(ledger, FakeClock(), room)
+    with pytest.raises(LedgerFull):
+        await admission.admit(REQUEST, lambda view, _: admitted(view, takes=takes, waits=waits))
+    assert ledger.commits == []
+    room.short = False
+    await admission.admit(REQUEST, lambda view, _: admitted(view, takes=takes, waits=waits))
+    room.short = True
+    # Its answer is on record.
+    again = await admission.admit(REQUEST, lambda view, _: admitted(view, takes=True))
+    assert again.uid == part("t1", PartState.HELD).uid
+
+
+async def test_what_takes_nothing_more_is_written() -> None:
+    ledger = MemoryLedger(POLICY)
+    admission = Admission(ledger, FakeClock(), Short())
+    await admission.admit(REQUEST, lambda view, _: admitted(view, takes=False))
+    assert len(ledger.commits) == 1

@@ -1,0 +1,47 @@
+"""What a meta-scheduler refuses while its etcd, or a site's, is short of room."""
+
+from __future__ import annotations
+
+import pytest
+
+from intertie.common.errors import LedgerFull
+from intertie.common.names import ClusterName
+from intertie.metasched.domain.cluster import ClusterState
+from tests.fakes.site import State
+from tests.unit.metasched.test_update import standing, update
+from tests.unit.metasched.world import NAME, World, order, spec
+
+
+class Short:
+    def __init__(self) -> None:
+        self.short = False
+
+    def check(self) -> None:
+        if self.short:
+            raise LedgerFull("80 of 100 MiB")
+
+
+async def test_what_is_new_or_more_is_refused_and_what_stands_goes_on() -> None:
+    room = Short()
+    world = World(room=room)
+    process = await world.process()
+    await process.create(order(what=spec(3)))
+    await process.create.drain()
+    world.boot()
+    room.short = True
+    with pytest.raises(LedgerFull):
+        await process.create(order("r2", ClusterName(NAME.parent, "other"), spec(1)))
+    with pytest.raises(LedgerFull):
+        await process.update(update(spec(4)))
+    # No site was asked, the same request is answered, less is given back, and the end is written.
+    assert len(world.states()) == 1
+    assert (await process.create(order(what=spec(3)))).record.terms == 0
+    await process.update(update(spec(2), request_id="u2"))
+    await process.update.drain()
+    assert (await standing(process)).terms == 1
+    await process.delete(str(NAME))
+    await world.settle(process)
+    assert (await standing(process)).state is ClusterState.CANCELLED
+    assert all(
+        state is State.ENDED for parts in world.states().values() for state in parts.values()
+    )
