@@ -171,7 +171,7 @@ async def test_what_a_book_is_compared_with_leaves_the_chain_out(
     read: list[str] = []
     ranged = etcd.range
 
-    async def spied(prefix: str, *, without: str = "") -> Snapshot:
+    async def spied(prefix: str, *, without: tuple[str, ...] = ()) -> Snapshot:
         snapshot = await ranged(prefix, without=without)
         read.extend(each.key for each in snapshot.entries)
         return snapshot

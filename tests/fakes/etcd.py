@@ -36,12 +36,12 @@ class MemoryEtcd(Etcd):
         self._check()
         return self._entries.get(key)
 
-    async def range(self, prefix: str, *, without: str = "") -> Snapshot:
+    async def range(self, prefix: str, *, without: tuple[str, ...] = ()) -> Snapshot:
         self._check()
         found = [
             self._entries[key]
             for key in sorted(self._entries)
-            if key.startswith(prefix) and not (without and key.startswith(without))
+            if key.startswith(prefix) and not key.startswith(without)
         ]
         return Snapshot(entries=tuple(found), revision=self._revision)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from intertie.broker.adapters import keys
+from intertie.broker.adapters.archive import beside
 from intertie.broker.domain.account import (
     ChainEntry,
     Checkpoint,
@@ -17,7 +18,14 @@ from intertie.broker.domain.guarantees import MeasuredPart
 from intertie.broker.domain.ledger import LedgerView, Versioned, standing_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import WholeCluster
-from intertie.broker.domain.records import Change, Erase, ForwardRecord, RequestRecord, Write
+from intertie.broker.domain.records import (
+    Change,
+    Erase,
+    ForwardRecord,
+    RequestRecord,
+    Tomb,
+    Write,
+)
 from intertie.broker.domain.wanted import WantedPart
 from intertie.broker.usage_proto import period_of
 from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
@@ -38,6 +46,8 @@ class MemoryLedger:
         self.wanted: dict[tuple[str, str], WantedPart] = {}
         self.commits: list[Change] = []
         self._records: dict[str, Versioned[Any]] = {}
+        self.archived: dict[str, Any] = {}
+        """By key."""
         self._generation = (0, 0)
         self._vnis: dict[int, str] = {}
         self._facts: dict[str, HostFacts] = {}
@@ -76,10 +86,11 @@ class MemoryLedger:
         return LedgerView(
             generation=self._generation[0],
             generation_revision=self._generation[1],
-            parts=_by_name(await self.parts()),
-            clusters=_by_name(await self.clusters()),
+            parts=_by_name(self._all(keys.PARTS, "")),
+            clusters=_by_name(self._all(keys.CLUSTERS, "")),
             forwards=_by_name(await self.forwards()),
             accounts=_by_name(self._all(keys.ACCOUNTS, "")),
+            tombs=_by_name(self._all(keys.TOMBS, "")),
             requests={
                 (each.value.caller, each.value.request_id): each for each in await self.requests()
             },
@@ -103,16 +114,18 @@ class MemoryLedger:
         )
 
     async def part(self, name: PartName) -> Versioned[Part] | None:
-        return self._one(keys.part_key(name))
+        return self._one(keys.part_key(name)) or self._kept(keys.archived_part_key(name))
 
     async def parts(self, tenant: str = "") -> tuple[Versioned[Part], ...]:
-        return self._all(keys.PARTS, tenant)
+        return beside(self._all(keys.PARTS, tenant), self._all_kept(keys.ARCHIVED_PARTS, tenant))
 
     async def cluster(self, tenant: str, cluster_id: str) -> Versioned[ClusterRecord] | None:
-        return self._one(keys.cluster_key(tenant, cluster_id))
+        kept = self._kept(keys.archived_clusters_key(tenant, cluster_id))
+        return self._one(keys.cluster_key(tenant, cluster_id)) or kept
 
     async def clusters(self, tenant: str = "") -> tuple[Versioned[ClusterRecord], ...]:
-        return self._all(keys.CLUSTERS, tenant)
+        kept = self._all_kept(keys.ARCHIVED_CLUSTERS, tenant)
+        return beside(self._all(keys.CLUSTERS, tenant), kept)
 
     async def request(self, caller: str, request_id: str) -> Versioned[RequestRecord] | None:
         return self._one(keys.request_key(caller, request_id))
@@ -167,6 +180,9 @@ class MemoryLedger:
             stored = self._records.get(key)
             if (stored.revision if stored else 0) != each.read_at:
                 raise StaleWrite(key)
+        for part in change.parts():
+            if keys.of_record(_tomb_of(part)) in self._records:
+                raise StaleWrite(part.name)
         for name in change.unchanged:
             stored = self._records.get(keys.of_unchanged(name))
             if (stored.revision if stored else 0) != name.read_at:
@@ -189,6 +205,11 @@ class MemoryLedger:
             )
         for erasure in change.erasures:
             del self._records[keys.of_record(erasure.record)]
+            if isinstance(erasure.record, Tomb):
+                for key in keys.archived_keys_of(erasure.record):
+                    del self.archived[key]
+        for record in change.archived:
+            self.archived[keys.archived_key(record)] = record
         for vni, part_uid in change.vnis:
             self._vnis[vni] = part_uid
         for vni in change.vnis_given_back():
@@ -207,6 +228,27 @@ class MemoryLedger:
     def _one(self, key: str) -> Versioned[Any] | None:
         self._check()
         return self._records.get(key)
+
+    def _kept(self, start: str) -> Versioned[Any] | None:
+        """The last one, of several clusters that had the name."""
+        self._check()
+        found = [self.archived[key] for key in self.archived if key.startswith(start)]
+        last = max(found, key=lambda each: each.create_time, default=None)
+        return Versioned(value=last, revision=0) if last else None
+
+    def _all_kept(self, prefix: str, tenant: str) -> tuple[Versioned[Any], ...]:
+        start = f"{prefix}{tenant}/" if tenant else prefix
+        names = {each.name for key, each in self.archived.items() if key.startswith(start)}
+        return tuple(
+            Versioned(value=last, revision=0)
+            for name in sorted(names)
+            for last in [
+                max(
+                    (each for each in self.archived.values() if each.name == name),
+                    key=lambda each: each.create_time,
+                )
+            ]
+        )
 
     def _all(self, prefix: str, tenant: str) -> tuple[Versioned[Any], ...]:
         self._check()
@@ -261,6 +303,10 @@ class MemoryUsage:
 
     async def checkpoints(self, first: int, last: int) -> tuple[Checkpoint, ...]:
         return tuple(self.signed[each] for each in sorted(self.signed) if first <= each <= last)
+
+
+def _tomb_of(part: Part) -> Tomb:
+    return Tomb(name=part.name, state=part.state.name, until=part.create_time)
 
 
 def _by_name(found: Iterable[Versioned[Any]]) -> dict[str, Versioned[Any]]:

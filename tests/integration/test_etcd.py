@@ -92,7 +92,7 @@ async def test_what_a_range_leaves_out_is_not_in_it_and_all_else_is_of_one_revis
         return answer
 
     monkeypatch.setattr(etcd._kv, "get", written_over)
-    snapshot = await etcd.range("", without="m/")
+    snapshot = await etcd.range("", without=("m/",))
     assert [each.key for each in snapshot.entries] == sorted(
         each for each in names if not each.startswith("m/")
     )

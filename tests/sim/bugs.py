@@ -18,6 +18,7 @@ from unittest import mock
 import intertie.broker.domain.book as book
 import intertie.broker.domain.ledger as ledger
 import intertie.broker.domain.part as part_module
+import intertie.broker.domain.archiving as archiving
 import intertie.broker.loops.retention as retention
 import intertie.broker.main as broker_main
 import intertie.nodeagent.loops.knowledge as knowledge
@@ -97,7 +98,8 @@ def _prepared_expires() -> Iterator[None]:
 @contextmanager
 def _tombstone_early() -> Iterator[None]:
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(retention, "KEPT", timedelta(seconds=5)))
+        for module in (retention, archiving):
+            stack.enter_context(mock.patch.object(module, "KEPT", timedelta(seconds=5)))
         stack.enter_context(mock.patch.object(broker_main, "RETENTION_S", 2.0))
         yield
 
@@ -155,7 +157,7 @@ def _stale_generation() -> Iterator[None]:
     """An agent obeys whatever it reads, from a member of etcd that may be behind."""
     whole = ModelClient.range
 
-    async def range_(self: ModelClient, prefix: str, *, without: str = "") -> Snapshot:
+    async def range_(self: ModelClient, prefix: str, *, without: tuple[str, ...] = ()) -> Snapshot:
         found = await whole(self, prefix, without=without)
         process, store = self._process, self.store
         if process is None or not prefix.startswith("wanted/") or process.random.random() > 0.3:

@@ -7,6 +7,7 @@ anywhere: what is true at one moment is judged at that moment.
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ LEADERS_OWN = (
     "hosts/",
     "vni/",
     "txs/",
+    "tombs/",
+    "archive/",
 )
 KEPT_S = 24 * 3600.0
 CLOCKS_S = 600.0
@@ -74,6 +77,8 @@ def broken(record: Record) -> tuple[list[str], list[str]]:
 class _Site:
     parts: dict[str, Any] = field(default_factory=dict)
     """By key, as they are now."""
+    tombs: dict[str, Any] = field(default_factory=dict)
+    """Parts that were put aside, by the keys that they had."""
     once: set[str] = field(default_factory=set)
     """Keys of parts that were over."""
     answers: dict[str, Any] = field(default_factory=dict)
@@ -253,8 +258,15 @@ class _History:
                 self.say(written, f"VXLAN ids {sorted(both)} are of {key} and of {other}")
 
     def _deleted(self, written: Any, site: _Site, key: str) -> None:
-        kind = key.partition("/")[0]
-        if kind == "parts":
+        kind, _, rest = key.partition("/")
+        kept = f"archive/{key}"
+        if kind == "tombs":
+            self._tomb_deleted(written, site, rest)
+        elif kind in ("parts", "clusters") and any(
+            each.startswith(kept) for each, _ in written.puts
+        ):
+            self._archived(written, site, key)
+        elif kind == "parts":
             part = site.parts.pop(key)
             ends = max(_window(part)[1], seconds(part["end_time"]) if part["end_time"] else 0.0)
             if part["state"] not in OVER:
@@ -270,6 +282,27 @@ class _History:
                 self.say(written, f"the answer {key} was forgotten early")
         elif kind == "clusters":
             self._cluster_deleted(written, key)
+
+    def _archived(self, written: Any, site: _Site, key: str) -> None:
+        """It is as it was, and its tombstone is written with it."""
+        if not key.startswith("parts/"):
+            return
+        part = site.parts.pop(key)
+        put = dict(written.puts)
+        if read(zlib.decompress(put[f"archive/{key}"])) != part:
+            self.say(written, f"{key} is another in the archive")
+        if part["state"] not in OVER:
+            self.say(written, f"{key} was put aside while it was {part['state']}")
+        if f"tombs/{key}" not in put:
+            self.say(written, f"{key} was put aside without a tombstone")
+        site.tombs[key] = part
+
+    def _tomb_deleted(self, written: Any, site: _Site, key: str) -> None:
+        part = site.tombs.pop(key, None)
+        if part is not None:
+            ends = max(_window(part)[1], seconds(part["end_time"]))
+            if written.at < ends + KEPT_S - CLOCKS_S:
+                self.say(written, f"the tombstone {key} was dropped early")
 
     def _request(self, written: Any, site: _Site, key: str, answer: Any) -> None:
         before = site.answers.setdefault(key, answer)

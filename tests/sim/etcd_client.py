@@ -45,7 +45,7 @@ class ModelClient(Etcd):
         """It never fills, so nobody waits for the answer."""
         return Status(member=1, revision=0, size=0, in_use=0, quota=1 << 30, full=False)
 
-    async def range(self, prefix: str, *, without: str = "") -> Snapshot:
+    async def range(self, prefix: str, *, without: tuple[str, ...] = ()) -> Snapshot:
         return await self.call(lambda: self.store.range(prefix, without))
 
     async def some(self, first: str, last: str, *, most: int) -> tuple[Entry, ...]:

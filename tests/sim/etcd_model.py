@@ -122,8 +122,8 @@ class EtcdModel:
     def get(self, key: str) -> Entry | None:
         return self._entries.get(key)
 
-    def range(self, prefix: str, without: str = "") -> Snapshot:
-        left_out = set(self._under(without)) if without else set()
+    def range(self, prefix: str, without: tuple[str, ...] = ()) -> Snapshot:
+        left_out = {key for each in without for key in self._under(each)}
         found = (self._entries[key] for key in self._under(prefix) if key not in left_out)
         return Snapshot(entries=tuple(found), revision=self.revision)
 

@@ -1,5 +1,5 @@
-"""What becomes of the site's clusters, from the keys that they are made of: their records, their
-parts, and what agents say.
+"""What becomes of the site's clusters, from the keys that they are made of: their records and their
+parts, those in the archive too, and what agents say.
 
 Measured values change all the time and are no change; that a promise begins or ceases to be
 broken is one.
@@ -7,9 +7,9 @@ broken is one.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from intertie.broker.adapters import keys
+from intertie.broker.adapters import archive, keys
 from intertie.broker.adapters.agent_reports import AgentReports
 from intertie.broker.domain.cluster import ClusterRecord, ClusterView, view_of
 from intertie.broker.domain.fleet import Policy
@@ -21,7 +21,9 @@ from intertie.common.guarantees import as_compared
 from intertie.common.names import ClusterName, PartName
 from intertie.common.values import replace
 
-PREFIXES = (keys.CLUSTERS, keys.PARTS, keys.SEEN)
+T = TypeVar("T", Part, ClusterRecord)
+
+PREFIXES = (keys.CLUSTERS, keys.PARTS, keys.ARCHIVE, keys.SEEN)
 
 
 class ClusterChanges:
@@ -73,37 +75,47 @@ class ClusterChanges:
         parts: list[Entry] = []
         told: list[Entry] = []
         silent: list[str] = []
-        for entry in puts:
-            if entry.key.startswith(keys.CLUSTERS):
-                touched.add(self._put_record(entry))
-            elif entry.key.startswith(keys.PARTS):
-                parts.append(entry)
-            elif _is_told(entry.key):
-                told.append(entry)
+        # What is gone comes first: in the same revision it may be in the archive.
         for key in deleted:
-            if key.startswith(keys.CLUSTERS):
-                touched.add(self._drop_record(keys.touched_by(key, self._policy.site)))
+            name = keys.touched_by(key, self._policy.site)
+            if key.startswith(keys.CLUSTERS) or self._is_forgotten(key, name):
+                touched.add(self._drop_record(name))
             elif key.startswith(keys.PARTS):
-                name = keys.touched_by(key, self._policy.site)
                 if self._parts.pop(name, None) is not None:
                     touched.add(self._of_part[name])
             elif _is_told(key):
                 silent.append(key)
+        for entry in puts:
+            if entry.key.startswith((keys.CLUSTERS, keys.ARCHIVED_CLUSTERS)):
+                touched.add(self._put_record(entry))
+            elif entry.key.startswith((keys.PARTS, keys.ARCHIVED_PARTS)):
+                parts.append(entry)
+            elif _is_told(entry.key):
+                told.append(entry)
         for entry in parts:
             name = keys.touched_by(entry.key, self._policy.site)
             if cluster := self._of_part.get(name):
-                self._parts[name] = decode(Part, entry.value), len(entry.value)
+                self._parts[name] = _read(Part, entry)
                 touched.add(cluster)
         if told or silent:
             touched |= self._hear(told, silent, revision)
         return touched
 
+    def _is_forgotten(self, key: str, name: str) -> bool:
+        """It is of the cluster that is shown, and not of an earlier one of its name."""
+        if not key.startswith(keys.ARCHIVED_CLUSTERS):
+            return False
+        found = self._records.get(name)
+        return found is not None and found[0].uid == key.rpartition("/")[2]
+
     def _put_record(self, entry: Entry) -> str:
-        record = decode(ClusterRecord, entry.value)
+        record, weight = _read(ClusterRecord, entry)
         before = self._records.get(record.name)
+        if before is not None and before[0].create_time > record.create_time:
+            return record.name  # an earlier one of its name, from the archive
         if before is not None and before[0].part != record.part:
             self._drop_record(record.name)
-        self._records[record.name] = record, len(entry.value)
+        self._records[record.name] = record, weight
         self._of_part[record.part] = record.name
         self._of_uid[PartName.parse(record.part).uid] = record.name
         return record.name
@@ -165,6 +177,14 @@ class ClusterChanges:
             make=partial(self._render, view),
         )
         return (replace(view, guarantees=()), as_compared(view.guarantees)), shown
+
+
+def _read(kind: type[T], entry: Entry) -> tuple[T, int]:
+    """The record, with its weight."""
+    if entry.key.startswith(keys.ARCHIVE):
+        octets = archive.unzipped(entry.value)
+        return decode(kind, octets), len(octets)
+    return decode(kind, entry.value), len(entry.value)
 
 
 def _is_told(key: str) -> bool:

@@ -8,6 +8,7 @@ import structlog
 
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.agent_reports import AgentReports
+from intertie.broker.adapters.archive import Archive, beside
 from intertie.broker.adapters.etcd_reads import EtcdReads
 from intertie.broker.adapters.line import Leadership, Line
 from intertie.broker.domain.cluster import ClusterRecord
@@ -48,6 +49,7 @@ class EtcdLedger:
         self._clock = clock
         self._reads = EtcdReads(etcd, policy)
         self._line = Line(etcd, leadership, self._reads, self._ring, clock)
+        self._archive = Archive(etcd)
         self._reports = AgentReports(policy)
         self._following = False
 
@@ -66,10 +68,13 @@ class EtcdLedger:
             cluster = book.clusters.get(self._cluster_name(tenant, cluster_id))
             part = book.parts.get(cluster.value.part) if cluster else None
         else:
-            cluster = await self.cluster(tenant, cluster_id)
+            cluster = await self._reads.one(ClusterRecord, keys.cluster_key(tenant, cluster_id))
             part = await self.part(PartName.parse(cluster.value.part)) if cluster else None
         if cluster is None:
-            return None
+            cluster = await self._archive.cluster(tenant, cluster_id)
+            if cluster is None:
+                return None
+            part = await self._archive.part(PartName.parse(cluster.value.part))
         uid = PartName.parse(cluster.value.part).uid
         return WholeCluster(
             cluster=cluster,
@@ -81,26 +86,36 @@ class EtcdLedger:
     async def part(self, name: PartName) -> Versioned[Part] | None:
         book = await self._line.confirmed()
         if book is not None:
-            return book.parts.get(str(name))
-        return await self._reads.one(Part, keys.part_key(name))
+            found = book.parts.get(str(name))
+            if found is not None or str(name) not in book.tombs:
+                return found
+        else:
+            found = await self._reads.one(Part, keys.part_key(name))
+        return found if found is not None else await self._archive.part(name)
 
     async def parts(self, tenant: str = "") -> tuple[Versioned[Part], ...]:
         book = await self._line.confirmed()
         if book is not None:
-            return _listed(book.parts, tenant)
-        return await self._reads.all(Part, keys.PARTS, tenant)
+            here = _listed(book.parts, tenant)
+        else:
+            here = await self._reads.all(Part, keys.PARTS, tenant)
+        return beside(here, await self._archive.parts(tenant))
 
     async def cluster(self, tenant: str, cluster_id: str) -> Versioned[ClusterRecord] | None:
         book = await self._line.confirmed()
         if book is not None:
-            return book.clusters.get(self._cluster_name(tenant, cluster_id))
-        return await self._reads.one(ClusterRecord, keys.cluster_key(tenant, cluster_id))
+            found = book.clusters.get(self._cluster_name(tenant, cluster_id))
+        else:
+            found = await self._reads.one(ClusterRecord, keys.cluster_key(tenant, cluster_id))
+        return found if found is not None else await self._archive.cluster(tenant, cluster_id)
 
     async def clusters(self, tenant: str = "") -> tuple[Versioned[ClusterRecord], ...]:
         book = await self._line.confirmed()
         if book is not None:
-            return _listed(book.clusters, tenant)
-        return await self._reads.all(ClusterRecord, keys.CLUSTERS, tenant)
+            here = _listed(book.clusters, tenant)
+        else:
+            here = await self._reads.all(ClusterRecord, keys.CLUSTERS, tenant)
+        return beside(here, await self._archive.clusters(tenant))
 
     async def request(self, caller: str, request_id: str) -> Versioned[RequestRecord] | None:
         known = await self._line.known()
@@ -218,7 +233,8 @@ class EtcdLedger:
         if touched := {
             keys.touched_by(key, self._policy.site)
             for key in changed
-            if not key.startswith((keys.ACCOUNTS, keys.USAGE)) and not keys.host_of_measured(key)
+            if not key.startswith((keys.ACCOUNTS, keys.ARCHIVE, keys.TOMBS, keys.USAGE))
+            and not keys.host_of_measured(key)
         }:
             self.bell.ring(touched)
 

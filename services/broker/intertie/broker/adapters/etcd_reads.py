@@ -18,12 +18,12 @@ from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned, standing_of
 from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import Part
-from intertie.broker.domain.records import ForwardRecord, RequestRecord
+from intertie.broker.domain.records import ForwardRecord, RequestRecord, Tomb
 from intertie.common.etcd.client import Entry, Etcd, Keys
 from intertie.common.etcd.records import decode
 
-T = TypeVar("T", Part, ClusterRecord, ForwardRecord, RequestRecord, Account, HostRecord)
-N = TypeVar("N", Part, ClusterRecord, ForwardRecord, Account, HostRecord)
+T = TypeVar("T", Part, ClusterRecord, ForwardRecord, RequestRecord, Account, HostRecord, Tomb)
+N = TypeVar("N", Part, ClusterRecord, ForwardRecord, Account, HostRecord, Tomb)
 
 
 def _reader(kind: type[T]) -> Callable[[bytes], T]:
@@ -37,6 +37,7 @@ _READ: dict[str, Callable[[bytes], Any]] = {
     keys.FORWARDS: _reader(ForwardRecord),
     keys.ACCOUNTS: _reader(Account),
     keys.HOSTS: _reader(HostRecord),
+    keys.TOMBS: _reader(Tomb),
 }
 
 LARGE = 2000
@@ -51,12 +52,13 @@ class EtcdReads:
         self._decoded: dict[str, tuple[int, Any]] = {}
 
     async def everything(self) -> LedgerView:
-        """All that is under the site's prefix but the chain of usage, at one revision."""
+        """All that is under the site's prefix but the chain of usage and the archive, at one
+        revision."""
         return (await self.mirrored())[0]
 
     async def mirrored(self) -> tuple[LedgerView, Mirror]:
         """The same, and what it is compared by later."""
-        snapshot = await self._etcd.range("", without=keys.USAGE)
+        snapshot = await self._etcd.range("", without=(keys.ARCHIVE, keys.USAGE))
         if len(snapshot.entries) >= LARGE:
             await asyncio.to_thread(self._decode, snapshot.entries)
         return self._view(snapshot.entries), Mirror(snapshot.entries)
@@ -82,6 +84,7 @@ class EtcdReads:
             clusters=self._by_name(ClusterRecord, under[keys.CLUSTERS]),
             forwards=self._by_name(ForwardRecord, under[keys.FORWARDS]),
             accounts=self._by_name(Account, under[keys.ACCOUNTS]),
+            tombs=self._by_name(Tomb, under[keys.TOMBS]),
             requests={(each.value.caller, each.value.request_id): each for each in requests},
             vnis={keys.vni_of(each.key): each.value.decode() for each in under[keys.VNIS]},
             told=self._told(under[keys.WANTED]),

@@ -6,7 +6,7 @@ from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import Part
-from intertie.broker.domain.records import ForwardRecord, Record, RequestRecord, Unchanged
+from intertie.broker.domain.records import ForwardRecord, Record, RequestRecord, Tomb, Unchanged
 from intertie.common.names import REMEMBERED, ClusterName, Parent, PartName, uid_of
 
 GENERATION = "ledger/generation"
@@ -19,8 +19,14 @@ SEEN = "seen/"
 VNIS = "vni/"
 ACCOUNTS = "accounts/"
 HOSTS = "hosts/"
-LEDGER = ("ledger/", PARTS, CLUSTERS, REQUESTS, FORWARDS, WANTED, VNIS, ACCOUNTS, HOSTS)
+TOMBS = "tombs/"
+LEDGER = ("ledger/", PARTS, CLUSTERS, REQUESTS, FORWARDS, WANTED, VNIS, ACCOUNTS, HOSTS, TOMBS)
 """What only the leader writes, and has in its book."""
+ARCHIVE = "archive/"
+"""Only the leader writes it too: what is over, as it was. No book has it; who asks for it reads
+it."""
+ARCHIVED_PARTS = "archive/parts/"
+ARCHIVED_CLUSTERS = "archive/clusters/"
 USAGE = "usage/"
 """Only the leader writes it too, but it grows for ever, so no book has it and no fail-over reads
 it."""
@@ -75,6 +81,40 @@ def account_key(name: PartName) -> str:
     return f"{ACCOUNTS}{name.tenant}/{name.part_id}"
 
 
+def tomb_key(tomb: Tomb) -> str:
+    if tomb.of_part:
+        return f"{TOMBS}{part_key(PartName.parse(tomb.name))}"
+    name = ClusterName.parse(tomb.name)
+    return f"{TOMBS}{cluster_key(name.tenant, name.cluster_id)}"
+
+
+def archived_part_key(name: PartName) -> str:
+    return f"{ARCHIVE}{part_key(name)}"
+
+
+def archived_clusters_key(tenant: str, cluster_id: str) -> str:
+    """Before all that had the name, one after another: `archived_cluster_key`."""
+    return f"{ARCHIVE}{cluster_key(tenant, cluster_id)}/"
+
+
+def archived_cluster_key(name: ClusterName, uid: str) -> str:
+    return f"{archived_clusters_key(name.tenant, name.cluster_id)}{uid}"
+
+
+def archived_key(record: Part | ClusterRecord) -> str:
+    if isinstance(record, Part):
+        return archived_part_key(record.path)
+    return archived_cluster_key(ClusterName.parse(record.name), record.uid)
+
+
+def archived_keys_of(tomb: Tomb) -> tuple[str, ...]:
+    """What goes with it."""
+    part = (archived_part_key(PartName.parse(tomb.name)),) if tomb.of_part else ()
+    if not tomb.cluster:
+        return part
+    return (*part, archived_cluster_key(ClusterName.parse(tomb.cluster), tomb.cluster_uid))
+
+
 def entry_key(number: int) -> str:
     """In the order of numbers."""
     return f"{USAGE_ENTRIES}{number:012d}"
@@ -104,6 +144,10 @@ def touched_by(key: str, site: str) -> str:
     match key.split("/"):
         case ["parts", tenant, part_id]:
             return str(PartName(site, tenant, part_id))
+        case ["archive", "parts", tenant, part_id]:
+            return str(PartName(site, tenant, part_id))
+        case ["archive", "clusters", tenant, cluster_id, _]:
+            return str(ClusterName(Parent(f"sites/{site}", tenant), cluster_id))
         case ["clusters", tenant, cluster_id]:
             return str(ClusterName(Parent(f"sites/{site}", tenant), cluster_id))
         case ["seen" | "wanted", _, "parts", uid]:
@@ -132,6 +176,8 @@ def of_record(record: Record) -> str:
             return request_key(record.caller, record.request_id)
         case HostRecord():
             return host_key(record.name)
+        case Tomb():
+            return tomb_key(record)
 
 
 def of_unchanged(record: Unchanged) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from intertie.broker.adapters import keys
+from intertie.broker.adapters import archive, keys
 from intertie.broker.adapters.agent_records import standing_to_bytes, wanted_to_bytes
 from intertie.broker.adapters.etcd_reads import EtcdReads
 from intertie.broker.adapters.etcd_usage import SignedCheckpoint
@@ -22,7 +22,7 @@ from intertie.broker.adapters.mirror import Mirror
 from intertie.broker.domain.account import UsageBatch
 from intertie.broker.domain.book import Book
 from intertie.broker.domain.lost_hosts import HostRecord
-from intertie.broker.domain.records import Change
+from intertie.broker.domain.records import Change, Tomb
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotLeading, StaleWrite
 from intertie.common.etcd.client import (
@@ -345,6 +345,10 @@ def _ops(change: Change, written_keys: list[str]) -> Iterator[Op]:
             yield Put(keys.wanted_host_key(host), standing_to_bytes(write.record))
     for erasure in change.erasures:
         yield DeleteKey(keys.of_record(erasure.record))
+        if isinstance(erasure.record, Tomb):
+            yield from map(DeleteKey, keys.archived_keys_of(erasure.record))
+    for record in change.archived:
+        yield Put(keys.archived_key(record), archive.packed(record))
     for vni, part_uid in change.vnis:
         yield Put(keys.vni_key(vni), part_uid.encode())
     for vni in change.vnis_given_back():

@@ -32,6 +32,7 @@ from intertie.broker.domain.records import (
     ForwardRecord,
     Record,
     RequestRecord,
+    Tomb,
     Write,
 )
 from intertie.common.calendar import Calendar
@@ -52,6 +53,7 @@ class Book:
     forwards: dict[str, Versioned[ForwardRecord]] = field(default_factory=dict)
     accounts: dict[str, Versioned[Account]] = field(default_factory=dict)
     """By the names of their parts."""
+    tombs: dict[str, Versioned[Tomb]] = field(default_factory=dict)
     hosts: dict[str, Versioned[HostRecord]] = field(default_factory=dict)
     requests: dict[tuple[str, str], Versioned[RequestRecord]] = field(default_factory=dict)
     vnis: dict[int, str] = field(default_factory=dict)
@@ -83,6 +85,7 @@ class Book:
             clusters=dict(view.clusters),
             forwards=dict(view.forwards),
             accounts=dict(view.accounts),
+            tombs=dict(view.tombs),
             hosts=dict(view.hosts),
             requests=dict(view.requests),
             vnis=dict(view.vnis),
@@ -101,6 +104,7 @@ class Book:
             clusters=self.clusters,
             forwards=self.forwards,
             accounts=self.accounts,
+            tombs=self.tombs,
             requests=self.requests,
             vnis=self.vnis,
             next_vni=self.next_vni,
@@ -166,6 +170,9 @@ class Book:
         for each in changed:
             if self._revision_of(each.record) != each.read_at:
                 return _label(each.record)
+        for write in change.writes:
+            if write.record.__class__ is Part and write.record.name in self.tombs:
+                return write.record.name  # it was over, and is not begun again
         for rest in change.unchanged:
             known = self._of_kind(rest.kind).get(rest.name)
             if (known.revision if known else 0) != rest.read_at:
@@ -187,6 +194,8 @@ class Book:
             return self.accounts
         if kind is HostRecord:
             return self.hosts
+        if kind is Tomb:
+            return self.tombs
         return self.clusters if kind is ClusterRecord else self.forwards
 
     def apply(self, change: Change, revision: int) -> None:
@@ -228,6 +237,8 @@ class Book:
                 self.forwards[record.name] = Versioned(value=record, revision=revision)
             case Account():
                 self.accounts[record.name] = Versioned(value=record, revision=revision)
+            case Tomb():
+                self.tombs[record.name] = Versioned(value=record, revision=revision)
             case HostRecord():
                 self.hosts[record.name] = Versioned(value=record, revision=revision)
                 self._stands = None
@@ -270,6 +281,8 @@ class Book:
                 self.forwards.pop(record.name, None)
             case Account():
                 self.accounts.pop(record.name, None)
+            case Tomb():
+                self.tombs.pop(record.name, None)
             case HostRecord():
                 self.hosts.pop(record.name, None)
                 self._stands = None

@@ -20,7 +20,7 @@ from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
 from intertie.broker.domain.part import Keeping, Part, Standing, hosts_of
 from intertie.broker.domain.quotas import counted_for
-from intertie.broker.domain.records import ForwardRecord, RequestRecord
+from intertie.broker.domain.records import ForwardRecord, RequestRecord, Tomb
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
@@ -58,7 +58,9 @@ class LedgerView(Struct, frozen=True, kw_only=True):
     clusters: Mapping[str, Versioned[ClusterRecord]] = field(default_factory=dict)
     forwards: Mapping[str, Versioned[ForwardRecord]] = field(default_factory=dict)
     accounts: Mapping[str, Versioned[Account]] = field(default_factory=dict)
-    """These four by name; an account by that of its part."""
+    tombs: Mapping[str, Versioned[Tomb]] = field(default_factory=dict)
+    """These five by name; an account by that of its part, a
+    tomb of what is over by that of what it was."""
     requests: Mapping[tuple[str, str], Versioned[RequestRecord]] = field(default_factory=dict)
     """By caller and request id."""
     vnis: Mapping[int, str] = field(default_factory=dict)

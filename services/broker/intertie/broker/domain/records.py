@@ -78,7 +78,24 @@ def forward_uid(key: RequestKey) -> str:
     return uid_of("forward", forwarded_request_id(key))
 
 
-Record = Part | ClusterRecord | RequestRecord | ForwardRecord | Account | HostRecord
+class Tomb(Struct, frozen=True, kw_only=True):
+    """That a part is over, and kept in the archive; or a cluster that had none at its end."""
+
+    name: str
+    """The part's, or the cluster's."""
+    state: str
+    until: datetime
+    """Then it goes, with what is in the archive."""
+    cluster: str = ""
+    """Name of the cluster that is in the archive with it."""
+    cluster_uid: str = ""
+
+    @property
+    def of_part(self) -> bool:
+        return self.name != self.cluster
+
+
+Record = Part | ClusterRecord | RequestRecord | ForwardRecord | Account | HostRecord | Tomb
 
 
 class Write(Struct, frozen=True, kw_only=True):
@@ -107,6 +124,8 @@ class Change(Struct, frozen=True, kw_only=True):
 
     writes: tuple[Write, ...] = ()
     erasures: tuple[Erase, ...] = ()
+    archived: tuple[Part | ClusterRecord, ...] = ()
+    """Of what is erased, what is kept aside until its tombstone, which is written here, goes."""
     unchanged: tuple[Unchanged, ...] = ()
     """Read, not written."""
     admitted_on: int | None = None

@@ -1,13 +1,17 @@
-"""Forgets what nobody will ask for any more: tombstones, answered requests, forwards. What a part
-had is written down before the part goes."""
+"""Puts aside what is over, and forgets what nobody will ask for any more: tombstones, answered
+requests, forwards. What a part had is written down before the part goes."""
 
-from datetime import datetime, timedelta
+import asyncio
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import structlog
 
+from intertie.broker.domain.archiving import KEPT, moves
 from intertie.broker.domain.cluster import ClusterRecord
-from intertie.broker.domain.ledger import Versioned
+from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Ledger
 from intertie.broker.domain.records import Change, Erase, ForwardRecord
@@ -19,9 +23,9 @@ from intertie.common.names import ClusterName
 
 log = structlog.get_logger(__name__)
 
-KEPT = timedelta(hours=24)
-"""After the window's end, or the end itself where that is later: a late duplicate of a request
-that made the part finds it over, and revives nothing."""
+TOGETHER = 40
+"""Changes that stand in line at once: some transactions, between which admissions find room."""
+PAUSE_S = 0.02
 
 
 class Retention:
@@ -31,28 +35,31 @@ class Retention:
         self._clock = clock
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
-        """What is to be erased is found at once, on the view as it is: erasing compares it."""
+        """What is to be done is found at once, on the view as it is: every change compares it."""
         now, view = self._clock.now(), await self._ledger.view()
-        before = now - KEPT
-        stale: list[Versioned[Any]] = [
-            *(each for each in view.requests.values() if now >= each.value.expire_time),
-            *(each for each in view.clusters.values() if _ended_by(each.value, before)),
-        ]
-        old = [each for each in view.forwards.values() if each.value.create_time <= before]
-        parts = [
-            (each, account)
-            for name, each in view.parts.items()
-            if _ended_by(each.value, before)
-            for account in (view.accounts.get(name),)
-            if settled(each.value, account.value if account else None)
-        ]
-        for each in stale:
-            await self._erase(each)
-        for part, account in parts:
-            await self._erase(part, *((account,) if account else ()))
+        old = [each for each in view.forwards.values() if each.value.create_time <= now - KEPT]
+        forgotten = list(_forgotten(view, now))
+        away = [each.change() for each in moves(view, now=now) if each.tomb().until > now]
+        await self._commit(forgotten)
+        await self._commit(away)
         for forward in old:
             if await self._is_over(forward):
-                await self._erase(forward)
+                await self._commit([_erasing(forward)])
+
+    async def _commit(self, changes: Iterable[Change]) -> None:
+        """Each by itself. One that another was first to touch waits for the next pass."""
+        rest = iter(changes)
+        while some := list(islice(rest, TOGETHER)):
+            done = await asyncio.gather(
+                *(self._ledger.commit(each) for each in some), return_exceptions=True
+            )
+            for each in done:
+                if isinstance(each, StaleWrite):
+                    log.debug("retention.lost_race", key=each.key)
+                elif isinstance(each, BaseException):
+                    raise each
+            if len(some) == TOGETHER:
+                await self._clock.sleep(PAUSE_S)
 
     async def _is_over(self, forward: Versioned[ForwardRecord]) -> bool:
         name = ClusterName.parse(forward.value.name)
@@ -64,13 +71,29 @@ class Retention:
         except SiteUnreachable:
             return False
 
-    async def _erase(self, *found: Versioned[Any]) -> None:
-        """All of it or nothing."""
-        erasures = tuple(Erase(record=each.value, read_at=each.revision) for each in found)
-        try:
-            await self._ledger.commit(Change(erasures=erasures))
-        except StaleWrite:
-            log.debug("retention.lost_race")
+
+def _forgotten(view: LedgerView, now: datetime) -> Iterator[Change]:
+    before = now - KEPT
+    for request in view.requests.values():
+        if now >= request.value.expire_time:
+            yield _erasing(request)
+    for tomb in view.tombs.values():
+        if now >= tomb.value.until:
+            yield _erasing(tomb)
+    for cluster in view.clusters.values():
+        if _ended_by(cluster.value, before):
+            yield _erasing(cluster)
+    for name, part in view.parts.items():
+        account = view.accounts.get(name)
+        if _ended_by(part.value, before) and settled(
+            part.value, account.value if account else None
+        ):
+            yield _erasing(part, *((account,) if account else ()))
+
+
+def _erasing(*found: Versioned[Any]) -> Change:
+    """All of it or nothing."""
+    return Change(erasures=tuple(Erase(record=each.value, read_at=each.revision) for each in found))
 
 
 def _ended_by(record: Part | ClusterRecord, moment: datetime) -> bool:

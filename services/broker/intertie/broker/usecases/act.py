@@ -11,7 +11,7 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Foreign, Ledger
 from intertie.broker.domain.records import Change, RequestKey, Write
-from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.broker.usecases.admission import Admission, Admitted, known_part, there
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.broker.usecases.prepare_part import check_coordinator
@@ -51,8 +51,8 @@ class ActOnCluster:
     async def __call__(
         self, name: ClusterName, order: ActOrder, etag: str, caller: Caller
     ) -> ClusterView | Foreign:
-        view = await self._get.here(name)
-        if view is None:
+        before = await self._get.here(name)
+        if before is None:
             if await self._forwarding.reaches(name):
                 return await self._forwarding.act(
                     caller, name, order.action, order.workspaces, etag, order.request
@@ -62,7 +62,7 @@ class ActOnCluster:
         def decide(view: LedgerView, now: datetime) -> Admitted:
             cluster = view.clusters.get(str(name))
             if cluster is None:
-                raise NotFound(str(name))
+                raise ClusterOver(str(name)) if before.record.over else NotFound(str(name))
             record = cluster.value
             check_open(record, now=now)
             if record.state in (ClusterState.QUEUED, ClusterState.SUSPENDED):
@@ -91,9 +91,7 @@ class ActOnPart:
 
     async def __call__(self, name: PartName, order: ActOrder, caller: Caller) -> Part:
         def decide(view: LedgerView, now: datetime) -> Admitted:
-            found = view.parts.get(str(name))
-            if found is None:
-                raise NotFound(str(name))
+            found = there(view, str(name))
             part = found.value
             check_coordinator(part, caller, "Act")
             if not open_for_actions(part, now=now):
@@ -102,7 +100,7 @@ class ActOnPart:
 
         admitted = await self._admission.admit(order.request, decide)
         log.info("act.asked_for", part=admitted.answer, action=order.action.name)
-        found = (await self._ledger.view()).parts.get(admitted.answer)
+        found = await known_part(self._ledger, PartName.parse(admitted.answer))
         if found is None:
             raise NotFound(admitted.answer)
         return found.value

@@ -12,7 +12,7 @@ from intertie.broker.domain.ports import Ledger, Room
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
 from intertie.broker.usecases.copies import AtWork
 from intertie.common.clock import Clock
-from intertie.common.errors import EtcdUnavailable, StaleWrite
+from intertie.common.errors import EtcdUnavailable, NotFound, PartOver, StaleWrite
 from intertie.common.names import PartName
 from intertie.common.room import Endless
 from intertie.common.tasks import uninterrupted
@@ -59,6 +59,15 @@ async def known_part(ledger: Ledger, name: PartName) -> Versioned[Part] | None:
     there is none is asked of etcd: a replica that leads no more does not know of newer ones."""
     known = (await ledger.view()).parts.get(str(name))
     return known if known is not None else await ledger.part(name)
+
+
+def there(view: LedgerView, name: str) -> Versioned[Part]:
+    """A part to be changed. PartOver of one that is in the archive, NotFound."""
+    found = view.parts.get(name)
+    if found is not None:
+        return found
+    tomb = view.tombs.get(name)
+    raise PartOver(name, tomb.value.state) if tomb is not None else NotFound(name)
 
 
 class Admission:

@@ -33,6 +33,7 @@ class GetCluster:
             return None
         revision = found.part.revision if found.part else 0
         there = (
+            found.cluster.value.uid,  # of what is in the archive there are no revisions
             found.cluster.revision,
             revision,
             tuple(found.seen.items()),

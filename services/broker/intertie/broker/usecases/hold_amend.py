@@ -11,7 +11,7 @@ from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.renegotiating import Asked, held
-from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.broker.usecases.admission import Admission, Admitted, known_part, there
 from intertie.broker.usecases.copies import AtWork
 from intertie.broker.usecases.hold_part import (
     HoldOrder,
@@ -52,9 +52,7 @@ class HoldAmend:
         await self._check_images(order, await self._known(order))
 
         def decide(view: LedgerView, now: datetime) -> Admitted:
-            found = view.parts.get(str(order.name))
-            if found is None:
-                raise NotFound(str(order.name))
+            found = there(view, str(order.name))
             check_coordinator(found.value, caller, "Hold")
             after = held(found.value, _asked(order), view, self._policy, now=now)
             had, has = set(found.value.network_ids), set(after.network_ids)
@@ -78,7 +76,7 @@ class HoldAmend:
         return part, self._notary.sign(body)
 
     async def _known(self, order: HoldOrder) -> Part:
-        found = (await self._ledger.view()).parts.get(str(order.name))
+        found = await known_part(self._ledger, order.name)
         if found is None:
             raise NotFound(str(order.name))
         return found.value

@@ -14,7 +14,7 @@ from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
 from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.records import Change, RequestKey, Write
-from intertie.broker.usecases.admission import Admission, Admitted
+from intertie.broker.usecases.admission import Admission, Admitted, known_part
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     MAX_SKEW,
@@ -87,7 +87,7 @@ class HoldPart:
                 raise ImageNotReady(digest, self._policy.site)
 
         def decide(view: LedgerView, now: datetime) -> Admitted:
-            if str(order.name) in view.parts:
+            if str(order.name) in view.parts or str(order.name) in view.tombs:
                 raise NameTaken(str(order.name))
             part = self._part(order, view, now)
             if order.prepare:
@@ -100,7 +100,7 @@ class HoldPart:
         reach("broker.before_hold")
         answer = await self._admission.admit(order.request, decide)
         reach("broker.held")
-        found = (await self._ledger.view()).parts.get(answer.answer)
+        found = await known_part(self._ledger, PartName.parse(answer.answer))
         if found is None:
             raise NotFound(answer.answer)
         part = found.value

@@ -233,15 +233,16 @@ class Etcd:
         answer = await reach(self._kv.get(self._prefix + key, timeout=CALL_TIMEOUT_S))
         return self._entry(answer.kvs[0]) if answer.kvs else None
 
-    async def range(self, prefix: str, *, without: str = "") -> Snapshot:
-        """Linearizable, and consistent however many pages it takes. `without` is a longer prefix,
-        whose entries are left out and not read."""
+    async def range(self, prefix: str, *, without: tuple[str, ...] = ()) -> Snapshot:
+        """Linearizable, and consistent however many pages it takes. `without` are longer prefixes,
+        whose entries are left out and not read; none is the beginning of another."""
         start = (self._prefix + prefix).encode()
         end = prefix_range_end(start)
-        spans = [(start, end)]
-        if without:
-            out = (self._prefix + without).encode()
-            spans = [(start, out), (prefix_range_end(out), end)]
+        spans = []
+        for out in sorted((self._prefix + each).encode() for each in without):
+            spans.append((start, out))
+            start = prefix_range_end(out)
+        spans.append((start, end))
         entries: list[Entry] = []
         revision = 0
         for first, last in spans:
