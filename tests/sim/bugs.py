@@ -15,10 +15,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
 
+import intertie.broker.domain.archiving as archiving
 import intertie.broker.domain.book as book
 import intertie.broker.domain.ledger as ledger
 import intertie.broker.domain.part as part_module
-import intertie.broker.domain.archiving as archiving
 import intertie.broker.loops.retention as retention
 import intertie.broker.main as broker_main
 import intertie.nodeagent.loops.knowledge as knowledge

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from intertie.api.nodeagent.v1 import records_pb2
+from intertie.broker.adapters.archive import packed
 from intertie.broker.adapters.cluster_changes import PREFIXES, ClusterChanges
 from intertie.broker.convert import cluster_octets
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
@@ -19,6 +20,7 @@ from intertie.common.etcd.records import encode
 from intertie.common.names import PartName
 from intertie.common.rpc.spec_proto import timestamp_to_proto
 from intertie.common.spec import ClusterSpec
+from intertie.common.values import replace
 from tests.unit.broker.samples import NOW, POLICY, part
 
 READY = 4
@@ -191,3 +193,46 @@ def test_from_wherever_it_begins_it_tells_the_same(store: Keys, seed: int) -> No
         assert [each.octets() for each in late.standing()] == [
             each.octets() for each in whole.standing()
         ]
+
+
+def test_what_is_put_aside_is_no_change_and_goes_when_it_is_forgotten(store: Keys) -> None:
+    changes = fold()
+    over = record(state=ClusterState.CANCELLED)
+    ended = part(state=PartState.ENDED, end_reason="CANCELLED")
+    keys = {"clusters/demo/one": encode(over), "parts/demo/t1": encode(ended)}
+    assert len(changes.take(store.write(keys))) == 1
+    aside: dict[str, bytes | None] = {
+        "clusters/demo/one": None,
+        "parts/demo/t1": None,
+        "archive/clusters/demo/one/u-t1": packed(over),
+        "archive/parts/demo/t1": packed(ended),
+        "tombs/parts/demo/t1": b"{}",
+    }
+    assert changes.take(store.write(aside)) == []
+    # Who begins now sees the same.
+    late = fold()
+    late.begin([each for each in store.states[-1].values() if each.key.startswith(PREFIXES)])
+    [shown] = late.standing()
+    assert shown.octets() == next(iter(changes.standing())).octets()
+
+    # The name is used again, and the first is forgotten while the second lives.
+    again = replace(record("t2"), create_time=NOW + timedelta(minutes=1))
+    for each in (changes, late):
+        events = each.take(store.write({"clusters/demo/one": encode(again)}))
+        assert [event.shown.uid for event in events] == ["u-t2"]
+    forgotten: dict[str, bytes | None] = {"archive/clusters/demo/one/u-t1": None}
+    assert changes.take(store.write(forgotten)) == []
+    assert [each.uid for each in changes.standing()] == ["u-t2"]
+
+
+def test_the_end_of_what_was_put_aside_is_told(store: Keys) -> None:
+    changes = fold()
+    changes.take(store.write({"archive/clusters/demo/one/u-t1": packed(record())}))
+    changes.take(store.write({"archive/parts/demo/t1": packed(part())}))
+    gone: dict[str, bytes | None] = {
+        "archive/clusters/demo/one/u-t1": None,
+        "archive/parts/demo/t1": None,
+    }
+    (event,) = changes.take(store.write(gone))
+    assert (event.gone, event.shown.uid) == (True, "u-t1")
+    assert list(changes.standing()) == []
