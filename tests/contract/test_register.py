@@ -18,6 +18,7 @@ from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import (
     Receipt,
+    Settled,
     TxRecord,
     abort_of,
     commit_of,
@@ -179,10 +180,49 @@ async def test_the_register(replicas: Replicas) -> None:
 
     # What is settled is forgotten; its decision is not.
     with pytest.raises(NotLeading):
-        await one.register.settle("t1")
-    await two.register.settle("t1")
+        await one.register.settle("t1", now=NOW)
+    await two.register.settle("t1", now=NOW)
     assert await two.register.transactions() == ()
     assert await two.register.decision("t1") == COMMIT
+
+
+async def test_a_decision_is_forgotten_with_what_was_settled_and_not_before(
+    replicas: Replicas,
+) -> None:
+    one, two = replicas("one"), replicas("two")
+    await one.election.win()
+    until = NOW + timedelta(hours=1)
+    read_at = await one.register.begin(
+        replace(TX, until=until), CLUSTER, read_at=0, request=REQUEST
+    )
+    await one.register.commit(
+        COMMIT, replace(CLUSTER, state=ClusterState.SCHEDULED), read_at=read_at
+    )
+    assert await one.register.settled() == ()
+    settled = Settled(tx="t1", cluster_uid="u1", settle_time=NOW, until=until)
+    with pytest.raises(StaleWrite):  # it is on record, and nobody has said that it is settled
+        await one.register.forget(settled)
+    await one.register.settle("t1", now=NOW)
+    assert await one.register.settled() == (settled,)
+    with pytest.raises(StaleWrite):
+        await one.register.forget(replace(settled, settle_time=until))
+    await two.election.win()
+    with pytest.raises(NotLeading):
+        await one.register.forget(settled)
+    assert await two.register.decision("t1") == COMMIT
+    await two.register.forget(settled)
+    assert await two.register.decision("t1") is None
+    assert await two.register.settled() == ()
+
+
+async def test_of_an_older_release_a_decision_stays_for_ever(replicas: Replicas) -> None:
+    one = replicas("one")
+    await one.election.win()
+    await one.register.begin(TX, CLUSTER, read_at=0, request=REQUEST)
+    await one.register.abort(ABORT)
+    await one.register.settle("t1", now=NOW)
+    assert await one.register.settled() == ()
+    assert await one.register.decision("t1") == ABORT
 
 
 async def test_clusters_and_requests(replicas: Replicas) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from intertie.api.broker.v1 import parts_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.api.types.v1 import action_pb2
 from intertie.broker import main as broker_main
 from intertie.broker.domain import archiving
 from intertie.common import errors
@@ -89,7 +90,7 @@ async def test_what_is_over_is_put_aside_and_answers_as_before(here: Site) -> No
     more.cluster.spec.CopyFrom(cluster_spec(count=3))
     more.update_mask.paths.append("spec.groups")
     assert isinstance(await refusal(stub.Update(more)), errors.ClusterOver)
-    act = clusters_pb2.ActOnClusterRequest(name=made.name, action=1, request_id="a1")
+    act = clusters_pb2.ActOnClusterRequest(name=made.name, action=action_pb2.STOP, request_id="a1")
     assert isinstance(await refusal(stub.Act(act)), errors.ClusterOver)
     parts = here.parts(here.domain.operator("olga"))
     [shown] = (await parts.List(parts_pb2.ListPartsRequest(parent="-/tenants/demo"))).parts

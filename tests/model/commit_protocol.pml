@@ -14,6 +14,7 @@
    Configurations (-D):
      ONE       one transaction over two sites, with a coordinator, and another that takes it for
                dead; without this, two transactions compete for two sites, one coordinator each
+     FORGET    together with ONE: the register forgets what nobody can ask for any more
      LIVE      together with ONE: the promises that say what there is in the end
      WITNESS   "violations" that have to be found: what must be possible for promises to mean much
 
@@ -27,7 +28,9 @@
      BLIND_CANCEL             a request for the end is written over what came after it was read
      RELEASE_ASKED_ONCE       a RELEASE that was refused is not asked again
      COMMIT_IS_FINAL          RELEASE is never asked, so that a cancel after COMMIT ends nothing
-     DOUBT_WAITS              a site in doubt waits for a decision, and does not race to one */
+     DOUBT_WAITS              a site in doubt waits for a decision, and does not race to one
+     FORGET_UNANSWERED        a decision is forgotten before every site has answered and is over
+     FORGET_ON_RECORD         a decision is forgotten while the cluster is on record */
 
 /* A part, as in the broker's domain/part.py; NONE: the site has never heard of it. */
 #define NONE      0
@@ -53,6 +56,16 @@ bit end_requested[2];
 bit cancel_told[2];
 bit cancel_first[2];
 
+#ifdef FORGET
+byte was[2];  /* the decision that was forgotten */
+bit gone[2];  /* the cluster's record was cleared away */
+#define EVER(t) (was[t] != OPEN -> was[t] : decision[t])
+#define GONE(t) (gone[t])
+#else
+#define EVER(t) (decision[t])
+#define GONE(t) false
+#endif
+
 #define COUNTED(t, s) (PART(t, s) == HELD || PART(t, s) == PREPARED || PART(t, s) == CONFIRMED)
 #define LET_GO(t, s)  (PART(t, s) == RELEASED || PART(t, s) == EXPIRED)
 #define BEGAN(t, s)   (PART(t, s) == CONFIRMED || PART(t, s) == ENDED)
@@ -68,11 +81,14 @@ bool no_unilateral_exit = true;  /* what is prepared is let go only on ABORT */
 bool cancel_wins = true;         /* what was cancelled before COMMIT is not committed */
 bool cancel_kept = true;         /* a cancel that was acknowledged stays on record */
 bool record_agrees = true;       /* a cluster is scheduled if, and only if, COMMIT stands */
+bool forgotten = true;           /* of a COMMIT that is forgotten no site is in doubt; an ABORT that
+                                    is forgotten becomes no COMMIT */
 
 /* A part's step, whichever it is. */
 inline move(t, s, to) {
   if
-  :: PART(t, s) == PREPARED && (to == RELEASED || to == EXPIRED) && decision[t] != ABORT ->
+  :: PART(t, s) == PREPARED && (to == RELEASED || to == EXPIRED) && decision[t] != ABORT &&
+       EVER(t) != ABORT ->
        no_unilateral_exit = false; assert(no_unilateral_exit); no_unilateral_exit = true
   :: else
   fi;
@@ -197,19 +213,20 @@ proctype Cancel(byte t) {
   byte read_at;
   bit was_scheduled;
   do
-  :: atomic { true -> read_at = revision[t]; was_scheduled = scheduled[t] };
+  :: atomic { !GONE(t) -> read_at = revision[t]; was_scheduled = scheduled[t] };
      if
+     :: GONE(t) -> break
 #ifdef BLIND_CANCEL
      :: atomic {
           true ->
 #else
      :: atomic { revision[t] != read_at -> read_at = 0; was_scheduled = 0 }
      :: atomic {
-          revision[t] == read_at ->
+          !GONE(t) && revision[t] == read_at ->
 #endif
             scheduled[t] = was_scheduled; end_requested[t] = 1; revision[t]++;
             cancel_told[t] = 1;
-            cancel_first[t] = (decision[t] != COMMIT);
+            cancel_first[t] = (EVER(t) != COMMIT);
             break
         }
      fi
@@ -217,12 +234,43 @@ proctype Cancel(byte t) {
   od
 }
 
+#ifdef FORGET
+/* The meta-scheduler's loops: settle, which hears from each site once it has obeyed or has no part
+   to obey with; recover and refresh, which clear the record away: of an ABORT, and of a cluster of
+   which every part is over; and forget. */
+#ifdef FORGET_UNANSWERED
+#define MAY_FORGET(t) true
+#elif defined(FORGET_ON_RECORD)
+#define MAY_FORGET(t) (answered[0] && answered[1])
+#else
+#define MAY_FORGET(t) (answered[0] && answered[1] && gone[t])
+#endif
+
+proctype Forget(byte t) {
+  bit answered[2];
+end:
+  do
+  :: !answered[0] && decision[t] != OPEN && !WAITS(t, 0) -> answered[0] = 1
+  :: !answered[1] && decision[t] != OPEN && !WAITS(t, 1) -> answered[1] = 1
+  :: atomic { !gone[t] && decision[t] == ABORT && !scheduled[t] -> gone[t] = 1; revision[t]++ }
+  :: atomic { !gone[t] && scheduled[t] && PART(t, 0) == ENDED && PART(t, 1) == ENDED ->
+       gone[t] = 1; revision[t]++ }
+  :: atomic { decision[t] != OPEN && was[t] == OPEN && MAY_FORGET(t) ->
+       was[t] = decision[t]; decision[t] = OPEN }
+  od
+}
+#endif
+
 #define NO_MORE_THAN_ONE(s) (!(COUNTED(0, s) && COUNTED(1, s)))
 #define WHOLE(t)   (!(BEGAN(t, 0) && LET_GO(t, 1)) && !(BEGAN(t, 1) && LET_GO(t, 0)))
-#define VALID(t)   (decision[t] != COMMIT || (BOUND(t, 0) && BOUND(t, 1)))
-#define OBEYED(t)  (!(cancel_first[t] && decision[t] == COMMIT))
+#define VALID(t)   (EVER(t) != COMMIT || (BOUND(t, 0) && BOUND(t, 1)))
+#define OBEYED(t)  (!(cancel_first[t] && EVER(t) == COMMIT))
 #define KEPT(t)    (!cancel_told[t] || end_requested[t])
-#define AGREES(t)  (scheduled[t] == (decision[t] == COMMIT))
+#define AGREES(t)  (scheduled[t] == (EVER(t) == COMMIT))
+#ifdef FORGET
+#define PAST(t)    (!(was[t] == COMMIT && (WAITS(t, 0) || WAITS(t, 1))) && \
+                    !(was[t] == ABORT && decision[t] == COMMIT))
+#endif
 
 proctype Promises() {
 end:
@@ -237,6 +285,9 @@ end:
        cancel_kept = false; assert(cancel_kept); cancel_kept = true }
   :: d_step { !(AGREES(0) && AGREES(1)) ->
        record_agrees = false; assert(record_agrees); record_agrees = true }
+#ifdef FORGET
+  :: d_step { !(PAST(0)) -> forgotten = false; assert(forgotten); forgotten = true }
+#endif
   od
 }
 
@@ -246,6 +297,8 @@ bool committed = true;        /* both parts confirmed */
 bool aborted = true;          /* both were prepared, neither began */
 bool cancelled_before = true; /* prepared parts let go, because of a cancel */
 bool cancelled_after = true;  /* a cancel after COMMIT: one part ended, one not yet confirmed */
+bool commit_past = true;      /* a COMMIT is forgotten */
+bool past_abort = true;       /* a part that came late asks again, and gets ABORT again */
 bool taken_over = true;       /* a site's room goes from one transaction to the other */
 
 proctype Witness() {
@@ -261,6 +314,11 @@ end:
        cancelled_after = false; assert(cancelled_after); cancelled_after = true }
   :: d_step { PART(0, 0) == ENDED && PART(1, 0) == CONFIRMED ->
        taken_over = false; assert(taken_over); taken_over = true }
+#ifdef FORGET
+  :: d_step { was[0] == COMMIT -> commit_past = false; assert(commit_past); commit_past = true }
+  :: d_step { was[0] == ABORT && PART(0, 0) == RELEASED && decision[0] == ABORT &&
+       PART(0, 1) == NONE -> past_abort = false; assert(past_abort); past_abort = true }
+#endif
   od
 }
 #endif
@@ -277,6 +335,9 @@ init {
   atomic {
 #ifdef ONE
     run Coordinator(0); run Coordinator(0); run Site(0, 0); run Site(0, 1); run Cancel(0);
+#ifdef FORGET
+    run Forget(0);
+#endif
 #else
     run Coordinator(0); run Site(0, 0); run Site(0, 1); run Cancel(0);
     run Coordinator(1); run Site(1, 0); run Site(1, 1); run Cancel(1);

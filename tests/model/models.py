@@ -94,11 +94,18 @@ COMMIT = Model(
             "cancel_wins",
             "cancel_kept",
             "record_agrees",
+            "forgotten",
         }
     ),
     claims=("settled", "cancelled"),
     configurations=(
         Configuration(name="one", options=("ONE",), at_least=25_000, witnessed=_SEEN),
+        Configuration(
+            name="forget",
+            options=("ONE", "FORGET"),
+            at_least=200_000,
+            witnessed=_SEEN | {"commit_past", "past_abort"},
+        ),
         Configuration(name="two", at_least=1_500_000, witnessed=_SEEN | {"taken_over"}, large=True),
     ),
     live=(Configuration(name="one", options=("ONE",), at_least=50_000, large=True),),
@@ -126,6 +133,16 @@ COMMIT = Model(
         ),
         Mutant(name="BLIND_CANCEL", options=("ONE",), breaks={"record_agrees"}),
         Mutant(name="CHECK_THEN_HOLD", breaks={"capacity"}, first=True),
+        Mutant(
+            name="FORGET_UNANSWERED",
+            options=("ONE", "FORGET"),
+            breaks={"forgotten", "atomicity", "validity", "record_agrees"},
+        ),
+        Mutant(
+            name="FORGET_ON_RECORD",
+            options=("ONE", "FORGET"),
+            breaks={"forgotten", "atomicity", "record_agrees"},
+        ),
     ),
     live_mutants=(
         Mutant(name="DOUBT_WAITS", options=("ONE",), breaks={"settled", "cancelled"}),

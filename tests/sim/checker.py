@@ -40,6 +40,7 @@ LEADERS_OWN = (
     "hosts/",
     "vni/",
     "txs/",
+    "settled/",
     "tombs/",
     "archive/",
 )

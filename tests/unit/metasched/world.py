@@ -23,6 +23,7 @@ from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.ports import Room
 from intertie.metasched.domain.problem import ImageFound
+from intertie.metasched.loops.forget import Forget
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
 from intertie.metasched.loops.settle import Settle
@@ -125,6 +126,7 @@ class Process:
     recover: Recover
     settle: Settle
     refresh: Refresh
+    forget: Forget
     points: Points
     election: MemoryElection
 
@@ -200,6 +202,7 @@ class World:
             recover=Recover(clusters, register, underway, self.clock),
             settle=Settle(clusters, register, sites, coallocate, parts, underway),
             refresh=Refresh(clusters, sightings, parts, self.clock),
+            forget=Forget(clusters, register, self.clock),
             points=points,
             election=election,
         )

@@ -37,6 +37,7 @@ from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSighting
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.adapters.receipts import SignedReceipts
 from intertie.metasched.convert import cluster_octets
+from intertie.metasched.loops.forget import Forget
 from intertie.metasched.loops.pace import paced
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
@@ -64,6 +65,7 @@ from intertie.metasched.usecases.watch_cluster import WatchCluster
 log = structlog.get_logger(__name__)
 
 LOOP_PERIOD_S = 1.0
+FORGET_S = 300.0
 DRAIN_S = 10.0
 
 
@@ -172,11 +174,15 @@ class Metasched:
             "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,
             "refresh": Refresh(clusters, sightings, parts, clock).sweep,
         }
+        forget = Forget(clusters, register, clock)
         self._background: list[Coroutine[Any, Any, None]] = [self.election.run(), room.run()]
         self._background += [
             paced(name, sweep, self.election, clock, period_s=LOOP_PERIOD_S)
             for name, sweep in sweeps.items()
         ]
+        self._background.append(
+            paced("forget", forget.sweep, self.election, clock, period_s=FORGET_S)
+        )
 
     async def taking(self, *, new: bool) -> None:
         """See common.etcd.room.Health."""

@@ -1,13 +1,18 @@
 """The decision register, and the transactions that are not settled, in etcd."""
 
+import asyncio
+from datetime import datetime
+
 from intertie.common.errors import StaleWrite
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put
 from intertie.common.etcd.election import Election
 from intertie.common.etcd.records import check_size, decode, encode
 from intertie.metasched.adapters.etcd_clusters import cluster_key, request_key, written_by_leader
 from intertie.metasched.domain.cluster import ClusterRecord
-from intertie.metasched.domain.commit import Decision, TxRecord
+from intertie.metasched.domain.commit import Decision, Settled, TxRecord
 from intertie.metasched.domain.ports import RequestRecord
+
+_SETTLED = "settled/"
 
 
 class EtcdRegister:
@@ -95,17 +100,40 @@ class EtcdRegister:
             return decision
         first = await self.decision(decision.tx)
         if first is None:
-            raise StaleWrite(key)  # decisions are never deleted: somebody else's hands
+            raise StaleWrite(
+                key
+            )  # none is deleted while it may be raced for: somebody else's hands
         return first
 
-    async def settle(self, tx: str) -> None:
+    async def settle(self, tx: str, *, now: datetime) -> None:
         """StaleWrite unless the decision is there: without one the transaction is open, and
         forgetting it would leave its parts to nobody."""
         key = _decision_key(tx)
-        entry = await self._etcd.get(key)
+        entry, open_ = await asyncio.gather(self._etcd.get(key), self._etcd.get(_tx_key(tx)))
         if entry is None:
             raise StaleWrite(key)
-        await self._write([Compare.created(key, entry.create_revision)], [DeleteKey(_tx_key(tx))])
+        then: list[Op] = [DeleteKey(_tx_key(tx))]
+        compare = [Compare.created(key, entry.create_revision)]
+        if open_ is not None:
+            record = decode(TxRecord, open_.value)
+            compare.append(Compare.mod(_tx_key(tx), open_.mod_revision))
+            if record.until is not None:
+                settled = Settled(
+                    tx=tx, cluster_uid=record.cluster_uid, settle_time=now, until=record.until
+                )
+                then.append(Put(_settled_key(tx), encode(settled)))
+        await self._write(compare, then)
+
+    async def settled(self) -> tuple[Settled, ...]:
+        snapshot = await self._etcd.range(_SETTLED)
+        return tuple(decode(Settled, each.value) for each in snapshot.entries)
+
+    async def forget(self, settled: Settled) -> None:
+        key = _settled_key(settled.tx)
+        await self._write(
+            [Compare.value(key, encode(settled)), Compare.absent(_tx_key(settled.tx))],
+            [DeleteKey(_decision_key(settled.tx)), DeleteKey(key)],
+        )
 
     async def _write(self, compare: list[Compare], then: list[Op]) -> int:
         return await written_by_leader(self._etcd, self._election, compare, then)
@@ -117,3 +145,7 @@ def _tx_key(tx: str) -> str:
 
 def _decision_key(tx: str) -> str:
     return f"decision/{tx}"
+
+
+def _settled_key(tx: str) -> str:
+    return f"{_SETTLED}{tx}"

@@ -48,6 +48,8 @@ class TxRecord:
     """The number of the cluster's terms that it amends; of a Create's, None."""
     specs: Mapping[str, PartSpec] = field(default_factory=dict)
     """What each site is told, where none was asked."""
+    until: datetime | None = None
+    """The end of the window that it is about; None: by a release whose decisions stay for ever."""
 
     @property
     def order(self) -> int:
@@ -107,6 +109,18 @@ class Decision:
     decide_time: datetime
     decided_by: str
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """That every site has answered for a transaction: what is to be known of it until its decision
+    is forgotten."""
+
+    tx: str
+    cluster_uid: str
+    settle_time: datetime
+    until: datetime
+    """As in TxRecord."""
 
 
 def tx_name(number: str) -> str:

@@ -10,7 +10,13 @@ from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.part_spec import PartSpec
 from intertie.metasched.domain.cluster import ClusterRecord, PartSeen, SeenRecord
-from intertie.metasched.domain.commit import Decision, Receipt, ReceiptFacts, TxRecord
+from intertie.metasched.domain.commit import (
+    Decision,
+    Receipt,
+    ReceiptFacts,
+    Settled,
+    TxRecord,
+)
 from intertie.metasched.domain.problem import Offer
 
 
@@ -208,9 +214,18 @@ class Register(Protocol):
         """UNDECIDED to ABORT, from any replica; the decision that stands."""
         ...
 
-    async def settle(self, tx: str) -> None:
-        """Forgets a transaction that every site has answered for. The decision stays; StaleWrite
-        when there is none."""
+    async def settle(self, tx: str, *, now: datetime) -> None:
+        """Forgets a transaction that every site has answered for. The decision stays, until it is
+        forgotten too; StaleWrite when there is none."""
+        ...
+
+    async def settled(self) -> tuple[Settled, ...]:
+        """Transactions whose decisions are to be forgotten some day."""
+        ...
+
+    async def forget(self, settled: Settled) -> None:
+        """The decision, and that it was settled, unless the transaction is on record again;
+        NotLeading, StaleWrite."""
         ...
 
 

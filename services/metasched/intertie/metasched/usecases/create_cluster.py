@@ -239,6 +239,7 @@ class CreateCluster:
             parts=parts,
             create_time=now,
             decide_by=now + self._terms.decide_within,
+            until=plan.window.end,
         )
         request = RequestRecord(
             digest=order.digest, cluster=record.name, cluster_uid=uid, create_time=now

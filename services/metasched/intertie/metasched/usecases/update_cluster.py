@@ -362,6 +362,7 @@ class UpdateCluster:
             create_time=now,
             decide_by=min(now + self._terms.decide_within, record.window.end - DECIDED_BEFORE),
             replaces=record.terms,
+            until=max(record.window.end, target.plan.window.end),
         )
 
     def _amend(self, order: UpdateOrder, target: Target, tx_id: str) -> Amend:
