@@ -6,7 +6,17 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import admission, capacity, control, coordination, deploy, guarantees, idle, trace
+from bench import (
+    admission,
+    capacity,
+    control,
+    coordination,
+    deploy,
+    guarantees,
+    idle,
+    retention,
+    trace,
+)
 
 BENCHES: dict[str, Callable[[bool], None]] = {
     "admission": admission.run,
@@ -16,6 +26,7 @@ BENCHES: dict[str, Callable[[bool], None]] = {
     "deploy": deploy.run,
     "guarantees": guarantees.run,
     "idle": idle.run,
+    "retention": retention.run,
     "trace": trace.run,
 }
 
