@@ -24,7 +24,9 @@ Leases = st.lists(
     st.tuples(st.integers(0, 12), st.integers(1, 12), st.integers(0, 24)), min_size=1, max_size=5
 )
 """(start, length, cancelled at), in steps."""
-Troubles = st.lists(st.sampled_from(["", "", "", "lose", "break", "lead"]), max_size=40)
+Troubles = st.lists(
+    st.sampled_from(["", "", "", "lose", "break", "lead", "unwritten"]), max_size=40
+)
 
 
 def lease(number: int, start: int, length: int) -> Part:
@@ -46,6 +48,7 @@ class Trial:
     async def run(self, troubles: list[str]) -> None:
         for each, _ in self.leases.values():
             await self.site.write(each)
+        unwritten = 0
         for step in range(200):
             now = self.site.clock.now()
             trouble = troubles[step] if step < len(troubles) else ""
@@ -54,7 +57,10 @@ class Trial:
             self.site.ledger.broken = trouble == "break"
             if trouble == "lead":
                 self.site.another_leads()
-            for sweep in (self.site.accounting.sweep, self.site.retention.sweep):
+            # For a while nothing is written down.
+            unwritten = 4 if trouble == "unwritten" else max(unwritten - 1, 0)
+            sweeps = [self.site.accounting.sweep, self.site.retention.sweep]
+            for sweep in sweeps[unwritten > 0 :]:
                 with suppress(EtcdUnavailable):
                     await sweep()
             self.site.ledger.loses_answer = self.site.ledger.broken = False

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
+from intertie.broker.domain.archiving import Move
 from intertie.broker.domain.decision import OpenedReceipt, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import HostFacts
+from intertie.broker.domain.ledger import Versioned
 from intertie.broker.domain.part import Endpoint, Part, PartState
 from intertie.broker.domain.ports import Caller
 from intertie.broker.domain.records import Change, RequestKey, Write
-from intertie.broker.usecases.admission import Admission
+from intertie.broker.usecases.admission import Admission, there
 from intertie.broker.usecases.hold_part import HoldOrder, HoldPart
 from intertie.broker.usecases.prepare_part import PreparePart
-from intertie.common.errors import FieldInvalid, NoCapacity, PartOver
+from intertie.common.errors import FieldInvalid, NameTaken, NoCapacity, NotFound, PartOver
 from intertie.common.names import PartName
 from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
@@ -193,3 +195,19 @@ async def test_no_site_is_bound_for_longer_than_ten_minutes_without_a_word(prepa
     with pytest.raises(FieldInvalid, match=r"decide_by.*10 minutes"):
         await world.hold(prepare=prepare, decide_by=late)
     await world.hold(prepare=prepare, decide_by=START + timedelta(minutes=10))
+
+
+async def test_a_late_copy_of_what_is_over_and_put_aside_begins_nothing() -> None:
+    """Its request is forgotten; the part's tombstone is not."""
+    world = World(facts("n1"), facts("n2"))
+    over = replace(HELD, state=PartState.RELEASED, end_time=START)
+    written = await world.ledger.commit(Change(writes=(Write(record=over),)))
+    move = Move(part=Versioned(value=over, revision=written))
+    await world.ledger.commit(move.change())
+    with pytest.raises(NameTaken):
+        await world.hold()
+    with pytest.raises(PartOver):
+        there(await world.ledger.view(), HELD.name)
+    with pytest.raises(NotFound):
+        there(await world.ledger.view(), f"{HELD.name}2")
+    assert await world.state() is PartState.RELEASED

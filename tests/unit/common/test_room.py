@@ -37,7 +37,7 @@ def test_a_store_is_short_of_room_before_its_quota_is_reached(found: Fill, level
 
 
 def test_the_fullest_member_counts_and_the_smallest_quota() -> None:
-    found = Fill.fullest([fill(10, 5), fill(30, 2, quota=50), fill(20, 9, full=True)])
+    found = Fill.fullest([fill(10, 9), fill(30, 2, quota=50), fill(20, 5, full=True)])
     assert found == fill(30, 9, quota=50, full=True)
 
 

@@ -1,6 +1,5 @@
 """The decision register, and the transactions that are not settled, in etcd."""
 
-import asyncio
 from datetime import datetime
 
 from intertie.common.errors import StaleWrite
@@ -109,9 +108,10 @@ class EtcdRegister:
         """StaleWrite unless the decision is there: without one the transaction is open, and
         forgetting it would leave its parts to nobody."""
         key = _decision_key(tx)
-        entry, open_ = await asyncio.gather(self._etcd.get(key), self._etcd.get(_tx_key(tx)))
+        entry = await self._etcd.get(key)
         if entry is None:
             raise StaleWrite(key)
+        open_ = await self._etcd.get(_tx_key(tx))
         then: list[Op] = [DeleteKey(_tx_key(tx))]
         compare = [Compare.created(key, entry.create_revision)]
         if open_ is not None:
