@@ -15,6 +15,7 @@ from intertie.common.errors import (
     DecisionInvalid,
     DecisionPending,
     DomainError,
+    LedgerFull,
     NameTaken,
     NoCapacity,
     NotFound,
@@ -124,6 +125,8 @@ class FakeSite:
     """What is told of every part."""
     quota_vcpus: int = 1_000_000
     """That its policy lets anybody have; offers do not tell it."""
+    ledger_full: bool = False
+    """Its etcd is short of room."""
     takes_no_lease: bool = False
     """Likewise: none is short enough, say."""
 
@@ -168,6 +171,8 @@ class FakeSite:
                 raise PartOver(name, part.state.name)
             return self.receipt(order.part)
         wanted = sum(each.allocation.vcpus for each in order.spec.workspaces)
+        if self.ledger_full:
+            raise LedgerFull(f"{self.name}: 82 of 100 MiB")
         if self.takes_no_lease:
             raise NoCapacity((Shortfall(site=self.name, resource="policy", message="too long"),))
         if wanted > (left := self.quota_vcpus - self.used()):
