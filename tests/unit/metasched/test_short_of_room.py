@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from intertie.common.errors import LedgerFull, NoCapacity
+from intertie.common.errors import LedgerFull
 from intertie.common.names import ClusterName
 from intertie.metasched.domain.cluster import ClusterState
 from tests.fakes.site import State
@@ -59,7 +59,7 @@ async def test_where_no_other_has_room_its_ledger_is_why() -> None:
     world = World()
     process = await world.process()
     world.north.ledger_full = world.south.ledger_full = True
-    with pytest.raises(NoCapacity) as refused:
+    with pytest.raises(LedgerFull) as refused:
         await process.create(order(what=spec(5)))
     assert "82 of 100 MiB" in str(refused.value)
     assert await process.clusters.listed() == ()

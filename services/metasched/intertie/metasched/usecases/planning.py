@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+NoUse = SiteUnreachable | LedgerFull
+"""Why a site is left out."""
 
 SOLVERS = 2
 """At most so many problems are solved at a time; the others wait their turn."""
@@ -76,7 +78,7 @@ class Brief:
     cuts: tuple[Cut, ...] = ()
     refused: tuple[Shortfall, ...] = ()
     """What sites said was short when they refused a hold."""
-    without: Mapping[str, SiteUnreachable]
+    without: Mapping[str, NoUse]
     """Sites that are left out, and why."""
     image_gone: Mapping[str, ImageNotReady]
     """Sites that turned out not to have an image when they were to hold."""
@@ -93,10 +95,8 @@ class Brief:
                 refused.extend(error.shortfalls)
             elif isinstance(error, ImageNotReady):
                 image_gone[site] = error
-            elif isinstance(error, SiteUnreachable):
+            elif isinstance(error, SiteUnreachable | LedgerFull):
                 without[site] = error
-            elif isinstance(error, LedgerFull):
-                without[site] = SiteUnreachable(site, str(error))
         return replace(
             self,
             cuts=tuple(cuts),
@@ -160,7 +160,7 @@ class Planning:
         """The best plan that the sites' offers allow, checked and explained.
 
         FieldInvalid where a disk is smaller than its image;
-        SiteUnreachable where there is none but a site that may be used did not answer;
+        SiteUnreachable or LedgerFull where there is none but a site that may be used gave no offer;
         ImageNotReady where no site that may be used has an image; else NoCapacity.
         """
         offers, silent = await self._offers(brief)
@@ -176,12 +176,10 @@ class Planning:
             return _with_silent(plan, silent)
         raise await self._why_not(brief, problem, silent)
 
-    async def _offers(
-        self, brief: Brief
-    ) -> tuple[dict[str, tuple[Offer, ...]], dict[str, SiteUnreachable]]:
+    async def _offers(self, brief: Brief) -> tuple[dict[str, tuple[Offer, ...]], dict[str, NoUse]]:
         """Of every site that some group may use, and of those, which did not answer."""
         problem = problem_of(brief.spec, brief.windows, {})
-        silent = dict(brief.without)
+        silent: dict[str, NoUse] = dict(brief.without)
         images = tuple(dict.fromkeys(group.image for group in problem.groups))
         names = [
             name
@@ -209,7 +207,7 @@ class Planning:
         return offers, silent
 
     async def _why_not(
-        self, brief: Brief, problem: Problem, silent: Mapping[str, SiteUnreachable]
+        self, brief: Brief, problem: Problem, silent: Mapping[str, NoUse]
     ) -> DomainError:
         for error in silent.values():
             return error
@@ -254,7 +252,7 @@ def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:
     )
 
 
-def _with_silent(plan: Plan, silent: Mapping[str, SiteUnreachable]) -> Plan:
+def _with_silent(plan: Plan, silent: Mapping[str, NoUse]) -> Plan:
     return replace(
         plan,
         reasons=(*plan.reasons, *(f"{name} is not used: {e}" for name, e in silent.items())),
