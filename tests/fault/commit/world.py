@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,7 +200,8 @@ def _wanted(store: Mapping[str, bytes]) -> Iterator[tuple[str, records_pb2.Wante
 def _parts(site: str, store: Mapping[str, bytes]) -> Iterator[Part]:
     wanted = (record for _, record in _wanted(store))
     uids = {told.part: told.part_uid for told in wanted}
-    for _, value in _below(store, "parts/"):
+    aside = (zlib.decompress(value) for _, value in _below(store, "archive/parts/"))
+    for value in (*(value for _, value in _below(store, "parts/")), *aside):
         record: dict[str, Any] = json.loads(value)
         sizes = {
             f"{each['group']}-{each['index']}": each["allocation"]["vcpus"]
