@@ -7,10 +7,8 @@ repeat a transaction whose answer was lost.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
 import grpc
@@ -25,10 +23,8 @@ from etcd3aio.watch import WatchService
 
 from intertie.common.clock import Clock, SystemClock
 from intertie.common.errors import EtcdUnavailable, LedgerFull
-from intertie.common.followed import Followed
-from intertie.common.rpc.following import FollowingChannel
-from intertie.common.rpc.pairs import private_key_of
-from intertie.common.settings import EtcdSettings, SettingsInvalid
+from intertie.common.etcd.channel import channel_to
+from intertie.common.settings import EtcdSettings
 from intertie.common.values import Struct
 
 log = structlog.get_logger(__name__)
@@ -43,18 +39,6 @@ _PAGE_OF_KEYS = 5000
 """Some 500 kB, and a few milliseconds to read. etcd counts all that follow for each page."""
 _PUT = 0
 """mvccpb.Event.EventType."""
-_OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.lb_policy_name", "round_robin"),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),
-]
 
 
 _FULL = "database space exceeded"
@@ -204,21 +188,7 @@ class Etcd:
     async def connect(cls, settings: EtcdSettings, clock: Clock | None = None) -> Self:
         """Does not wait for a server: the first call finds out. Follows its files, as channels to
         other services do; SettingsInvalid where they are of no use from the start."""
-        kind = "dns:///" if settings.by_name else "ipv4:"
-        target = kind + ",".join(settings.endpoints)
-        if not settings.ca:
-            return cls(grpc.aio.insecure_channel(target, options=_OPTIONS), settings.prefix)
-        options = list(_OPTIONS)
-        if settings.server_name:
-            options.append(("grpc.ssl_target_name_override", settings.server_name))
-
-        def made(files: tuple[bytes, ...]) -> grpc.aio.Channel:
-            ca, certificate, key = files
-            credentials = grpc.ssl_channel_credentials(ca, key, certificate)
-            return grpc.aio.secure_channel(target, credentials, options=options)
-
-        files = await asyncio.to_thread(_followed, settings, clock or SystemClock())
-        return cls(FollowingChannel(files.now, made), settings.prefix)
+        return cls(await channel_to(settings, clock or SystemClock()), settings.prefix)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -497,22 +467,3 @@ def _problem(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name}: {error.details()}"
     return str(error) or type(error).__name__
-
-
-def _followed(settings: EtcdSettings, clock: Clock) -> Followed[tuple[bytes, ...]]:
-    files = [Path(each) for each in (settings.ca, settings.certificate, settings.key) if each]
-
-    def checked(contents: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        ca, certificate, key = contents
-        private_key_of(certificate, key)
-        if not ca.strip():
-            raise ValueError("the authority's file is empty")
-        return contents
-
-    def refused(problem: Exception) -> None:
-        log.warning("etcd.credentials_kept", problem=str(problem))
-
-    try:
-        return Followed(files, checked, clock, refused=refused)
-    except (OSError, ValueError) as error:
-        raise SettingsInvalid(f"etcd: {error}") from None
