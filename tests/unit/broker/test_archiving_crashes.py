@@ -32,10 +32,6 @@ STEPS = 3
 """Transactions of a pass over so many."""
 
 
-class Killed(EtcdUnavailable):
-    """The process is gone."""
-
-
 class Mortal(MemoryEtcd):
     """One process's way to a store that outlives it."""
 
@@ -46,10 +42,10 @@ class Mortal(MemoryEtcd):
     async def txn(self, compare: Sequence[Compare], then: Sequence[Op]) -> TxnResult:
         self.left[0] -= 1
         if self.left[0] < 0 or (self.left[0] == 0 and not self.after):
-            raise Killed("gone")
+            raise EtcdUnavailable("the process is gone")
         done = await super().txn(compare, then)
         if self.left[0] == 0:
-            raise Killed("gone")
+            raise EtcdUnavailable("the process is gone")
         return done
 
 
@@ -117,7 +113,7 @@ async def test_each_lease_is_at_one_place_whenever_a_leader_is_killed(
     store, clock = MemoryEtcd(), FakeClock(NOW + HOUR + RESTS)
     await written(store)
     first = await leads(store, Mortal(store, at=step, after=after), clock)
-    with pytest.raises(Killed):
+    with pytest.raises(EtcdUnavailable, match="gone"):
         await swept(clock, first)
     for each in await places(store):
         assert each in ((True, False, False), (False, True, True))
