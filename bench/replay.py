@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.swf import Injected, Job
-from intertie.broker.domain.leasing.events import Event, Kind
-from intertie.broker.domain.leasing.policy import Policy
-from intertie.broker.domain.leasing.requests import BestEffort, Reservation
-from intertie.broker.domain.leasing.scheduler import Scheduler
+from intertie.common.leasing.events import Event, Kind
+from intertie.common.leasing.policy import Policy
+from intertie.common.leasing.requests import BestEffort, Reservation
+from intertie.common.leasing.scheduler import Scheduler
 
 
 @dataclass(slots=True, kw_only=True)

@@ -21,8 +21,8 @@ from bench.plots import draw
 from bench.replay import Replay, replay
 from bench.swf import Injected, Job, read_injected, read_swf
 from bench.trace_figures import HAIZEA, Reference, figures
-from intertie.broker.domain.leasing.policies import DEFAULT, POLICIES
 from intertie.common.errors import FieldInvalid
+from intertie.common.leasing.policies import DEFAULT, POLICIES
 
 NODES = 144
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -130,8 +130,13 @@ class FakeSite:
     takes_no_lease: bool = False
     """Likewise: none is short enough, say."""
 
-    def used(self) -> int:
-        return sum(part.vcpus() for part in self.parts.values() if part.state in COUNTED)
+    def used(self, window: Window | None = None) -> int:
+        """By parts that overlap it; by all, without one."""
+        return sum(
+            part.vcpus()
+            for part in self.parts.values()
+            if part.state in COUNTED and (window is None or part.spec.window.overlaps(window))
+        )
 
     def in_doubt(self) -> list[str]:
         """Transactions whose parts are prepared past the moment of decision."""
@@ -146,8 +151,8 @@ class FakeSite:
             *(each.tx for each in held if now >= each.decide_by),
         ]
 
-    def offer(self) -> Offer:
-        free = self.vcpus - self.used() + self.hidden_vcpus
+    def offer(self, window: Window) -> Offer:
+        free = max(self.vcpus - self.used(window), 0) + self.hidden_vcpus
         room = Vector(
             vcpus=free,
             memory_mib=65536,
@@ -180,7 +185,7 @@ class FakeSite:
                 site=self.name, resource="quota_vcpus", wanted=wanted, available=left, unit="vCPU"
             )
             raise NoCapacity((short,))
-        free = self.vcpus - self.used()
+        free = self.vcpus - self.used(order.spec.window)
         if wanted > free:
             short = Shortfall(
                 site=self.name, resource="vcpus", wanted=wanted, available=free, unit="vCPU"
@@ -339,7 +344,7 @@ class MemorySites:
     async def offers(
         self, site: str, tenant: str, windows: tuple[Window, ...], images: tuple[str, ...]
     ) -> tuple[Offer, ...]:
-        return await self._call(site, "offers", lambda at: tuple(at.offer() for _ in windows))
+        return await self._call(site, "offers", lambda at: tuple(map(at.offer, windows)))
 
     async def prepare(self, order: HoldOrder) -> Prepared:
         def obey(at: FakeSite) -> Prepared:

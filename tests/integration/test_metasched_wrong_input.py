@@ -12,7 +12,7 @@ from intertie.api.types.v1 import resources_pb2
 from intertie.cli.remedies import REMEDIES
 from intertie.common import errors
 from intertie.common.etcd.client import Etcd
-from tests.fakes.site_brokers import Federation, create
+from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.refusals import refusal
 from tests.integration.test_metasched import two_groups
 
@@ -118,7 +118,8 @@ async def test_wrong_fields_are_named_and_leave_nothing(here: Federation) -> Non
     assert "raise it" in below.problem
     waits = two_groups()
     waits.lease.Clear()
-    waits.lease.kind = cluster_pb2.LeaseTerms.BEST_EFFORT
+    waits.lease.kind = cluster_pb2.LeaseTerms.DEADLINE
+    waits.lease.deadline.FromDatetime(CLOCK.now() + timedelta(hours=5))
     queue = await refusal(stub.Create(create("c1", waits)))
     assert isinstance(queue, errors.FieldInvalid)
     assert queue.field == "spec.lease.kind"

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intertie.broker.domain.leasing.backfilling import Aggressive, Backfilling, Conservative
-from intertie.broker.domain.leasing.events import Event, Kind
-from intertie.broker.domain.leasing.order import FirstCome, MostHeldUp, Order, ShortestFirst
-from intertie.broker.domain.leasing.policy import Policy
-from intertie.broker.domain.leasing.preemption import (
+from intertie.common.leasing.backfilling import Aggressive, Backfilling, Conservative
+from intertie.common.leasing.events import Event, Kind
+from intertie.common.leasing.order import FirstCome, MostHeldUp, Order, ShortestFirst
+from intertie.common.leasing.policy import Policy
+from intertie.common.leasing.preemption import (
     FarInOrder,
     LastInOrder,
     LeastDone,
     Preemption,
 )
-from intertie.broker.domain.leasing.requests import BestEffort, Reservation
-from intertie.broker.domain.leasing.scheduler import Scheduler
-from intertie.broker.domain.leasing.suspension import Suspension
+from intertie.common.leasing.requests import BestEffort, Reservation
+from intertie.common.leasing.scheduler import Scheduler
+from intertie.common.leasing.suspension import Suspension
 
 NODES = 5
 LONG_ENOUGH_S = 30_000

@@ -23,12 +23,13 @@ from intertie.broker.domain.deadlines import sooner
 from intertie.broker.domain.giving_way import draft_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
-from intertie.broker.domain.queue_policy import BACKFILLINGS, ORDERS, PREEMPTIONS, QueuePolicy
+from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import started, starting, stretches_over
 from intertie.broker.domain.records import Change
 from intertie.broker.domain.stretches import TICK
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
+from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS, PREEMPTIONS
 from intertie.common.names import ClusterName
 from intertie.common.spec import Kind, LeaseTerms, normalise
 from intertie.common.values import replace

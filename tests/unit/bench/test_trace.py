@@ -10,7 +10,7 @@ from bench import trace
 from bench.plots import hourly
 from bench.replay import replay
 from bench.swf import Injected, Job
-from intertie.broker.domain.leasing.policies import DEFAULT, POLICIES
+from intertie.common.leasing.policies import DEFAULT, POLICIES
 
 JOBS = [
     Job(name="1", submit_s=0, run_s=100, nodes=2, requested_s=200),

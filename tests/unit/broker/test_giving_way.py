@@ -15,7 +15,7 @@ from intertie.broker.domain.giving_way import Admissible, draft_before_others, w
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Keeping, Part
-from intertie.broker.domain.queue_policy import PREEMPTIONS, QueuePolicy
+from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import starting
 from intertie.broker.domain.reconcile import End, step_of
 from intertie.broker.domain.records import Change
@@ -23,6 +23,7 @@ from intertie.broker.domain.stretches import late, put_aside
 from intertie.broker.domain.usage import charge_during, next_period
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
+from intertie.common.leasing.plugins import PREEMPTIONS
 from intertie.common.names import ClusterName
 from intertie.common.spec import LeaseTerms, normalise
 from intertie.common.values import replace

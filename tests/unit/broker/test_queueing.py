@@ -10,7 +10,7 @@ from intertie.broker.domain.admission_policy import EACH_OTHER, Quotas
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of
-from intertie.broker.domain.queue_policy import BACKFILLINGS, ORDERS, QueuePolicy
+from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import (
     FORESEEN,
     outlooks,
@@ -21,6 +21,7 @@ from intertie.broker.domain.queueing import (
 )
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
+from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS
 from intertie.common.names import ClusterName
 from intertie.common.spec import normalise
 from intertie.common.values import replace

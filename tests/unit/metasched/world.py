@@ -23,16 +23,21 @@ from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.ports import Room
 from intertie.metasched.domain.problem import ImageFound
+from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.loops.forget import Forget
+from intertie.metasched.loops.queue import Queue
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
 from intertie.metasched.loops.settle import Settle
 from intertie.metasched.usecases.act_on_cluster import ActOnCluster
+from intertie.metasched.usecases.begin_waiting import BeginWaiting
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster, Order
 from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
+from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
 from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.line import Line
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Effort, Planning
 from intertie.metasched.usecases.telling import Underway
@@ -127,6 +132,8 @@ class Process:
     settle: Settle
     refresh: Refresh
     forget: Forget
+    queue: Queue
+    begin: BeginWaiting
     points: Points
     election: MemoryElection
 
@@ -137,6 +144,7 @@ class World:
     etcd: MemoryEtcd = field(default_factory=MemoryEtcd)
     vcpus: int = 4
     room: Room = field(default_factory=Endless)
+    queue_policy: QueuePolicy = field(default_factory=QueuePolicy)
 
     def __post_init__(self) -> None:
         self.north, self.south = two_sites(self.clock, IMAGE, vcpus=self.vcpus)
@@ -176,10 +184,22 @@ class World:
             draw=draw,
             room=self.room,
         )
+        line = Line(planning, self.queue_policy)
+        begin = BeginWaiting(
+            clusters=clusters,
+            register=register,
+            planning=planning,
+            coallocate=coallocate,
+            underway=underway,
+            clock=self.clock,
+            terms=terms,
+            draw=draw,
+        )
         create = CreateCluster(
             clusters=clusters,
             register=register,
             planning=planning,
+            enqueue=EnqueueCluster(clusters, line, get, self.clock),
             coallocate=coallocate,
             get_cluster=get,
             underway=underway,
@@ -203,6 +223,8 @@ class World:
             settle=Settle(clusters, register, sites, coallocate, parts, underway),
             refresh=Refresh(clusters, sightings, parts, self.clock),
             forget=Forget(clusters, register, self.clock),
+            queue=Queue(clusters, line, begin, self.clock),
+            begin=begin,
             points=points,
             election=election,
         )

@@ -16,15 +16,11 @@ from intertie.broker.domain.admission_policy import (
 )
 from intertie.broker.domain.fleet import LinkPolicy, Policy
 from intertie.broker.domain.pricing import ByLoad, Flat, Pricing
-from intertie.broker.domain.queue_policy import (
-    BACKFILLINGS,
-    ORDERS,
-    PREEMPTIONS,
-    QueuePolicy,
-)
+from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.errors import FieldInvalid
+from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS, PREEMPTIONS
 from intertie.common.names import check_label
 from intertie.common.settings import (
     EtcdSettings,

@@ -22,12 +22,12 @@ from intertie.common.rpc.terms_proto import (
     window_to_proto,
 )
 from intertie.metasched.domain.cluster import (
+    ClusterRecord,
     ClusterState,
     ClusterView,
     WorkspaceState,
     WorkspaceView,
 )
-from intertie.metasched.domain.plan import Plan
 from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.create_cluster import Order
 from intertie.metasched.usecases.update_cluster import UpdateOrder
@@ -117,8 +117,8 @@ def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
         uid=record.uid,
         spec=cluster_spec_to_proto(record.spec),
         state=_STATES[record.state],
-        window=window_to_proto(record.window),
-        plan=plan_to_proto(record.plan),
+        window=None if _has_no_site(record) else window_to_proto(record.window),
+        plan=plan_to_proto(record),
         workspaces=[_workspace_to_proto(record.name, each) for each in view.workspaces],
         create_time=timestamp_to_proto(record.create_time),
         etag=view.etag,
@@ -128,6 +128,7 @@ def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
         price=price_pb2.Price(**price) if price else None,
         refund=refund_pb2.Refund(**refund) if refund else None,
         terms=record.terms,
+        run_time=duration_to_proto(record.waits.ran) if record.waits is not None else None,
     )
     if record.amend is not None:
         message.amendment.CopyFrom(
@@ -153,7 +154,16 @@ def cluster_octets(view: ClusterView) -> bytes:
     return cluster_to_proto(view).SerializeToString(deterministic=True)
 
 
-def plan_to_proto(plan: Plan) -> cluster_pb2.Plan:
+def _has_no_site(record: ClusterRecord) -> bool:
+    """It waits for room, and nobody knows when that is."""
+    return record.waits is not None and not record.plan.sites
+
+
+def plan_to_proto(record: ClusterRecord) -> cluster_pb2.Plan:
+    plan = record.plan
+    start: datetime | None = plan.window.start
+    if record.waits is not None and _has_no_site(record):
+        start = record.waits.foreseen
     between: dict[tuple[str, str], cluster_pb2.PlannedLink] = {}
     for link in plan.links:
         planned = between.setdefault(
@@ -166,7 +176,7 @@ def plan_to_proto(plan: Plan) -> cluster_pb2.Plan:
         )
         planned.mbit_s += link.mbit_s
     return cluster_pb2.Plan(
-        start_time=timestamp_to_proto(plan.window.start),
+        start_time=_maybe(start),
         parts=[
             cluster_pb2.PlannedPart(site=each.site, counts=dict(each.counts), cost=each.cost)
             for each in plan.sites

@@ -39,6 +39,7 @@ from intertie.metasched.adapters.receipts import SignedReceipts
 from intertie.metasched.convert import cluster_octets
 from intertie.metasched.loops.forget import Forget
 from intertie.metasched.loops.pace import paced
+from intertie.metasched.loops.queue import Queue
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
 from intertie.metasched.loops.settle import Settle
@@ -50,11 +51,14 @@ from intertie.metasched.servicers import (
 from intertie.metasched.settings import MetaschedSettings
 from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.attach import FindWorkspace
+from intertie.metasched.usecases.begin_waiting import BeginWaiting
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster
 from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
+from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
 from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.line import Line
 from intertie.metasched.usecases.list_clusters import ListClusters
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Effort, Planning
@@ -66,6 +70,7 @@ log = structlog.get_logger(__name__)
 
 LOOP_PERIOD_S = 1.0
 FORGET_S = 300.0
+QUEUE_PERIOD_S = 2.0
 DRAIN_S = 10.0
 
 
@@ -123,10 +128,22 @@ class Metasched:
             decide_within=timedelta(seconds=settings.commit.decide_within_s),
         )
         room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
+        line = Line(planning, settings.queue.policy())
+        self._begin = BeginWaiting(
+            clusters=clusters,
+            register=register,
+            planning=planning,
+            coallocate=coallocate,
+            underway=underway,
+            clock=clock,
+            terms=commit_terms,
+            draw=_draw,
+        )
         self._create = CreateCluster(
             clusters=clusters,
             register=register,
             planning=planning,
+            enqueue=EnqueueCluster(clusters, line, get, clock),
             coallocate=coallocate,
             get_cluster=get,
             underway=underway,
@@ -169,6 +186,7 @@ class Metasched:
             _registrations(clusters_servicer, decisions, KnownSitesServicer(self._sites)),
             credentials,
         )
+        queue = Queue(clusters, line, self._begin, clock)
         sweeps = {
             "recover": Recover(clusters, register, underway, clock).sweep,
             "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,
@@ -183,14 +201,18 @@ class Metasched:
         self._background.append(
             paced("forget", forget.sweep, self.election, clock, period_s=FORGET_S)
         )
+        self._background.append(
+            paced("queue", queue.sweep, self.election, clock, period_s=QUEUE_PERIOD_S)
+        )
 
     async def taking(self, *, new: bool) -> None:
         """See common.etcd.room.Health."""
         await self._server.taking(new=new)
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
-        """Creates and updates that are at work, whether or not their callers still wait."""
-        return (*self._create.begun(), *self._update.begun())
+        """Creates and updates that are at work, whether or not their callers still wait, and sites
+        that are told of leases that begin."""
+        return (*self._create.begun(), *self._update.begun(), *self._begin.tell.begun())
 
     async def run(self, until: asyncio.Event) -> None:
         """Serves until the event; then lets what was begun be decided, and gives up the lead."""

@@ -1,10 +1,12 @@
 """What a meta-scheduler is told by its file; `INTERTIE_` variables override single fields."""
 
 import re
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS
 from intertie.common.settings import (
     EtcdSettings,
     ListenSettings,
@@ -17,6 +19,7 @@ from intertie.common.settings import (
     TlsSettings,
     TrustSettings,
 )
+from intertie.metasched.domain.queue_policy import QueuePolicy
 
 FAULT_POINTS = ("after_prepare", "after_decide")
 _FAULT = re.compile(rf"({'|'.join(FAULT_POINTS)}):(\d+(?:\.\d+)?)")
@@ -38,6 +41,25 @@ class CommitSettings(Section):
     rpc_timeout_s: Positive = 5.0
 
 
+class QueueSettings(Section):
+    """How leases wait that run when there is room at several sites."""
+
+    order: Literal["first-come", "shortest", "held-up"] = "first-come"
+    """Who of them goes first: who came first; who has the least left; who has done little and
+    waited long."""
+    backfilling: Literal["aggressive", "conservative"] = "aggressive"
+    """Whom others may pass: all but the first; nobody."""
+    longest_wait_hours: float = Field(default=720.0, gt=0, le=8784)
+    """A lease that gets no room for so long ends; one that says less itself, sooner."""
+
+    def policy(self) -> QueuePolicy:
+        return QueuePolicy(
+            order=ORDERS[self.order],
+            backfilling=BACKFILLINGS[self.backfilling],
+            longest_wait=timedelta(hours=self.longest_wait_hours),
+        )
+
+
 class MetaschedSettings(ServiceSettings):
     name: NonEmpty
     """`meta` of `metascheds/meta`."""
@@ -52,6 +74,7 @@ class MetaschedSettings(ServiceSettings):
     sites: Annotated[tuple[NamedPeerSettings, ...], Field(min_length=1)]
     planning: PlanningSettings = PlanningSettings()
     commit: CommitSettings = CommitSettings()
+    queue: QueueSettings = QueueSettings()
     fault_pause: str = ""
     """For tests of faults alone: `after_prepare:30` makes the coordinator of every co-allocation
     wait 30 s at that point, so that something can be killed there. `INTERTIE_FAULT_PAUSE`."""

@@ -1,13 +1,13 @@
 """A site of a few nodes whose scheduler is run by hand."""
 
-from intertie.broker.domain.leasing.backfilling import Aggressive, Backfilling
-from intertie.broker.domain.leasing.events import Event
-from intertie.broker.domain.leasing.order import FirstCome, Order
-from intertie.broker.domain.leasing.policy import Policy
-from intertie.broker.domain.leasing.preemption import LastInOrder, Preemption
-from intertie.broker.domain.leasing.requests import BestEffort, Reservation
-from intertie.broker.domain.leasing.scheduler import Scheduler
-from intertie.broker.domain.leasing.suspension import Suspension
+from intertie.common.leasing.backfilling import Aggressive, Backfilling
+from intertie.common.leasing.events import Event
+from intertie.common.leasing.order import FirstCome, Order
+from intertie.common.leasing.policy import Policy
+from intertie.common.leasing.preemption import LastInOrder, Preemption
+from intertie.common.leasing.requests import BestEffort, Reservation
+from intertie.common.leasing.scheduler import Scheduler
+from intertie.common.leasing.suspension import Suspension
 
 TEN_S = Suspension(memory_mib=500, mib_s=50)
 """To suspend, and to resume."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from intertie.broker.domain.leasing.backfilling import Aggressive, Backfilling, Conservative
+from intertie.common.leasing.backfilling import Aggressive, Backfilling, Conservative
 from tests.unit.broker.leasing.sites import Site
 
 EASY, FREE_FOR_ALL = Aggressive(), Aggressive(protected=0)

@@ -1,6 +1,6 @@
 """Free nodes over time."""
 
-from intertie.broker.domain.leasing.free_nodes import FreeNodes
+from intertie.common.leasing.free_nodes import FreeNodes
 
 # 10 nodes; 4 are taken until 100, 3 more from 50 to 200.
 TAKEN = ((0, 100, 4), (50, 200, 3))

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from intertie.broker.domain.leasing.lease import Lease, State
-from intertie.broker.domain.leasing.order import FirstCome, MostHeldUp, ShortestFirst
-from intertie.broker.domain.leasing.preemption import FarInOrder, LastInOrder, LeastDone
-from intertie.broker.domain.leasing.requests import BestEffort
 from intertie.common.errors import FieldInvalid
+from intertie.common.leasing.lease import Lease, State
+from intertie.common.leasing.order import FirstCome, MostHeldUp, ShortestFirst
+from intertie.common.leasing.preemption import FarInOrder, LastInOrder, LeastDone
+from intertie.common.leasing.requests import BestEffort
 from tests.unit.broker.leasing.sites import Site
 
 

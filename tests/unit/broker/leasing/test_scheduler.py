@@ -2,8 +2,8 @@
 
 import pytest
 
-from intertie.broker.domain.leasing.preemption import LeastDone
 from intertie.common.errors import FieldInvalid, NameTaken
+from intertie.common.leasing.preemption import LeastDone
 from tests.unit.broker.leasing.sites import Site
 
 

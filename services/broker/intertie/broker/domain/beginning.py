@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.difference import more_of, shortfall_of
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.leasing.lease import Lease
 from intertie.broker.domain.ledger import (
     LedgerView,
     demands_of,
@@ -27,6 +26,7 @@ from intertie.broker.domain.usage import charged_when_on
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
+from intertie.common.leasing.lease import Lease
 from intertie.common.names import ClusterName
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import replace

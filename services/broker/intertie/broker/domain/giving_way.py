@@ -10,8 +10,6 @@ from intertie.broker.domain.admission_policy import AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.in_time import put_off
-from intertie.broker.domain.leasing.lease import Lease, State
-from intertie.broker.domain.leasing.requests import BestEffort
 from intertie.broker.domain.ledger import (
     LedgerView,
     Versioned,
@@ -35,6 +33,8 @@ from intertie.broker.domain.stretches import (
 )
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity
+from intertie.common.leasing.lease import Lease, State
+from intertie.common.leasing.requests import BestEffort
 from intertie.common.names import ClusterName
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import Struct, replace

@@ -11,10 +11,10 @@ from itertools import islice
 from types import TracebackType
 from typing import Protocol, Self
 
-from intertie.broker.domain.leasing.availability import Held
-from intertie.broker.domain.leasing.lease import Lease
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.intervals import Window
+from intertie.common.leasing.availability import Held
+from intertie.common.leasing.lease import Lease
 
 MAX_STARTS = 32
 """Starts that are tried for one lease; later ones are out of sight."""

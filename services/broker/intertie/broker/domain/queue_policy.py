@@ -2,26 +2,11 @@
 
 from datetime import timedelta
 
-from intertie.broker.domain.leasing.backfilling import Aggressive, Backfilling, Conservative
-from intertie.broker.domain.leasing.order import FirstCome, MostHeldUp, Order, ShortestFirst
-from intertie.broker.domain.leasing.preemption import LastInOrder, LeastDone, Preemption
+from intertie.common.leasing.backfilling import Backfilling
+from intertie.common.leasing.order import Order
+from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS, PREEMPTIONS
+from intertie.common.leasing.preemption import Preemption
 from intertie.common.values import Struct
-
-BACKFILLINGS: dict[str, Backfilling] = {
-    "aggressive": Aggressive(),
-    "conservative": Conservative(),
-}
-ORDERS: dict[str, Order] = {
-    "first-come": FirstCome(),
-    "shortest": ShortestFirst(),
-    "held-up": MostHeldUp(),
-}
-
-
-PREEMPTIONS: dict[str, Preemption] = {
-    "last-in-order": LastInOrder(),
-    "least-done": LeastDone(),
-}
 
 
 class QueuePolicy(Struct, frozen=True, kw_only=True):

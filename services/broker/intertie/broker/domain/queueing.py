@@ -16,8 +16,6 @@ from intertie.broker.domain.cluster import (
     Waits,
 )
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.leasing.lease import Lease
-from intertie.broker.domain.leasing.requests import BestEffort
 from intertie.broker.domain.ledger import (
     Capacities,
     LedgerView,
@@ -45,6 +43,8 @@ from intertie.broker.domain.tariff import BEST_EFFORT, DEADLINE
 from intertie.common.calendar import Calendar
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
+from intertie.common.leasing.lease import Lease
+from intertie.common.leasing.requests import BestEffort
 from intertie.common.names import ClusterName, PartName
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import Struct, replace

@@ -7,7 +7,7 @@ import structlog
 from intertie.common.errors import NotLeading, StaleWrite
 from intertie.common.etcd.client import Compare, DeleteKey, Etcd, Op, Put
 from intertie.common.etcd.election import Election
-from intertie.common.etcd.records import MAX_BYTES, decode, encode
+from intertie.common.etcd.records import MAX_BYTES, check_size, decode, encode
 from intertie.common.names import ClusterName
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterRecord, SeenRecord
@@ -69,6 +69,12 @@ class EtcdClusters:
     async def save(self, record: ClusterRecord, *, read_at: int) -> int:
         key = cluster_key(record.name)
         return await self._write([Compare.mod(key, read_at)], [Put(key, encode(record))])
+
+    async def enqueue(self, record: ClusterRecord, *, read_at: int, request: RequestRecord) -> int:
+        key, asked = cluster_key(record.name), request_key(record.request_key)
+        then = [Put(key, encode(record)), Put(asked, encode(request))]
+        check_size(each.value for each in then)
+        return await self._write([Compare.mod(key, read_at), Compare.absent(asked)], [*then])
 
     async def delete(self, stored: Stored) -> None:
         key = cluster_key(stored.record.name)

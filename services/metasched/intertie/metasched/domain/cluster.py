@@ -24,6 +24,8 @@ WINDOW_OVER = "WINDOW_OVER"
 WORKSPACE_FAILED = "WORKSPACE_FAILED"
 PART_LOST = "PART_LOST"
 """Reasons for which a cluster ends; the first three are those of parts too."""
+WAITED_TOO_LONG = "WAITED_TOO_LONG"
+"""Why one ends that did not get room for longer than it may wait."""
 
 UNREACHABLE = "site unreachable"
 
@@ -36,6 +38,7 @@ class ClusterState(Enum):
     REQUESTED = "REQUESTED"
     PLANNED = "PLANNED"
     HELD = "HELD"
+    QUEUED = "QUEUED"
     SCHEDULED = "SCHEDULED"
     ACTIVE = "ACTIVE"
     ENDED = "ENDED"
@@ -47,10 +50,23 @@ class ClusterState(Enum):
 NEXT: dict[ClusterState, frozenset[ClusterState]] = {
     ClusterState.REQUESTED: frozenset({ClusterState.PLANNED, ClusterState.REJECTED}),
     ClusterState.PLANNED: frozenset(
-        {ClusterState.HELD, ClusterState.CANCELLED, ClusterState.REJECTED}
+        {
+            ClusterState.HELD,
+            ClusterState.QUEUED,
+            ClusterState.CANCELLED,
+            ClusterState.REJECTED,
+        }
     ),
     ClusterState.HELD: frozenset(
-        {ClusterState.SCHEDULED, ClusterState.CANCELLED, ClusterState.REJECTED}
+        {
+            ClusterState.QUEUED,
+            ClusterState.SCHEDULED,
+            ClusterState.CANCELLED,
+            ClusterState.REJECTED,
+        }
+    ),
+    ClusterState.QUEUED: frozenset(
+        {ClusterState.PLANNED, ClusterState.CANCELLED, ClusterState.FAILED}
     ),
     ClusterState.SCHEDULED: frozenset(
         {
@@ -68,14 +84,18 @@ NEXT: dict[ClusterState, frozenset[ClusterState]] = {
     ClusterState.CANCELLED: frozenset(),
     ClusterState.FAILED: frozenset(),
 }
-"""Every edge there is. A cluster is written down when it is PLANNED; one that is REJECTED is
-an error to its caller and its record is deleted. One whose end was asked for before it was
+"""Every edge there is. A cluster is written down when it is PLANNED, or QUEUED where it waits for
+room, which it does again when it could not be had at all sites; one that is REJECTED is an error
+to its caller and its record is deleted. One whose end was asked for before it was
 decided is CANCELLED and kept: a late retry of its Create revives nothing."""
 
 PENDING = frozenset({ClusterState.PLANNED, ClusterState.HELD})
 """Its co-allocation is not decided yet."""
 
 LIVE = frozenset({ClusterState.SCHEDULED, ClusterState.ACTIVE})
+
+WAITING = frozenset({ClusterState.QUEUED})
+"""For room."""
 
 _STATE_AFTER = {
     CANCELLED: ClusterState.CANCELLED,
@@ -102,6 +122,18 @@ class Amend:
     numbers: Numbers
     request_key: str
     begin_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """How a lease stands that runs when there is room."""
+
+    since: datetime
+    """It has waited without a break; of one that runs, when it last began to wait."""
+    ran: timedelta = timedelta()
+    """In stretches that are over."""
+    foreseen: datetime | None = None
+    """When it would start, by the last look; None: not within sight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +164,9 @@ class ClusterRecord:
     numbers: Numbers = field(default_factory=dict)
     """Host numbers of every workspace that ever was, from the first amend on."""
     amend: Amend | None = None
+    waits: Waits | None = None
+    """Of one that runs when there is room. While it is QUEUED its plan has no site, and the window
+    of its request."""
 
     @property
     def path(self) -> ClusterName:

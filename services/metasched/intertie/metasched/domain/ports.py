@@ -136,6 +136,11 @@ class Clusters(Protocol):
         """The revision that it was written at."""
         ...
 
+    async def enqueue(self, record: ClusterRecord, *, read_at: int, request: RequestRecord) -> int:
+        """Writes a cluster that waits, and the request that it was made by; StaleWrite where either
+        was written by another. The revision."""
+        ...
+
     async def delete(self, stored: Stored) -> None:
         """The record, and the idempotency record that was written with it."""
         ...

@@ -18,7 +18,7 @@ from intertie.common.errors import (
     SiteUnreachable,
 )
 from intertie.common.names import PartName, uid_of
-from intertie.metasched.domain.cluster import LIVE, ClusterRecord, ClusterView
+from intertie.metasched.domain.cluster import LIVE, WAITING, ClusterRecord, ClusterView
 from intertie.metasched.domain.ports import Clusters, Sites
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.part_cache import PartCache
@@ -59,6 +59,8 @@ class ActOnCluster:
         await self._clusters.check_leading()
         view = await self._get_cluster(order.name)
         record = view.record
+        if record.state in WAITING and record.end_requested_time is None:
+            raise ActionIllegal(order.action.name, record.name, record.state.name, "")
         over = record.over or record.end_requested_time is not None
         if over or record.state not in LIVE or self._clock.now() >= record.window.end:
             raise ClusterOver(record.name)

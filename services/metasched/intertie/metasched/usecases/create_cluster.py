@@ -27,13 +27,15 @@ from intertie.common.errors import (
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.points import reach
 from intertie.common.room import Endless
-from intertie.common.spec import ClusterSpec, normalise, validate
+from intertie.common.spec import ClusterSpec, Kind, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
 from intertie.metasched.domain.commit import TxRecord, tx_name
 from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
+from intertie.metasched.domain.waiting import nowhere, queued, queued_again
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
+from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.planning import Brief, Planning
 from intertie.metasched.usecases.telling import Requests, Telling, Underway
@@ -90,6 +92,7 @@ class CreateCluster:
         clusters: Clusters,
         register: Register,
         planning: Planning,
+        enqueue: EnqueueCluster,
         coallocate: Coallocate,
         get_cluster: GetCluster,
         underway: Underway,
@@ -102,6 +105,7 @@ class CreateCluster:
         self._clusters = clusters
         self._register = register
         self._planning = planning
+        self._enqueue = enqueue
         self._coallocate = coallocate
         self._get_cluster = get_cluster
         self._underway = underway
@@ -114,8 +118,10 @@ class CreateCluster:
 
     async def plan_only(self, order: Order) -> ClusterView:
         """What would be done now. Takes and writes nothing."""
-        spec = self._normal(order.spec)
-        brief = self._planning.brief(order.name.tenant, spec, now=self._clock.now())
+        spec, now = self._normal(order.spec), self._clock.now()
+        if spec.lease.kind is Kind.BEST_EFFORT:
+            return await self._enqueue.plan_only(self._in_line(order, spec))
+        brief = self._planning.brief(order.name.tenant, spec, now=now)
         plan = await self._planning(brief)
         return await self._get_cluster.view(self._record(order, spec, plan, uid=self._uid()))
 
@@ -141,11 +147,11 @@ class CreateCluster:
     def _normal(self, spec: ClusterSpec) -> ClusterSpec:
         now = self._clock.now()
         validate(spec, now=now)
-        if spec.lease.kind is not None:
+        if spec.lease.kind is Kind.DEADLINE:
             raise FieldInvalid(
                 "spec.lease.kind",
-                f"is {spec.lease.kind.value}, which one site serves alone: no lease waits for room "
-                "at several; ask a site's broker, or leave the kind out",
+                "is DEADLINE, which one site serves alone; ask a site's broker, or give another "
+                "kind or none",
             )
         return normalise(spec, now=now)
 
@@ -166,6 +172,13 @@ class CreateCluster:
                 if await self._clusters.request(order.request_key) is not None:
                     continue  # both were written between the two reads: it is this very request's
                 raise NameTaken(name)
+            if spec.lease.kind is Kind.BEST_EFFORT:
+                asked = self._request(order, record := self._in_line(order, spec))
+                try:
+                    return await self._enqueue(record, asked, stored)
+                except StaleWrite:
+                    await self._clusters.check_leading()
+                    continue
             self._underway.add(name)
             try:
                 return await self._undertake(order, spec, stored)
@@ -241,9 +254,7 @@ class CreateCluster:
             decide_by=now + self._terms.decide_within,
             until=plan.window.end,
         )
-        request = RequestRecord(
-            digest=order.digest, cluster=record.name, cluster_uid=uid, create_time=now
-        )
+        request = self._request(order, record)
 
         async def begin() -> int:
             try:
@@ -279,6 +290,19 @@ class CreateCluster:
         except DomainError as error:
             log.warning("create.not_discarded", cluster=str(order.name), problem=str(error))
 
+    def _request(self, order: Order, record: ClusterRecord) -> RequestRecord:
+        return RequestRecord(
+            digest=order.digest,
+            cluster=record.name,
+            cluster_uid=record.uid,
+            create_time=record.create_time,
+        )
+
+    def _in_line(self, order: Order, spec: ClusterSpec) -> ClusterRecord:
+        now = self._clock.now()
+        plan = nowhere(spec, ("its sites are looked at for room",), now=now)
+        return queued(self._record(order, spec, plan, uid=self._uid()), now=now)
+
     def _uid(self) -> str:
         return self._draw()[:12]
 
@@ -307,10 +331,12 @@ class CreateCluster:
 
 
 async def discard(clusters: Clusters, stored: Stored, *, now: datetime) -> None:
-    """What could not be had leaves no record: a retry plans anew. What was cancelled leaves one:
-    a retry is told so."""
+    """What could not be had leaves no record: a retry plans anew; but of a lease that waits for
+    room, which waits on. What was cancelled leaves one: a retry is told so."""
     record = stored.record
-    if record.end_requested_time is None:
+    if record.end_requested_time is None and record.waits is not None:
+        await clusters.save(queued_again(record, now=now), read_at=stored.read_at)
+    elif record.end_requested_time is None:
         await clusters.delete(stored)
     else:
         await clusters.save(record.move(ClusterState.CANCELLED, now=now), read_at=stored.read_at)

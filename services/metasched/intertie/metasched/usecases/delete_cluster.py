@@ -5,7 +5,7 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.errors import EtagStale, NotFound, StaleWrite
 from intertie.common.points import reach
-from intertie.metasched.domain.cluster import CANCELLED, ClusterView
+from intertie.metasched.domain.cluster import CANCELLED, ClusterState, ClusterView
 from intertie.metasched.domain.ports import Clusters
 from intertie.metasched.usecases.get_cluster import GetCluster
 
@@ -33,7 +33,10 @@ class DeleteCluster:
             if etag and etag != view.etag:
                 raise EtagStale(name)
             await self._clusters.check_leading()
-            ending = stored.record.ending(now=self._clock.now(), reason=CANCELLED)
+            now = self._clock.now()
+            ending = stored.record.ending(now=now, reason=CANCELLED)
+            if ending.state is ClusterState.QUEUED:  # nothing of it is anywhere
+                ending = ending.move(ClusterState.CANCELLED, now=now)
             reach("metasched.before_end")
             try:
                 await self._clusters.save(ending, read_at=stored.read_at)

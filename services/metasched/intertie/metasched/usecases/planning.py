@@ -163,6 +163,15 @@ class Planning:
         SiteUnreachable or LedgerFull where there is none but a site that may be used gave no offer;
         ImageNotReady where no site that may be used has an image; else NoCapacity.
         """
+        problem, silent = await self.problem(brief)
+        check_disks(problem)
+        plan = await self._at_work(_planned, problem, effort=self._effort.solver)
+        if plan is not None:
+            return _with_silent(plan, silent)
+        raise await self._why_not(brief, problem, silent)
+
+    async def problem(self, brief: Brief) -> tuple[Problem, Mapping[str, SiteUnreachable]]:
+        """By what sites offer now; and those that may be used and did not answer."""
         offers, silent = await self._offers(brief)
         problem = problem_of(brief.spec, brief.windows, offers, brief.cuts)
         if brief.beside is not None:
@@ -170,11 +179,20 @@ class Planning:
             for _, site in problem.standing:
                 if site in silent:
                     raise silent[site]
-        check_disks(problem)
-        plan = await self._at_work(_planned, problem, effort=self._effort.solver)
-        if plan is not None:
-            return _with_silent(plan, silent)
-        raise await self._why_not(brief, problem, silent)
+        return problem, silent
+
+    async def foreseen(self, look: Callable[[Callable[[Problem], Plan | None]], T]) -> T:
+        """What `look` finds, which is given a way to solve problems. In a thread."""
+        effort = self._effort.solver
+        return await self._at_work(look, lambda problem: solve(problem, effort=effort))
+
+    def short(self, problem: Problem) -> tuple[Shortfall, ...]:
+        """What keeps it from having a plan. As long as several solvers take."""
+        return shortfalls(problem, effort=self._effort.solver)
+
+    @property
+    def effort(self) -> Effort:
+        return self._effort
 
     async def _offers(self, brief: Brief) -> tuple[dict[str, tuple[Offer, ...]], dict[str, NoUse]]:
         """Of every site that some group may use, and of those, which did not answer."""

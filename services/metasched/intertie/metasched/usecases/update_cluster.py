@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from intertie.common.amend_rules import LAST_MINUTES, amended, window_of
+from intertie.common.amend_rules import LAST_MINUTES, amended, check_may_change, window_of
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     Aborted,
@@ -180,6 +180,7 @@ class UpdateCluster:
             if stored is None:
                 raise NotFound(order.name)
             record = stored.record
+            check_may_change(record.spec)
             amend = record.amend
             if amend is None:
                 break

@@ -246,13 +246,14 @@ class LeaseTerms(_message.Message):
         KIND_UNSPECIFIED: LeaseTerms._Kind.ValueType  # 0
         BEST_EFFORT: LeaseTerms._Kind.ValueType  # 1
         """Runs when there is room, for `duration` in all, in stretches: it is put aside for
-        leases of no kind and for those with a deadline, and goes on later. At one site: a
-        meta-scheduler takes none.
+        leases of no kind and for those with a deadline, and goes on later. Over several
+        sites, which a meta-scheduler is asked for, it runs in one stretch once all of them
+        have room, and is not put aside.
         """
         DEADLINE: LeaseTerms._Kind.ValueType  # 2
         """Done by `deadline`: admitted only if there is room for all of it by then, which is
         kept for it from then on. It may be put aside on the way, while it can still be
-        done in time. At one site, as above.
+        done in time. At one site: a meta-scheduler takes none.
         """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
@@ -263,13 +264,14 @@ class LeaseTerms(_message.Message):
     KIND_UNSPECIFIED: LeaseTerms.Kind.ValueType  # 0
     BEST_EFFORT: LeaseTerms.Kind.ValueType  # 1
     """Runs when there is room, for `duration` in all, in stretches: it is put aside for
-    leases of no kind and for those with a deadline, and goes on later. At one site: a
-    meta-scheduler takes none.
+    leases of no kind and for those with a deadline, and goes on later. Over several
+    sites, which a meta-scheduler is asked for, it runs in one stretch once all of them
+    have room, and is not put aside.
     """
     DEADLINE: LeaseTerms.Kind.ValueType  # 2
     """Done by `deadline`: admitted only if there is room for all of it by then, which is
     kept for it from then on. It may be put aside on the way, while it can still be
-    done in time. At one site, as above.
+    done in time. At one site: a meta-scheduler takes none.
     """
 
     START_TIME_FIELD_NUMBER: _builtins.int
@@ -313,8 +315,8 @@ class LeaseTerms(_message.Message):
     @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:
         """With BEST_EFFORT: for how long it may wait at a time, before its first start or put
-        aside. Then it ends with the reason WAITED_TOO_LONG. 0: as long as its site lets
-        any wait.
+        aside. Then it ends with the reason WAITED_TOO_LONG. 0: as long as its site, or its
+        meta-scheduler, lets any wait.
         """
 
     def __init__(

@@ -56,8 +56,8 @@ class ClustersStub:
 
     Returns once every part is committed (state SCHEDULED): from then on it is
     yours, and its machines start; follow them with Watch. A lease with a kind is
-    put in its site's queue (state QUEUED), and refused only where it could not be
-    had if the site had nothing else. Idempotent: a second
+    put in a queue (state QUEUED), of its site or of its meta-scheduler, and refused
+    only where it could not be had if its sites had nothing else. Idempotent: a second
     call with the same `request_id`, within 24 hours, returns the first call's
     cluster as it is now and takes nothing. With `validate_only` nothing is
     written or held: the answer carries the plan.
@@ -233,8 +233,8 @@ class ClustersAsyncStub(ClustersStub):
 
     Returns once every part is committed (state SCHEDULED): from then on it is
     yours, and its machines start; follow them with Watch. A lease with a kind is
-    put in its site's queue (state QUEUED), and refused only where it could not be
-    had if the site had nothing else. Idempotent: a second
+    put in a queue (state QUEUED), of its site or of its meta-scheduler, and refused
+    only where it could not be had if its sites had nothing else. Idempotent: a second
     call with the same `request_id`, within 24 hours, returns the first call's
     cluster as it is now and takes nothing. With `validate_only` nothing is
     written or held: the answer carries the plan.
@@ -413,8 +413,8 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
 
         Returns once every part is committed (state SCHEDULED): from then on it is
         yours, and its machines start; follow them with Watch. A lease with a kind is
-        put in its site's queue (state QUEUED), and refused only where it could not be
-        had if the site had nothing else. Idempotent: a second
+        put in a queue (state QUEUED), of its site or of its meta-scheduler, and refused
+        only where it could not be had if its sites had nothing else. Idempotent: a second
         call with the same `request_id`, within 24 hours, returns the first call's
         cluster as it is now and takes nothing. With `validate_only` nothing is
         written or held: the answer carries the plan.

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from intertie.broker.domain.leasing.availability import Availability, Held
-from intertie.broker.domain.leasing.lease import Lease
+from intertie.common.leasing.availability import Availability, Held
+from intertie.common.leasing.lease import Lease
 
 Span = Callable[[Lease], int]
 """For how many seconds nodes have to be free for a lease to start on them."""

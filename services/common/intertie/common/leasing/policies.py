@@ -1,9 +1,9 @@
 """The policies that have a name."""
 
-from intertie.broker.domain.leasing.backfilling import Aggressive, Conservative
-from intertie.broker.domain.leasing.order import FirstCome, MostHeldUp, ShortestFirst
-from intertie.broker.domain.leasing.policy import Policy
-from intertie.broker.domain.leasing.preemption import FarInOrder, LastInOrder, LeastDone
+from intertie.common.leasing.backfilling import Aggressive, Conservative
+from intertie.common.leasing.order import FirstCome, MostHeldUp, ShortestFirst
+from intertie.common.leasing.policy import Policy
+from intertie.common.leasing.preemption import FarInOrder, LastInOrder, LeastDone
 
 DEFAULT = "held-up"
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from intertie.broker.domain.leasing.lease import Lease
 from intertie.common.errors import FieldInvalid
+from intertie.common.leasing.lease import Lease
 
 Rank = Callable[[Lease], float]
 

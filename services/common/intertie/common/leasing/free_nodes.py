@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from intertie.broker.domain.leasing.lease import Lease
+from intertie.common.leasing.lease import Lease
 
 
 class FreeNodes:

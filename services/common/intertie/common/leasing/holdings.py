@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterator
 
-from intertie.broker.domain.leasing.free_nodes import FreeNodes
-from intertie.broker.domain.leasing.lease import Lease, State
-from intertie.broker.domain.leasing.requests import Reservation
+from intertie.common.leasing.free_nodes import FreeNodes
+from intertie.common.leasing.lease import Lease, State
+from intertie.common.leasing.requests import Reservation
 
 
 class Holdings:

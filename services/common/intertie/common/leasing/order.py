@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from intertie.broker.domain.leasing.lease import Lease
 from intertie.common.errors import FieldInvalid
+from intertie.common.leasing.lease import Lease
 
 
 class Order(Protocol):

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from intertie.broker.domain.leasing.backfilling import Backfilling
-from intertie.broker.domain.leasing.order import Order
-from intertie.broker.domain.leasing.preemption import Preemption
-from intertie.broker.domain.leasing.suspension import Suspension
+from intertie.common.leasing.backfilling import Backfilling
+from intertie.common.leasing.order import Order
+from intertie.common.leasing.preemption import Preemption
+from intertie.common.leasing.suspension import Suspension
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

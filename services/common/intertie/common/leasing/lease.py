@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from intertie.broker.domain.leasing.requests import BestEffort
+from intertie.common.leasing.requests import BestEffort
 
 
 class State(Enum):

@@ -8,14 +8,14 @@ they are reserved for.
 
 from collections.abc import Iterator
 
-from intertie.broker.domain.leasing.events import Event, Kind
-from intertie.broker.domain.leasing.free_nodes import OnNodes
-from intertie.broker.domain.leasing.holdings import Holdings
-from intertie.broker.domain.leasing.lease import Lease, State
-from intertie.broker.domain.leasing.nodes import Nodes
-from intertie.broker.domain.leasing.policy import Policy
-from intertie.broker.domain.leasing.requests import BestEffort, Reservation
 from intertie.common.errors import FieldInvalid, NameTaken
+from intertie.common.leasing.events import Event, Kind
+from intertie.common.leasing.free_nodes import OnNodes
+from intertie.common.leasing.holdings import Holdings
+from intertie.common.leasing.lease import Lease, State
+from intertie.common.leasing.nodes import Nodes
+from intertie.common.leasing.policy import Policy
+from intertie.common.leasing.requests import BestEffort, Reservation
 
 
 class Scheduler:

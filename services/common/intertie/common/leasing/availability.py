@@ -1,12 +1,12 @@
 """What order, backfilling and preemption ask of a site: the port between them and what there is.
 
 A replay of traces answers by how many nodes are free (`free_nodes`), a broker by the book's
-calendar (`domain.openings`).
+calendar (its `domain.openings`), a meta-scheduler by what its sites offer (its `domain.rooms`).
 """
 
 from typing import Protocol
 
-from intertie.broker.domain.leasing.lease import Lease
+from intertie.common.leasing.lease import Lease
 
 
 class Availability(Protocol):

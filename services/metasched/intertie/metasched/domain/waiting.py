@@ -1,0 +1,155 @@
+"""Leases over several sites that run when there is room at all of them.
+
+One that is QUEUED is on record with its specification, and takes nothing at any site. To start it
+is a co-allocation like any other; where that is refused, it is QUEUED as before.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from intertie.common.errors import Shortfall
+from intertie.common.leasing.lease import Lease
+from intertie.common.leasing.requests import BestEffort
+from intertie.common.spec import DEFAULT_DURATION, ClusterSpec
+from intertie.common.values import replace
+from intertie.metasched.domain.cluster import (
+    WAITED_TOO_LONG,
+    ClusterRecord,
+    ClusterState,
+    Failure,
+    Waits,
+)
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.queue_policy import QueuePolicy
+
+SOON = timedelta(seconds=10)
+"""A start that is foreseen is told anew where it moves by more."""
+LEAST = timedelta(seconds=1)
+"""No lease runs for less."""
+_S = timedelta(seconds=1)
+
+
+def nowhere(
+    spec: ClusterSpec,
+    reasons: tuple[str, ...],
+    shortfalls: tuple[Shortfall, ...] = (),
+    *,
+    now: datetime,
+) -> Plan:
+    """The plan of a lease that has no site."""
+    return Plan(
+        window=spec.lease.window(now=now),
+        sites=(),
+        images={},
+        optimal=False,
+        reasons=reasons,
+        shortfalls=shortfalls,
+    )
+
+
+def queued(record: ClusterRecord, *, now: datetime) -> ClusterRecord:
+    """A cluster that is PLANNED, and waits from now on."""
+    return replace(record.move(ClusterState.QUEUED, now=now), waits=Waits(since=now))
+
+
+def queued_again(record: ClusterRecord, *, now: datetime) -> ClusterRecord:
+    """One that could not be had at all of its sites. It keeps its place in the queue."""
+    return replace(
+        record.move(ClusterState.QUEUED, now=now),
+        plan=nowhere(record.spec, ("sites had less room than they had offered",), now=now),
+        tx="",
+        parts={},
+    )
+
+
+def waits(record: ClusterRecord) -> bool:
+    """For sites to have room."""
+    return record.state is ClusterState.QUEUED and record.end_requested_time is None
+
+
+def runs_for(spec: ClusterSpec) -> timedelta:
+    """In all."""
+    return spec.lease.duration or DEFAULT_DURATION
+
+
+def left_of(record: ClusterRecord) -> timedelta:
+    """Of running, when it next begins."""
+    ran = record.waits.ran if record.waits is not None else timedelta()
+    return max(runs_for(record.spec) - ran, LEAST)
+
+
+def lease_of(record: ClusterRecord) -> Lease:
+    """As order and backfilling see it; workspaces stand for nodes."""
+    assert record.waits is not None
+    request = BestEffort(
+        name=record.name,
+        nodes=max(1, sum(group.fewest for group in record.spec.groups)),
+        duration_s=_up(runs_for(record.spec)),
+    )
+    return Lease(
+        request=request,
+        submit_s=seconds(record.create_time),
+        since_s=seconds(record.waits.since),
+        banked_s=min(_up(record.waits.ran), request.duration_s - 1),
+    )
+
+
+def in_order(
+    records: Iterable[ClusterRecord], policy: QueuePolicy, *, now: datetime
+) -> list[Lease]:
+    """Who goes first."""
+    now_s = seconds(now)
+    leases = [lease_of(each) for each in records]
+    return sorted(leases, key=lambda each: (policy.order.rank(each, now_s), each.submit_s))
+
+
+def waited_too_long(record: ClusterRecord, policy: QueuePolicy, *, now: datetime) -> ClusterRecord:
+    """The same, unless it has waited for longer than it may."""
+    if record.waits is None or not waits(record):
+        return record
+    bound = policy.longest(record.spec)
+    if now < record.waits.since + bound:
+        return record
+    failure = Failure(
+        reason=WAITED_TOO_LONG,
+        message=f"there was no room at its sites for {bound}, and it waits no longer",
+        shortfalls=record.plan.shortfalls,
+    )
+    asked = record.ending(now=now, reason=WAITED_TOO_LONG, failure=failure)
+    return asked.move(ClusterState.FAILED, now=now)
+
+
+def told(
+    record: ClusterRecord,
+    foreseen: datetime | None,
+    reasons: tuple[str, ...],
+    shortfalls: tuple[Shortfall, ...],
+) -> ClusterRecord:
+    """The record with what it waits for; the same where that says nothing new."""
+    assert record.waits is not None
+    before = record.waits.foreseen
+    moved = (before is None) is not (foreseen is None) or (
+        before is not None and foreseen is not None and abs(foreseen - before) > SOON
+    )
+    said = record.plan.reasons, record.plan.shortfalls
+    if not moved and said == (reasons, shortfalls):
+        return record
+    return replace(
+        record,
+        plan=replace(record.plan, reasons=reasons, shortfalls=shortfalls),
+        waits=replace(record.waits, foreseen=foreseen if moved else before),
+    )
+
+
+def before_each(line: Iterable[Lease]) -> Mapping[str, int]:
+    """How many are before each, by name."""
+    return {each.request.name: number for number, each in enumerate(line)}
+
+
+def seconds(moment: datetime) -> int:
+    """Whole ones since 1970, the last that had begun."""
+    return int(moment.timestamp())
+
+
+def _up(span: timedelta) -> int:
+    return -(-span // _S)

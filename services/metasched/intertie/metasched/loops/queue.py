@@ -1,0 +1,76 @@
+"""Starts the leases that wait for room at several sites, as soon as all of these have it, and tells
+the others what they wait for."""
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.common.errors import StaleWrite
+from intertie.metasched.domain.cluster import ClusterRecord
+from intertie.metasched.domain.ports import Clusters, Stored
+from intertie.metasched.domain.waiting import told, waited_too_long, waits
+from intertie.metasched.usecases.begin_waiting import BeginWaiting
+from intertie.metasched.usecases.line import Line
+
+log = structlog.get_logger(__name__)
+
+TELL_S = 5.0
+"""What they wait for changes with every lease of every site; so often it is told at most."""
+
+
+class Queue:
+    """One pass looks at what all sites offer, so passes are some seconds apart; where nobody waits
+    one costs the reading of the clusters."""
+
+    def __init__(self, clusters: Clusters, line: Line, begin: BeginWaiting, clock: Clock) -> None:
+        self._clusters = clusters
+        self._line = line
+        self._begin = begin
+        self._clock = clock
+        self._told_s = float("-inf")
+
+    async def sweep(self) -> None:
+        if not await self._give_up():
+            return
+        await self._start()
+        if self._clock.monotonic() - self._told_s >= TELL_S:
+            self._told_s = self._clock.monotonic()
+            await self._tell()
+
+    async def _waiting(self) -> list[Stored]:
+        return [each for each in await self._clusters.listed() if waits(each.record)]
+
+    async def _give_up(self) -> bool:
+        """Ends those that have waited for too long; whether others wait."""
+        others = False
+        for each in await self._waiting():
+            after = waited_too_long(each.record, self._line.policy, now=self._clock.now())
+            if after is each.record:
+                others = True
+                continue
+            await self._save(after, each)
+            log.info("queue.waited_too_long", cluster=after.name)
+        return others
+
+    async def _start(self) -> None:
+        """One after the other, each on what the sites have left with those before it."""
+        records = [each.record for each in await self._waiting()]
+        for name in await self._line.starting(records, now=self._clock.now()):
+            await self._begin(name)
+
+    async def _tell(self) -> None:
+        found = await self._waiting()
+        records = [each.record for each in found]
+        if not records:
+            return
+        outlooks = await self._line.outlooks(records, now=self._clock.now())
+        for each in found:
+            outlook = outlooks[each.record.name]
+            after = told(each.record, outlook.foreseen, outlook.reasons, outlook.shortfalls)
+            if after is not each.record:
+                await self._save(after, each)
+
+    async def _save(self, record: ClusterRecord, stored: Stored) -> None:
+        try:
+            await self._clusters.save(record, read_at=stored.read_at)
+        except StaleWrite:
+            log.debug("queue.lost_race", cluster=record.name)

@@ -1,0 +1,45 @@
+"""Writes down a cluster that waits for room at its sites."""
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.common.values import replace
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState, ClusterView
+from intertie.metasched.domain.ports import Clusters, RequestRecord, Stored
+from intertie.metasched.domain.waiting import told, waits
+from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.line import Line
+
+log = structlog.get_logger(__name__)
+
+
+class EnqueueCluster:
+    def __init__(
+        self, clusters: Clusters, line: Line, get_cluster: GetCluster, clock: Clock
+    ) -> None:
+        self._clusters = clusters
+        self._line = line
+        self._get_cluster = get_cluster
+        self._clock = clock
+
+    async def plan_only(self, record: ClusterRecord) -> ClusterView:
+        """When it would start, as things stand. Writes nothing."""
+        await self._check(record)
+        others = [each.record for each in await self._clusters.listed()]
+        line = [*(each for each in others if waits(each) and each.name != record.name), record]
+        found = (await self._line.outlooks(line, now=self._clock.now()))[record.name]
+        after = told(record, found.foreseen, found.reasons, found.shortfalls)
+        return await self._get_cluster.view(replace(after, state=ClusterState.PLANNED))
+
+    async def __call__(
+        self, record: ClusterRecord, request: RequestRecord, replaced: Stored | None
+    ) -> ClusterView:
+        """The cluster, QUEUED. StaleWrite where its name or its request was written meanwhile."""
+        await self._check(record)
+        read_at = replaced.read_at if replaced else 0
+        await self._clusters.enqueue(record, read_at=read_at, request=request)
+        log.info("create.queued", cluster=record.name)
+        return await self._get_cluster.view(record)
+
+    async def _check(self, record: ClusterRecord) -> None:
+        await self._line.check_possible(record.path.tenant, record.spec, now=self._clock.now())

@@ -1,0 +1,133 @@
+"""Which leases that wait for room at several sites start now, and what the others wait for."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from intertie.common.errors import Shortfall
+from intertie.common.intervals import Window
+from intertie.common.leasing.lease import Lease
+from intertie.common.spec import ClusterSpec
+from intertie.metasched.domain.cluster import ClusterRecord
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.domain.rooms import Rooms, starts_ahead
+from intertie.metasched.domain.waiting import in_order, left_of
+from intertie.metasched.usecases.planning import Brief, Planning
+
+LOOKED_AT = 8
+"""The first of those that wait may start in one pass, and are told when they would: each costs its
+sites an offer of ten windows, and some solutions of its problem."""
+
+NOTHING_YET = timedelta(days=3 * 366)
+"""So far ahead nothing is promised to anybody: leases are asked for at most 366 days ahead, and for
+at most as long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    foreseen: datetime | None
+    reasons: tuple[str, ...]
+    shortfalls: tuple[Shortfall, ...]
+
+
+class Line:
+    def __init__(self, planning: Planning, policy: QueuePolicy) -> None:
+        self._planning = planning
+        self.policy = policy
+
+    def in_order(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[Lease]:
+        return in_order(records, self.policy, now=now)
+
+    async def check_possible(self, tenant: str, spec: ClusterSpec, *, now: datetime) -> None:
+        """As Planning refuses, where the sites could not have all of it at one time if they had
+        nothing else; also where a site that it might need does not answer."""
+        start = now + NOTHING_YET
+        window = Window(start, start + spec.lease.window(now=now).duration)
+        await self._planning(_brief(tenant, spec, (window,)))
+
+    async def starting(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[str]:
+        """Names of those that have room at their sites and put off nobody before them, by what
+        sites offer now."""
+        line = self.in_order(records, now=now)[:LOOKED_AT]
+        backfilling = self.policy.backfilling
+
+        def span(lease: Lease) -> int:
+            return lease.left_s(0)
+
+        def look(solve: Callable[[Problem], Plan | None], looked: _Looked) -> list[str]:
+            free, others = (Rooms(looked.problems, looked.starts, solve) for _ in range(2))
+            begun = backfilling.starts(line, free, others, span, span, free.now_s)
+            return [each.request.name for each in begun]
+
+        looked = await self._look(line, records, now)
+        return await self._planning.foreseen(lambda solve: look(solve, looked))
+
+    async def outlooks(
+        self, records: Sequence[ClusterRecord], *, now: datetime
+    ) -> dict[str, Outlook]:
+        """What becomes of each, if nothing else comes: it gets the first start that puts off none
+        before it."""
+        line = self.in_order(records, now=now)
+        looked = await self._look(line[:LOOKED_AT], records, now)
+
+        def look(solve: Callable[[Problem], Plan | None]) -> dict[str, Outlook]:
+            rooms = Rooms(looked.problems, looked.starts, solve)
+            found: dict[str, Outlook] = {}
+            for before, lease in enumerate(line):
+                name = lease.request.name
+                if before >= LOOKED_AT:
+                    said = f"{LOOKED_AT} or more are before it in the queue"
+                    found[name] = Outlook(foreseen=None, reasons=(said,), shortfalls=())
+                    continue
+                at_s = rooms.earliest(lease, lease.left_s(0), rooms.now_s)
+                if at_s is not None:
+                    rooms.take(lease, at_s, at_s + lease.left_s(0))
+                foreseen = rooms.moment(at_s) if at_s is not None else None
+                short = () if foreseen == now else rooms.short(lease, self._planning.short)
+                line_said = f"{before} before it in the queue" if before else "first in the queue"
+                found[name] = Outlook(
+                    foreseen=foreseen,
+                    reasons=(line_said,) if short else (line_said, "there is room for it"),
+                    shortfalls=short,
+                )
+            return found
+
+        return await self._planning.foreseen(look)
+
+    async def _look(
+        self, line: Sequence[Lease], records: Sequence[ClusterRecord], now: datetime
+    ) -> "_Looked":
+        effort = self._planning.effort
+        starts = starts_ahead(now, slot=effort.slot, horizon=effort.horizon)
+        of = {each.name: each for each in records}
+
+        async def problem(name: str) -> Problem:
+            record = of[name]
+            windows = tuple(Window(each, each + left_of(record)) for each in starts)
+            found, _ = await self._planning.problem(
+                _brief(record.path.tenant, record.spec, windows)
+            )
+            return found
+
+        names = [each.request.name for each in line]
+        problems = await asyncio.gather(*map(problem, names))
+        return _Looked(starts, dict(zip(names, problems, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    starts: tuple[datetime, ...]
+    problems: dict[str, Problem]
+
+
+def _brief(tenant: str, spec: ClusterSpec, windows: tuple[Window, ...]) -> Brief:
+    return Brief(tenant=tenant, spec=spec, windows=windows, without={}, image_gone={})
+
+
+def brief_from_now(record: ClusterRecord, *, now: datetime) -> Brief:
+    """For all that it has left to run."""
+    window = Window(now, now + left_of(record))
+    return _brief(record.path.tenant, record.spec, (window,))

@@ -1,0 +1,323 @@
+"""Leases over two sites that wait for room: whole or not at all, each in its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from intertie.common import errors
+from intertie.common.actions import Action
+from intertie.common.amend_rules import GROUPS
+from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS
+from intertie.common.names import ClusterName
+from intertie.common.spec import ClusterSpec, Kind, LeaseTerms
+from intertie.common.values import replace
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
+from intertie.metasched.domain.commit import Outcome
+from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.usecases.act_on_cluster import ActOrder
+from intertie.metasched.usecases.update_cluster import UpdateOrder
+from tests.fakes.clock import START
+from tests.fakes.site import Crash, CrashPlan, State
+from tests.unit.metasched.world import ALICE, NAME, Process, World, order, spec
+
+HOUR = timedelta(hours=1)
+
+
+def waiting(workers: int = 5, *, hours: float = 1, **lease: Any) -> ClusterSpec:
+    """With its head, one workspace more than workers: 6 of 8 vCPUs need both sites."""
+    terms = LeaseTerms(kind=Kind.BEST_EFFORT, duration=hours * HOUR, **lease)
+    return replace(spec(workers), lease=terms)
+
+
+def named(name: str) -> ClusterName:
+    return replace(NAME, cluster_id=name)
+
+
+async def record_of(process: Process, name: ClusterName = NAME) -> ClusterRecord:
+    stored = await process.clusters.get(str(name))
+    assert stored is not None
+    return stored.record
+
+
+async def swept(world: World, process: Process, seconds: float = 2) -> None:
+    await process.recover.sweep()
+    await process.settle.sweep()
+    await process.refresh.sweep()
+    await process.queue.sweep()
+    await asyncio.gather(*process.begin.tell.begun())
+    await world.clock.advance(seconds)
+
+
+async def filled(world: World, process: Process, workers: int = 5, *, hours: float = 1) -> None:
+    """Others have both sites."""
+    lease = LeaseTerms(duration=hours * HOUR)
+    await process.create(order("other", named("other"), replace(spec(workers), lease=lease)))
+    await process.create.drain()
+
+
+async def queue(process: Process, what: ClusterSpec, name: str = "c1") -> ClusterState:
+    view = await process.create(order(f"r-{name}", named(name), what))
+    return view.record.state
+
+
+async def test_it_waits_until_all_of_its_sites_have_room_and_starts_at_all_of_them() -> None:
+    world = World()
+    process = await world.process()
+    await filled(world, process)
+    calls = len(world.north.calls)
+    assert await queue(process, waiting()) is ClusterState.QUEUED
+    assert "prepare" not in world.north.calls[calls:]
+    await swept(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.QUEUED
+    assert record.waits is not None
+    assert record.waits.foreseen == START + timedelta(minutes=80)
+    assert record.plan.reasons == ("first in the queue",)
+    assert record.plan.shortfalls
+    assert record.parts == {}
+    await process.delete(str(named("other")))
+    await process.settle.sweep()
+    world.north.finish()
+    world.south.finish()
+    await swept(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SCHEDULED
+    assert set(record.parts) == {"north", "south"}
+    assert record.window.duration == HOUR
+    assert record.tx in world.confirmed()
+    world.check_all_or_nothing()
+
+
+async def test_a_site_that_refuses_what_it_offered_leaves_it_in_the_queue() -> None:
+    world = World()
+    process = await world.process()
+    assert await queue(process, waiting()) is ClusterState.QUEUED
+    world.south.faults["prepare"] = [errors.NoCapacity(())]
+    await swept(world, process)
+    record = await record_of(process)
+    assert (record.state, record.parts, record.tx) == (ClusterState.QUEUED, {}, "")
+    assert record.waits is not None
+    assert record.waits.since == START
+    assert world.north.used() == world.south.used() == 0
+    await swept(world, process)
+    assert (await record_of(process)).state is ClusterState.SCHEDULED
+    assert len(world.confirmed()) == 1
+
+
+async def test_who_comes_first_is_not_put_off_by_who_comes_later() -> None:
+    """A shorter one may pass where it is over in time; one that is not may not."""
+    world = World()
+    process = await world.process()
+    await filled(world, process, 3)  # 4 of 8
+    for name, what in (
+        ("wide", waiting(6)),
+        ("long", waiting(2, hours=2)),
+        ("short", waiting(2, hours=0.25)),
+    ):
+        assert await queue(process, what, name) is ClusterState.QUEUED
+        await world.clock.advance(1)
+    await swept(world, process)
+    states = {name: (await record_of(process, named(name))).state for name in ("wide", "long")}
+    assert set(states.values()) == {ClusterState.QUEUED}
+    assert (await record_of(process, named("short"))).state is ClusterState.SCHEDULED
+    said = (await record_of(process, named("long"))).plan.reasons
+    assert said[0] == "1 before it in the queue"
+
+
+@pytest.mark.parametrize("backfilling", [*BACKFILLINGS])
+async def test_the_plug_ins_of_sites_say_who_goes_first(backfilling: str) -> None:
+    world = World(
+        queue_policy=QueuePolicy(order=ORDERS["shortest"], backfilling=BACKFILLINGS[backfilling])
+    )
+    process = await world.process()
+    await filled(world, process, 7)
+    await queue(process, waiting(7, hours=3), "long")
+    await world.clock.advance(1)
+    await queue(process, waiting(7, hours=1), "short")
+    await process.delete(str(named("other")))
+    await process.settle.sweep()
+    world.north.finish()
+    world.south.finish()
+    await swept(world, process)
+    assert (await record_of(process, named("short"))).state is ClusterState.SCHEDULED
+    assert (await record_of(process, named("long"))).state is ClusterState.QUEUED
+
+
+async def test_it_does_not_wait_for_ever() -> None:
+    world = World()
+    process = await world.process()
+    await filled(world, process, hours=9)
+    await queue(process, waiting(max_wait=timedelta(minutes=3)))
+    await swept(world, process, 179)
+    assert (await record_of(process)).state is ClusterState.QUEUED
+    await world.clock.advance(2)
+    await swept(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.FAILED
+    assert record.failure is not None
+    assert record.failure.reason == "WAITED_TOO_LONG"
+    assert record.failure.shortfalls
+    assert record.end_requested_time is not None
+
+
+async def test_it_may_be_deleted_while_it_waits_and_while_it_begins() -> None:
+    world = World()
+    process = await world.process()
+    await filled(world, process)
+    await queue(process, waiting())
+    view = await process.delete(str(NAME))
+    assert view.record.state is ClusterState.CANCELLED
+    await swept(world, process)
+    assert (await record_of(process)).state is ClusterState.CANCELLED
+
+    world = World()
+    process = await world.process()
+    await queue(process, waiting())
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    async def wait(point: str) -> None:
+        if point == "after_prepare":
+            reached.set()
+            await gate.wait()
+
+    process.begin._coallocate._pause = wait
+    begins = asyncio.create_task(process.queue.sweep())
+    await reached.wait()
+    await process.delete(str(NAME))
+    gate.set()
+    await begins
+    assert (await record_of(process)).state is ClusterState.CANCELLED
+    assert world.north.used() == world.south.used() == 0
+
+
+async def test_a_retry_finds_it_and_another_body_is_refused() -> None:
+    world = World()
+    process = await world.process()
+    await filled(world, process)
+    await queue(process, waiting())
+    uid = (await record_of(process)).uid
+    again = await process.create(order("r-c1", NAME, waiting()))
+    assert (again.record.uid, again.record.state) == (uid, ClusterState.QUEUED)
+    with pytest.raises(errors.RequestIdReuse):
+        await process.create(order("r-c1", NAME, waiting(4)))
+    with pytest.raises(errors.NameTaken):
+        await process.create(order("another", NAME, waiting()))
+
+
+async def test_what_its_sites_could_never_have_is_refused_at_once() -> None:
+    world = World()
+    process = await world.process()
+    with pytest.raises(errors.NoCapacity) as refused:
+        await queue(process, waiting(8))
+    assert refused.value.shortfalls
+    world.north.images = world.south.images = {}
+    with pytest.raises(errors.ImageNotReady):
+        await queue(process, waiting())
+    assert await process.clusters.listed() == ()
+
+
+async def test_what_one_that_waits_may_not_be_asked_for() -> None:
+    world = World()
+    process = await world.process()
+    await filled(world, process)
+    await queue(process, waiting())
+    update = UpdateOrder(
+        name=str(NAME),
+        spec=waiting(2),
+        paths=(GROUPS,),
+        etag="",
+        caller=ALICE,
+        request_id="u",
+    )
+    with pytest.raises(errors.FieldInvalid) as invalid:
+        await process.update(update)
+    assert invalid.value.field == "update_mask"
+    act = ActOrder(
+        name=str(NAME), action=Action.STOP, workspaces=(), etag="", caller=ALICE, request_id="a"
+    )
+    with pytest.raises(errors.ActionIllegal):
+        await process.act(act)
+    deadline = LeaseTerms(kind=Kind.DEADLINE, duration=HOUR, deadline=START + 3 * HOUR)
+    with pytest.raises(errors.FieldInvalid) as invalid:
+        await queue(process, replace(spec(), lease=deadline), "c2")
+    assert invalid.value.field == "spec.lease.kind"
+
+
+async def test_a_plan_says_when_it_would_start_and_writes_nothing() -> None:
+    world = World()
+    process = await world.process()
+    await filled(world, process)
+    written = len(world.etcd.history)
+    view = await process.create.plan_only(order("p", NAME, waiting()))
+    assert view.record.state is ClusterState.PLANNED
+    assert view.record.waits is not None
+    assert view.record.waits.foreseen == START + timedelta(minutes=80)
+    assert len(world.etcd.history) == written
+
+
+STEPS = 6
+"""Of beginning: as of a Create, begin, 2 prepares, commit, 2 resolves; a seventh settles it."""
+
+
+async def begun_and_crashed(step: int, *, after: bool) -> tuple[World, CrashPlan]:
+    world = World()
+    await queue(await world.process(), waiting())
+    plan = CrashPlan(at=step, after=after)
+    process = await world.process(plan)
+    try:
+        await process.queue._start()
+        await asyncio.gather(*process.begin.tell.begun())
+    except Crash:
+        pass
+    return world, plan
+
+
+async def test_beginning_has_so_many_steps() -> None:
+    _, plan = await begun_and_crashed(99, after=True)
+    assert plan.steps == STEPS + 1
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", range(1, STEPS + 2))
+async def test_after_a_crash_at_any_step_it_runs_at_all_sites_or_waits(
+    step: int, after: bool
+) -> None:
+    world, _ = await begun_and_crashed(step, after=after)
+    world.check_all_or_nothing()
+    successor = await world.process()
+    await world.settle(successor)
+    world.check_all_or_nothing()
+    committed = [
+        tx
+        for tx in world.states()
+        if (found := await successor.register.decision(tx)) and found.outcome is Outcome.COMMIT
+    ]
+    record = await record_of(successor)
+    assert await successor.register.transactions() == ()
+    if committed:
+        assert world.confirmed() == set(committed) == {record.tx}
+        assert record.state is ClusterState.SCHEDULED
+        return
+    assert record.state is ClusterState.QUEUED
+    assert world.north.used() == world.south.used() == 0
+    for _ in range(3):
+        await swept(world, successor)
+    assert (await record_of(successor)).state is ClusterState.SCHEDULED
+    states = [set(each.values()) for each in world.states().values()]
+    assert states.count({State.CONFIRMED}) == 1
+
+
+async def test_two_replicas_begin_it_once() -> None:
+    """One that does not know that it leads no more begins it too: one of the two is refused."""
+    world = World()
+    first = await world.process()
+    await queue(first, waiting(3))
+    second = await world.process()
+    await asyncio.gather(first.queue._start(), second.queue._start(), return_exceptions=True)
+    await world.settle(second)
+    world.check_all_or_nothing()
+    assert len(world.confirmed()) == 1
