@@ -62,6 +62,9 @@ class State(Enum):
     RELEASED = "RELEASED"
 
 
+RESTORE = timedelta(seconds=5)
+"""Going on takes so long at every site."""
+
 COUNTED = frozenset({State.PREPARED, State.CONFIRMED})
 GONE = frozenset({State.RELEASED})
 
@@ -89,6 +92,12 @@ class FakePart:
     ending: bool = False
     terms: int = 0
     amend: FakeAmend | None = None
+    recalled_end: datetime | None = None
+    keep_until: datetime | None = None
+
+    @property
+    def ends(self) -> datetime:
+        return self.keep_until or self.spec.window.end
 
     def vcpus(self) -> int:
         """Of each workspace the more of what is in force and what is prepared."""
@@ -135,8 +144,36 @@ class FakeSite:
         return sum(
             part.vcpus()
             for part in self.parts.values()
-            if part.state in COUNTED and (window is None or part.spec.window.overlaps(window))
+            if part.state in COUNTED and (window is None or _overlaps(part, window))
         )
+
+    def recall(self, end: datetime) -> None:
+        """Puts aside all that it may."""
+        for part in self.parts.values():
+            terms = part.spec.recallable
+            if terms is None or part.state is not State.CONFIRMED or part.amend is not None:
+                continue
+            if end >= part.spec.window.end:
+                continue
+            window = Window(part.spec.window.start, end)
+            part.spec, part.recalled_end = replace(part.spec, window=window), end
+            self._keep(part)
+
+    def _keep(self, part: FakePart) -> None:
+        terms = part.spec.recallable
+        assert terms is not None
+        if terms.cancellable:
+            part.end_reason = "PREEMPTED"
+        else:
+            part.keep_until = part.spec.window.end + terms.keep_for
+
+    def save(self) -> None:
+        """What runs of parts whose windows are over is in memory no more."""
+        for part in self.parts.values():
+            if part.state is State.CONFIRMED and self.clock.now() >= part.spec.window.end:
+                for each in part.spec.workspaces:
+                    if (seen := self.seen.get(each.label)) is not None:
+                        self.seen[each.label] = replace(seen, state=WorkspaceState.SUSPENDED)
 
     def in_doubt(self) -> list[str]:
         """Transactions whose parts are prepared past the moment of decision."""
@@ -211,7 +248,9 @@ class FakeSite:
             raise DecisionPending(name)
         if part.terms != replaces:
             raise TermsStale(name, replaces, part.terms)
-        before = self.used()
+        window = order.spec.window
+        self._check_window(part, name, window)
+        before = self.used(window)
         part.amend = FakeAmend(
             tx=order.tx,
             digest=order.digest,
@@ -219,7 +258,7 @@ class FakeSite:
             spec=order.spec,
             decide_by=order.decide_by,
         )
-        if (wanted := self.used()) > self.vcpus:
+        if (wanted := self.used(window)) > self.vcpus:
             part.amend = None
             short = Shortfall(
                 site=self.name,
@@ -230,6 +269,22 @@ class FakeSite:
             )
             raise NoCapacity((short,))
         return self.receipt(order.part)
+
+    def _check_window(self, part: FakePart, name: str, window: Window) -> None:
+        """One that may be put aside gets a later window once it was, and else no other."""
+        if self.clock.now() >= part.ends:
+            raise PartOver(name, "ENDING")
+        terms = part.spec.recallable
+        if terms is None:
+            assert window.start == part.spec.window.start
+            return
+        assert terms.put_aside
+        assert window.start >= part.spec.window.end
+        if any(
+            self.seen.get(each.label, WorkspaceSeen(label="")).state is WorkspaceState.RUNNING
+            for each in part.spec.workspaces
+        ):
+            raise NoCapacity((Shortfall(site=self.name, resource="hosts", message="saving"),))
 
     def receipt(self, name: PartName) -> Receipt:
         part = self._part(name)
@@ -260,6 +315,7 @@ class FakeSite:
                 if outcome is Outcome.COMMIT:
                     part.spec, part.tx = part.amend.spec, tx
                     part.terms, part.digest = part.amend.replaces + 1, part.amend.digest
+                    part.keep_until = part.recalled_end = None
                 part.amend = None
             return
         if outcome is Outcome.COMMIT:
@@ -285,6 +341,9 @@ class FakeSite:
         if not within(terms.spec, part.spec):
             raise DecisionInvalid("it takes more")
         part.spec, part.tx, part.terms = terms.spec, tx, part.terms + 1
+        part.recalled_end = None
+        if part.spec.recallable is not None:
+            self._keep(part)
 
     def release(self, name: PartName, reason: str) -> None:
         part = self._part(name)
@@ -299,8 +358,10 @@ class FakeSite:
             if part.state is State.CONFIRMED:
                 if part.ending:
                     part.state = State.ENDED
-                elif self.clock.now() >= part.spec.window.end and part.amend is None:
-                    part.state, part.end_reason = State.ENDED, "WINDOW_OVER"
+                elif self.clock.now() >= part.ends and part.amend is None:
+                    kept = part.keep_until is not None
+                    reason = "WAITED_TOO_LONG" if kept else part.end_reason or "WINDOW_OVER"
+                    part.state, part.end_reason = State.ENDED, reason
 
     def look(self, name: PartName) -> PartSeen:
         part = self._part(name)
@@ -314,6 +375,9 @@ class FakeSite:
                 for each in part.spec.workspaces
             ),
             measured=self.measured,
+            recalled_end=part.recalled_end,
+            keep_until=part.keep_until,
+            restore=RESTORE if part.keep_until is not None else timedelta(),
         )
 
     def boot(self) -> None:
@@ -329,6 +393,11 @@ class FakeSite:
         if part is None:
             raise NotFound(str(name))
         return part
+
+
+def _overlaps(part: FakePart, window: Window) -> bool:
+    spans = [part.spec.window, *([part.amend.spec.window] if part.amend else [])]
+    return any(each.overlaps(window) for each in spans)
 
 
 class MemorySites:

@@ -129,7 +129,7 @@ class Client:
         self.delete = DeleteCluster(self.ledger, get, forwarding, CLOCK)
         self.hold = HoldPart(self.ledger, images, admission, notary, POLICY, CLOCK, lambda: "seed")
         self.prepare = PreparePart(self.ledger, notary, POLICY, CLOCK)
-        self.resolve = ResolvePart(self.ledger, notary, CLOCK)
+        self.resolve = ResolvePart(self.ledger, notary, POLICY, CLOCK)
         self.release = ReleasePart(self.ledger, CLOCK)
 
     async def run(self) -> None:

@@ -7,9 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
+from intertie.api.broker.v1 import part_pb2
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.common import errors
+from intertie.common.rpc.client import channel
 from tests.fakes.site_brokers import CLOCK, Federation, create
+from tests.integration.pki import trust_in
 from tests.integration.refusals import refusal
 from tests.integration.test_metasched import NAME, two_groups, until
 
@@ -78,3 +81,91 @@ async def test_it_is_deleted_while_it_waits(here: Federation) -> None:
     await stub.Create(create("c1", waiting(8)))
     over = await stub.Delete(clusters_pb2.DeleteClusterRequest(name=NAME))
     assert over.state == Cluster.CANCELLED
+
+
+async def at_south(here: Federation) -> clusters_pb2_grpc.ClustersAsyncStub:
+    """As a user of that site alone."""
+    domain = next(each for each in here.domains if each.name.startswith("south"))
+    line = channel(
+        here.sites["south"].address,
+        domain.user("demo", "bob"),
+        trust_in(*here.domains),
+        domain.server_name("broker"),
+    )
+    here.channels.append(line)
+    return clusters_pb2_grpc.ClustersStub(line)
+
+
+def urgent() -> cluster_pb2.ClusterSpec:
+    """Half of what south has, now."""
+    spec = two_groups(4)
+    del spec.groups[0]
+    spec.groups[0].placement.Clear()
+    del spec.groups[0].allocation.pairs[:]
+    spec.lease.duration.FromTimedelta(timedelta(hours=1))
+    return spec
+
+
+async def until_in(
+    here: Federation, states: set[cluster_pb2.Cluster.State.ValueType], seconds: float = 40
+) -> cluster_pb2.Cluster:
+    async with asyncio.timeout(seconds):
+        while (found := await told(here)).state not in states:
+            await CLOCK.sleep(0.2)
+    return found
+
+
+async def agreed(here: Federation, terms: int) -> dict[str, part_pb2.Part]:
+    async with asyncio.timeout(30):
+        while True:
+            parts = {
+                site: next(each for each in await here.parts(site) if each.participants)
+                for site in here.sites
+            }
+            if {each.terms for each in parts.values()} == {terms}:
+                return parts
+            await CLOCK.sleep(0.1)
+
+
+async def test_one_site_puts_it_aside_both_do_and_it_goes_on_where_it_was(
+    here: Federation,
+) -> None:
+    """For a lease of one site that does not wait, of which the other site knows nothing. The
+    meta-scheduler is killed when it is put aside, and when it is to go on."""
+    stub = here.clusters()
+    await stub.Create(create("c1", waiting(8)))
+    begun = await until(here, Cluster.ACTIVE, 40)
+    assert {each.kind for each in begun.price.terms} == {"best_effort"}
+    hosts = {each.name: each.host for each in begun.workspaces}
+
+    local = await at_south(here)
+    first = create("urgent", urgent(), "r-urgent")
+    made = await local.Create(first)
+    assert "1 lease gives way that may have to" in made.plan.reasons
+    south = next(each for each in await here.parts("south") if each.participants)
+    assert south.spec.window.end_time.seconds <= made.window.start_time.seconds
+    assert south.HasField("keep_until")
+    await here.kill()
+    await here.start()
+    aside = await until_in(here, {Cluster.SUSPENDED})
+    parts = await agreed(here, 1)
+    ends = {each.spec.window.end_time.ToNanoseconds() for each in parts.values()}
+    assert ends == {aside.window.end_time.ToNanoseconds()}
+    assert all(each.spec.recallable.put_aside for each in parts.values())
+    assert not any(each.HasField("recalled_end") for each in parts.values())
+    assert all(each.HasField("keep_until") for each in parts.values())
+    assert timedelta() < aside.run_time.ToTimedelta() < timedelta(minutes=5)
+
+    await local.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
+    await here.kill()
+    await here.start()
+    on = await until_in(here, {Cluster.ACTIVE}, 60)
+    assert {each.name: each.host for each in on.workspaces} == hosts
+    assert (on.uid, on.terms) == (begun.uid, 2)
+    parts = await agreed(here, 2)
+    assert not any(each.HasField("keep_until") for each in parts.values())
+    lasts = on.window.end_time.ToDatetime() - on.window.start_time.ToDatetime()
+    assert lasts > timedelta(hours=1) - on.run_time.ToTimedelta()
+    stub = here.clusters()
+    await stub.Delete(clusters_pb2.DeleteClusterRequest(name=NAME))
+    await until(here, Cluster.CANCELLED)

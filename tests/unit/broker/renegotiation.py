@@ -73,7 +73,7 @@ class Site:
             ledger, OneImage(), admission, notary, POLICY, clock, lambda: "seed"
         )
         self._prepare = PreparePart(ledger, notary, POLICY, clock)
-        self._resolve = ResolvePart(ledger, notary, clock)
+        self._resolve = ResolvePart(ledger, notary, POLICY, clock)
         self._release = ReleasePart(ledger, clock)
         self.expire = Expire(ledger, clock)
         self.in_doubt = InDoubt(ledger, self.register, self._resolve, clock)

@@ -125,7 +125,7 @@ class World:
         self.reconcile = Reconcile(ledger, POLICY, clock)
         self.retention = Retention(ledger, forwarding, clock)
         self.register = Register()
-        resolve = ResolvePart(ledger, NoReceipts(), clock)
+        resolve = ResolvePart(ledger, NoReceipts(), POLICY, clock)
         self.in_doubt = InDoubt(ledger, self.register, resolve, clock)
         self.expire = Expire(ledger, clock)
 
@@ -403,7 +403,7 @@ async def test_a_silent_register_keeps_no_other_coordinators_parts_waiting(world
         await world.ledger.commit(Change(writes=(Write(record=silent),)))
     other = part("u1", PartState.PREPARED, decide_by=START, coordinator="spiffe://other/metasched")
     await world.ledger.commit(Change(writes=(Write(record=other),)))
-    resolve = ResolvePart(world.ledger, NoReceipts(), world.clock)
+    resolve = ResolvePart(world.ledger, NoReceipts(), POLICY, world.clock)
     in_doubt = InDoubt(world.ledger, Registers(), resolve, world.clock)
     sweeping = asyncio.create_task(in_doubt.sweep())
     await world.clock.settle()
@@ -422,7 +422,7 @@ async def test_a_store_that_is_away_ends_the_pass_over_parts_in_doubt(world: Wor
             world.ledger.broken = True
             return Decision(tx=tx, outcome=Outcome.ABORT, decided_by=coordinator)
 
-    resolve = ResolvePart(world.ledger, NoReceipts(), world.clock)
+    resolve = ResolvePart(world.ledger, NoReceipts(), POLICY, world.clock)
     with pytest.raises(EtcdUnavailable):
         await InDoubt(world.ledger, Registers(), resolve, world.clock).sweep()
 

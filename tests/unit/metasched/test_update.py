@@ -243,7 +243,7 @@ async def test_one_amend_at_a_time_and_the_other_is_refused() -> None:
             reached.set()
             await gate.wait()
 
-    process.update._coallocate._pause = wait
+    process.update._long_way._coallocate._pause = wait
     first = asyncio.create_task(process.update(update(lasting(2), DURATION)))
     await asyncio.wait_for(reached.wait(), 30)
     with pytest.raises(errors.AmendPending):
@@ -261,7 +261,7 @@ async def test_an_end_meanwhile_wins() -> None:
         if point == "after_prepare":
             await process.delete(str(NAME))
 
-    process.update._coallocate._pause = delete
+    process.update._long_way._coallocate._pause = delete
     with pytest.raises(errors.ClusterOver):
         await process.update(update(lasting(2), DURATION))
     assert (await standing(process)).terms == 0
@@ -279,7 +279,7 @@ async def test_a_write_of_the_record_meanwhile_is_nothing_against_it() -> None:
             await world.clock.advance(2)
             await process.refresh.sweep()
 
-    process.update._coallocate._pause = becomes_active
+    process.update._long_way._coallocate._pause = becomes_active
     await process.update(update(lasting(2), DURATION))
     record = await standing(process)
     assert (record.terms, record.state.name) == (1, "ACTIVE")

@@ -37,9 +37,11 @@ from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
 from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Effort, Planning
+from intertie.metasched.usecases.put_aside import PutAside
 from intertie.metasched.usecases.telling import Underway
 from intertie.metasched.usecases.update_cluster import UpdateCluster
 from intertie.metasched.usecases.watch_cluster import WatchCluster
@@ -134,6 +136,8 @@ class Process:
     forget: Forget
     queue: Queue
     begin: BeginWaiting
+    aside: PutAside
+    go_on: GoOn
     points: Points
     election: MemoryElection
 
@@ -184,7 +188,7 @@ class World:
             draw=draw,
             room=self.room,
         )
-        line = Line(planning, self.queue_policy)
+        line = Line(planning, parts, self.queue_policy)
         begin = BeginWaiting(
             clusters=clusters,
             register=register,
@@ -192,6 +196,29 @@ class World:
             coallocate=coallocate,
             underway=underway,
             clock=self.clock,
+            policy=self.queue_policy,
+            terms=terms,
+            draw=draw,
+        )
+        aside = PutAside(
+            clusters=clusters,
+            register=register,
+            parts=parts,
+            coallocate=coallocate,
+            underway=underway,
+            clock=self.clock,
+            policy=self.queue_policy,
+            terms=terms,
+            draw=draw,
+        )
+        go_on = GoOn(
+            clusters=clusters,
+            register=register,
+            parts=parts,
+            coallocate=coallocate,
+            underway=underway,
+            clock=self.clock,
+            policy=self.queue_policy,
             terms=terms,
             draw=draw,
         )
@@ -223,8 +250,10 @@ class World:
             settle=Settle(clusters, register, sites, coallocate, parts, underway),
             refresh=Refresh(clusters, sightings, parts, self.clock),
             forget=Forget(clusters, register, self.clock),
-            queue=Queue(clusters, line, begin, self.clock),
+            queue=Queue(clusters, line, begin, go_on, self.clock),
             begin=begin,
+            aside=aside,
+            go_on=go_on,
             points=points,
             election=election,
         )

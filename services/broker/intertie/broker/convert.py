@@ -18,7 +18,7 @@ from intertie.broker.domain.cluster import (
 )
 from intertie.broker.domain.fleet import Growth
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
-from intertie.broker.domain.part import Amend
+from intertie.broker.domain.part import Amend, Part
 from intertie.broker.domain.ports import Foreign
 from intertie.broker.domain.price import terms_of
 from intertie.broker.domain.records import RequestKey
@@ -353,6 +353,17 @@ def _part_fields(view: PartView) -> Fields:
         "refund": refund_fields(within_price(part.refunds, part.price)),
         "terms": part.terms,
         "amendment": _amendment_fields(part.amend) if part.amend is not None else None,
+        **_recalled_fields(part),
+    }
+
+
+def _recalled_fields(part: Part) -> Fields:
+    recalled, keeping = part.recalled_end, part.keeping
+    kept = keeping is not None and keeping.until is not None
+    return {
+        "recalled_end": timestamp_fields(recalled) if recalled is not None else None,
+        "keep_until": timestamp_fields(part.ends) if kept else None,
+        "restore_time": duration_fields(keeping.again) if kept and keeping else None,
     }
 
 

@@ -146,7 +146,7 @@ class Broker:
         forwarding = Forwarding(ledger, metasched, clock, room)
         get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger)
         find = FindWorkspace(ledger, get, parts, forwarding)
-        resolve = ResolvePart(ledger, notary, clock)
+        resolve = ResolvePart(ledger, notary, policy, clock)
         inventory = Inventory(ledger, BellHints(bell, clock, rest_s=0.2), policy, clock)
         self._feed = Feed(etcd, PREFIXES, lambda: ClusterChanges(policy, cluster_octets), clock)
         clusters_servicer = ClustersServicer(

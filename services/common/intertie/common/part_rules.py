@@ -6,13 +6,20 @@ takes nothing in it for well-formed, whoever coordinates.
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.names import ClusterName, check_label, is_digest
-from intertie.common.part_spec import HostEntry, PartNetwork, PartSpec, PartWorkspace
-from intertie.common.spec_rules import LONGEST_SUBNET, MAX_NICS, MAX_WORKSPACES
+from intertie.common.part_spec import (
+    HostEntry,
+    PartNetwork,
+    PartSpec,
+    PartWorkspace,
+    Recallable,
+)
+from intertie.common.spec_rules import LONGEST_SUBNET, MAX_NICS, MAX_SPAN, MAX_WORKSPACES
 from intertie.common.term_rules import (
     MAX_MBIT_S,
     check_allocation,
@@ -64,6 +71,8 @@ def validate_part(spec: PartSpec, field: str = "spec") -> None:
         check_range(link.ingress_mbit_s, 0, MAX_MBIT_S, f"{at}.ingress_mbit_s", "Mbit/s")
     for position, entry in enumerate(spec.host_entries):
         check_host_entry(entry, f"{field}.host_entries[{position}]")
+    if spec.recallable is not None:
+        _recallable(spec.recallable, f"{field}.recallable")
 
 
 def within(new: PartSpec, old: PartSpec) -> bool:
@@ -87,7 +96,15 @@ def within(new: PartSpec, old: PartSpec) -> bool:
             for each in new.links
         )
         and set(new.host_entries) <= set(old.host_entries)
+        and _only_put_aside(new, old)
     )
+
+
+def _only_put_aside(new: PartSpec, old: PartSpec) -> bool:
+    """What is kept of it after its window, its site has agreed to keep when it held it."""
+    if new.recallable == old.recallable:
+        return True
+    return old.recallable is not None and new.recallable == replace(old.recallable, put_aside=True)
 
 
 def _less(new: PartWorkspace, old: PartWorkspace) -> bool:
@@ -210,6 +227,16 @@ def check_host_entry(entry: HostEntry, field: str) -> None:
     for position, name in enumerate(entry.names):
         if not _HOST_NAME.fullmatch(name):
             raise FieldInvalid(f"{field}.names[{position}]", f"{name!r} is no host name")
+
+
+def _recallable(terms: Recallable, field: str) -> None:
+    for name, span in (("keep_for", terms.keep_for), ("ran", terms.ran)):
+        if not timedelta() <= span <= MAX_SPAN:
+            raise FieldInvalid(f"{field}.{name}", "must be from 0 s to 366 days")
+    if terms.cancellable and terms.put_aside:
+        raise FieldInvalid(
+            f"{field}.put_aside", "does not go with cancellable, of which nothing is kept"
+        )
 
 
 def _mac(text: str, field: str) -> None:

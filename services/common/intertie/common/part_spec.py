@@ -1,5 +1,7 @@
 """What one site is asked to hold: its piece of a cluster, named as in the proto."""
 
+from datetime import timedelta
+
 from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
 from intertie.common.terms import Allocation, BandwidthTerm, Environment
@@ -72,6 +74,19 @@ class HostEntry(Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]
 
 
+class Recallable(Struct, frozen=True, kw_only=True):
+    """What becomes of a part that its site may put aside for leases that do not wait."""
+
+    keep_for: timedelta
+    """After its window its disks and memory are kept for so long, if there is disk for that."""
+    cancellable: bool = False
+    """It is cancelled instead, and nothing of it is kept."""
+    ran: timedelta = timedelta()
+    """In windows before this one."""
+    put_aside: bool = False
+    """The window is not its last: what it has is kept after it."""
+
+
 class PartSpec(Struct, frozen=True, kw_only=True):
     cluster: str
     """Full name."""
@@ -82,6 +97,8 @@ class PartSpec(Struct, frozen=True, kw_only=True):
     networks: tuple[PartNetwork, ...] = ()
     links: tuple[LinkReservation, ...] = ()
     host_entries: tuple[HostEntry, ...] = ()
+    recallable: Recallable | None = None
+    """None: its site may not put it aside."""
 
     def pair_mbit_s(self, workspace: str) -> int:
         """Guaranteed to all pairs together that the workspace is an end of, each direction.

@@ -91,6 +91,17 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
         ),
         price=price_from_proto(message.price),
         refunds=refund_from_proto(message.refund),
+        recalled_end=(
+            timestamp_from_proto(message.recalled_end, "recalled_end")
+            if message.HasField("recalled_end")
+            else None
+        ),
+        keep_until=(
+            timestamp_from_proto(message.keep_until, "keep_until")
+            if message.HasField("keep_until")
+            else None
+        ),
+        restore=duration_from_proto(message.restore_time, "restore_time"),
     )
 
 

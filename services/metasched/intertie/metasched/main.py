@@ -58,10 +58,12 @@ from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
 from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
 from intertie.metasched.usecases.list_clusters import ListClusters
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Effort, Planning
+from intertie.metasched.usecases.put_aside import PutAside
 from intertie.metasched.usecases.telling import Underway
 from intertie.metasched.usecases.update_cluster import UpdateCluster
 from intertie.metasched.usecases.watch_cluster import WatchCluster
@@ -128,7 +130,8 @@ class Metasched:
             decide_within=timedelta(seconds=settings.commit.decide_within_s),
         )
         room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
-        line = Line(planning, settings.queue.policy())
+        queue_policy = settings.queue.policy()
+        line = Line(planning, parts, queue_policy)
         self._begin = BeginWaiting(
             clusters=clusters,
             register=register,
@@ -136,6 +139,29 @@ class Metasched:
             coallocate=coallocate,
             underway=underway,
             clock=clock,
+            policy=queue_policy,
+            terms=commit_terms,
+            draw=_draw,
+        )
+        self._put_aside = PutAside(
+            clusters=clusters,
+            register=register,
+            parts=parts,
+            coallocate=coallocate,
+            underway=underway,
+            clock=clock,
+            policy=queue_policy,
+            terms=commit_terms,
+            draw=_draw,
+        )
+        self._go_on = GoOn(
+            clusters=clusters,
+            register=register,
+            parts=parts,
+            coallocate=coallocate,
+            underway=underway,
+            clock=clock,
+            policy=queue_policy,
             terms=commit_terms,
             draw=_draw,
         )
@@ -186,11 +212,12 @@ class Metasched:
             _registrations(clusters_servicer, decisions, KnownSitesServicer(self._sites)),
             credentials,
         )
-        queue = Queue(clusters, line, self._begin, clock)
+        queue = Queue(clusters, line, self._begin, self._go_on, clock)
         sweeps = {
             "recover": Recover(clusters, register, underway, clock).sweep,
             "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,
             "refresh": Refresh(clusters, sightings, parts, clock).sweep,
+            "aside": self._put_aside.sweep,
         }
         forget = Forget(clusters, register, clock)
         self._background: list[Coroutine[Any, Any, None]] = [self.election.run(), room.run()]
@@ -212,7 +239,9 @@ class Metasched:
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """Creates and updates that are at work, whether or not their callers still wait, and sites
         that are told of leases that begin."""
-        return (*self._create.begun(), *self._update.begun(), *self._begin.tell.begun())
+        telling = (self._begin.tell, self._put_aside.tell, self._go_on.tell)
+        told = (each for tell in telling for each in tell.begun())
+        return (*self._create.begun(), *self._update.begun(), *told)
 
     async def run(self, until: asyncio.Event) -> None:
         """Serves until the event; then lets what was begun be decided, and gives up the lead."""

@@ -66,6 +66,8 @@ class Book:
     first."""
     line: dict[str, None] = field(default_factory=dict)
     """Names of the clusters that run when there is room, the longest known first."""
+    recallable: dict[str, None] = field(default_factory=dict)
+    """Names of the parts of coordinators elsewhere that this site may put aside."""
     demands: Calendar = field(default_factory=lambda: Calendar({}))
     """With those that are on their way."""
     admission: AdmissionPolicy = ACCEPT_ALL
@@ -92,6 +94,7 @@ class Book:
             told={uid: dict(hosts) for uid, hosts in view.told.items()},
             open={name: None for name, each in view.parts.items() if each.value.undecided},
             line={name: None for name, each in view.clusters.items() if each.value.in_line},
+            recallable={name: None for name, each in view.parts.items() if each.value.recallable},
             demands=Calendar({}, counted_demands(view, admission)),
             admission=admission,
         )
@@ -115,6 +118,7 @@ class Book:
             demands=self.demands,
             open=self.open,
             line=self.line,
+            recallable=self.recallable,
             amended=self.amended,
         )
 
@@ -227,6 +231,10 @@ class Book:
                     self.open[record.name] = None
                 else:
                     self.open.pop(record.name, None)
+                if record.recallable:
+                    self.recallable[record.name] = None
+                elif self.recallable:
+                    self.recallable.pop(record.name, None)
             case ClusterRecord():
                 self.clusters[record.name] = Versioned(value=record, revision=revision)
                 if record.in_line:
@@ -273,6 +281,7 @@ class Book:
             case Part():
                 self.parts.pop(record.name, None)
                 self.open.pop(record.name, None)
+                self.recallable.pop(record.name, None)
                 self._uncount(record.name)
             case ClusterRecord():
                 self.clusters.pop(record.name, None)

@@ -21,6 +21,7 @@ from intertie.broker.domain.openings import seconds
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Draft, draft
+from intertie.broker.domain.recalling import as_lease
 from intertie.broker.domain.records import Write
 from intertie.broker.domain.stretches import (
     may_give_way,
@@ -105,6 +106,8 @@ def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:
     """With the records of their clusters, which say so at once."""
     for each in aside:
         yield Write(record=each.after, read_at=each.part.revision)
+        if not each.record.revision:
+            continue  # its cluster is on record elsewhere
         record = window_changed(each.record.value, each.after)
         after = suspended(record, each.after, now=now)
         yield Write(record=after, read_at=each.record.revision)
@@ -144,13 +147,19 @@ def _running(view: LedgerView, *, now: datetime) -> list[tuple[Versioned[Cluster
         part = view.parts.get(each.value.part)
         if part is not None and may_give_way(part.value, now=now):
             found.append((each, part.value))
+    found += [
+        (as_lease(each.value), each.value)
+        for each in view.recallables()
+        if may_give_way(each.value, now=now)
+    ]
     return found
 
 
 def _saved_by(view: LedgerView, at: datetime) -> datetime:
     """When those are that are being saved at that moment: nobody need give way for what others give
     way for already."""
-    parts = (view.parts.get(each.value.part) for each in view.in_line())
+    own = (view.parts.get(each.value.part) for each in view.in_line())
+    parts = (*own, *view.recallables())
     saved = (_free_from(each.value) for each in parts if each and each.value.window.end <= at)
     return max((each for each in saved if each > at), default=at)
 

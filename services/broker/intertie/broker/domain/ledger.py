@@ -7,10 +7,10 @@ All counting is the Calendar's. This module says only which resource a part take
 - `tenant/...`: see `quotas`
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Generic, TypeVar
 
 from intertie.broker.domain.account import Account
@@ -18,7 +18,7 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
-from intertie.broker.domain.part import Keeping, Part, Standing, hosts_of
+from intertie.broker.domain.part import Amend, Keeping, Part, Standing, hosts_of
 from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord, Tomb
 from intertie.common.calendar import Calendar, Demand
@@ -82,6 +82,9 @@ class LedgerView(Struct, frozen=True, kw_only=True):
     known already."""
     line: Collection[str] | None = None
     """Names of the clusters that run when there is room, where they are known already."""
+    recallable: Collection[str] | None = None
+    """Names of the parts of coordinators elsewhere that this site may put aside, where they are
+    known already."""
     amended: Collection[str] = ()
     """Names of the parts of which other terms than `parts` has are counted, and on their way."""
 
@@ -96,6 +99,12 @@ class LedgerView(Struct, frozen=True, kw_only=True):
         if self.line is not None:
             return tuple(self.clusters[name] for name in self.line)
         return tuple(each for each in self.clusters.values() if each.value.in_line)
+
+    def recallables(self) -> tuple[Versioned[Part], ...]:
+        """The parts of coordinators elsewhere that this site may put aside, or has."""
+        if self.recallable is not None:
+            return tuple(self.parts[name] for name in self.recallable)
+        return tuple(each for each in self.parts.values() if each.value.recallable)
 
 
 def standing_of(fleet: Fleet, hosts: Mapping[str, Versioned[HostRecord]]) -> Fleet:
@@ -256,7 +265,10 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
     The first demand is named as the part is, each further one with its number.
     """
     if part.keeping is not None:
-        return stretch_demands(part, part.keeping, admission)
+        stretch = stretch_demands(part, part.keeping, admission)
+        if part.amend is None or part.amend.keeping is None:
+            return stretch
+        return _overlaid(part.name, stretch, _goes_on(part, part.amend, admission))
     if not part.shed and part.amend is None:
         amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
         amounts |= _off_quotas(part, admission, amounts)
@@ -301,6 +313,29 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     ):
         if window is not None:
             demands.append(Demand(demand_key(part.name, len(demands)), window, taken))
+    return tuple(demands)
+
+
+def _goes_on(part: Part, amend: Amend, admission: AdmissionPolicy) -> tuple[Demand, ...]:
+    """What one that is put aside takes in the window that is held for it."""
+    assert amend.keeping is not None
+    after = replace(part, spec=amend.spec, placed=amend.placed, keeping=amend.keeping, amend=None)
+    return stretch_demands(after, amend.keeping, admission)
+
+
+def _overlaid(name: str, *of: Sequence[Demand]) -> tuple[Demand, ...]:
+    """Of each resource, the most that any of them takes at each moment."""
+    moments = sorted({at for each in of for d in each for at in (d.window.start, d.window.end)})
+    demands: list[Demand] = []
+    for start, end in pairwise(moments):
+        amounts: dict[str, int] = {}
+        for demand in chain.from_iterable(of):
+            if demand.window.contains(start):
+                for key, amount in demand.amounts.items():
+                    amounts[key] = max(amount, amounts.get(key, 0))
+        if amounts:
+            key = demand_key(name, len(demands))
+            demands.append(Demand(key, Window(start, end), amounts))
     return tuple(demands)
 
 

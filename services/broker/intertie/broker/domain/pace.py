@@ -55,8 +55,8 @@ def paces_of(view: LedgerView, policy: Policy) -> Paces:
     """By the last moves of every guest that may be put aside: on each host, the slowest."""
     saved: dict[str, float] = {}
     restored: dict[str, float] = {}
-    for record in view.in_line():
-        part = view.parts.get(record.value.part)
+    own = (view.parts.get(record.value.part) for record in view.in_line())
+    for part in (*own, *view.recallables()):
         if part is None:
             continue
         for host, report in view.seen.get(part.value.uid, {}).items():

@@ -135,6 +135,8 @@ class Amend(Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     price: Stretch | None = None
     """What was asked for them, from when they were held; None: by a release that knew no prices."""
+    keeping: "Keeping | None" = None
+    """Of a part that was put aside, and is to go on."""
 
     def move(self, to: AmendState) -> "Amend":
         if to not in AMEND_NEXT[self.state]:
@@ -155,6 +157,8 @@ class Keeping(Struct, frozen=True, kw_only=True):
     """At the window's beginning, in which it comes back; 0: it begins afresh."""
     until: datetime | None = None
     """Its disks and memory are kept until then; None: it is over at the window's end."""
+    again: timedelta = timedelta()
+    """Of one that is put aside: how long going on would take, by the pace of its hosts."""
     promised: Window | None = None
     """Of one with a deadline that is put aside: room for all the rest of it, with what going on
     takes, which ends when it is kept no longer."""
@@ -215,6 +219,8 @@ class Part(Struct, frozen=True, kw_only=True):
     """At most one at a time."""
     keeping: Keeping | None = None
     """Of one that its site may put aside. Its window is then one stretch of its running."""
+    recalled_end: datetime | None = None
+    """To which the site has put it aside by itself; its coordinator is to agree on an end."""
 
     @property
     def path(self) -> PartName:
@@ -233,6 +239,11 @@ class Part(Struct, frozen=True, kw_only=True):
         """When hosts take everything away."""
         kept = self.keeping.until if self.keeping is not None else None
         return kept or self.spec.window.end
+
+    @property
+    def recallable(self) -> bool:
+        """Its site may put it aside, and a coordinator elsewhere is to see that."""
+        return self.keeping is not None and bool(self.coordinator) and not self.over
 
     @property
     def counted(self) -> bool:

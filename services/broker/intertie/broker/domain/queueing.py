@@ -272,6 +272,10 @@ def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
         part = late(found.value, view.seen.get(found.value.uid, {}), now=now)
         if part is not found.value:
             yield Change(writes=(Write(record=part, read_at=found.revision),))
+    for one in view.recallables():
+        part = late(one.value, view.seen.get(one.value.uid, {}), now=now)
+        if part is not one.value:
+            yield Change(writes=(Write(record=part, read_at=one.revision),))
 
 
 def waited_too_long(record: ClusterRecord, policy: Policy, *, now: datetime) -> ClusterRecord:

@@ -24,6 +24,7 @@ from intertie.broker.domain.ledger import LedgerView, free_vnis, with_site_defau
 from intertie.broker.domain.part import Amend, AmendState, NetworkId, Part, PartState
 from intertie.broker.domain.preparing import endpoints_of
 from intertie.broker.domain.price import applied, asked_for_rest, shortened, with_less
+from intertie.broker.domain.recalling import held_again, put_aside_as_agreed, went_on
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.usage import charged_until
@@ -62,6 +63,10 @@ def held(part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: dat
     not this part that they are of; else why it cannot be asked for now, see `check_open`.
     """
     check_open(part, asked.replaces, now=now)
+    if part.keeping is not None:
+        return _held_again(part, asked, view, policy, now=now)
+    if asked.spec.recallable is not None:
+        raise FieldInvalid("spec.recallable", "was not agreed on when it was held; leave it out")
     _check_same(part, asked.spec)
     if asked.spec.window.end > part.window.end:
         check_window(asked.spec.window, policy, part.path.tenant, now=now)
@@ -94,6 +99,34 @@ def held(part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: dat
     )
 
 
+def _held_again(
+    part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: datetime
+) -> Part:
+    """A later window of one that was put aside, on the hosts that have what was saved."""
+    check_window(asked.spec.window, policy, part.path.tenant, now=now)
+    spec = with_caps(part, with_site_defaults(asked.spec, policy), asked.spec)
+    keeping, price = held_again(part, spec, view, policy, now=now)
+    return replace(
+        part,
+        amend=Amend(
+            tx=asked.tx,
+            digest=asked.digest,
+            participants=asked.participants,
+            replaces=asked.replaces,
+            spec=spec,
+            placed=part.placed,
+            gateway=part.gateway,
+            state=AmendState.PREPARED if asked.prepare else AmendState.HELD,
+            create_time=now,
+            decide_by=asked.decide_by,
+            expire_time=None if asked.prepare else now + asked.ttl,
+            endpoints=part.endpoints,
+            price=price,
+            keeping=keeping,
+        ),
+    )
+
+
 def _in_use(part: Part, asked: PartSpec) -> Iterator[NetworkId]:
     """Ids that a host or another site may know of, and those that are asked for again. What was
     only ever held was told to nobody who goes by it."""
@@ -110,7 +143,7 @@ def check_open(part: Part, replaces: int, *, now: datetime) -> None:
         raise PartOver(part.name, part.state.name)
     if part.state is not PartState.CONFIRMED or part.bound:
         raise DecisionPending(part.name)
-    if part.end_requested_time is not None or now >= part.window.end:
+    if part.end_requested_time is not None or now >= part.ends:
         raise PartOver(part.name, "ENDING")
     if part.amend is not None:
         raise AmendPending(part.name)
@@ -179,7 +212,7 @@ def prepared(part: Part, tx: str, *, now: datetime) -> Part:
         return part
     if part.amend_expired(now=now):
         raise HoldExpired(part.name)
-    if now >= part.window.end:
+    if now >= part.ends:
         raise PartOver(part.name, "ENDING")
     return replace(part, amend=part.amend.move(AmendState.PREPARED))
 
@@ -194,6 +227,8 @@ def resolved(
     now: datetime,
 ) -> Part:
     """The part after a decision on the terms that are held for it."""
+    if amend.keeping is not None:
+        return went_on(part, amend, decision, receipts, account, now=now)
     check(part, decision, receipts, amend)
     if decision.outcome is Outcome.ABORT:
         return part.let_go(AmendState.RELEASED)
@@ -225,6 +260,8 @@ def shrunk(
     replaces: int,
     asked: PartSpec,
     account: Account | None,
+    view: LedgerView,
+    policy: Policy,
     *,
     now: datetime,
 ) -> Part:
@@ -241,6 +278,8 @@ def shrunk(
     spec = with_caps(part, asked, asked)
     if not within(spec, part.spec):
         raise DecisionInvalid(f"{part.name} would get more of something, and was not asked")
+    if part.keeping is not None:
+        return put_aside_as_agreed(part, decision, spec, view, policy, now)
     there = {each.label for each in spec.workspaces}
     placed = tuple(each for each in part.placed if each.workspace in there)
     return replace(

@@ -88,6 +88,7 @@ def may_give_way(part: Part, *, now: datetime) -> bool:
         part.keeping is not None
         and part.state is PartState.CONFIRMED
         and part.end_requested_time is None
+        and part.amend is None
         and now < part.window.end
     )
 
@@ -96,20 +97,23 @@ def put_aside(
     part: Part, record: ClusterRecord, at: datetime, paces: Paces, policy: Policy, *, now: datetime
 ) -> Part:
     """The part with an earlier end, `at` and not before now. Its memory is kept from there on, but
-    of one that is cancelled instead."""
+    of one that is cancelled instead. A coordinator elsewhere is to see it, and counts its terms."""
     assert part.keeping is not None
     end = max(at, now, part.window.start + TICK)
+    own = not part.coordinator
     after = replace(
         part,
         spec=replace(part.spec, window=Window(part.window.start, end)),
         price=until(part.price, end),
-        terms=part.terms + 1,
+        terms=part.terms + 1 if own else part.terms,
+        recalled_end=None if own else end,
     )
     if record.spec.lease.cancellable:
         return replace(after, end_reason=PREEMPTED)
     keeping = replace(
         part.keeping,
         save=save_of(part, record, paces),
+        again=paces.restore(part.spec, part.placed),
         until=end + longest_wait(record.spec, policy),
     )
     return replace(after, keeping=keeping)

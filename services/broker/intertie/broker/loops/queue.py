@@ -41,9 +41,11 @@ class Queue:
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """Costs nothing where nobody waits, whatever was touched."""
-        if not (view := await self._ledger.view()).in_line():
+        view = await self._ledger.view()
+        if view.recallables() or view.in_line():
+            await self._note(view)
+        if not view.in_line():
             return
-        await self._note(view)
         await self._give_up(view)
         await self._start()
         await self._begin_sooner()

@@ -9,11 +9,12 @@ from intertie.broker.domain.decision import MAX_TTL, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import AmendState, Part, PartState
-from intertie.broker.domain.planning import allot
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
 from intertie.broker.domain.price import asked_for
+from intertie.broker.domain.recalling import allotted
 from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.domain.tariff import BEST_EFFORT
 from intertie.broker.usecases.admission import Admission, Admitted, known_part
 from intertie.common.clock import Clock
 from intertie.common.errors import (
@@ -111,7 +112,10 @@ class HoldPart:
         return part, self._notary.sign(receipt_of(part, now=self._clock.now(), state=state))
 
     def _part(self, order: HoldOrder, view: LedgerView, now: datetime) -> Part:
-        allotment = allot(order.spec, view, self._policy, tenant=order.name.tenant, now=now)
+        allotment, keeping = allotted(
+            order.spec, view, self._policy, tenant=order.name.tenant, now=now
+        )
+        kind = "" if keeping is None else BEST_EFFORT
         return Part(
             name=str(order.name),
             state=PartState.HELD,
@@ -127,7 +131,8 @@ class HoldPart:
             participants=order.participants,
             expire_time=now + order.ttl,
             decide_by=order.decide_by,
-            price=(asked_for(allotment.spec, view, self._policy, now=now),),
+            price=(asked_for(allotment.spec, view, self._policy, now=now, kind=kind),),
+            keeping=keeping,
             terms=0 if order.replaces is None else order.replaces + 1,
         )
 

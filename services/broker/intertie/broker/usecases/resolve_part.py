@@ -3,6 +3,7 @@
 import structlog
 
 from intertie.broker.domain.decision import Decision, Outcome, applied, check
+from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Ledger, Notary
@@ -28,9 +29,10 @@ class Terms(Struct, frozen=True, kw_only=True):
 
 
 class ResolvePart:
-    def __init__(self, ledger: Ledger, notary: Notary, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, notary: Notary, policy: Policy, clock: Clock) -> None:
         self._ledger = ledger
         self._notary = notary
+        self._policy = policy
         self._clock = clock
 
     async def __call__(
@@ -53,7 +55,8 @@ class ResolvePart:
         part = found.value
         if caller is not None:
             check_coordinator(part, caller, "Resolve")
-        after = self._after(part, decision, terms, await self._ledger.view())
+        view = await self._ledger.view()
+        after = self._after(part, decision, terms, view)
         if after == part:
             return part
         write = Write(record=after, read_at=found.revision)
@@ -62,7 +65,10 @@ class ResolvePart:
             reach("broker.before_amend_resolved")
         else:
             reach("broker.before_resolve")
-        await self._ledger.commit(Change(writes=(write,)))
+        # What is kept after a window for longer than was counted is admitted as all else is.
+        longer = terms is not None and after.ends > part.ends
+        admitted_on = view.generation if longer else None
+        await self._ledger.commit(Change(writes=(write,), admitted_on=admitted_on))
         log.info(
             "part.resolved",
             part=part.name,
@@ -83,7 +89,9 @@ class ResolvePart:
         found = view.accounts.get(part.name)
         account = found.value if found else None
         if terms is not None:
-            return shrunk(part, decision, terms.replaces, terms.spec, account, now=now)
+            return shrunk(
+                part, decision, terms.replaces, terms.spec, account, view, self._policy, now=now
+            )
         commits = decision.outcome is Outcome.COMMIT
         receipts = tuple(self._notary.open(each) for each in decision.receipts) if commits else ()
         amend = part.amend

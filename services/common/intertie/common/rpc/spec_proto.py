@@ -236,7 +236,26 @@ def part_spec_fields(value: part_spec.PartSpec) -> Fields:
             for link in value.links
         ],
         "host_entries": _host_entries_fields(value.host_entries),
+        "recallable": _recallable_fields(value.recallable) if value.recallable else None,
     }
+
+
+def _recallable_fields(value: part_spec.Recallable) -> Fields:
+    return {
+        "keep_for": duration_fields(value.keep_for),
+        "cancellable": value.cancellable,
+        "ran": duration_fields(value.ran),
+        "put_aside": value.put_aside,
+    }
+
+
+def _recallable_from_proto(message: part_pb2.Recallable, field: str) -> part_spec.Recallable:
+    return part_spec.Recallable(
+        keep_for=duration_from_proto(message.keep_for, f"{field}.keep_for"),
+        cancellable=message.cancellable,
+        ran=duration_from_proto(message.ran, f"{field}.ran"),
+        put_aside=message.put_aside,
+    )
 
 
 def part_spec_to_proto(value: part_spec.PartSpec) -> part_pb2.PartSpec:
@@ -263,6 +282,11 @@ def part_spec_from_proto(message: part_pb2.PartSpec, field: str = "spec") -> par
             for link in message.links
         ),
         host_entries=host_entries_from_proto(message.host_entries),
+        recallable=(
+            _recallable_from_proto(message.recallable, f"{field}.recallable")
+            if message.HasField("recallable")
+            else None
+        ),
     )
 
 

@@ -96,7 +96,7 @@ class EtcdClusters:
     async def clear(self, stored: Stored) -> None:
         record, key = stored.record, cluster_key(stored.record.name)
         then: list[Op] = [Put(key, encode(replace(record, amend=None)))]
-        if record.amend is not None:
+        if record.amend is not None and record.amend.request_key:
             then.append(DeleteKey(request_key(record.amend.request_key)))
         await self._write([Compare.mod(key, stored.read_at)], then)
 

@@ -61,8 +61,8 @@ class EtcdRegister:
         cluster: ClusterRecord,
         *,
         read_at: int,
-        key: str,
-        request: RequestRecord,
+        key: str = "",
+        request: RequestRecord | None = None,
         decision: Decision | None = None,
     ) -> int:
         at = cluster_key(cluster.name)
@@ -70,13 +70,11 @@ class EtcdRegister:
             Compare.mod(at, read_at),
             Compare.absent(_tx_key(tx.tx)),
             Compare.absent(_decision_key(tx.tx)),
-            Compare.absent(request_key(key)),
         ]
-        then: list[Op] = [
-            Put(at, encode(cluster)),
-            Put(_tx_key(tx.tx), encode(tx)),
-            Put(request_key(key), encode(request)),
-        ]
+        then: list[Op] = [Put(at, encode(cluster)), Put(_tx_key(tx.tx), encode(tx))]
+        if request is not None:
+            compare.append(Compare.absent(request_key(key)))
+            then.append(Put(request_key(key), encode(request)))
         if decision is not None:
             then.append(Put(_decision_key(tx.tx), encode(decision)))
         check_size(each.value for each in then if isinstance(each, Put))

@@ -26,12 +26,10 @@ PART_LOST = "PART_LOST"
 """Reasons for which a cluster ends; the first three are those of parts too."""
 WAITED_TOO_LONG = "WAITED_TOO_LONG"
 """Why one ends that did not get room for longer than it may wait."""
+PREEMPTED = "PREEMPTED"
+"""Why one ends that is cancelled for others, as its terms allow."""
 
 UNREACHABLE = "site unreachable"
-
-PATIENCE = timedelta(seconds=20)
-"""A workspace that is FAILED for so long without a break is lost, as at the brokers: agents try
-again by themselves what may come right, a restart of libvirtd for one."""
 
 
 class ClusterState(Enum):
@@ -41,6 +39,7 @@ class ClusterState(Enum):
     QUEUED = "QUEUED"
     SCHEDULED = "SCHEDULED"
     ACTIVE = "ACTIVE"
+    SUSPENDED = "SUSPENDED"
     ENDED = "ENDED"
     REJECTED = "REJECTED"
     CANCELLED = "CANCELLED"
@@ -71,13 +70,27 @@ NEXT: dict[ClusterState, frozenset[ClusterState]] = {
     ClusterState.SCHEDULED: frozenset(
         {
             ClusterState.ACTIVE,
+            ClusterState.SUSPENDED,
             ClusterState.ENDED,
             ClusterState.CANCELLED,
             ClusterState.FAILED,
         }
     ),
     ClusterState.ACTIVE: frozenset(
-        {ClusterState.ENDED, ClusterState.CANCELLED, ClusterState.FAILED}
+        {
+            ClusterState.SUSPENDED,
+            ClusterState.ENDED,
+            ClusterState.CANCELLED,
+            ClusterState.FAILED,
+        }
+    ),
+    ClusterState.SUSPENDED: frozenset(
+        {
+            ClusterState.SCHEDULED,
+            ClusterState.ENDED,
+            ClusterState.CANCELLED,
+            ClusterState.FAILED,
+        }
     ),
     ClusterState.ENDED: frozenset(),
     ClusterState.REJECTED: frozenset(),
@@ -93,15 +106,12 @@ PENDING = frozenset({ClusterState.PLANNED, ClusterState.HELD})
 """Its co-allocation is not decided yet."""
 
 LIVE = frozenset({ClusterState.SCHEDULED, ClusterState.ACTIVE})
+"""It has a window, and terms that may be changed."""
+STANDING = LIVE | {ClusterState.SUSPENDED}
+"""Its sites have parts of it."""
 
-WAITING = frozenset({ClusterState.QUEUED})
+WAITING = frozenset({ClusterState.QUEUED, ClusterState.SUSPENDED})
 """For room."""
-
-_STATE_AFTER = {
-    CANCELLED: ClusterState.CANCELLED,
-    WORKSPACE_FAILED: ClusterState.FAILED,
-    PART_LOST: ClusterState.FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +131,7 @@ class Amend:
     parts: Mapping[str, str]
     numbers: Numbers
     request_key: str
+    """Empty: nobody asked, a lease that waits is to go on."""
     begin_time: datetime
 
 
@@ -134,6 +145,10 @@ class Waits:
     """In stretches that are over."""
     foreseen: datetime | None = None
     """When it would start, by the last look; None: not within sight."""
+    restore: timedelta = timedelta()
+    """At the beginning of its window, in which its memory comes back."""
+    aside: bool = False
+    """A site has put it aside: its window is not its last, and what it has is kept after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +281,12 @@ class PartSeen:
     """What its hosts measure of the promises that are kept there."""
     price: tuple[PriceTerm, ...] = ()
     refunds: tuple[RefundItem, ...] = ()
+    recalled_end: datetime | None = None
+    """The end of its window to which the site has put it aside by itself."""
+    keep_until: datetime | None = None
+    """Of one that is put aside: until when the site has disk for what is kept."""
+    restore: timedelta = timedelta()
+    """Likewise: how long going on takes there."""
     current: bool = True
     """False: the site does not answer now, and this is what it said last."""
 
@@ -293,7 +314,7 @@ def told_view(record: ClusterRecord, seen: SeenRecord | None) -> "ClusterView":
     """The cluster for who follows its changes: of one that nothing was said of yet, no site is
     taken for unreachable."""
     if seen is None or seen.uid != record.uid:
-        live = record.state in LIVE
+        live = record.state in STANDING
         return view_of(record, dict.fromkeys(record.parts, PartSeen(over=False)) if live else {})
     return view_of(record, seen.parts)
 
@@ -329,68 +350,6 @@ class ClusterView:
         return etag_of(replace(self.record, refunds=()), self.workspaces)
 
 
-def failing(
-    parts: Mapping[str, PartSeen], since: Mapping[str, datetime], *, now: datetime
-) -> dict[str, datetime]:
-    """Since when each workspace that is FAILED has been so, by label; `since` is what this was
-    before. A site that is silent neither ends a failure nor begins one."""
-    failed = {
-        each.label: part.current
-        for part in parts.values()
-        for each in part.workspaces
-        if each.state is WorkspaceState.FAILED
-    }
-    return {
-        label: since.get(label, now)
-        for label, current in failed.items()
-        if current or label in since
-    }
-
-
-def progressed(
-    record: ClusterRecord,
-    parts: Mapping[str, PartSeen],
-    *,
-    now: datetime,
-    failing_since: Mapping[str, datetime],
-) -> ClusterRecord:
-    """The cluster as its parts make it: ACTIVE once all workspaces are ready, at its end once
-    no site has anything left. A workspace that its site says has FAILED for all of
-    PATIENCE, or a part that a site gave up inside the window, ends the whole cluster.
-
-    `parts` has what is known, by site; a site that never answered is not in it.
-    `failing_since` is of `failing`; who does not keep it gives an empty one, and ends nothing
-    for a workspace that failed.
-    """
-    if record.state not in LIVE:
-        return record
-    record = priced(record, parts)
-    known = len(parts) == len(record.parts)
-    for site, part in parts.items():
-        lost = _lost(part, failing_since, now=now)
-        if lost is not None or part.end_reason == WORKSPACE_FAILED:
-            what = f"{lost.label}: {lost.message}" if lost else "a workspace failed"
-            failure = Failure(reason=WORKSPACE_FAILED, message=f"{site}: {what}")
-            record = record.ending(now=now, reason=WORKSPACE_FAILED, failure=failure)
-        elif part.over and part.end_reason != WINDOW_OVER and now < record.window.end:
-            why = part.end_reason or "it is not known there"
-            if part.end_message:
-                why = f"{why}: {part.end_message}"
-            message = f"{site} ended its part: {why}"
-            failure = Failure(reason=PART_LOST, message=message)
-            record = record.ending(now=now, reason=PART_LOST, failure=failure)
-    if known and all(part.over for part in parts.values()):
-        return record.move(_STATE_AFTER.get(record.end_reason, ClusterState.ENDED), now=now)
-    if (
-        record.state is ClusterState.SCHEDULED
-        and known
-        and all(w.ready for part in parts.values() for w in part.workspaces)
-        and any(part.workspaces for part in parts.values())
-    ):
-        return record.move(ClusterState.ACTIVE, now=now)
-    return record
-
-
 def priced(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterRecord:
     """With what its sites say was agreed, on its plan too, and what they give back; a site that
     says nothing is taken at what it said before."""
@@ -409,17 +368,6 @@ def priced(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterRecor
     if (price, refunds) == (record.price, record.refunds):
         return record
     return replace(record, price=price, refunds=refunds, plan=record.plan.at_prices(agreed))
-
-
-def _lost(
-    part: PartSeen, failing_since: Mapping[str, datetime], *, now: datetime
-) -> WorkspaceSeen | None:
-    """A workspace that the site says now is FAILED, and that was so for PATIENCE."""
-    for each in part.workspaces if part.current else ():
-        since = failing_since.get(each.label)
-        if each.state is WorkspaceState.FAILED and since and now - since >= PATIENCE:
-            return each
-    return None
 
 
 def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView:

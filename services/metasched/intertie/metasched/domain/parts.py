@@ -8,14 +8,25 @@ from enum import Enum
 from typing import Any
 
 from intertie.common.names import workspace_label
-from intertie.common.part_spec import LinkReservation, PartNetwork, PartSpec, PartWorkspace
+from intertie.common.part_spec import (
+    LinkReservation,
+    PartNetwork,
+    PartSpec,
+    PartWorkspace,
+    Recallable,
+)
 from intertie.common.spec import ClusterSpec, Layout
 from intertie.common.values import Struct, defaults, replace
 from intertie.metasched.domain.plan import LinkPlan, Plan
 
 
 def part_specs(
-    name: str, uid: str, spec: ClusterSpec, plan: Plan, placed: Layout
+    name: str,
+    uid: str,
+    spec: ClusterSpec,
+    plan: Plan,
+    placed: Layout,
+    recallable: Recallable | None = None,
 ) -> dict[str, PartSpec]:
     """What each site of the plan is to hold; `spec` is normalised, `placed` its layout."""
     site_of = plan.site_of()
@@ -28,6 +39,7 @@ def part_specs(
             networks=_networks(spec, placed, site_of, site),
             links=_links(plan.links, site),
             host_entries=placed.host_entries,
+            recallable=recallable,
         )
         for site in plan.site_names
     }

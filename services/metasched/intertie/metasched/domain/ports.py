@@ -207,12 +207,12 @@ class Register(Protocol):
         cluster: ClusterRecord,
         *,
         read_at: int,
-        key: str,
-        request: RequestRecord,
+        key: str = "",
+        request: RequestRecord | None = None,
         decision: Decision | None = None,
     ) -> int:
-        """Writes the transaction, its cluster and the request together, and, where no site is
-        asked, the decision; StaleWrite where any of them was written by another."""
+        """Writes the transaction, its cluster and, where it is one, the request together, and,
+        where no site is asked, the decision; StaleWrite where any was written by another."""
         ...
 
     async def abort(self, decision: Decision) -> Decision:

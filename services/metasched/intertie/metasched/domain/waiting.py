@@ -10,10 +10,12 @@ from datetime import datetime, timedelta
 from intertie.common.errors import Shortfall
 from intertie.common.leasing.lease import Lease
 from intertie.common.leasing.requests import BestEffort
+from intertie.common.part_spec import Recallable
 from intertie.common.spec import DEFAULT_DURATION, ClusterSpec
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import (
     WAITED_TOO_LONG,
+    WAITING,
     ClusterRecord,
     ClusterState,
     Failure,
@@ -64,7 +66,21 @@ def queued_again(record: ClusterRecord, *, now: datetime) -> ClusterRecord:
 
 def waits(record: ClusterRecord) -> bool:
     """For sites to have room."""
-    return record.state is ClusterState.QUEUED and record.end_requested_time is None
+    return record.state in WAITING and record.end_requested_time is None and record.amend is None
+
+
+def recallable_of(
+    record: ClusterRecord, policy: QueuePolicy, *, aside: bool = False
+) -> Recallable | None:
+    """What its sites may do with it. `aside`: it is put aside at the end of its window."""
+    if record.waits is None:
+        return None
+    return Recallable(
+        keep_for=policy.longest(record.spec),
+        cancellable=record.spec.lease.cancellable,
+        ran=record.waits.ran,
+        put_aside=aside,
+    )
 
 
 def runs_for(spec: ClusterSpec) -> timedelta:
@@ -116,7 +132,9 @@ def waited_too_long(record: ClusterRecord, policy: QueuePolicy, *, now: datetime
         shortfalls=record.plan.shortfalls,
     )
     asked = record.ending(now=now, reason=WAITED_TOO_LONG, failure=failure)
-    return asked.move(ClusterState.FAILED, now=now)
+    # Of one that is put aside its sites have something, which is taken away first.
+    queued = record.state is ClusterState.QUEUED
+    return asked.move(ClusterState.FAILED, now=now) if queued else asked
 
 
 def told(

@@ -5,10 +5,11 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
-from intertie.metasched.domain.cluster import ClusterRecord
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.ports import Clusters, Stored
 from intertie.metasched.domain.waiting import told, waited_too_long, waits
 from intertie.metasched.usecases.begin_waiting import BeginWaiting
+from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
 
 log = structlog.get_logger(__name__)
@@ -21,10 +22,18 @@ class Queue:
     """One pass looks at what all sites offer, so passes are some seconds apart; where nobody waits
     one costs the reading of the clusters."""
 
-    def __init__(self, clusters: Clusters, line: Line, begin: BeginWaiting, clock: Clock) -> None:
+    def __init__(
+        self,
+        clusters: Clusters,
+        line: Line,
+        begin: BeginWaiting,
+        go_on: GoOn,
+        clock: Clock,
+    ) -> None:
         self._clusters = clusters
         self._line = line
         self._begin = begin
+        self._go_on = go_on
         self._clock = clock
         self._told_s = float("-inf")
 
@@ -53,9 +62,10 @@ class Queue:
 
     async def _start(self) -> None:
         """One after the other, each on what the sites have left with those before it."""
-        records = [each.record for each in await self._waiting()]
-        for name in await self._line.starting(records, now=self._clock.now()):
-            await self._begin(name)
+        of = {each.record.name: each.record for each in await self._waiting()}
+        for name in await self._line.starting([*of.values()], now=self._clock.now()):
+            aside = of[name].state is ClusterState.SUSPENDED
+            await (self._go_on(name) if aside else self._begin(name))
 
     async def _tell(self) -> None:
         found = await self._waiting()

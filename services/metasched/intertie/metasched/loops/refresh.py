@@ -8,16 +8,9 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.errors import DomainError, StaleWrite
-from intertie.metasched.domain.cluster import (
-    LIVE,
-    PATIENCE,
-    ClusterRecord,
-    PartSeen,
-    SeenRecord,
-    failing,
-    progressed,
-)
+from intertie.metasched.domain.cluster import STANDING, ClusterRecord, PartSeen, SeenRecord
 from intertie.metasched.domain.ports import Clusters, Sightings, Stored
+from intertie.metasched.domain.progress import PATIENCE, failing, progressed
 from intertie.metasched.usecases.part_cache import PartCache
 
 log = structlog.get_logger(__name__)
@@ -55,7 +48,7 @@ class Refresh:
             self._written = None
         self._swept_at = now
         stored = await self._clusters.listed()
-        living = {each.record.uid for each in stored if each.record.state in LIVE}
+        living = {each.record.uid for each in stored if each.record.state in STANDING}
         if self._written is None:
             self._written = {each.uid: each.worth for each in await self._sightings.listed()}
         for kept in (self._failing_since, self._looked, self._written):
@@ -67,7 +60,7 @@ class Refresh:
     async def _refresh(self, stored: Stored) -> None:
         record, now = stored.record, self._clock.now()
         try:
-            if record.state in LIVE:
+            if record.state in STANDING:
                 if not self._due(record, now):
                     return
                 seen = await self._parts.parts_of(record)

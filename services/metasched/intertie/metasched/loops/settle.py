@@ -8,7 +8,7 @@ import structlog
 from intertie.common.errors import DomainError, NotFound
 from intertie.common.names import PartName
 from intertie.common.points import reach
-from intertie.metasched.domain.cluster import LIVE, ClusterRecord
+from intertie.metasched.domain.cluster import STANDING, ClusterRecord
 from intertie.metasched.domain.commit import TxRecord
 from intertie.metasched.domain.ports import Clusters, Register, Sites
 from intertie.metasched.usecases.coallocate import Coallocate
@@ -47,7 +47,7 @@ class Settle:
         ending = [
             each.record
             for each in await self._clusters.listed()
-            if each.record.state in LIVE and each.record.end_requested_time is not None
+            if each.record.state in STANDING and each.record.end_requested_time is not None
         ]
         await asyncio.gather(*(self._release(record) for record in ending))
 

@@ -7,13 +7,13 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.errors import DomainError, StaleWrite
 from intertie.common.names import PartName
-from intertie.common.points import reach
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome, TxRecord, tx_name
 from intertie.metasched.domain.parts import agreement_digest, part_specs
 from intertie.metasched.domain.ports import Clusters, Register, Stored
-from intertie.metasched.domain.waiting import waits
+from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.domain.waiting import recallable_of
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.create_cluster import CommitTerms, discard
 from intertie.metasched.usecases.line import brief_from_now
@@ -36,6 +36,7 @@ class BeginWaiting:
         coallocate: Coallocate,
         underway: Underway,
         clock: Clock,
+        policy: QueuePolicy,
         terms: CommitTerms,
         draw: Callable[[], str],
     ) -> None:
@@ -45,6 +46,7 @@ class BeginWaiting:
         self._coallocate = coallocate
         self._underway = underway
         self._clock = clock
+        self._policy = policy
         self._terms = terms
         self._draw = draw
         self.tell = Telling(coallocate, underway)
@@ -56,7 +58,7 @@ class BeginWaiting:
         self._underway.add(name)
         try:
             stored = await self._clusters.get(name)
-            if stored is None or not waits(stored.record):
+            if stored is None or stored.record.state is not ClusterState.QUEUED:
                 return False
             return await self._begin(stored)
         finally:
@@ -80,7 +82,9 @@ class BeginWaiting:
             parts=parts,
             waits=replace(record.waits, foreseen=None),
         )
-        specs = part_specs(record.name, record.uid, record.spec, plan, record.layout())
+        recallable = recallable_of(record, self._policy)
+        placed = record.layout()
+        specs = part_specs(record.name, record.uid, record.spec, plan, placed, recallable)
         tx = TxRecord(
             tx=tx_id,
             cluster=record.name,
@@ -101,10 +105,8 @@ class BeginWaiting:
             except StaleWrite:
                 await self._clusters.check_leading()
                 raise Overtaken from None
-            reach("metasched.begun")
             return revision
 
-        reach("metasched.before_begin")
         try:
             record, decision = await self._coallocate(tx, specs, record, begin=begin)
         except (Refused, Overtaken, DomainError) as error:

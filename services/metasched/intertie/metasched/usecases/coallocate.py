@@ -116,6 +116,7 @@ class Coallocate:
         Refused or Aborted, and what `begin` raises: ABORT is on record, and the sites that could
         be reached were told.
         """
+        reach("metasched.before_begin")
         try:
             cluster, decision = await self._decide(tx, specs, cluster, begin)
         except (Refused, DomainError, Overtaken) as error:
@@ -192,8 +193,14 @@ class Coallocate:
     ) -> tuple[ClusterRecord, Decision]:
         """Nothing of what the sites do waits for the record: COMMIT compares it, and ABORT needs
         none."""
+
+        async def recorded() -> int:
+            revision = await begin()
+            reach("metasched.begun")
+            return revision
+
         begun, answers = await asyncio.gather(
-            begin(),
+            recorded(),
             self._at_all(tx, lambda site: self._prepare(tx, site, specs[site])),
             return_exceptions=True,
         )

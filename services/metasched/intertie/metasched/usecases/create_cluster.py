@@ -25,7 +25,6 @@ from intertie.common.errors import (
     StaleWrite,
 )
 from intertie.common.names import ClusterName, PartName, uid_of
-from intertie.common.points import reach
 from intertie.common.room import Endless
 from intertie.common.spec import ClusterSpec, Kind, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
@@ -266,10 +265,8 @@ class CreateCluster:
                 if begun:
                     raise Aborted(tx_id, _LOST) from None
                 raise Overtaken from None
-            reach("metasched.begun")
             return revision
 
-        reach("metasched.before_begin")
         record, decision = await self._coallocate(tx, specs, record, begin=begin)
         self._tell(tx, decision)
         return record

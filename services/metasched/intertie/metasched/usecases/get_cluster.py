@@ -2,8 +2,9 @@
 
 from intertie.common.clock import Clock
 from intertie.common.errors import NotFound
-from intertie.metasched.domain.cluster import ClusterRecord, ClusterView, progressed, view_of
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterView, view_of
 from intertie.metasched.domain.ports import Clusters
+from intertie.metasched.domain.progress import progressed
 from intertie.metasched.usecases.part_cache import PartCache
 
 

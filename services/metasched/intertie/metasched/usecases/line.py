@@ -9,12 +9,14 @@ from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
 from intertie.common.leasing.lease import Lease
 from intertie.common.spec import ClusterSpec
-from intertie.metasched.domain.cluster import ClusterRecord
+from intertie.metasched.domain.aside import is_saved, where_it_was, window_of
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.rooms import Rooms, starts_ahead
 from intertie.metasched.domain.waiting import in_order, left_of
+from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Brief, Planning
 
 LOOKED_AT = 8
@@ -34,8 +36,9 @@ class Outlook:
 
 
 class Line:
-    def __init__(self, planning: Planning, policy: QueuePolicy) -> None:
+    def __init__(self, planning: Planning, parts: PartCache, policy: QueuePolicy) -> None:
         self._planning = planning
+        self._parts = parts
         self.policy = policy
 
     def in_order(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[Lease]:
@@ -51,7 +54,8 @@ class Line:
     async def starting(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[str]:
         """Names of those that have room at their sites and put off nobody before them, by what
         sites offer now."""
-        line = self.in_order(records, now=now)[:LOOKED_AT]
+        saved = [each for each in records if await self._may_begin(each)]
+        line = self.in_order(saved, now=now)[:LOOKED_AT]
         backfilling = self.policy.backfilling
 
         def span(lease: Lease) -> int:
@@ -97,6 +101,12 @@ class Line:
 
         return await self._planning.foreseen(look)
 
+    async def _may_begin(self, record: ClusterRecord) -> bool:
+        """It is QUEUED, or all that it had is saved."""
+        if record.state is not ClusterState.SUSPENDED:
+            return True
+        return is_saved(record, await self._parts.parts_of(record))
+
     async def _look(
         self, line: Sequence[Lease], records: Sequence[ClusterRecord], now: datetime
     ) -> "_Looked":
@@ -106,11 +116,13 @@ class Line:
 
         async def problem(name: str) -> Problem:
             record = of[name]
-            windows = tuple(Window(each, each + left_of(record)) for each in starts)
-            found, _ = await self._planning.problem(
-                _brief(record.path.tenant, record.spec, windows)
-            )
-            return found
+            parts = await self._parts.parts_of(record)
+            restore = max((each.restore for each in parts.values()), default=timedelta())
+            windows = tuple(window_of(record, restore, now=each) for each in starts)
+            brief = _brief(record.path.tenant, record.spec, windows)
+            found, _ = await self._planning.problem(brief)
+            aside = record.state is ClusterState.SUSPENDED
+            return where_it_was(found, record.plan) if aside else found
 
         names = [each.request.name for each in line]
         problems = await asyncio.gather(*map(problem, names))

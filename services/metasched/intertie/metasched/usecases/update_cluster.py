@@ -48,13 +48,13 @@ from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, R
 from intertie.metasched.usecases.coallocate import Coallocate, Refused
 from intertie.metasched.usecases.create_cluster import PLANS, CommitTerms
 from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.long_way import LongWay, in_force
 from intertie.metasched.usecases.planning import Brief, Planning
 from intertie.metasched.usecases.telling import Requests, Telling, Underway
 
 log = structlog.get_logger(__name__)
 
 _WAIT_S = 0.2
-_LOST = "it was decided otherwise, its end was asked for, or another replica took over"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class UpdateCluster:
         self._clusters = clusters
         self._register = register
         self._planning = planning
-        self._coallocate = coallocate
+        self._long_way = LongWay(clusters, register, coallocate, clock)
         self._get_cluster = get_cluster
         self._underway = underway
         self._clock = clock
@@ -170,7 +170,7 @@ class UpdateCluster:
             if decision is None:
                 await self._clock.sleep(_WAIT_S)
             else:
-                await self._clear(order.name, request.tx)
+                await self._long_way.clear(order.name, request.tx)
         return None
 
     async def _standing(self, order: UpdateOrder) -> Stored:
@@ -190,7 +190,7 @@ class UpdateCluster:
                 if again is None or again.read_at != stored.read_at:
                     continue
                 raise AmendPending(order.name)
-            await self._clear(order.name, amend.tx)
+            await self._long_way.clear(order.name, amend.tx)
         if record.state in PENDING and record.end_requested_time is None:
             raise AmendPending(order.name)
         check_open(record, now=self._clock.now())
@@ -269,6 +269,7 @@ class UpdateCluster:
             request=self._request(order, after, tx_id),
             decision=decision,
         )
+        in_force()
         return await self._decided(tx, decision, after)
 
     async def _over_all(
@@ -284,51 +285,15 @@ class UpdateCluster:
             key=order.request_key,
             request=self._request(order, under, tx_id),
         )
-        reach("metasched.amend_begun")
         try:
-            decision, prepared = await self._coallocate.agreed(tx, target.specs)
-            after = await self._commit(tx, decision)
-            self._coallocate.heard(tx, prepared)
-        except (Refused, DomainError) as error:
-            decision = await self._coallocate.abort(tx, error)
-            if decision.outcome is Outcome.ABORT:
-                await self._clear(order.name, tx_id)
-                await self._check_still_open(order.name)
-                raise
-            # The answer to our COMMIT was lost, the COMMIT was not.
-            found = await self._clusters.get(order.name)
-            if found is None:
-                raise NotFound(order.name) from None
-            after = found.record
+            after, decision = await self._long_way(tx, target.specs, ClusterRecord.amended)
+        except (Refused, DomainError):
+            await self._check_still_open(order.name)
+            raise
         return await self._decided(tx, decision, after)
-
-    async def _commit(self, tx: TxRecord, decision: Decision) -> ClusterRecord:
-        """Written again where the record was, by a loop that has seen it become ACTIVE say."""
-        while True:
-            stored = await self._clusters.get(tx.cluster)
-            record = stored.record if stored else None
-            if (
-                stored is None
-                or record is None
-                or record.amend is None
-                or record.amend.tx != tx.tx
-                or record.end_requested_time is not None
-                or record.over
-                or self._clock.now() >= tx.decide_by
-            ):
-                raise Aborted(tx.tx, _LOST)
-            after = record.amended(record.amend)
-            try:
-                await self._register.commit(decision, after, read_at=stored.read_at)
-            except StaleWrite:
-                if await self._register.decision(tx.tx) is not None:
-                    raise Aborted(tx.tx, _LOST) from None
-                continue
-            return after
 
     async def _decided(self, tx: TxRecord, decision: Decision, after: ClusterRecord) -> ClusterView:
         log.info("update.amended", cluster=tx.cluster, tx=tx.tx, terms=after.terms)
-        reach("metasched.amend_decided")
         self._tell(tx, decision)
         return await self._get_cluster.view(after)
 
@@ -337,18 +302,6 @@ class UpdateCluster:
         stored = await self._clusters.get(name)
         if stored is None or stored.record.over or stored.record.end_requested_time is not None:
             raise ClusterOver(name)
-
-    async def _clear(self, name: str, tx: str) -> None:
-        """Of an amend that was aborted nothing stays."""
-        while True:
-            stored = await self._clusters.get(name)
-            if stored is None or stored.record.amend is None or stored.record.amend.tx != tx:
-                return
-            try:
-                await self._clusters.clear(stored)
-            except StaleWrite:
-                continue
-            return
 
     def _tx(self, record: ClusterRecord, target: Target, tx_id: str) -> TxRecord:
         now = self._clock.now()

@@ -40,6 +40,7 @@ class PartSpec(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
     HOST_ENTRIES_FIELD_NUMBER: _builtins.int
+    RECALLABLE_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     """The cluster's full name and uid."""
     cluster_uid: _builtins.str
@@ -59,6 +60,12 @@ class PartSpec(_message.Message):
     def host_entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostEntry]:
         """/etc/hosts of the whole cluster."""
 
+    @_builtins.property
+    def recallable(self) -> Global___Recallable:
+        """The site may put the part aside for leases that do not wait: it shortens the window
+        by itself, no earlier than now. Absent: it may not.
+        """
+
     def __init__(
         self,
         *,
@@ -69,14 +76,57 @@ class PartSpec(_message.Message):
         networks: _abc.Iterable[Global___PartNetwork] | None = ...,
         links: _abc.Iterable[Global___LinkReservation] | None = ...,
         host_entries: _abc.Iterable[Global___HostEntry] | None = ...,
+        recallable: Global___Recallable | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recallable", b"recallable", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_uid", b"cluster_uid", "host_entries", b"host_entries", "links", b"links", "networks", b"networks", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_uid", b"cluster_uid", "host_entries", b"host_entries", "links", b"links", "networks", b"networks", "recallable", b"recallable", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PartSpec: _TypeAlias = PartSpec  # noqa: Y015
+
+@_typing.final
+class Recallable(_message.Message):
+    """What becomes of a part that its site may put aside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEEP_FOR_FIELD_NUMBER: _builtins.int
+    CANCELLABLE_FIELD_NUMBER: _builtins.int
+    RAN_FIELD_NUMBER: _builtins.int
+    PUT_ASIDE_FIELD_NUMBER: _builtins.int
+    cancellable: _builtins.bool
+    """It is cancelled instead, with the reason PREEMPTED, and nothing of it is kept."""
+    put_aside: _builtins.bool
+    """The window is not its last: what it has is kept after it. Terms with this say less
+    than those without, which the site agreed to when it held the part.
+    """
+    @_builtins.property
+    def keep_for(self) -> _duration_pb2.Duration:
+        """For so long after the window its disks and its guests' memory are kept, if there is
+        disk for that, so that it can go on in a later window.
+        """
+
+    @_builtins.property
+    def ran(self) -> _duration_pb2.Duration:
+        """For how long it has run in windows before this one."""
+
+    def __init__(
+        self,
+        *,
+        keep_for: _duration_pb2.Duration | None = ...,
+        cancellable: _builtins.bool = ...,
+        ran: _duration_pb2.Duration | None = ...,
+        put_aside: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_for", b"keep_for", "ran", b"ran"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "keep_for", b"keep_for", "put_aside", b"put_aside", "ran", b"ran"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recallable: _TypeAlias = Recallable  # noqa: Y015
 
 @_typing.final
 class PartWorkspace(_message.Message):
@@ -349,6 +399,9 @@ class Part(_message.Message):
     REFUND_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     AMENDMENT_FIELD_NUMBER: _builtins.int
+    RECALLED_END_FIELD_NUMBER: _builtins.int
+    KEEP_UNTIL_FIELD_NUMBER: _builtins.int
+    RESTORE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sites/{site}/tenants/{tenant}/parts/{part}"""
     state: Global___Part.State.ValueType
@@ -411,6 +464,22 @@ class Part(_message.Message):
     def amendment(self) -> Global___PartAmendment:
         """Other terms that are held for it, and not in force; absent: none."""
 
+    @_builtins.property
+    def recalled_end(self) -> _timestamp_pb2.Timestamp:
+        """The end of the window to which the site has put it aside by itself; `spec` has it
+        too. Absent once its coordinator has agreed on an end, at all sites.
+        """
+
+    @_builtins.property
+    def keep_until(self) -> _timestamp_pb2.Timestamp:
+        """Of one that is put aside, or will be at its window's end: until when the site has
+        disk for what is kept of it. Then it is over, with the reason WAITED_TOO_LONG.
+        """
+
+    @_builtins.property
+    def restore_time(self) -> _duration_pb2.Duration:
+        """Likewise: how long going on would take there, by the pace of its hosts."""
+
     def __init__(
         self,
         *,
@@ -436,10 +505,13 @@ class Part(_message.Message):
         refund: _refund_pb2.Refund | None = ...,
         terms: _builtins.int = ...,
         amendment: Global___PartAmendment | None = ...,
+        recalled_end: _timestamp_pb2.Timestamp | None = ...,
+        keep_until: _timestamp_pb2.Timestamp | None = ...,
+        restore_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "price", b"price", "refund", b"refund", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "keep_until", b"keep_until", "price", b"price", "recalled_end", b"recalled_end", "refund", b"refund", "restore_time", b"restore_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "price", b"price", "refund", b"refund", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "keep_until", b"keep_until", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "price", b"price", "recalled_end", b"recalled_end", "refund", b"refund", "restore_time", b"restore_time", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

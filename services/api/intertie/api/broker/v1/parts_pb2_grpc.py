@@ -159,6 +159,8 @@ class PartsServicer:
         | with amend: other terms are HELD for another tx                  | ABORTED             | AMEND_PENDING    | asks again until `decide_by`        |
         | with amend: the part, or what is held for it, is PREPARED        | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first          |
         | with amend: the part is over, or its end was asked for           | FAILED_PRECONDITION | PART_OVER        | aborts                              |
+        | with amend, recallable: other than a later window to go on in    | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
+        | with amend, recallable: what it had in memory is not saved yet   | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks again later                    |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,7 +208,8 @@ class PartsServicer:
 
         With `amend` and `spec` it is a COMMIT of terms that take nothing beyond those in
         force, for which no site was asked: it has no receipts, and only the coordinator
-        brings it.
+        brings it. Of a part that is recallable these are an earlier end, at which it is put
+        aside; disk for what is kept after it is taken then, as far as there is any.
 
         | Condition                                                       | Code                | Reason           | Caller              |
         |-----------------------------------------------------------------|---------------------|------------------|---------------------|

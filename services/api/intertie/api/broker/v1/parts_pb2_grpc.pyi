@@ -85,6 +85,8 @@ class PartsStub:
     | with amend: other terms are HELD for another tx                  | ABORTED             | AMEND_PENDING    | asks again until `decide_by`        |
     | with amend: the part, or what is held for it, is PREPARED        | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first          |
     | with amend: the part is over, or its end was asked for           | FAILED_PRECONDITION | PART_OVER        | aborts                              |
+    | with amend, recallable: other than a later window to go on in    | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
+    | with amend, recallable: what it had in memory is not saved yet   | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks again later                    |
     """
     BatchHold: _grpc.UnaryUnaryMultiCallable[_parts_pb2.BatchHoldPartsRequest, _parts_pb2.BatchHoldPartsResponse]
     """Several Holds in one call, for a coordinator that has many: what can go together
@@ -120,7 +122,8 @@ class PartsStub:
 
     With `amend` and `spec` it is a COMMIT of terms that take nothing beyond those in
     force, for which no site was asked: it has no receipts, and only the coordinator
-    brings it.
+    brings it. Of a part that is recallable these are an earlier end, at which it is put
+    aside; disk for what is kept after it is taken then, as far as there is any.
 
     | Condition                                                       | Code                | Reason           | Caller              |
     |-----------------------------------------------------------------|---------------------|------------------|---------------------|
@@ -236,6 +239,8 @@ class PartsAsyncStub(PartsStub):
     | with amend: other terms are HELD for another tx                  | ABORTED             | AMEND_PENDING    | asks again until `decide_by`        |
     | with amend: the part, or what is held for it, is PREPARED        | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first          |
     | with amend: the part is over, or its end was asked for           | FAILED_PRECONDITION | PART_OVER        | aborts                              |
+    | with amend, recallable: other than a later window to go on in    | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
+    | with amend, recallable: what it had in memory is not saved yet   | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks again later                    |
     """
     BatchHold: _aio.UnaryUnaryMultiCallable[_parts_pb2.BatchHoldPartsRequest, _parts_pb2.BatchHoldPartsResponse]  # type: ignore[assignment]
     """Several Holds in one call, for a coordinator that has many: what can go together
@@ -271,7 +276,8 @@ class PartsAsyncStub(PartsStub):
 
     With `amend` and `spec` it is a COMMIT of terms that take nothing beyond those in
     force, for which no site was asked: it has no receipts, and only the coordinator
-    brings it.
+    brings it. Of a part that is recallable these are an earlier end, at which it is put
+    aside; disk for what is kept after it is taken then, as far as there is any.
 
     | Condition                                                       | Code                | Reason           | Caller              |
     |-----------------------------------------------------------------|---------------------|------------------|---------------------|
@@ -396,6 +402,8 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         | with amend: other terms are HELD for another tx                  | ABORTED             | AMEND_PENDING    | asks again until `decide_by`        |
         | with amend: the part, or what is held for it, is PREPARED        | FAILED_PRECONDITION | DECISION_PENDING | brings that decision first          |
         | with amend: the part is over, or its end was asked for           | FAILED_PRECONDITION | PART_OVER        | aborts                              |
+        | with amend, recallable: other than a later window to go on in    | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
+        | with amend, recallable: what it had in memory is not saved yet   | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks again later                    |
         """
 
     @_abc_1.abstractmethod
@@ -449,7 +457,8 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
 
         With `amend` and `spec` it is a COMMIT of terms that take nothing beyond those in
         force, for which no site was asked: it has no receipts, and only the coordinator
-        brings it.
+        brings it. Of a part that is recallable these are an earlier end, at which it is put
+        aside; disk for what is kept after it is taken then, as far as there is any.
 
         | Condition                                                       | Code                | Reason           | Caller              |
         |-----------------------------------------------------------------|---------------------|------------------|---------------------|

@@ -247,8 +247,7 @@ class LeaseTerms(_message.Message):
         BEST_EFFORT: LeaseTerms._Kind.ValueType  # 1
         """Runs when there is room, for `duration` in all, in stretches: it is put aside for
         leases of no kind and for those with a deadline, and goes on later. Over several
-        sites, which a meta-scheduler is asked for, it runs in one stretch once all of them
-        have room, and is not put aside.
+        sites, for which a meta-scheduler is asked, it is put aside and goes on as a whole.
         """
         DEADLINE: LeaseTerms._Kind.ValueType  # 2
         """Done by `deadline`: admitted only if there is room for all of it by then, which is
@@ -265,8 +264,7 @@ class LeaseTerms(_message.Message):
     BEST_EFFORT: LeaseTerms.Kind.ValueType  # 1
     """Runs when there is room, for `duration` in all, in stretches: it is put aside for
     leases of no kind and for those with a deadline, and goes on later. Over several
-    sites, which a meta-scheduler is asked for, it runs in one stretch once all of them
-    have room, and is not put aside.
+    sites, for which a meta-scheduler is asked, it is put aside and goes on as a whole.
     """
     DEADLINE: LeaseTerms.Kind.ValueType  # 2
     """Done by `deadline`: admitted only if there is room for all of it by then, which is

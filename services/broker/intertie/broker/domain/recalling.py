@@ -1,0 +1,256 @@
+"""Parts of leases over several sites that this site may put aside, and how they go on.
+
+Their coordinator has no cluster here. The site shortens the window of one by itself, where it gives
+way to a lease that does not wait, and says so in `recalled_end`; the number of its terms stays. The
+coordinator then puts an end on record for all sites, the short way, and later a window in which it
+goes on, the long way.
+"""
+
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.account import Account
+from intertie.broker.domain.cluster import (
+    PREEMPTED,
+    WORKSPACE_FAILED,
+    ClusterRecord,
+    ClusterState,
+    Waits,
+)
+from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, check, remotes_of
+from intertie.broker.domain.difference import more_of, shortfall_of
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import (
+    LedgerView,
+    Versioned,
+    calendar_of,
+    demands_of,
+    host_key,
+    with_room_for_memory,
+)
+from intertie.broker.domain.pace import Paces, paces_of
+from intertie.broker.domain.part import Amend, AmendState, Keeping, Part, hosts_of
+from intertie.broker.domain.planning import Allotment, allot
+from intertie.broker.domain.price import asked_for, shortened, until
+from intertie.broker.domain.stretch import Stretch
+from intertie.broker.domain.stretches import is_saved
+from intertie.broker.domain.tariff import BEST_EFFORT
+from intertie.broker.domain.usage import charged_when_on
+from intertie.common.calendar import Calendar
+from intertie.common.errors import DecisionInvalid, FieldInvalid, NoCapacity, Shortfall
+from intertie.common.intervals import Window
+from intertie.common.part_spec import PartSpec, Recallable
+from intertie.common.spec import ClusterSpec, Kind, LeaseTerms
+from intertie.common.values import replace
+
+_NEARLY = timedelta(seconds=1)
+"""As exactly it is found until when there is disk."""
+
+
+def as_lease(part: Part) -> Versioned[ClusterRecord]:
+    """What there is of its cluster here, for who looks at leases that wait: it is on no record, so
+    its revision is 0."""
+    terms = _terms(part)
+    lease = LeaseTerms(
+        kind=Kind.BEST_EFFORT,
+        duration=terms.ran + part.window.duration,
+        max_wait=terms.keep_for,
+        cancellable=terms.cancellable,
+    )
+    record = ClusterRecord(
+        name=part.spec.cluster,
+        uid=part.spec.cluster_uid,
+        spec=ClusterSpec(groups=(), networks=(), lease=lease),
+        owner=part.owner,
+        state=ClusterState.SCHEDULED,
+        part=part.name,
+        window=part.window,
+        counts=(),
+        cost=0.0,
+        reasons=(),
+        shortfalls=(),
+        create_time=part.create_time,
+        terms=part.terms,
+        waits=Waits(since=part.create_time, images=(), ran=terms.ran),
+    )
+    return Versioned(value=record, revision=0)
+
+
+def allotted(
+    spec: PartSpec, view: LedgerView, policy: Policy, *, tenant: str, now: datetime
+) -> tuple[Allotment, Keeping | None]:
+    """Where a new part is, and what putting it aside takes: on hosts that have room for its memory
+    on disk too, unless it is cancelled instead."""
+    terms = spec.recallable
+    found = allot(spec, view, policy, tenant=tenant, now=now)
+    if terms is None:
+        return found, None
+    pool = policy.queue.pool_mib_s
+    if terms.cancellable:
+        return found, Keeping(mib_s=pool, save=timedelta())
+    roomy = allot(with_room_for_memory(found.spec, pool), view, policy, tenant=tenant, now=now)
+    found = replace(roomy, spec=found.spec)
+    save = paces_of(view, policy).save(found.spec, found.placed)
+    return found, Keeping(mib_s=pool, save=save)
+
+
+def put_aside_as_agreed(
+    part: Part, decision: Decision, asked: PartSpec, view: LedgerView, policy: Policy, now: datetime
+) -> Part:
+    """The part with the end that its coordinator has put on record for all sites, no later than the
+    one that it has. What it has is kept from then on, for as long as there is disk for it, and at
+    least until what it had was to end."""
+    terms, keeping, end = _terms(part), part.keeping, asked.window.end
+    assert keeping is not None
+    after = replace(
+        part,
+        spec=asked,
+        terms=part.terms + 1,
+        tx=decision.tx,
+        digest=decision.digest,
+        price=until(part.price, end),
+        recalled_end=None,
+    )
+    if terms.cancellable:
+        return replace(after, end_reason=PREEMPTED)
+    paces, reserved = paces_of(view, policy), part.ends
+    # It is heard of late, and memory is saved from now on: as far as that is counted already.
+    save = max(now - end, timedelta()) + paces.save(part.spec, part.placed)
+    last = end + min(terms.keep_for, policy.queue.longest_wait)
+    after = replace(
+        after,
+        keeping=replace(
+            keeping,
+            save=min(save, reserved - end),
+            again=paces.restore(part.spec, part.placed),
+            until=min(last, reserved),
+        ),
+    )
+    return _longest(after, last, calendar_of(view, policy)) if last > reserved else after
+
+
+def held_again(
+    part: Part,
+    spec: PartSpec,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> tuple[Keeping, Stretch]:
+    """What one that is put aside takes in a later window, on the hosts that have what was saved.
+    NoCapacity where there is no room, or not all is saved; FieldInvalid for any other terms."""
+    _check_goes_on(part, spec)
+    site = policy.site
+    if not is_saved(part, view.seen.get(part.uid, {})):
+        raise NoCapacity((_says(site, "what it had in memory is still being saved"),))
+    alive = {facts.host for facts in view.fleet.alive(now=now)}
+    if silent := [each for each in part.hosts() if each not in alive]:
+        raise NoCapacity((_says(site, f"{silent[0]} has it, and is silent"),))
+    paces = paces_of(view, policy)
+    keeping = _goes_on(part, paces, policy)
+    after = replace(part, spec=spec, keeping=keeping)
+    before = demands_of(part, policy.admission)
+    more = more_of(before, demands_of(after, policy.admission), since=spec.window.start)
+    calendar = calendar_of(view, policy)
+    if short := tuple(
+        dict.fromkeys(
+            shortfall_of(site, resource, wanted, available)
+            for demand in more
+            for resource, wanted, available in calendar.shortfalls(demand)
+        )
+    ):
+        raise NoCapacity(short)
+    runs = Window(spec.window.start + keeping.restore, spec.window.end)
+    price = asked_for(replace(spec, window=runs), view, policy, now=now, kind=BEST_EFFORT)
+    return keeping, price
+
+
+def went_on(
+    part: Part,
+    amend: Amend,
+    decision: Decision,
+    receipts: tuple[OpenedReceipt, ...],
+    account: Account | None,
+    *,
+    now: datetime,
+) -> Part:
+    """The part after a decision on the window that is held for it."""
+    check(part, decision, receipts, amend)
+    if decision.outcome is Outcome.ABORT:
+        return part.let_go(AmendState.RELEASED)
+    if not part.bound:
+        raise DecisionInvalid(f"{part.name} is HELD for {amend.tx}, it was never prepared")
+    amend.move(AmendState.APPLIED)
+    price = part.price if amend.price is None else (*part.price, amend.price)
+    after = replace(
+        part,
+        spec=amend.spec,
+        keeping=amend.keeping,
+        terms=amend.replaces + 1,
+        tx=amend.tx,
+        digest=amend.digest,
+        participants=amend.participants,
+        decide_by=amend.decide_by,
+        endpoints=amend.endpoints,
+        remotes=remotes_of(part, receipts, part.path.site),
+        charged=charged_when_on(part, account, now=amend.spec.window.start),
+        price=shortened(price, account),
+        recalled_end=None,
+        amend=None,
+    )
+    if now >= part.ends:
+        # Its hosts went by the end that they knew: nothing of it is left to go on with.
+        return after.ending(now=now, reason=WORKSPACE_FAILED)
+    return after
+
+
+def _terms(part: Part) -> Recallable:
+    assert part.spec.recallable is not None
+    return part.spec.recallable
+
+
+def _goes_on(part: Part, paces: Paces, policy: Policy) -> Keeping:
+    save, restore = (of(part.spec, part.placed) for of in (paces.save, paces.restore))
+    return Keeping(mib_s=policy.queue.pool_mib_s, save=save, restore=restore)
+
+
+def _check_goes_on(part: Part, spec: PartSpec) -> None:
+    was, terms = part.spec, _terms(part)
+    if not terms.put_aside:
+        raise FieldInvalid(
+            "spec.window", "of a part that may be recalled, and was not put aside, is not moved"
+        )
+    if spec.recallable is None or spec.recallable.put_aside:
+        raise FieldInvalid("spec.recallable", "is that of a part that is put aside; it is to go on")
+    if spec.window.start < was.window.end:
+        raise FieldInvalid("spec.window.start_time", "is in the window before; give a later one")
+    if replace(spec, window=was.window, recallable=terms) != was:
+        raise FieldInvalid("spec", "goes on as it was; only its window may be another")
+
+
+def _longest(part: Part, last: datetime, calendar: Calendar) -> Part:
+    """Kept until `last`, or as long as there is disk: what it takes until now is counted."""
+    keeping = part.keeping
+    assert keeping is not None
+    assert keeping.until is not None
+    host_of = hosts_of(part.placed)
+    wanted: dict[str, int] = {}
+    for each in with_room_for_memory(part.spec, keeping.mib_s).workspaces:
+        key = host_key(host_of[each.label], "disk_mib")
+        wanted[key] = wanted.get(key, 0) + each.allocation.disk_mib
+
+    def free(at: datetime) -> bool:
+        window = Window(reserved, at)
+        return all(calendar.free(key, window) >= amount for key, amount in wanted.items())
+
+    reserved = low = keeping.until
+    high = last
+    if free(high):
+        low = high
+    while high - low > _NEARLY:
+        middle = low + (high - low) / 2
+        low, high = (middle, high) if free(middle) else (low, middle)
+    return replace(part, keeping=replace(keeping, until=low))
+
+
+def _says(site: str, message: str) -> Shortfall:
+    return Shortfall(site=site, resource="hosts", message=f"{site}: {message}")

@@ -1,0 +1,178 @@
+"""A lease over several sites that is put aside at all of them, and goes on at all of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from intertie.common.intervals import Window
+from intertie.common.part_spec import PartSpec
+from intertie.common.values import replace
+from intertie.metasched.domain.amending import DECIDED_BEFORE
+from intertie.metasched.domain.cluster import (
+    LIVE,
+    Amend,
+    ClusterRecord,
+    ClusterState,
+    PartSeen,
+    WorkspaceState,
+)
+from intertie.metasched.domain.parts import digest_of, part_specs, said
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.problem import GroupNeed, ImageFound, Problem, Promise, Site
+from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.domain.waiting import left_of, recallable_of
+
+_RUNS = frozenset({WorkspaceState.RUNNING, WorkspaceState.PAUSED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A cluster with another window, as it would be; and what each site is told."""
+
+    record: ClusterRecord
+    specs: Mapping[str, PartSpec]
+    digest: str
+    decide_by: datetime | None = None
+    """At the latest; None: it is decided."""
+
+
+def recalled_end(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> datetime | None:
+    """The earliest end to which a site has put its part aside by itself, where that is not on
+    record yet."""
+    if (
+        record.waits is None
+        or record.state not in LIVE
+        or record.end_requested_time is not None
+        or record.amend is not None
+    ):
+        return None
+    ends = (each.recalled_end for each in parts.values() if not each.over)
+    ahead = [each for each in ends if each is not None and each > record.window.start]
+    end = min(ahead, default=record.window.end)
+    return end if end < record.window.end else None
+
+
+def put_aside(record: ClusterRecord, end: datetime, policy: QueuePolicy) -> Stretch:
+    """Nobody takes more of anything, so nobody is asked. One that is cancellable ends then."""
+    assert record.waits is not None
+    aside = not record.spec.lease.cancellable
+    plan = replace(record.plan, window=Window(record.window.start, end))
+    waits = replace(record.waits, aside=aside)
+    after = replace(record, plan=plan, waits=waits, terms=record.terms + 1)
+    return _stretch(record, after, policy, aside=aside)
+
+
+def is_saved(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> bool:
+    """As far as its sites say: what they have of it is for them to look at when it goes on."""
+    return len(parts) == len(record.parts) and all(
+        part.current
+        and not part.over
+        and part.keep_until is not None
+        and not any(each.state in _RUNS for each in part.workspaces)
+        for part in parts.values()
+    )
+
+
+def going_on(
+    record: ClusterRecord, parts: Mapping[str, PartSeen], policy: QueuePolicy, *, now: datetime
+) -> Stretch | None:
+    """From now on, to its end, on the hosts that have what was saved. None: its sites keep it for
+    too short a time to be asked."""
+    assert record.waits is not None
+    kept = min(each.keep_until for each in parts.values() if each.keep_until is not None)
+    if (decide_by := kept - DECIDED_BEFORE) <= now:
+        return None
+    restore = max(each.restore for each in parts.values())
+    plan = replace(
+        record.plan,
+        window=window_of(record, restore, now=now),
+        reasons=("its sites have room for it again",),
+        shortfalls=(),
+    )
+    waits = replace(record.waits, aside=False, restore=restore, foreseen=None)
+    scheduled = record.move(ClusterState.SCHEDULED, now=now)
+    after = replace(scheduled, plan=plan, waits=waits, terms=record.terms + 1, amend=None)
+    return replace(_stretch(record, after, policy, aside=False), decide_by=decide_by)
+
+
+def window_of(record: ClusterRecord, restore: timedelta, *, now: datetime) -> Window:
+    return Window(now, now + restore + left_of(record))
+
+
+def amend_of(tx: str, after: ClusterRecord, *, now: datetime) -> Amend:
+    """What is on record while the sites are being asked."""
+    return Amend(
+        tx=tx,
+        spec=after.spec,
+        plan=after.plan,
+        parts=after.parts,
+        numbers=after.numbers,
+        request_key="",
+        begin_time=now,
+    )
+
+
+def _stretch(
+    before: ClusterRecord, after: ClusterRecord, policy: QueuePolicy, *, aside: bool
+) -> Stretch:
+    recallable = recallable_of(after, policy, aside=aside)
+    specs = part_specs(after.name, after.uid, after.spec, after.plan, after.layout(), recallable)
+    told = {site: said(each) for site, each in specs.items()}
+    return Stretch(
+        record=after,
+        specs=specs,
+        digest=digest_of({"replaces": before.terms, "sites": told}),
+    )
+
+
+def where_it_was(problem: Problem, plan: Plan) -> Problem:
+    """The problem of a lease that goes on: each of its groups is at its sites, and has its disks
+    and its image there."""
+
+    def at(group: GroupNeed, site: str, count: int) -> GroupNeed:
+        return replace(
+            group,
+            name=_named(group.name, site),
+            fewest=count,
+            most=count,
+            need=replace(group.need, disk_mib=0),
+            image=plan.images[group.name],
+            allow_sites=(site,),
+            deny_sites=(),
+            max_per_site=0,
+            min_sites=0,
+        )
+
+    counts = {
+        (group.name, each.site): count
+        for group in problem.groups
+        for each in plan.sites
+        if (count := each.counts.get(group.name, 0))
+    }
+    groups = tuple(at(problem.group(name), site, count) for (name, site), count in counts.items())
+    promises = tuple(
+        replace(each, a=_named(each.a, one), b=_named(each.b, two))
+        for each in problem.promises
+        for one, two in _ends(each, counts)
+    )
+    sites = tuple(_with_images(each, plan) for each in problem.sites)
+    return replace(problem, groups=groups, promises=promises, limits=(), max_sites=0, sites=sites)
+
+
+def _ends(promise: Promise, counts: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
+    ones, twos = (
+        [site for name, site in counts if name == each] for each in (promise.a, promise.b)
+    )
+    if promise.a != promise.b:
+        return [(one, two) for one in ones for two in twos]
+    return [(one, two) for at, one in enumerate(ones) for two in ones[at:]]
+
+
+def _named(group: str, site: str) -> str:
+    return f"{group}@{site}"
+
+
+def _with_images(site: Site, plan: Plan) -> Site:
+    there = {digest: ImageFound(digest=digest) for digest in plan.images.values()}
+    offers = tuple(replace(each, images={**each.images, **there}) for each in site.offers)
+    return replace(site, offers=offers)

@@ -1,0 +1,84 @@
+"""Has a lease that one of its sites has put aside be put aside at all of them, at the same end."""
+
+from collections.abc import Callable
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.common.errors import StaleWrite
+from intertie.common.values import replace
+from intertie.metasched.domain.aside import put_aside, recalled_end
+from intertie.metasched.domain.commit import TxRecord, commit_of, tx_name
+from intertie.metasched.domain.ports import Clusters, Register, Stored
+from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.usecases.coallocate import Coallocate
+from intertie.metasched.usecases.create_cluster import CommitTerms
+from intertie.metasched.usecases.long_way import in_force
+from intertie.metasched.usecases.part_cache import PartCache
+from intertie.metasched.usecases.telling import Telling, Underway
+
+log = structlog.get_logger(__name__)
+
+
+class PutAside:
+    """The short way: one transaction of the register, and sites are told until they answer."""
+
+    def __init__(
+        self,
+        *,
+        clusters: Clusters,
+        register: Register,
+        parts: PartCache,
+        coallocate: Coallocate,
+        underway: Underway,
+        clock: Clock,
+        policy: QueuePolicy,
+        terms: CommitTerms,
+        draw: Callable[[], str],
+    ) -> None:
+        self._clusters = clusters
+        self._register = register
+        self._parts = parts
+        self._underway = underway
+        self._clock = clock
+        self._policy = policy
+        self._terms = terms
+        self._draw = draw
+        self.tell = Telling(coallocate, underway)
+
+    async def sweep(self) -> None:
+        for stored in await self._clusters.listed():
+            if stored.record.waits is not None and stored.record.name not in self._underway:
+                await self._look(stored)
+
+    async def _look(self, stored: Stored) -> None:
+        record = stored.record
+        end = recalled_end(record, await self._parts.parts_of(record))
+        if end is None:
+            return
+        stretch, now = put_aside(record, end, self._policy), self._clock.now()
+        tx_id = tx_name(self._draw())
+        tx = TxRecord(
+            tx=tx_id,
+            cluster=record.name,
+            cluster_uid=record.uid,
+            coordinator=self._terms.coordinator,
+            owner=record.owner,
+            digest=stretch.digest,
+            parts=record.parts,
+            create_time=now,
+            decide_by=now + self._terms.decide_within,
+            replaces=record.terms,
+            specs=stretch.specs,
+        )
+        decision = commit_of(replace(tx, parts={}), {}, now=now)
+        try:
+            await self._register.begin_amend(
+                tx, stretch.record, read_at=stored.read_at, decision=decision
+            )
+        except StaleWrite:
+            log.debug("aside.lost_race", cluster=record.name)
+            return
+        in_force()
+        log.info("aside.decided", cluster=record.name, tx=tx_id, end=end.isoformat())
+        self.tell(tx, decision)

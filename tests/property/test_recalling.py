@@ -1,0 +1,286 @@
+"""However parts of leases over several sites are put aside by their site, by their coordinator,
+late or never, and go on or do not: no host is promised more than it has, and numbers of terms are
+the coordinator's.
+
+What hosts are promised is counted here, workspace by workspace, and shares nothing with the
+ledger's counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, ReceiptBody
+from intertie.broker.domain.fleet import Fleet
+from intertie.broker.domain.giving_way import draft_before_others, writes_of
+from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.queueing import stretches_over
+from intertie.broker.domain.recalling import allotted
+from intertie.broker.domain.records import Change
+from intertie.broker.domain.renegotiating import Asked, held, resolved, shrunk
+from intertie.common.errors import FieldInvalid, NoCapacity, PartOver
+from intertie.common.intervals import Window
+from intertie.common.names import ClusterName
+from intertie.common.part_spec import Recallable
+from intertie.common.spec import LeaseTerms, normalise
+from intertie.common.values import replace
+from tests.unit.broker.line import name_of, view, written
+from tests.unit.broker.samples import COORDINATOR, POLICY, WHOLE, facts, part_spec, workspace
+from tests.unit.broker.samples import NOW as BEGIN
+from tests.unit.broker.standing import group, spec
+from tests.unit.broker.test_recalling import saved_part
+
+HOSTS = ("n1", "n2")
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
+
+
+SMALL = replace(WHOLE, disk_mib=1300)
+"""Disk for five guests with their memory; all vCPUs are promised for four."""
+FLEET = Fleet.of(
+    [facts(each, capacity=SMALL, report_time=BEGIN + timedelta(days=9)) for each in HOSTS], POLICY
+)
+
+
+class Site(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = BEGIN
+        self.view: LedgerView = replace(view([]), fleet=FLEET)
+        self.number = 0
+        self.terms: dict[str, int] = {}
+        """By part, as its coordinator has counted them."""
+
+    # A coordinator elsewhere.
+
+    @rule(count=st.integers(1, 8), minutes=st.integers(1, 20), keep=st.integers(1, 60))
+    def hold(self, count: int, minutes: int, keep: int) -> None:
+        name = f"t{self._next()}"
+        asked = part_spec(
+            *(workspace(index=each) for each in range(count)),
+            window=Window(self.now, self.now + minutes * MINUTE),
+        )
+        asked = replace(
+            asked,
+            cluster=f"metascheds/meta/tenants/demo/clusters/{name}",
+            recallable=Recallable(keep_for=keep * MINUTE),
+        )
+        try:
+            found, keeping = allotted(asked, self.view, POLICY, tenant="demo", now=self.now)
+        except NoCapacity:
+            return
+        self._put(
+            Part(
+                name=f"sites/north/tenants/demo/parts/{name}",
+                state=PartState.CONFIRMED,
+                spec=found.spec,
+                owner="alice",
+                create_time=self.now,
+                seed="",
+                placed=found.placed,
+                gateway=found.gateway,
+                tx=name,
+                coordinator=COORDINATOR,
+                keeping=keeping,
+            )
+        )
+
+    @rule(data=st.data(), earlier_s=st.integers(0, 30))
+    def agree_on_an_end(self, data: st.DataObject, earlier_s: int) -> None:
+        """That of this site, or an earlier one of another, of which this one hears late."""
+        part = self._drawn(data, lambda each: each.amend is None)
+        if part is None:
+            return
+        end = (part.recalled_end or min(part.window.end, self.now)) - earlier_s * SECOND
+        if not part.window.start < end <= part.window.end:
+            return
+        terms = part.spec.recallable
+        assert terms is not None
+        asked = replace(
+            part.spec,
+            window=Window(part.window.start, end),
+            recallable=replace(terms, put_aside=True),
+        )
+        decision = self._decision(Outcome.COMMIT)
+        number = self.terms[part.name]
+        try:
+            after = shrunk(part, decision, number, asked, None, self.view, POLICY, now=self.now)
+        except PartOver:
+            return
+        assert after.terms == number + 1
+        assert after.window.end == end
+        assert after.recalled_end is None
+        assert after.ends >= min(part.ends, end + terms.keep_for), "what is counted is kept"
+        self._put(after)
+        again = shrunk(after, decision, number, asked, None, self.view, POLICY, now=self.now)
+        assert again is after, "as a message may come twice"
+        self.terms[part.name] += 1
+
+    @rule(data=st.data(), minutes=st.integers(1, 20))
+    def ask_to_go_on(self, data: st.DataObject, minutes: int) -> None:
+        part = self._drawn(data, lambda each: each.amend is None)
+        if part is None:
+            return
+        terms = part.spec.recallable
+        assert terms is not None
+        number = self.terms[part.name]
+        asked = Asked(
+            tx=f"a{self._next()}",
+            digest="d",
+            participants=("north", "south"),
+            replaces=number,
+            spec=replace(
+                part.spec,
+                window=Window(self.now, self.now + minutes * MINUTE),
+                recallable=replace(terms, put_aside=False),
+            ),
+            decide_by=self.now + 20 * SECOND,
+            ttl=MINUTE,
+            prepare=True,
+        )
+        try:
+            self._put(held(part, asked, self.view, POLICY, now=self.now))
+        except FieldInvalid:
+            assert not terms.put_aside or part.window.end > self.now
+        except (NoCapacity, PartOver):
+            return
+
+    @rule(data=st.data(), commits=st.booleans())
+    def decide(self, data: st.DataObject, commits: bool) -> None:
+        """However late."""
+        part = self._drawn(data, lambda each: each.amend is not None)
+        if part is None or part.amend is None:
+            return
+        amend = part.amend
+        receipts = tuple(
+            OpenedReceipt(
+                signer=site,
+                body=ReceiptBody(
+                    tx=amend.tx,
+                    digest="d",
+                    site=site,
+                    part=part.name.replace("north", site),
+                    state=PartState.PREPARED,
+                    sign_time=self.now,
+                    terms=amend.replaces + 1,
+                ),
+            )
+            for site in amend.participants
+        )
+        decision = self._decision(Outcome.COMMIT if commits else Outcome.ABORT, amend.tx)
+        told = receipts if commits else ()
+        after = resolved(part, amend, decision, told, None, now=self.now)
+        self._put(after)
+        if commits:
+            self.terms[part.name] += 1
+            assert after.keeping is not None
+            assert after.keeping.until is None
+
+    # Users of this site, and time.
+
+    @rule(count=st.integers(1, 8), minutes=st.integers(1, 20), ahead_s=st.integers(0, 900))
+    def admit(self, count: int, minutes: int, ahead_s: int) -> None:
+        start = self.now + ahead_s * SECOND if ahead_s else None
+        lease = LeaseTerms(start_time=start, duration=minutes * MINUTE)
+        asked = normalise(spec(group(count=count), lease=lease), now=self.now)
+        name = f"c{self._next()}"
+        try:
+            found = draft_before_others(
+                ClusterName.parse(name_of(name)), name, asked, self.view, POLICY, now=self.now
+            )
+        except NoCapacity:
+            return
+        for each in found.aside:
+            before = each.part.value
+            assert each.after.recalled_end == each.after.window.end < before.window.end
+            assert each.after.terms == before.terms
+            assert before.amend is None, "what is asked for it is decided first"
+        self.view = written(self.view, Change(writes=tuple(writes_of(found.aside, now=self.now))))
+        self._put(
+            Part(
+                name=f"sites/north/tenants/demo/parts/{name}",
+                state=PartState.CONFIRMED,
+                spec=found.draft.allotment.spec,
+                owner="alice",
+                create_time=self.now,
+                seed="",
+                placed=found.draft.allotment.placed,
+            )
+        )
+
+    @rule(seconds=st.integers(1, 200))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds * SECOND
+        for each in [one.value for one in self.view.recallables()]:
+            if each.window.end <= self.now:
+                self.view = saved_part(self.view, each)
+        for change in list(stretches_over(self.view, now=self.now)):
+            self.view = written(self.view, change)
+        for found in [*self.view.parts.values()]:
+            part = found.value
+            if part.counted and self.now >= part.ends and not part.bound:
+                self._put(part.move(PartState.ENDED, now=self.now))
+
+    @invariant()
+    def no_host_is_promised_more_than_it_has(self) -> None:
+        parts = [each.value for each in self.view.parts.values() if each.value.counted]
+        for at in {self.now, *(each for each in self._moments(parts) if each >= self.now)}:
+            for host in HOSTS:
+                promised = [self._promised(part, host, at) for part in parts]
+                assert sum(vcpus for vcpus, _ in promised) <= SMALL.vcpus, (host, at)
+                assert sum(disk for _, disk in promised) <= SMALL.disk_mib, (host, at)
+
+    @invariant()
+    def terms_are_counted_by_their_coordinator(self) -> None:
+        for name, number in self.terms.items():
+            assert self.view.parts[name].value.terms == number
+
+    def _promised(self, part: Part, host: str, at: datetime) -> tuple[int, int]:
+        """vCPUs, and MiB of disk, of which each guest has 128 and as much memory."""
+        here = sum(each.host == host for each in part.placed)
+        if part.keeping is None:
+            return (here, here * 128) if part.window.contains(at) else (0, 0)
+        kept = part.keeping.until is not None
+        saved = part.window.end + (part.keeping.save if kept else timedelta())
+        runs = part.window.start <= at < saved
+        again = part.amend is not None and part.amend.spec.window.contains(at)
+        if runs or again:
+            return here, here * 256
+        return (0, here * 256) if part.window.start <= at < part.ends else (0, 0)
+
+    def _moments(self, parts: list[Part]) -> Iterator[datetime]:
+        for part in parts:
+            yield from (part.window.start, part.window.end, part.ends)
+            if part.keeping is not None:
+                yield part.window.end + part.keeping.save
+            if part.amend is not None:
+                yield from (part.amend.spec.window.start, part.amend.spec.window.end)
+
+    def _drawn(self, data: st.DataObject, such: object) -> Part | None:
+        assert callable(such)
+        found = [each.value for each in self.view.recallables() if such(each.value)]
+        return data.draw(st.sampled_from(found)) if found else None
+
+    def _put(self, part: Part) -> None:
+        if part.coordinator:
+            self.terms.setdefault(part.name, part.terms)
+        known = {part.name: Versioned(value=part, revision=1)}
+        self.view = replace(self.view, parts={**self.view.parts, **known})
+
+    def _decision(self, outcome: Outcome, tx: str = "") -> Decision:
+        return Decision(
+            tx=tx or f"s{self._next()}", outcome=outcome, digest="d", decided_by=COORDINATOR
+        )
+
+    def _next(self) -> int:
+        self.number += 1
+        return self.number
+
+
+Site.TestCase.settings = settings(max_examples=60, stateful_step_count=24, deadline=None)
+TestSite = Site.TestCase

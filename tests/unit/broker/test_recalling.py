@@ -1,0 +1,302 @@
+"""A part of a lease over several sites: its site puts it aside, its coordinator agrees on an end
+and on going on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.giving_way import draft_before_others, writes_of
+from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.records import Change
+from intertie.broker.loops.queue import Queue
+from intertie.common import errors
+from intertie.common.intervals import Window
+from intertie.common.names import ClusterName, PartName
+from intertie.common.part_spec import HostEntry, PartSpec, Recallable
+from intertie.common.spec import LeaseTerms, normalise
+from intertie.common.values import replace
+from tests.fakes.clock import START
+from tests.unit.broker.line import name_of
+from tests.unit.broker.renegotiation import ABORT, META, Site
+from tests.unit.broker.samples import COORDINATOR, POLICY, part_spec, workspace
+from tests.unit.broker.standing import group, spec
+
+HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
+SAVE = RESTORE = 12 * SECOND
+"""Of four times 128 MiB on a host, at 50 MiB/s, and the margin."""
+NAME = PartName("north", "demo", "t1")
+
+
+def terms(count: int = 8, *, window: Window | None = None, **recallable: Any) -> PartSpec:
+    """All that the site has."""
+    may = {"keep_for": 2 * HOUR, **recallable}
+    asked = part_spec(
+        *(workspace(index=each) for each in range(count)),
+        window=window or Window(START, START + HOUR),
+    )
+    return replace(asked, recallable=Recallable(**may))
+
+
+def saved_part(here: LedgerView, part: Part) -> LedgerView:
+    """Its hosts say that its memory is in their pools."""
+    seen = {
+        host: SeenPart(
+            host=host,
+            part_uid=part.uid,
+            generation=part.generation,
+            obeyed_generation=part.generation,
+            workspaces=tuple(
+                SeenWorkspace(name=each.workspace, state=WorkspaceState.SUSPENDED)
+                for each in part.placed
+                if each.host == host
+            ),
+        )
+        for host in part.hosts()
+    }
+    return replace(here, seen={**here.seen, part.uid: seen})
+
+
+class Recalling(Site):
+    """With a part that fills it, committed."""
+
+    async def running(self, **recallable: Any) -> Recalling:
+        self.alive()
+        self.standing = replace(self.standing, name=str(NAME))
+        await self.hold(terms(**recallable), "t1", replaces=None)
+        await self.resolve(self.commit_of("t1", 0))
+        return self
+
+    async def urgent(self, count: int = 4, start_in: timedelta | None = None) -> None:
+        """A lease of the site that does not wait is admitted."""
+        self.alive()
+        now, view = self.clock.now(), await self.ledger.view()
+        lease = LeaseTerms(start_time=now + start_in if start_in else None, duration=HOUR)
+        asked = normalise(spec(group(count=count), lease=lease), now=now)
+        found = draft_before_others(
+            ClusterName.parse(name_of("urgent")), "urgent", asked, view, POLICY, now=now
+        )
+        assert found.aside
+        await self.ledger.commit(Change(writes=tuple(writes_of(found.aside, now=now))))
+
+    async def agreed(self, end: Any = None, tx: str = "s1", base: int = 0) -> Part:
+        part = await self.part()
+        may = part.spec.recallable
+        assert may is not None
+        asked = replace(
+            part.spec,
+            window=Window(part.window.start, end or part.window.end),
+            recallable=replace(may, put_aside=not may.cancellable),
+        )
+        return await self.shrink(asked, tx, base)
+
+    def saved(self, part: Part) -> None:
+        for report in saved_part(LedgerView(), part).seen[part.uid].values():
+            self.ledger.see(report)
+
+    async def suspended(self) -> Part:
+        """A minute after it was put aside, and saved."""
+        await self.running()
+        await self.clock.advance(600)
+        await self.urgent()
+        part = await self.agreed()
+        await self.clock.advance(60)
+        self.alive()
+        self.saved(part)
+        return await self.part()
+
+    def on(self, part: Part, **changes: Any) -> PartSpec:
+        may = part.spec.recallable
+        assert may is not None
+        now = self.clock.now()
+        window = Window(now, now + RESTORE + 50 * MINUTE)
+        return replace(
+            part.spec, **{"window": window, "recallable": replace(may, put_aside=False), **changes}
+        )
+
+
+async def test_what_it_takes_to_put_it_aside_counts_and_is_priced_as_it_is() -> None:
+    here = await Recalling().running()
+    part = await here.part()
+    assert part.keeping is not None
+    assert part.keeping.save == SAVE
+    assert [each.kind for each in part.price] == ["best_effort"]
+    plain = await Recalling().running(cancellable=True)
+    assert (await plain.part()).keeping.save == timedelta()  # type: ignore[union-attr]
+
+
+async def test_its_site_puts_it_aside_and_says_so() -> None:
+    here = await Recalling().running()
+    await here.clock.advance(600)
+    await here.urgent()
+    part = await here.part()
+    end = START + 600 * SECOND
+    assert (part.recalled_end, part.window.end, part.terms) == (end, end, 0)
+    assert part.keeping is not None
+    assert part.ends == end + 2 * HOUR
+    assert part.keeping.again == RESTORE
+    after = await here.agreed()
+    assert (after.recalled_end, after.window.end, after.terms) == (None, end, 1)
+    assert after.ends == end + 2 * HOUR
+    assert await here.agreed() == after, "the same again"
+
+
+async def test_for_an_advance_lease_it_runs_for_as_long_as_it_can() -> None:
+    here = await Recalling().running()
+    await here.urgent(start_in=30 * MINUTE)
+    assert (await here.part()).recalled_end == START + 30 * MINUTE - SAVE
+
+
+async def test_an_end_of_another_site_is_heard_of_late() -> None:
+    """What it has is kept for as long as there is disk, and for as long as it had that anyway."""
+    here = await Recalling().running()
+    await here.clock.advance(600)
+    end = START + 590 * SECOND
+    part = await here.agreed(end)
+    assert part.window.end == end
+    assert part.keeping is not None
+    assert part.keeping.save == SAVE + 10 * SECOND
+    assert part.ends == end + 2 * HOUR
+    assert await here.vcpus(600 * SECOND) == 8
+    assert await here.vcpus(613 * SECOND) == 0
+
+
+async def test_where_the_disk_is_promised_to_others_it_is_kept_for_as_long_as_it_is_free() -> None:
+    here = await Recalling().running()
+    later = Window(START + HOUR + 30 * MINUTE, START + 4 * HOUR)
+    other = part_spec(
+        *(workspace(index=each, disk_mib=7900, vcpus=1, memory_mib=16) for each in range(2)),
+        window=later,
+    )
+    order = replace(here.order(other, "t2", replaces=None), name=PartName("north", "demo", "t2"))
+    await here._hold_part(order, META)
+    await here.clock.advance(600)
+    part = await here.agreed(START + 600 * SECOND)
+    assert later.start - SECOND <= part.ends <= later.start
+
+
+async def test_a_cancellable_one_ends_then_as_preempted() -> None:
+    here = await Recalling().running(cancellable=True)
+    await here.urgent(start_in=MINUTE)
+    after = await here.agreed()
+    assert after.window.end == START + MINUTE
+    assert (after.end_reason, after.ends) == ("PREEMPTED", after.window.end)
+
+
+async def test_it_goes_on_in_a_later_window_where_it_was() -> None:
+    here = Recalling()
+    part = await here.suspended()
+    body = await here.hold(here.on(part), "a1", replaces=1)
+    assert (body.state, body.terms) == (PartState.PREPARED, 2)
+    held = await here.part()
+    assert held.window == part.window
+    assert await here.vcpus(700 * SECOND) == 8, "what is held for it counts"
+    after = await here.commit("a1", 2)
+    assert after.placed == part.placed
+    assert after.window.start == here.clock.now()
+    assert after.keeping is not None
+    assert (after.keeping.until, after.keeping.restore) == (None, RESTORE)
+    assert (after.terms, after.amend) == (2, None)
+    assert [each.kind for each in after.price] == ["best_effort"] * 2
+    assert after.price[1].window.start == after.window.start + RESTORE
+    assert await here.commit("a1", 2) == after, "the same again"
+    assert await here.shrink(part.spec, "s1") == after, "what came before, once more"
+
+
+async def test_an_abort_leaves_it_put_aside() -> None:
+    here = Recalling()
+    part = await here.suspended()
+    await here.hold(here.on(part), "a1", replaces=1)
+    after = await here.resolve(ABORT)
+    assert replace(after, generation=part.generation, told=part.told) == part
+
+
+async def test_what_is_not_saved_or_has_no_room_does_not_go_on() -> None:
+    here = Recalling()
+    part = await here.suspended()
+    here.ledger.see(SeenPart(host="n1", part_uid=part.uid, generation=0, obeyed_generation=-1))
+    with pytest.raises(errors.NoCapacity) as refused:
+        await here.hold(here.on(part), "a1", replaces=1)
+    assert "still being saved" in str(refused.value.shortfalls)
+    here.saved(part)
+    order = here.order(part_spec(workspace(), window=Window(here.clock.now(), START + HOUR)), "t2")
+    await here._hold_part(replace(order, name=PartName("north", "demo", "t2"), replaces=None), META)
+    with pytest.raises(errors.NoCapacity) as refused:
+        await here.hold(here.on(part), "a2", replaces=1)
+    assert {each.resource for each in refused.value.shortfalls} >= {"vcpus"}
+
+
+async def test_nothing_else_is_amended() -> None:
+    here = await Recalling().running()
+    part = await here.part()
+    longer = replace(part.spec, window=Window(START, START + 2 * HOUR))
+    with pytest.raises(errors.FieldInvalid) as invalid:
+        await here.hold(longer, "a1")
+    assert invalid.value.field == "spec.window"
+    assert await here.resolve(replace(ABORT, tx="t9")) == part
+
+    here = Recalling()
+    part = await here.suspended()
+    for changes, field in (
+        ({"host_entries": (HostEntry(address="10.1.0.9", names=("x",)),)}, "spec"),
+        ({"recallable": part.spec.recallable}, "spec.recallable"),
+        ({"recallable": None}, "spec.recallable"),
+        ({"window": Window(START, START + 3 * HOUR)}, "spec.window.start_time"),
+    ):
+        with pytest.raises(errors.FieldInvalid) as invalid:
+            await here.hold(here.on(part, **changes), f"a-{field}", replaces=1)
+        assert invalid.value.field == field
+    with pytest.raises(errors.TermsStale):
+        await here.hold(here.on(part), "a9", replaces=0)
+    plain = await Site().up()
+    with pytest.raises(errors.FieldInvalid) as invalid:
+        await plain.hold(replace(terms(1), cluster=plain.standing.spec.cluster), "a1")
+    assert invalid.value.field == "spec.recallable"
+
+
+async def test_it_is_not_put_aside_while_other_terms_are_asked_for() -> None:
+    """Those are of an agreement that does not know of it."""
+    here = Recalling()
+    part = await here.suspended()
+    await here.hold(here.on(part), "a1", replaces=1)
+    with pytest.raises((errors.NoCapacity, AssertionError)):
+        await here.urgent()
+    assert (await here.part()).recalled_end is None
+
+
+async def test_what_is_kept_is_over_when_its_time_is_and_in_doubt_it_is_not() -> None:
+    here = Recalling()
+    part = await here.suspended()
+    await here.hold(here.on(part), "a1", replaces=1)
+    await here.clock.advance((part.ends - here.clock.now()).total_seconds() + 1)
+    await here.reconcile.sweep()
+    assert (await here.part()).end_requested_time is None
+    after = await here.commit("a1", 2)
+    assert after.end_reason == "WORKSPACE_FAILED", "hosts went by the end that they knew"
+
+    here = Recalling()
+    part = await here.suspended()
+    await here.clock.advance((part.ends - here.clock.now()).total_seconds() + 1)
+    with pytest.raises(errors.PartOver):
+        await here.hold(here.on(part), "a1", replaces=1)
+
+
+async def test_what_is_saved_late_counts_on() -> None:
+    here = await Recalling().running()
+    await here.clock.advance(600)
+    await here.urgent()
+    part = await here.agreed()
+    queue = Queue(here.ledger, POLICY, here.clock, lambda: "seed")
+    await here.clock.advance(SAVE.total_seconds() + 1)
+    await queue.sweep()
+    late = await here.part()
+    assert late.keeping is not None
+    assert late.keeping.save > SAVE
+    assert late.coordinator == COORDINATOR
+    here.saved(part)
+    await queue.sweep()
+    assert (await here.part()).keeping == late.keeping

@@ -1,0 +1,296 @@
+"""A lease over two sites that one of them puts aside: it is put aside at both, and goes on at both,
+wherever its coordinator stops."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
+from intertie.metasched.domain.commit import Outcome
+from tests.fakes.clock import START
+from tests.fakes.site import Crash, CrashPlan, FakePart, State
+from tests.unit.metasched.test_waiting import HOUR, queue, record_of, swept, waiting
+from tests.unit.metasched.world import NAME, Process, World
+
+SECOND = timedelta(seconds=1)
+
+
+async def running(world: World, **lease: Any) -> Process:
+    """For ten minutes, at both sites."""
+    process = await world.process()
+    await queue(process, waiting(**lease))
+    await swept(world, process)
+    world.boot()
+    await swept(world, process)
+    assert (await record_of(process)).state is ClusterState.ACTIVE
+    await world.clock.advance(600 - (world.clock.now() - START).total_seconds())
+    return process
+
+
+async def looked(world: World, process: Process, seconds: float = 2) -> None:
+    """All loops once, and hosts have done what they are to."""
+    await process.aside.sweep()
+    await asyncio.gather(*process.aside.tell.begun())
+    for site in world.sites.by_name.values():
+        site.save()
+        site.finish()
+    await swept(world, process, seconds)
+    await asyncio.gather(*process.go_on.tell.begun())
+
+
+def parts(world: World) -> list[FakePart]:
+    return [
+        each
+        for site in world.sites.by_name.values()
+        for each in site.parts.values()
+        if each.state is not State.RELEASED
+    ]
+
+
+def check_whole(world: World, record: ClusterRecord) -> None:
+    """All sites have the terms on record, and nothing else."""
+    assert {each.terms for each in parts(world)} == {record.terms}
+    assert {each.spec.window for each in parts(world)} == {record.window}
+    assert {each.amend for each in parts(world)} == {None}
+    assert {each.recalled_end for each in parts(world)} == {None}
+
+
+async def test_what_one_site_puts_aside_is_put_aside_at_both_and_goes_on_at_both() -> None:
+    world = World()
+    process = await running(world)
+    began = (await record_of(process)).window.start
+    world.north.recall(world.clock.now())
+    await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SUSPENDED
+    assert record.window.end == START + timedelta(minutes=10)
+    assert record.waits is not None
+    ran = record.waits.ran
+    assert ran == START + timedelta(minutes=10) - began
+    check_whole(world, record)
+    for _ in range(3):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SCHEDULED
+    assert record.waits is not None
+    assert record.window.duration == HOUR - ran + 5 * SECOND
+    check_whole(world, record)
+    world.boot()
+    await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.ACTIVE
+    # It has run for as long as it was to once its second window is over.
+    end = record.window.end - world.clock.now()
+    await looked(world, process, end.total_seconds() + 1)
+    await looked(world, process)
+    await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.ENDED
+    assert record.waits is not None
+    assert record.waits.ran == HOUR
+
+
+async def test_an_end_to_come_is_agreed_on_before_it_comes() -> None:
+    world = World()
+    process = await running(world)
+    end = world.clock.now() + 300 * SECOND
+    world.south.recall(end)
+    await looked(world, process)
+    record = await record_of(process)
+    assert (record.state, record.window.end) == (ClusterState.ACTIVE, end)
+    check_whole(world, record)
+    world.north.recall(end - 100 * SECOND)
+    await looked(world, process)
+    record = await record_of(process)
+    assert (record.terms, record.window.end) == (2, end - 100 * SECOND)
+    check_whole(world, record)
+    await looked(world, process, 250)
+    await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+
+
+async def test_it_goes_on_only_when_both_have_room_and_all_is_saved() -> None:
+    world = World()
+    process = await running(world)
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 1
+    for _ in range(4):
+        await looked(world, process, 10)
+    record = await record_of(process)
+    assert (record.state, record.terms) == (ClusterState.SUSPENDED, 1)
+    assert record.plan.shortfalls
+    world.north.vcpus = 4
+    world.south.down = True
+    for _ in range(3):
+        await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+    world.south.down = False
+    await world.clock.advance(5)
+    for _ in range(3):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SCHEDULED
+    check_whole(world, record)
+
+
+async def test_a_site_that_is_away_hears_of_both_in_their_order() -> None:
+    world = World()
+    process = await running(world)
+    world.south.down = True
+    world.north.recall(world.clock.now())
+    for _ in range(3):
+        await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+    assert len({each.terms for each in parts(world)}) == 2
+    world.south.down = False
+    await world.clock.advance(5)
+    for _ in range(4):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SCHEDULED
+    check_whole(world, record)
+
+
+async def test_a_cancellable_one_ends_at_both() -> None:
+    world = World()
+    process = await running(world, cancellable=True)
+    world.north.recall(world.clock.now() + 30 * SECOND)
+    await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.ACTIVE
+    check_whole(world, record)
+    await world.clock.advance(30)
+    for _ in range(3):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.CANCELLED
+    assert record.failure is not None
+    assert record.failure.reason == "PREEMPTED"
+
+
+async def test_put_aside_it_does_not_wait_for_ever_and_may_be_deleted() -> None:
+    world = World()
+    process = await running(world, max_wait=timedelta(minutes=5))
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 0
+    await looked(world, process, 290)
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+    await world.clock.advance(20)
+    for _ in range(4):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.FAILED
+    assert record.failure is not None
+    assert record.failure.reason == "WAITED_TOO_LONG"
+    assert {each.state for each in parts(world)} == {State.ENDED}
+
+    world = World()
+    process = await running(world)
+    world.north.recall(world.clock.now())
+    await looked(world, process)
+    await process.delete(str(NAME))
+    for _ in range(3):
+        await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.CANCELLED
+
+
+ASIDE_STEPS = 3
+"""Begun and decided in one write, and two sites told; a fourth settles it."""
+ON_STEPS = 6
+"""Begun, 2 prepares, commit, 2 told; a seventh settles it."""
+
+
+async def crashing(world: World, plan: CrashPlan, step: str) -> None:
+    process = await world.process(plan)
+    try:
+        if step == "aside":
+            await process.aside.sweep()
+            await asyncio.gather(*process.aside.tell.begun())
+        else:
+            await process.queue._start()
+            await asyncio.gather(*process.go_on.tell.begun())
+    except Crash:
+        pass
+
+
+async def recalled(world: World) -> None:
+    await running(world)
+    world.north.recall(world.clock.now())
+
+
+async def suspended(world: World) -> None:
+    process = await running(world)
+    world.north.recall(world.clock.now())
+    await process.aside.sweep()
+    await asyncio.gather(*process.aside.tell.begun())
+    world.north.save()
+    world.south.save()
+    await process.refresh.sweep()
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+
+
+async def test_both_have_so_many_steps() -> None:
+    for ready, step, steps in (
+        (recalled, "aside", ASIDE_STEPS),
+        (suspended, "on", ON_STEPS),
+    ):
+        world, plan = World(), CrashPlan(at=99, after=True)
+        await ready(world)
+        await crashing(world, plan, step)
+        assert plan.steps == steps + 1
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("step", "at"),
+    [
+        *(("aside", at) for at in range(1, ASIDE_STEPS + 2)),
+        *(("on", at) for at in range(1, ON_STEPS + 2)),
+    ],
+)
+async def test_after_a_crash_at_any_step_it_is_whole(step: str, at: int, after: bool) -> None:
+    world = World()
+    await (recalled if step == "aside" else suspended)(world)
+    await crashing(world, CrashPlan(at=at, after=after), step)
+    successor = await world.process()
+    await world.clock.advance(25)
+    for site in world.sites.by_name.values():
+        await world.ask_register(successor, site)
+    for _ in range(3):
+        await looked(world, successor)
+    record = await record_of(successor)
+    assert await successor.register.transactions() == ()
+    assert record.state is ClusterState.SCHEDULED, "it was put aside, and went on"
+    check_whole(world, record)
+    assert record.waits is not None
+    assert record.waits.ran == timedelta(minutes=10)
+    told = [tx for each in parts(world) for tx in [each.tx]]
+    found = [await successor.register.decision(tx) for tx in told]
+    assert {each.outcome for each in found if each is not None} == {Outcome.COMMIT}
+
+
+async def test_delete_wins_over_going_on_that_is_not_decided() -> None:
+    world = World()
+    await suspended(world)
+    process = await world.process()
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    async def wait(point: str) -> None:
+        if point == "after_prepare":
+            reached.set()
+            await gate.wait()
+
+    process.go_on._long_way._coallocate._pause = wait
+    goes = asyncio.create_task(process.queue._start())
+    await reached.wait()
+    await process.delete(str(NAME))
+    gate.set()
+    await goes
+    for _ in range(3):
+        await looked(world, process)
+    record = await record_of(process)
+    assert (record.state, record.terms, record.amend) == (ClusterState.CANCELLED, 1, None)
+    assert {each.state for each in parts(world)} == {State.ENDED}
