@@ -30,6 +30,7 @@ from intertie.common.names import PartName
 from intertie.common.part_rules import within
 from intertie.common.part_spec import PartSpec
 from intertie.common.quantities import Vector
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt, ReceiptFacts
@@ -132,6 +133,8 @@ class FakeSite:
     """What workspaces report, by label."""
     measured: tuple[Measured, ...] = ()
     """What is told of every part."""
+    kinds: Mapping[str, Rates] = field(default_factory=dict)
+    """What it asks for kinds of leases."""
     quota_vcpus: int = 1_000_000
     """That its policy lets anybody have; offers do not tell it."""
     ledger_full: bool = False
@@ -199,7 +202,7 @@ class FakeSite:
             uplink_mbit_s=1000,
         )
         host = HostRoom(free=room, hypervisors=frozenset({"qemu"}))
-        return Offer(hosts=(host,), links=self.links, images=self.images)
+        return Offer(hosts=(host,), links=self.links, images=self.images, kinds=self.kinds)
 
     def prepare(self, order: HoldOrder) -> Receipt:
         """Holds and prepares in one step; again, the same."""

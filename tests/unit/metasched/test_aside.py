@@ -112,6 +112,18 @@ async def test_an_end_to_come_is_agreed_on_before_it_comes() -> None:
     assert (await record_of(process)).state is ClusterState.SUSPENDED
 
 
+async def test_of_two_ends_the_earlier_is_that_of_both() -> None:
+    world = World()
+    process = await running(world)
+    world.north.recall(world.clock.now() + 300 * SECOND)
+    world.south.recall(world.clock.now() + 200 * SECOND)
+    end = world.clock.now() + 200 * SECOND
+    await looked(world, process)
+    record = await record_of(process)
+    assert (record.terms, record.window.end) == (1, end)
+    check_whole(world, record)
+
+
 async def test_it_goes_on_only_when_both_have_room_and_all_is_saved() -> None:
     world = World()
     process = await running(world)

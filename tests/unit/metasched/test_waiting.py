@@ -14,6 +14,7 @@ from intertie.common.amend_rules import GROUPS
 from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS
 from intertie.common.names import ClusterName
 from intertie.common.spec import ClusterSpec, Kind, LeaseTerms
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome
@@ -90,6 +91,16 @@ async def test_it_waits_until_all_of_its_sites_have_room_and_starts_at_all_of_th
     assert record.window.duration == HOUR
     assert record.tx in world.confirmed()
     world.check_all_or_nothing()
+
+
+async def test_it_is_planned_at_what_sites_ask_for_its_kind() -> None:
+    world = World()
+    for site in world.sites.by_name.values():
+        site.kinds = {"best_effort": Rates(vcpu_hour=0.5)}
+    process = await world.process()
+    await queue(process, waiting())
+    await swept(world, process)
+    assert (await record_of(process)).plan.cost == pytest.approx(6 * 0.5)
 
 
 async def test_a_site_that_refuses_what_it_offered_leaves_it_in_the_queue() -> None:

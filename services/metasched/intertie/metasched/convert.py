@@ -22,6 +22,7 @@ from intertie.common.rpc.terms_proto import (
     window_to_proto,
 )
 from intertie.metasched.domain.cluster import (
+    WAITING,
     ClusterRecord,
     ClusterState,
     ClusterView,
@@ -162,7 +163,7 @@ def _has_no_site(record: ClusterRecord) -> bool:
 def plan_to_proto(record: ClusterRecord) -> cluster_pb2.Plan:
     plan = record.plan
     start: datetime | None = plan.window.start
-    if record.waits is not None and _has_no_site(record):
+    if record.waits is not None and (_has_no_site(record) or record.state in WAITING):
         start = record.waits.foreseen
     between: dict[tuple[str, str], cluster_pb2.PlannedLink] = {}
     for link in plan.links:

@@ -55,10 +55,15 @@ def offer_from_proto(message: part_pb2.Offer) -> Offer:
             for image in message.images
             if image.digest
         },
-        rates=Rates(**{name: getattr(message.tariff, name) for name in RATES}),
+        rates=_rates(message.tariff),
+        kinds={kind: _rates(tariff) for kind, tariff in message.kind_tariffs.items()},
         default_iops=message.default_disk_cap_iops,
         default_mib_s=message.default_disk_cap_mib_s,
     )
+
+
+def _rates(message: part_pb2.Tariff) -> Rates:
+    return Rates(**{name: getattr(message, name) for name in RATES})
 
 
 def part_from_proto(message: part_pb2.Part) -> PartSeen:

@@ -409,7 +409,7 @@ def _seen(record: ClusterRecord, part: PartSeen | None, label: str) -> Workspace
     if record.over:
         return WorkspaceSeen(label=label, state=WorkspaceState.ENDED)
     if part is None:
-        message = UNREACHABLE if record.state in LIVE else ""
+        message = UNREACHABLE if record.state in STANDING else ""
         return WorkspaceSeen(label=label, message=message)
     said = next((each for each in part.workspaces if each.label == label), None)
     if part.over and (said is None or said.state is not WorkspaceState.FAILED):

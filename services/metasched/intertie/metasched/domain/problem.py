@@ -103,6 +103,8 @@ class Offer:
     images: Mapping[str, ImageFound] = field(default_factory=dict)
     """By what the request calls it; an image that is not there is not in it."""
     rates: Rates = field(default_factory=Rates)
+    kinds: Mapping[str, Rates] = field(default_factory=dict)
+    """Of kinds of leases that are asked for something else."""
     default_iops: int = 0
     """What a disk is admitted by whose term says nothing; so for the next."""
     default_mib_s: int = 0

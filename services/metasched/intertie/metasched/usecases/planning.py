@@ -17,7 +17,7 @@ from intertie.common.errors import (
     SiteUnreachable,
 )
 from intertie.common.intervals import Window
-from intertie.common.spec import ClusterSpec, image_field
+from intertie.common.spec import ClusterSpec, Kind, image_field
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import (
     allowed,
@@ -220,6 +220,7 @@ class Planning:
             elif isinstance(answer, BaseException):
                 raise answer
             else:
+                answer = _of_kind(answer, brief.spec.lease.kind)
                 gone = brief.image_gone.get(name)
                 offers[name] = _without_image(answer, gone.image) if gone else answer
         return offers, silent
@@ -268,6 +269,14 @@ def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:
         )
         for offer in offers
     )
+
+
+def _of_kind(offers: tuple[Offer, ...], kind: Kind | None) -> tuple[Offer, ...]:
+    """At what sites ask for leases of that kind."""
+    if kind is None:
+        return offers
+    name = kind.value.lower()
+    return tuple(replace(each, rates=each.kinds.get(name, each.rates)) for each in offers)
 
 
 def _with_silent(plan: Plan, silent: Mapping[str, NoUse]) -> Plan:
