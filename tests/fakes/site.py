@@ -414,7 +414,13 @@ class MemorySites:
         return tuple(self.by_name)
 
     async def offers(
-        self, site: str, tenant: str, windows: tuple[Window, ...], images: tuple[str, ...]
+        self,
+        site: str,
+        tenant: str,
+        windows: tuple[Window, ...],
+        images: tuple[str, ...],
+        *,
+        before_others: bool = False,
     ) -> tuple[Offer, ...]:
         return await self._call(site, "offers", lambda at: tuple(map(at.offer, windows)))
 

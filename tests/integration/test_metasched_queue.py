@@ -119,7 +119,9 @@ async def agreed(here: Federation, terms: int) -> dict[str, part_pb2.Part]:
     async with asyncio.timeout(30):
         while True:
             parts = {
-                site: next(each for each in await here.parts(site) if each.participants)
+                site: next(
+                    each for each in await here.parts(site) if each.spec.HasField("recallable")
+                )
                 for site in here.sites
             }
             if {each.terms for each in parts.values()} == {terms}:
@@ -169,3 +171,24 @@ async def test_one_site_puts_it_aside_both_do_and_it_goes_on_where_it_was(
     stub = here.clusters()
     await stub.Delete(clusters_pb2.DeleteClusterRequest(name=NAME))
     await until(here, Cluster.CANCELLED)
+
+
+async def test_a_lease_in_advance_over_both_puts_one_aside_in_time(here: Federation) -> None:
+    """What sites offer to one that does not wait has the room that they would make."""
+    stub = here.clusters()
+    await stub.Create(create("c1", waiting(8)))
+    await until(here, Cluster.ACTIVE, 40)
+    now = two_groups(4)
+    refused = await refusal(stub.Create(create("now", now)))
+    assert isinstance(refused, errors.NoCapacity)
+    later = two_groups(4)
+    later.lease.start_time.FromDatetime(CLOCK.now() + timedelta(minutes=10))
+    later.lease.duration.FromTimedelta(timedelta(hours=1))
+    other = await stub.Create(create("other", later))
+    assert other.state == Cluster.SCHEDULED
+    parts = await agreed(here, 1)
+    ends = {each.spec.window.end_time.ToNanoseconds() for each in parts.values()}
+    begins = other.window.start_time.ToNanoseconds()
+    assert len(ends) == 1
+    assert begins - 60 * 10**9 < min(ends) < begins
+    assert (await told(here)).state == Cluster.ACTIVE, "until then it runs"

@@ -17,7 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, ReceiptBody
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.giving_way import draft_before_others, writes_of
+from intertie.broker.domain.giving_way import (
+    allotted_before_others,
+    draft_before_others,
+    writes_of,
+)
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.queueing import stretches_over
@@ -181,6 +185,33 @@ class Site(RuleBasedStateMachine):
             assert after.keeping is not None
             assert after.keeping.until is None
 
+    @rule(count=st.integers(1, 8), minutes=st.integers(1, 20), ahead_s=st.integers(0, 900))
+    def hold_one_that_does_not_wait(self, count: int, minutes: int, ahead_s: int) -> None:
+        name, start = f"t{self._next()}", self.now + ahead_s * SECOND
+        asked = part_spec(
+            *(workspace(index=each) for each in range(count)),
+            window=Window(start, start + minutes * MINUTE),
+        )
+        try:
+            found, aside = allotted_before_others(
+                asked, self.view, POLICY, tenant="demo", now=self.now, alone=True
+            )
+        except NoCapacity:
+            return
+        self.view = written(self.view, Change(writes=tuple(writes_of(aside, now=self.now))))
+        self._put(
+            Part(
+                name=f"sites/north/tenants/demo/parts/{name}",
+                state=PartState.PREPARED,
+                spec=found.spec,
+                owner="alice",
+                create_time=self.now,
+                seed="",
+                placed=found.placed,
+                tx=name,
+            )
+        )
+
     # Users of this site, and time.
 
     @rule(count=st.integers(1, 8), minutes=st.integers(1, 20), ahead_s=st.integers(0, 900))
@@ -224,7 +255,10 @@ class Site(RuleBasedStateMachine):
         for found in [*self.view.parts.values()]:
             part = found.value
             if part.counted and self.now >= part.ends and not part.bound:
-                self._put(part.move(PartState.ENDED, now=self.now))
+                over = PartState.ENDED
+                if part.state is PartState.PREPARED:
+                    over = PartState.RELEASED
+                self._put(part.move(over, now=self.now))
 
     @invariant()
     def no_host_is_promised_more_than_it_has(self) -> None:

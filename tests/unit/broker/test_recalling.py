@@ -11,6 +11,7 @@ import pytest
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.giving_way import draft_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.offers import offers_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.records import Change
 from intertie.broker.loops.queue import Queue
@@ -300,3 +301,52 @@ async def test_what_is_saved_late_counts_on() -> None:
     here.saved(part)
     await queue.sweep()
     assert (await here.part()).keeping == late.keeping
+
+
+def in_advance(start: timedelta, count: int = 4) -> PartSpec:
+    """Of a lease over several sites that does not wait."""
+    window = Window(START + start, START + start + HOUR)
+    return part_spec(*(workspace(index=each) for each in range(count)), window=window)
+
+
+async def test_a_hold_in_advance_puts_others_aside_that_are_saved_by_then() -> None:
+    """In the transaction that admits it. Now there is no time for it, and it cannot wait."""
+    here = await Recalling().running()
+    other = PartName("north", "demo", "t2")
+    soon = here.order(in_advance(SAVE - SECOND), "t2", name=other, replaces=None)
+    with pytest.raises(errors.NoCapacity):
+        await here._hold_part(soon, META)
+    assert (await here.part()).recalled_end is None
+    order = here.order(in_advance(30 * MINUTE), "t2", name=other, replaces=None)
+    part, _ = await here._hold_part(order, META)
+    aside = await here.part()
+    assert part.state is PartState.PREPARED
+    assert part.window.start == START + 30 * MINUTE
+    assert aside.recalled_end == part.window.start - SAVE
+    assert await here.vcpus(30 * MINUTE) == 4
+
+
+async def test_one_that_waits_puts_nobody_aside() -> None:
+    here = await Recalling().running()
+    window = in_advance(30 * MINUTE).window
+    order = here.order(terms(4, window=window), "t2", replaces=None)
+    with pytest.raises(errors.NoCapacity):
+        await here._hold_part(replace(order, name=PartName("north", "demo", "t2")), META)
+    assert (await here.part()).recalled_end is None
+
+
+async def test_offers_say_what_could_be_had() -> None:
+    here = await Recalling().running()
+    view, now = await here.ledger.view(), here.clock.now()
+    windows = tuple(
+        Window(START + each, START + each + HOUR)
+        for each in (timedelta(), SAVE + SECOND, HOUR - SECOND)
+    )
+
+    def vcpus(*, before_others: bool) -> list[int]:
+        found = offers_of(view, POLICY, windows, (), now=now, before_others=before_others)
+        return [sum(host.free.vcpus for host in each.hosts) for each in found]
+
+    assert vcpus(before_others=False) == [0, 0, 0]
+    assert vcpus(before_others=True) == [0, 8, 8]
+    assert vcpus(before_others=False) == [0, 0, 0], "nothing stays of it"

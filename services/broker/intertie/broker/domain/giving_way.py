@@ -1,7 +1,7 @@
 """Who is put aside for a lease that does not wait, in the transaction that admits it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,8 @@ from intertie.broker.domain.ledger import (
 from intertie.broker.domain.openings import seconds
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part
-from intertie.broker.domain.planning import Draft, draft
+from intertie.broker.domain.planning import Allotment, Draft, allot, draft
+from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.recalling import as_lease
 from intertie.broker.domain.records import Write
 from intertie.broker.domain.stretches import (
@@ -37,7 +38,8 @@ from intertie.common.errors import NoCapacity
 from intertie.common.leasing.lease import Lease, State
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.names import ClusterName
-from intertie.common.spec import ClusterSpec
+from intertie.common.part_spec import PartSpec
+from intertie.common.spec import ClusterSpec, LeaseTerms
 from intertie.common.values import Struct, replace
 
 _S = timedelta(seconds=1)
@@ -90,7 +92,11 @@ def draft_before_others(
     # Those of which other terms are on their way count by these.
     running = [each for each in running if each[1].name not in view.amended]
     if running or saved > asked:
-        with _Attempt(name, uid, spec, view, policy, running, now) as attempt:
+
+        def drafted(spec: ClusterSpec, view: LedgerView) -> Draft:
+            return draft(name, uid, spec, view, policy, now=now)
+
+        with _Attempt(drafted, spec, view, policy, running, now) as attempt:
             better = attempt.fewest(asked) or (attempt.fewest(saved) if saved > asked else None)
         if better is not None and (
             found is None
@@ -100,6 +106,55 @@ def draft_before_others(
     if found is not None:
         return Admissible(draft=found)
     raise problem or NoCapacity(())
+
+
+def allotted_before_others(
+    spec: PartSpec, view: LedgerView, policy: Policy, *, tenant: str, now: datetime, alone: bool
+) -> tuple[Allotment, tuple[GivesWay, ...]]:
+    """As `planning.allot`; where there is no room, leases give way that wait, and that are saved
+    before its window begins: of a lease over several sites none moves it. RoomToBeMade as above."""
+    try:
+        return allot(spec, view, policy, tenant=tenant, now=now), ()
+    except NoCapacity as error:
+        problem = error
+    running = _running(view, now=now)
+    if running and not alone:
+        raise RoomToBeMade
+    running = [each for each in running if each[1].name not in view.amended]
+    window = spec.window
+    lease = LeaseTerms(start_time=window.start, duration=window.duration)
+
+    def drafted(asked: ClusterSpec, view: LedgerView) -> Draft:
+        if asked.lease != lease:
+            raise NoCapacity(())  # it would begin later
+        found = allot(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
+        price = asked_for(found.spec, view, policy, now=now)
+        return Draft(allotment=found, counts=(), price=price, reasons=(), shortfalls=())
+
+    if running and window.start > now:
+        stands_for = ClusterSpec(groups=(), networks=(), lease=lease)
+        with _Attempt(drafted, stands_for, view, policy, running, now) as attempt:
+            if (found := attempt.fewest(window.start)) is not None:
+                return found.draft.allotment, found.aside
+    raise problem
+
+
+@contextmanager
+def all_aside(
+    view: LedgerView, calendar: Calendar, policy: Policy, *, now: datetime
+) -> Iterator[datetime]:
+    """The book's calendar with all out of the way that may be put aside, but for those with a
+    deadline; from when on they are."""
+    paces, since = paces_of(view, policy), now
+    with ExitStack() as stack:
+        for record, part in _running(view, now=now):
+            if part.name in view.amended or must_be_done(record.value.spec):
+                continue
+            after = put_aside(part, record.value, now, paces, policy, now=now)
+            before = {part.name: part}
+            stack.enter_context(counted_as(calendar, before, {part.name: after}, policy.admission))
+            since = max(since, _free_from(after))
+        yield since
 
 
 def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:
@@ -170,16 +225,15 @@ class _Attempt:
 
     def __init__(
         self,
-        name: ClusterName,
-        uid: str,
+        drafted: Callable[[ClusterSpec, LedgerView], Draft],
         spec: ClusterSpec,
         view: LedgerView,
         policy: Policy,
         running: Sequence[tuple[Versioned[ClusterRecord], Part]],
         now: datetime,
     ) -> None:
-        self._name = name
-        self._uid = uid
+        """`drafted`: what is asked for, with the terms of lease of that specification."""
+        self._drafted = drafted
         self._spec = spec
         self._policy = policy
         self._now = now
@@ -245,7 +299,7 @@ class _Attempt:
             return None
         spec = self._later(aside)
         try:
-            found = draft(self._name, self._uid, spec, self._view, self._policy, now=self._now)
+            found = self._drafted(spec, self._view)
         except NoCapacity:
             return None
         moved = tuple(each for each in aside if each.after is not each.part.value)

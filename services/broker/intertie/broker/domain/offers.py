@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
+from intertie.broker.domain.giving_way import all_aside
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts, free_vector, link_key
 from intertie.broker.domain.load import scarcest
 from intertie.broker.domain.lost_hosts import HostRecord
@@ -65,10 +66,20 @@ def offers_of(
     images: tuple[ImageOffer, ...],
     *,
     now: datetime,
+    before_others: bool = False,
 ) -> tuple[Offer, ...]:
-    """One for each window. Promises nothing: only a hold does."""
+    """One for each window. Promises nothing: only a hold does. `before_others`: as for a lease that
+    does not wait, for which others are put aside."""
     calendar = calendar_of(view, policy)
-    return tuple(_offer(view, calendar, policy, window, images, now) for window in windows)
+
+    def offered(window: Window) -> Offer:
+        return _offer(view, calendar, policy, window, images, now)
+
+    if not before_others:
+        return tuple(map(offered, windows))
+    with all_aside(view, calendar, policy, now=now) as since:
+        later = {each: offered(each) for each in windows if each.start >= since}
+    return tuple(later.get(each) or offered(each) for each in windows)
 
 
 def _offer(

@@ -77,13 +77,12 @@ def as_lease(part: Part) -> Versioned[ClusterRecord]:
 
 def allotted(
     spec: PartSpec, view: LedgerView, policy: Policy, *, tenant: str, now: datetime
-) -> tuple[Allotment, Keeping | None]:
-    """Where a new part is, and what putting it aside takes: on hosts that have room for its memory
-    on disk too, unless it is cancelled instead."""
+) -> tuple[Allotment, Keeping]:
+    """Where a new part is that may be put aside, and what that takes: on hosts that have room for
+    its memory on disk too, unless it is cancelled instead."""
     terms = spec.recallable
+    assert terms is not None
     found = allot(spec, view, policy, tenant=tenant, now=now)
-    if terms is None:
-        return found, None
     pool = policy.queue.pool_mib_s
     if terms.cancellable:
         return found, Keeping(mib_s=pool, save=timedelta())
@@ -113,14 +112,16 @@ def put_aside_as_agreed(
     if terms.cancellable:
         return replace(after, end_reason=PREEMPTED)
     paces, reserved = paces_of(view, policy), part.ends
-    # It is heard of late, and memory is saved from now on: as far as that is counted already.
+    # It is heard of late, and memory is saved from now on: as far as that is counted already, for
+    # others may have been promised what comes after. What is late counts as late.
     save = max(now - end, timedelta()) + paces.save(part.spec, part.placed)
+    counted = part.window.end + (keeping.save if keeping.until is not None else timedelta())
     last = end + min(terms.keep_for, policy.queue.longest_wait)
     after = replace(
         after,
         keeping=replace(
             keeping,
-            save=min(save, reserved - end),
+            save=min(save, counted - end),
             again=paces.restore(part.spec, part.placed),
             until=min(last, reserved),
         ),

@@ -72,7 +72,9 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
         windows = tuple(
             window_from_proto(each, f"windows[{i}]") for i, each in enumerate(request.windows)
         )
-        offers = await self._offers(parent.tenant, windows, tuple(request.images))
+        offers = await self._offers(
+            parent.tenant, windows, tuple(request.images), before_others=request.before_others
+        )
         return parts_pb2.ListOffersResponse(
             offers=[convert.offer_to_proto(each) for each in offers]
         )

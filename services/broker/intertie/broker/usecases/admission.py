@@ -1,5 +1,6 @@
 """Admissions: at most one a request id, each on the ledger as it was read."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TypeVar
@@ -79,6 +80,8 @@ class Admission:
         self._clock = clock
         self._room = room or Endless()
         self._at_work = AtWork()
+        self.making_room = asyncio.Lock()
+        """Held by who decides that others give way, until that is written."""
 
     async def answered(self, request: RequestKey) -> RequestRecord | None:
         """What the same request was answered before; RequestIdReuse for another body."""

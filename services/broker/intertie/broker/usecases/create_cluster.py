@@ -1,6 +1,5 @@
 """Admits a cluster at this site, or hands it on."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -76,8 +75,6 @@ class CreateCluster:
         self._policy = policy
         self._clock = clock
         self._draw_seed = draw_seed
-        self._making_room = asyncio.Lock()
-        """Held by who decides that others give way, until that is written."""
 
     async def __call__(self, order: Order, caller: Caller) -> ClusterView | Foreign:
         """Locally where this site can serve the request alone; else at the meta-scheduler,
@@ -144,7 +141,7 @@ class CreateCluster:
         try:
             admitted = await self._admission.admit(order.request, decide)
         except RoomToBeMade:
-            async with self._making_room:
+            async with self._admission.making_room:
                 admitted = await self._admission.admit(order.request, partial(decide, alone=True))
         log.info("create.admitted", cluster=admitted.answer, uid=admitted.uid)
         view = await self._ledger.view()

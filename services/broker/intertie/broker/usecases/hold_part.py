@@ -2,13 +2,20 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
 from intertie.broker.domain.decision import MAX_TTL, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.giving_way import (
+    GivesWay,
+    RoomToBeMade,
+    allotted_before_others,
+    writes_of,
+)
 from intertie.broker.domain.ledger import LedgerView
-from intertie.broker.domain.part import AmendState, Part, PartState
+from intertie.broker.domain.part import AmendState, Keeping, Part, PartState
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
 from intertie.broker.domain.price import asked_for
@@ -87,19 +94,25 @@ class HoldPart:
             if await self._images.find(order.name.tenant, digest) is None:
                 raise ImageNotReady(digest, self._policy.site)
 
-        def decide(view: LedgerView, now: datetime) -> Admitted:
+        def decide(view: LedgerView, now: datetime, *, alone: bool = False) -> Admitted:
             if str(order.name) in view.parts or str(order.name) in view.tombs:
                 raise NameTaken(str(order.name))
-            part = self._part(order, view, now)
+            part, aside = self._part(order, view, now, alone=alone)
             if order.prepare:
                 part = prepared(part, view, self._policy, now=now)
             change = Change(
-                writes=(Write(record=part),), admitted_on=view.generation, vnis=vnis_of(part)
+                writes=(Write(record=part), *writes_of(aside, now=now)),
+                admitted_on=view.generation,
+                vnis=vnis_of(part),
             )
             return Admitted(change=change, answer=part.name, uid=part.uid)
 
         reach("broker.before_hold")
-        answer = await self._admission.admit(order.request, decide)
+        try:
+            answer = await self._admission.admit(order.request, decide)
+        except RoomToBeMade:
+            async with self._admission.making_room:
+                answer = await self._admission.admit(order.request, partial(decide, alone=True))
         reach("broker.held")
         found = await known_part(self._ledger, PartName.parse(answer.answer))
         if found is None:
@@ -111,12 +124,21 @@ class HoldPart:
         state = PartState.PREPARED if order.prepare else part.state
         return part, self._notary.sign(receipt_of(part, now=self._clock.now(), state=state))
 
-    def _part(self, order: HoldOrder, view: LedgerView, now: datetime) -> Part:
-        allotment, keeping = allotted(
-            order.spec, view, self._policy, tenant=order.name.tenant, now=now
-        )
-        kind = "" if keeping is None else BEST_EFFORT
-        return Part(
+    def _part(
+        self, order: HoldOrder, view: LedgerView, now: datetime, *, alone: bool
+    ) -> tuple[Part, tuple[GivesWay, ...]]:
+        spec, policy, tenant = order.spec, self._policy, order.name.tenant
+        keeping: Keeping | None = None
+        aside: tuple[GivesWay, ...] = ()
+        kind = ""
+        if spec.recallable is not None:
+            allotment, keeping = allotted(spec, view, policy, tenant=tenant, now=now)
+            kind = BEST_EFFORT
+        else:
+            allotment, aside = allotted_before_others(
+                spec, view, policy, tenant=tenant, now=now, alone=alone
+            )
+        part = Part(
             name=str(order.name),
             state=PartState.HELD,
             spec=allotment.spec,
@@ -135,6 +157,7 @@ class HoldPart:
             keeping=keeping,
             terms=0 if order.replaces is None else order.replaces + 1,
         )
+        return part, aside
 
 
 def receipt_of(part: Part, *, now: datetime, state: PartState | None = None) -> ReceiptBody:

@@ -16,7 +16,12 @@ class ListOffers:
         self._clock = clock
 
     async def __call__(
-        self, tenant: str, windows: tuple[Window, ...], images: tuple[str, ...]
+        self,
+        tenant: str,
+        windows: tuple[Window, ...],
+        images: tuple[str, ...],
+        *,
+        before_others: bool = False,
     ) -> tuple[Offer, ...]:
         if not 1 <= len(windows) <= MAX_WINDOWS:
             raise FieldInvalid("windows", f"{len(windows)} are given; give 1 to {MAX_WINDOWS}")
@@ -27,4 +32,5 @@ class ListOffers:
             ]
         )
         view = await self._ledger.view()
-        return offers_of(view, self._policy, windows, found, now=self._clock.now())
+        now = self._clock.now()
+        return offers_of(view, self._policy, windows, found, now=now, before_others=before_others)

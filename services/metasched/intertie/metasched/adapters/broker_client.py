@@ -103,12 +103,19 @@ class BrokerSites:
         return tuple(self._brokers)
 
     async def offers(
-        self, site: str, tenant: str, windows: tuple[Window, ...], images: tuple[str, ...]
+        self,
+        site: str,
+        tenant: str,
+        windows: tuple[Window, ...],
+        images: tuple[str, ...],
+        *,
+        before_others: bool = False,
     ) -> tuple[Offer, ...]:
         request = parts_pb2.ListOffersRequest(
             parent=f"sites/{site}/tenants/{tenant}",
             windows=[window_to_proto(window) for window in windows],
             images=images,
+            before_others=before_others,
         )
         broker = self._broker(site)
         answer = await self._answer(site, broker.parts.ListOffers(request, timeout=self._timeout_s))

@@ -62,9 +62,16 @@ class Sites(Protocol):
     def names(self) -> tuple[str, ...]: ...
 
     async def offers(
-        self, site: str, tenant: str, windows: tuple[Window, ...], images: tuple[str, ...]
+        self,
+        site: str,
+        tenant: str,
+        windows: tuple[Window, ...],
+        images: tuple[str, ...],
+        *,
+        before_others: bool = False,
     ) -> tuple[Offer, ...]:
-        """One for each window, in their order."""
+        """One for each window, in their order. `before_others`: what may be put aside is free, once
+        it can be saved."""
         ...
 
     async def prepare(self, order: HoldOrder) -> Prepared:

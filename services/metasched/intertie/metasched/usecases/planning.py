@@ -204,8 +204,15 @@ class Planning:
             for name in self._sites.names
             if name not in silent and any(allowed(group, name) for group in problem.groups)
         ]
+        # An amend is held as it is; no site makes room for it.
+        before_others = brief.spec.lease.kind is None and brief.beside is None
         answers = await asyncio.gather(
-            *(self._sites.offers(name, brief.tenant, brief.windows, images) for name in names),
+            *(
+                self._sites.offers(
+                    name, brief.tenant, brief.windows, images, before_others=before_others
+                )
+                for name in names
+            ),
             return_exceptions=True,
         )
         offers: dict[str, tuple[Offer, ...]] = {}

@@ -32,7 +32,7 @@ from intertie.api.types.v1 import attach_pb2 as intertie_dot_api_dot_types_dot_v
 from intertie.api.types.v1 import resources_pb2 as intertie_dot_api_dot_types_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/broker/v1/parts.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a!intertie/api/broker/v1/part.proto\x1a\"intertie/api/types/v1/action.proto\x1a\"intertie/api/types/v1/attach.proto\x1a%intertie/api/types/v1/resources.proto\"o\n\x11ListOffersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07windows\x18\x02 \x03(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x02\x12\x0e\n\x06images\x18\x03 \x03(\t\"C\n\x12ListOffersResponse\x12-\n\x06offers\x18\x01 \x03(\x0b\x32\x1d.intertie.api.broker.v1.Offer\"\xd8\x03\n\x0fHoldPartRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07part_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpecB\x04\xe2\x41\x01\x02\x12\x10\n\x02tx\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igest\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0b\x63oordinator\x18\x07 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cparticipants\x18\x08 \x03(\tB\x04\xe2\x41\x01\x02\x12\x33\n\tdecide_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12:\n\x10\x63oordinator_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05owner\x18\x0c \x01(\t\x12\x0f\n\x07prepare\x18\r \x01(\x08\x12\x30\n\x05\x61mend\x18\x0e \x01(\x0b\x32!.intertie.api.broker.v1.PartAmend\"\x1d\n\tPartAmend\x12\x10\n\x08replaces\x18\x01 \x01(\x03\"\x9f\x01\n\x10HoldPartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\x12-\n\tsite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x15\x42\x61tchHoldPartsRequest\x12?\n\x08requests\x18\x01 \x03(\x0b\x32\'.intertie.api.broker.v1.HoldPartRequestB\x04\xe2\x41\x01\x02\"Q\n\x16\x42\x61tchHoldPartsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.intertie.api.broker.v1.HoldPartResult\"{\n\x0eHoldPartResult\x12\x38\n\x04held\x18\x01 \x01(\x0b\x32(.intertie.api.broker.v1.HoldPartResponseH\x00\x12%\n\x07refusal\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"4\n\x12PreparePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\n\n\x02tx\x18\x02 \x01(\t\"s\n\x13PreparePartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\"\xc4\x01\n\x12ResolvePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.DecisionB\x04\xe2\x41\x01\x02\x12\x30\n\x05\x61mend\x18\x03 \x01(\x0b\x32!.intertie.api.broker.v1.PartAmend\x12.\n\x04spec\x18\x04 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpec\"D\n\x12ReleasePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\n\n\x02tx\x18\x03 \x01(\t\"\x89\x01\n\x10\x41\x63tOnPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1d.intertie.api.types.v1.ActionB\x04\xe2\x41\x01\x02\x12\x12\n\nworkspaces\x18\x03 \x03(\t\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\"$\n\x0eGetPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"O\n\x10ListPartsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x11ListPartsResponse\x12+\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x95\x07\n\x05Parts\x12\x63\n\nListOffers\x12).intertie.api.broker.v1.ListOffersRequest\x1a*.intertie.api.broker.v1.ListOffersResponse\x12Y\n\x04Hold\x12\'.intertie.api.broker.v1.HoldPartRequest\x1a(.intertie.api.broker.v1.HoldPartResponse\x12j\n\tBatchHold\x12-.intertie.api.broker.v1.BatchHoldPartsRequest\x1a..intertie.api.broker.v1.BatchHoldPartsResponse\x12\x62\n\x07Prepare\x12*.intertie.api.broker.v1.PreparePartRequest\x1a+.intertie.api.broker.v1.PreparePartResponse\x12S\n\x07Resolve\x12*.intertie.api.broker.v1.ResolvePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12S\n\x07Release\x12*.intertie.api.broker.v1.ReleasePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12M\n\x03\x41\x63t\x12(.intertie.api.broker.v1.ActOnPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12[\n\x04List\x12(.intertie.api.broker.v1.ListPartsRequest\x1a).intertie.api.broker.v1.ListPartsResponse\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/broker/v1/parts.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a!intertie/api/broker/v1/part.proto\x1a\"intertie/api/types/v1/action.proto\x1a\"intertie/api/types/v1/attach.proto\x1a%intertie/api/types/v1/resources.proto\"\x86\x01\n\x11ListOffersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07windows\x18\x02 \x03(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x02\x12\x0e\n\x06images\x18\x03 \x03(\t\x12\x15\n\rbefore_others\x18\x04 \x01(\x08\"C\n\x12ListOffersResponse\x12-\n\x06offers\x18\x01 \x03(\x0b\x32\x1d.intertie.api.broker.v1.Offer\"\xd8\x03\n\x0fHoldPartRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07part_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpecB\x04\xe2\x41\x01\x02\x12\x10\n\x02tx\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igest\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0b\x63oordinator\x18\x07 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cparticipants\x18\x08 \x03(\tB\x04\xe2\x41\x01\x02\x12\x33\n\tdecide_by\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12:\n\x10\x63oordinator_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x0b \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05owner\x18\x0c \x01(\t\x12\x0f\n\x07prepare\x18\r \x01(\x08\x12\x30\n\x05\x61mend\x18\x0e \x01(\x0b\x32!.intertie.api.broker.v1.PartAmend\"\x1d\n\tPartAmend\x12\x10\n\x08replaces\x18\x01 \x01(\x03\"\x9f\x01\n\x10HoldPartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\x12-\n\tsite_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x15\x42\x61tchHoldPartsRequest\x12?\n\x08requests\x18\x01 \x03(\x0b\x32\'.intertie.api.broker.v1.HoldPartRequestB\x04\xe2\x41\x01\x02\"Q\n\x16\x42\x61tchHoldPartsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.intertie.api.broker.v1.HoldPartResult\"{\n\x0eHoldPartResult\x12\x38\n\x04held\x18\x01 \x01(\x0b\x32(.intertie.api.broker.v1.HoldPartResponseH\x00\x12%\n\x07refusal\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"4\n\x12PreparePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\n\n\x02tx\x18\x02 \x01(\t\"s\n\x13PreparePartResponse\x12*\n\x04part\x18\x01 \x01(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x30\n\x07receipt\x18\x02 \x01(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\"\xc4\x01\n\x12ResolvePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32 .intertie.api.broker.v1.DecisionB\x04\xe2\x41\x01\x02\x12\x30\n\x05\x61mend\x18\x03 \x01(\x0b\x32!.intertie.api.broker.v1.PartAmend\x12.\n\x04spec\x18\x04 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpec\"D\n\x12ReleasePartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\n\n\x02tx\x18\x03 \x01(\t\"\x89\x01\n\x10\x41\x63tOnPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1d.intertie.api.types.v1.ActionB\x04\xe2\x41\x01\x02\x12\x12\n\nworkspaces\x18\x03 \x03(\t\x12\x18\n\nrequest_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\"$\n\x0eGetPartRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"O\n\x10ListPartsRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x11ListPartsResponse\x12+\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.intertie.api.broker.v1.Part\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x95\x07\n\x05Parts\x12\x63\n\nListOffers\x12).intertie.api.broker.v1.ListOffersRequest\x1a*.intertie.api.broker.v1.ListOffersResponse\x12Y\n\x04Hold\x12\'.intertie.api.broker.v1.HoldPartRequest\x1a(.intertie.api.broker.v1.HoldPartResponse\x12j\n\tBatchHold\x12-.intertie.api.broker.v1.BatchHoldPartsRequest\x1a..intertie.api.broker.v1.BatchHoldPartsResponse\x12\x62\n\x07Prepare\x12*.intertie.api.broker.v1.PreparePartRequest\x1a+.intertie.api.broker.v1.PreparePartResponse\x12S\n\x07Resolve\x12*.intertie.api.broker.v1.ResolvePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12S\n\x07Release\x12*.intertie.api.broker.v1.ReleasePartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12M\n\x03\x41\x63t\x12(.intertie.api.broker.v1.ActOnPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12K\n\x03Get\x12&.intertie.api.broker.v1.GetPartRequest\x1a\x1c.intertie.api.broker.v1.Part\x12[\n\x04List\x12(.intertie.api.broker.v1.ListPartsRequest\x1a).intertie.api.broker.v1.ListPartsResponse\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -83,38 +83,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPARTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_LISTPARTSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTPARTSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
-  _globals['_LISTOFFERSREQUEST']._serialized_start=331
-  _globals['_LISTOFFERSREQUEST']._serialized_end=442
-  _globals['_LISTOFFERSRESPONSE']._serialized_start=444
-  _globals['_LISTOFFERSRESPONSE']._serialized_end=511
-  _globals['_HOLDPARTREQUEST']._serialized_start=514
-  _globals['_HOLDPARTREQUEST']._serialized_end=986
-  _globals['_PARTAMEND']._serialized_start=988
-  _globals['_PARTAMEND']._serialized_end=1017
-  _globals['_HOLDPARTRESPONSE']._serialized_start=1020
-  _globals['_HOLDPARTRESPONSE']._serialized_end=1179
-  _globals['_BATCHHOLDPARTSREQUEST']._serialized_start=1181
-  _globals['_BATCHHOLDPARTSREQUEST']._serialized_end=1269
-  _globals['_BATCHHOLDPARTSRESPONSE']._serialized_start=1271
-  _globals['_BATCHHOLDPARTSRESPONSE']._serialized_end=1352
-  _globals['_HOLDPARTRESULT']._serialized_start=1354
-  _globals['_HOLDPARTRESULT']._serialized_end=1477
-  _globals['_PREPAREPARTREQUEST']._serialized_start=1479
-  _globals['_PREPAREPARTREQUEST']._serialized_end=1531
-  _globals['_PREPAREPARTRESPONSE']._serialized_start=1533
-  _globals['_PREPAREPARTRESPONSE']._serialized_end=1648
-  _globals['_RESOLVEPARTREQUEST']._serialized_start=1651
-  _globals['_RESOLVEPARTREQUEST']._serialized_end=1847
-  _globals['_RELEASEPARTREQUEST']._serialized_start=1849
-  _globals['_RELEASEPARTREQUEST']._serialized_end=1917
-  _globals['_ACTONPARTREQUEST']._serialized_start=1920
-  _globals['_ACTONPARTREQUEST']._serialized_end=2057
-  _globals['_GETPARTREQUEST']._serialized_start=2059
-  _globals['_GETPARTREQUEST']._serialized_end=2095
-  _globals['_LISTPARTSREQUEST']._serialized_start=2097
-  _globals['_LISTPARTSREQUEST']._serialized_end=2176
-  _globals['_LISTPARTSRESPONSE']._serialized_start=2178
-  _globals['_LISTPARTSRESPONSE']._serialized_end=2267
-  _globals['_PARTS']._serialized_start=2270
-  _globals['_PARTS']._serialized_end=3187
+  _globals['_LISTOFFERSREQUEST']._serialized_start=332
+  _globals['_LISTOFFERSREQUEST']._serialized_end=466
+  _globals['_LISTOFFERSRESPONSE']._serialized_start=468
+  _globals['_LISTOFFERSRESPONSE']._serialized_end=535
+  _globals['_HOLDPARTREQUEST']._serialized_start=538
+  _globals['_HOLDPARTREQUEST']._serialized_end=1010
+  _globals['_PARTAMEND']._serialized_start=1012
+  _globals['_PARTAMEND']._serialized_end=1041
+  _globals['_HOLDPARTRESPONSE']._serialized_start=1044
+  _globals['_HOLDPARTRESPONSE']._serialized_end=1203
+  _globals['_BATCHHOLDPARTSREQUEST']._serialized_start=1205
+  _globals['_BATCHHOLDPARTSREQUEST']._serialized_end=1293
+  _globals['_BATCHHOLDPARTSRESPONSE']._serialized_start=1295
+  _globals['_BATCHHOLDPARTSRESPONSE']._serialized_end=1376
+  _globals['_HOLDPARTRESULT']._serialized_start=1378
+  _globals['_HOLDPARTRESULT']._serialized_end=1501
+  _globals['_PREPAREPARTREQUEST']._serialized_start=1503
+  _globals['_PREPAREPARTREQUEST']._serialized_end=1555
+  _globals['_PREPAREPARTRESPONSE']._serialized_start=1557
+  _globals['_PREPAREPARTRESPONSE']._serialized_end=1672
+  _globals['_RESOLVEPARTREQUEST']._serialized_start=1675
+  _globals['_RESOLVEPARTREQUEST']._serialized_end=1871
+  _globals['_RELEASEPARTREQUEST']._serialized_start=1873
+  _globals['_RELEASEPARTREQUEST']._serialized_end=1941
+  _globals['_ACTONPARTREQUEST']._serialized_start=1944
+  _globals['_ACTONPARTREQUEST']._serialized_end=2081
+  _globals['_GETPARTREQUEST']._serialized_start=2083
+  _globals['_GETPARTREQUEST']._serialized_end=2119
+  _globals['_LISTPARTSREQUEST']._serialized_start=2121
+  _globals['_LISTPARTSREQUEST']._serialized_end=2200
+  _globals['_LISTPARTSRESPONSE']._serialized_start=2202
+  _globals['_LISTPARTSRESPONSE']._serialized_end=2291
+  _globals['_PARTS']._serialized_start=2294
+  _globals['_PARTS']._serialized_end=3211
 # @@protoc_insertion_point(module_scope)

@@ -31,8 +31,13 @@ class ListOffersRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    BEFORE_OTHERS_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """sites/{site}/tenants/{tenant}"""
+    before_others: _builtins.bool
+    """As for a lease that does not wait: what may be put aside for it counts as free in
+    windows that begin once all of that could be saved.
+    """
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Window]:
         """One to 64 windows; an offer for each."""
@@ -47,10 +52,11 @@ class ListOffersRequest(_message.Message):
         parent: _builtins.str = ...,
         windows: _abc.Iterable[_resources_pb2.Window] | None = ...,
         images: _abc.Iterable[_builtins.str] | None = ...,
+        before_others: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "parent", b"parent", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_others", b"before_others", "images", b"images", "parent", b"parent", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
