@@ -124,9 +124,7 @@ def allotted_before_others(
     window = spec.window
     lease = LeaseTerms(start_time=window.start, duration=window.duration)
 
-    def drafted(asked: ClusterSpec, view: LedgerView) -> Draft:
-        if asked.lease != lease:
-            raise NoCapacity(())  # it would begin later
+    def drafted(_: ClusterSpec, view: LedgerView) -> Draft:
         found = allot(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
         price = asked_for(found.spec, view, policy, now=now)
         return Draft(allotment=found, counts=(), price=price, reasons=(), shortfalls=())
