@@ -166,6 +166,17 @@ async def test_an_end_of_another_site_is_heard_of_late() -> None:
     assert await here.vcpus(613 * SECOND) == 0
 
 
+async def test_heard_of_late_it_counts_no_longer_than_others_were_told() -> None:
+    """A bug: what comes after may be promised to the lease that it was put aside for."""
+    here = await Recalling().running()
+    await here.clock.advance(600)
+    await here.urgent()
+    await here.clock.advance(3)
+    part = await here.agreed()
+    assert part.keeping is not None
+    assert part.keeping.save == SAVE
+
+
 async def test_where_the_disk_is_promised_to_others_it_is_kept_for_as_long_as_it_is_free() -> None:
     here = await Recalling().running()
     later = Window(START + HOUR + 30 * MINUTE, START + 4 * HOUR)
