@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -480,46 +480,6 @@ class PlainReceipts:
         if receipt.certificate != site.encode() or receipt.signature != b"signed":
             raise DecisionInvalid("it is signed by another")
         return ReceiptFacts(**json.loads(receipt.body))
-
-
-class Crash(Exception):
-    """The process is gone: no use case catches this."""
-
-
-class CrashingSites(MemorySites):
-    """The coordinator dies at its n-th step, before or after the step took effect. Steps are
-    messages to sites and, by `step`, writes to the register."""
-
-    def __init__(self, sites: MemorySites, crash: "CrashPlan") -> None:
-        self.by_name = sites.by_name
-        self._crash = crash
-
-    async def _call(self, name: str, method: str, act: Callable[[FakeSite], T]) -> T:
-        if method in ("offers", "part"):
-            return await super()._call(name, method, act)
-        return await self._crash.step(lambda: super(CrashingSites, self)._call(name, method, act))
-
-
-@dataclass(slots=True)
-class CrashPlan:
-    at: int
-    after: bool
-    steps: int = 0
-
-    @property
-    def happened(self) -> bool:
-        return self.steps >= self.at
-
-    async def step(self, act: Callable[[], Awaitable[T]]) -> T:
-        if self.happened:
-            raise Crash
-        self.steps += 1
-        if self.happened and not self.after:
-            raise Crash
-        answer = await act()
-        if self.happened:
-            raise Crash
-        return answer
 
 
 def two_sites(clock: Clock, image: ImageFound, *, vcpus: int = 4) -> tuple[FakeSite, FakeSite]:

@@ -12,7 +12,8 @@ import pytest
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome
 from tests.fakes.clock import START
-from tests.fakes.site import Crash, CrashPlan, FakePart, State
+from tests.fakes.crashing import Crash, CrashPlan
+from tests.fakes.site import FakePart, State
 from tests.unit.metasched.test_waiting import HOUR, queue, record_of, swept, waiting
 from tests.unit.metasched.world import NAME, Process, World
 

@@ -8,7 +8,8 @@ import pytest
 from intertie.common import errors
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import Outcome
-from tests.fakes.site import Crash, CrashPlan, State
+from tests.fakes.crashing import Crash, CrashPlan
+from tests.fakes.site import State
 from tests.unit.metasched.world import World, order, spec
 
 STEPS = 6

@@ -22,7 +22,8 @@ from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.clock import START
-from tests.fakes.site import Crash, CrashPlan, State
+from tests.fakes.crashing import Crash, CrashPlan
+from tests.fakes.site import State
 from tests.unit.metasched.world import ALICE, NAME, Process, World, order, spec
 
 HOUR = timedelta(hours=1)
