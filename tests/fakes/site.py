@@ -33,7 +33,7 @@ from intertie.common.quantities import Vector
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
-from intertie.metasched.domain.commit import Decision, Outcome, Receipt, ReceiptFacts
+from intertie.metasched.domain.commit import Decision, Outcome, Receipt
 from intertie.metasched.domain.ports import HoldOrder, Prepared, Terms
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer
 
@@ -471,15 +471,6 @@ class MemorySites:
         if fault is Fault.LOSE_REPLY:
             raise SiteUnreachable(name, "the reply was lost")
         return answer
-
-
-class PlainReceipts:
-    """Reads the fake sites' receipts; the certificate says whose they are."""
-
-    def read(self, receipt: Receipt, site: str) -> ReceiptFacts:
-        if receipt.certificate != site.encode() or receipt.signature != b"signed":
-            raise DecisionInvalid("it is signed by another")
-        return ReceiptFacts(**json.loads(receipt.body))
 
 
 def two_sites(clock: Clock, image: ImageFound, *, vcpus: int = 4) -> tuple[FakeSite, FakeSite]:

@@ -95,6 +95,7 @@ class BeginWaiting:
             parts=parts,
             create_time=now,
             decide_by=now + self._terms.decide_within,
+            until=plan.window.end,
         )
 
         async def begin() -> int:

@@ -86,6 +86,7 @@ class GoOn:
             create_time=now,
             decide_by=min(decide_by, stretch.decide_by or decide_by),
             replaces=record.terms,
+            until=after.window.end,
         )
         under = replace(record, amend=amend_of(tx_id, after, now=now))
         try:

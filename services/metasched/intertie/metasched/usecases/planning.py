@@ -170,8 +170,8 @@ class Planning:
             return _with_silent(plan, silent)
         raise await self._why_not(brief, problem, silent)
 
-    async def problem(self, brief: Brief) -> tuple[Problem, Mapping[str, SiteUnreachable]]:
-        """By what sites offer now; and those that may be used and did not answer."""
+    async def problem(self, brief: Brief) -> tuple[Problem, Mapping[str, NoUse]]:
+        """By what sites offer now; and those that may be used and are of no use."""
         offers, silent = await self._offers(brief)
         problem = problem_of(brief.spec, brief.windows, offers, brief.cuts)
         if brief.beside is not None:

@@ -70,6 +70,7 @@ class PutAside:
             decide_by=now + self._terms.decide_within,
             replaces=record.terms,
             specs=stretch.specs,
+            until=record.window.end,
         )
         decision = commit_of(replace(tx, parts={}), {}, now=now)
         try:
