@@ -6,7 +6,7 @@ from intertie.api.imagestore.v1 import images_pb2 as pb
 from intertie.common.errors import FieldInvalid
 from intertie.common.names import ImageName, Parent, check_label
 from intertie.common.rpc.terms_proto import timestamp_to_proto
-from intertie.imagestore.domain.image import Announcement, Format, Image, Upload
+from intertie.imagestore.domain.image import Announcement, Format, Image, Source, Upload
 
 _FORMATS = {Format.RAW: pb.Image.RAW, Format.QCOW2: pb.Image.QCOW2}
 
@@ -39,6 +39,18 @@ def image_to_proto(image: Image, *, site: str, deleted: bool = False) -> pb.Imag
         create_time=timestamp_to_proto(image.create_time),
         owner=image.owner,
         etag=image.etag,
+        source=_source_to_proto(image.source),
+    )
+
+
+def _source_to_proto(source: Source | None) -> pb.ImageSource | None:
+    if source is None:
+        return None
+    return pb.ImageSource(
+        cluster=source.cluster,
+        workspace=source.workspace,
+        taken_time=timestamp_to_proto(source.taken_time),
+        quiesced=source.quiesced,
     )
 
 

@@ -13,9 +13,11 @@ from intertie.common import logs, points
 from intertie.common.clock import SystemClock
 from intertie.common.errors import IdentityUnknown
 from intertie.common.process import run_until_signalled
+from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.server import ListenFailed, Server
 from intertie.common.settings import SettingsInvalid, load
 from intertie.imagestore.adapters.files import FileImageFiles, FolderDamaged, FolderTaken
+from intertie.imagestore.adapters.grants import SignedGrants
 from intertie.imagestore.loops.sweep import Sweep
 from intertie.imagestore.servicer import ImagesServicer, UseCases
 from intertie.imagestore.settings import ImagestoreSettings
@@ -60,16 +62,19 @@ async def serve(settings: ImagestoreSettings) -> None:
         fetch=FetchImage(files, shelf),
         shelf=shelf,
     )
+    credentials = Credentials(settings.tls, settings.trust, clock)
+    grants = SignedGrants(credentials.trust, settings.site)
     server = Server(
         settings,
         clock,
         [
             (
                 images_pb2_grpc.add_ImagesServicer_to_server,
-                ImagesServicer(usecases, site=settings.site),
+                ImagesServicer(usecases, grants, clock, site=settings.site),
                 images_pb2.DESCRIPTOR.services_by_name["Images"],
             )
         ],
+        credentials,
     )
     retention = timedelta(hours=settings.limits.upload_retention_h)
     sweep = Sweep(files, shelf, clock, retention=retention)

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from intertie.api.imagestore.v1 import images_pb2 as pb
 from intertie.api.imagestore.v1 import images_pb2_grpc
-from intertie.common.errors import FieldInvalid
+from intertie.common.clock import Clock
+from intertie.common.errors import FieldInvalid, IdentityUnknown, RoleDenied
 from intertie.common.names import ImageName, Parent
 from intertie.common.rpc.identity import Role, current_identity
 from intertie.common.rpc.pages import page_of
+from intertie.common.rpc.terms_proto import timestamp_from_proto
+from intertie.common.values import replace
 from intertie.imagestore import convert
-from intertie.imagestore.domain.image import BLOCK_BYTES, Image
+from intertie.imagestore.domain.granting import Grant, objection, source_of
+from intertie.imagestore.domain.image import BLOCK_BYTES, Announcement, Image
 from intertie.imagestore.usecases.put_image import PutImage
 from intertie.imagestore.usecases.read_images import FetchImage, ListImages, StatImage
 from intertie.imagestore.usecases.shelf import Shelf
 
 ACCEPTED_KEY = "intertie-accepted"
+_PUT = "/intertie.api.imagestore.v1.Images/Put"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +36,17 @@ class UseCases:
     shelf: Shelf
 
 
+class Grants(Protocol):
+    def open(self, message: pb.SnapshotGrant) -> Grant:
+        """IdentityUnknown unless a broker of this site has signed it."""
+        ...
+
+
 class ImagesServicer(images_pb2_grpc.ImagesServicer):
-    def __init__(self, usecases: UseCases, *, site: str) -> None:
+    def __init__(self, usecases: UseCases, grants: Grants, clock: Clock, *, site: str) -> None:
         self._do = usecases
+        self._grants = grants
+        self._clock = clock
         self._site = site
 
     async def Put(self, request_iterator: Any, context: Any) -> pb.Image:
@@ -41,10 +54,32 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         first = await anext(frames, None)
         if first is None or first.WhichOneof("frame") != "header":
             raise FieldInvalid("header", "must be the first message of the stream")
-        owner = current_identity().caller
-        said = convert.announcement_from_proto(first.header, site=self._site, owner=owner)
+        said = self._announced(first.header)
         image = await self._do.put(said, first.header.offset, _blocks(frames, context))
         return convert.image_to_proto(image, site=self._site)
+
+    def _announced(self, header: pb.PutImageRequest.Header) -> Announcement:
+        """What is about to come, and whose it is to be; RoleDenied for what a host has no leave
+        to put."""
+        identity = current_identity()
+        said = convert.announcement_from_proto(header, site=self._site, owner=identity.caller)
+        if identity.role is not Role.AGENT:
+            if header.HasField("grant"):
+                raise FieldInvalid("header.grant", "is for node agents; leave it out")
+            return said
+        if not header.HasField("grant"):
+            raise RoleDenied(identity.spiffe, _PUT, "a host needs a broker's grant")
+        try:
+            grant = self._grants.open(header.grant)
+        except IdentityUnknown as error:
+            raise RoleDenied(identity.spiffe, _PUT, error.problem) from None
+        host = identity.host or ""
+        why = objection(grant, said, site=self._site, host=host, now=self._clock.now())
+        if why:
+            raise RoleDenied(identity.spiffe, _PUT, why)
+        taken_time = timestamp_from_proto(header.taken_time, "header.taken_time")
+        source = source_of(grant, taken_time, quiesced=header.quiesced)
+        return replace(said, owner=grant.owner, source=source)
 
     async def Stat(self, request: pb.StatImageRequest, context: Any) -> pb.Image:
         found = await self._do.stat(ImageName.parse(request.name), any_tenant=_is_host())

@@ -63,7 +63,8 @@ ACCESS: dict[str, frozenset[Role]] = {
     f"{_AGENTS}/ListWorkspaces": _KEEPERS,
     f"{_AGENTS}/ListMeasurements": _KEEPERS,
     f"{_AGENTS}/Attach": frozenset({_BROKER}),
-    f"{_IMAGES}/Put": _PEOPLE,
+    # Agents by a broker's grant alone, which the store looks at.
+    f"{_IMAGES}/Put": _PEOPLE | {_AGENT},
     f"{_IMAGES}/Stat": frozenset({_USER, _OPERATOR, _BROKER, _AGENT, _METASCHED}),
     f"{_IMAGES}/List": _INQUIRERS,
     f"{_IMAGES}/Fetch": frozenset({_USER, _OPERATOR, _AGENT}),

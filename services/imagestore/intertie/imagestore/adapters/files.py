@@ -26,7 +26,7 @@ from blake3 import blake3
 
 from intertie.common.errors import DigestMismatch, StoreFull
 from intertie.common.tasks import uninterrupted
-from intertie.imagestore.domain.image import Announcement, Format, Image, Upload
+from intertie.imagestore.domain.image import Announcement, Format, Image, Source, Upload
 from intertie.imagestore.domain.inspection import HEAD_BYTES
 
 T = TypeVar("T")
@@ -91,6 +91,7 @@ class FileImageFiles:
         values = asdict(image) | {
             "format": image.format.value,
             "create_time": image.create_time.isoformat(),
+            "source": _source_entry(image.source),
         }
         await _in_thread(lambda: _write_json(path, values))
 
@@ -127,7 +128,8 @@ class FileImageFiles:
         part = self._upload_path(announcement.tenant, announcement.digest)
 
         def open_it() -> FileUpload:
-            _write_json(part.with_suffix(".json"), asdict(announcement) | {"verified": False})
+            said = asdict(announcement) | {"source": _source_entry(announcement.source)}
+            _write_json(part.with_suffix(".json"), said | {"verified": False})
             descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             os.utime(descriptor, (now.timestamp(), now.timestamp()))
             return FileUpload(descriptor, part, self._blob_path(announcement.digest))
@@ -173,7 +175,7 @@ class FileImageFiles:
         except FileNotFoundError:
             return None
         verified = bool(values.pop("verified", False))
-        said = Announcement(**values)
+        said = Announcement(**values | {"source": _source(values.get("source"))})
         size = said.size_bytes if verified else 0
         with suppress(FileNotFoundError):
             found = part.stat()
@@ -283,10 +285,33 @@ def _image_from(path: Path) -> Image:
             | {
                 "format": Format(values["format"]),
                 "create_time": datetime.fromisoformat(values["create_time"]),
+                "source": _source(values.get("source")),
             }
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FolderDamaged(f"{path}: {error}") from error
+
+
+def _source_entry(source: Source | None) -> dict[str, Any] | None:
+    if source is None:
+        return None
+    return asdict(source) | {
+        "taken_time": source.taken_time.isoformat(),
+        "asked_time": source.asked_time.isoformat(),
+    }
+
+
+def _source(entry: dict[str, Any] | None) -> Source | None:
+    """None: it was put, or by a release that knew of nothing else."""
+    if not entry:
+        return None
+    return Source(
+        **entry
+        | {
+            "taken_time": datetime.fromisoformat(entry["taken_time"]),
+            "asked_time": datetime.fromisoformat(entry["asked_time"]),
+        }
+    )
 
 
 def _settle(part: Path, blob: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from intertie.common.errors import FieldInvalid, OffsetMismatch
+from intertie.common.errors import FieldInvalid, NameTaken, OffsetMismatch
 from intertie.common.names import ImageName, is_digest
 
 BLOCK_BYTES = 1_000_000
@@ -20,6 +20,20 @@ class Format(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Which workspace's disk an image was made of."""
+
+    cluster: str
+    workspace: str
+    taken_time: datetime
+    """Of what moment the disk is, by its host's clock."""
+    quiesced: bool
+    """Its file systems were written out then."""
+    asked_time: datetime
+    """It does not take the place of what was put under its name since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
     """What a caller says it is about to send, checked before a byte is taken."""
 
@@ -28,7 +42,9 @@ class Announcement:
     digest: str
     size_bytes: int
     owner: str
-    """SPIFFE name of the caller."""
+    """SPIFFE name of the caller; of a snapshot, of who asked for it."""
+    source: Source | None = None
+    """Only of a snapshot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +71,7 @@ class Image:
     format: Format
     create_time: datetime
     owner: str
+    source: Source | None = None
 
     @property
     def etag(self) -> str:
@@ -75,6 +92,15 @@ def check_announcement(said: Announcement, *, max_bytes: int) -> None:
         raise FieldInvalid(
             "header.size_bytes", f"is {said.size_bytes}; this store takes at most {max_bytes}"
         )
+
+
+def check_newer(said: Announcement, current: Image | None, *, name: str) -> None:
+    """NameTaken for a snapshot that would replace what was put after it was asked for: its host
+    is late, and the owner has decided otherwise since."""
+    if said.source is None or current is None or current.digest == said.digest:
+        return
+    if current.create_time > said.source.asked_time:
+        raise NameTaken(name)
 
 
 def check_range(offset: int, length: int, size_bytes: int) -> int:

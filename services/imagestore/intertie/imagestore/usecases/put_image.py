@@ -10,6 +10,7 @@ from intertie.common.clock import Clock
 from intertie.common.errors import (
     DigestMismatch,
     FieldInvalid,
+    NameTaken,
     OffsetMismatch,
     PutInProgress,
     StoreFull,
@@ -40,6 +41,7 @@ class PutImage:
         check_announcement(said, max_bytes=self._max_bytes)
         if offset < 0:
             raise FieldInvalid("header.offset", "must not be negative")
+        self._shelf.check_name(said)
         key = (said.tenant, said.digest)
         if key in self._shelf.busy:
             raise PutInProgress(said.digest)
@@ -75,7 +77,7 @@ class PutImage:
                 raise DigestMismatch(said.digest, found)
             reach("imagestore.received")
             return await uninterrupted(self._conclude(said, upload))
-        except (DigestMismatch, FieldInvalid, StoreFull) as error:
+        except (DigestMismatch, FieldInvalid, NameTaken, StoreFull) as error:
             keep = False
             log.info("upload.discarded", digest=said.digest, reason=error.reason)
             raise

@@ -7,12 +7,18 @@ import asyncio
 import structlog
 
 from intertie.common.clock import Clock
-from intertie.common.errors import DigestMismatch, EtagStale, FieldInvalid, NotFound
+from intertie.common.errors import (
+    DigestMismatch,
+    EtagStale,
+    FieldInvalid,
+    NameTaken,
+    NotFound,
+)
 from intertie.common.names import ImageName, is_digest
 from intertie.common.points import reach
 from intertie.common.tasks import uninterrupted
 from intertie.imagestore.domain.catalogue import Catalogue
-from intertie.imagestore.domain.image import Announcement, Image
+from intertie.imagestore.domain.image import Announcement, Image, check_newer
 from intertie.imagestore.domain.inspection import HEAD_BYTES, Disk, inspect
 from intertie.imagestore.domain.ports import BlobReader, ImageFiles
 
@@ -46,6 +52,8 @@ class Shelf:
                     await self.publish(said)
                 except DigestMismatch as error:
                     log.warning("shelf.upload_lost", digest=said.digest, found=error.found)
+                except NameTaken as error:
+                    log.warning("shelf.upload_late", digest=said.digest, problem=str(error))
                 await self._files.forget_upload(said.tenant, said.digest)
         for digest in await self._files.blobs():
             await self.drop_if_unused(digest)
@@ -96,10 +104,17 @@ class Shelf:
         await reader.close()
         return True
 
+    def check_name(self, said: Announcement) -> None:
+        """NameTaken where a snapshot comes too late for its name."""
+        current = self._catalogue.find(said.tenant, said.image_id)
+        name = str(ImageName(self._site, said.tenant, said.image_id))
+        check_newer(said, current, name=name)
+
     async def publish(self, said: Announcement) -> Image:
         """The announced name points to the announced bytes from now on. Idempotent.
 
-        The bytes must be there; DigestMismatch when they have gone in the meantime.
+        The bytes must be there; DigestMismatch when they have gone in the meantime. NameTaken as
+        in `check_name`.
         """
         return await uninterrupted(self._publish(said))
 
@@ -119,6 +134,7 @@ class Shelf:
             current = self._catalogue.find(said.tenant, said.image_id)
             if current is not None and current.digest == said.digest:
                 return current
+            self.check_name(said)
             disk = await self._inspect(said)
             image = Image(
                 tenant=said.tenant,
@@ -129,6 +145,7 @@ class Shelf:
                 format=disk.format,
                 create_time=self._clock.now(),
                 owner=said.owner,
+                source=said.source,
             )
             await self._files.put_name(image)
             reach("imagestore.published")

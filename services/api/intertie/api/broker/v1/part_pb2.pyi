@@ -14,6 +14,7 @@ from intertie.api.types.v1 import measured_pb2 as _measured_pb2
 from intertie.api.types.v1 import price_pb2 as _price_pb2
 from intertie.api.types.v1 import refund_pb2 as _refund_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
+from intertie.api.types.v1 import snapshot_pb2 as _snapshot_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -602,6 +603,7 @@ class PlacedWorkspace(_message.Message):
     STAGING_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{part}/workspaces/{group}-{index}"""
     host: _builtins.str
@@ -617,6 +619,10 @@ class PlacedWorkspace(_message.Message):
     """Likewise."""
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def snapshot(self) -> _snapshot_pb2.Snapshot:
+        """Likewise."""
+
     def __init__(
         self,
         *,
@@ -630,10 +636,11 @@ class PlacedWorkspace(_message.Message):
         staging_total_bytes: _builtins.int = ...,
         restarts: _builtins.int = ...,
         pending: _builtins.str = ...,
+        snapshot: _snapshot_pb2.Snapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "snapshot", b"snapshot", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

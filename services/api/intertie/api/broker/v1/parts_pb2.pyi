@@ -404,9 +404,12 @@ class ActOnPartRequest(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     WORKSPACES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     action: _action_pb2.Action.ValueType
     request_id: _builtins.str
+    image: _builtins.str
+    """As in intertie.api.cluster.v1.ActOnClusterRequest."""
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: all workspaces of the part."""
@@ -418,10 +421,11 @@ class ActOnPartRequest(_message.Message):
         action: _action_pb2.Action.ValueType = ...,
         workspaces: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        image: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "name", b"name", "request_id", b"request_id", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "image", b"image", "name", b"name", "request_id", b"request_id", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,7 @@ from intertie.api.types.v1 import measured_pb2 as _measured_pb2
 from intertie.api.types.v1 import price_pb2 as _price_pb2
 from intertie.api.types.v1 import refund_pb2 as _refund_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
+from intertie.api.types.v1 import snapshot_pb2 as _snapshot_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -638,6 +639,7 @@ class Workspace(_message.Message):
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{cluster}/workspaces/{group}-{index}"""
     group: _builtins.str
@@ -668,6 +670,10 @@ class Workspace(_message.Message):
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Address]: ...
+    @_builtins.property
+    def snapshot(self) -> _snapshot_pb2.Snapshot:
+        """The newest that was asked for; absent where none was."""
+
     def __init__(
         self,
         *,
@@ -686,10 +692,11 @@ class Workspace(_message.Message):
         image_digest: _builtins.str = ...,
         pending: _builtins.str = ...,
         restarts: _builtins.int = ...,
+        snapshot: _snapshot_pb2.Snapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "host", b"host", "image_digest", b"image_digest", "index", b"index", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "site", b"site", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "host", b"host", "image_digest", b"image_digest", "index", b"index", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "site", b"site", "snapshot", b"snapshot", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

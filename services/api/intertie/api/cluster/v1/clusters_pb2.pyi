@@ -409,12 +409,17 @@ class ActOnClusterRequest(_message.Message):
     WORKSPACES_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     action: _action_pb2.Action.ValueType
     etag: _builtins.str
     """Empty: whatever its state."""
     request_id: _builtins.str
     """As in CreateClusterRequest."""
+    image: _builtins.str
+    """For SNAPSHOT alone, and then required: what to call the image, a DNS label. An
+    image of that name is replaced once the new one is whole.
+    """
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`worker-0`, ...; empty: all workspaces."""
@@ -427,10 +432,11 @@ class ActOnClusterRequest(_message.Message):
         workspaces: _abc.Iterable[_builtins.str] | None = ...,
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        image: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "etag", b"etag", "name", b"name", "request_id", b"request_id", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "etag", b"etag", "image", b"image", "name", b"name", "request_id", b"request_id", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -171,12 +171,16 @@ class ClustersStub:
     sites each site is asked for its own, and where one does not answer or refuses,
     others may have done it; the same request may be sent again, without its etag.
 
+    SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
+    it is told by Workspace.snapshot. The image is in the store of the workspace's site.
+
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
     nothing and returns the cluster as it is now.
 
     | Condition                                            | Code                | Reason           | Caller                                  |
     |------------------------------------------------------|---------------------|------------------|-----------------------------------------|
     | no action, or a workspace that the cluster has not   | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                        |
+    | SNAPSHOT without `image` or of more than one; `image` with another action | INVALID_ARGUMENT | FIELD_INVALID | fixes that field |
     | no such cluster, or what was changed is forgotten    | NOT_FOUND           | NOT_FOUND        | checks the name                         |
     | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
     | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
@@ -348,12 +352,16 @@ class ClustersAsyncStub(ClustersStub):
     sites each site is asked for its own, and where one does not answer or refuses,
     others may have done it; the same request may be sent again, without its etag.
 
+    SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
+    it is told by Workspace.snapshot. The image is in the store of the workspace's site.
+
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
     nothing and returns the cluster as it is now.
 
     | Condition                                            | Code                | Reason           | Caller                                  |
     |------------------------------------------------------|---------------------|------------------|-----------------------------------------|
     | no action, or a workspace that the cluster has not   | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                        |
+    | SNAPSHOT without `image` or of more than one; `image` with another action | INVALID_ARGUMENT | FIELD_INVALID | fixes that field |
     | no such cluster, or what was changed is forgotten    | NOT_FOUND           | NOT_FOUND        | checks the name                         |
     | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
     | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
@@ -564,12 +572,16 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         sites each site is asked for its own, and where one does not answer or refuses,
         others may have done it; the same request may be sent again, without its etag.
 
+        SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
+        it is told by Workspace.snapshot. The image is in the store of the workspace's site.
+
         Idempotent: a second call with the same `request_id`, within 24 hours, changes
         nothing and returns the cluster as it is now.
 
         | Condition                                            | Code                | Reason           | Caller                                  |
         |------------------------------------------------------|---------------------|------------------|-----------------------------------------|
         | no action, or a workspace that the cluster has not   | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                        |
+        | SNAPSHOT without `image` or of more than one; `image` with another action | INVALID_ARGUMENT | FIELD_INVALID | fixes that field |
         | no such cluster, or what was changed is forgotten    | NOT_FOUND           | NOT_FOUND        | checks the name                         |
         | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
         | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'intertie/api/imagestore/v1/images.proto\x12\x1aintertie.api.imagestore.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x03\n\x05Image\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\x04 \x01(\x03\x12\x36\n\x05state\x18\x05 \x01(\x0e\x32\'.intertie.api.imagestore.v1.Image.State\x12\x38\n\x06\x66ormat\x18\x06 \x01(\x0e\x32(.intertie.api.imagestore.v1.Image.Format\x12\x16\n\x0euploaded_bytes\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\t \x01(\t\x12\x0c\n\x04\x65tag\x18\n \x01(\t\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tUPLOADING\x10\x01\x12\t\n\x05READY\x10\x02\x12\x0b\n\x07\x44\x45LETED\x10\x03\"4\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x07\n\x03RAW\x10\x01\x12\t\n\x05QCOW2\x10\x02\"\xe8\x01\n\x0fPutImageRequest\x12\x44\n\x06header\x18\x01 \x01(\x0b\x32\x32.intertie.api.imagestore.v1.PutImageRequest.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x1av\n\x06Header\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08image_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igest\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x42\x07\n\x05\x66rame\"&\n\x10StatImageRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"P\n\x11ListImagesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x12ListImagesResponse\x12\x31\n\x06images\x18\x01 \x03(\x0b\x32!.intertie.api.imagestore.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x11\x46\x65tchImageRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06length\x18\x03 \x01(\x03\"2\n\x12\x46\x65tchImageResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"6\n\x12\x44\x65leteImageRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xe8\x03\n\x06Images\x12W\n\x03Put\x12+.intertie.api.imagestore.v1.PutImageRequest\x1a!.intertie.api.imagestore.v1.Image(\x01\x12W\n\x04Stat\x12,.intertie.api.imagestore.v1.StatImageRequest\x1a!.intertie.api.imagestore.v1.Image\x12\x65\n\x04List\x12-.intertie.api.imagestore.v1.ListImagesRequest\x1a..intertie.api.imagestore.v1.ListImagesResponse\x12h\n\x05\x46\x65tch\x12-.intertie.api.imagestore.v1.FetchImageRequest\x1a..intertie.api.imagestore.v1.FetchImageResponse0\x01\x12[\n\x06\x44\x65lete\x12..intertie.api.imagestore.v1.DeleteImageRequest\x1a!.intertie.api.imagestore.v1.Imageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'intertie/api/imagestore/v1/images.proto\x12\x1aintertie.api.imagestore.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x03\n\x05Image\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\x04 \x01(\x03\x12\x36\n\x05state\x18\x05 \x01(\x0e\x32\'.intertie.api.imagestore.v1.Image.State\x12\x38\n\x06\x66ormat\x18\x06 \x01(\x0e\x32(.intertie.api.imagestore.v1.Image.Format\x12\x16\n\x0euploaded_bytes\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\t \x01(\t\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12\x37\n\x06source\x18\x0b \x01(\x0b\x32\'.intertie.api.imagestore.v1.ImageSource\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tUPLOADING\x10\x01\x12\t\n\x05READY\x10\x02\x12\x0b\n\x07\x44\x45LETED\x10\x03\"4\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x07\n\x03RAW\x10\x01\x12\t\n\x05QCOW2\x10\x02\"s\n\x0bImageSource\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12.\n\ntaken_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08quiesced\x18\x04 \x01(\x08\"E\n\rSnapshotGrant\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\xc3\x01\n\x11SnapshotGrantBody\x12\r\n\x05image\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\x12\x11\n\tworkspace\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12-\n\tsign_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe5\x02\n\x0fPutImageRequest\x12\x44\n\x06header\x18\x01 \x01(\x0b\x32\x32.intertie.api.imagestore.v1.PutImageRequest.HeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x1a\xf2\x01\n\x06Header\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08image_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igest\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x38\n\x05grant\x18\x06 \x01(\x0b\x32).intertie.api.imagestore.v1.SnapshotGrant\x12.\n\ntaken_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08quiesced\x18\x08 \x01(\x08\x42\x07\n\x05\x66rame\"&\n\x10StatImageRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"P\n\x11ListImagesRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x12ListImagesResponse\x12\x31\n\x06images\x18\x01 \x03(\x0b\x32!.intertie.api.imagestore.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"G\n\x11\x46\x65tchImageRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06length\x18\x03 \x01(\x03\"2\n\x12\x46\x65tchImageResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"6\n\x12\x44\x65leteImageRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xe8\x03\n\x06Images\x12W\n\x03Put\x12+.intertie.api.imagestore.v1.PutImageRequest\x1a!.intertie.api.imagestore.v1.Image(\x01\x12W\n\x04Stat\x12,.intertie.api.imagestore.v1.StatImageRequest\x1a!.intertie.api.imagestore.v1.Image\x12\x65\n\x04List\x12-.intertie.api.imagestore.v1.ListImagesRequest\x1a..intertie.api.imagestore.v1.ListImagesResponse\x12h\n\x05\x46\x65tch\x12-.intertie.api.imagestore.v1.FetchImageRequest\x1a..intertie.api.imagestore.v1.FetchImageResponse0\x01\x12[\n\x06\x44\x65lete\x12..intertie.api.imagestore.v1.DeleteImageRequest\x1a!.intertie.api.imagestore.v1.Imageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,27 +52,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEIMAGEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEIMAGEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_IMAGE']._serialized_start=138
-  _globals['_IMAGE']._serialized_end=570
-  _globals['_IMAGE_STATE']._serialized_start=447
-  _globals['_IMAGE_STATE']._serialized_end=516
-  _globals['_IMAGE_FORMAT']._serialized_start=518
-  _globals['_IMAGE_FORMAT']._serialized_end=570
-  _globals['_PUTIMAGEREQUEST']._serialized_start=573
-  _globals['_PUTIMAGEREQUEST']._serialized_end=805
-  _globals['_PUTIMAGEREQUEST_HEADER']._serialized_start=678
-  _globals['_PUTIMAGEREQUEST_HEADER']._serialized_end=796
-  _globals['_STATIMAGEREQUEST']._serialized_start=807
-  _globals['_STATIMAGEREQUEST']._serialized_end=845
-  _globals['_LISTIMAGESREQUEST']._serialized_start=847
-  _globals['_LISTIMAGESREQUEST']._serialized_end=927
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=929
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1025
-  _globals['_FETCHIMAGEREQUEST']._serialized_start=1027
-  _globals['_FETCHIMAGEREQUEST']._serialized_end=1098
-  _globals['_FETCHIMAGERESPONSE']._serialized_start=1100
-  _globals['_FETCHIMAGERESPONSE']._serialized_end=1150
-  _globals['_DELETEIMAGEREQUEST']._serialized_start=1152
-  _globals['_DELETEIMAGEREQUEST']._serialized_end=1206
-  _globals['_IMAGES']._serialized_start=1209
-  _globals['_IMAGES']._serialized_end=1697
+  _globals['_IMAGE']._serialized_end=627
+  _globals['_IMAGE_STATE']._serialized_start=504
+  _globals['_IMAGE_STATE']._serialized_end=573
+  _globals['_IMAGE_FORMAT']._serialized_start=575
+  _globals['_IMAGE_FORMAT']._serialized_end=627
+  _globals['_IMAGESOURCE']._serialized_start=629
+  _globals['_IMAGESOURCE']._serialized_end=744
+  _globals['_SNAPSHOTGRANT']._serialized_start=746
+  _globals['_SNAPSHOTGRANT']._serialized_end=815
+  _globals['_SNAPSHOTGRANTBODY']._serialized_start=818
+  _globals['_SNAPSHOTGRANTBODY']._serialized_end=1013
+  _globals['_PUTIMAGEREQUEST']._serialized_start=1016
+  _globals['_PUTIMAGEREQUEST']._serialized_end=1373
+  _globals['_PUTIMAGEREQUEST_HEADER']._serialized_start=1122
+  _globals['_PUTIMAGEREQUEST_HEADER']._serialized_end=1364
+  _globals['_STATIMAGEREQUEST']._serialized_start=1375
+  _globals['_STATIMAGEREQUEST']._serialized_end=1413
+  _globals['_LISTIMAGESREQUEST']._serialized_start=1415
+  _globals['_LISTIMAGESREQUEST']._serialized_end=1495
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=1497
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1593
+  _globals['_FETCHIMAGEREQUEST']._serialized_start=1595
+  _globals['_FETCHIMAGEREQUEST']._serialized_end=1666
+  _globals['_FETCHIMAGERESPONSE']._serialized_start=1668
+  _globals['_FETCHIMAGERESPONSE']._serialized_end=1718
+  _globals['_DELETEIMAGEREQUEST']._serialized_start=1720
+  _globals['_DELETEIMAGEREQUEST']._serialized_end=1774
+  _globals['_IMAGES']._serialized_start=1777
+  _globals['_IMAGES']._serialized_end=2265
 # @@protoc_insertion_point(module_scope)

@@ -68,6 +68,7 @@ class Image(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sites/{site}/tenants/{tenant}/images/{image}"""
     digest: _builtins.str
@@ -83,6 +84,10 @@ class Image(_message.Message):
     etag: _builtins.str
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def source(self) -> Global___ImageSource:
+        """Of one that was made of a workspace's disk; absent of one that was put."""
+
     def __init__(
         self,
         *,
@@ -96,14 +101,124 @@ class Image(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         owner: _builtins.str = ...,
         etag: _builtins.str = ...,
+        source: Global___ImageSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "etag", b"etag", "format", b"format", "name", b"name", "owner", b"owner", "size_bytes", b"size_bytes", "state", b"state", "uploaded_bytes", b"uploaded_bytes", "virtual_size_bytes", b"virtual_size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "etag", b"etag", "format", b"format", "name", b"name", "owner", b"owner", "size_bytes", b"size_bytes", "source", b"source", "state", b"state", "uploaded_bytes", b"uploaded_bytes", "virtual_size_bytes", b"virtual_size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Image: _TypeAlias = Image  # noqa: Y015
+
+@_typing.final
+class ImageSource(_message.Message):
+    """Where an image came from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    TAKEN_TIME_FIELD_NUMBER: _builtins.int
+    QUIESCED_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """Full name of the cluster."""
+    workspace: _builtins.str
+    """`worker-0`"""
+    quiesced: _builtins.bool
+    """As in intertie.api.types.v1.Snapshot."""
+    @_builtins.property
+    def taken_time(self) -> _timestamp_pb2.Timestamp:
+        """The moment of which the disk is, by its host's clock."""
+
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        workspace: _builtins.str = ...,
+        taken_time: _timestamp_pb2.Timestamp | None = ...,
+        quiesced: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["taken_time", b"taken_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "quiesced", b"quiesced", "taken_time", b"taken_time", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageSource: _TypeAlias = ImageSource  # noqa: Y015
+
+@_typing.final
+class SnapshotGrant(_message.Message):
+    """A broker's leave for one host to put one image: `body` is a serialized SnapshotGrantBody,
+    `signature` an ECDSA signature (SHA-256) of it by the key of `certificate` (PEM), which was
+    valid when it was signed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    body: _builtins.bytes
+    signature: _builtins.bytes
+    certificate: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        body: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+        certificate: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotGrant: _TypeAlias = SnapshotGrant  # noqa: Y015
+
+@_typing.final
+class SnapshotGrantBody(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    SIGN_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """sites/{site}/tenants/{tenant}/images/{image}"""
+    host: _builtins.str
+    """Whose agent may put it."""
+    cluster: _builtins.str
+    """Full name of the cluster, and `worker-0` in it."""
+    workspace: _builtins.str
+    owner: _builtins.str
+    """Who asked for it: the image is theirs."""
+    @_builtins.property
+    def sign_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        image: _builtins.str = ...,
+        host: _builtins.str = ...,
+        cluster: _builtins.str = ...,
+        workspace: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        sign_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "sign_time", b"sign_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "expire_time", b"expire_time", "host", b"host", "image", b"image", "owner", b"owner", "sign_time", b"sign_time", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotGrantBody: _TypeAlias = SnapshotGrantBody  # noqa: Y015
 
 @_typing.final
 class PutImageRequest(_message.Message):
@@ -118,6 +233,9 @@ class PutImageRequest(_message.Message):
         DIGEST_FIELD_NUMBER: _builtins.int
         SIZE_BYTES_FIELD_NUMBER: _builtins.int
         OFFSET_FIELD_NUMBER: _builtins.int
+        GRANT_FIELD_NUMBER: _builtins.int
+        TAKEN_TIME_FIELD_NUMBER: _builtins.int
+        QUIESCED_FIELD_NUMBER: _builtins.int
         parent: _builtins.str
         """sites/{site}/tenants/{tenant}, or `-/tenants/{tenant}`"""
         image_id: _builtins.str
@@ -126,6 +244,15 @@ class PutImageRequest(_message.Message):
         size_bytes: _builtins.int
         offset: _builtins.int
         """Where the bytes that follow begin."""
+        quiesced: _builtins.bool
+        @_builtins.property
+        def grant(self) -> Global___SnapshotGrant:
+            """Only from a node agent, which must give it."""
+
+        @_builtins.property
+        def taken_time(self) -> _timestamp_pb2.Timestamp:
+            """Goes with the grant: of what moment the disk is, and how it was taken."""
+
         def __init__(
             self,
             *,
@@ -134,10 +261,13 @@ class PutImageRequest(_message.Message):
             digest: _builtins.str = ...,
             size_bytes: _builtins.int = ...,
             offset: _builtins.int = ...,
+            grant: Global___SnapshotGrant | None = ...,
+            taken_time: _timestamp_pb2.Timestamp | None = ...,
+            quiesced: _builtins.bool = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "taken_time", b"taken_time"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "image_id", b"image_id", "offset", b"offset", "parent", b"parent", "size_bytes", b"size_bytes"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "grant", b"grant", "image_id", b"image_id", "offset", b"offset", "parent", b"parent", "quiesced", b"quiesced", "size_bytes", b"size_bytes", "taken_time", b"taken_time"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -94,6 +94,9 @@ class ImagesServicer:
         `intertie-accepted` comes. A caller that sends none before it gets a refusal,
         or the image when the store has its bytes, instead of a stream cut short.
 
+        A node agent may put one thing only: a snapshot for which its site's broker has
+        signed a grant to that very host. Who puts for a tenant needs none and may give none.
+
         | Condition                              | Code               | Reason          | Caller                               |
         |----------------------------------------|--------------------|-----------------|--------------------------------------|
         | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
@@ -103,6 +106,8 @@ class ImagesServicer:
         | another Put of the same digest goes on | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat                |
         | the store is full                      | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator |
         | not an image (raw, qcow2)              | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                          |
+        | an agent's grant is missing, forged, run out, or is for something else | PERMISSION_DENIED | ROLE_DENIED | gives up |
+        | an agent's image was asked for before what has its name by now was put | ALREADY_EXISTS | NAME_TAKEN | gives up |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,6 +53,9 @@ class ImagesStub:
     `intertie-accepted` comes. A caller that sends none before it gets a refusal,
     or the image when the store has its bytes, instead of a stream cut short.
 
+    A node agent may put one thing only: a snapshot for which its site's broker has
+    signed a grant to that very host. Who puts for a tenant needs none and may give none.
+
     | Condition                              | Code               | Reason          | Caller                               |
     |----------------------------------------|--------------------|-----------------|--------------------------------------|
     | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
@@ -62,6 +65,8 @@ class ImagesStub:
     | another Put of the same digest goes on | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat                |
     | the store is full                      | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator |
     | not an image (raw, qcow2)              | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                          |
+    | an agent's grant is missing, forged, run out, or is for something else | PERMISSION_DENIED | ROLE_DENIED | gives up |
+    | an agent's image was asked for before what has its name by now was put | ALREADY_EXISTS | NAME_TAKEN | gives up |
     """
     Stat: _grpc.UnaryUnaryMultiCallable[_images_pb2.StatImageRequest, _images_pb2.Image]
     """By name or digest; an upload that has not ended is found by its digest.
@@ -124,6 +129,9 @@ class ImagesAsyncStub(ImagesStub):
     `intertie-accepted` comes. A caller that sends none before it gets a refusal,
     or the image when the store has its bytes, instead of a stream cut short.
 
+    A node agent may put one thing only: a snapshot for which its site's broker has
+    signed a grant to that very host. Who puts for a tenant needs none and may give none.
+
     | Condition                              | Code               | Reason          | Caller                               |
     |----------------------------------------|--------------------|-----------------|--------------------------------------|
     | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
@@ -133,6 +141,8 @@ class ImagesAsyncStub(ImagesStub):
     | another Put of the same digest goes on | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat                |
     | the store is full                      | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator |
     | not an image (raw, qcow2)              | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                          |
+    | an agent's grant is missing, forged, run out, or is for something else | PERMISSION_DENIED | ROLE_DENIED | gives up |
+    | an agent's image was asked for before what has its name by now was put | ALREADY_EXISTS | NAME_TAKEN | gives up |
     """
     Stat: _aio.UnaryUnaryMultiCallable[_images_pb2.StatImageRequest, _images_pb2.Image]  # type: ignore[assignment]
     """By name or digest; an upload that has not ended is found by its digest.
@@ -198,6 +208,9 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
         `intertie-accepted` comes. A caller that sends none before it gets a refusal,
         or the image when the store has its bytes, instead of a stream cut short.
 
+        A node agent may put one thing only: a snapshot for which its site's broker has
+        signed a grant to that very host. Who puts for a tenant needs none and may give none.
+
         | Condition                              | Code               | Reason          | Caller                               |
         |----------------------------------------|--------------------|-----------------|--------------------------------------|
         | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
@@ -207,6 +220,8 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
         | another Put of the same digest goes on | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat                |
         | the store is full                      | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator |
         | not an image (raw, qcow2)              | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                          |
+        | an agent's grant is missing, forged, run out, or is for something else | PERMISSION_DENIED | ROLE_DENIED | gives up |
+        | an agent's image was asked for before what has its name by now was put | ALREADY_EXISTS | NAME_TAKEN | gives up |
         """
 
     @_abc_1.abstractmethod

@@ -26,53 +26,59 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from intertie.api.broker.v1 import part_pb2 as intertie_dot_api_dot_broker_dot_v1_dot_part__pb2
 from intertie.api.broker.v1 import site_pb2 as intertie_dot_api_dot_broker_dot_v1_dot_site__pb2
+from intertie.api.imagestore.v1 import images_pb2 as intertie_dot_api_dot_imagestore_dot_v1_dot_images__pb2
 from intertie.api.types.v1 import resources_pb2 as intertie_dot_api_dot_types_dot_v1_dot_resources__pb2
+from intertie.api.types.v1 import snapshot_pb2 as intertie_dot_api_dot_types_dot_v1_dot_snapshot__pb2
 from intertie.api.types.v1 import used_pb2 as intertie_dot_api_dot_types_dot_v1_dot_used__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'intertie/api/nodeagent/v1/records.proto\x12\x19intertie.api.nodeagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!intertie/api/broker/v1/part.proto\x1a!intertie/api/broker/v1/site.proto\x1a%intertie/api/types/v1/resources.proto\x1a intertie/api/types/v1/used.proto\"\x83\x03\n\nWantedPart\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04part\x18\x02 \x01(\t\x12\x10\n\x08part_uid\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12-\n\x06window\x18\x05 \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\x12\x0c\n\x04gone\x18\x06 \x01(\x08\x12>\n\nworkspaces\x18\x07 \x03(\x0b\x32*.intertie.api.nodeagent.v1.WantedWorkspace\x12:\n\x08networks\x18\x08 \x03(\x0b\x32(.intertie.api.nodeagent.v1.WantedNetwork\x12\x37\n\x0chost_entries\x18\t \x03(\x0b\x32!.intertie.api.broker.v1.HostEntry\x12\x0f\n\x07\x63luster\x18\n \x01(\t\x12.\n\nkeep_until\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x01\n\nWantedHost\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x38\n\x04hold\x18\x03 \x01(\x0e\x32*.intertie.api.nodeagent.v1.WantedHost.Hold\"<\n\x04Hold\x12\x14\n\x10HOLD_UNSPECIFIED\x10\x00\x12\x08\n\x04NONE\x10\x01\x12\x08\n\x04HELD\x10\x02\x12\n\n\x06\x46\x45NCED\x10\x03\"\xf7\x02\n\x0fWantedWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x37\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\".intertie.api.types.v1.Environment\x12\x35\n\nallocation\x18\x04 \x01(\x0b\x32!.intertie.api.types.v1.Allocation\x12\x32\n\x04nics\x18\x05 \x03(\x0b\x32$.intertie.api.nodeagent.v1.WantedNic\x12\r\n\x05nonce\x18\x06 \x01(\t\x12?\n\x05power\x18\x07 \x01(\x0e\x32\x30.intertie.api.nodeagent.v1.WantedWorkspace.Power\x12\r\n\x05\x62oots\x18\x08 \x01(\x05\"F\n\x05Power\x12\x15\n\x11POWER_UNSPECIFIED\x10\x00\x12\x06\n\x02ON\x10\x01\x12\x07\n\x03OFF\x10\x02\x12\n\n\x06PAUSED\x10\x03\x12\t\n\x05SAVED\x10\x04\"w\n\tWantedNic\x12\x13\n\x0bnetwork_uid\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x37\n\tbandwidth\x18\x04 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTerm\"\xa7\x02\n\rWantedNetwork\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03vni\x18\x03 \x01(\x05\x12\x0b\n\x03mtu\x18\x04 \x01(\x05\x12\x32\n\x07tunnels\x18\x05 \x03(\x0b\x32!.intertie.api.nodeagent.v1.Tunnel\x12\x34\n\x05pairs\x18\x06 \x03(\x0b\x32%.intertie.api.nodeagent.v1.WantedPair\x12\x1f\n\x17uplink_guarantee_mbit_s\x18\x07 \x01(\x03\x12\x19\n\x11uplink_cap_mbit_s\x18\x08 \x01(\x03\x12;\n\x0cwide_tunnels\x18\t \x03(\x0b\x32%.intertie.api.nodeagent.v1.WideTunnel\"5\n\x06Tunnel\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04macs\x18\x02 \x03(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\"\x82\x01\n\nWideTunnel\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0b\n\x03vni\x18\x04 \x01(\x05\x12\x0c\n\x04macs\x18\x05 \x03(\t\x12\x18\n\x10guarantee_mbit_s\x18\x06 \x01(\x03\x12\x12\n\ncap_mbit_s\x18\x07 \x01(\x03\"l\n\nWantedPair\x12\x11\n\tlocal_mac\x18\x01 \x01(\t\x12\x12\n\nremote_mac\x18\x02 \x01(\t\x12\x37\n\tbandwidth\x18\x03 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTerm\"\xf7\x01\n\x08SeenPart\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04part\x18\x02 \x01(\t\x12\x10\n\x08part_uid\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12<\n\nworkspaces\x18\x05 \x03(\x0b\x32(.intertie.api.nodeagent.v1.SeenWorkspace\x12\x0c\n\x04gone\x18\x06 \x01(\x08\x12\x0f\n\x07message\x18\x07 \x01(\t\x12/\n\x0breport_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11obeyed_generation\x18\t \x01(\x03\"\xed\x02\n\rSeenWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\x05\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05ready\x18\x05 \x01(\x08\x12.\n\nready_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12staging_done_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13staging_total_bytes\x18\x08 \x01(\x03\x12\x0f\n\x07pending\x18\t \x01(\t\x12)\n\x04used\x18\x0c \x01(\x0b\x32\x1b.intertie.api.types.v1.Used\x12\x34\n\x05saved\x18\n \x01(\x0b\x32%.intertie.api.nodeagent.v1.MemoryMove\x12\x37\n\x08restored\x18\x0b \x01(\x0b\x32%.intertie.api.nodeagent.v1.MemoryMove\"H\n\nMemoryMove\x12\r\n\x05\x62ytes\x18\x01 \x01(\x03\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc1\x03\n\tHostFacts\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x32\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x15\n\ragent_address\x18\x05 \x01(\t\x12\x0f\n\x07gateway\x18\x06 \x01(\x08\x12\x14\n\x0cwide_address\x18\x07 \x01(\t\x12\x11\n\twide_port\x18\x08 \x01(\x05\x12\x13\n\x0bhypervisors\x18\t \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\n \x01(\t\x12\x0f\n\x07missing\x18\x0b \x03(\t\x12/\n\x0breport_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03mtu\x18\r \x01(\x05\x12\x10\n\x08wide_mtu\x18\x0e \x01(\x05\x12\x14\n\x0c\x66\x65nced_epoch\x18\x14 \x01(\x03\x12.\n\x0b\x66\x65nce_after\x18\x15 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x06growth\x18\x16 \x01(\x0b\x32\x1e.intertie.api.broker.v1.Growth\"\x97\x01\n\x0cHostMeasured\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x31\n\rmeasured_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x05parts\x18\x04 \x03(\x0b\x32\'.intertie.api.nodeagent.v1.MeasuredPart\"b\n\x0cMeasuredPart\x12\x10\n\x08part_uid\x18\x01 \x01(\t\x12@\n\ndirections\x18\x02 \x03(\x0b\x32,.intertie.api.nodeagent.v1.MeasuredDirection\"\xa6\x01\n\x11MeasuredDirection\x12\x0c\n\x04kind\x18\x01 \x01(\x05\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\x01\x12\x12\n\nbacklogged\x18\x06 \x01(\x08\x12/\n\x0b\x62\x65low_since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x0bIncastShare\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x12\n\nshare_kbit\x18\x03 \x01(\x03\x12\x36\n\x06\x66loors\x18\x04 \x03(\x0b\x32&.intertie.api.nodeagent.v1.IncastFloor\x12/\n\x0breport_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\x0bIncastFloor\x12\x13\n\x0bnetwork_uid\x18\x01 \x01(\t\x12\x0c\n\x04kbit\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'intertie/api/nodeagent/v1/records.proto\x12\x19intertie.api.nodeagent.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!intertie/api/broker/v1/part.proto\x1a!intertie/api/broker/v1/site.proto\x1a\'intertie/api/imagestore/v1/images.proto\x1a%intertie/api/types/v1/resources.proto\x1a$intertie/api/types/v1/snapshot.proto\x1a intertie/api/types/v1/used.proto\"\x83\x03\n\nWantedPart\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04part\x18\x02 \x01(\t\x12\x10\n\x08part_uid\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12-\n\x06window\x18\x05 \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\x12\x0c\n\x04gone\x18\x06 \x01(\x08\x12>\n\nworkspaces\x18\x07 \x03(\x0b\x32*.intertie.api.nodeagent.v1.WantedWorkspace\x12:\n\x08networks\x18\x08 \x03(\x0b\x32(.intertie.api.nodeagent.v1.WantedNetwork\x12\x37\n\x0chost_entries\x18\t \x03(\x0b\x32!.intertie.api.broker.v1.HostEntry\x12\x0f\n\x07\x63luster\x18\n \x01(\t\x12.\n\nkeep_until\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x01\n\nWantedHost\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x38\n\x04hold\x18\x03 \x01(\x0e\x32*.intertie.api.nodeagent.v1.WantedHost.Hold\"<\n\x04Hold\x12\x14\n\x10HOLD_UNSPECIFIED\x10\x00\x12\x08\n\x04NONE\x10\x01\x12\x08\n\x04HELD\x10\x02\x12\n\n\x06\x46\x45NCED\x10\x03\"\xb3\x03\n\x0fWantedWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x37\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\".intertie.api.types.v1.Environment\x12\x35\n\nallocation\x18\x04 \x01(\x0b\x32!.intertie.api.types.v1.Allocation\x12\x32\n\x04nics\x18\x05 \x03(\x0b\x32$.intertie.api.nodeagent.v1.WantedNic\x12\r\n\x05nonce\x18\x06 \x01(\t\x12?\n\x05power\x18\x07 \x01(\x0e\x32\x30.intertie.api.nodeagent.v1.WantedWorkspace.Power\x12\r\n\x05\x62oots\x18\x08 \x01(\x05\x12:\n\x08snapshot\x18\x0c \x01(\x0b\x32(.intertie.api.nodeagent.v1.SnapshotOrder\"F\n\x05Power\x12\x15\n\x11POWER_UNSPECIFIED\x10\x00\x12\x06\n\x02ON\x10\x01\x12\x07\n\x03OFF\x10\x02\x12\n\n\x06PAUSED\x10\x03\x12\t\n\x05SAVED\x10\x04\"g\n\rSnapshotOrder\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x38\n\x05grant\x18\x03 \x01(\x0b\x32).intertie.api.imagestore.v1.SnapshotGrant\"w\n\tWantedNic\x12\x13\n\x0bnetwork_uid\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x37\n\tbandwidth\x18\x04 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTerm\"\xa7\x02\n\rWantedNetwork\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03vni\x18\x03 \x01(\x05\x12\x0b\n\x03mtu\x18\x04 \x01(\x05\x12\x32\n\x07tunnels\x18\x05 \x03(\x0b\x32!.intertie.api.nodeagent.v1.Tunnel\x12\x34\n\x05pairs\x18\x06 \x03(\x0b\x32%.intertie.api.nodeagent.v1.WantedPair\x12\x1f\n\x17uplink_guarantee_mbit_s\x18\x07 \x01(\x03\x12\x19\n\x11uplink_cap_mbit_s\x18\x08 \x01(\x03\x12;\n\x0cwide_tunnels\x18\t \x03(\x0b\x32%.intertie.api.nodeagent.v1.WideTunnel\"5\n\x06Tunnel\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04macs\x18\x02 \x03(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\"\x82\x01\n\nWideTunnel\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0b\n\x03vni\x18\x04 \x01(\x05\x12\x0c\n\x04macs\x18\x05 \x03(\t\x12\x18\n\x10guarantee_mbit_s\x18\x06 \x01(\x03\x12\x12\n\ncap_mbit_s\x18\x07 \x01(\x03\"l\n\nWantedPair\x12\x11\n\tlocal_mac\x18\x01 \x01(\t\x12\x12\n\nremote_mac\x18\x02 \x01(\t\x12\x37\n\tbandwidth\x18\x03 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTerm\"\xf7\x01\n\x08SeenPart\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04part\x18\x02 \x01(\t\x12\x10\n\x08part_uid\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12<\n\nworkspaces\x18\x05 \x03(\x0b\x32(.intertie.api.nodeagent.v1.SeenWorkspace\x12\x0c\n\x04gone\x18\x06 \x01(\x08\x12\x0f\n\x07message\x18\x07 \x01(\t\x12/\n\x0breport_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11obeyed_generation\x18\t \x01(\x03\"\xa8\x03\n\rSeenWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\x05\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05ready\x18\x05 \x01(\x08\x12.\n\nready_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12staging_done_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13staging_total_bytes\x18\x08 \x01(\x03\x12\x0f\n\x07pending\x18\t \x01(\t\x12)\n\x04used\x18\x0c \x01(\x0b\x32\x1b.intertie.api.types.v1.Used\x12\x34\n\x05saved\x18\n \x01(\x0b\x32%.intertie.api.nodeagent.v1.MemoryMove\x12\x37\n\x08restored\x18\x0b \x01(\x0b\x32%.intertie.api.nodeagent.v1.MemoryMove\x12\x39\n\x08snapshot\x18\r \x01(\x0b\x32\'.intertie.api.nodeagent.v1.SeenSnapshot\"M\n\x0cSeenSnapshot\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1f.intertie.api.types.v1.Snapshot\"H\n\nMemoryMove\x12\r\n\x05\x62ytes\x18\x01 \x01(\x03\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc1\x03\n\tHostFacts\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x32\n\x08\x63\x61pacity\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.Capacity\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x15\n\ragent_address\x18\x05 \x01(\t\x12\x0f\n\x07gateway\x18\x06 \x01(\x08\x12\x14\n\x0cwide_address\x18\x07 \x01(\t\x12\x11\n\twide_port\x18\x08 \x01(\x05\x12\x13\n\x0bhypervisors\x18\t \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\n \x01(\t\x12\x0f\n\x07missing\x18\x0b \x03(\t\x12/\n\x0breport_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03mtu\x18\r \x01(\x05\x12\x10\n\x08wide_mtu\x18\x0e \x01(\x05\x12\x14\n\x0c\x66\x65nced_epoch\x18\x14 \x01(\x03\x12.\n\x0b\x66\x65nce_after\x18\x15 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x06growth\x18\x16 \x01(\x0b\x32\x1e.intertie.api.broker.v1.Growth\"\x97\x01\n\x0cHostMeasured\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x31\n\rmeasured_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x05parts\x18\x04 \x03(\x0b\x32\'.intertie.api.nodeagent.v1.MeasuredPart\"b\n\x0cMeasuredPart\x12\x10\n\x08part_uid\x18\x01 \x01(\t\x12@\n\ndirections\x18\x02 \x03(\x0b\x32,.intertie.api.nodeagent.v1.MeasuredDirection\"\xa6\x01\n\x11MeasuredDirection\x12\x0c\n\x04kind\x18\x01 \x01(\x05\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0e\n\x06target\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\x01\x12\x12\n\nbacklogged\x18\x06 \x01(\x08\x12/\n\x0b\x62\x65low_since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa8\x01\n\x0bIncastShare\x12\x0e\n\x06schema\x18\x01 \x01(\x05\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x12\n\nshare_kbit\x18\x03 \x01(\x03\x12\x36\n\x06\x66loors\x18\x04 \x03(\x0b\x32&.intertie.api.nodeagent.v1.IncastFloor\x12/\n\x0breport_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\x0bIncastFloor\x12\x13\n\x0bnetwork_uid\x18\x01 \x01(\t\x12\x0c\n\x04kbit\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'intertie.api.nodeagent.v1.records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WANTEDPART']._serialized_start=279
-  _globals['_WANTEDPART']._serialized_end=666
-  _globals['_WANTEDHOST']._serialized_start=669
-  _globals['_WANTEDHOST']._serialized_end=832
-  _globals['_WANTEDHOST_HOLD']._serialized_start=772
-  _globals['_WANTEDHOST_HOLD']._serialized_end=832
-  _globals['_WANTEDWORKSPACE']._serialized_start=835
-  _globals['_WANTEDWORKSPACE']._serialized_end=1210
-  _globals['_WANTEDWORKSPACE_POWER']._serialized_start=1140
-  _globals['_WANTEDWORKSPACE_POWER']._serialized_end=1210
-  _globals['_WANTEDNIC']._serialized_start=1212
-  _globals['_WANTEDNIC']._serialized_end=1331
-  _globals['_WANTEDNETWORK']._serialized_start=1334
-  _globals['_WANTEDNETWORK']._serialized_end=1629
-  _globals['_TUNNEL']._serialized_start=1631
-  _globals['_TUNNEL']._serialized_end=1684
-  _globals['_WIDETUNNEL']._serialized_start=1687
-  _globals['_WIDETUNNEL']._serialized_end=1817
-  _globals['_WANTEDPAIR']._serialized_start=1819
-  _globals['_WANTEDPAIR']._serialized_end=1927
-  _globals['_SEENPART']._serialized_start=1930
-  _globals['_SEENPART']._serialized_end=2177
-  _globals['_SEENWORKSPACE']._serialized_start=2180
-  _globals['_SEENWORKSPACE']._serialized_end=2545
-  _globals['_MEMORYMOVE']._serialized_start=2547
-  _globals['_MEMORYMOVE']._serialized_end=2619
-  _globals['_HOSTFACTS']._serialized_start=2622
-  _globals['_HOSTFACTS']._serialized_end=3071
-  _globals['_HOSTMEASURED']._serialized_start=3074
-  _globals['_HOSTMEASURED']._serialized_end=3225
-  _globals['_MEASUREDPART']._serialized_start=3227
-  _globals['_MEASUREDPART']._serialized_end=3325
-  _globals['_MEASUREDDIRECTION']._serialized_start=3328
-  _globals['_MEASUREDDIRECTION']._serialized_end=3494
-  _globals['_INCASTSHARE']._serialized_start=3497
-  _globals['_INCASTSHARE']._serialized_end=3665
-  _globals['_INCASTFLOOR']._serialized_start=3667
-  _globals['_INCASTFLOOR']._serialized_end=3715
+  _globals['_WANTEDPART']._serialized_start=358
+  _globals['_WANTEDPART']._serialized_end=745
+  _globals['_WANTEDHOST']._serialized_start=748
+  _globals['_WANTEDHOST']._serialized_end=911
+  _globals['_WANTEDHOST_HOLD']._serialized_start=851
+  _globals['_WANTEDHOST_HOLD']._serialized_end=911
+  _globals['_WANTEDWORKSPACE']._serialized_start=914
+  _globals['_WANTEDWORKSPACE']._serialized_end=1349
+  _globals['_WANTEDWORKSPACE_POWER']._serialized_start=1279
+  _globals['_WANTEDWORKSPACE_POWER']._serialized_end=1349
+  _globals['_SNAPSHOTORDER']._serialized_start=1351
+  _globals['_SNAPSHOTORDER']._serialized_end=1454
+  _globals['_WANTEDNIC']._serialized_start=1456
+  _globals['_WANTEDNIC']._serialized_end=1575
+  _globals['_WANTEDNETWORK']._serialized_start=1578
+  _globals['_WANTEDNETWORK']._serialized_end=1873
+  _globals['_TUNNEL']._serialized_start=1875
+  _globals['_TUNNEL']._serialized_end=1928
+  _globals['_WIDETUNNEL']._serialized_start=1931
+  _globals['_WIDETUNNEL']._serialized_end=2061
+  _globals['_WANTEDPAIR']._serialized_start=2063
+  _globals['_WANTEDPAIR']._serialized_end=2171
+  _globals['_SEENPART']._serialized_start=2174
+  _globals['_SEENPART']._serialized_end=2421
+  _globals['_SEENWORKSPACE']._serialized_start=2424
+  _globals['_SEENWORKSPACE']._serialized_end=2848
+  _globals['_SEENSNAPSHOT']._serialized_start=2850
+  _globals['_SEENSNAPSHOT']._serialized_end=2927
+  _globals['_MEMORYMOVE']._serialized_start=2929
+  _globals['_MEMORYMOVE']._serialized_end=3001
+  _globals['_HOSTFACTS']._serialized_start=3004
+  _globals['_HOSTFACTS']._serialized_end=3453
+  _globals['_HOSTMEASURED']._serialized_start=3456
+  _globals['_HOSTMEASURED']._serialized_end=3607
+  _globals['_MEASUREDPART']._serialized_start=3609
+  _globals['_MEASUREDPART']._serialized_end=3707
+  _globals['_MEASUREDDIRECTION']._serialized_start=3710
+  _globals['_MEASUREDDIRECTION']._serialized_end=3876
+  _globals['_INCASTSHARE']._serialized_start=3879
+  _globals['_INCASTSHARE']._serialized_end=4047
+  _globals['_INCASTFLOOR']._serialized_start=4049
+  _globals['_INCASTFLOOR']._serialized_end=4097
 # @@protoc_insertion_point(module_scope)

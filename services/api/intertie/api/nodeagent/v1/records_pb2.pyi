@@ -12,7 +12,9 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.broker.v1 import part_pb2 as _part_pb2
 from intertie.api.broker.v1 import site_pb2 as _site_pb2
+from intertie.api.imagestore.v1 import images_pb2 as _images_pb2
 from intertie.api.types.v1 import resources_pb2 as _resources_pb2
+from intertie.api.types.v1 import snapshot_pb2 as _snapshot_pb2
 from intertie.api.types.v1 import used_pb2 as _used_pb2
 import builtins as _builtins
 import sys
@@ -188,6 +190,7 @@ class WantedWorkspace(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     POWER_FIELD_NUMBER: _builtins.int
     BOOTS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`worker-0`"""
     uid: _builtins.str
@@ -205,6 +208,10 @@ class WantedWorkspace(_message.Message):
     def allocation(self) -> _resources_pb2.Allocation: ...
     @_builtins.property
     def nics(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedNic]: ...
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotOrder:
+        """Make an image of its disk, once. Absent: none, or it is on record what came of the last one."""
+
     def __init__(
         self,
         *,
@@ -216,14 +223,47 @@ class WantedWorkspace(_message.Message):
         nonce: _builtins.str = ...,
         power: Global___WantedWorkspace.Power.ValueType = ...,
         boots: _builtins.int = ...,
+        snapshot: Global___SnapshotOrder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "environment", b"environment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "environment", b"environment", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "boots", b"boots", "environment", b"environment", "name", b"name", "nics", b"nics", "nonce", b"nonce", "power", b"power", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "boots", b"boots", "environment", b"environment", "name", b"name", "nics", b"nics", "nonce", b"nonce", "power", b"power", "snapshot", b"snapshot", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WantedWorkspace: _TypeAlias = WantedWorkspace  # noqa: Y015
+
+@_typing.final
+class SnapshotOrder(_message.Message):
+    """One snapshot of a workspace's disk that a host is to make and to send to the image store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Another one for each that is asked for."""
+    image_id: _builtins.str
+    """What to call the image, of the part's tenant."""
+    @_builtins.property
+    def grant(self) -> _images_pb2.SnapshotGrant:
+        """What the image store takes the image for."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        grant: _images_pb2.SnapshotGrant | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "id", b"id", "image_id", b"image_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotOrder: _TypeAlias = SnapshotOrder  # noqa: Y015
 
 @_typing.final
 class WantedNic(_message.Message):
@@ -478,6 +518,7 @@ class SeenWorkspace(_message.Message):
     USED_FIELD_NUMBER: _builtins.int
     SAVED_FIELD_NUMBER: _builtins.int
     RESTORED_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     uid: _builtins.str
     state: _builtins.int
@@ -507,6 +548,10 @@ class SeenWorkspace(_message.Message):
 
     @_builtins.property
     def restored(self) -> Global___MemoryMove: ...
+    @_builtins.property
+    def snapshot(self) -> Global___SeenSnapshot:
+        """Of the order that it has; absent where it has none."""
+
     def __init__(
         self,
         *,
@@ -522,14 +567,41 @@ class SeenWorkspace(_message.Message):
         used: _used_pb2.Used | None = ...,
         saved: Global___MemoryMove | None = ...,
         restored: Global___MemoryMove | None = ...,
+        snapshot: Global___SeenSnapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "snapshot", b"snapshot", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "snapshot", b"snapshot", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SeenWorkspace: _TypeAlias = SeenWorkspace  # noqa: Y015
+
+@_typing.final
+class SeenSnapshot(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """SnapshotOrder.id"""
+    @_builtins.property
+    def snapshot(self) -> _snapshot_pb2.Snapshot:
+        """`image` is not set: whoever asked knows it."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        snapshot: _snapshot_pb2.Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeenSnapshot: _TypeAlias = SeenSnapshot  # noqa: Y015
 
 @_typing.final
 class MemoryMove(_message.Message):

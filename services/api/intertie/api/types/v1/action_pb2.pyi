@@ -37,6 +37,10 @@ class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Action.ValueTy
     """Goes on after PAUSE or SUSPEND."""
     SUSPEND: _Action.ValueType  # 6
     """Keeps its memory in its host's pool until RESUME."""
+    SNAPSHOT: _Action.ValueType  # 7
+    """Makes an image of its disk as it is at one moment, in the image store of its site. It goes on
+    as it is meanwhile. Of one workspace a request.
+    """
 
 class Action(_Action, metaclass=_ActionEnumTypeWrapper):
     """What may be done to a workspace while its lease goes on."""
@@ -56,4 +60,8 @@ RESUME: Action.ValueType  # 5
 """Goes on after PAUSE or SUSPEND."""
 SUSPEND: Action.ValueType  # 6
 """Keeps its memory in its host's pool until RESUME."""
+SNAPSHOT: Action.ValueType  # 7
+"""Makes an image of its disk as it is at one moment, in the image store of its site. It goes on
+as it is meanwhile. Of one workspace a request.
+"""
 Global___Action: _TypeAlias = Action  # noqa: Y015
