@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
 from intertie.common.errors import DigestMismatch, StoreFull
+from intertie.common.values import replace
 from intertie.imagestore.adapters.files import FileImageFiles, FolderDamaged, FolderTaken
-from intertie.imagestore.domain.image import Announcement, Format, Image
+from intertie.imagestore.domain.image import Announcement, Format, Image, Source
 from intertie.imagestore.domain.ports import ImageFiles
 from tests.fakes.image_files import MemoryImageFiles
 
@@ -64,6 +65,25 @@ async def test_names_come_back_as_they_were(files: ImageFiles) -> None:
     await files.remove_name("demo", "a")
     await files.remove_name("demo", "a")
     assert await files.names() == [image("b")]
+
+
+async def test_where_an_image_came_from_comes_back_too(files: ImageFiles) -> None:
+    source = Source(
+        cluster="sites/north/tenants/demo/clusters/c",
+        workspace="w-0",
+        taken_time=NOW,
+        quiesced=True,
+        asked_time=NOW - timedelta(minutes=1),
+    )
+    await files.put_name(replace(image("a"), source=source))
+    assert await files.names() == [replace(image("a"), source=source)]
+    said = replace(SAID, source=source)
+    upload = await files.open_upload(said, now=NOW)
+    await upload.write(OCTETS[:1000])
+    await upload.close()
+    found = await files.find_upload("demo", DIGEST)
+    assert found is not None
+    assert found.announcement == said
 
 
 async def test_an_upload_goes_on_where_it_was_broken_off(files: ImageFiles) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from intertie.api.imagestore.v1 import images_pb2 as pb
 from intertie.common import errors
+from intertie.common.clock import SystemClock
 from intertie.common.rpc.signing import Signer
 from tests.integration.pki import TestDomain
 from tests.integration.refusals import refusal
@@ -27,11 +28,19 @@ CLUSTER = f"{PARENT}/clusters/c"
 OWNER = "spiffe://north.site.intertie/tenant/demo/user/alice"
 
 
-def granted(domain: TestDomain, asked: datetime, **changes: str) -> pb.SnapshotGrant:
+def granted(
+    domain: TestDomain,
+    asked: datetime,
+    *,
+    lasts: timedelta = timedelta(hours=1),
+    **changes: str,
+) -> pb.SnapshotGrant:
     values = {"image": NAME, "host": "n1", "cluster": CLUSTER, "workspace": "w-0", "owner": OWNER}
-    body = pb.SnapshotGrantBody(**(values | changes))
+    body = pb.SnapshotGrantBody()
+    for name, value in (values | changes).items():
+        setattr(body, name, value)
     body.sign_time.FromDatetime(asked)
-    body.expire_time.FromDatetime(asked + timedelta(hours=1))
+    body.expire_time.FromDatetime(asked + lasts)
     octets = body.SerializeToString()
     signed = Signer.load(domain.service("broker")).sign(octets)
     return pb.SnapshotGrant(body=octets, signature=signed.signature, certificate=signed.certificate)
@@ -40,7 +49,7 @@ def granted(domain: TestDomain, asked: datetime, **changes: str) -> pb.SnapshotG
 async def test_a_host_puts_what_it_has_leave_for_and_its_tenant_has_it(
     store: Process, north: TestDomain, south: TestDomain
 ) -> None:
-    asked = datetime.now(UTC)
+    asked = SystemClock().now()
     more: dict[str, Any] = {"taken_time": asked, "quiesced": True}
     good = granted(north, asked)
     async with store.calling(north.service("agent/n1")) as agent:
@@ -48,7 +57,7 @@ async def test_a_host_puts_what_it_has_leave_for_and_its_tenant_has_it(
             frames(**more),
             frames(grant=granted(south, asked), **more),
             frames(grant=granted(north, asked, host="n2"), **more),
-            frames(grant=granted(north, asked - timedelta(hours=2)), **more),
+            frames(grant=granted(north, asked, lasts=timedelta()), **more),
             frames(image_id="b", grant=good, **more),
             frames(parent="sites/north/tenants/other", grant=good, **more),
         ):

@@ -40,6 +40,7 @@ from intertie.nodeagent.adapters.etcd_records import EtcdRecords
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.network_plan import Place
+from intertie.nodeagent.domain.ports import Snapshotting
 from intertie.nodeagent.domain.reconcile import Kept
 from intertie.nodeagent.domain.report import Capacity, HostFacts
 from intertie.nodeagent.loops.reconcile import Reconciler
@@ -53,6 +54,7 @@ from tests.sim.planner import simple_plan
 from tests.sim.virtual_loop import Process, current
 from tests.unit.nodeagent.host import (
     MemoryChannels,
+    MemoryCopies,
     MemoryHypervisor,
     MemoryImages,
     MemoryNetwork,
@@ -311,6 +313,7 @@ async def run_agent(process: Process, store: EtcdModel, host: SimHost) -> None:
             host=host.name, interface="eth0", address=place.address,
             wide_interface="wan0", wide_address="10.250.0.1", wide_port=4790,
         )  # fmt: skip
+    copies = MemoryCopies()
     reconciler = Reconciler(
         clock=process.clock,
         records=records,
@@ -320,6 +323,7 @@ async def run_agent(process: Process, store: EtcdModel, host: SimHost) -> None:
         traffic=host.traffic,
         storage=host.storage,
         images=host.images,
+        snapshotting=Snapshotting(copies=copies, store=copies),
         channels=MemoryChannels(),
         files=WorkspaceFiles(Path("/data")),
         place=place,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -152,7 +153,7 @@ async def test_it_replaces_what_was_there_and_nothing_that_came_later(store: Sto
 async def test_one_that_is_overtaken_on_its_way_is_not_published(store: Store) -> None:
     asked = store.clock.now()
 
-    async def overtaken():  # type: ignore[no-untyped-def]
+    async def overtaken() -> AsyncIterator[bytes]:
         yield OCTETS[:5000]
         await store.clock.advance(1)
         await store.put(saying(OTHER), 0, blocks(OTHER))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,20 @@ from intertie.nodeagent.domain.ports import (
     Applied,
     BaseImage,
     ClassCounters,
+    CopyJob,
     DomainCounters,
+    Snapshotting,
     Staging,
 )
 from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import ALIVE, DomainState
+from intertie.nodeagent.domain.snapshot_note import SnapshotNote, SnapshotOrder
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, NicPlan
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.self_fence import SelfFence
 from tests.fakes.clock import FakeClock
 from tests.unit.nodeagent.memory_records import MemoryRecords, MemoryState
-from tests.unit.nodeagent.parts import NOW, PLACE
+from tests.unit.nodeagent.parts import DIGEST, NOW, PLACE
 
 
 def changed(guest: Running, change: Change) -> Running:
@@ -109,6 +112,11 @@ class MemoryHypervisor:
         self.refuses_save = False
         self.refuses_restore = False
         self.restored: list[str] = []
+        self.jobs: dict[str, str] = {}
+        """Copies of disks that are being made, by name: their files."""
+        self.may_copy = asyncio.Event()
+        self.may_copy.set()
+        self.refuses_copy = ""
 
     async def states(self) -> Mapping[str, DomainState]:
         self._check()
@@ -225,6 +233,27 @@ class MemoryHypervisor:
             raise HostFailure(self.agent_problem)
         self.guests[name] = replace(self.guests[name], idle_vcpus=0)
 
+    async def begin_copy(self, name: str, target: str, *, quiesce: bool) -> bool:
+        self._check()
+        assert self.domains[name] in (DomainState.RUNNING, DomainState.PAUSED)
+        assert name not in self.jobs
+        self.jobs[name] = target
+        return quiesce
+
+    async def copy_job(self, name: str) -> CopyJob:
+        self._check()
+        if self.domains[name] not in ALIVE:
+            self.jobs.pop(name, None)
+            raise HostFailure("it was switched off")
+        over = self.may_copy.is_set()
+        if over:
+            self.jobs.pop(name, None)
+        return CopyJob(over=over, done_bytes=7, total_bytes=9, problem=self.refuses_copy)
+
+    async def end_copy(self, name: str) -> None:
+        self._check()
+        self.jobs.pop(name, None)
+
     async def agent_answers(self, name: str) -> bool:
         return True
 
@@ -334,6 +363,62 @@ class MemoryStorage:
         return 1024
 
 
+class MemoryCopies:
+    """Of disks, and the image store that they are sent to."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bool] = {}
+        """Copies that are there, and whether they are whole."""
+        self.needed = 64 * 1024 * 1024
+        self.copied: list[str] = []
+        self.may_copy = asyncio.Event()
+        self.may_copy.set()
+        self.may_send = asyncio.Event()
+        self.may_send.set()
+        self.refuses_copy = ""
+        self.refuses: HostFailure | None = None
+        self.store: dict[str, str] = {}
+        """Digests, by name of the image."""
+
+    async def needed_bytes(self, uid: str) -> int:
+        return self.needed
+
+    async def prepare(self, uid: str) -> None:
+        self.files[uid] = False
+
+    async def copy(self, uid: str, done: Callable[[int], None]) -> None:
+        if self.refuses_copy:
+            raise HostFailure(self.refuses_copy)
+        await self.may_copy.wait()
+        self.copied.append(uid)
+
+    async def finish(self, uid: str) -> tuple[str, int]:
+        self.files[uid] = True
+        return DIGEST, self.needed
+
+    def is_there(self, uid: str) -> bool:
+        return uid in self.files
+
+    def is_whole(self, uid: str) -> bool:
+        return self.files.get(uid, False)
+
+    def discard(self, uid: str) -> None:
+        self.files.pop(uid, None)
+
+    async def put(
+        self,
+        order: SnapshotOrder,
+        tenant: str,
+        path: Path,
+        note: SnapshotNote,
+        done: Callable[[int], None],
+    ) -> None:
+        if self.refuses is not None:
+            raise self.refuses
+        await self.may_send.wait()
+        self.store[f"{tenant}/{order.image_id}"] = note.digest
+
+
 class MemoryImages:
     def __init__(self) -> None:
         self.here: set[str] = set()
@@ -407,6 +492,7 @@ class Host:
         self.network = MemoryNetwork()
         self.traffic = MemoryTraffic()
         self.images = MemoryImages()
+        self.copies = MemoryCopies()
         self.channels = MemoryChannels()
         self.agent = self.start()
 
@@ -421,6 +507,7 @@ class Host:
             traffic=self.traffic,
             storage=self.storage,
             images=self.images,
+            snapshotting=Snapshotting(copies=self.copies, store=self.copies),
             channels=self.channels,
             files=WorkspaceFiles(Path("/data")),
             place=PLACE,

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from intertie.api.broker.v1 import site_pb2
+from intertie.api.imagestore.v1 import images_pb2
 from intertie.api.nodeagent.v1 import records_pb2 as pb
-from intertie.api.types.v1 import used_pb2
+from intertie.api.types.v1 import snapshot_pb2, used_pb2
 from intertie.common.actions import Power, Switched
 from intertie.common.errors import FieldInvalid
 from intertie.common.rpc.spec_proto import (
@@ -28,6 +29,7 @@ from intertie.nodeagent.domain.meters import Promise
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.record_rules import check_part
 from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
+from intertie.nodeagent.domain.snapshot_note import SeenSnapshot, SnapshotOrder
 from intertie.nodeagent.domain.standing import Hold, Standing
 from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.used import Tally
@@ -101,7 +103,21 @@ def _workspace(message: pb.WantedWorkspace) -> WantedWorkspace:
         ),
         nonce=message.nonce,
         switched=Switched(power=_power(message.power, field), boots=message.boots),
+        snapshot=_snapshot_order(message) if message.HasField("snapshot") else None,
     )
+
+
+def _snapshot_order(message: pb.WantedWorkspace) -> SnapshotOrder:
+    order = message.snapshot
+    grant = order.grant.SerializeToString(deterministic=True)
+    return SnapshotOrder(id=order.id, image_id=order.image_id, grant=grant)
+
+
+def _snapshot_order_to_proto(order: SnapshotOrder | None) -> pb.SnapshotOrder | None:
+    if order is None:
+        return None
+    grant = images_pb2.SnapshotGrant.FromString(order.grant)
+    return pb.SnapshotOrder(id=order.id, image_id=order.image_id, grant=grant)
 
 
 def _power(number: "pb.WantedWorkspace.Power.ValueType", field: str) -> Power:
@@ -174,12 +190,29 @@ def _seen_workspace(seen: SeenWorkspace) -> pb.SeenWorkspace:
         pending=seen.pending,
         saved=_move_to_proto(seen.saved),
         restored=_move_to_proto(seen.restored),
+        snapshot=_seen_snapshot(seen.snapshot),
     )
     if seen.ready_time is not None:
         message.ready_time.CopyFrom(timestamp_to_proto(seen.ready_time))
     if seen.used is not None:
         message.used.CopyFrom(_used(seen.used))
     return message
+
+
+def _seen_snapshot(seen: SeenSnapshot | None) -> pb.SeenSnapshot | None:
+    if seen is None:
+        return None
+    message = snapshot_pb2.Snapshot(
+        message=seen.message,
+        quiesced=seen.quiesced,
+        done_bytes=seen.done_bytes,
+        total_bytes=seen.total_bytes,
+        digest=seen.digest,
+    )
+    message.state = snapshot_pb2.Snapshot.State.Value(seen.state.name)
+    if seen.taken_time is not None:
+        message.taken_time.CopyFrom(timestamp_to_proto(seen.taken_time))
+    return pb.SeenSnapshot(id=seen.id, snapshot=message)
 
 
 def _used(tally: Tally) -> used_pb2.Used:
@@ -303,6 +336,7 @@ def part_to_proto(part: WantedPart) -> pb.WantedPart:
                 nonce=each.nonce,
                 power=pb.WantedWorkspace.Power.Value(each.switched.power.name),
                 boots=each.switched.boots,
+                snapshot=_snapshot_order_to_proto(each.snapshot),
             )
             for each in part.workspaces
         ],

@@ -20,6 +20,7 @@ from intertie.common.settings import SettingsInvalid, load
 from intertie.common.values import replace
 from intertie.nodeagent.adapters import capabilities
 from intertie.nodeagent.adapters.attachments import Attachments
+from intertie.nodeagent.adapters.disk_copies import PoolCopies
 from intertie.nodeagent.adapters.etcd_records import EtcdRecords
 from intertie.nodeagent.adapters.host_facts import FactsReader
 from intertie.nodeagent.adapters.image_cache import ImageCache
@@ -27,6 +28,7 @@ from intertie.nodeagent.adapters.imagestore_client import ImagestoreClient
 from intertie.nodeagent.adapters.iproute_network import IprouteNetwork
 from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
 from intertie.nodeagent.adapters.ready_channels import ReadyChannels
+from intertie.nodeagent.adapters.snapshot_uploads import SnapshotUploads
 from intertie.nodeagent.adapters.state_file import StateFile
 from intertie.nodeagent.adapters.tap_counters import read_tap
 from intertie.nodeagent.adapters.traffic import TcTraffic
@@ -36,7 +38,7 @@ from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts, growth_of
 from intertie.nodeagent.domain.network_plan import Place
-from intertie.nodeagent.domain.ports import Offered
+from intertie.nodeagent.domain.ports import Offered, Snapshotting
 from intertie.nodeagent.loops.incast import Receiver, Sender
 from intertie.nodeagent.loops.measure import Measurer
 from intertie.nodeagent.loops.reconcile import Reconciler
@@ -72,13 +74,19 @@ async def serve(settings: Settings) -> None:
     files = WorkspaceFiles(settings.data)
     storage = WorkspaceStorage(files)
     state = StateFile(settings.data)
-    hypervisor = LibvirtHypervisor(settings.libvirt_uri)
+    hypervisor = LibvirtHypervisor(settings.libvirt_uri, copy_mib_s=settings.snapshots.copy_mib_s)
     traffic = TcTraffic(state.load_classes, state.save_classes)
     credentials = Credentials(settings.tls, settings.trust, clock)
     store = settings.imagestore
     source = ImagestoreClient(
         lambda: following_channel(store.address, credentials, store.server_name)
     )
+    uploads = SnapshotUploads(
+        lambda: following_channel(store.address, credentials, store.server_name),
+        clock,
+        mbit_s=settings.snapshots.upload_mbit_s,
+    )
+    copies = PoolCopies(files, storage, clock, mib_s=settings.snapshots.copy_mib_s)
     images = ImageCache(files.cache, source, keep_mib=settings.image_cache_mib)
     etcd = await Etcd.connect(settings.etcd)
     records = EtcdRecords(etcd, settings.host)
@@ -114,6 +122,7 @@ async def serve(settings: Settings) -> None:
         traffic=traffic,
         storage=storage,
         images=images,
+        snapshotting=Snapshotting(copies=copies, store=uploads),
         channels=channels,
         files=files,
         place=place,
@@ -154,6 +163,7 @@ async def serve(settings: Settings) -> None:
     finally:
         await images.close()
         await source.close()
+        await uploads.close()
         await etcd.close()
 
 

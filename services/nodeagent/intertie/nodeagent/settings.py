@@ -49,6 +49,15 @@ class OfferSettings(Section):
     pool_throughput_mib_s: Positive
 
 
+class SnapshotSettings(Section):
+    """How fast images of guests' disks are made: what they take is not the guests'."""
+
+    copy_mib_s: Positive = 64
+    """A disk is copied in the pool at most so fast, one at a time."""
+    upload_mbit_s: Positive = 200
+    """A copy is sent to the image store at most so fast, one at a time, as unpromised traffic."""
+
+
 class Settings(ServiceSettings):
     site: NonEmpty
     host: NonEmpty
@@ -82,6 +91,7 @@ class Settings(ServiceSettings):
     gateway: GatewaySettings | None = None
     offer: OfferSettings
     log: LogSettings = LogSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
 
     @model_validator(mode="after")
     def _not_too_soon(self) -> Self:

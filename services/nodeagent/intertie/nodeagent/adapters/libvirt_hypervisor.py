@@ -19,6 +19,7 @@ import libvirt_qemu
 import structlog
 
 from intertie.common.values import replace
+from intertie.nodeagent.adapters import libvirt_copies
 from intertie.nodeagent.adapters.libvirt_changes import (
     AGENT_TIMEOUT_S,
     limit_memory,
@@ -35,7 +36,7 @@ from intertie.nodeagent.domain.domain_xml import (
 )
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
 from intertie.nodeagent.domain.guest_terms import Change, Running
-from intertie.nodeagent.domain.ports import DomainCounters, Offered
+from intertie.nodeagent.domain.ports import CopyJob, DomainCounters, Offered
 from intertie.nodeagent.domain.reconcile import DomainState
 
 log = structlog.get_logger(__name__)
@@ -62,9 +63,11 @@ _BROKEN = frozenset(
 class LibvirtHypervisor:
     """The domains of one libvirt, which is named by its URI."""
 
-    def __init__(self, uri: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, uri: str, *, timeout_s: float = _TIMEOUT_S, copy_mib_s: int = 64) -> None:
+        """`copy_mib_s`: at most so fast is the disk of a guest that runs copied."""
         self._uri = uri
         self._timeout_s = timeout_s
+        self._copy_mib_s = copy_mib_s
         self._connection: libvirt.virConnect | None = None
         self._lock = threading.Lock()
         self._given_up = 0
@@ -121,6 +124,21 @@ class LibvirtHypervisor:
 
     async def use_vcpus(self, name: str) -> None:
         await self._call(lambda connection: use_vcpus(connection.lookupByName(name)))
+
+    async def begin_copy(self, name: str, target: str, *, quiesce: bool) -> bool:
+        return await self._call(
+            lambda connection: libvirt_copies.begin(
+                connection.lookupByName(name), target, self._copy_mib_s, quiesce=quiesce
+            )
+        )
+
+    async def copy_job(self, name: str) -> CopyJob:
+        return await self._call(
+            lambda connection: libvirt_copies.look(connection.lookupByName(name))
+        )
+
+    async def end_copy(self, name: str) -> None:
+        await self._call(lambda connection: libvirt_copies.end(connection.lookupByName(name)))
 
     async def agent_answers(self, name: str) -> bool:
         return await self._call(lambda connection: _ping(connection, name))

@@ -17,6 +17,7 @@ from intertie.nodeagent.convert import part_from_proto, part_to_proto
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import Kept, KnownPart, Note
 from intertie.nodeagent.domain.sign_of_life import SignOfLife
+from intertie.nodeagent.domain.snapshot_note import SnapshotNote, SnapshotState
 from intertie.nodeagent.domain.used import Tallies, Tally
 
 log = structlog.get_logger(__name__)
@@ -116,6 +117,7 @@ def _part(entry: Mapping[str, Any]) -> KnownPart:
                 was_ready=_moment(note.get("was_ready", "")),
                 saved=_move(note.get("saved")),
                 restored=_move(note.get("restored")),
+                snapshot=_snapshot(note.get("snapshot")),
             )
             for uid, note in entry["notes"].items()
         },
@@ -138,6 +140,34 @@ def _move_entry(move: MemoryMove | None) -> Mapping[str, Any] | None:
     return {"bytes": move.bytes, "seconds": move.duration.total_seconds()}
 
 
+def _snapshot(entry: Mapping[str, Any] | None) -> SnapshotNote | None:
+    if not entry:
+        return None
+    return SnapshotNote(
+        id=entry["id"],
+        taken_time=_moment(entry["taken"]),
+        quiesced=entry["quiesced"],
+        digest=entry["digest"],
+        size_bytes=entry["bytes"],
+        outcome=SnapshotState[entry["outcome"]] if entry["outcome"] else None,
+        message=entry["message"],
+    )
+
+
+def _snapshot_entry(note: SnapshotNote | None) -> Mapping[str, Any] | None:
+    if note is None:
+        return None
+    return {
+        "id": note.id,
+        "taken": note.taken_time.isoformat() if note.taken_time else "",
+        "quiesced": note.quiesced,
+        "digest": note.digest,
+        "bytes": note.size_bytes,
+        "outcome": note.outcome.name if note.outcome else "",
+        "message": note.message,
+    }
+
+
 def _entry(part: KnownPart) -> Mapping[str, Any]:
     return {
         "name": part.wanted.name,
@@ -154,6 +184,7 @@ def _entry(part: KnownPart) -> Mapping[str, Any]:
                 "was_ready": note.was_ready.isoformat() if note.was_ready else "",
                 "saved": _move_entry(note.saved),
                 "restored": _move_entry(note.restored),
+                "snapshot": _snapshot_entry(note.snapshot),
             }
             for uid, note in part.notes.items()
         },

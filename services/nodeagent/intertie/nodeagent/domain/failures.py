@@ -23,6 +23,15 @@ class RecordsUnreadable(HostFailure):
     """The site's records cannot be read or written now."""
 
 
+def as_failure(error: Exception) -> HostFailure:
+    """Whatever went wrong on this host, as what is told of it."""
+    if isinstance(error, HostFailure):
+        return error
+    if isinstance(error, OSError):
+        return HostFailure(f"this host's disk: {error.strerror}")
+    return HostFailure(repr(error))
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """How often something failed in a row, and when it is worth another try."""

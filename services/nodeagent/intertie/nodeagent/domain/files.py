@@ -50,6 +50,13 @@ class WorkspaceFiles:
     def restoring(self, uid: str) -> Path:
         return self.disks / f"{uid}.restoring"
 
+    def copying(self, uid: str) -> Path:
+        """A copy of a disk that is being made for an image."""
+        return self.disks / f"{uid}.copying"
+
+    def copied(self, uid: str) -> Path:
+        return self.disks / f"{uid}.copied"
+
     def seed(self, uid: str) -> Path:
         return self.seeds / f"{uid}.iso"
 

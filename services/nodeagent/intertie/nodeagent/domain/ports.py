@@ -1,9 +1,10 @@
 """What the passes need of the host and of the site; adapters provide it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from intertie.nodeagent.domain.domain_xml import Machine
@@ -16,6 +17,7 @@ from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.domain.sign_of_life import SignOfLife
+from intertie.nodeagent.domain.snapshot_note import SnapshotNote, SnapshotOrder
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, NicPlan
 
 
@@ -82,6 +84,17 @@ class Offered:
     """As libvirt calls it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyJob:
+    """How far a copy is that a guest's emulator makes of its disk."""
+
+    over: bool
+    done_bytes: int = 0
+    total_bytes: int = 0
+    problem: str = ""
+    """Of one that is over: why it is none; empty: it is whole."""
+
+
 class Hypervisor(Protocol):
     """Every method raises HypervisorSilent when libvirt does not answer in time."""
 
@@ -144,6 +157,21 @@ class Hypervisor(Protocol):
     async def use_vcpus(self, name: str) -> None:
         """Has the guest's agent bring online what came while it ran. HostFailure: it has none that
         does."""
+        ...
+
+    async def begin_copy(self, name: str, target: str, *, quiesce: bool) -> bool:
+        """Begins to copy the root disk, as it is at this moment, to a file that is there and has
+        its size, while the guest goes on. Whether the guest's agent had written its file systems
+        out, where it was asked to `quiesce` them; they are thawed when this returns. HostFailure:
+        nothing was begun."""
+        ...
+
+    async def copy_job(self, name: str) -> CopyJob:
+        """HostFailure of a guest that is off."""
+        ...
+
+    async def end_copy(self, name: str) -> None:
+        """None is being made, and no file system is frozen for one."""
         ...
 
     async def agent_answers(self, name: str) -> bool:
@@ -238,6 +266,57 @@ class Storage(Protocol):
         ...
 
     def free_mib(self) -> int: ...
+
+
+class DiskCopies(Protocol):
+    """Copies of workspaces' disks on this host, on their way to becoming images."""
+
+    async def needed_bytes(self, uid: str) -> int:
+        """The most that a copy takes now, whether its guest runs or not."""
+        ...
+
+    async def prepare(self, uid: str) -> None:
+        """An empty one, as large as its guest sees the disk, that is not whole."""
+        ...
+
+    async def copy(self, uid: str, done: Callable[[int], None]) -> None:
+        """Into what was prepared, of a disk that nobody has open. Ends at once when it is
+        cancelled."""
+        ...
+
+    async def finish(self, uid: str) -> tuple[str, int]:
+        """What was prepared is whole from here on: its digest and size in bytes."""
+        ...
+
+    def is_there(self, uid: str) -> bool:
+        """Whole or not."""
+        ...
+
+    def is_whole(self, uid: str) -> bool: ...
+
+    def discard(self, uid: str) -> None: ...
+
+
+class SnapshotStore(Protocol):
+    async def put(
+        self,
+        order: SnapshotOrder,
+        tenant: str,
+        path: Path,
+        note: SnapshotNote,
+        done: Callable[[int], None],
+    ) -> None:
+        """The image is in the site's store once this returns. Goes on where an earlier one was
+        broken off. HostFailure, final where the store will not have it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshotting:
+    """What images of disks are made with."""
+
+    copies: DiskCopies
+    store: SnapshotStore
 
 
 class Images(Protocol):

@@ -10,6 +10,7 @@ from intertie.common.terms import Environment, OnIsolation, Readiness
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts
 from intertie.nodeagent.domain.power import Button, Memory, MemoryMove
+from intertie.nodeagent.domain.snapshot_note import SnapshotNote
 from intertie.nodeagent.domain.standing import Standing
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 
@@ -114,6 +115,7 @@ class Note:
     """When it became ready, of one that stands still or is put aside: it need not say so again."""
     saved: MemoryMove | None = None
     restored: MemoryMove | None = None
+    snapshot: SnapshotNote | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

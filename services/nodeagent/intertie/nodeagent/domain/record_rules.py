@@ -49,6 +49,8 @@ def _check_network(network: WantedNetwork, field: str) -> None:
 def _check_workspace(workspace: WantedWorkspace, networks: set[str], field: str) -> None:
     check_label(workspace.name, f"{field}.name")
     _uid(workspace.uid, f"{field}.uid")
+    if workspace.snapshot is not None:
+        check_label(workspace.snapshot.image_id, f"{field}.snapshot.image_id")
     allocation = workspace.allocation
     for name, amount in (
         ("vcpus", allocation.vcpus),

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from intertie.common.values import replace
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import WorkspaceState
+from intertie.nodeagent.domain.snapshot_note import SeenSnapshot
 from intertie.nodeagent.domain.used import Tally
 
 
@@ -27,6 +28,8 @@ class SeenWorkspace:
     restored: MemoryMove | None = None
     used: Tally | None = None
     """None: nothing is known."""
+    snapshot: SeenSnapshot | None = None
+    """Of what was asked for last; None: nothing was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.intervals import Window
 from intertie.common.part_spec import HostEntry
 from intertie.common.terms import Allocation, BandwidthTerm, Environment
+from intertie.nodeagent.domain.snapshot_note import SnapshotOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class WantedWorkspace:
     nics: tuple[WantedNic, ...] = ()
     nonce: str = ""
     switched: Switched = AS_BEGUN
+    snapshot: SnapshotOrder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,7 @@ class Clearing:
         for uid in (self._storage.uids() | self._channels.listening()) - spared:
             self._channels.close(uid)
             self._driving.forget(uid)
+            await self._steps.snapshots.drop(uid)
             if DeviceNames.domain(uid) not in left:
                 try:
                     await self._storage.remove(uid)

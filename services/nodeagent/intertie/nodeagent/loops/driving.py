@@ -7,7 +7,12 @@ from datetime import datetime
 import structlog
 
 from intertie.common.clock import Clock
-from intertie.nodeagent.domain.failures import Attempts, HostFailure, HypervisorSilent
+from intertie.nodeagent.domain.failures import (
+    Attempts,
+    HostFailure,
+    HypervisorSilent,
+    as_failure,
+)
 from intertie.nodeagent.domain.memory_room import NoMemoryYet
 from intertie.nodeagent.domain.reconcile import (
     ALIVE,
@@ -90,6 +95,7 @@ class Driving:
             self._knowledge.remember(part.wanted.uid, workspace.uid, known)
             part = self._knowledge.parts[part.wanted.uid]
         wanted = self._looks.next_steps(part, workspace, phase, seen, now)
+        await self._steps.snapshots.follow(part, workspace, phase, seen, at_rest=not wanted)
         if not self._knowledge.may_start and not _WITHOUT_A_NOTE & {*wanted}:
             return
         if seen.domain not in ALIVE:
@@ -115,16 +121,11 @@ class Driving:
                 sight.blind(error)
             except NoMemoryYet as error:
                 self.waits[workspace.uid] = str(error)
-            except HostFailure as error:
-                self._failed(workspace, attempts, error)
-            except OSError as error:
-                self._failed(
-                    workspace, attempts, HostFailure(f"this host's disk: {error.strerror}")
-                )
             except Exception as error:
                 # A fault in one guest's way, whatever it is, does not keep others from theirs.
-                log.error("guest.fault", workspace=workspace.uid, exc_info=True)
-                self._failed(workspace, attempts, HostFailure(repr(error)))
+                if not isinstance(error, (HostFailure, OSError)):
+                    log.error("guest.fault", workspace=workspace.uid, exc_info=True)
+                self._failed(workspace, attempts, as_failure(error))
 
     async def _put_in_force(self, workspace: WantedWorkspace, seen: Observed) -> None:
         """Its newest terms, while it runs; what fails of them is no failure of the guest."""

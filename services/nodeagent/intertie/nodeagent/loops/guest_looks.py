@@ -149,6 +149,7 @@ class GuestLooks:
             pending=self._terms.pending(workspace.uid) if phase is Phase.RUN else "",
             saved=note.saved,
             restored=note.restored,
+            snapshot=self._steps.snapshots.told(part.wanted.uid, workspace),
         )
 
     def _is_small(self, workspace: WantedWorkspace) -> bool:

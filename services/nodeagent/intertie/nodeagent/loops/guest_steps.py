@@ -20,6 +20,7 @@ from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
 from intertie.nodeagent.loops.moving_memory import MovingMemory
 from intertie.nodeagent.loops.room import Room
+from intertie.nodeagent.loops.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,7 @@ class GuestSteps:
         machine: MachineFacts,
         memory: MovingMemory,
         room: Room,
+        snapshots: Snapshots,
     ) -> None:
         self._knowledge = knowledge
         self._connections = connections
@@ -53,6 +55,7 @@ class GuestSteps:
         self._machine = machine
         self._memory = memory
         self._room = room
+        self.snapshots = snapshots
 
     def moving(self) -> frozenset[str]:
         """Uids of those whose memory is on the way from or to the host's disk: until it is there,
@@ -65,6 +68,7 @@ class GuestSteps:
     async def take(self, step: Step, part: WantedPart, workspace: WantedWorkspace) -> None:
         """HostFailure; NoMemoryYet for what begins when there is some."""
         uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
+        await self.snapshots.give_way(uid)
         match step:
             case Step.STAGE_IMAGE:
                 self._images.request(workspace.environment.image, part.tenant)
@@ -94,6 +98,7 @@ class GuestSteps:
                     starting=True,
                     saved=note.saved,
                     restored=note.restored,
+                    snapshot=note.snapshot,
                 )
                 self._knowledge.remember(part.uid, uid, begun)
                 if not self._knowledge.may_start:

@@ -101,12 +101,15 @@ class MovingMemory:
             moved(self._move(self._storage.memory_bytes(uid), began))
         log.info("memory.saved", workspace=uid)
 
-    def _check_room(self, memory_mib: int) -> None:
-        """HostFailure where the pool may not take it, beside what others have yet to write."""
-        due_mib = sum(
+    def due_mib(self) -> int:
+        """What those that are being saved have yet to write to the pool."""
+        return sum(
             max(self._mib[uid] - self._storage.memory_bytes(uid) // MIB, 0) for uid in self._writing
         )
-        needed_mib = memory_mib + due_mib + _ROOM_LEFT_MIB
+
+    def _check_room(self, memory_mib: int) -> None:
+        """HostFailure where the pool may not take it, beside what others have yet to write."""
+        needed_mib = memory_mib + self.due_mib() + _ROOM_LEFT_MIB
         if (room_mib := self._storage.room_mib()) < needed_mib:
             raise HostFailure(
                 f"its memory has no room in the host's pool: {room_mib} MiB are free, and "

@@ -26,6 +26,7 @@ from intertie.nodeagent.domain.ports import (
     Hypervisor,
     Images,
     Records,
+    Snapshotting,
     StateStore,
     Storage,
     Traffic,
@@ -51,6 +52,7 @@ from intertie.nodeagent.loops.moving_memory import MovingMemory
 from intertie.nodeagent.loops.room import Room
 from intertie.nodeagent.loops.self_fence import SelfFence
 from intertie.nodeagent.loops.sight import Sight
+from intertie.nodeagent.loops.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +74,7 @@ class Reconciler:
         traffic: Traffic,
         storage: Storage,
         images: Images,
+        snapshotting: Snapshotting,
         channels: Channels,
         files: WorkspaceFiles,
         place: Place,
@@ -94,10 +97,13 @@ class Reconciler:
         listening = self._listening = Listening(clock, knowledge, hypervisor, channels)
         self._hint = asyncio.Event()
         memory = MovingMemory(clock, hypervisor, storage, files, ended=self._hint.set)
+        snapshots = Snapshots(
+            clock, knowledge, hypervisor, storage, snapshotting, memory, files, ended=self._hint.set
+        )
         room = self._room = Room(hypervisor, memory_mib, memory.moving)
         steps = self._steps = GuestSteps(
             knowledge, connections, listening, hypervisor, storage, images, files, machine,
-            memory, room,
+            memory, room, snapshots,
         )  # fmt: skip
         terms = LiveTerms(clock, hypervisor, room, cgroups=machine.cgroups)
         looks = GuestLooks(clock, knowledge, storage, images, listening, terms, steps)

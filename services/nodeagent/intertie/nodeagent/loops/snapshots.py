@@ -1,0 +1,320 @@
+"""Makes images of guests' disks and sends them to the site's image store, beside the passes.
+
+What has to be done for a guest itself comes first, always: then a copy that is being made is given
+up, and made anew of what is there afterwards. A copy is whole once it is noted; sending it goes on
+from there, through every end of this agent.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.common.names import DeviceNames
+from intertie.common.terms import Readiness
+from intertie.common.values import replace
+from intertie.nodeagent.domain.domain_xml import MIB
+from intertie.nodeagent.domain.failures import (
+    Attempts,
+    HostFailure,
+    HypervisorSilent,
+    as_failure,
+)
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.ports import CopyJob, Hypervisor, Snapshotting, Staging, Storage
+from intertie.nodeagent.domain.reconcile import ALIVE, KnownPart, Note, Observed, Phase
+from intertie.nodeagent.domain.snapshot_note import (
+    SeenSnapshot,
+    SnapshotNote,
+    SnapshotOrder,
+    SnapshotState,
+)
+from intertie.nodeagent.domain.snapshots import Way, way
+from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
+from intertie.nodeagent.loops.knowledge import Knowledge
+from intertie.nodeagent.loops.moving_memory import MovingMemory
+
+log = structlog.get_logger(__name__)
+
+_LOOK_S = 0.5
+"""Between two looks at a copy that an emulator makes."""
+_ROOM_LEFT_MIB = 256
+"""For the disks of others, which grow as they are written to."""
+_TRIES = 3
+"""Of a copy that fails and nobody knows why."""
+
+
+class Snapshots:
+    def __init__(
+        self,
+        clock: Clock,
+        knowledge: Knowledge,
+        hypervisor: Hypervisor,
+        storage: Storage,
+        tools: Snapshotting,
+        memory: MovingMemory,
+        files: WorkspaceFiles,
+        *,
+        ended: Callable[[], None],
+    ) -> None:
+        """`ended` is called after each copy and each sending, whatever came of it."""
+        self._clock = clock
+        self._knowledge = knowledge
+        self._hypervisor = hypervisor
+        self._storage = storage
+        self._copies = tools.copies
+        self._store = tools.store
+        self._memory = memory
+        self._files = files
+        self._ended = ended
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._copying: set[str] = set()
+        """Those among them that have a guest's disk open."""
+        self._progress: dict[str, Staging] = {}
+        self._attempts: dict[str, Attempts] = {}
+        self._one_copy = asyncio.Semaphore(1)
+        self._one_upload = asyncio.Semaphore(1)
+        """At a time: a host's disk and uplink are all guests'."""
+
+    async def give_way(self, uid: str) -> None:
+        """Something is to be done with the guest itself: nobody copies its disk once this
+        returns."""
+        if uid in self._copying:
+            await self._end(uid)
+            log.info("snapshot.gave_way", workspace=uid)
+
+    async def drop(self, uid: str) -> None:
+        """The workspace is wanted no more; its files are somebody else's to remove."""
+        await self._end(uid)
+        self._progress.pop(uid, None)
+        self._attempts.pop(uid, None)
+
+    async def follow(
+        self,
+        part: KnownPart,
+        workspace: WantedWorkspace,
+        phase: Phase,
+        seen: Observed,
+        *,
+        at_rest: bool,
+    ) -> None:
+        """One look. `at_rest`: nothing else is to be done for the guest now. What fails of it is
+        no failure of the guest."""
+        try:
+            await self._follow(part, workspace, phase, seen, at_rest=at_rest)
+        except (HostFailure, OSError) as error:
+            log.warning("snapshot.waits", workspace=workspace.uid, problem=str(error))
+
+    async def _follow(
+        self,
+        known: KnownPart,
+        workspace: WantedWorkspace,
+        phase: Phase,
+        seen: Observed,
+        *,
+        at_rest: bool,
+    ) -> None:
+        part, uid, order = known.wanted, workspace.uid, workspace.snapshot
+        note = self._note(part.uid, uid)
+        if order is None and note is None:
+            return
+        if order is None or note is None or note.id != order.id or note.outcome is not None:
+            # Of an earlier one nothing stays.
+            await self._end(uid)
+            if self._copies.is_there(uid):
+                await self._discard(uid, seen)
+        if order is None:
+            self._write(part.uid, uid, None)
+            return
+        if note is None or note.id != order.id:
+            self._attempts.pop(uid, None)
+            note = SnapshotNote(id=order.id)
+            self._write(part.uid, uid, note)
+        if note.outcome is not None or uid in self._tasks:
+            return
+        if not self._attempts.get(uid, Attempts()).may_try(now=self._clock.monotonic()):
+            return
+        if note.taken_time is not None and self._copies.is_whole(uid):
+            self._begin(part, uid, self._send(part, uid, order, note))
+            return
+        how = way(phase, seen, known.note(uid), workspace.switched)
+        if how is Way.NONE or not at_rest or not self._knowledge.may_start:
+            return
+        if self._copies.is_there(uid):
+            # Of an agent that is no more: of what moment, and how far, nobody knows.
+            await self._discard(uid, seen)
+        self._copying.add(uid)
+        self._begin(part, uid, self._copy(part, workspace, order, how, seen))
+
+    def told(self, part_uid: str, workspace: WantedWorkspace) -> SeenSnapshot | None:
+        uid, order = workspace.uid, workspace.snapshot
+        if order is None:
+            return None
+        note = self._note(part_uid, uid)
+        if note is None or note.id != order.id:
+            return SeenSnapshot(id=order.id, state=SnapshotState.WAITING)
+        at = self._progress.get(uid, Staging())
+        return SeenSnapshot(
+            id=order.id,
+            state=note.outcome or self._state(uid, note),
+            message=note.message or self._attempts.get(uid, Attempts()).problem,
+            taken_time=note.taken_time,
+            quiesced=note.quiesced,
+            done_bytes=note.size_bytes if note.outcome is SnapshotState.READY else at.done_bytes,
+            total_bytes=note.size_bytes or at.total_bytes,
+            digest=note.digest if note.outcome is SnapshotState.READY else "",
+        )
+
+    def _state(self, uid: str, note: SnapshotNote) -> SnapshotState:
+        if note.taken_time is not None:
+            return SnapshotState.UPLOADING
+        return SnapshotState.COPYING if uid in self._copying else SnapshotState.WAITING
+
+    # Copying
+
+    async def _copy(
+        self,
+        part: WantedPart,
+        workspace: WantedWorkspace,
+        order: SnapshotOrder,
+        how: Way,
+        seen: Observed,
+    ) -> None:
+        uid = workspace.uid
+        async with self._one_copy:
+            needed = await self._copies.needed_bytes(uid)
+            self._check_room(needed)
+            await self._copies.prepare(uid)
+            taken_time, quiesced = self._clock.now(), False
+            if how is Way.BESIDE:
+                agent = workspace.environment.readiness is Readiness.GUEST_AGENT
+                freezes = agent and seen.domain in ALIVE
+                quiesced = await self._beside(uid, quiesce=freezes)
+            else:
+                await self._copies.copy(uid, lambda done: self._at(uid, done, needed))
+            digest, size = await self._copies.finish(uid)
+        self._copying.discard(uid)
+        self._write(
+            part.uid,
+            uid,
+            SnapshotNote(
+                id=order.id,
+                taken_time=taken_time,
+                quiesced=quiesced,
+                digest=digest,
+                size_bytes=size,
+            ),
+        )
+        self._attempts.pop(uid, None)
+        log.info("snapshot.copied", workspace=uid, bytes=size, quiesced=quiesced)
+
+    async def _beside(self, uid: str, *, quiesce: bool) -> bool:
+        """Whether its file systems were written out at that moment."""
+        name = DeviceNames.domain(uid)
+        target = str(self._files.copying(uid))
+        over = False
+        try:
+            quiesced = await self._hypervisor.begin_copy(name, target, quiesce=quiesce)
+            while not over:
+                job: CopyJob = await self._hypervisor.copy_job(name)
+                self._at(uid, job.done_bytes, job.total_bytes)
+                over = job.over
+                if not over:
+                    await self._clock.sleep(_LOOK_S)
+            if job.problem:
+                raise HostFailure(f"its disk could not be copied: {job.problem}")
+            return quiesced
+        finally:
+            if not over:
+                await self._hypervisor.end_copy(name)
+
+    def _check_room(self, needed_bytes: int) -> None:
+        needed_mib = -(-needed_bytes // MIB) + self._memory.due_mib() + _ROOM_LEFT_MIB
+        if (room_mib := self._storage.room_mib()) < needed_mib:
+            raise HostFailure(
+                f"a copy of its disk has no room in the host's pool: {room_mib} MiB are free, and"
+                f" {needed_mib} needed",
+                final=True,
+            )
+
+    # Sending
+
+    async def _send(
+        self, part: WantedPart, uid: str, order: SnapshotOrder, note: SnapshotNote
+    ) -> None:
+        assert note.taken_time is not None
+        async with self._one_upload:
+            await self._store.put(
+                order,
+                part.tenant,
+                self._files.copied(uid),
+                note,
+                lambda done: self._at(uid, done, note.size_bytes),
+            )
+        self._attempts.pop(uid, None)
+        self._write(part.uid, uid, replace(note, outcome=SnapshotState.READY))
+        self._copies.discard(uid)
+        log.info("snapshot.sent", workspace=uid, image=order.image_id, digest=note.digest)
+
+    # Tasks
+
+    def _begin(self, part: WantedPart, uid: str, work: Coroutine[Any, Any, None]) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except HypervisorSilent as error:
+                log.warning("snapshot.waits", workspace=uid, problem=str(error))
+            except Exception as error:
+                if not isinstance(error, (HostFailure, OSError)):
+                    log.error("snapshot.fault", workspace=uid, exc_info=True)
+                self._failed(part.uid, uid, as_failure(error))
+            finally:
+                self._copying.discard(uid)
+
+        def done(task: asyncio.Task[None]) -> None:
+            if self._tasks.get(uid) is task:
+                del self._tasks[uid]
+            self._ended()
+
+        self._tasks[uid] = task = asyncio.create_task(run())
+        task.add_done_callback(done)
+
+    async def _end(self, uid: str) -> None:
+        task = self._tasks.pop(uid, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _discard(self, uid: str, seen: Observed) -> None:
+        if seen.domain in ALIVE:
+            await self._hypervisor.end_copy(DeviceNames.domain(uid))
+        self._copies.discard(uid)
+        self._progress.pop(uid, None)
+
+    def _failed(self, part_uid: str, uid: str, error: HostFailure) -> None:
+        note = self._note(part_uid, uid)
+        copied = note is not None and note.taken_time is not None
+        tried = self._attempts.get(uid, Attempts()).failed(error, now=self._clock.monotonic())
+        self._attempts[uid] = tried
+        log.warning("snapshot.failed", workspace=uid, problem=str(error), tries=tried.count)
+        if note is not None and (error.final or (not copied and tried.count >= _TRIES)):
+            self._write(
+                part_uid, uid, replace(note, outcome=SnapshotState.FAILED, message=str(error))
+            )
+            self._copies.discard(uid)
+
+    def _at(self, uid: str, done: int, total: int) -> None:
+        self._progress[uid] = Staging(done_bytes=done, total_bytes=total)
+
+    def _note(self, part_uid: str, uid: str) -> SnapshotNote | None:
+        part = self._knowledge.parts.get(part_uid)
+        return part.note(uid).snapshot if part is not None else None
+
+    def _write(self, part_uid: str, uid: str, note: SnapshotNote | None) -> None:
+        """Of a part that may have been forgotten meanwhile."""
+        part = self._knowledge.parts.get(part_uid)
+        if part is not None and part.note(uid).snapshot != note:
+            before: Note = part.note(uid)
+            self._knowledge.remember(part_uid, uid, replace(before, snapshot=note))

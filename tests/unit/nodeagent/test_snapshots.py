@@ -1,0 +1,291 @@
+"""Images of guests' disks: whole or not at all, and never in the way of the guest itself."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from intertie.common.actions import Power, Switched
+from intertie.common.values import replace
+from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.power import Memory
+from intertie.nodeagent.domain.reconcile import DomainState, Listing, Note, Observed, Phase
+from intertie.nodeagent.domain.snapshot_note import SeenSnapshot, SnapshotOrder, SnapshotState
+from intertie.nodeagent.domain.snapshots import Way, way
+from tests.unit.nodeagent.host import Host
+from tests.unit.nodeagent.parts import A_UID, DIGEST, NOW, PART, WORKSPACE
+
+DOMAIN = f"it-{A_UID}"
+IMAGE = f"{PART.tenant}/before"
+ORDER = SnapshotOrder(id="s1", image_id="before", grant=b"")
+ON, OFF, PAUSED = Power.ON, Power.OFF, Power.PAUSED
+DISK = Observed(image=True, disk=True, seed=True, domain=DomainState.OFF)
+
+
+@pytest.mark.parametrize(
+    ("phase", "seen", "switched", "expected"),
+    [
+        (Phase.RUN, {"domain": DomainState.RUNNING}, Switched(), Way.BESIDE),
+        (Phase.RUN, {"domain": DomainState.PAUSED}, Switched(power=PAUSED), Way.BESIDE),
+        (Phase.RUN, {"domain": DomainState.OFF}, Switched(power=OFF), Way.ALONE),
+        (Phase.RUN, {"domain": DomainState.POWERED_OFF}, Switched(), Way.ALONE),
+        (Phase.RUN, {"memory": Memory.SAVED}, Switched(power=Power.SAVED), Way.ALONE),
+        (Phase.KEEP, {"memory": Memory.SAVED}, Switched(), Way.ALONE),
+        (Phase.RUN, {"domain": DomainState.RUNNING}, Switched(power=OFF), Way.NONE),
+        (Phase.RUN, {"domain": DomainState.RUNNING}, Switched(boots=1), Way.NONE),
+        (Phase.RUN, {"domain": DomainState.STALLED}, Switched(), Way.NONE),
+        (Phase.RUN, {"domain": DomainState.STARTING}, Switched(), Way.NONE),
+        (Phase.RUN, {"memory": Memory.SAVING}, Switched(power=Power.SAVED), Way.NONE),
+        (Phase.RUN, {"disk": False}, Switched(), Way.NONE),
+        (Phase.KEEP, {"domain": DomainState.RUNNING}, Switched(), Way.NONE),
+        (Phase.STAGE, {}, Switched(), Way.NONE),
+    ],
+)
+def test_a_disk_is_copied_by_whoever_has_it_open(
+    phase: Phase, seen: dict[str, Any], switched: Switched, expected: Way
+) -> None:
+    assert way(phase, replace(DISK, **seen), Note(), switched) is expected
+
+
+class Owner:
+    """Asks for images of the one guest of a host."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._generation = PART.generation
+        self._how: dict[str, Any] = {"switched": Switched(), "snapshot": None}
+
+    async def wants(self, **how: Any) -> None:
+        self._generation += 1
+        self._how |= how
+        part = replace(
+            PART, generation=self._generation, workspaces=(replace(WORKSPACE, **self._how),)
+        )
+        self.host.records.listing = Listing(parts=(part,))
+        await self.passes()
+
+    async def passes(self, number: int = 4) -> None:
+        for _ in range(number):
+            await self.host.agent.sweep()
+            await self.host.clock.settle()
+
+    def state(self) -> SnapshotState:
+        return self.told.state
+
+    async def agent_dies(self) -> None:
+        """And is started again."""
+        jobs = dict(self.host.hypervisor.jobs)
+        await self.host.agent._steps.snapshots.drop(A_UID)
+        self.host.hypervisor.jobs.update(jobs)
+        self.host.start()
+
+    @property
+    def told(self) -> SeenSnapshot:
+        assert self.host.agent.report is not None
+        found = self.host.agent.report[0].workspaces[0].snapshot
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+async def owner() -> Owner:
+    host = Host()
+    host.records.listing = Listing(parts=(PART,))
+    host.images.here.add(DIGEST)
+    made = Owner(host)
+    await made.passes()
+    assert host.hypervisor.domains[DOMAIN] is DomainState.RUNNING
+    return made
+
+
+async def test_of_one_that_runs_while_it_runs(owner: Owner) -> None:
+    host = owner.host
+    host.hypervisor.may_copy.clear()
+    await owner.wants(snapshot=ORDER)
+    assert owner.state() is SnapshotState.COPYING
+    assert owner.told.taken_time is None
+    assert (owner.told.done_bytes, owner.told.total_bytes) == (7, 9)
+    assert host.hypervisor.jobs == {DOMAIN: f"/data/disks/{A_UID}.copying"}
+    assert host.copies.store == {}
+    host.copies.may_send.clear()
+    host.hypervisor.may_copy.set()
+    await host.clock.advance(1)
+    await owner.passes()
+    assert owner.state() is SnapshotState.UPLOADING
+    assert owner.told.taken_time == NOW
+    host.copies.may_send.set()
+    await owner.passes()
+    assert owner.state() is SnapshotState.READY
+    assert (owner.told.digest, host.copies.store) == (DIGEST, {IMAGE: DIGEST})
+    assert host.copies.files == {}
+    assert host.hypervisor.starts == 1
+    await owner.passes()
+    assert host.copies.copied == []
+    await owner.wants(snapshot=None)
+    assert host.agent.report is not None
+    assert host.agent.report[0].workspaces[0].snapshot is None
+
+
+async def test_of_one_that_is_off(owner: Owner) -> None:
+    await owner.wants(switched=Switched(power=OFF))
+    await owner.wants(snapshot=ORDER)
+    assert owner.state() is SnapshotState.READY
+    assert owner.host.copies.copied == [A_UID]
+
+
+@pytest.mark.parametrize("to", [Switched(power=OFF), Switched(power=Power.SAVED)])
+async def test_the_guest_comes_first_and_its_disk_is_copied_anew(
+    owner: Owner, to: Switched
+) -> None:
+    host = owner.host
+    host.hypervisor.may_copy.clear()
+    await owner.wants(snapshot=ORDER)
+    assert host.hypervisor.jobs
+    await owner.wants(switched=to)
+    assert host.hypervisor.domains[DOMAIN] not in (DomainState.RUNNING, DomainState.PAUSED)
+    assert host.hypervisor.jobs == {}
+    assert owner.state() is SnapshotState.READY
+    assert host.copies.copied == [A_UID]
+
+
+async def test_one_that_is_off_is_started_at_once(owner: Owner) -> None:
+    host = owner.host
+    await owner.wants(switched=Switched(power=OFF))
+    host.copies.may_copy.clear()
+    await owner.wants(snapshot=ORDER)
+    assert owner.state() is SnapshotState.COPYING
+    await owner.wants(switched=Switched(boots=1))
+    assert host.hypervisor.domains[DOMAIN] is DomainState.RUNNING
+    assert host.copies.copied == []
+    assert owner.state() is SnapshotState.READY, "by its emulator"
+
+
+async def test_an_agent_that_died_while_it_copied_begins_anew(owner: Owner) -> None:
+    host = owner.host
+    host.hypervisor.may_copy.clear()
+    await owner.wants(snapshot=ORDER)
+    assert host.copies.files == {A_UID: False}
+    await owner.agent_dies()
+    assert host.hypervisor.jobs
+    await host.clock.advance(100)
+    await owner.passes(1)
+    assert owner.state() is SnapshotState.COPYING
+    host.hypervisor.may_copy.set()
+    await host.clock.advance(1)
+    await owner.passes()
+    assert owner.state() is SnapshotState.READY
+    assert owner.told.taken_time == NOW + timedelta(seconds=100)
+
+
+async def test_one_that_died_while_it_sent_goes_on_with_the_same_copy(owner: Owner) -> None:
+    host = owner.host
+    host.copies.may_send.clear()
+    await owner.wants(snapshot=ORDER)
+    assert owner.state() is SnapshotState.UPLOADING
+    await owner.agent_dies()
+    await host.clock.advance(100)
+    host.copies.may_send.set()
+    await owner.passes()
+    assert owner.state() is SnapshotState.READY
+    assert owner.told.taken_time == NOW
+    host.start()
+    await owner.passes()
+    assert owner.state() is SnapshotState.READY
+    assert owner.told.digest == DIGEST
+
+
+async def test_a_copy_is_kept_over_a_start_of_its_guest(owner: Owner) -> None:
+    host = owner.host
+    host.copies.may_send.clear()
+    await owner.wants(snapshot=ORDER)
+    assert owner.state() is SnapshotState.UPLOADING
+    await host.clock.advance(100)
+    await owner.wants(switched=Switched(boots=1))
+    assert host.hypervisor.starts == 2
+    await owner.agent_dies()
+    host.copies.may_send.set()
+    await owner.passes()
+    assert owner.state() is SnapshotState.READY
+    assert owner.told.taken_time == NOW
+
+
+async def test_a_note_without_its_copy_begins_anew(owner: Owner) -> None:
+    host = owner.host
+    host.copies.may_send.clear()
+    await owner.wants(snapshot=ORDER)
+    await owner.agent_dies()
+    host.copies.files.clear()
+    await host.clock.advance(100)
+    host.copies.may_send.set()
+    await owner.passes()
+    assert owner.state() is SnapshotState.READY
+    assert owner.told.taken_time != NOW
+
+
+async def test_without_room_none_is_begun_and_that_is_said(owner: Owner) -> None:
+    host = owner.host
+    host.storage.room = 64 + 255
+    await owner.wants(snapshot=ORDER)
+    assert owner.state() is SnapshotState.FAILED
+    assert "no room in the host's pool: 319 MiB are free, and 320 needed" in owner.told.message
+    assert host.copies.files == {}
+    host.storage.room = 2000
+    host.start()
+    await owner.passes()
+    assert owner.state() is SnapshotState.FAILED, "for good: who asks again has another id"
+    await owner.wants(snapshot=replace(ORDER, id="s2"))
+    assert owner.state() is SnapshotState.READY
+
+
+async def test_what_the_store_will_not_have_is_given_up(owner: Owner) -> None:
+    host = owner.host
+    host.copies.refuses = HostFailure("image store: it is full", final=True)
+    await owner.wants(snapshot=ORDER)
+    assert owner.state() is SnapshotState.FAILED
+    assert "it is full" in owner.told.message
+    assert host.copies.files == {}
+    assert host.hypervisor.domains[DOMAIN] is DomainState.RUNNING
+
+
+async def test_a_store_that_is_away_is_waited_for(owner: Owner) -> None:
+    host = owner.host
+    host.copies.refuses = HostFailure("image store: UNAVAILABLE")
+    await owner.wants(snapshot=ORDER)
+    for _ in range(6):
+        await host.clock.advance(60)
+        await owner.passes(1)
+    assert owner.state() is SnapshotState.UPLOADING
+    assert "UNAVAILABLE" in owner.told.message
+    host.copies.refuses = None
+    await host.clock.advance(60)
+    await owner.passes()
+    assert owner.state() is SnapshotState.READY
+    assert owner.told.message == ""
+
+
+async def test_a_copy_that_fails_is_tried_again_and_then_given_up(owner: Owner) -> None:
+    host = owner.host
+    host.hypervisor.refuses_copy = "No space left on device"
+    await owner.wants(snapshot=ORDER)
+    assert owner.state() is SnapshotState.WAITING
+    for _ in range(3):
+        await host.clock.advance(60)
+        await owner.passes(2)
+    assert owner.state() is SnapshotState.FAILED
+    assert "No space left" in owner.told.message
+    assert host.copies.files == {}
+
+
+async def test_of_what_is_wanted_no_more_nothing_stays(owner: Owner) -> None:
+    host = owner.host
+    host.copies.may_send.clear()
+    await owner.wants(snapshot=ORDER)
+    host.records.listing = Listing(parts=(replace(PART, gone=True, generation=99),))
+    await owner.passes()
+    assert host.agent.report is not None
+    assert host.agent.report[0].gone
+    host.copies.may_send.set()
+    await owner.passes()
+    assert host.copies.store == {}
