@@ -14,11 +14,19 @@ from google.protobuf.message import Message
 
 from intertie.api.broker.v1 import part_pb2
 from intertie.api.cluster.v1 import cluster_pb2
+from intertie.api.imagestore.v1 import images_pb2
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.api.types.v1 import resources_pb2
 from intertie.broker.adapters.agent_records import wanted_to_bytes
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.part import Endpoint, Keeping, NetworkId, Placed, RemoteEndpoint
+from intertie.broker.domain.part import (
+    Endpoint,
+    Keeping,
+    NetworkId,
+    PartSnapshot,
+    Placed,
+    RemoteEndpoint,
+)
 from intertie.broker.domain.planning import part_spec_of
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common import part_spec, terms
@@ -28,6 +36,7 @@ from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
 from intertie.common.part_spec import HostEntry, PartSpec
 from intertie.common.rpc import spec_proto
+from intertie.common.snapshot import Snapshot
 from intertie.common.spec import (
     Allocation,
     ClusterSpec,
@@ -54,6 +63,7 @@ WELL_FORMED: dict[str, Any] = {
         "WantedPart.part": "sites/north/tenants/demo/parts/p1",
         "WantedPart.part_uid": "bbbbbbbbbbbb",
         "WantedWorkspace.uid": "aaaaaaaaaaaa",
+        "SnapshotOrder.image_id": "before",
         "WantedNic.network_uid": "0123456789ab",
         "WantedNic.mac": "02:00:00:00:00:0a",
         "WantedNic.address": "10.1.0.10/24",
@@ -183,6 +193,15 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
         placed=(Placed(workspace="w-0", host="n1"), Placed(workspace="w-1", host="n2")),
         gateway="n1",
         switched=(("w-0", Switched(power=Power.PAUSED, boots=turn + 1)),),
+        snapshots=(
+            PartSnapshot(
+                workspace="w-0",
+                id="s1",
+                host="n1",
+                grant=filled(images_pb2.SnapshotGrant).SerializeToString(deterministic=True),
+                shown=Snapshot(image="sites/north/tenants/demo/images/before"),
+            ),
+        ),
         network_ids=(NetworkId(network="lan", vni=4096),),
         keeping=Keeping(mib_s=1, save=samples.HOUR, until=samples.NOW + 9 * samples.HOUR),
         remotes=(
@@ -201,3 +220,5 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
     assert workspace.environment == environment
     assert workspace.allocation == allocation
     assert workspace.switched == Switched(power=Power.PAUSED, boots=turn + 1)
+    assert workspace.snapshot is not None
+    assert (workspace.snapshot.id, workspace.snapshot.image_id) == ("s1", "before")

@@ -101,7 +101,7 @@ def test_one_stands_still_and_goes_on(user: User) -> None:
     again = user.say("cluster", "start", "pair", "a-1")
     assert again.code == 1
     assert "ACTION_ILLEGAL" in again.err
-    assert "STOP, REBOOT, RESUME, SUSPEND" in again.err
+    assert "STOP, REBOOT, RESUME, SUSPEND, SNAPSHOT" in again.err
     user.do("cluster", "resume", "pair", "a-1")
     counted = count(user, "a-1")
     eventually(lambda: count(user, "a-1") > counted, within_s=30, what="it goes on")

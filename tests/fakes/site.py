@@ -431,7 +431,13 @@ class MemorySites:
         return await self._call(order.part.site, "prepare", obey)
 
     async def act(
-        self, part: PartName, action: Action, workspaces: Sequence[str], *, request_id: str
+        self,
+        part: PartName,
+        action: Action,
+        workspaces: Sequence[str],
+        *,
+        image: str,
+        request_id: str,
     ) -> PartSeen:
         def obey(at: FakeSite) -> PartSeen:
             at.acts.append((request_id, action, tuple(workspaces)))

@@ -22,6 +22,7 @@ from intertie.api.metasched.v1 import sites_pb2_grpc
 from intertie.api.metasched.v1.sites_pb2 import KnownSite, ListKnownSitesResponse
 from intertie.api.types.v1.action_pb2 import Action
 from intertie.api.types.v1.attach_pb2 import AttachResponse
+from intertie.api.types.v1.snapshot_pb2 import Snapshot
 from intertie.common.errors import (
     ConnectionRefused,
     DomainError,
@@ -133,11 +134,24 @@ class FakeClusters(clusters_pb2_grpc.ClustersServicer):
             Action.PAUSE: Workspace.PAUSED,
             Action.SUSPEND: Workspace.SUSPENDED,
         }.get(request.action, Workspace.RUNNING)
+        if request.action == Action.SNAPSHOT:
+            self._snapshot(cluster, request)
+            return cluster
         for each in cluster.workspaces:
             if not request.workspaces or each.name.rpartition("/")[2] in request.workspaces:
                 each.state, each.ready = state, state == Workspace.RUNNING
                 each.ready_time.GetCurrentTime()
         return cluster
+
+    def _snapshot(self, cluster: Cluster, request: Any) -> None:
+        """Done at once; one that is called `broken` is not."""
+        for each in cluster.workspaces:
+            if each.name.rpartition("/")[2] in request.workspaces:
+                each.snapshot.image = f"sites/{each.site}/tenants/demo/images/{request.image}"
+                fails = request.image == "broken"
+                each.snapshot.state = Snapshot.FAILED if fails else Snapshot.READY
+                each.snapshot.message = "the pool is full" if fails else ""
+                each.snapshot.taken_time.FromSeconds(1_900_000_000)
 
     async def Update(self, request: Any, context: Any) -> Cluster:
         self.requests.append(request)

@@ -17,7 +17,7 @@ from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
 from intertie.api.nodeagent.v1 import records_pb2
-from intertie.api.types.v1 import resources_pb2, used_pb2
+from intertie.api.types.v1 import resources_pb2, snapshot_pb2, used_pb2
 from intertie.broker.main import Broker
 from intertie.broker.settings import (
     BrokerSettings,
@@ -114,6 +114,8 @@ class FakeAgents:
     saves: dict[tuple[str, str], int] = field(default_factory=dict)
     """How often, by host and workspace's uid."""
     kept: set[tuple[str, str]] = field(default_factory=set)
+    snapshot: snapshot_pb2.Snapshot = field(default_factory=snapshot_pb2.Snapshot)
+    """How far they are with each that they are to make."""
     used: dict[str, used_pb2.Used] = field(default_factory=dict)
     """What they count, by workspace."""
     wanted: dict[tuple[str, str], records_pb2.WantedPart] = field(default_factory=dict)
@@ -184,6 +186,9 @@ class FakeAgents:
         else:
             self.kept.discard(key)
         seen.state = SUSPENDED if key in self.kept else self.state
+        if each.HasField("snapshot"):
+            seen.snapshot.id = each.snapshot.id
+            seen.snapshot.snapshot.CopyFrom(self.snapshot)
         if key in self.saves:
             seen.saved.bytes = each.allocation.memory_mib * MIB
             seen.saved.duration.FromMilliseconds(self.save_ms)

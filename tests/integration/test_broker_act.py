@@ -87,7 +87,7 @@ async def test_what_may_not_be_done_is_said_with_what_may(here: Site) -> None:
     illegal = await refusal(stub.Act(act(made.name, START, "r1")))
     assert isinstance(illegal, errors.ActionIllegal)
     assert (illegal.workspace, illegal.state) == ("worker-0", "RUNNING")
-    assert illegal.legal == "STOP, REBOOT, PAUSE, SUSPEND"
+    assert illegal.legal == "STOP, REBOOT, PAUSE, SUSPEND, SNAPSHOT"
     unknown = await refusal(stub.Act(act(made.name, STOP, "r2", "worker-0", "worker-7")))
     assert isinstance(unknown, errors.FieldInvalid)
     assert unknown.field == "workspaces[1]"
@@ -120,4 +120,4 @@ async def test_a_cluster_over_two_sites_is_switched_at_both(two_sites: Federatio
     assert await wanted(etcds[0]) == {"head-0": (Wanted.OFF, 0)}
     illegal = await refusal(stub.Act(act(made.name, PAUSE, "pause", "head-0")))
     assert isinstance(illegal, errors.ActionIllegal)
-    assert illegal.legal == "START"
+    assert illegal.legal == "START, SNAPSHOT"

@@ -182,6 +182,29 @@ async def test_workspaces_are_switched_by_name_or_all_and_waited_for(place: Plac
     assert "worker-0 is STOPPED, which allows START" in " ".join(said.err.split())
 
 
+async def test_an_image_is_made_of_a_workspace_and_waited_for(place: Place) -> None:
+    await place.do("cluster", "create", "-f", str(place.spec))
+    said = await place.say("cluster", "snapshot", "demo", "node-0", "--image", "before")
+    assert said.out.endswith("/images/before\n")
+    assert "as after a power failure" in said.err
+    asked = place.clusters.requests[-1]
+    assert (asked.action, list(asked.workspaces)) == (Action.SNAPSHOT, ["node-0"])
+    assert asked.image == "before"
+    assert asked.request_id
+    said = await place.say("cluster", "snapshot", "demo", "node-0", "--image", "broken")
+    assert said.code == 1
+    assert "there is no image of node-0: the pool is full" in " ".join(said.err.split())
+    shown = json.loads(
+        await place.do(
+            "cluster", "snapshot", "demo", "node-0", "--image", "b", "--no-wait", "-o", "json"
+        )
+    )
+    assert [each["snapshot"]["image"] for each in shown["workspaces"] if "snapshot" in each]
+    said = await place.say("cluster", "snapshot", "demo", "node-0", "--image", "No Label")
+    assert said.code == 1
+    assert "image" in said.err
+
+
 async def test_ctrl_c_while_waiting_says_that_the_cluster_goes_on(place: Place) -> None:
     place.clusters.stuck = True
     process = await place.start("cluster", "create", "-f", str(place.spec))

@@ -54,8 +54,9 @@ def test_all_are_where_none_is_named() -> None:
 @pytest.mark.parametrize(
     ("state", "action", "legal"),
     [
-        (RUN, Action.START, "STOP, REBOOT, PAUSE, SUSPEND"),
-        (WorkspaceState.STOPPED, Action.PAUSE, "START"),
+        (RUN, Action.START, "STOP, REBOOT, PAUSE, SUSPEND, SNAPSHOT"),
+        (WorkspaceState.STOPPED, Action.PAUSE, "START, SNAPSHOT"),
+        (WorkspaceState.STAGING, Action.SNAPSHOT, ""),
         (WorkspaceState.STAGING, Action.STOP, ""),
         (WorkspaceState.FAILED, Action.REBOOT, ""),
     ],

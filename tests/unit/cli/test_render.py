@@ -164,6 +164,21 @@ IMAGE = Parse(
     " size_bytes: 17863168 virtual_size_bytes: 67108864",
     Image(),
 )
+SNAPSHOT = Parse(
+    'name: "sites/north/tenants/demo/images/before" digest: "b3:cd" state: READY'
+    " size_bytes: 109379584 virtual_size_bytes: 536870912"
+    ' source { cluster: "sites/north/tenants/demo/clusters/c" workspace: "worker-0"'
+    " taken_time { seconds: 1800000000 } }",
+    Image(),
+)
+IMAGED = Parse(
+    'name: "sites/north/tenants/demo/clusters/c" state: ACTIVE owner: "alice"'
+    ' workspaces { name: "x/workspaces/worker-0" site: "north" host: "n1" state: RUNNING'
+    ' snapshot { image: "x/images/before" state: READY taken_time { seconds: 1800000000 } } }'
+    ' workspaces { name: "x/workspaces/worker-1" site: "north" host: "n1" state: RUNNING'
+    ' snapshot { image: "x/images/other" state: FAILED message: "the pool is full" } }',
+    Cluster(),
+)
 SHORT = (
     Shortfall(site="south", host="s1", group="worker", resource="memory", wanted=4096,
               available=1792, unit="MiB"),
@@ -189,6 +204,8 @@ def text_of(renderable: RenderableType) -> str:
         ("sites", render.sites(SITES)),
         ("hosts", render.hosts([HOST])),
         ("images", render.images([("north", IMAGE)])),
+        ("images-made", render.images([("north", IMAGE), ("north", SNAPSHOT)])),
+        ("snapshots", render.cluster(IMAGED, NOW)),
         ("shortfalls", shortfall_table(SHORT)),
     ],
 )

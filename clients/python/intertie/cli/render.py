@@ -16,6 +16,7 @@ from intertie.api.imagestore.v1.images_pb2 import Image
 from intertie.api.metasched.v1.sites_pb2 import KnownSite
 from intertie.api.types.v1.price_pb2 import Price
 from intertie.api.types.v1.refund_pb2 import Refund
+from intertie.api.types.v1.snapshot_pb2 import Snapshot
 from intertie.cli.failures import shortfall_table
 from intertie.cli.guarantees import guarantees
 from intertie.cli.tables import BAD, GOOD, WAITING, moment, table
@@ -112,6 +113,8 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
         pieces += [Text(), workspaces(shown.workspaces)]
     if waiting := [each for each in shown.workspaces if each.pending]:
         pieces += [Text(), pending(waiting)]
+    if imaged := [each for each in shown.workspaces if each.HasField("snapshot")]:
+        pieces += [Text(), snapshots(imaged)]
     if shown.guarantees:
         pieces += [Text(), guarantees(shown.guarantees, now)]
     if shown.state in WAITING_STATES and shown.plan.shortfalls:
@@ -304,8 +307,13 @@ def _why_not_up(host: Host) -> tuple[str, ...]:
 
 def images(found: Iterable[tuple[str, Image]]) -> RenderableType:
     """Each with the endpoint that it was found at."""
+    shown = list(found)
     made = table("SITE", "NAME", "STATE", "SIZE", "DISK", "DIGEST", right=("SIZE", "DISK"))
-    for site, image in found:
+    told = any(image.HasField("source") for _, image in shown)
+    if told:
+        made.add_column("OF")
+        made.add_column("TAKEN")
+    for site, image in shown:
         state = Image.State.Name(image.state)
         if image.state == Image.UPLOADING:
             state += f" {size(image.uploaded_bytes)}"
@@ -316,5 +324,31 @@ def images(found: Iterable[tuple[str, Image]]) -> RenderableType:
             size(image.size_bytes),
             size(image.virtual_size_bytes),
             styled(image.digest),
+            *(_source(image) if told else ()),
+        )
+    return made
+
+
+def _source(image: Image) -> tuple[Text, str]:
+    """Which workspace's disk it is, and when; empty of one that was put."""
+    if not image.HasField("source"):
+        return Text(), ""
+    source = image.source
+    return styled(f"{last(source.cluster)}/{source.workspace}"), moment(source.taken_time)
+
+
+def snapshots(shown: Iterable[Workspace]) -> Table:
+    """How far each is; why there is none."""
+    made = table("SNAPSHOT OF", "IMAGE", "STATE", "TAKEN", "SENT", "WHY", right=("SENT",))
+    styles = {Snapshot.READY: GOOD, Snapshot.FAILED: BAD}
+    for each in shown:
+        one = each.snapshot
+        made.add_row(
+            styled(last(each.name)),
+            styled(last(one.image)),
+            styled(Snapshot.State.Name(one.state), styles.get(one.state, WAITING)),
+            moment(one.taken_time) if one.HasField("taken_time") else "",
+            size(one.done_bytes) if one.state == Snapshot.UPLOADING else "",
+            styled(one.message),
         )
     return made

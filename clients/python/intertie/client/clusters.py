@@ -157,6 +157,28 @@ class Clusters:
         answer: Cluster = await self._connection.call(self._stub.Act, request)
         return answer
 
+    async def snapshot(
+        self,
+        name: str,
+        workspace: str,
+        image: str,
+        *,
+        etag: str = "",
+        request_id: str = "",
+    ) -> Cluster:
+        """Asks for an image of the disk of `worker-0`, in the image store of its site. How far it
+        is, `workspaces[…].snapshot` says; Watch tells of it."""
+        request = ActOnClusterRequest(
+            name=self.full_name(name),
+            action=Action.SNAPSHOT,
+            workspaces=[check_label(workspace, "workspace")],
+            image=check_label(image, "image"),
+            etag=etag,
+            request_id=request_id or draw_request_id(),
+        )
+        answer: Cluster = await self._connection.call(self._stub.Act, request)
+        return answer
+
     async def delete(self, name: str, *, etag: str = "") -> Cluster:
         request = DeleteClusterRequest(name=self.full_name(name), etag=etag)
         answer: Cluster = await self._connection.call(self._stub.Delete, request)

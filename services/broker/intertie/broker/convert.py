@@ -36,6 +36,7 @@ from intertie.common.part_rules import validate_part
 from intertie.common.rpc.action_proto import action_from_proto
 from intertie.common.rpc.price_proto import price_fields
 from intertie.common.rpc.refund_proto import refund_fields
+from intertie.common.rpc.snapshot_proto import image_asked_for, snapshot_fields
 from intertie.common.rpc.spec_proto import (
     Fields,
     cluster_spec_fields,
@@ -125,9 +126,12 @@ def act_from_proto(
     request: clusters_pb2.ActOnClusterRequest | parts_pb2.ActOnPartRequest, *, caller: str
 ) -> ActOrder:
     _check_request_id(request.request_id)
+    action = action_from_proto(request.action)
+    workspaces = tuple(dict.fromkeys(request.workspaces))
     return ActOrder(
-        action=action_from_proto(request.action),
-        workspaces=tuple(dict.fromkeys(request.workspaces)),
+        action=action,
+        workspaces=workspaces,
+        image=image_asked_for(action, request.image, workspaces),
         request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(request)),
     )
 
@@ -270,6 +274,7 @@ def _workspace_fields(workspace: WorkspaceView, view: ClusterView) -> Fields:
         "image_digest": workspace.image_digest,
         "pending": workspace.pending,
         "restarts": workspace.restarts,
+        "snapshot": snapshot_fields(workspace.snapshot),
     }
 
 
@@ -335,6 +340,7 @@ def _part_fields(view: PartView) -> Fields:
                 "staging_total_bytes": each.staging_total_bytes,
                 "restarts": each.restarts,
                 "pending": each.pending,
+                "snapshot": snapshot_fields(each.snapshot),
             }
             for each in view.workspaces
         ],

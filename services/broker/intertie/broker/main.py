@@ -25,6 +25,7 @@ from intertie.broker.adapters.cluster_changes import PREFIXES, ClusterChanges
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.adapters.etcd_usage import EtcdUsage
 from intertie.broker.adapters.fences import CommandFence, SelfFence
+from intertie.broker.adapters.grants import SignedGrants
 from intertie.broker.adapters.imagestore_client import GrpcImages
 from intertie.broker.adapters.lines import Lines
 from intertie.broker.adapters.metasched_client import GrpcMetasched, GrpcRegisters
@@ -139,6 +140,7 @@ class Broker:
         bell = self.ledger.bell
         ledger, images = self.ledger, GrpcImages(store, site, clock)
         notary = SigningNotary(signer, credentials.trust, clock)
+        grants = SignedGrants(signer)
         usage = EtcdUsage(etcd)
         room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
         self._room = room
@@ -157,7 +159,7 @@ class Broker:
             WatchCluster(get, forwarding, BellHints(bell, clock)),
             UpdateCluster(ledger, images, admission, get, forwarding, policy, clock),
             WatchAll(self._feed, f"sites/{site}"),
-            ActOnCluster(ledger, admission, get, forwarding, site, clock),
+            ActOnCluster(ledger, admission, get, forwarding, grants, site, clock),
             DeleteCluster(ledger, get, forwarding, clock),
             find,
             agents,
@@ -172,7 +174,7 @@ class Broker:
             PreparePart(ledger, notary, policy, clock),
             resolve,
             ReleasePart(ledger, clock),
-            ActOnPart(ledger, admission),
+            ActOnPart(ledger, admission, grants),
             parts,
             find,
             agents,

@@ -15,6 +15,8 @@ class Action(Enum):
     PAUSE = "PAUSE"
     RESUME = "RESUME"
     SUSPEND = "SUSPEND"
+    SNAPSHOT = "SNAPSHOT"
+    """Switches nothing."""
 
 
 class Power(Enum):
@@ -52,9 +54,9 @@ POWER_AFTER: Mapping[Action, Power] = {
 _RUNNING, _PAUSED, _STOPPED, _SUSPENDED = "RUNNING", "PAUSED", "STOPPED", "SUSPENDED"
 
 LEGAL: Mapping[str, tuple[Action, ...]] = {
-    _RUNNING: (Action.STOP, Action.REBOOT, Action.PAUSE, Action.SUSPEND),
-    _PAUSED: (Action.STOP, Action.REBOOT, Action.RESUME, Action.SUSPEND),
-    _STOPPED: (Action.START,),
+    _RUNNING: (Action.STOP, Action.REBOOT, Action.PAUSE, Action.SUSPEND, Action.SNAPSHOT),
+    _PAUSED: (Action.STOP, Action.REBOOT, Action.RESUME, Action.SUSPEND, Action.SNAPSHOT),
+    _STOPPED: (Action.START, Action.SNAPSHOT),
     _SUSPENDED: (Action.STOP, Action.REBOOT, Action.RESUME),
 }
 """By state. In those that are not here nothing is: it does not run yet, or no more."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
-from intertie.api.types.v1 import measured_pb2, price_pb2, refund_pb2
+from intertie.api.types.v1 import measured_pb2, price_pb2, refund_pb2, snapshot_pb2
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, GuaranteeKind, Measured
 from intertie.common.names import ANY, ClusterName, Parent, check_label
@@ -15,6 +15,7 @@ from intertie.common.rpc.identity import Identity
 from intertie.common.rpc.price_proto import price_fields
 from intertie.common.rpc.refund_proto import refund_fields
 from intertie.common.rpc.shortfalls_proto import shortfall_to_proto
+from intertie.common.rpc.snapshot_proto import image_asked_for, snapshot_fields
 from intertie.common.rpc.spec_proto import cluster_spec_from_proto, cluster_spec_to_proto
 from intertie.common.rpc.terms_proto import (
     duration_to_proto,
@@ -65,10 +66,13 @@ def act_order_of(
     request: clusters_pb2.ActOnClusterRequest, identity: Identity, authority: str
 ) -> ActOrder:
     _check_request_id(request.request_id)
+    action = action_from_proto(request.action)
+    workspaces = tuple(dict.fromkeys(request.workspaces))
     return ActOrder(
         name=name_of(request.name, authority),
-        action=action_from_proto(request.action),
-        workspaces=tuple(dict.fromkeys(request.workspaces)),
+        action=action,
+        workspaces=workspaces,
+        image=image_asked_for(action, request.image, workspaces),
         etag=request.etag,
         caller=identity.caller,
         request_id=request.request_id,
@@ -191,7 +195,7 @@ def plan_to_proto(record: ClusterRecord) -> cluster_pb2.Plan:
 
 
 def _workspace_to_proto(cluster: str, view: WorkspaceView) -> cluster_pb2.Workspace:
-    seen = view.seen
+    seen, snapshot = view.seen, snapshot_fields(view.seen.snapshot)
     return cluster_pb2.Workspace(
         name=f"{cluster}/workspaces/{view.label}",
         group=view.group,
@@ -211,6 +215,7 @@ def _workspace_to_proto(cluster: str, view: WorkspaceView) -> cluster_pb2.Worksp
         image_digest=view.image_digest,
         pending=seen.pending,
         restarts=seen.restarts,
+        snapshot=snapshot_pb2.Snapshot(**snapshot) if snapshot else None,
     )
 
 

@@ -5,6 +5,7 @@ from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.quantities import Vector
 from intertie.common.rpc.price_proto import price_from_proto
 from intertie.common.rpc.refund_proto import refund_from_proto
+from intertie.common.rpc.snapshot_proto import snapshot_from_proto
 from intertie.common.rpc.terms_proto import (
     duration_from_proto,
     timestamp_from_proto,
@@ -88,6 +89,9 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
                 staging_total_bytes=each.staging_total_bytes,
                 pending=each.pending,
                 restarts=each.restarts,
+                snapshot=(
+                    snapshot_from_proto(each.snapshot) if each.HasField("snapshot") else None
+                ),
             )
             for each in message.workspaces
         ),

@@ -4,6 +4,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from intertie.api.broker.v1 import site_pb2
+from intertie.api.imagestore.v1 import images_pb2
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.api.types.v1 import used_pb2
 from intertie.broker.domain.counted import Used
@@ -12,14 +13,21 @@ from intertie.broker.domain.fleet import (
     HostFacts,
     MemoryMove,
     SeenPart,
+    SeenSnapshot,
     SeenWorkspace,
     WorkspaceState,
 )
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
 from intertie.broker.domain.lost_hosts import HostRecord, HostState
-from intertie.broker.domain.wanted import WantedNetwork, WantedPart, WantedWorkspace
+from intertie.broker.domain.wanted import (
+    SnapshotOrder,
+    WantedNetwork,
+    WantedPart,
+    WantedWorkspace,
+)
 from intertie.common.errors import FieldInvalid
 from intertie.common.quantities import Vector
+from intertie.common.rpc.snapshot_proto import snapshot_from_proto
 from intertie.common.rpc.spec_proto import (
     allocation_to_proto,
     bandwidth_to_proto,
@@ -95,7 +103,15 @@ def _workspace(wanted: WantedWorkspace) -> records_pb2.WantedWorkspace:
         nonce=wanted.nonce,
         power=records_pb2.WantedWorkspace.Power.Value(wanted.switched.power.name),
         boots=wanted.switched.boots,
+        snapshot=_order(wanted.snapshot),
     )
+
+
+def _order(order: SnapshotOrder | None) -> records_pb2.SnapshotOrder | None:
+    if order is None:
+        return None
+    grant = images_pb2.SnapshotGrant.FromString(order.grant)
+    return records_pb2.SnapshotOrder(id=order.id, image_id=order.image_id, grant=grant)
 
 
 def _network(wanted: WantedNetwork) -> records_pb2.WantedNetwork:
@@ -229,7 +245,12 @@ def _seen_workspace(message: records_pb2.SeenWorkspace) -> SeenWorkspace:
         saved=_move(message.saved) if message.HasField("saved") else None,
         restored=_move(message.restored) if message.HasField("restored") else None,
         used=_used(message.used) if message.HasField("used") else None,
+        snapshot=_snapshot(message.snapshot) if message.HasField("snapshot") else None,
     )
+
+
+def _snapshot(message: records_pb2.SeenSnapshot) -> SeenSnapshot:
+    return SeenSnapshot(id=message.id, shown=snapshot_from_proto(message.snapshot))
 
 
 def _move(message: records_pb2.MemoryMove) -> MemoryMove:

@@ -101,6 +101,7 @@ class GrpcMetasched:
         action: Action,
         workspaces: tuple[str, ...],
         *,
+        image: str,
         etag: str,
         request_id: str,
     ) -> Foreign:
@@ -108,6 +109,7 @@ class GrpcMetasched:
             name=self._named(tenant, cluster_id),
             action=action_to_proto(action),
             workspaces=workspaces,
+            image=image,
             etag=etag,
             request_id=request_id,
         )

@@ -7,6 +7,7 @@ from enum import Enum
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.guarantees import MeasuredPart, guarantees_of, measured_of
 from intertie.broker.domain.part import Moved, Part, PartState
+from intertie.broker.domain.snapshots import snapshot_of
 from intertie.broker.domain.stretch import Stretch
 from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.errors import IllegalMove, Shortfall
@@ -15,6 +16,7 @@ from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartNic
 from intertie.common.refund import RefundItem
+from intertie.common.snapshot import Snapshot
 from intertie.common.spec import DEFAULT_DURATION, ClusterSpec
 from intertie.common.values import Struct, replace
 
@@ -184,6 +186,8 @@ class WorkspaceView(Struct, frozen=True, kw_only=True):
     switched: Switched = AS_BEGUN
     restarts: int = 0
     """On another host, because its own was lost."""
+    snapshot: Snapshot | None = None
+    """The newest that was asked for."""
 
 
 class ClusterView(Struct, frozen=True, kw_only=True):
@@ -227,6 +231,7 @@ def _workspaces(
     for each in part.spec.workspaces:
         host = part.host_of(each.label)
         said = told.get((host, each.label))
+        snapshot = snapshot_of(part, each.label, said)
         if part.over:
             said = SeenWorkspace(name=each.label, state=WorkspaceState.ENDED)
         if said is None:
@@ -250,6 +255,7 @@ def _workspaces(
             pending=said.pending,
             switched=part.switch_of(each.label),
             restarts=moved.times if moved else 0,
+            snapshot=snapshot,
         )
 
 

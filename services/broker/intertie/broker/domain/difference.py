@@ -122,6 +122,7 @@ def with_terms(part: Part, spec: PartSpec, placed: tuple[Placed, ...]) -> Part:
         placed=placed,
         terms=part.terms + 1,
         switched=tuple(each for each in part.switched if each[0] in there),
+        snapshots=tuple(each for each in part.snapshots if each.workspace in there),
     )
     return replace(after, shed=_making_a_difference((*part.shed, before), after))
 

@@ -10,6 +10,7 @@ from intertie.broker.domain.pricing import Flat, Pricing
 from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.common.quantities import Vector
+from intertie.common.snapshot import Snapshot
 from intertie.common.values import Struct, field
 
 ALIVE_FOR = timedelta(seconds=15)
@@ -108,6 +109,13 @@ class MemoryMove(Struct, frozen=True, kw_only=True):
     duration: timedelta
 
 
+class SeenSnapshot(Struct, frozen=True, kw_only=True):
+    """How far a host is with an image of a workspace's disk."""
+
+    id: str
+    shown: Snapshot
+
+
 class SeenWorkspace(Struct, frozen=True, kw_only=True):
     name: str
     state: WorkspaceState
@@ -123,6 +131,7 @@ class SeenWorkspace(Struct, frozen=True, kw_only=True):
     """The last that came to its end."""
     used: Used | None = None
     """Since it was first on that host; None: nothing is known."""
+    snapshot: SeenSnapshot | None = None
 
 
 class SeenPart(Struct, frozen=True, kw_only=True):

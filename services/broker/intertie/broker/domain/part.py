@@ -13,6 +13,7 @@ from intertie.common.intervals import Window
 from intertie.common.names import PartName, uid_of, workspace_label
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
 from intertie.common.refund import RefundItem
+from intertie.common.snapshot import Snapshot
 from intertie.common.values import Struct, replace
 
 
@@ -81,6 +82,19 @@ class Moved(Struct, frozen=True, kw_only=True):
     host: str
     """That was lost last."""
     at: datetime
+
+
+class PartSnapshot(Struct, frozen=True, kw_only=True):
+    """The newest image that was asked for of a workspace's disk."""
+
+    workspace: str
+    id: str
+    host: str
+    """That makes it, and no other: elsewhere is another disk."""
+    grant: bytes
+    """What the image store takes it for; empty once it is over."""
+    shown: Snapshot
+    """As last known for good: how far it is meanwhile its host says."""
 
 
 class Shed(Struct, frozen=True, kw_only=True):
@@ -221,6 +235,8 @@ class Part(Struct, frozen=True, kw_only=True):
     """Of one that its site may put aside. Its window is then one stretch of its running."""
     recalled_end: datetime | None = None
     """To which the site has put it aside by itself; its coordinator is to agree on an end."""
+    snapshots: tuple[PartSnapshot, ...] = ()
+    """At most one a workspace."""
 
     @property
     def path(self) -> PartName:

@@ -13,6 +13,7 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
+from intertie.broker.domain.snapshots import Grant
 from intertie.broker.domain.usage import Usage
 from intertie.common.actions import Action
 from intertie.common.errors import DomainError
@@ -184,6 +185,12 @@ class Notary(Protocol):
         ...
 
 
+class Grants(Protocol):
+    def sign(self, grant: Grant) -> bytes:
+        """As a host carries it to the image store of this site."""
+        ...
+
+
 class Registers(Protocol):
     async def resolve(self, coordinator: str, tx: str, reason: str) -> Decision:
         """Races to ABORT at the coordinator's register; the decision that stands.
@@ -247,6 +254,7 @@ class Metasched(Protocol):
         action: Action,
         workspaces: tuple[str, ...],
         *,
+        image: str,
         etag: str,
         request_id: str,
     ) -> Foreign: ...

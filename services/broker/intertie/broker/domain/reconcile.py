@@ -8,6 +8,7 @@ from enum import Enum
 from intertie.broker.domain.cluster import WAITED_TOO_LONG, WINDOW_OVER
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.snapshots import settled
 from intertie.broker.domain.used import known_of, on_record
 from intertie.broker.domain.wanted import WantedPart, fingerprint, wanted_of
 from intertie.common.values import replace
@@ -96,14 +97,16 @@ def step_of(
         kept = part.ends > part.window.end
         reason = WAITED_TOO_LONG if kept else part.end_reason or WINDOW_OVER
         part = part.ending(now=now, reason=reason)
+    before, part = part, settled(part, seen)
     wanted = wanted_of(part, fleet, policy, gone=ending)
     says = _fingerprint(part, wanted)
     if ending and _nothing_left(part, told, seen, says, fleet.fenced):
         ended = part.move(PartState.ENDED, now=now, reason=part.end_reason)
+        ended = settled(ended, seen)
         return End(part=_with_counts(ended, ended, seen), hosts=tuple(sorted(told)))
     due = any(each.generation > part.generation for each in part.shed)
     as_told = part.told == says and not due
-    if not as_told or told != dict.fromkeys(wanted, part.generation):
+    if not as_told or part != before or told != dict.fromkeys(wanted, part.generation):
         return _tell(part, wanted, says)
     return None if ending else _given_up(part, told, seen, fleet.fenced)
 

@@ -13,7 +13,7 @@ from intertie.broker.domain.part import (
 )
 from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.intervals import Window
-from intertie.common.names import uid_of
+from intertie.common.names import ImageName, uid_of
 from intertie.common.part_spec import HostEntry, Member, PartNetwork
 from intertie.common.spec import Allocation, BandwidthTerm, Environment
 from intertie.common.values import Struct, replace
@@ -67,6 +67,14 @@ class WantedNic(Struct, frozen=True, kw_only=True):
     bandwidth: BandwidthTerm
 
 
+class SnapshotOrder(Struct, frozen=True, kw_only=True):
+    """An image that a host is to make of a workspace's disk, and to send."""
+
+    id: str
+    image_id: str
+    grant: bytes
+
+
 class WantedWorkspace(Struct, frozen=True, kw_only=True):
     name: str
     uid: str
@@ -75,6 +83,7 @@ class WantedWorkspace(Struct, frozen=True, kw_only=True):
     nics: tuple[WantedNic, ...]
     nonce: str
     switched: Switched = AS_BEGUN
+    snapshot: SnapshotOrder | None = None
 
 
 class WantedPart(Struct, frozen=True, kw_only=True):
@@ -145,7 +154,16 @@ def _workspaces(part: Part, host: str) -> Iterator[WantedWorkspace]:
             ),
             nonce=nonce_of(part, each.label),
             switched=part.switch_of(each.label),
+            snapshot=_snapshot(part, each.label, host),
         )
+
+
+def _snapshot(part: Part, label: str, host: str) -> SnapshotOrder | None:
+    for each in part.snapshots:
+        if (each.workspace, each.host) == (label, host) and not each.shown.over:
+            image_id = ImageName.parse(each.shown.image).image_id
+            return SnapshotOrder(id=each.id, image_id=image_id, grant=each.grant)
+    return None
 
 
 def _networks(part: Part, host: str, fleet: Fleet, policy: Policy) -> Iterator[WantedNetwork]:

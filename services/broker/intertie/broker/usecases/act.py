@@ -1,5 +1,6 @@
 """Switches workspaces of a cluster, or of a part, on or off."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import structlog
@@ -7,10 +8,12 @@ import structlog
 from intertie.broker.domain.acting import acted, open_for_actions
 from intertie.broker.domain.amending import check_open
 from intertie.broker.domain.cluster import ClusterState, ClusterView, view_of
+from intertie.broker.domain.fleet import SeenPart
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
-from intertie.broker.domain.ports import Caller, Foreign, Ledger
+from intertie.broker.domain.ports import Caller, Foreign, Grants, Ledger
 from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.domain.snapshots import begun, grant_of
 from intertie.broker.usecases.admission import Admission, Admitted, known_part, there
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.broker.usecases.get_cluster import GetCluster
@@ -18,7 +21,7 @@ from intertie.broker.usecases.prepare_part import check_coordinator
 from intertie.common.actions import Action
 from intertie.common.clock import Clock
 from intertie.common.errors import ActionIllegal, ClusterOver, EtagStale, NotFound, PartOver
-from intertie.common.names import ClusterName, PartName
+from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.values import Struct
 
 log = structlog.get_logger(__name__)
@@ -29,6 +32,8 @@ class ActOrder(Struct, frozen=True, kw_only=True):
     workspaces: tuple[str, ...]
     """Labels; empty: all."""
     request: RequestKey
+    image: str = ""
+    """Of a SNAPSHOT: what to call it."""
 
 
 class ActOnCluster:
@@ -38,6 +43,7 @@ class ActOnCluster:
         admission: Admission,
         get: GetCluster,
         forwarding: Forwarding,
+        grants: Grants,
         site: str,
         clock: Clock,
     ) -> None:
@@ -45,6 +51,7 @@ class ActOnCluster:
         self._admission = admission
         self._get = get
         self._forwarding = forwarding
+        self._grants = grants
         self._site = site
         self._clock = clock
 
@@ -55,7 +62,13 @@ class ActOnCluster:
         if before is None:
             if await self._forwarding.reaches(name):
                 return await self._forwarding.act(
-                    caller, name, order.action, order.workspaces, etag, order.request
+                    caller,
+                    name,
+                    order.action,
+                    order.workspaces,
+                    etag,
+                    order.request,
+                    image=order.image,
                 )
             raise NotFound(str(name))
 
@@ -74,7 +87,8 @@ class ActOnCluster:
             shown = view_of(record, part.value, seen, {}, site=self._site)
             if etag and etag != shown.etag:
                 raise EtagStale(record.name)
-            return _admitted(order, part, view, answer=record.name, uid=record.uid)
+            after = _after(order, part.value, seen, self._grants, caller.spiffe, now=now)
+            return _admitted(part, after, answer=record.name, uid=record.uid)
 
         admitted = await self._admission.admit(order.request, decide)
         log.info("act.asked_for", cluster=admitted.answer, action=order.action.name)
@@ -85,9 +99,10 @@ class ActOnCluster:
 
 
 class ActOnPart:
-    def __init__(self, ledger: Ledger, admission: Admission) -> None:
+    def __init__(self, ledger: Ledger, admission: Admission, grants: Grants) -> None:
         self._ledger = ledger
         self._admission = admission
+        self._grants = grants
 
     async def __call__(self, name: PartName, order: ActOrder, caller: Caller) -> Part:
         def decide(view: LedgerView, now: datetime) -> Admitted:
@@ -96,7 +111,9 @@ class ActOnPart:
             check_coordinator(part, caller, "Act")
             if not open_for_actions(part, now=now):
                 raise PartOver(part.name, part.state.name)
-            return _admitted(order, found, view, answer=part.name, uid=part.uid)
+            seen = view.seen.get(part.uid, {})
+            after = _after(order, part, seen, self._grants, part.owner, now=now)
+            return _admitted(found, after, answer=part.name, uid=part.uid)
 
         admitted = await self._admission.admit(order.request, decide)
         log.info("act.asked_for", part=admitted.answer, action=order.action.name)
@@ -106,10 +123,26 @@ class ActOnPart:
         return found.value
 
 
-def _admitted(
-    order: ActOrder, part: Versioned[Part], view: LedgerView, *, answer: str, uid: str
-) -> Admitted:
-    seen = view.seen.get(part.value.uid, {})
-    after = acted(part.value, seen, order.action, order.workspaces)
+def _after(
+    order: ActOrder,
+    part: Part,
+    seen: Mapping[str, SeenPart],
+    grants: Grants,
+    owner: str,
+    *,
+    now: datetime,
+) -> Part | None:
+    """None where nothing is changed."""
+    after = acted(part, seen, order.action, order.workspaces)
+    if order.action is not Action.SNAPSHOT:
+        return after
+    [label] = order.workspaces
+    grant = grant_of(part, label, order.image, owner, now=now)
+    key = order.request
+    snapshot_id = uid_of("snapshot", part.name, key.caller, key.request_id, now.isoformat())
+    return begun(part, grant, snapshot_id, grants.sign(grant))
+
+
+def _admitted(part: Versioned[Part], after: Part | None, *, answer: str, uid: str) -> Admitted:
     writes = () if after is None else (Write(record=after, read_at=part.revision),)
     return Admitted(change=Change(writes=writes), answer=answer, uid=uid)

@@ -140,6 +140,8 @@ class Forwarding:
         workspaces: tuple[str, ...],
         etag: str,
         request: RequestKey,
+        *,
+        image: str,
     ) -> Foreign:
         return await self._to().act(
             caller,
@@ -147,6 +149,7 @@ class Forwarding:
             name.cluster_id,
             action,
             workspaces,
+            image=image,
             etag=etag,
             request_id=forwarded_request_id(request),
         )

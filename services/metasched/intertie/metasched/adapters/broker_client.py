@@ -149,12 +149,19 @@ class BrokerSites:
         )
 
     async def act(
-        self, part: PartName, action: Action, workspaces: Sequence[str], *, request_id: str
+        self,
+        part: PartName,
+        action: Action,
+        workspaces: Sequence[str],
+        *,
+        image: str,
+        request_id: str,
     ) -> PartSeen:
         request = parts_pb2.ActOnPartRequest(
             name=str(part),
             action=action_to_proto(action),
             workspaces=workspaces,
+            image=image,
             request_id=request_id,
         )
         broker = self._broker(part.site)

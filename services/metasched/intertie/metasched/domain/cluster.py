@@ -14,6 +14,7 @@ from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_spec import PartNic
 from intertie.common.price import PriceTerm
 from intertie.common.refund import RefundItem
+from intertie.common.snapshot import Snapshot
 from intertie.common.spec import ClusterSpec, Layout, layout
 from intertie.common.values import replace
 from intertie.metasched.domain.guarantees import guarantees_of
@@ -263,6 +264,8 @@ class WorkspaceSeen:
     pending: str = ""
     restarts: int = 0
     """Anew on another host, because its own was lost."""
+    snapshot: Snapshot | None = None
+    """The newest that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,9 +79,16 @@ class Sites(Protocol):
         ...
 
     async def act(
-        self, part: PartName, action: Action, workspaces: Sequence[str], *, request_id: str
+        self,
+        part: PartName,
+        action: Action,
+        workspaces: Sequence[str],
+        *,
+        image: str,
+        request_id: str,
     ) -> PartSeen:
-        """On these, by label. Idempotent by `request_id`, 24 hours."""
+        """On these, by label. `image`: what a SNAPSHOT is called. Idempotent by `request_id`,
+        24 hours."""
         ...
 
     async def resolve(

@@ -35,6 +35,8 @@ class ActOrder:
     etag: str
     caller: str
     request_id: str
+    image: str = ""
+    """Of a SNAPSHOT: what to call it."""
 
 
 class ActOnCluster:
@@ -87,6 +89,7 @@ class ActOnCluster:
                 PartName.parse(part),
                 order.action,
                 labels,
+                image=order.image,
                 request_id=f"act-{uid_of(order.caller, order.request_id, part)}",
             )
         except (NotFound, PartOver):
