@@ -196,6 +196,15 @@ async def test_one_that_died_while_it_sent_goes_on_with_the_same_copy(owner: Own
     assert owner.told.digest == DIGEST
 
 
+async def test_what_an_agent_without_its_notes_finds_is_thrown_away(owner: Owner) -> None:
+    host = owner.host
+    host.copies.files[A_UID] = False
+    host.hypervisor.jobs[DOMAIN] = "of an earlier agent"
+    await owner.passes(1)
+    assert host.copies.files == {}
+    assert host.hypervisor.jobs == {}
+
+
 async def test_a_copy_is_kept_over_a_start_of_its_guest(owner: Owner) -> None:
     host = owner.host
     host.copies.may_send.clear()

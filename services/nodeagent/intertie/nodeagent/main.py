@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 async def serve(settings: Settings) -> None:
     if programs := capabilities.missing_programs():
-        raise HostFailure(f"{', '.join(programs)}: not found; install iproute2, nftables and QEMU")
+        wanted = "iproute2, nftables, QEMU and util-linux"
+        raise HostFailure(f"{', '.join(programs)}: not found; install {wanted}")
     clock = SystemClock()
     files = WorkspaceFiles(settings.data)
     storage = WorkspaceStorage(files)

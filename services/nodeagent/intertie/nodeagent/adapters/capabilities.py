@@ -10,7 +10,7 @@ from intertie.nodeagent.domain.domain_xml import MIB
 from intertie.nodeagent.domain.failures import HostFailure
 
 _DEVICE = "iprobe0"
-_PROGRAMS = ("ip", "bridge", "tc", "nft", "qemu-img")
+_PROGRAMS = ("ip", "bridge", "tc", "nft", "qemu-img", "setpriv")
 _CGROUPS = Path("/sys/fs/cgroup")
 _NET = Path("/sys/class/net")
 

@@ -118,7 +118,7 @@ class Snapshots:
     ) -> None:
         part, uid, order = known.wanted, workspace.uid, workspace.snapshot
         note = self._note(part.uid, uid)
-        if order is None and note is None:
+        if order is None and note is None and not self._copies.is_there(uid):
             return
         if order is None or note is None or note.id != order.id or note.outcome is not None:
             # Of an earlier one nothing stays.
