@@ -13,7 +13,14 @@ import pytest
 from intertie.broker.domain.cluster import ClusterView
 from intertie.broker.domain.ports import Foreign, RefusedSoFar
 from intertie.broker.domain.records import Change
-from intertie.common.errors import NameTaken, NoCapacity, NotLeading, Shortfall, SiteUnreachable
+from intertie.common.errors import (
+    NameTaken,
+    NoCapacity,
+    NotLeading,
+    Shortfall,
+    SiteUnreachable,
+    StaleWrite,
+)
 from tests.fakes.clock import FakeClock
 from tests.unit.broker.test_names_taken import Beyond, World
 
@@ -111,6 +118,46 @@ async def test_what_another_leader_may_have_handed_on_too_is_not_forgotten() -> 
     beyond.may[0].set()
     await first
     assert isinstance(await world.create(FEW), Foreign)
+
+
+async def test_what_was_forgotten_without_an_answer_is_not_handed_on_by_what_is_known_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug that simulated worlds have found: the records were taken back, the answer to that was
+    lost and the watch did not tell of it; so a retry was handed on by a record that was gone, and
+    the next one, which knew better, found room here as well."""
+    world, beyond = world_of(REFUSED)
+    ledger = world.ledger
+    first = asyncio.create_task(fails(world, NoCapacity))
+    await FakeClock().settle()
+    forward = await ledger.forward("demo", "one")
+    request = await ledger.request("alice", "r1")
+    beyond.may[0].set()
+    ledger.loses_answer = True
+    await first
+    commit = ledger.commit
+    stale = [True]
+
+    async def known_forward(*_: str) -> Any:
+        return forward if stale else None
+
+    async def known_request(*_: str) -> Any:
+        return request if stale else None
+
+    async def compares(change: Change) -> int:
+        try:
+            return await commit(change)
+        except StaleWrite:
+            stale.clear()
+            raise
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "forward", known_forward)
+        patched.setattr(ledger, "request", known_request)
+        patched.setattr(ledger, "commit", compares)
+        await world.create(TOO_MANY)
+    assert isinstance(await world.create(FEW), Foreign)
+    assert await ledger.cluster("demo", "one") is None
 
 
 async def test_a_refusal_is_told_though_the_lead_is_gone() -> None:

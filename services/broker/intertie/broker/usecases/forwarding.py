@@ -209,6 +209,10 @@ class Forwarding:
         if before is not None and before.value.answers(request, now=now):
             found = await self.find(name)
             if found is not None and found.value.request_id == forwarded_request_id(request):
+                # Written again, as `_forget` may have taken it back without having heard so, or
+                # may do so yet: what nobody knows to be on record is not handed on.
+                again = Write(record=found.value, read_at=found.revision)
+                await self._ledger.commit(Change(writes=(again,)))
                 return found.value, False
         self._room.check()
         here = check_no_cluster(await self._ledger.cluster(name.tenant, name.cluster_id), name)
