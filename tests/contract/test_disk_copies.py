@@ -88,11 +88,14 @@ async def test_one_that_is_given_up_leaves_the_disk_free_at_once(pool: Pool) -> 
     """Its program is gone: a guest that starts finds no lock on its disk."""
     copies = pool.copies(mib_s=1)
     await copies.prepare(UID)
-    copying = asyncio.create_task(copies.copy(UID, lambda _: None))
+    seen: list[int] = []
+    copying = asyncio.create_task(copies.copy(UID, seen.append))
     disk = str(pool.files.disk(UID))
+    # To try the lock sooner could keep the copy itself from the disk.
     async with asyncio.timeout(30):
-        while "lock" not in await refused_write(disk):
-            pass
+        while not seen or seen[-1] < MIB:
+            await asyncio.sleep(0.1)
+    assert "lock" in await refused_write(disk)
     assert not copying.done()
     copying.cancel()
     with pytest.raises(asyncio.CancelledError):
