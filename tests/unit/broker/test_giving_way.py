@@ -233,6 +233,49 @@ def test_what_is_not_saved_in_time_counts_on() -> None:
     assert late(part, saved(then, "a").seen[uid], now=LATER + SAVE) is part
 
 
+def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_promised_room() -> None:
+    """A bug that simulated worlds have found: what counted of it because it was late was taken for
+    room of its own, though it had been promised to the lease for which it gave way."""
+    here = running(8)
+    found = asks(here, 8, now=LATER)
+    then = after(here, found, now=LATER)
+    urgent = replace(
+        part_of(here, "a"),
+        name="sites/north/tenants/demo/parts/urgent",
+        spec=found.draft.allotment.spec,
+        placed=found.draft.allotment.placed,
+        keeping=None,
+    )
+    part = part_of(then, "a")
+    longer = late(part, {}, now=LATER + SAVE)
+    assert longer is not part
+    parts = {each.name: Versioned(value=each, revision=1) for each in (longer, urgent)}
+    then = saved(replace(then, parts=parts), "a")
+    soon = replace(POLICY, queue=QueuePolicy(worth=SECOND))
+    assert starting(then, soon, now=LATER + SAVE) == []
+    with pytest.raises(NoCapacity):
+        start(then, "a", now=LATER + SAVE, policy=soon)
+    alone = replace(then, parts={longer.name: parts[longer.name]})
+    assert starting(alone, soon, now=LATER + SAVE + MINUTE) == [name_of("a")]
+
+
+def test_to_go_on_for_as_long_as_there_is_room_is_one_step_of_its_terms() -> None:
+    """A bug that simulated worlds have found: each length that was tried counted."""
+    here = running(8)
+    then = after(here, asks(here, 4, now=LATER), now=LATER)
+    coming = replace(
+        part_of(here, "a"),
+        name="sites/north/tenants/demo/parts/later",
+        spec=replace(part_of(here, "a").spec, window=Window(NOW + HOUR, NOW + 9 * HOUR)),
+        keeping=None,
+    )
+    parts = {**then.parts, coming.name: Versioned(value=coming, revision=1)}
+    then = saved(replace(then, parts=parts), "a")
+    part = part_of(start(then, "a", now=LATER + MINUTE), "a")
+    assert part.window.end == NOW + HOUR - SAVE
+    assert part.terms == part_of(then, "a").terms + 1
+
+
 def test_usage_has_all_of_a_stretch_and_the_disk_that_is_kept_between_two() -> None:
     here = running(4)
     aside = replace(

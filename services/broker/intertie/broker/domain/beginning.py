@@ -21,7 +21,7 @@ from intertie.broker.domain.planning import (
     part_spec_of,
     pinned,
 )
-from intertie.broker.domain.stretches import is_saved, left_of, runs_whole, stretch
+from intertie.broker.domain.stretches import counted_till, is_saved, left_of, runs_whole, stretch
 from intertie.broker.domain.usage import charged_when_on
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
@@ -152,7 +152,9 @@ class Beginning:
     def _stretched(self, part: Part, window: Window) -> Part | None:
         again = self._before is not None
         after = stretch(part, self._record, window, self._paces, self._policy, again=again)
-        return replace(after, terms=part.terms + 1) if after and again else after
+        if after is None or self._before is None:
+            return after
+        return replace(after, terms=self._before.terms + 1)  # however many lengths are tried
 
     def _placed(self, window: Window, counts: Counts) -> Part:
         """On hosts that have room for its memory on disk too."""
@@ -194,7 +196,7 @@ class Beginning:
         after = demands_of(part, self._policy.admission)
         if self._before is None:
             return after
-        before = demands_of(self._before, self._policy.admission)
+        before = demands_of(counted_till(self._before, self._now), self._policy.admission)
         return tuple(more_of(before, after, since=part.window.start))
 
     def _shortfalls(self, part: Part) -> tuple[Shortfall, ...]:

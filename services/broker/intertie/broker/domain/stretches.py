@@ -168,3 +168,12 @@ def late(part: Part, seen: Mapping[str, SeenPart], *, now: datetime) -> Part:
     if now < part.window.end + part.keeping.save:
         return part
     return replace(part, keeping=replace(part.keeping, save=now - part.window.end + LATE))
+
+
+def counted_till(part: Part, now: datetime) -> Part:
+    """As it would count had it been known when it would be saved. What counts of it from then on
+    because it was late is no room of its own: others may have been promised that."""
+    keeping = part.keeping
+    if keeping is None or keeping.until is None or part.window.end + keeping.save <= now:
+        return part
+    return replace(part, keeping=replace(keeping, save=max(now - part.window.end, timedelta())))
