@@ -2,7 +2,6 @@
 
 Each takes away one thing that the product relies on, from outside: no product code knows of them.
 What two mechanisms hold together is planted as what is left when both are gone; it says so.
-A suspend and a resume that overlap on one disk are not among them: no world switches its guests.
 """
 
 from __future__ import annotations
@@ -16,27 +15,47 @@ from typing import Any
 from unittest import mock
 
 import intertie.broker.domain.archiving as archiving
+import intertie.broker.domain.beginning as beginning
 import intertie.broker.domain.book as book
+import intertie.broker.domain.difference as difference
+import intertie.broker.domain.giving_way as giving_way
 import intertie.broker.domain.ledger as ledger
 import intertie.broker.domain.part as part_module
+import intertie.broker.domain.renegotiating as renegotiating
 import intertie.broker.loops.retention as retention
 import intertie.broker.main as broker_main
+import intertie.broker.usecases.hold_amend as hold_amend
+import intertie.nodeagent.loops.guest_looks as guest_looks
 import intertie.nodeagent.loops.knowledge as knowledge
 import intertie.nodeagent.loops.report as report
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.domain.admission_policy import AdmissionPolicy
 from intertie.broker.domain.decision import Decision, Outcome
-from intertie.broker.domain.part import NEXT, Part, PartState
+from intertie.broker.domain.part import NEXT, Keeping, Part, PartState
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
 from intertie.broker.loops.in_doubt import InDoubt
 from intertie.broker.usecases.admission import Admission, Decide
+from intertie.common.actions import Power
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import EtcdUnavailable
 from intertie.common.etcd.client import Compare, Entry, Op, Snapshot, TxnResult
 from intertie.common.intervals import Window
-from intertie.nodeagent.domain.reconcile import KnownPart, Listing
+from intertie.common.values import replace as replace_record
+from intertie.nodeagent.domain.power import Memory
+from intertie.nodeagent.domain.reconcile import (
+    DomainState,
+    KnownPart,
+    Listing,
+    Observed,
+    Phase,
+    Step,
+)
+from intertie.nodeagent.domain.reconcile import steps as agent_steps
+from intertie.nodeagent.loops.moving_memory import MovingMemory
 from tests.sim.etcd_client import ModelClient
+from tests.sim.hosts import Hypervisor
+from tests.sim.power import PowerSwitch
 from tests.sim.record import Profile
 
 Plant = Callable[[], AbstractContextManager[Any]]
@@ -152,6 +171,97 @@ def _ends_early() -> Iterator[None]:
         yield
 
 
+def _in_force_at_hold() -> AbstractContextManager[Any]:
+    """A site gives the old terms up as soon as new ones are held, which may never be committed."""
+    whole = renegotiating.held
+
+    def held(*given: Any, now: datetime) -> Part:
+        part = whole(*given, now=now)
+        assert part.amend is not None
+        return replace_record(part, spec=part.amend.spec, placed=part.amend.placed)
+
+    return mock.patch.object(hold_amend, "held", held)
+
+
+@contextmanager
+def _given_up_at_commit() -> Iterator[None]:
+    """What other terms give up is free when they are in force, and not when hosts have obeyed."""
+    whole = difference.with_terms
+
+    def with_terms(*given: Any) -> Part:
+        return replace_record(whole(*given), shed=())
+
+    with (
+        mock.patch.object(difference, "with_terms", with_terms),
+        mock.patch.object(renegotiating, "with_terms", with_terms),
+    ):
+        yield
+
+
+@contextmanager
+def _begins_before_saved() -> Iterator[None]:
+    """What gives way is counted until its window's end, and not until it is saved."""
+    whole = ledger.stretch_demands
+
+    def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) -> Any:
+        first, *rest = whole(part, keeping, admission)
+        if keeping.until is not None and part.window.duration:
+            first = Demand(first.key, part.window, first.amounts)
+        return (first, *rest)
+
+    with (
+        mock.patch.object(ledger, "stretch_demands", stretch_demands),
+        mock.patch.object(giving_way, "_free_from", lambda part: part.window.end),
+    ):
+        yield
+
+
+def _goes_on_unsaved() -> AbstractContextManager[Any]:
+    """Nobody is asked whether what a lease had in memory is saved before it goes on."""
+    return mock.patch.object(beginning, "is_saved", return_value=True)
+
+
+@contextmanager
+def _overlapping() -> Iterator[None]:
+    """A guest that is to go on does so while its memory is still being saved: its agent lets it,
+    and so does libvirtd, which would refuse."""
+    whole = agent_steps
+
+    def steps(phase: Phase, seen: Observed, *given: Any, **also: Any) -> tuple[Step, ...]:
+        _, switched, *_ = given
+        saving = seen.domain is DomainState.PAUSED and seen.memory is Memory.SAVING
+        if saving and phase is Phase.RUN and switched.power is Power.ON:
+            return (Step.RESUME,)
+        return whole(phase, seen, *given, **also)
+
+    with (
+        mock.patch.object(guest_looks, "steps", steps),
+        mock.patch.object(MovingMemory, "moving", return_value={}),
+        mock.patch.object(Hypervisor, "_free"),
+    ):
+        yield
+
+
+def _acts_twice() -> AbstractContextManager[Any]:
+    """A request that switches a workspace is not known again when it comes again."""
+    whole = RequestRecord.answers
+
+    def answers(self: RequestRecord, key: RequestKey, *, now: datetime) -> bool:
+        again = key.request_id.startswith(("a-", "act-"))
+        return not again and whole(self, key, now=now)
+
+    return mock.patch.object(RequestRecord, "answers", answers)
+
+
+def _fence_believed() -> AbstractContextManager[Any]:
+    """A host is taken to be off because its switch was asked, and it runs on."""
+
+    async def fence(self: PowerSwitch, *_: object) -> str:
+        return "it was asked"
+
+    return mock.patch.object(PowerSwitch, "fence", fence)
+
+
 @contextmanager
 def _stale_generation() -> Iterator[None]:
     """An agent obeys whatever it reads, from a member of etcd that may be behind."""
@@ -219,6 +329,21 @@ def _late(profile: Profile) -> Profile:
     return replace(profile, late=0.3, calls_per_user=96, trouble_s=60.0)
 
 
+def _waiting(profile: Profile) -> Profile:
+    """Many wait for room, and give way."""
+    return replace(profile, waits=0.6)
+
+
+def _switching(profile: Profile) -> Profile:
+    """Owners switch workspaces all the time."""
+    return replace(profile, switched=0.8)
+
+
+def _losing(profile: Profile) -> Profile:
+    """Hosts are lost all the time, and leases last."""
+    return replace(profile, hosts_lost=0.7, stays=0.8, waits=0.0, calls_per_user=16)
+
+
 def _deaf(profile: Profile) -> Profile:
     return replace(profile, event_lost=0.6)
 
@@ -242,6 +367,15 @@ BUGS: dict[str, Bug] = {
     ),
     "hold-admitted-on-totals": Bug(_on_totals, "is promised"),
     "stale-generation-obeyed": Bug(_stale_generation, "obeys generation"),
+    "old-terms-given-up-at-hold": Bug(_in_force_at_hold, "under the same number"),
+    "old-terms-given-up-at-commit": Bug(_given_up_at_commit, "given up before its hosts"),
+    "begun-before-others-are-saved": Bug(_begins_before_saved, "is promised", profile=_waiting),
+    "goes-on-before-it-is-saved": Bug(_goes_on_unsaved, "goes on before", profile=_waiting),
+    "suspend-and-resume-overlap": Bug(_overlapping, "it is being saved", profile=_switching),
+    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=4, profile=_switching),
+    "fence-believed-unheard": Bug(
+        _fence_believed, "two writers on one disk", seed=6, profile=_losing
+    ),
     "window-ends-a-second-early": Bug(_ends_early, "is promised"),
     "lost-event-no-relist": Bug(_no_relist, "after its end", profile=_deaf),
 }

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from intertie.api.nodeagent.v1 import records_pb2
 from tests.integration import ledger_history
-from tests.integration.ledger_history import takes
-from tests.sim.services import CAPACITY, LINK_MBIT_S, SITES
-from tests.sim.virtual_loop import EPOCH
+from tests.sim.counting import COUNTED, forget, overfull, read, seconds, window_of
+from tests.sim.guests import broken_guests
+from tests.sim.services import SITES
+from tests.sim.switches import Switches, starts
+from tests.sim.terms import Terms, differing, has_terms
+from tests.sim.undone import undone
+from tests.sim.waiting import Waiting
 
 if TYPE_CHECKING:
     from tests.sim.record import Record, Told
 
-COUNTED = frozenset({"HELD", "PREPARED", "CONFIRMED"})
 NEVER_BEGAN = frozenset({"EXPIRED", "RELEASED"})
 BEGAN = frozenset({"CONFIRMED", "ENDED"})
 OVER = NEVER_BEGAN | {"ENDED"}
@@ -44,33 +45,26 @@ LEADERS_OWN = (
     "tombs/",
     "archive/",
 )
+TAKING = ("spec", "placed", "gateway", "shed", "amend", "keeping")
+"""Of a part's record: what says how much it takes, and when."""
+CHANGES = ("u-", "a-", "act-", "fwd-")
+"""How the ids of requests begin by which users change what there is."""
 KEPT_S = 24 * 3600.0
 CLOCKS_S = 600.0
 """Two clocks of one site may differ by as much."""
-GRACE_S = 40.0
-"""After which all that should have come to an end has, once nothing fails any more."""
-
-
-def seconds(moment: str) -> float:
-    """Of true time, since the run began."""
-    return (datetime.fromisoformat(moment) - EPOCH).total_seconds()
-
-
-@lru_cache(maxsize=1 << 14)
-def read(value: bytes) -> Any:
-    return json.loads(value)
 
 
 def broken(record: Record) -> tuple[list[str], list[str]]:
     """What is wrong with a run; nothing, one hopes. And what is known to happen, and noted: see
     `_own_name`."""
-    _TAKEN.clear()  # another run of the seed has parts of the same names
+    forget()
     history = _History(record)
     for written in record.writes:
         history.take(written)
     history.hear()
     history.look_at_guests()
-    history.wrong += [*record.fell, *undone(record)]
+    history.wrong += [*record.fell, *undone(record), *history.in_the_end()]
+    history.wrong += broken_guests(record)
     return history.wrong, history.noted
 
 
@@ -83,6 +77,9 @@ class _Site:
     once: set[str] = field(default_factory=set)
     """Keys of parts that were over."""
     answers: dict[str, Any] = field(default_factory=dict)
+    forwards: set[str] = field(default_factory=set)
+    late: dict[str, Any] = field(default_factory=dict)
+    """Parts as they were, that count for longer by this revision because they are not saved."""
 
 
 class _History:
@@ -94,6 +91,9 @@ class _History:
         self.holders: dict[str, str] = {}
         self.decisions: dict[str, Any] = {}
         self.txs: dict[str, Any] = {}
+        self.waiting = Waiting(self.say)
+        self.switches = Switches(self.say)
+        self.terms = Terms(self.say, self.decisions, self.txs)
         self.parts_of: dict[str, dict[str, str]] = defaultdict(dict)
         """State of a co-allocation's parts, by site."""
         self.clusters: dict[str, list[tuple[float, Any]]] = defaultdict(list)
@@ -105,6 +105,12 @@ class _History:
         """Uids of the clusters of one id that something was ever confirmed for."""
         self.ended: dict[str, float] = {}
         """By workspace's uid: when its part was over in the ledger."""
+        self.asks: dict[str, set[str]] = defaultdict(set)
+        """Ids of the requests for other terms, by id of the cluster."""
+        self.not_up: set[tuple[str, str]] = set()
+        """Site and host: silent, or to be off, by the last that was written of them."""
+        self.uids: dict[str, dict[str, str]] = defaultdict(dict)
+        """Of workspaces by their labels, by name of the part."""
         self.workspaces: dict[str, list[str]] = defaultdict(list)
         """Uids of workspaces, by part's uid."""
 
@@ -119,24 +125,77 @@ class _History:
             self._meta(written)
             return
         site = self.sites[written.store]
-        made = answered = 0
+        site.late = {}
+        taking: list[tuple[Any, Any, float]] = []
+        """Parts that take what they did not, and from when on: beside all that is otherwise now."""
+        answers = [read(value)["answer"] for key, value in written.puts if _is_answer(key)]
+        for key, value in written.puts:
+            if key in site.parts:
+                self.switches.part(written, site.parts[key], read(value), answers)
+        made: list[str] = []
+        answered: list[str] = []
         for key, value in written.puts:
             kind = key.partition("/")[0]
             if kind == "parts":
-                made += self._part(written, site, key, read(value))
+                if key not in site.parts and read(value)["tx"]:
+                    made.append(read(value)["name"])
+                self._part(written, site, key, read(value), taking)
             elif kind == "forwards":
-                made += 1
+                if key not in site.forwards:  # else it is made sure of
+                    made.append(read(value)["name"])
+                site.forwards.add(key)
             elif kind == "requests":
-                answered += 1
-                self._request(written, site, key, read(value))
+                answer = read(value)
+                self._request(written, site, key, answer)
+                if not self._of_what_stands(written, site, answer):
+                    answered.append(answer["answer"])
             elif kind == "clusters":
+                if (written.store, key) not in self.current:
+                    made.append(read(value)["name"])
                 self._cluster(written, key, read(value))
             elif kind == "wanted":
                 self._wanted(value)
-        if made != answered:
-            self.say(written, f"{made} were made for {answered} answers to requests")
+            elif kind == "hosts":
+                self._host(written, read(value))
+            elif kind == "seen" and "/parts/" in key:
+                self.terms.seen(written.store, key.split("/")[1], value)
+                self.waiting.seen(written.store, key.split("/")[1], value)
+        for part, before, since in taking:
+            self._fits(written, site, part, before, since)
+        if sorted(made) != sorted(answered):
+            self.say(written, f"{sorted(made)} were made for {sorted(answered)}")
+        self._terms_of_clusters(written, site)
         for key in written.deleted:
             self._deleted(written, site, key)
+
+    def _of_what_stands(self, written: Any, site: _Site, answer: Any) -> bool:
+        """Whether a request makes nothing: it changes what is there."""
+        part = next((each for each in written.puts if _named(each, answer["answer"])), None)
+        if part is not None and (amend := read(part[1])["amend"]) is not None:
+            return bool(amend["tx"] == answer["request_id"])
+        return bool(answer["request_id"].startswith(CHANGES))
+
+    def _terms_of_clusters(self, written: Any, site: _Site) -> None:
+        """A cluster of one site and its part get other terms at one revision."""
+        for key, value in written.puts:
+            kind, _, rest = key.partition("/")
+            if kind != "clusters":
+                continue
+            cluster = read(value)
+            part = site.parts.get(
+                f"parts/{rest.partition('/')[0]}/{cluster['part'].rpartition('/')[2]}"
+            )
+            versions = self.clusters[cluster["uid"]]
+            earlier = versions[-2][1] if len(versions) > 1 else None
+            self.waiting.cluster(written, earlier, cluster, part)
+            if part is None or part["state"] != "CONFIRMED":
+                continue
+            if cluster["state"] not in ("SCHEDULED", "ACTIVE"):
+                continue
+            if part["terms"] != cluster["terms"]:
+                self.say(written, f"{key} has terms {cluster['terms']}, its part {part['terms']}")
+            for problem in differing(cluster, cluster["window"], [part]):
+                self.say(written, problem)
 
     def _leads(self, written: Any) -> None:
         """No write of one that does not lead."""
@@ -159,6 +218,7 @@ class _History:
         return key.startswith(LEADERS_OWN)
 
     def _meta(self, written: Any) -> None:
+        clusters: dict[str, Any] = {}
         for key, value in written.puts:
             kind, _, rest = key.partition("/")
             if kind == "decision":
@@ -167,6 +227,8 @@ class _History:
                 self.txs[rest] = read(value)
             elif kind == "clusters":
                 self._cluster(written, key, read(value))
+                clusters[read(value)["uid"]] = read(value)
+        self.terms.revision(written, clusters)
         for key in written.deleted:
             kind, _, rest = key.partition("/")
             if kind == "decision":
@@ -184,6 +246,8 @@ class _History:
             return
         if tx not in self.txs:
             self.say(written, f"{tx} is committed, and was never begun")
+        if self.txs.get(tx, {}).get("specs"):
+            return  # no site was asked
         for site in self.txs.get(tx, {"parts": {}})["parts"]:
             state = self.parts_of[tx].get(site, "")
             if state not in ("PREPARED", "CONFIRMED", "ENDED"):
@@ -191,7 +255,9 @@ class _History:
 
     # Parts
 
-    def _part(self, written: Any, site: _Site, key: str, part: Any) -> int:
+    def _part(
+        self, written: Any, site: _Site, key: str, part: Any, taking: list[tuple[Any, Any, float]]
+    ) -> None:
         before = site.parts.get(key)
         was, now = before["state"] if before else "", part["state"]
         if was != now and (was, now) not in EDGES:
@@ -199,11 +265,21 @@ class _History:
         if not was and key in site.once:
             self.say(written, f"{key} was over, and is {now} again")
         site.parts[key] = part
+        if before is not None:
+            self.terms.part(written, before, part)
+            self.waiting.part(written, before, part)
         if now in COUNTED and was not in COUNTED:
-            self._fits(written, site, part)
+            taking.append((part, None, window_of(part)[0]))
+        elif now in COUNTED and before and _otherwise(before, part):
+            # What it took before now is past: others have it again that are over since.
+            now_s = written.at + self.record.offsets.get(written.writer.partition("#")[0], 0.0)
+            taking.append((part, before, max(window_of(part)[0], now_s)))
+        if before and _is_late(before, part):
+            # What was admitted at this very revision was so before.
+            site.late[key] = before
+        if before is None or part["network_ids"] != before["network_ids"]:
             self._vnis(written, site, key, part)
-        elif now == "PREPARED" and was == "HELD":
-            self._vnis(written, site, key, part)
+        self._of_amend(written, before, part)
         if was != now:
             self._of_tx(written, part, was, now)
             if now == "CONFIRMED":
@@ -214,7 +290,6 @@ class _History:
             if was not in OVER:
                 for uid in self.workspaces[part["name"]]:
                     self.ended[uid] = written.at
-        return 0 if was else 1
 
     def _of_tx(self, written: Any, part: Any, was: str, now: str) -> None:
         tx = part.get("tx", "")
@@ -227,27 +302,30 @@ class _History:
             self.say(written, f"{tx} let go alone: it is {outcome or 'undecided'}")
         if now == "CONFIRMED" and outcome != "COMMIT":
             self.say(written, f"{tx} is confirmed: it is {outcome or 'undecided'}")
+        self._whole(written, tx)
+
+    def _of_amend(self, written: Any, before: Any, part: Any) -> None:
+        """Other terms for a part are of a transaction too."""
+        had, has = before["amend"] if before else None, part["amend"]
+        if has is not None:
+            self.parts_of[has["tx"]][written.store] = has["state"]
+        elif had is not None:
+            applied = part["tx"] == had["tx"]
+            self.parts_of[had["tx"]][written.store] = "CONFIRMED" if applied else "RELEASED"
+            self._whole(written, had["tx"])
+
+    def _whole(self, written: Any, tx: str) -> None:
+        states = self.parts_of[tx]
         if BEGAN & set(states.values()) and NEVER_BEGAN & set(states.values()):
             self.say(written, f"{tx} is mixed: {dict(states)}")
 
-    def _fits(self, written: Any, site: _Site, part: Any) -> None:
-        """Every resource at every moment of the new part's window at which one begins."""
-        start, end = _window(part)
-        others = [
-            (*_window(each), each)
-            for each in site.parts.values()
-            if each["state"] in COUNTED and _window(each)[0] < end and start < _window(each)[1]
-        ]
-        for moment in sorted({max(begin, start) for begin, _, _ in others}):
-            use: Counter[str] = Counter()
-            for begin, finish, each in others:
-                if begin <= moment < finish:
-                    use.update(_takes(each))
-            for resource, amount in use.items():
-                place, _, what = resource.partition(" ")
-                most = LINK_MBIT_S if place == "link" else CAPACITY.get(what, 0)
-                if amount > most:
-                    self.say(written, f"{resource} is promised {amount} of {most} at {moment}")
+    def _fits(self, written: Any, site: _Site, part: Any, before: Any, since: float) -> None:
+        """Every resource at every moment from then on at which a part begins."""
+        there = {**site.parts, **site.late}
+        others = [each for each in there.values() if each["state"] in COUNTED]
+        late = self.terms.given_up[written.store]
+        for problem in overfull(part, before, others, since, late):
+            self.say(written, problem)
 
     def _vnis(self, written: Any, site: _Site, key: str, part: Any) -> None:
         mine = {each["vni"] for each in part.get("network_ids", ())}
@@ -269,11 +347,13 @@ class _History:
             self._archived(written, site, key)
         elif kind == "parts":
             part = site.parts.pop(key)
-            ends = max(_window(part)[1], seconds(part["end_time"]) if part["end_time"] else 0.0)
+            ends = max(window_of(part)[1], seconds(part["end_time"]) if part["end_time"] else 0.0)
             if part["state"] not in OVER:
                 self.say(written, f"{key} was forgotten while it was {part['state']}")
             elif written.at < ends + KEPT_S - CLOCKS_S:
                 self.say(written, f"the tombstone {key} was dropped early")
+        elif kind == "forwards":
+            site.forwards.discard(key)
         elif kind == "requests":
             answer = site.answers.pop(key)
             # What a meta-scheduler has refused is forgotten with its forward, so that it may be
@@ -301,7 +381,7 @@ class _History:
     def _tomb_deleted(self, written: Any, site: _Site, key: str) -> None:
         part = site.tombs.pop(key, None)
         if part is not None:
-            ends = max(_window(part)[1], seconds(part["end_time"]))
+            ends = max(window_of(part)[1], seconds(part["end_time"]))
             if written.at < ends + KEPT_S - CLOCKS_S:
                 self.say(written, f"the tombstone {key} was dropped early")
 
@@ -325,8 +405,21 @@ class _History:
 
     # Hosts
 
+    def _host(self, written: Any, host: Any) -> None:
+        place = written.store, host["name"]
+        if host["state"] == "FENCED":
+            self.terms.fenced.add(place)
+        elif host["state"] == "UP":
+            self.terms.fenced.discard(place)
+        self.not_up.discard(place)
+        if host["state"] != "UP":
+            self.not_up.add(place)
+
     def _wanted(self, value: bytes) -> None:
         wanted = records_pb2.WantedPart.FromString(value)
+        self.terms.wanted(wanted)
+        self.waiting.wanted(wanted)
+        self.uids[wanted.part].update({each.name: each.uid for each in wanted.workspaces})
         self.workspaces[wanted.part] = sorted(
             {*self.workspaces[wanted.part], *(each.uid for each in wanted.workspaces)}
         )
@@ -350,6 +443,22 @@ class _History:
                     f"its part was over at {over:.3f}"
                 )
 
+    def in_the_end(self) -> Iterator[str]:
+        parts = {
+            (name, each["name"]): each
+            for name, site in self.sites.items()
+            for each in site.parts.values()
+        }
+        yield from self.terms.settled(parts)
+        for (site, name), part in parts.items():
+            if not any(of == site for of, _ in self.not_up):
+                yield from self.switches.done(self.record, site, part, self.uids[name])
+        boots = {
+            f"it-{self.uids[name].get(label, '')}": count
+            for (name, label), count in self.switches.boots.items()
+        }
+        yield from starts(self.record, boots)
+
     # Users
 
     def hear(self) -> None:
@@ -362,6 +471,10 @@ class _History:
                 self.wrong.append(f"{told.at:.3f} {told.user}: {told.outcome} of {told.cluster}")
             if told.call == "Create" and told.outcome == "NameTaken":
                 self._own_name(told)
+            if told.call == "Act":
+                self.switches.told(told)
+            if told.call == "Update":
+                self._was_amended(told)
             if told.call != "Create" or told.outcome != "ok":
                 continue
             answers[told.user, told.request_id].add(told.uid)
@@ -375,12 +488,36 @@ class _History:
                         self.wrong.append(f"{told.user}: {told.cluster} is told, and {outcome}")
             if told.uid in self.gone_at and told.at < self.gone_at[told.uid]:
                 self.wrong.append(f"{told.user}: {told.cluster} was told, and forgotten")
+        self.wrong += self.switches.counted()
+        for states in self.clusters.values():
+            cluster = states[-1][1]
+            asks = self.asks[cluster["name"].rpartition("/")[2]]
+            if cluster["terms"] > len(asks) and not cluster.get("waits"):
+                self.wrong.append(
+                    f"{cluster['name']} has got other terms {cluster['terms']} times, and was "
+                    f"asked to {len(asks)} times"
+                )
         for (user, request), uids in answers.items():
             if len(uids) > 1:
                 self.wrong.append(f"{user}: {request} was answered with {sorted(uids)}")
         for name, uids in self.confirmed.items():
             if len(uids) > 1:
                 self.wrong.append(f"{name} was made {len(uids)} times: {sorted(uids)}")
+
+    def _was_amended(self, told: Told) -> None:
+        """Who was told that a cluster has the terms that it was asked for."""
+        asks = self.asks[told.cluster]
+        asks.add(told.request_id)
+        if told.outcome == "RequestIdReuse":
+            self.wrong.append(f"{told.at:.3f} {told.user}: {told.outcome} of {told.request_id}")
+        if told.outcome != "ok":
+            return
+        known = [each for at, each in self.clusters.get(told.uid, ()) if at <= told.at]
+        if not any(has_terms(each, json.loads(told.asked)) for each in known):
+            self.wrong.append(
+                f"{told.at:.3f} {told.user}: {told.cluster} never had what {told.request_id} asked "
+                f"for: {told.asked}"
+            )
 
     def _own_name(self, told: Told) -> None:
         """A copy of a request may say that the name is taken which another copy has just taken, or
@@ -389,76 +526,21 @@ class _History:
         self.noted.append(f"{told.at:.3f} {told.user}: {told.outcome} of {told.cluster}, its own")
 
 
-def undone(record: Record, *, grace_s: float = GRACE_S) -> list[str]:
-    """What should have come to its end for so long, and has not."""
-    now: dict[tuple[str, str], tuple[float, bytes]] = {}
-    for written in record.writes:
-        for key, value in written.puts:
-            now[written.store, key] = written.at, value
-        for key in written.deleted:
-            now.pop((written.store, key), None)
-    return [*_unsettled(record, now, grace_s), *_left_running(record, now)]
+def _otherwise(before: Any, part: Any) -> bool:
+    """Whether it may take more. That what is not saved in time counts on is not among it: it is
+    there, and what was promised to others by then begins once it is not."""
+    if part["keeping"] and before["keeping"] and part["terms"] == before["terms"]:
+        before = {**before, "keeping": {**before["keeping"], "save": part["keeping"]["save"]}}
+    return any(part[what] != before[what] for what in TAKING)
 
 
-def _unsettled(
-    record: Record, now: dict[tuple[str, str], tuple[float, bytes]], grace_s: float
-) -> Iterator[str]:
-    last = max((each.at for each in record.writes), default=0.0)
-    until = max(record.ended_at, last)
-    late_s = grace_s + 2 * record.profile.offset_s
-    for (store, key), (_, value) in now.items():
-        kind = key.partition("/")[0]
-        if kind == "txs":
-            yield f"{store}: {key} is not settled"
-        if kind not in ("parts", "clusters"):
-            continue
-        each = read(value)
-        state = each["state"]
-        open_part = kind == "parts" and state in ("HELD", "PREPARED")
-        if open_part or (kind == "clusters" and store == "meta" and state == "PLANNED"):
-            yield f"{store}: {key} is {state} for ever"
-        elif state in ("CONFIRMED", "SCHEDULED", "ACTIVE"):
-            window = each["spec"]["window"] if kind == "parts" else _cluster_window(each)
-            asked = each.get("end_requested_time")
-            end = seconds(window["end"])
-            if until > end + late_s or (asked and until > seconds(asked) + late_s):
-                yield f"{store}: {key} is {state} after its end"
+def _is_late(before: Any, part: Any) -> bool:
+    return bool(part["keeping"] != before["keeping"] and part["terms"] == before["terms"])
 
 
-def _cluster_window(cluster: Any) -> Any:
-    return cluster["plan"]["window"] if "plan" in cluster else cluster["window"]
+def _is_answer(key: str) -> bool:
+    return key.startswith("requests/")
 
 
-def _left_running(record: Record, now: dict[tuple[str, str], tuple[float, bytes]]) -> Iterator[str]:
-    wanted = {
-        (store, key.split("/")[1], workspace.uid)
-        for (store, key), (_, value) in now.items()
-        if key.startswith("wanted/")
-        for workspace in records_pb2.WantedPart.FromString(value).workspaces
-    }
-    for place, domains in record.running.items():
-        site, _, host = place.partition("/")
-        for each in domains:
-            if (site, host, each.removeprefix("it-")) not in wanted:
-                yield f"{place}: {each} runs, and nobody wants it"
-
-
-def _window(part: Any) -> tuple[float, float]:
-    window = part["spec"]["window"]
-    return _moment(window["start"]), _moment(window["end"])
-
-
-@lru_cache(maxsize=1 << 14)
-def _moment(text: str) -> float:
-    return seconds(text)
-
-
-_TAKEN: dict[str, dict[str, int]] = {}
-
-
-def _takes(part: Any) -> dict[str, int]:
-    """The same for as long as the part is: its placement does not change."""
-    key = f"{part['name']} {part['seed']}"
-    if key not in _TAKEN:
-        _TAKEN[key] = dict(takes(part))
-    return _TAKEN[key]
+def _named(put: tuple[str, bytes], name: str) -> bool:
+    return put[0].startswith("parts/") and bool(read(put[1])["name"] == name)

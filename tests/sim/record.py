@@ -18,6 +18,14 @@ class Profile:
     busy_s: float = 60.0
     settle_s: float = 150.0
     calls_per_user: int = 24
+    stays: float = 0.3
+    """Of clusters: they are to get other terms."""
+    waits: float = 0.25
+    """Of clusters at one site: they wait for room, or until a deadline is near."""
+    switched: float = 0.25
+    """Of clusters: workspaces of them are suspended, resumed, stopped, started."""
+    hosts_lost: float = 0.15
+    """Of faults of processes, stores and points: a host is lost."""
     lost: float = 0.01
     doubled: float = 0.03
     slow: float = 0.04
@@ -52,6 +60,8 @@ class Told:
     uid: str = ""
     name: str = ""
     state: str = ""
+    asked: str = ""
+    """What an Update or an action asked for, as `wishes` says it."""
 
 
 @dataclass(slots=True)
@@ -62,6 +72,21 @@ class Start:
     site: str
     host: str
     domain: str
+
+
+@dataclass(slots=True)
+class Guest:
+    """Something became of a guest, and it has so much of its host from then on."""
+
+    at: float
+    site: str
+    host: str
+    domain: str
+    what: str
+    """`start`, `change`, `save`, `saved`, `restore`, `restored`, `resume`, `off`, `power` or
+    `gone`."""
+    vcpus: int
+    memory_mib: int
 
 
 @dataclass(slots=True)
@@ -82,6 +107,7 @@ class Record:
     writes: list[Written] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
+    guests: list[Guest] = field(default_factory=list)
     saves: list[Save] = field(default_factory=list)
     points: dict[str, int] = field(default_factory=dict)
     """How often a fault befell a process at each named point."""
@@ -92,8 +118,12 @@ class Record:
     busy_until: float = 0.0
     messages: int = 0
     transactions: int = 0
+    offsets: dict[str, float] = field(default_factory=dict)
+    """Seconds by which the clock of each service is ahead."""
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Guests that a host still has at the end."""
+    states: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What each of them is."""
 
     def digest(self) -> str:
         """Of everything that happened."""
@@ -102,6 +132,6 @@ class Record:
             found.update(repr(each).encode())
         for told in self.told:
             found.update(repr(told).encode())
-        for start in self.starts:
-            found.update(repr(start).encode())
+        for guest in self.guests:
+            found.update(repr(guest).encode())
         return found.hexdigest()

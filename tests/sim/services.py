@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +23,14 @@ import intertie.metasched.adapters.receipts as metasched_receipts
 import intertie.metasched.main as metasched_main
 import intertie.metasched.usecases.planning as metasched_planning
 from intertie.broker.domain.planning import Image
-from intertie.broker.settings import BrokerSettings, LinkSettings, PolicySettings
+from intertie.broker.domain.ports import Fence
+from intertie.broker.settings import (
+    BrokerSettings,
+    FencingSettings,
+    LinkSettings,
+    PolicySettings,
+    QueueSettings,
+)
 from intertie.common import points
 from intertie.common.rpc.identity import Trust, parse_spiffe
 from intertie.common.settings import (
@@ -36,37 +42,20 @@ from intertie.common.settings import (
     TrustSettings,
 )
 from intertie.metasched.settings import CommitSettings, MetaschedSettings
-from intertie.nodeagent.adapters.etcd_records import EtcdRecords
-from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.machine import MachineFacts
-from intertie.nodeagent.domain.network_plan import Place
-from intertie.nodeagent.domain.ports import Snapshotting
-from intertie.nodeagent.domain.reconcile import Kept
-from intertie.nodeagent.domain.report import Capacity, HostFacts
-from intertie.nodeagent.loops.reconcile import Reconciler
-from intertie.nodeagent.loops.report import Reporter
-from intertie.nodeagent.loops.self_fence import SelfFence
 from tests.sim.etcd_client import ModelClient
 from tests.sim.etcd_model import EtcdModel
 from tests.sim.network import Network, Reached, SimChannel, SimServer, SimSigner, reached, replicas
 from tests.sim.network import verify as sim_verify
 from tests.sim.planner import simple_plan
 from tests.sim.virtual_loop import Process, current
-from tests.unit.nodeagent.host import (
-    MemoryChannels,
-    MemoryCopies,
-    MemoryHypervisor,
-    MemoryImages,
-    MemoryNetwork,
-    MemoryStorage,
-    MemoryTraffic,
-)
-from tests.unit.nodeagent.memory_records import MemoryState
 
 DIGEST = "b3:" + "ab" * 32
 SITES = ("north", "south")
 HOSTS = ("n1", "n2")
 LINK_MBIT_S = 200
+LOST_AFTER_S = 20.0
+POOL_MIB_S = 100
+"""At which a guest's memory goes to the pool and back."""
 CAPACITY: Mapping[str, int] = {
     "vcpus": 8,
     "memory_mib": 4096,
@@ -161,12 +150,13 @@ def _replica_channel(network: Network) -> Callable[..., Any]:
 
 
 @contextmanager
-def seams(network: Network, at_point: Reached) -> Iterator[None]:
+def seams(network: Network, at_point: Reached, power: Fence) -> Iterator[None]:
     host = SimpleNamespace(gethostname=lambda: "sim")
     numbers = SimpleNamespace(getpid=lambda: current().name)
     replaced: list[tuple[Any, str, Any]] = [
         (broker_main, "Lines", _lines(network)),
         (broker_main, "GrpcImages", _Images),
+        (broker_main, "fence_of", lambda settings: power),
         (broker_main, "socket", host),
         (broker_main, "os", numbers),
         (broker_receipts, "verify", sim_verify),
@@ -208,6 +198,8 @@ def broker_settings(site: str, number: int) -> BrokerSettings:
         etcd=EtcdSettings(endpoints=("127.0.0.1:1",), prefix=f"/intertie/{site}"),
         imagestore=PeerSettings(address="images:1", server_name=f"images.{site}.site.intertie"),
         policy=PolicySettings(hosts=HOSTS),
+        fencing=FencingSettings(method="command", command=("power",), lost_after_s=LOST_AFTER_S),
+        queue=QueueSettings(worth_s=5.0, pool_mib_s=POOL_MIB_S),
         links=(LinkSettings(peer=other, egress_mbit_s=LINK_MBIT_S, ingress_mbit_s=LINK_MBIT_S),),
         metascheds=(
             NamedPeerSettings(
@@ -248,93 +240,3 @@ async def run_metasched(process: Process, store: EtcdModel, number: int) -> None
     settings = metasched_settings(number)
     client = ModelClient(store, process)
     await metasched_main.Metasched(settings, client, process.clock).run(asyncio.Event())
-
-
-class SimHost:
-    """What of a host outlives its agent: its disk, and its guests."""
-
-    def __init__(
-        self,
-        site: str,
-        name: str,
-        started: Callable[[str], None],
-        saved: Callable[[dict[str, int]], None],
-    ) -> None:
-        self.site, self.name = site, name
-        self.state = _State(saved)
-        self.storage, self.images = MemoryStorage(), MemoryImages()
-        self.hypervisor = _Hypervisor(self.storage.disks, started)
-        self.network, self.traffic = MemoryNetwork(), MemoryTraffic()
-        self.images.here.add(DIGEST)
-
-    @property
-    def gateway(self) -> bool:
-        return self.name == HOSTS[0]
-
-    async def facts(self) -> HostFacts:
-        return HostFacts(
-            host=self.name,
-            capacity=Capacity(**CAPACITY),
-            address=f"10.201.0.{self.name[1:]}",
-            agent_address=f"{self.site}-{self.name}:1",
-            wide_address="10.250.0.1" if self.gateway else "",
-            wide_port=4790 if self.gateway else 0,
-            hypervisors=("qemu",),
-            architecture="x86_64",
-            wide_mtu=1500 if self.gateway else 0,
-        )
-
-
-class _State(MemoryState):
-    def __init__(self, saved: Callable[[dict[str, int]], None]) -> None:
-        super().__init__()
-        self._saved = saved
-
-    def save(self, kept: Kept) -> None:
-        super().save(kept)
-        self._saved({uid: part.wanted.generation for uid, part in kept.parts.items()})
-
-
-class _Hypervisor(MemoryHypervisor):
-    def __init__(self, disks: dict[str, int], started: Callable[[str], None]) -> None:
-        super().__init__(disks)
-        self._started = started
-
-    async def start(self, name: str) -> None:
-        await super().start(name)
-        self._started(name)
-
-
-async def run_agent(process: Process, store: EtcdModel, host: SimHost) -> None:
-    records = EtcdRecords(ModelClient(store, process), host.name)
-    place = Place(host=host.name, interface="eth0", address=f"10.201.0.{host.name[1:]}")
-    if host.gateway:
-        place = Place(
-            host=host.name, interface="eth0", address=place.address,
-            wide_interface="wan0", wide_address="10.250.0.1", wide_port=4790,
-        )  # fmt: skip
-    copies = MemoryCopies()
-    reconciler = Reconciler(
-        clock=process.clock,
-        records=records,
-        state=host.state,
-        hypervisor=host.hypervisor,
-        network=host.network,
-        traffic=host.traffic,
-        storage=host.storage,
-        images=host.images,
-        snapshotting=Snapshotting(copies=copies, store=copies),
-        channels=MemoryChannels(),
-        files=WorkspaceFiles(Path("/data")),
-        place=place,
-        machine=MachineFacts(
-            hypervisors=("qemu",), architecture="x86_64", disk_cache="none", cgroups=True
-        ),
-        self_fence=SelfFence(process.clock, host.state, boot="", fence_after=timedelta()),
-        uplink_mbit_s=CAPACITY["uplink_mbit_s"],
-        wide_mbit_s=1000 if host.gateway else 0,
-        memory_mib=lambda: CAPACITY["memory_mib"],
-        period_s=2.0,
-    )
-    reporter = Reporter(reconciler, records, process.clock, host.facts)
-    await asyncio.gather(reconciler.run(), reporter.run())

@@ -21,6 +21,8 @@ its own comes after its refusal is not among what is simulated: gRPC doubles not
 leaves no record that such a copy would find. Whatever else is sent is doubled on its way too."""
 _OUTAGE_S = (0.5, 9.0)
 _PAUSE_S = (0.5, 30.0)
+_AWAY_S = (15.0, 50.0)
+"""Of a host; after 20 s it is fenced."""
 _CUT_S = (1.0, 12.0)
 
 
@@ -32,6 +34,9 @@ async def make_trouble(world: World) -> None:
     while True:
         await loop.sleep(draw.expovariate(1 / world.profile.trouble_s))
         kind = draw.random()
+        if draw.random() < world.profile.hosts_lost:
+            _lose_a_host(world)
+            continue
         among = leading if draw.random() < 0.8 else services
         service = draw.choice(among)
         if kind < 0.45:
@@ -54,6 +59,21 @@ async def make_trouble(world: World) -> None:
             store.compact(store.revision)
             for process in world.processes.values():
                 store.break_streams(process)
+
+
+def _lose_a_host(world: World) -> None:
+    """For long enough to be taken for lost: its power is gone, its agent, or its way to etcd."""
+    draw = world.random
+    site, _, host = draw.choice(sorted(world.hosts)).partition("/")
+    agent, away_s = f"agent-{site}-{host}", draw.uniform(*_AWAY_S)
+    match draw.choice(("power", "agent", "cut")):
+        case "power":
+            world.power_off(site, host, away_s)
+        case "agent":
+            world.kill(agent, away_s)
+        case "cut":
+            world.cut.add((agent, site))
+            world.loop.later(away_s, world.cut.discard, (agent, site))
 
 
 class BadWires(Wires):

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
-from intertie.api.types.v1 import resources_pb2
 from intertie.common.rpc.errors import to_domain_error
 from tests.sim.network import replicas
 from tests.sim.record import Told
-from tests.sim.services import SITES, addresses
-from tests.sim.virtual_loop import EPOCH, Process
+from tests.sim.services import addresses
+from tests.sim.virtual_loop import Process
+from tests.sim.wishes import (
+    act_of,
+    actions_of,
+    amended,
+    spec_of,
+    switching_of,
+    terms_of,
+    update_of,
+    waiting_spec,
+)
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-GRID_S = 10
-"""Leases that are asked for ahead begin and end at multiples of this, so that many touch."""
 TRIES = 6
 UNSURE = frozenset({"EtcdUnavailable", "NotLeading", "SiteUnreachable", "StaleWrite", "Aborted"})
 """After these a user asks again, with the same request id."""
@@ -56,10 +62,17 @@ class User:
 
     async def _wish(self, cluster_id: str, number: int) -> None:
         draw = self.random
+        profile, now_s = self.world.profile, self.world.loop.time()
+        waits = self.door != "meta" and draw.random() < profile.waits
+        stays = not waits and draw.random() < profile.stays
+        if waits:
+            spec = waiting_spec(draw, self.door, now_s)
+        else:
+            spec = spec_of(draw, self.door, now_s, stays=stays)
         request = clusters_pb2.CreateClusterRequest(
             parent="-/tenants/demo",
             cluster_id=cluster_id,
-            spec=self._spec(),
+            spec=spec,
             request_id=f"r-{cluster_id}",
         )
         copies = [self._until_sure("Create", request)]
@@ -74,45 +87,55 @@ class User:
         await self._rest(5.0)
         get = clusters_pb2.GetClusterRequest(name=told.name)
         await self._call("Get", get, cluster_id, request.request_id)
-        if draw.random() < 0.5:
+        if draw.random() < profile.switched:
+            await self._switch(told, spec)
+        if stays:
+            await self._get_other_terms(told, spec, request.request_id)
+        if draw.random() < (0.8 if stays else 0.2 if waits else 0.5):
             await self._rest(6.0)
             delete = clusters_pb2.DeleteClusterRequest(name=told.name)
             await self._until_sure("Delete", delete, cluster_id, request.request_id)
 
-    def _spec(self) -> cluster_pb2.ClusterSpec:
+    async def _switch(self, told: Told, spec: cluster_pb2.ClusterSpec) -> None:
+        """All of a cluster, or one of its workspaces."""
         draw = self.random
-        if draw.random() < (0.75 if self.door == "meta" else 0.35):
-            groups = [self._group(f"g-{site}", site) for site in SITES]
-        else:
-            groups = [self._group("worker", "" if self.door == "meta" else self.door)]
-        lease = cluster_pb2.LeaseTerms()
-        if draw.random() < 0.5:
-            ahead = int(self.world.loop.time() / GRID_S) + draw.randrange(1, 4)
-            lease.start_time.FromDatetime(EPOCH + timedelta(seconds=ahead * GRID_S))
-            lease.duration.FromSeconds(draw.choice((GRID_S, GRID_S, 2 * GRID_S, 2 * GRID_S + 1)))
-        else:
-            lease.duration.FromSeconds(draw.randrange(10, 50))
-        if draw.random() < 0.3:
-            lease.max_delay.FromSeconds(30)
-        # Without one, no VXLAN id is taken, which would be compared beside all else.
-        lan = [cluster_pb2.Network(name="lan", subnet="10.1.0.0/24")]
-        networks = lan if draw.random() < 0.6 else []
-        return cluster_pb2.ClusterSpec(groups=groups, networks=networks, lease=lease)
+        labels = [] if draw.random() < 0.5 else [f"{draw.choice(spec.groups).name}-0"]
+        fast = draw.random() < 0.6
+        for number, action in enumerate(actions_of(draw)):
+            await self._rest(0.7 if fast else 6.0)
+            request = act_of(told.name, action, labels, f"a-{told.cluster}-{number}")
+            asked = switching_of(request)
+            await self._until_sure("Act", request, told.cluster, request.request_id, asked=asked)
 
-    def _group(self, name: str, site: str) -> cluster_pb2.Group:
+    async def _get_other_terms(
+        self, told: Told, spec: cluster_pb2.ClusterSpec, request_id: str
+    ) -> None:
+        """Several times, each time other ones; at times two ask for them at once."""
         draw = self.random
-        return cluster_pb2.Group(
-            name=name,
-            count=draw.choice((1, 1, 2)),
-            environment=resources_pb2.Environment(
-                image="guest", readiness=resources_pb2.Environment.RUNNING
-            ),
-            allocation=resources_pb2.Allocation(
-                vcpus=draw.choice((2, 4, 4, 6)), memory_mib=256, disk_mib=128,
-                disk=resources_pb2.DiskTerm(guarantee_iops=100),
-            ),
-            placement=cluster_pb2.GroupPlacement(allow_sites=[site] if site else []),
-        )  # fmt: skip
+        for number in range(draw.randrange(1, 4)):
+            await self._rest(4.0)
+            asks = []
+            for copy in range(2 if draw.random() < 0.2 else 1):
+                after, paths = amended(draw, spec)
+                own_id = f"u-{told.cluster}-{number}-{copy}"
+                request = update_of(told.name, after, paths, own_id)
+                asks.append(
+                    self._until_sure(
+                        "Update", request, told.cluster, own_id, asked=terms_of(after, paths)
+                    )
+                )
+            if draw.random() < 0.15:
+                delete = clusters_pb2.DeleteClusterRequest(name=told.name)
+                after_s = draw.random()
+                asks.append(
+                    self._until_sure("Delete", delete, told.cluster, request_id, after_s=after_s)
+                )
+            answers = await asyncio.gather(*asks)
+            if "Delete" in {each.call for each in answers} and draw.random() < 0.7:
+                return
+            # Two that ask at once, or one that is not sure: what there is now is to be asked for.
+            if len(asks) == 1 and answers[0].outcome == "ok":
+                spec = after
 
     async def _until_sure(
         self,
@@ -122,6 +145,7 @@ class User:
         request_id: str = "",
         *,
         after_s: float = 0.0,
+        asked: str = "",
     ) -> Told:
         """Repeats a call while nobody can say what came of it."""
         if after_s:
@@ -132,13 +156,16 @@ class User:
                 request,
                 cluster or request.cluster_id,
                 request_id or request.request_id,
+                asked,
             )
             if told.outcome != "silence" and told.outcome not in UNSURE:
                 break
             await self._rest(2.0)
         return told
 
-    async def _call(self, method: str, request: Any, cluster: str, request_id: str) -> Told:
+    async def _call(
+        self, method: str, request: Any, cluster: str, request_id: str, asked: str = ""
+    ) -> Told:
         loop = self.world.loop
         began, timeout_s = loop.time(), self.random.choice((5.0, 20.0))
         uid = name = state = ""
@@ -151,8 +178,9 @@ class User:
             outcome, uid, name = "ok", answer.uid, answer.name
             state = cluster_pb2.Cluster.State.Name(answer.state)
         told = Told(
-            began, loop.time(), self.name, method, cluster, request_id, outcome, uid, name, state
-        )
+            began, loop.time(), self.name, method, cluster, request_id, outcome, uid, name, state,
+            asked,
+        )  # fmt: skip
         self.world.record.told.append(told)
         return told
 

@@ -9,13 +9,15 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from tests.sim.checker import undone
 from tests.sim.etcd_model import EtcdModel
+from tests.sim.hosts import SimHost, run_agent
 from tests.sim.network import Network
-from tests.sim.record import Profile, Record, Save, Start
-from tests.sim.services import HOSTS, SITES, SimHost, run_agent, run_broker, run_metasched, seams
+from tests.sim.power import PowerSwitch
+from tests.sim.record import Profile, Record
+from tests.sim.services import HOSTS, SITES, run_broker, run_metasched, seams
 from tests.sim.surroundings import Logs, NoCollection
 from tests.sim.trouble import BadStore, BadWires, make_trouble
+from tests.sim.undone import undone
 from tests.sim.users import User
 from tests.sim.virtual_loop import Killed, Process, VirtualLoop, unwind
 
@@ -44,12 +46,11 @@ class World:
         for store in self.stores.values():
             store.faults = faults
         self.hosts = {
-            f"{site}/{name}": SimHost(
-                site, name, self._started(site, name), self._saved(site, name)
-            )
+            f"{site}/{name}": SimHost(self.loop, self.record, site, name)
             for site in SITES
             for name in HOSTS
         }
+        self.power = PowerSwitch(self.loop, self.power_off, profile.seed)
         self.services: dict[str, Callable[[Process], Coroutine[Any, Any, None]]] = {}
         for site in SITES:
             for number in (1, 2):
@@ -62,6 +63,7 @@ class World:
         self.dead: list[Process] = []
         self.incarnations: dict[str, int] = {}
         self.offsets = {name: self._offset() for name in self.services}
+        self.record.offsets.update(self.offsets)
         self.users: list[User] = []
 
     def _offset(self) -> float:
@@ -76,18 +78,6 @@ class World:
     def _agent(self, site: str, name: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
         host = self.hosts[f"{site}/{name}"]
         return lambda process: run_agent(process, self.stores[site], host)
-
-    def _started(self, site: str, host: str) -> Callable[[str], None]:
-        def note(domain: str) -> None:
-            self.record.starts.append(Start(self.loop.time(), site, host, domain))
-
-        return note
-
-    def _saved(self, site: str, host: str) -> Callable[[dict[str, int]], None]:
-        def note(generations: dict[str, int]) -> None:
-            self.record.saves.append(Save(self.loop.time(), site, host, generations))
-
-        return note
 
     # Processes
 
@@ -113,14 +103,21 @@ class World:
         if not process.dead and not process.closing:
             self.loop.later(0.0, self.kill, service)
 
-    def kill(self, service: str) -> None:
+    def kill(self, service: str, away_s: float = 0.0) -> None:
+        """It comes back by itself, after so long at least."""
         process = self.processes[service]
         if process.dead:
             return
         self._count("killed")
         process.kill()
         self.dead.append(process)
-        self.loop.later(self.random.uniform(0.3, 8.0), self.start, service)
+        self.loop.later(away_s + self.random.uniform(0.3, 8.0), self.start, service)
+
+    def power_off(self, site: str, host: str, away_s: float = 0.0) -> None:
+        """The machine: its agent with all its guests. It boots by itself."""
+        self._count("powered off")
+        self.kill(f"agent-{site}-{host}", away_s)
+        self.hosts[f"{site}/{host}"].power_off()
 
     def pause(self, service: str, seconds: float) -> None:
         process = self.processes[service]
@@ -151,7 +148,7 @@ class World:
             stack.enter_context(warnings.catch_warnings())
             # What the dead had not begun is not to be awaited.
             warnings.simplefilter("ignore", RuntimeWarning)
-            stack.enter_context(seams(self.network, self.at_point))
+            stack.enter_context(seams(self.network, self.at_point, self.power))
             random.seed(f"global/{self.profile.seed}")
             asyncio.set_event_loop(self.loop)
             try:
@@ -162,8 +159,7 @@ class World:
                 asyncio.set_event_loop(None)
         self.record.messages = self.network.messages
         self.record.transactions = sum(each.transactions for each in self.stores.values())
-        for name, host in self.hosts.items():
-            self.record.running[name] = tuple(host.hypervisor.domains)
+        self._look_at_hosts()
         return self.record
 
     async def _whole(self) -> None:
@@ -202,7 +198,14 @@ class World:
     def _settled(self) -> bool:
         """Only for an early end: what is judged is the history."""
         over = self.loop.time() > self.record.busy_until + 20
+        self._look_at_hosts()
         return over and not undone(self.record, grace_s=0.0)
+
+    def _look_at_hosts(self) -> None:
+        for name, host in self.hosts.items():
+            domains = host.hypervisor.domains
+            self.record.running[name] = tuple(domains)
+            self.record.states[name] = {each: state.name for each, state in domains.items()}
 
     def _close(self) -> None:
         everybody = [*self.dead, *self.processes.values(), *(each.process for each in self.users)]

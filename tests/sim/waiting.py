@@ -1,0 +1,105 @@
+"""What must hold of leases that run when there is room, and are put aside for others: from records
+as plain JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from intertie.api.nodeagent.v1 import records_pb2
+from tests.sim.counting import seconds, span, window_of
+
+Say = Callable[[Any, str], None]
+HAS_MEMORY = frozenset({4, 5})
+"""RUNNING and PAUSED, of intertie.cluster.v1.Workspace.State."""
+TICK_S = 1.1
+"""As near as a moment is told: ends are at whole seconds, at times."""
+
+
+class Waiting:
+    """Of all parts of such leases and their clusters, at one site each."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._told: dict[tuple[str, str, str], records_pb2.SeenPart] = {}
+        """The last report of each host, by site and part's uid."""
+        self._uids: dict[str, str] = {}
+
+    def wanted(self, wanted: records_pb2.WantedPart) -> None:
+        self._uids[wanted.part] = wanted.part_uid
+
+    def seen(self, site: str, host: str, value: bytes) -> None:
+        report = records_pb2.SeenPart.FromString(value)
+        self._told[site, host, report.part_uid] = report
+
+    def part(self, written: Any, before: Any, after: Any) -> None:
+        """Only its window changes; to go on, all its memory is there, and nothing of it runs."""
+        keeping, name = after["keeping"], after["name"]
+        if keeping is None:
+            return
+        had, has = before["spec"], after["spec"]
+        stays = before["placed"] == after["placed"] or before["moved"] != after["moved"]
+        if {**had, "window": ""} != {**has, "window": ""} or not stays:
+            self._say(written, f"{name} has other terms, and only its window may change")
+        if had["window"] != has["window"] and after["terms"] != before["terms"] + 1:
+            self._say(written, f"{name} has another window under the same number")
+        goes_on = window_of(after)[0] > window_of(before)[0] and before["keeping"]["until"]
+        if not goes_on or seconds(before["keeping"]["until"]) < window_of(after)[0]:
+            return
+        for host in sorted({each["host"] for each in after["placed"]}):
+            report = self._told.get((written.store, host, self._uids.get(name, "")))
+            if (
+                report is None
+                or report.obeyed_generation < before["generation"]
+                or any(each.state in HAS_MEMORY for each in report.workspaces)
+            ):
+                self._say(written, f"{name} goes on before {host} has saved it")
+
+    def cluster(self, written: Any, before: Any, after: Any, part: Any) -> None:
+        """`before` may be None; `part` as it is at this revision, or None."""
+        if (waits := after["waits"]) is None:
+            return
+        name, lease = after["name"], after["spec"]["lease"]
+        ran = span(waits["ran"])
+        if before is not None and ran < span(before["waits"]["ran"]):
+            self._say(written, f"{name} has run for {ran} s, and for longer before")
+        lasts = span(lease["duration"])
+        if after["state"] == "ENDED" and ran < lasts - TICK_S and not after["failure"]:
+            self._say(written, f"{name} is done, and has run for {ran} of {lasts} s")
+        if lease["deadline"] is None or part is None or part["state"] != "CONFIRMED":
+            return
+        if after["end_requested_time"] or part["end_requested_time"] or part["keeping"] is None:
+            return
+        if after["state"] in ("SCHEDULED", "ACTIVE", "SUSPENDED"):
+            for problem in _in_time(after, part, lasts - ran):
+                self._say(written, f"{name} {problem}")
+
+
+def _in_time(cluster: Any, part: Any, left: float) -> Iterator[str]:
+    """There is room on record for all the rest of it, and in time."""
+    keeping, (start, end) = part["keeping"], window_of(part)
+    deadline = seconds(cluster["spec"]["lease"]["deadline"])
+    if cluster["state"] != "SUSPENDED":
+        left -= max(end - start - span(keeping["restore"]), 0.0)
+    if left <= TICK_S:
+        if end > deadline + TICK_S and cluster["state"] != "SUSPENDED":
+            yield f"is done at {end}, later than {deadline}"
+        return
+    promised = keeping["promised"]
+    if promised is None:
+        if end < deadline - TICK_S:  # else its last stretch began too late: a host was silent
+            yield f"has {left} s to run, and is promised nothing"
+        return
+    begin, last = seconds(promised["start"]), seconds(promised["end"])
+    if last > deadline + TICK_S or last - begin < left - TICK_S:
+        yield f"has {left} s to run by {deadline}, and is promised {begin} to {last}"
+
+
+def overdue(cluster: Any, until: float, grace_s: float) -> bool:
+    """It waits for longer than it may."""
+    waits = cluster["waits"]
+    if waits is None or cluster["state"] not in ("QUEUED", "SUSPENDED"):
+        return False
+    longest = span(cluster["spec"]["lease"]["max_wait"])
+    return bool(longest) and until > seconds(waits["since"]) + longest + grace_s
