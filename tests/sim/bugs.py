@@ -55,7 +55,6 @@ from intertie.nodeagent.domain.reconcile import steps as agent_steps
 from intertie.nodeagent.loops.moving_memory import MovingMemory
 from tests.sim.etcd_client import ModelClient
 from tests.sim.hosts import Hypervisor
-from tests.sim.power import PowerSwitch
 from tests.sim.record import Profile
 
 Plant = Callable[[], AbstractContextManager[Any]]
@@ -253,15 +252,6 @@ def _acts_twice() -> AbstractContextManager[Any]:
     return mock.patch.object(RequestRecord, "answers", answers)
 
 
-def _fence_believed() -> AbstractContextManager[Any]:
-    """A host is taken to be off because its switch was asked, and it runs on."""
-
-    async def fence(self: PowerSwitch, *_: object) -> str:
-        return "it was asked"
-
-    return mock.patch.object(PowerSwitch, "fence", fence)
-
-
 @contextmanager
 def _stale_generation() -> Iterator[None]:
     """An agent obeys whatever it reads, from a member of etcd that may be behind."""
@@ -339,11 +329,6 @@ def _switching(profile: Profile) -> Profile:
     return replace(profile, switched=0.8)
 
 
-def _losing(profile: Profile) -> Profile:
-    """Hosts are lost all the time, and leases last."""
-    return replace(profile, hosts_lost=0.7, stays=0.8, waits=0.0, calls_per_user=16)
-
-
 def _deaf(profile: Profile) -> Profile:
     return replace(profile, event_lost=0.6)
 
@@ -372,10 +357,7 @@ BUGS: dict[str, Bug] = {
     "begun-before-others-are-saved": Bug(_begins_before_saved, "is promised", profile=_waiting),
     "goes-on-before-it-is-saved": Bug(_goes_on_unsaved, "goes on before", profile=_waiting),
     "suspend-and-resume-overlap": Bug(_overlapping, "it is being saved", profile=_switching),
-    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=4, profile=_switching),
-    "fence-believed-unheard": Bug(
-        _fence_believed, "two writers on one disk", seed=6, profile=_losing
-    ),
+    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=6, profile=_switching),
     "window-ends-a-second-early": Bug(_ends_early, "is promised"),
     "lost-event-no-relist": Bug(_no_relist, "after its end", profile=_deaf),
 }

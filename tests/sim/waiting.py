@@ -39,8 +39,7 @@ class Waiting:
         if keeping is None:
             return
         had, has = before["spec"], after["spec"]
-        stays = before["placed"] == after["placed"] or before["moved"] != after["moved"]
-        if {**had, "window": ""} != {**has, "window": ""} or not stays:
+        if {**had, "window": ""} != {**has, "window": ""}:
             self._say(written, f"{name} has other terms, and only its window may change")
         if had["window"] != has["window"] and after["terms"] != before["terms"] + 1:
             self._say(written, f"{name} has another window under the same number")
