@@ -94,6 +94,7 @@ class InEtcd:
             report_time=timestamp_to_proto(found.report_time),
             mtu=found.mtu,
             wide_mtu=found.wide_mtu,
+            migrates=found.migrates,
         )
         await self._put(f"seen/{found.host}/facts", message.SerializeToString())
 

@@ -19,6 +19,7 @@ from intertie.api.nodeagent.v1 import records_pb2
 from intertie.api.types.v1 import resources_pb2
 from intertie.broker.adapters.agent_records import wanted_to_bytes
 from intertie.broker.domain.fleet import Fleet
+from intertie.broker.domain.moving import Moving, MovingState
 from intertie.broker.domain.part import (
     Endpoint,
     Keeping,
@@ -50,10 +51,12 @@ from intertie.common.values import Struct, field_names, replace
 from intertie.metasched.domain.parts import part_specs
 from intertie.metasched.domain.plan import Plan, SitePlan
 from intertie.nodeagent.convert import part_from_proto, part_to_proto
+from intertie.nodeagent.domain.migrating import Migration, Role
 from tests.contract.filled import filled, left_out, most_values
 from tests.unit.broker import samples
 from tests.unit.nodeagent.parts import DIGEST
 
+NOW, SENDING = samples.NOW, MovingState.SENDING
 TURNS = range(most_values(cluster_pb2.ClusterSpec.DESCRIPTOR))
 
 WELL_FORMED: dict[str, Any] = {
@@ -203,6 +206,7 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
             ),
         ),
         network_ids=(NetworkId(network="lan", vni=4096),),
+        moving=(Moving(workspace="w-0", host="n2", number=turn + 1, state=SENDING, since=NOW),),
         keeping=Keeping(mib_s=1, save=samples.HOUR, until=samples.NOW + 9 * samples.HOUR),
         remotes=(
             RemoteEndpoint(
@@ -222,3 +226,6 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
     assert workspace.switched == Switched(power=Power.PAUSED, boots=turn + 1)
     assert workspace.snapshot is not None
     assert (workspace.snapshot.id, workspace.snapshot.image_id) == ("s1", "before")
+    assert workspace.migration == Migration(
+        number=turn + 1, role=Role.SEND, host="n2", agent_address=fleet.facts["n2"].agent_address
+    )

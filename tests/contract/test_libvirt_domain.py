@@ -95,8 +95,16 @@ def test_a_guest_that_its_disk_paused_is_told_from_one_that_somebody_did() -> No
     paused = libvirt.VIR_DOMAIN_PAUSED
     assert state_of(paused, libvirt.VIR_DOMAIN_PAUSED_IOERROR) is DomainState.STALLED
     assert state_of(paused, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP) is DomainState.STARTING
-    for reason in (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_MIGRATION):
+    assert state_of(paused, libvirt.VIR_DOMAIN_PAUSED_MIGRATION) is DomainState.IN_TRANSIT
+    for reason in (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_WATCHDOG):
         assert state_of(paused, reason) is DomainState.PAUSED
+
+
+def test_a_guest_that_was_sent_is_told_from_one_that_was_switched_off() -> None:
+    off = libvirt.VIR_DOMAIN_SHUTOFF
+    assert state_of(off, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED) is DomainState.SENT
+    assert state_of(off, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN) is DomainState.POWERED_OFF
+    assert state_of(off, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED) is DomainState.OFF
 
 
 async def test_a_libvirt_that_is_not_there_is_silence_not_absence(tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ class FakeAgents:
     """How far they are with each that they are to make."""
     used: dict[str, used_pb2.Used] = field(default_factory=dict)
     """What they count, by workspace."""
+    sends: bool = True
+    """False: whoever is to go to another host cannot be sent."""
     wanted: dict[tuple[str, str], records_pb2.WantedPart] = field(default_factory=dict)
 
     async def report(self, clock: Clock) -> None:
@@ -140,6 +142,7 @@ class FakeAgents:
                 mtu=1500,
                 wide_mtu=1500 if at_gateway else 0,
                 fenced_epoch=self.fenced_epochs.get(host, 0),
+                migrates=True,
             )
             await self.put(f"seen/{host}/facts", facts)
 
@@ -189,10 +192,27 @@ class FakeAgents:
         if each.HasField("snapshot"):
             seen.snapshot.id = each.snapshot.id
             seen.snapshot.snapshot.CopyFrom(self.snapshot)
+        if each.HasField("migration"):
+            self._migrate(each.migration, seen)
         if key in self.saves:
             seen.saved.bytes = each.allocation.memory_mib * MIB
             seen.saved.duration.FromMilliseconds(self.save_ms)
         return seen
+
+    def _migrate(self, migration: records_pb2.Migration, seen: records_pb2.SeenWorkspace) -> None:
+        """The source as it is said to go; the target makes all at once."""
+        states, said = records_pb2.SeenMigration, seen.migration
+        said.number = migration.number
+        match migration.role:
+            case records_pb2.Migration.TAKE:
+                said.state, seen.ready = states.READY, False
+                seen.state = cluster_pb2.Workspace.STAGING
+            case records_pb2.Migration.SEND if self.sends:
+                said.state = states.GIVEN
+            case records_pb2.Migration.SEND:
+                said.state, said.message = states.FAILED, "the tunnel broke"
+            case records_pb2.Migration.ANSWER:
+                said.state = states.KEPT
 
     def _seen(self, wanted: records_pb2.WantedPart, host: str) -> records_pb2.SeenPart:
         return records_pb2.SeenPart(

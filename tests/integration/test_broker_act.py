@@ -87,7 +87,7 @@ async def test_what_may_not_be_done_is_said_with_what_may(here: Site) -> None:
     illegal = await refusal(stub.Act(act(made.name, START, "r1")))
     assert isinstance(illegal, errors.ActionIllegal)
     assert (illegal.workspace, illegal.state) == ("worker-0", "RUNNING")
-    assert illegal.legal == "STOP, REBOOT, PAUSE, SUSPEND, SNAPSHOT"
+    assert illegal.legal == "STOP, REBOOT, PAUSE, SUSPEND, SNAPSHOT, MIGRATE"
     unknown = await refusal(stub.Act(act(made.name, STOP, "r2", "worker-0", "worker-7")))
     assert isinstance(unknown, errors.FieldInvalid)
     assert unknown.field == "workspaces[1]"

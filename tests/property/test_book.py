@@ -15,6 +15,8 @@ from intertie.broker.domain.book import Book
 from intertie.broker.domain.difference import with_terms
 from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
+from intertie.broker.domain.migrating import arrived, dropped
+from intertie.broker.domain.moving import Moving
 from intertie.broker.domain.part import NEXT, NetworkId, Part, PartState
 from intertie.broker.domain.records import Change, Erase, Unchanged, Write
 from intertie.common.errors import StaleWrite
@@ -91,6 +93,40 @@ class Ledger(RuleBasedStateMachine):
             return
         self.book.reserve(change)
         self.line.append(change)
+
+    @rule(data=st.data())
+    def migrate(self, data: Any) -> None:
+        """A workspace sets out for the other host, which is reserved there."""
+        staying = [
+            each
+            for each in self.etcd.values()
+            if each.value.counted and each.value.placed and not each.value.moving
+        ]
+        if not staying:
+            return
+        found = data.draw(st.sampled_from(staying))
+        old, at = found.value, found.value.placed[0]
+        to = {"n1": "n2", "n2": "n1"}[at.host]
+        moving = Moving(workspace=at.workspace, host=to, number=self.revision + 1, since=NOW)
+        change = Change(
+            writes=(Write(record=replace(old, moving=(moving,)), read_at=found.revision),),
+            admitted_on=self.book.generation,
+        )
+        if old.name in {each.name for each in self.reserved()}:
+            with pytest.raises(StaleWrite):
+                self.book.reserve(change)
+            return
+        self.book.reserve(change)
+        self.line.append(change)
+
+    @rule(data=st.data(), there=st.booleans())
+    def is_there_or_stays(self, data: Any, there: bool) -> None:
+        going = [each for each in self.etcd.values() if each.value.moving]
+        if going:
+            found = data.draw(st.sampled_from(going))
+            part, moving = found.value, found.value.moving[0]
+            after = arrived(part, moving) if there else dropped(part, moving, "why")
+            self.line.append(Change(writes=(Write(record=after, read_at=found.revision),)))
 
     @rule(data=st.data())
     def give_up(self, data: Any) -> None:

@@ -33,6 +33,7 @@ from tests.unit.nodeagent.host import (
     MemoryHypervisor,
     MemoryImages,
     MemoryNetwork,
+    MemoryPeers,
     MemoryStorage,
     MemoryTraffic,
 )
@@ -257,6 +258,7 @@ async def run_agent(process: Process, store: EtcdModel, host: SimHost) -> None:
         images=host.images,
         snapshotting=Snapshotting(copies=copies, store=copies),
         channels=MemoryChannels(),
+        peers=MemoryPeers(),
         files=WorkspaceFiles(Path("/data")),
         place=place,
         machine=MachineFacts(

@@ -57,6 +57,7 @@ def facts(host: str, **changes: Any) -> HostFacts:
         "architecture": "x86_64",
         "report_time": NOW,
         "mtu": 1500,
+        "migrates": True,
         "wide_mtu": 1500 if number == 1 else 0,
     }
     return HostFacts(**{**values, **changes})

@@ -54,7 +54,7 @@ def test_all_are_where_none_is_named() -> None:
 @pytest.mark.parametrize(
     ("state", "action", "legal"),
     [
-        (RUN, Action.START, "STOP, REBOOT, PAUSE, SUSPEND, SNAPSHOT"),
+        (RUN, Action.START, "STOP, REBOOT, PAUSE, SUSPEND, SNAPSHOT, MIGRATE"),
         (WorkspaceState.STOPPED, Action.PAUSE, "START, SNAPSHOT"),
         (WorkspaceState.STAGING, Action.SNAPSHOT, ""),
         (WorkspaceState.STAGING, Action.STOP, ""),

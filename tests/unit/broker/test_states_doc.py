@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
-from intertie.broker.domain import cluster, fleet, lost_hosts, part
+from intertie.broker.domain import cluster, fleet, lost_hosts, moving, part
 from intertie.nodeagent.domain import reconcile
 
 PATH = Path(__file__).parents[3] / "docs" / "states.md"
@@ -39,6 +39,14 @@ AMENDS = """\
 Beside a part that stays CONFIRMED: what they take beyond the terms in force is counted while they
 are HELD or PREPARED, as a part is. APPLIED, they are in force; else the part has the terms that it
 had. Table: `intertie.broker.domain.part.AMEND_NEXT`.
+"""
+
+MIGRATIONS = """\
+## A workspace on its way to another host
+
+It counts at both hosts. What is over is not written down: the part has it at the one or the other,
+by the word of the host that it was at. Until that is told to send it, it may be dropped at any
+moment. Table: `intertie.broker.domain.moving.MOVING_NEXT`.
 """
 
 CLUSTERS = """\
@@ -81,6 +89,8 @@ def drawn() -> str:
         diagram(part.NEXT, first=part.FIRST),
         AMENDS,
         diagram(part.AMEND_NEXT, first={part.AmendState.HELD, part.AmendState.PREPARED}),
+        MIGRATIONS,
+        diagram(moving.MOVING_NEXT, first={moving.MovingState.PREPARING}),
         CLUSTERS,
         diagram(cluster.NEXT, first={cluster.ClusterState.REQUESTED}),
         WORKSPACES,

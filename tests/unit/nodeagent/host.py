@@ -30,6 +30,7 @@ from intertie.nodeagent.domain.guest_terms import (
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.measured import QueueCounters
 from intertie.nodeagent.domain.meters import Queue
+from intertie.nodeagent.domain.migrating import Migration, Route
 from intertie.nodeagent.domain.network_plan import NetworkPlan
 from intertie.nodeagent.domain.ports import (
     Applied,
@@ -117,6 +118,7 @@ class MemoryHypervisor:
         self.may_copy = asyncio.Event()
         self.may_copy.set()
         self.refuses_copy = ""
+        self.broken_off: list[str] = []
 
     async def states(self) -> Mapping[str, DomainState]:
         self._check()
@@ -186,6 +188,29 @@ class MemoryHypervisor:
         self.presses.append(name)
         if self.heeds_button:
             self.domains[name] = DomainState.POWERED_OFF
+
+    async def send(self, name: str, route: Route) -> None:
+        """As libvirt does it: the copy is whole and stands still, then it is off here."""
+        self._check()
+        if self.domains.get(name) is not DomainState.RUNNING:
+            raise HostFailure("it does not run")
+        self.domains[name] = DomainState.IN_TRANSIT
+        try:
+            await self.may_move.wait()
+            self._check()
+            await self.carry(name, route)
+        except HostFailure:
+            if self.domains.get(name) is DomainState.IN_TRANSIT:
+                self.domains[name] = DomainState.RUNNING
+            raise
+        self.domains[name] = DomainState.SENT
+
+    async def carry(self, name: str, route: Route) -> None:
+        raise HostFailure("nobody takes it")
+
+    async def break_off(self, name: str) -> None:
+        self._check()
+        self.broken_off.append(name)
 
     async def save(self, name: str, path: str) -> None:
         self._check()
@@ -266,6 +291,16 @@ class MemoryHypervisor:
             raise HypervisorSilent("libvirt is silent")
 
 
+class MemoryPeers:
+    """Of a host that is alone."""
+
+    def route(self, uid: str, migration: Migration, *, ready_time: datetime | None) -> Any:
+        raise HostFailure(f"host {migration.host} cannot be reached")
+
+    async def take_over(self, uid: str, migration: Migration) -> None:
+        raise HostFailure(f"host {migration.host} cannot be reached")
+
+
 class MemoryNetwork:
     def __init__(self) -> None:
         self.plan = NetworkPlan()
@@ -306,6 +341,7 @@ class MemoryStorage:
     def __init__(self) -> None:
         self.disks: dict[str, int] = {}
         self.seeds: set[str] = set()
+        self.gave: set[str] = set()
         self.memories: dict[str, Memory] = {}
         self.written = 64 * 1024 * 1024
         """Bytes that a guest's memory takes in the pool."""
@@ -319,7 +355,7 @@ class MemoryStorage:
         return uid in self.seeds
 
     def uids(self) -> frozenset[str]:
-        return frozenset({*self.disks, *self.seeds, *self.memories})
+        return frozenset({*self.disks, *self.seeds, *self.memories, *self.gave})
 
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None:
         self.disks[uid] = size_mib
@@ -346,6 +382,13 @@ class MemoryStorage:
     def discard_memory(self, uid: str) -> None:
         self.memories.pop(uid, None)
 
+    def is_given(self, uid: str) -> bool:
+        return uid in self.gave and uid not in self.disks
+
+    async def give(self, uid: str) -> None:
+        self.disks.pop(uid, None)
+        self.gave.add(uid)
+
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -354,6 +397,7 @@ class MemoryStorage:
     async def remove(self, uid: str) -> None:
         self.disks.pop(uid, None)
         self.seeds.discard(uid)
+        self.gave.discard(uid)
         self.memories.pop(uid, None)
 
     def room_mib(self) -> int:
@@ -494,6 +538,7 @@ class Host:
         self.images = MemoryImages()
         self.copies = MemoryCopies()
         self.channels = MemoryChannels()
+        self.peers: Any = MemoryPeers()
         self.agent = self.start()
 
     def start(self) -> Reconciler:
@@ -509,6 +554,7 @@ class Host:
             images=self.images,
             snapshotting=Snapshotting(copies=self.copies, store=self.copies),
             channels=self.channels,
+            peers=self.peers,
             files=WorkspaceFiles(Path("/data")),
             place=PLACE,
             machine=MachineFacts(

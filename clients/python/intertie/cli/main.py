@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from intertie.cli import actions, clusters, images, sites, snapshots, streams, usage
+from intertie.cli import actions, clusters, images, migrate, sites, snapshots, streams, usage
 from intertie.cli.command import (
     Choices,
     ConfigOption,
@@ -38,6 +38,7 @@ app.add_typer(_usage_app, name="usage")
 clusters.register(_cluster_app, app)
 actions.register(_cluster_app)
 snapshots.register(_cluster_app)
+migrate.register(_cluster_app)
 streams.register(_cluster_app)
 sites.register(_site_app, _host_app)
 images.register(_image_app)

@@ -144,15 +144,18 @@ class Clusters:
         *,
         etag: str = "",
         request_id: str = "",
+        host: str = "",
     ) -> Cluster:
-        """START, STOP, REBOOT, PAUSE, RESUME or SUSPEND, of these (`worker-0`) or of all. Give
-        `request_id` to be able to ask again after this process."""
+        """START, STOP, REBOOT, PAUSE, RESUME, SUSPEND or MIGRATE, of these (`worker-0`) or of all.
+        Give `request_id` to be able to ask again after this process. `host`: where to MIGRATE,
+        by operators."""
         request = ActOnClusterRequest(
             name=self.full_name(name),
             action=Action.Value(action),
             workspaces=workspaces,
             etag=etag,
             request_id=request_id or draw_request_id(),
+            host=host,
         )
         answer: Cluster = await self._connection.call(self._stub.Act, request)
         return answer

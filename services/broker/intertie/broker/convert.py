@@ -29,6 +29,7 @@ from intertie.broker.usecases.create_cluster import Order
 from intertie.broker.usecases.hold_part import HoldOrder
 from intertie.broker.usecases.resolve_part import Terms
 from intertie.broker.usecases.update_cluster import UpdateOrder
+from intertie.common.actions import Action
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.guarantees import Guarantee, Measured
 from intertie.common.names import ANY, ClusterName, Parent, PartName, check_label
@@ -128,8 +129,12 @@ def act_from_proto(
     _check_request_id(request.request_id)
     action = action_from_proto(request.action)
     workspaces = tuple(dict.fromkeys(request.workspaces))
+    host = request.host if isinstance(request, clusters_pb2.ActOnClusterRequest) else ""
+    if host and action is not Action.MIGRATE:
+        raise FieldInvalid("host", "is for MIGRATE alone")
     return ActOrder(
         action=action,
+        host=host,
         workspaces=workspaces,
         image=image_asked_for(action, request.image, workspaces),
         request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(request)),
@@ -275,6 +280,7 @@ def _workspace_fields(workspace: WorkspaceView, view: ClusterView) -> Fields:
         "pending": workspace.pending,
         "restarts": workspace.restarts,
         "snapshot": snapshot_fields(workspace.snapshot),
+        "migrating_to": workspace.migrating_to,
     }
 
 
@@ -341,6 +347,7 @@ def _part_fields(view: PartView) -> Fields:
                 "restarts": each.restarts,
                 "pending": each.pending,
                 "snapshot": snapshot_fields(each.snapshot),
+                "migrating_to": each.migrating_to,
             }
             for each in view.workspaces
         ],

@@ -17,6 +17,8 @@ class Action(Enum):
     SUSPEND = "SUSPEND"
     SNAPSHOT = "SNAPSHOT"
     """Switches nothing."""
+    MIGRATE = "MIGRATE"
+    """To another host of its site, while it runs: no switch."""
 
 
 class Power(Enum):
@@ -54,7 +56,14 @@ POWER_AFTER: Mapping[Action, Power] = {
 _RUNNING, _PAUSED, _STOPPED, _SUSPENDED = "RUNNING", "PAUSED", "STOPPED", "SUSPENDED"
 
 LEGAL: Mapping[str, tuple[Action, ...]] = {
-    _RUNNING: (Action.STOP, Action.REBOOT, Action.PAUSE, Action.SUSPEND, Action.SNAPSHOT),
+    _RUNNING: (
+        Action.STOP,
+        Action.REBOOT,
+        Action.PAUSE,
+        Action.SUSPEND,
+        Action.SNAPSHOT,
+        Action.MIGRATE,
+    ),
     _PAUSED: (Action.STOP, Action.REBOOT, Action.RESUME, Action.SUSPEND, Action.SNAPSHOT),
     _STOPPED: (Action.START, Action.SNAPSHOT),
     _SUSPENDED: (Action.STOP, Action.REBOOT, Action.RESUME),

@@ -216,6 +216,7 @@ def _workspace_to_proto(cluster: str, view: WorkspaceView) -> cluster_pb2.Worksp
         pending=seen.pending,
         restarts=seen.restarts,
         snapshot=snapshot_pb2.Snapshot(**snapshot) if snapshot else None,
+        migrating_to=seen.migrating_to,
     )
 
 

@@ -92,6 +92,7 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
                 snapshot=(
                     snapshot_from_proto(each.snapshot) if each.HasField("snapshot") else None
                 ),
+                migrating_to=each.migrating_to,
             )
             for each in message.workspaces
         ),

@@ -15,9 +15,10 @@ from intertie.api.metasched.v1 import (
 )
 from intertie.api.types.v1 import attach_pb2
 from intertie.common.changes.watching import WatchAll
-from intertie.common.errors import DomainError
+from intertie.common.errors import DomainError, FieldInvalid
 from intertie.common.names import ANY
 from intertie.common.rpc import pages
+from intertie.common.rpc.action_proto import check_may_act
 from intertie.common.rpc.attach import opening
 from intertie.common.rpc.changes_proto import Responses
 from intertie.common.rpc.identity import Role, current_identity
@@ -149,6 +150,9 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
     async def Act(
         self, request: clusters_pb2.ActOnClusterRequest, context: Context
     ) -> cluster_pb2.Cluster:
+        check_may_act(current_identity(), request.action, "")
+        if request.host:
+            raise FieldInvalid("host", "is for clusters of one site, asked for there")
         order = act_order_of(request, current_identity(), self._authority)
         return cluster_to_proto(await self._act(order))
 

@@ -26,6 +26,7 @@ from intertie.common.rpc.spec_proto import (
 )
 from intertie.nodeagent.domain.measured import Measured
 from intertie.nodeagent.domain.meters import Promise
+from intertie.nodeagent.domain.migrating import Migration, Role
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.record_rules import check_part
 from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
@@ -104,6 +105,33 @@ def _workspace(message: pb.WantedWorkspace) -> WantedWorkspace:
         nonce=message.nonce,
         switched=Switched(power=_power(message.power, field), boots=message.boots),
         snapshot=_snapshot_order(message) if message.HasField("snapshot") else None,
+        migration=_migration(message.migration, field) if message.HasField("migration") else None,
+    )
+
+
+_ROLES = {pb.Migration.Role.Value(each.name): each for each in Role}
+
+
+def _migration(message: pb.Migration, field: str) -> Migration:
+    role = _ROLES.get(message.role)
+    if role is None:
+        raise FieldInvalid(f"{field}.migration.role", f"{message.role} is not known here")
+    return Migration(
+        number=message.number,
+        role=role,
+        host=message.host,
+        agent_address=message.agent_address,
+    )
+
+
+def _migration_to_proto(migration: Migration | None) -> pb.Migration | None:
+    if migration is None:
+        return None
+    return pb.Migration(
+        number=migration.number,
+        role=pb.Migration.Role.Value(migration.role.name),
+        host=migration.host,
+        agent_address=migration.agent_address,
     )
 
 
@@ -194,6 +222,10 @@ def _seen_workspace(seen: SeenWorkspace) -> pb.SeenWorkspace:
     )
     if seen.ready_time is not None:
         message.ready_time.CopyFrom(timestamp_to_proto(seen.ready_time))
+    if (found := seen.migration) is not None:
+        message.migration.number = found.number
+        message.migration.state = pb.SeenMigration.State.Value(found.outcome.name)
+        message.migration.message = found.message
     if seen.used is not None:
         message.used.CopyFrom(_used(seen.used))
     return message
@@ -260,6 +292,7 @@ def facts_to_proto(facts: HostFacts, *, now: datetime) -> pb.HostFacts:
         mtu=facts.mtu,
         wide_mtu=facts.wide_mtu,
         fenced_epoch=facts.fenced_epoch,
+        migrates=True,
         fence_after=duration_to_proto(facts.fence_after) if facts.fence_after else None,
     )
 
@@ -337,6 +370,7 @@ def part_to_proto(part: WantedPart) -> pb.WantedPart:
                 power=pb.WantedWorkspace.Power.Value(each.switched.power.name),
                 boots=each.switched.boots,
                 snapshot=_snapshot_order_to_proto(each.snapshot),
+                migration=_migration_to_proto(each.migration),
             )
             for each in part.workspaces
         ],

@@ -27,6 +27,7 @@ from intertie.nodeagent.adapters.image_cache import ImageCache
 from intertie.nodeagent.adapters.imagestore_client import ImagestoreClient
 from intertie.nodeagent.adapters.iproute_network import IprouteNetwork
 from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
+from intertie.nodeagent.adapters.migration_peers import GrpcPeers, MigrationSockets
 from intertie.nodeagent.adapters.ready_channels import ReadyChannels
 from intertie.nodeagent.adapters.snapshot_uploads import SnapshotUploads
 from intertie.nodeagent.adapters.state_file import StateFile
@@ -114,6 +115,15 @@ async def serve(settings: Settings) -> None:
     )
     for sentence in missing:
         log.warning("host.missing", what=sentence)
+    sockets = MigrationSockets(settings.libvirt_socket, settings.migration_sockets)
+    peers = GrpcPeers(
+        lambda address, host: following_channel(
+            address, credentials, f"{host}.agent.{settings.site}.site.intertie"
+        ),
+        files,
+        sockets,
+        mib_s=max(facts.uplink_mbit_s() // 16, 1),
+    )
     reconciler = Reconciler(
         clock=clock,
         records=records,
@@ -125,6 +135,7 @@ async def serve(settings: Settings) -> None:
         images=images,
         snapshotting=Snapshotting(copies=copies, store=uploads),
         channels=channels,
+        peers=peers,
         files=files,
         place=place,
         machine=machine,
@@ -154,6 +165,8 @@ async def serve(settings: Settings) -> None:
         measurements=Measurements(hypervisor, traffic, place),
         clock=clock,
         facts=facts.read,
+        arrivals=reconciler.arrivals(sockets),
+        files=files,
     )
     descriptor = nodeagent_pb2.DESCRIPTOR.services_by_name["NodeAgent"]
     add = nodeagent_pb2_grpc.add_NodeAgentServicer_to_server

@@ -13,21 +13,30 @@ from intertie.common.clock import Clock
 from intertie.common.errors import FieldInvalid, NotFound, SiteUnreachable, WorkspaceNotRunning
 from intertie.common.names import DeviceNames, split_workspace
 from intertie.common.rpc.attach import opening
+from intertie.common.rpc.identity import current_identity
+from intertie.common.rpc.spec_proto import timestamp_from_proto
 from intertie.nodeagent.convert import facts_to_proto, seen_to_proto
 from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.migrating import Channel
 from intertie.nodeagent.domain.network_plan import link_local
 from intertie.nodeagent.domain.ports import Stream, Streams
 from intertie.nodeagent.domain.reconcile import DomainState
 from intertie.nodeagent.domain.report import HostFacts
 from intertie.nodeagent.domain.wanted import WantedWorkspace
+from intertie.nodeagent.loops.arrivals import Arrivals
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.measurements import Measurements
 
 Open = attach_pb2.AttachRequest.Open
 
 
+_CHANNELS = {pb.TunnelRequest.Channel.Value(each.name): each for each in Channel}
+
+
 class NodeAgentServicer(rpc.NodeAgentServicer):
-    """Reads; it changes nothing on the host."""
+    """Reads; it changes nothing on the host, but that a guest that comes from another one goes on
+    here."""
 
     def __init__(
         self,
@@ -38,6 +47,8 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
         measurements: Measurements,
         clock: Clock,
         facts: Callable[[], Awaitable[HostFacts]],
+        arrivals: Arrivals,
+        files: WorkspaceFiles,
     ) -> None:
         self._site = site
         self._reconciler = reconciler
@@ -45,6 +56,8 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
         self._measurements = measurements
         self._clock = clock
         self._facts = facts
+        self._arrivals = arrivals
+        self._files = files
 
     async def GetFacts(self, request: pb.GetFactsRequest, context: Any) -> records_pb2.HostFacts:
         return facts_to_proto(await self._facts(), now=self._clock.now())
@@ -87,6 +100,48 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
                 with suppress(asyncio.CancelledError):
                     await sending
 
+    async def BeginMigration(
+        self, request: pb.BeginMigrationRequest, context: Any
+    ) -> pb.BeginMigrationResponse:
+        ready = request.ready_time if request.HasField("ready_time") else None
+        ready_time = timestamp_from_proto(ready, "ready_time") if ready is not None else None
+        uid = request.workspace_uid
+        try:
+            await self._arrivals.begin(
+                uid, request.number, current_identity().name, ready_time=ready_time
+            )
+        except HostFailure as error:
+            raise WorkspaceNotRunning(uid, f"to come, and cannot: {error}") from error
+        return pb.BeginMigrationResponse(data=str(self._files.data))
+
+    async def Tunnel(
+        self, request_iterator: AsyncIterator[pb.TunnelRequest], context: Any
+    ) -> AsyncIterator[pb.TunnelResponse]:
+        first = await anext(request_iterator, pb.TunnelRequest())
+        opened = first.open
+        channel = _CHANNELS.get(opened.channel)
+        if channel is None:
+            raise FieldInvalid("open.channel", "must be LIBVIRT, MEMORY or DISK")
+        host = current_identity().name
+        tunnel = self._arrivals.tunnel(opened.workspace_uid, opened.number, host, channel)
+        async with tunnel as stream:
+            sending = asyncio.create_task(_pass_on(request_iterator, stream))
+            try:
+                async for data in stream.received():
+                    yield pb.TunnelResponse(data=data)
+            finally:
+                sending.cancel()
+                with suppress(asyncio.CancelledError):
+                    await sending
+
+    async def TakeOver(self, request: pb.TakeOverRequest, context: Any) -> pb.TakeOverResponse:
+        host = current_identity().name
+        try:
+            await self._arrivals.take_over(request.workspace_uid, request.number, host)
+        except HostFailure as error:
+            raise SiteUnreachable(self._site, str(error)) from error
+        return pb.TakeOverResponse()
+
     def _open(self, opened: Open) -> AbstractAsyncContextManager[Stream]:
         workspace = self._running(opened.workspace)
         if opened.channel == Open.CONSOLE:
@@ -115,6 +170,12 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
                         raise WorkspaceNotRunning(name, shown)
                     return workspace
         raise NotFound(name)
+
+
+async def _pass_on(requests: AsyncIterator[pb.TunnelRequest], stream: Stream) -> None:
+    async for request in requests:
+        await stream.send(request.data)
+    stream.end()
 
 
 async def _send(requests: AsyncIterator[attach_pb2.AttachRequest], stream: Stream) -> None:

@@ -64,6 +64,10 @@ class Settings(ServiceSettings):
     data: Path
     """Pool, image cache, seeds and state."""
     libvirt_uri: NonEmpty = "qemu:///system"
+    libvirt_socket: Path = Path("/run/libvirt/libvirt-sock")
+    """On which this host's libvirt takes guests from other hosts, through their agents."""
+    migration_sockets: Path = Path("/var/lib/libvirt/qemu")
+    """A folder of the same name on all hosts of a site, in which their QEMU may make sockets."""
     hypervisor: Literal["auto", "qemu", "kvm"] = "auto"
     """`auto`: whatever is found to work."""
     allow_kvm: bool = False

@@ -12,6 +12,8 @@ from intertie.broker.domain.fleet import (
     Growth,
     HostFacts,
     MemoryMove,
+    MigrationOutcome,
+    SeenMigration,
     SeenPart,
     SeenSnapshot,
     SeenWorkspace,
@@ -20,6 +22,7 @@ from intertie.broker.domain.fleet import (
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
 from intertie.broker.domain.lost_hosts import HostRecord, HostState
 from intertie.broker.domain.wanted import (
+    Migration,
     SnapshotOrder,
     WantedNetwork,
     WantedPart,
@@ -104,6 +107,16 @@ def _workspace(wanted: WantedWorkspace) -> records_pb2.WantedWorkspace:
         power=records_pb2.WantedWorkspace.Power.Value(wanted.switched.power.name),
         boots=wanted.switched.boots,
         snapshot=_order(wanted.snapshot),
+        migration=_migration(wanted.migration) if wanted.migration is not None else None,
+    )
+
+
+def _migration(wanted: Migration) -> records_pb2.Migration:
+    return records_pb2.Migration(
+        number=wanted.number,
+        role=records_pb2.Migration.Role.Value(wanted.role.name),
+        host=wanted.host,
+        agent_address=wanted.agent_address,
     )
 
 
@@ -182,6 +195,7 @@ def facts_from_bytes(octets: bytes, host: str, revision: int = 0) -> HostFacts |
         wide_mtu=message.wide_mtu,
         fenced_epoch=message.fenced_epoch,
         fence_after=fence_after,
+        migrates=message.migrates,
         revision=revision,
     )
 
@@ -246,7 +260,20 @@ def _seen_workspace(message: records_pb2.SeenWorkspace) -> SeenWorkspace:
         restored=_move(message.restored) if message.HasField("restored") else None,
         used=_used(message.used) if message.HasField("used") else None,
         snapshot=_snapshot(message.snapshot) if message.HasField("snapshot") else None,
+        migration=_seen_migration(message) if message.HasField("migration") else None,
     )
+
+
+_OUTCOMES = {records_pb2.SeenMigration.State.Value(each.name): each for each in MigrationOutcome}
+
+
+def _seen_migration(message: records_pb2.SeenWorkspace) -> SeenMigration | None:
+    """None for what this broker does not know: as if nothing had been said."""
+    outcome = _OUTCOMES.get(message.migration.state)
+    if outcome is None:
+        return None
+    said = message.migration
+    return SeenMigration(number=said.number, outcome=outcome, message=said.message)
 
 
 def _snapshot(message: records_pb2.SeenSnapshot) -> SeenSnapshot:

@@ -38,6 +38,8 @@ def acted(
     switched = dict(part.switched)
     for label in labels or there:
         how = switched.get(label, Switched())
+        if part.moving_of(label) is not None:
+            raise ActionIllegal(action.name, label, "MIGRATING", "")
         if in_vain(action, there[label].state.name, how):
             continue
         _check(action, there[label], how)
@@ -61,11 +63,12 @@ def _check_number(part: Part, there: Mapping[str, WorkspaceView], labels: Sequen
 
 
 def _check(action: Action, workspace: WorkspaceView, how: Switched) -> None:
-    """ActionIllegal. One image of a disk is made before the next is asked for."""
+    """ActionIllegal. One image of a disk is made before the next is asked for, and while the disk
+    stays where it is."""
     state = workspace.state.name
     legal, stands = allowed(state, how), standing(state, how)
     if workspace.snapshot is not None and not workspace.snapshot.over:
-        legal = tuple(each for each in legal if each is not Action.SNAPSHOT)
+        legal = tuple(each for each in legal if each not in (Action.SNAPSHOT, Action.MIGRATE))
         stands = f"{stands} with a SNAPSHOT under way" if action is Action.SNAPSHOT else stands
     if action not in legal:
         names = ", ".join(each.name for each in legal)

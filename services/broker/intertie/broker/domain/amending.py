@@ -22,7 +22,7 @@ from intertie.broker.domain.price import amount_of, shortened
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.usage import charged_until
 from intertie.common.amend_rules import LAST_MINUTES, amended, window_of
-from intertie.common.errors import ClusterOver, LeaseEnding, NoCapacity
+from intertie.common.errors import AmendPending, ClusterOver, LeaseEnding, NoCapacity
 from intertie.common.layout import Numbers, number_in
 from intertie.common.names import ClusterName
 from intertie.common.spec import ClusterSpec, Group
@@ -62,6 +62,8 @@ def amend(
     spec = amended(record.spec, asked, paths, record.window, now=now)
     if spec == record.spec:
         return None
+    if part.moving:
+        raise AmendPending(record.name)
     if shortfall := elsewhere(spec, policy.site):
         raise NoCapacity((shortfall,))
     if (window := window_of(spec.lease, record.window)).end > record.window.end:

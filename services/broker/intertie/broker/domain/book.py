@@ -306,6 +306,7 @@ def _takes_the_same(one: Part, other: Part) -> bool:
         and one.placed is other.placed
         and one.gateway == other.gateway
         and one.shed is other.shed
+        and one.moving is other.moving
         and one.amend is other.amend
         and one.keeping is other.keeping
     )

@@ -4,8 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 
-from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.fleet import (
+    MigrationOutcome,
+    SeenPart,
+    SeenWorkspace,
+    WorkspaceState,
+)
 from intertie.broker.domain.guarantees import MeasuredPart, guarantees_of, measured_of
+from intertie.broker.domain.moving import Moving
 from intertie.broker.domain.part import Moved, Part, PartState
 from intertie.broker.domain.snapshots import snapshot_of
 from intertie.broker.domain.stretch import Stretch
@@ -188,6 +194,7 @@ class WorkspaceView(Struct, frozen=True, kw_only=True):
     """On another host, because its own was lost."""
     snapshot: Snapshot | None = None
     """The newest that was asked for."""
+    migrating_to: str = ""
 
 
 class ClusterView(Struct, frozen=True, kw_only=True):
@@ -236,7 +243,9 @@ def _workspaces(
             said = SeenWorkspace(name=each.label, state=WorkspaceState.ENDED)
         if said is None:
             said = SeenWorkspace(name=each.label, state=WorkspaceState.PLANNED)
-        moved = part.moved_of(each.label)
+        moved, moving = part.moved_of(each.label), part.moving_of(each.label)
+        if moving is not None and _is_taken(told.get((moving.host, each.label)), moving):
+            said = told[moving.host, each.label]
         silent = next((since for name, since in part.silent if name == host), None)
         message = _silent(host, silent) if silent else said.message
         yield WorkspaceView(
@@ -247,7 +256,7 @@ def _workspaces(
             nics=each.nics,
             image_digest=each.environment.image,
             state=said.state,
-            message=message or (_begun_anew(moved) if moved else ""),
+            message=message or _unmoved(part, each.label) or (_begun_anew(moved) if moved else ""),
             ready=said.ready,
             ready_time=said.ready_time,
             staging_done_bytes=said.staging_done_bytes,
@@ -256,7 +265,22 @@ def _workspaces(
             switched=part.switch_of(each.label),
             restarts=moved.times if moved else 0,
             snapshot=snapshot,
+            migrating_to=moving.host if moving is not None else "",
         )
+
+
+def _is_taken(said: SeenWorkspace | None, moving: Moving) -> bool:
+    """It runs where it was to go; that its part says so takes a moment."""
+    found = said.migration if said is not None else None
+    return (
+        found is not None
+        and found.number == moving.number
+        and found.outcome is MigrationOutcome.TAKEN
+    )
+
+
+def _unmoved(part: Part, label: str) -> str:
+    return next((why for each, why in part.unmoved if each == label), "")
 
 
 def _silent(host: str, since: datetime) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.counted import Used
@@ -94,6 +94,8 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     """The newest of which it says that it was fenced in it, and has run no guest since."""
     fence_after: timedelta = timedelta()
     """It stops its guests once it cannot report for so long; 0: it does not."""
+    migrates: bool = False
+    """Its agent knows what that is; one that does not would start what it is to take."""
     revision: int = 0
     """At which the report was written."""
 
@@ -116,6 +118,22 @@ class SeenSnapshot(Struct, frozen=True, kw_only=True):
     shown: Snapshot
 
 
+class MigrationOutcome(Enum):
+    """As intertie.api.nodeagent.v1.SeenMigration.State, by name."""
+
+    READY = "READY"
+    TAKEN = "TAKEN"
+    KEPT = "KEPT"
+    GIVEN = "GIVEN"
+    FAILED = "FAILED"
+
+
+class SeenMigration(Struct, frozen=True, kw_only=True):
+    number: int
+    outcome: MigrationOutcome
+    message: str = ""
+
+
 class SeenWorkspace(Struct, frozen=True, kw_only=True):
     name: str
     state: WorkspaceState
@@ -132,6 +150,8 @@ class SeenWorkspace(Struct, frozen=True, kw_only=True):
     used: Used | None = None
     """Since it was first on that host; None: nothing is known."""
     snapshot: SeenSnapshot | None = None
+    migration: SeenMigration | None = None
+    """What came of its being on its way; None: there is nothing to say."""
 
 
 class SeenPart(Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
-from intertie.broker.domain.part import Amend, Keeping, Part, Standing, hosts_of
+from intertie.broker.domain.part import Amend, Keeping, Part, Shed, Standing, hosts_of
 from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord, Tomb
 from intertie.common.calendar import Calendar, Demand
@@ -269,13 +269,15 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
         if part.amend is None or part.amend.keeping is None:
             return stretch
         return _overlaid(part.name, stretch, _goes_on(part, part.amend, admission))
-    if not part.shed and part.amend is None:
+    if not (part.shed or part.moving) and part.amend is None:
         amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
         amounts |= _off_quotas(part, admission, amounts)
         return (Demand(part.name, part.window, amounts),)
     all_of: list[Standing] = [part, *part.shed]
     if part.amend is not None:
         all_of.append(part.amend)
+    if part.moving:
+        all_of.append(_there(part))
     terms = [(each.spec.window.end, takes_by_workspace(each)) for each in all_of]
     demands: list[Demand] = []
     start = part.window.start
@@ -287,6 +289,13 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
         demands.append(Demand(demand_key(part.name, len(demands)), Window(start, end), amounts))
         start = end
     return tuple(demands)
+
+
+def _there(part: Part) -> Shed:
+    """With those that are on their way at the hosts that they go to."""
+    to = {each.workspace: each.host for each in part.moving}
+    placed = tuple(replace(each, host=to.get(each.workspace, each.host)) for each in part.placed)
+    return Shed(spec=part.spec, placed=placed, gateway=part.gateway, generation=part.generation)
 
 
 def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) -> tuple[Demand, ...]:

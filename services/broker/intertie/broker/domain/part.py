@@ -6,6 +6,7 @@ from enum import Enum
 
 from intertie.broker.domain.charge import PastCharge
 from intertie.broker.domain.counted import UsedAt
+from intertie.broker.domain.moving import Moving
 from intertie.broker.domain.stretch import Stretch
 from intertie.common.actions import Switched
 from intertie.common.errors import IllegalMove
@@ -231,6 +232,10 @@ class Part(Struct, frozen=True, kw_only=True):
     promise grows."""
     amend: Amend | None = None
     """At most one at a time."""
+    moving: tuple[Moving, ...] = ()
+    """Workspaces that are on their way to another host, at most once each: counted there too."""
+    unmoved: tuple[tuple[str, str], ...] = ()
+    """Workspaces, by label, that did not get to where they were to go last, and why."""
     keeping: Keeping | None = None
     """Of one that its site may put aside. Its window is then one stretch of its running."""
     recalled_end: datetime | None = None
@@ -293,12 +298,19 @@ class Part(Struct, frozen=True, kw_only=True):
     def moved_of(self, workspace: str) -> Moved | None:
         return next((each for each in self.moved if each.workspace == workspace), None)
 
+    def moving_of(self, workspace: str) -> Moving | None:
+        return next((each for each in self.moving if each.workspace == workspace), None)
+
     def vni_of(self, network: str) -> int:
         return next((each.vni for each in self.network_ids if each.network == network), 0)
 
     def hosts(self) -> tuple[str, ...]:
         """Every host that has something of the part, in the order of their names."""
-        return _hosts(self.placed, self.gateway)
+        if not self.moving:
+            return _hosts(self.placed, self.gateway)
+        return tuple(
+            sorted({*_hosts(self.placed, self.gateway), *(each.host for each in self.moving)})
+        )
 
     def left_hosts(self) -> tuple[str, ...]:
         """Those that have something of what was in force before, and nothing of what is."""

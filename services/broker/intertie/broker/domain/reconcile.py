@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
+from intertie.broker.domain import migrating
 from intertie.broker.domain.cluster import WAITED_TOO_LONG, WINDOW_OVER
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
 from intertie.broker.domain.part import Part, PartState
@@ -44,7 +45,14 @@ class GivenUp:
     hosts: tuple[str, ...]
 
 
-Step = Tell | GivenUp | End | None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Hosts have said what the part is by now; they are told the next time."""
+
+    part: Part
+
+
+Step = Tell | GivenUp | End | Note | None
 
 
 class Phase(Enum):
@@ -67,7 +75,7 @@ def until(part: Part, *, now: datetime) -> datetime:
         case Phase.EARLY:
             return part.window.start - STAGING_LEAD
         case Phase.DUE:
-            return part.ends
+            return min(part.ends, migrating.until(part) or NEVER)
     return NEVER
 
 
@@ -97,6 +105,8 @@ def step_of(
         kept = part.ends > part.window.end
         reason = WAITED_TOO_LONG if kept else part.end_reason or WINDOW_OVER
         part = part.ending(now=now, reason=reason)
+    elif not ending and (after := migrating.next_of(part, seen, fleet, now=now)) is not None:
+        return Note(part=after)
     before, part = part, settled(part, seen)
     wanted = wanted_of(part, fleet, policy, gone=ending)
     says = _fingerprint(part, wanted)

@@ -145,7 +145,7 @@ def check_open(part: Part, replaces: int, *, now: datetime) -> None:
         raise DecisionPending(part.name)
     if part.end_requested_time is not None or now >= part.ends:
         raise PartOver(part.name, "ENDING")
-    if part.amend is not None:
+    if part.amend is not None or part.moving:
         raise AmendPending(part.name)
     if replaces != part.terms:
         raise TermsStale(part.name, replaces, part.terms)

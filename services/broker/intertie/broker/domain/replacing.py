@@ -14,7 +14,7 @@ from intertie.broker.domain.ledger import (
     host_key,
     with_room_for_memory,
 )
-from intertie.broker.domain.part import AmendState, Moved, Part, PartState, Placed
+from intertie.broker.domain.part import AmendState, Moved, Part, PartState, Placed, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.used import known_of, on_record
 from intertie.common.calendar import Calendar
@@ -56,7 +56,7 @@ def without(
     if part.bound:
         return None
     part = part.let_go(AmendState.RELEASED)
-    if part.amend is not None:
+    if part.amend is not None or _may_run_elsewhere(part, lost):
         return None
     found = _found(part, lost, view, policy, now=now)
     if isinstance(found, Over) and part.state is not PartState.CONFIRMED:
@@ -83,6 +83,20 @@ def _found(
             why=f"host {names} was lost, and there is no room for what was on it: {error}",
             shortfalls=error.shortfalls,
         )
+
+
+def _may_run_elsewhere(part: Part, lost: Collection[str]) -> bool:
+    """Something of the part that was on a lost host was on its way to another one, which has not
+    said what there is of it: that is decided, and obeyed, first."""
+    for each in part.placed:
+        if each.host not in lost:
+            continue
+        if part.moving_of(each.workspace) is not None:
+            return True
+        others = (hosts_of(shed.placed).get(each.workspace, "") for shed in part.shed)
+        if any(host and host != each.host and host not in lost for host in others):
+            return True
+    return False
 
 
 def _has_begun(part: Part, *, now: datetime) -> bool:

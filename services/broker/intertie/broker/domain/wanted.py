@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from enum import Enum
 
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy
+from intertie.broker.domain.moving import MovingState
 from intertie.broker.domain.part import (
     Part,
     RemoteEndpoint,
@@ -75,6 +77,24 @@ class SnapshotOrder(Struct, frozen=True, kw_only=True):
     grant: bytes
 
 
+class Role(Enum):
+    """As intertie.api.nodeagent.v1.Migration.Role, by name."""
+
+    TAKE = "TAKE"
+    SEND = "SEND"
+    ANSWER = "ANSWER"
+
+
+class Migration(Struct, frozen=True, kw_only=True):
+    """What a host has to do for a workspace that goes from one to another."""
+
+    number: int
+    role: Role
+    host: str
+    """The other one."""
+    agent_address: str
+
+
 class WantedWorkspace(Struct, frozen=True, kw_only=True):
     name: str
     uid: str
@@ -84,6 +104,8 @@ class WantedWorkspace(Struct, frozen=True, kw_only=True):
     nonce: str
     switched: Switched = AS_BEGUN
     snapshot: SnapshotOrder | None = None
+    migration: Migration | None = None
+    """None: it is that host's alone."""
 
 
 class WantedPart(Struct, frozen=True, kw_only=True):
@@ -117,7 +139,7 @@ def wanted_of(part: Part, fleet: Fleet, policy: Policy, *, gone: bool) -> dict[s
             generation=0,
             window=part.window,
             gone=gone or host in left,
-            workspaces=tuple(_workspaces(part, host)),
+            workspaces=tuple(_workspaces(part, host, fleet)),
             networks=tuple(_networks(part, host, fleet, policy)),
             host_entries=part.spec.host_entries,
             cluster=part.spec.cluster,
@@ -134,9 +156,10 @@ def fingerprint(wanted: Mapping[str, WantedPart]) -> str:
     )
 
 
-def _workspaces(part: Part, host: str) -> Iterator[WantedWorkspace]:
+def _workspaces(part: Part, host: str, fleet: Fleet) -> Iterator[WantedWorkspace]:
     for each in part.spec.workspaces:
-        if part.host_of(each.label) != host:
+        moving = part.moving_of(each.label)
+        if host not in (part.host_of(each.label), moving.host if moving else ""):
             continue
         yield WantedWorkspace(
             name=each.label,
@@ -155,7 +178,26 @@ def _workspaces(part: Part, host: str) -> Iterator[WantedWorkspace]:
             nonce=nonce_of(part, each.label),
             switched=part.switch_of(each.label),
             snapshot=_snapshot(part, each.label, host),
+            migration=_migration(part, each.label, host, fleet),
         )
+
+
+_ROLES = {MovingState.SENDING: Role.SEND, MovingState.ANSWERING: Role.ANSWER}
+
+
+def _migration(part: Part, label: str, host: str, fleet: Fleet) -> Migration | None:
+    """Its own host is told once the other one is ready."""
+    moving = part.moving_of(label)
+    if moving is None:
+        return None
+    source = part.host_of(label)
+    role = Role.TAKE if host == moving.host else _ROLES.get(moving.state)
+    if role is None:
+        return None
+    other = source if role is Role.TAKE else moving.host
+    facts = fleet.facts.get(other)
+    address = facts.agent_address if facts is not None else ""
+    return Migration(number=moving.number, role=role, host=other, agent_address=address)
 
 
 def _snapshot(part: Part, label: str, host: str) -> SnapshotOrder | None:
@@ -182,11 +224,15 @@ class _Segment:
         self._fleet = fleet
         self._policy = policy
         self._behind: dict[str, list[Member]] = {}
+        self._coming: dict[str, list[Member]] = {}
+        """Those that are on their way to a host: promised there what they are where they are."""
         for member in network.members:
             if member.site == policy.site and (host := part.host_of(member.workspace)):
                 self._behind.setdefault(host, []).append(member)
+                if (moving := part.moving_of(member.workspace)) is not None:
+                    self._coming.setdefault(moving.host, []).append(member)
         self._wide = self._wide_tunnels()
-        self.hosts = set(self._behind)
+        self.hosts = {*self._behind, *self._coming}
         if part.gateway and leaves_site(network, policy.site):
             self.hosts.add(part.gateway)
 
@@ -249,7 +295,7 @@ class _Segment:
         each direction is kept where it is sent from."""
         site_of = {each.workspace: each.site for each in self._network.members}
         mac_of = {each.workspace: each.mac for each in self._network.members}
-        here = {each.workspace for each in self._behind.get(host, ())}
+        here = self._here(host)
         own = {name for name, site in site_of.items() if site == self._policy.site}
         for pair in self._network.pairs:
             for local, remote in ((pair.a, pair.b), (pair.b, pair.a)):
@@ -266,7 +312,7 @@ class _Segment:
     def _uplink(self, host: str) -> int:
         """What the host's uplink carries by promise: NICs, pairs of its own that leave it and, at
         the gateway, what is reserved towards other sites."""
-        here = {each.workspace for each in self._behind.get(host, ())}
+        here = self._here(host)
         nics = sum(
             each.allocation.nic.guarantee_mbit_s
             for each in self._part.spec.workspaces
@@ -286,6 +332,11 @@ class _Segment:
                 sum(each.ingress_mbit_s for each in links),
             )
         return nics + pairs + wide
+
+    def _here(self, host: str) -> set[str]:
+        return {
+            each.workspace for each in (*self._behind.get(host, ()), *self._coming.get(host, ()))
+        }
 
     def _mtu(self) -> int:
         """The smallest on the way, less what VXLAN takes."""

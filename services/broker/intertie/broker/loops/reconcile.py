@@ -21,7 +21,7 @@ from intertie.broker.domain.fleet import Fleet, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
-from intertie.broker.domain.reconcile import NEVER, End, GivenUp, Step, Tell, step_of, until
+from intertie.broker.domain.reconcile import NEVER, End, GivenUp, Note, Step, Tell, step_of, until
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
@@ -156,6 +156,15 @@ class Reconcile:
                     gone=part.end_requested_time is not None,
                 )
                 reach("broker.told")
+            case Note(part=part):
+                write = Write(record=part, read_at=found.revision)
+                await self._ledger.commit(Change(writes=(write,)))
+                log.info(
+                    "reconcile.noted",
+                    part=part.name,
+                    moving={each.workspace: each.state.name for each in part.moving},
+                    unmoved=dict(part.unmoved),
+                )
             case GivenUp(part=part, hosts=hosts):
                 await self._take_away(found, part, hosts)
                 log.info("reconcile.given_up", part=part.name, hosts=list(hosts))

@@ -22,6 +22,7 @@ from intertie.common.changes.watching import WatchAll
 from intertie.common.errors import NotFound
 from intertie.common.names import split_workspace
 from intertie.common.rpc import attach
+from intertie.common.rpc.action_proto import check_may_act
 from intertie.common.rpc.changes_proto import Responses
 from intertie.common.rpc.identity import current_identity
 from intertie.common.rpc.pages import fitting, page_of
@@ -139,6 +140,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
     ) -> cluster_pb2.Cluster:
         who = caller()
         name = convert.cluster_here(request.name, self._site)
+        check_may_act(current_identity(), request.action, request.host)
         order = convert.act_from_proto(request, caller=who.spiffe)
         return convert.cluster_to_proto(await self._act(name, order, request.etag, who))
 

@@ -1,14 +1,14 @@
 """Switches workspaces of a cluster, or of a part, on or off."""
 
-from collections.abc import Mapping
 from datetime import datetime
 
 import structlog
 
+from intertie.broker.domain import migrating
 from intertie.broker.domain.acting import acted, open_for_actions
 from intertie.broker.domain.amending import check_open
-from intertie.broker.domain.cluster import ClusterState, ClusterView, view_of
-from intertie.broker.domain.fleet import SeenPart
+from intertie.broker.domain.cluster import ClusterState, ClusterView, view_of, workspaces_of
+from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Foreign, Grants, Ledger
@@ -20,7 +20,14 @@ from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.broker.usecases.prepare_part import check_coordinator
 from intertie.common.actions import Action
 from intertie.common.clock import Clock
-from intertie.common.errors import ActionIllegal, ClusterOver, EtagStale, NotFound, PartOver
+from intertie.common.errors import (
+    ActionIllegal,
+    ClusterOver,
+    EtagStale,
+    FieldInvalid,
+    NotFound,
+    PartOver,
+)
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.values import Struct
 
@@ -31,6 +38,8 @@ class ActOrder(Struct, frozen=True, kw_only=True):
     action: Action
     workspaces: tuple[str, ...]
     """Labels; empty: all."""
+    host: str = ""
+    """Where MIGRATE is to go to; empty: where there is room."""
     request: RequestKey
     image: str = ""
     """Of a SNAPSHOT: what to call it."""
@@ -44,7 +53,7 @@ class ActOnCluster:
         get: GetCluster,
         forwarding: Forwarding,
         grants: Grants,
-        site: str,
+        policy: Policy,
         clock: Clock,
     ) -> None:
         self._ledger = ledger
@@ -52,7 +61,7 @@ class ActOnCluster:
         self._get = get
         self._forwarding = forwarding
         self._grants = grants
-        self._site = site
+        self._policy = policy
         self._clock = clock
 
     async def __call__(
@@ -61,6 +70,8 @@ class ActOnCluster:
         before = await self._get.here(name)
         if before is None:
             if await self._forwarding.reaches(name):
+                if order.host:
+                    raise FieldInvalid("host", "is for clusters of this site alone")
                 return await self._forwarding.act(
                     caller,
                     name,
@@ -84,11 +95,13 @@ class ActOnCluster:
             if part is None or not open_for_actions(part.value, now=now):
                 raise ClusterOver(record.name)
             seen = view.seen.get(part.value.uid, {})
-            shown = view_of(record, part.value, seen, {}, site=self._site)
+            shown = view_of(record, part.value, seen, {}, site=self._policy.site)
             if etag and etag != shown.etag:
                 raise EtagStale(record.name)
-            after = _after(order, part.value, seen, self._grants, caller.spiffe, now=now)
-            return _admitted(part, after, answer=record.name, uid=record.uid)
+            after = _after(
+                order, part.value, view, self._grants, self._policy, caller.spiffe, now=now
+            )
+            return _admitted(order, part, after, view, answer=record.name, uid=record.uid)
 
         admitted = await self._admission.admit(order.request, decide)
         log.info("act.asked_for", cluster=admitted.answer, action=order.action.name)
@@ -99,10 +112,13 @@ class ActOnCluster:
 
 
 class ActOnPart:
-    def __init__(self, ledger: Ledger, admission: Admission, grants: Grants) -> None:
+    def __init__(
+        self, ledger: Ledger, admission: Admission, grants: Grants, policy: Policy
+    ) -> None:
         self._ledger = ledger
         self._admission = admission
         self._grants = grants
+        self._policy = policy
 
     async def __call__(self, name: PartName, order: ActOrder, caller: Caller) -> Part:
         def decide(view: LedgerView, now: datetime) -> Admitted:
@@ -111,9 +127,8 @@ class ActOnPart:
             check_coordinator(part, caller, "Act")
             if not open_for_actions(part, now=now):
                 raise PartOver(part.name, part.state.name)
-            seen = view.seen.get(part.uid, {})
-            after = _after(order, part, seen, self._grants, part.owner, now=now)
-            return _admitted(found, after, answer=part.name, uid=part.uid)
+            after = _after(order, part, view, self._grants, self._policy, part.owner, now=now)
+            return _admitted(order, found, after, view, answer=part.name, uid=part.uid)
 
         admitted = await self._admission.admit(order.request, decide)
         log.info("act.asked_for", part=admitted.answer, action=order.action.name)
@@ -126,13 +141,22 @@ class ActOnPart:
 def _after(
     order: ActOrder,
     part: Part,
-    seen: Mapping[str, SeenPart],
+    view: LedgerView,
     grants: Grants,
+    policy: Policy,
     owner: str,
     *,
     now: datetime,
 ) -> Part | None:
     """None where nothing is changed."""
+    seen = view.seen.get(part.uid, {})
+    if order.action is Action.MIGRATE:
+        there = workspaces_of(part, seen)
+        states = {each.label: each.state.name for each in there}
+        copied = {each.label for each in there if each.snapshot and not each.snapshot.over}
+        return migrating.begun(
+            part, states, order.workspaces, order.host, view, policy, copied=copied, now=now
+        )
     after = acted(part, seen, order.action, order.workspaces)
     if order.action is not Action.SNAPSHOT:
         return after
@@ -143,6 +167,18 @@ def _after(
     return begun(part, grant, snapshot_id, grants.sign(grant))
 
 
-def _admitted(part: Versioned[Part], after: Part | None, *, answer: str, uid: str) -> Admitted:
-    writes = () if after is None else (Write(record=after, read_at=part.revision),)
-    return Admitted(change=Change(writes=writes), answer=answer, uid=uid)
+def _admitted(
+    order: ActOrder,
+    part: Versioned[Part],
+    after: Part | None,
+    view: LedgerView,
+    *,
+    answer: str,
+    uid: str,
+) -> Admitted:
+    """A migration takes capacity."""
+    if after is None:
+        return Admitted(change=Change(), answer=answer, uid=uid)
+    takes = view.generation if order.action is Action.MIGRATE else None
+    write = Write(record=after, read_at=part.revision)
+    return Admitted(change=Change(writes=(write,), admitted_on=takes), answer=answer, uid=uid)

@@ -40,7 +40,7 @@ ACCESS: dict[str, frozenset[Role]] = {
     f"{_CLUSTERS}/Watch": _READERS,
     f"{_CLUSTERS}/Update": _OWNERS,
     f"{_CLUSTERS}/WatchAll": _READERS,
-    f"{_CLUSTERS}/Act": _OWNERS,
+    f"{_CLUSTERS}/Act": _READERS,
     f"{_CLUSTERS}/Delete": _READERS,
     f"{_CLUSTERS}/Attach": _OWNERS,
     f"{_PARTS}/ListOffers": _WATCHERS,
@@ -63,6 +63,9 @@ ACCESS: dict[str, frozenset[Role]] = {
     f"{_AGENTS}/ListWorkspaces": _KEEPERS,
     f"{_AGENTS}/ListMeasurements": _KEEPERS,
     f"{_AGENTS}/Attach": frozenset({_BROKER}),
+    f"{_AGENTS}/BeginMigration": frozenset({_AGENT}),
+    f"{_AGENTS}/Tunnel": frozenset({_AGENT}),
+    f"{_AGENTS}/TakeOver": frozenset({_AGENT}),
     # Agents by a broker's grant alone, which the store looks at.
     f"{_IMAGES}/Put": _PEOPLE | {_AGENT},
     f"{_IMAGES}/Stat": frozenset({_USER, _OPERATOR, _BROKER, _AGENT, _METASCHED}),

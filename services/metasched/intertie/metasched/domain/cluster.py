@@ -266,6 +266,7 @@ class WorkspaceSeen:
     """Anew on another host, because its own was lost."""
     snapshot: Snapshot | None = None
     """The newest that was asked for."""
+    migrating_to: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

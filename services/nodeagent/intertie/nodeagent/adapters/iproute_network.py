@@ -16,6 +16,7 @@ from intertie.nodeagent.domain.network_plan import (
     VxlanPlan,
     filter_leave,
     filter_rules,
+    sending_on_rules,
     stale_devices,
 )
 from intertie.nodeagent.domain.ports import Applied
@@ -29,6 +30,7 @@ class IprouteNetwork:
 
     def __init__(self) -> None:
         self._rules = ""
+        self._sent_on: frozenset[tuple[str, str]] = frozenset()
 
     async def apply(self, plan: NetworkPlan) -> Applied:
         found = await _links()
@@ -44,6 +46,7 @@ class IprouteNetwork:
         problems += await _apply_links(plan, kept)
         await self._apply_rules(plan)
         problems.append(await _apply_fdb(plan))
+        await self._send_on(plan)
         problem = "; ".join(filter(None, problems))
         if stale or problem:
             found = await _links()
@@ -64,6 +67,14 @@ class IprouteNetwork:
         elif rules != self._rules or not there:
             await run("nft", "-f", "-", stdin=rules)
             self._rules = rules
+
+    async def _send_on(self, plan: NetworkPlan) -> None:
+        """Of rules that an earlier agent has left too; a device that goes takes its own along."""
+        there = f"table netdev {FILTER_TABLE}" in await run("nft", "list", "tables", "netdev")
+        as_planned = plan.sent_on == self._sent_on if there and plan.sent_on else False
+        if (plan.sent_on or there) and not as_planned:
+            await run("nft", "-f", "-", stdin=sending_on_rules(plan.sent_on))
+        self._sent_on = plan.sent_on
 
 
 async def _links() -> dict[str, dict[str, Any]]:

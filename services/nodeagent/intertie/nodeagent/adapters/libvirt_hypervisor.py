@@ -27,6 +27,7 @@ from intertie.nodeagent.adapters.libvirt_changes import (
     take,
     use_vcpus,
 )
+from intertie.nodeagent.adapters.libvirt_migration import break_off, send
 from intertie.nodeagent.domain.domain_xml import (
     BUILDERS,
     METADATA,
@@ -36,6 +37,7 @@ from intertie.nodeagent.domain.domain_xml import (
 )
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
 from intertie.nodeagent.domain.guest_terms import Change, Running
+from intertie.nodeagent.domain.migrating import Route
 from intertie.nodeagent.domain.ports import CopyJob, DomainCounters, Offered
 from intertie.nodeagent.domain.reconcile import DomainState
 
@@ -109,6 +111,12 @@ class LibvirtHypervisor:
 
     async def is_whole(self, path: str) -> bool:
         return await self._call(lambda connection: _is_whole(connection, path))
+
+    async def send(self, name: str, route: Route) -> None:
+        await self._call(lambda connection: send(connection.lookupByName(name), route), long=True)
+
+    async def break_off(self, name: str) -> None:
+        await self._call(lambda connection: break_off(connection.lookupByName(name)))
 
     async def stop(self, name: str) -> None:
         await self._call(lambda connection: _stop(connection.lookupByName(name)))
@@ -247,8 +255,12 @@ def state_of(state: int, reason: int) -> DomainState:
         return DomainState.STALLED
     if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_STARTING_UP:
         return DomainState.STARTING
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_MIGRATION:
+        return DomainState.IN_TRANSIT
     if state in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED):
         return DomainState.PAUSED
+    if state == libvirt.VIR_DOMAIN_SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED:
+        return DomainState.SENT
     if state == libvirt.VIR_DOMAIN_SHUTOFF:
         switched_off = reason == libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN
         return DomainState.POWERED_OFF if switched_off else DomainState.OFF

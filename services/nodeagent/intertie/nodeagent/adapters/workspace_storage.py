@@ -96,6 +96,15 @@ class WorkspaceStorage:
         for path in (self._files.saving, self._files.saved, self._files.restoring):
             path(uid).unlink(missing_ok=True)
 
+    def is_given(self, uid: str) -> bool:
+        return self._files.given(uid).exists() and not self.has_disk(uid)
+
+    async def give(self, uid: str) -> None:
+        disk = self._files.disk(uid)
+        if disk.exists():
+            disk.replace(self._files.given(uid))
+        await asyncio.to_thread(_sync, self._files.disks)
+
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
         seed = self._files.seed(uid)
         fresh = seed.with_suffix(".new")

@@ -57,11 +57,19 @@ class WorkspaceFiles:
     def copied(self, uid: str) -> Path:
         return self.disks / f"{uid}.copied"
 
+    def given(self, uid: str) -> Path:
+        """The disk of one that was given up to another host."""
+        return self.disks / f"{uid}.given"
+
     def seed(self, uid: str) -> Path:
         return self.seeds / f"{uid}.iso"
 
     def ready_socket(self, uid: str) -> Path:
         return self.channels / f"{uid}.ready"
+
+    def peer_socket(self, uid: str) -> Path:
+        """Behind it is the libvirt of the host that it is sent to."""
+        return self.channels / f"{uid}.peer"
 
     def console_socket(self, uid: str) -> Path:
         return self.channels / f"{uid}.tty"

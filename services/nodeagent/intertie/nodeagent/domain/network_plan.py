@@ -71,6 +71,8 @@ class NetworkPlan:
     vxlans: tuple[VxlanPlan, ...] = ()
     taps: tuple[TapPlan, ...] = ()
     fdb: frozenset[FdbEntry] = field(default_factory=frozenset)
+    sent_on: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    """(VXLAN device, MAC): what comes in there for that machine goes out there again."""
     removable: frozenset[str] | None = None
     """Of devices that are not in the plan, those that may go. None: all."""
 
@@ -87,6 +89,7 @@ def plan_networks(parts: Iterable[WantedPart], place: Place) -> NetworkPlan:
     vxlans: list[VxlanPlan] = []
     taps: list[TapPlan] = []
     fdb: set[FdbEntry] = set()
+    sent_on: set[tuple[str, str]] = set()
     for part in parts:
         for network in part.networks:
             bridge = DeviceNames.bridge(network.uid)
@@ -94,6 +97,7 @@ def plan_networks(parts: Iterable[WantedPart], place: Place) -> NetworkPlan:
             bridges.append(BridgePlan(name=bridge, mac=mac, mtu=network.mtu))
             vxlans.extend(_vxlans(network, bridge, place))
             fdb.update(_fdb(network))
+            sent_on.update((DeviceNames.vxlan(network.uid), mac) for mac in network.sent_on)
         for workspace, number, nic in part.taps():
             taps.append(
                 TapPlan(
@@ -104,7 +108,11 @@ def plan_networks(parts: Iterable[WantedPart], place: Place) -> NetworkPlan:
                 )
             )
     return NetworkPlan(
-        bridges=tuple(bridges), vxlans=tuple(vxlans), taps=tuple(taps), fdb=frozenset(fdb)
+        bridges=tuple(bridges),
+        vxlans=tuple(vxlans),
+        taps=tuple(taps),
+        fdb=frozenset(fdb),
+        sent_on=frozenset(sent_on),
     )
 
 
@@ -174,6 +182,25 @@ def filter_leave(taps: Iterable[TapPlan]) -> str:
         f'add element bridge {FILTER_TABLE} ports {{ "{tap.name}" . {tap.guest_mac} }}\n'
         for tap in taps
     )
+
+
+def sending_on_rules(sent_on: Iterable[tuple[str, str]]) -> str:
+    """The nftables ruleset that sends frames back into the tunnels that they came from: the
+    forwarding entries there say where to. The table need not have been there."""
+    rules = f"table netdev {FILTER_TABLE}\ndelete table netdev {FILTER_TABLE}\n"
+    by_device: dict[str, list[str]] = {}
+    for device, mac in sorted(sent_on):
+        by_device.setdefault(device, []).append(mac)
+    if not by_device:
+        return rules
+    chains = "".join(
+        f"  chain {device} {{\n"
+        f'    type filter hook ingress device "{device}" priority 0; policy accept;\n'
+        f'    ether daddr {{ {", ".join(macs)} }} fwd to "{device}"\n'
+        "  }\n"
+        for device, macs in by_device.items()
+    )
+    return f"{rules}table netdev {FILTER_TABLE} {{\n{chains}}}\n"
 
 
 def filter_rules(taps: Iterable[TapPlan]) -> str:

@@ -12,6 +12,7 @@ from intertie.nodeagent.domain.guest_terms import Change, Running
 from intertie.nodeagent.domain.incast import Arrivals
 from intertie.nodeagent.domain.measured import Measured, QueueCounters
 from intertie.nodeagent.domain.meters import Promise, Queue
+from intertie.nodeagent.domain.migrating import Channel, Migration, Route
 from intertie.nodeagent.domain.network_plan import NetworkPlan
 from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
@@ -138,6 +139,16 @@ class Hypervisor(Protocol):
         """Whether what `save` began to write was written to its end."""
         ...
 
+    async def send(self, name: str, route: Route) -> None:
+        """To another host while it runs, where it stands still then; here it is off. Takes its
+        time. HostFailure: it goes on here, or stands IN_TRANSIT, and what is there is nothing, or
+        stands still."""
+        ...
+
+    async def break_off(self, name: str) -> None:
+        """What `send` is at; that one fails then, if it was not done already."""
+        ...
+
     async def stop(self, name: str) -> None:
         """Pulls the plug. The domain stays defined."""
         ...
@@ -250,6 +261,14 @@ class Storage(Protocol):
         ...
 
     def discard_memory(self, uid: str) -> None: ...
+
+    def is_given(self, uid: str) -> bool:
+        """It was given up to another host, and has no disk here since."""
+        ...
+
+    async def give(self, uid: str) -> None:
+        """Puts its disk away for good; done before it returns, whatever becomes of this host."""
+        ...
 
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None: ...
 
@@ -370,6 +389,29 @@ class Records(Protocol):
     async def write_seen(self, part: SeenPart, *, now: datetime) -> None: ...
 
     async def delete_seen(self, part_uid: str) -> None: ...
+
+
+class Peers(Protocol):
+    """The agents of the site's other hosts, each known by its certificate. Both raise
+    HostFailure."""
+
+    def route(
+        self, uid: str, migration: Migration, *, ready_time: datetime | None
+    ) -> AbstractAsyncContextManager[Route]:
+        """Open while it is entered: the other host has said that it takes it now."""
+        ...
+
+    async def take_over(self, uid: str, migration: Migration) -> None:
+        """This host has given it up. While the route is open: to say it takes no time then."""
+        ...
+
+
+class ArrivalSockets(Protocol):
+    """Where what takes a guest on this host listens."""
+
+    def open(self, uid: str, channel: Channel) -> AbstractAsyncContextManager["Stream"]:
+        """ConnectionRefused."""
+        ...
 
 
 class StateStore(Protocol):

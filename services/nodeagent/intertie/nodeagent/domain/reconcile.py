@@ -9,6 +9,7 @@ from intertie.common.actions import Power, Switched
 from intertie.common.terms import Environment, OnIsolation, Readiness
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import Attempts
+from intertie.nodeagent.domain.migrating import Role
 from intertie.nodeagent.domain.power import Button, Memory, MemoryMove
 from intertie.nodeagent.domain.snapshot_note import SnapshotNote
 from intertie.nodeagent.domain.standing import Standing
@@ -48,6 +49,10 @@ class DomainState(Enum):
     """Paused by its emulator in a write to its disk, which the host's disk did not take."""
     STARTING = "STARTING"
     """Its emulator is there, as somebody asked for it, and it has not run yet."""
+    IN_TRANSIT = "IN_TRANSIT"
+    """It stands still for its last piece to be sent, or is on its way in; from a file, too."""
+    SENT = "SENT"
+    """Off, because all of it is at another host."""
     POWERED_OFF = "POWERED_OFF"
     """The guest switched itself off."""
     OFF = "OFF"
@@ -55,7 +60,13 @@ class DomainState(Enum):
 
 
 ALIVE = frozenset(
-    {DomainState.RUNNING, DomainState.PAUSED, DomainState.STALLED, DomainState.STARTING}
+    {
+        DomainState.RUNNING,
+        DomainState.PAUSED,
+        DomainState.STALLED,
+        DomainState.STARTING,
+        DomainState.IN_TRANSIT,
+    }
 )
 """A guest is there, and has terms that are in force."""
 
@@ -96,6 +107,10 @@ class Step(Enum):
     RESTORE = "RESTORE"
     DISCARD = "DISCARD"
     """What was saved."""
+    SEND = "SEND"
+    """To another host."""
+    GIVE = "GIVE"
+    """Its disk is put away: who has been sent is not started here again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +172,10 @@ class Observed:
     """Its disk is smaller than it is to be, and its guest does not run."""
     seed: bool = False
     memory: Memory = Memory.NONE
+    given: bool = False
+    """It was given up to another host."""
+    unsent: bool = False
+    """It was tried to be sent, and is not tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +245,7 @@ def steps(
     isolated: bool,
     button: Button = Button.FREE,
     keeps: bool = False,
+    role: Role | None = None,
 ) -> tuple[Step, ...]:
     """What is missing, in the order in which it has to be made.
 
@@ -233,8 +253,15 @@ def steps(
     switched otherwise (its terms are another matter: `guest_terms`); one that is paused was
     paused by somebody on purpose, unless its disk is what it waits for. Each start is from the
     newest description. A part that `keeps` what its guests have in memory has none of them run
-    outside its window, and nothing is started nor thrown away there.
+    outside its window, and nothing is started nor thrown away there. One that is between two hosts
+    is started by none of them.
     """
+    if role is not None and phase is Phase.RUN:
+        return _between_hosts(role, seen, isolated=isolated)
+    if seen.domain is DomainState.IN_TRANSIT:
+        # As one that was read back and not let go on yet, or that is not sent any more.
+        note = replace(note, paused=note.paused or seen.memory is Memory.NONE)
+        seen = replace(seen, domain=DomainState.PAUSED)
     if seen.domain in ALIVE:
         aside = phase is Phase.KEEP or (keeps and phase is Phase.STAGE)
         return _while_it_runs(seen, note, switched, isolated=isolated, button=button, aside=aside)
@@ -270,6 +297,26 @@ def steps(
     if starts:
         needed.append(Step.START)
     return tuple(needed)
+
+
+def _between_hosts(role: Role, seen: Observed, *, isolated: bool) -> tuple[Step, ...]:
+    if seen.domain in ALIVE and isolated:
+        return (Step.STOP,)
+    if role is Role.TAKE:
+        if seen.domain is not None:
+            return ()
+        if not seen.disk and not seen.image:
+            return (Step.STAGE_IMAGE,)
+        missing = () if seen.disk else (Step.MAKE_DISK,)
+        return missing if seen.seed else (*missing, Step.MAKE_SEED)
+    if seen.domain is DomainState.SENT:
+        return () if seen.given else (Step.GIVE,)
+    if seen.domain is DomainState.IN_TRANSIT:
+        # Whoever was sending it is no more, and the copy goes on only once this host has given up.
+        return (Step.GO_ON,)
+    if role is Role.SEND and seen.domain is DomainState.RUNNING and not seen.unsent:
+        return (Step.SEND,)
+    return ()
 
 
 def _while_it_runs(
@@ -342,7 +389,7 @@ def state_of(
         return WorkspaceState.ENDED
     if seen.domain is DomainState.RUNNING:
         return WorkspaceState.FAILED if late else WorkspaceState.RUNNING
-    if seen.domain in (DomainState.PAUSED, DomainState.STALLED):
+    if seen.domain in (DomainState.PAUSED, DomainState.STALLED, DomainState.IN_TRANSIT):
         return WorkspaceState.PAUSED
     if seen.memory is Memory.SAVED:
         return WorkspaceState.SUSPENDED

@@ -58,6 +58,9 @@ def _check_workspace(workspace: WantedWorkspace, networks: set[str], field: str)
         ("disk_mib", allocation.disk_mib),
     ):
         _between(amount, 1, 2**40, f"{field}.allocation.{name}")
+    if workspace.migration is not None:
+        check_label(workspace.migration.host, f"{field}.migration.host")
+        _between(workspace.migration.number, 1, 2**62, f"{field}.migration.number")
     if len(workspace.nics) > MAX_NICS:
         raise FieldInvalid(f"{field}.nics", f"are {len(workspace.nics)}; at most {MAX_NICS}")
     for number, nic in enumerate(workspace.nics):

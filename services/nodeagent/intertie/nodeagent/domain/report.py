@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from intertie.common.values import replace
+from intertie.nodeagent.domain.migrating import SeenMigration
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.reconcile import WorkspaceState
 from intertie.nodeagent.domain.snapshot_note import SeenSnapshot
@@ -30,6 +31,8 @@ class SeenWorkspace:
     """None: nothing is known."""
     snapshot: SeenSnapshot | None = None
     """Of what was asked for last; None: nothing was."""
+    migration: SeenMigration | None = None
+    """None: there is nothing to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.intervals import Window
 from intertie.common.part_spec import HostEntry
 from intertie.common.terms import Allocation, BandwidthTerm, Environment
+from intertie.nodeagent.domain.migrating import Migration
 from intertie.nodeagent.domain.snapshot_note import SnapshotOrder
 
 
@@ -31,6 +32,8 @@ class WantedWorkspace:
     nonce: str = ""
     switched: Switched = AS_BEGUN
     snapshot: SnapshotOrder | None = None
+    migration: Migration | None = None
+    """None: it is this host's alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,8 @@ class WantedNetwork:
     uplink_cap_mbit_s: int = 0
     """0: up to the capacity of the uplink."""
     wide_tunnels: tuple[WideTunnel, ...] = ()
+    sent_on: tuple[str, ...] = ()
+    """MACs of what this host has given up to another one. In no record: see `handing_on`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

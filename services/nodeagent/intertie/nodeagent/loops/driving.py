@@ -28,11 +28,12 @@ from intertie.nodeagent.loops.guest_looks import GuestLooks
 from intertie.nodeagent.loops.guest_steps import GuestSteps
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.live_terms import LiveTerms
+from intertie.nodeagent.loops.sending_guests import SendingGuests
 from intertie.nodeagent.loops.sight import Sight
 
 log = structlog.get_logger(__name__)
 
-_WITHOUT_A_NOTE = frozenset({Step.STOP, Step.RESUME, Step.PRESS, Step.SAVE, Step.KEEP})
+_WITHOUT_A_NOTE = frozenset({Step.STOP, Step.RESUME, Step.PRESS, Step.SAVE, Step.KEEP, Step.GIVE})
 """What is done even while nothing may be started, or written down."""
 _AT_ONCE = 4
 """Guests that are made or started at the same time."""
@@ -49,6 +50,7 @@ class Driving:
         looks: GuestLooks,
         steps: GuestSteps,
         terms: LiveTerms,
+        sending: SendingGuests,
     ) -> None:
         self._clock = clock
         self._sight = sight
@@ -56,6 +58,7 @@ class Driving:
         self._looks = looks
         self._steps = steps
         self._terms = terms
+        self._sending = sending
         self._attempts: dict[str, Attempts] = {}
         self.waits: dict[str, str] = {}
         """By workspace uid, what kept it from beginning in this pass that is no failure."""
@@ -78,6 +81,7 @@ class Driving:
         self._terms.forget(uid)
         self._looks.forget(uid)
         self._steps.forget(uid)
+        self._sending.forget(uid)
 
     async def drive(
         self, part: KnownPart, workspace: WantedWorkspace, phase: Phase, now: datetime
@@ -87,6 +91,7 @@ class Driving:
         if sight.domains is None:
             return
         if workspace.uid in self.moving | self._steps.moving():
+            await self._sending.follow(workspace, sight.problem)
             return
         seen = self._looks.observe(workspace, sight.domains)
         if seen.domain in ALIVE and workspace.uid not in part.notes:

@@ -21,11 +21,13 @@ from intertie.nodeagent.domain.reconcile import (
     steps,
 )
 from intertie.nodeagent.domain.report import SeenWorkspace
+from intertie.nodeagent.domain.told_migration import told_of
 from intertie.nodeagent.domain.wanted import WantedWorkspace
 from intertie.nodeagent.loops.guest_steps import GuestSteps
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
 from intertie.nodeagent.loops.live_terms import LiveTerms
+from intertie.nodeagent.loops.sending_guests import SendingGuests
 
 Domains = Mapping[str, DomainState]
 """By name, as libvirt tells them."""
@@ -43,6 +45,7 @@ class GuestLooks:
         listening: Listening,
         terms: LiveTerms,
         guest_steps: GuestSteps,
+        sending: SendingGuests,
     ) -> None:
         self._clock = clock
         self._knowledge = knowledge
@@ -51,6 +54,7 @@ class GuestLooks:
         self._listening = listening
         self._terms = terms
         self._steps = guest_steps
+        self._sending = sending
         self._pressed: dict[str, float] = {}
         """By uid: a monotonic moment."""
 
@@ -72,6 +76,8 @@ class GuestLooks:
             small=disk and domain not in ALIVE and self._is_small(workspace),
             seed=self._storage.has_seed(uid),
             memory=self._storage.memory(uid),
+            given=self._storage.is_given(uid),
+            unsent=bool(self._sending.failed(uid, workspace.migration)),
         )
 
     def next_steps(
@@ -90,6 +96,7 @@ class GuestLooks:
             isolated=self._isolated(workspace, now),
             button=self._button(workspace.uid),
             keeps=part.wanted.keep_until is not None,
+            role=workspace.migration.role if workspace.migration is not None else None,
         )
 
     def has_all(
@@ -124,14 +131,17 @@ class GuestLooks:
         now: datetime,
         *,
         waits: str = "",
+        sure: bool = True,
     ) -> SeenWorkspace:
-        """`waits`: what it begins with as soon as that is there; nothing of it has failed."""
+        """`waits`: what it begins with as soon as that is there; nothing of it has failed. Where
+        it is not `sure`, libvirt has not said what there is."""
         note = part.note(workspace.uid)
         staging = self._images.progress(workspace.environment.image)
         late = self._listening.late(workspace) if phase is Phase.RUN else ""
+        seen = self.observe(workspace, domains)
         state = state_of(
             phase,
-            self.observe(workspace, domains),
+            seen,
             note,
             workspace.switched,
             isolated=self._isolated(workspace, now),
@@ -150,6 +160,13 @@ class GuestLooks:
             saved=note.saved,
             restored=note.restored,
             snapshot=self._steps.snapshots.told(part.wanted.uid, workspace),
+            migration=told_of(
+                workspace.migration if sure else None,
+                seen,
+                moves=workspace.uid in self._steps.moving(),
+                problem=self._sending.failed(workspace.uid, workspace.migration)
+                or attempts.problem,
+            ),
         )
 
     def _is_small(self, workspace: WantedWorkspace) -> bool:

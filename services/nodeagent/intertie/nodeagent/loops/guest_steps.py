@@ -20,6 +20,7 @@ from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
 from intertie.nodeagent.loops.moving_memory import MovingMemory
 from intertie.nodeagent.loops.room import Room
+from intertie.nodeagent.loops.sending_guests import SendingGuests
 from intertie.nodeagent.loops.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ class GuestSteps:
         memory: MovingMemory,
         room: Room,
         snapshots: Snapshots,
+        sending: SendingGuests,
     ) -> None:
         self._knowledge = knowledge
         self._connections = connections
@@ -56,11 +58,12 @@ class GuestSteps:
         self._memory = memory
         self._room = room
         self.snapshots = snapshots
+        self._sending = sending
 
     def moving(self) -> frozenset[str]:
-        """Uids of those whose memory is on the way from or to the host's disk: until it is there,
-        nothing is known of what there is to do for them."""
-        return frozenset(self._memory.moving())
+        """Uids of those whose memory is on the way, from or to the host's disk or to another host:
+        until it is there, nothing is known of what there is to do for them."""
+        return self._sending.moving().union(self._memory.moving())
 
     def forget(self, uid: str) -> None:
         self._memory.forget(uid)
@@ -90,7 +93,7 @@ class GuestSteps:
                 await self._hypervisor.define(machine, kind)
                 reach("agent.defined")
             case Step.START:
-                self._check_network(workspace)
+                self.check_network(workspace)
                 await self._room.take(uid, workspace.allocation.memory_mib)
                 note = self._knowledge.parts[part.uid].note(uid)
                 begun = Note(
@@ -139,7 +142,7 @@ class GuestSteps:
             case Step.KEEP:
                 await self._memory.keep(uid)
             case Step.RESTORE:
-                self._check_network(workspace)
+                self.check_network(workspace)
                 memory_mib = await self._hypervisor.saved_mib(str(self._files.saved(uid)))
                 await self._room.take(uid, memory_mib)
                 self._note(part, uid, paused=False)
@@ -147,11 +150,19 @@ class GuestSteps:
                     uid, memory_mib, lambda move: self._note(part, uid, restored=move)
                 )
                 self._listening.started(uid)
+            case Step.SEND:
+                assert workspace.migration is not None
+                if not self._knowledge.may_start:
+                    return
+                note = self._knowledge.parts[part.uid].note(uid)
+                self._sending.send(uid, workspace.migration, ready_time=note.ready_time)
+            case Step.GIVE:
+                await self._storage.give(uid)
             case Step.DISCARD:
                 self._storage.discard_memory(uid)
         log.info("guest.step", step=step.value, workspace=uid, name=workspace.name)
 
-    def _check_network(self, workspace: WantedWorkspace) -> None:
+    def check_network(self, workspace: WantedWorkspace) -> None:
         """HostFailure where a guest that runs from now on would not be held to what it may do."""
         uid = workspace.uid
         taps = {DeviceNames.tap(uid, number) for number in range(len(workspace.nics))}

@@ -17,14 +17,17 @@ from intertie.common.tasks import first_of
 from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import HostFailure, RecordsUnreadable
 from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.handing_on import handed_on
 from intertie.nodeagent.domain.keeping import alive_in, connected
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import (
+    ArrivalSockets,
     Channels,
     HostNetwork,
     Hypervisor,
     Images,
+    Peers,
     Records,
     Snapshotting,
     StateStore,
@@ -40,6 +43,7 @@ from intertie.nodeagent.domain.reconcile import (
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
 from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.wanted import WantedPart
+from intertie.nodeagent.loops.arrivals import Arrivals
 from intertie.nodeagent.loops.clearing import Clearing
 from intertie.nodeagent.loops.connections import Connections
 from intertie.nodeagent.loops.driving import Driving
@@ -51,6 +55,7 @@ from intertie.nodeagent.loops.live_terms import LiveTerms
 from intertie.nodeagent.loops.moving_memory import MovingMemory
 from intertie.nodeagent.loops.room import Room
 from intertie.nodeagent.loops.self_fence import SelfFence
+from intertie.nodeagent.loops.sending_guests import SendingGuests
 from intertie.nodeagent.loops.sight import Sight
 from intertie.nodeagent.loops.snapshots import Snapshots
 
@@ -76,6 +81,7 @@ class Reconciler:
         images: Images,
         snapshotting: Snapshotting,
         channels: Channels,
+        peers: Peers,
         files: WorkspaceFiles,
         place: Place,
         machine: MachineFacts,
@@ -92,6 +98,8 @@ class Reconciler:
         connections = self._connections = Connections(
             network, traffic, place, uplink_mbit_s=uplink_mbit_s, wide_mbit_s=wide_mbit_s
         )
+        self._hypervisor = hypervisor
+        self._storage = storage
         self._images = images
         self._channels = channels
         listening = self._listening = Listening(clock, knowledge, hypervisor, channels)
@@ -101,15 +109,16 @@ class Reconciler:
             clock, knowledge, hypervisor, storage, snapshotting, memory, files, ended=self._hint.set
         )
         room = self._room = Room(hypervisor, memory_mib, memory.moving)
+        sending = self._sending = SendingGuests(hypervisor, storage, peers, ended=self._hint.set)
         steps = self._steps = GuestSteps(
             knowledge, connections, listening, hypervisor, storage, images, files, machine,
-            memory, room, snapshots,
+            memory, room, snapshots, sending,
         )  # fmt: skip
         terms = LiveTerms(clock, hypervisor, room, cgroups=machine.cgroups)
-        looks = GuestLooks(clock, knowledge, storage, images, listening, terms, steps)
+        looks = GuestLooks(clock, knowledge, storage, images, listening, terms, steps, sending)
         self._looks = looks
         sight = self._sight = Sight(hypervisor)
-        driving = self._driving = Driving(clock, sight, knowledge, looks, steps, terms)
+        driving = self._driving = Driving(clock, sight, knowledge, looks, steps, terms, sending)
         self._clearing = Clearing(
             sight, knowledge, hypervisor, storage, channels, steps, driving
         )  # fmt: skip
@@ -149,6 +158,13 @@ class Reconciler:
     def report(self) -> tuple[SeenPart, ...] | None:
         """Of every part that this host knows; None before the first pass that could see."""
         return self._report
+
+    def arrivals(self, sockets: ArrivalSockets) -> Arrivals:
+        """What serves the agents of hosts that send guests here."""
+        return Arrivals(
+            self._knowledge, self._hypervisor, self._storage, self._listening, self._room, sockets,
+            self._steps.check_network,
+        )  # fmt: skip
 
     async def yield_to(self, shares: Mapping[str, IncastShare]) -> None:
         """Sends those hosts no more than they ask for; HostFailure or OSError where that is not
@@ -227,8 +243,12 @@ class Reconciler:
         await clearing.clear(held)
         reach("agent.before_connect")
         alive = alive_in(held, sight.domains, self._driving.moving)
+        given = {uid for uid in self._storage.uids() if self._storage.is_given(uid)}
         await self._connect(
-            [connected(part, alive) if phase is Phase.KEEP else part for part, phase in kept]
+            [
+                connected(part, alive) if phase is Phase.KEEP else handed_on(part, given)
+                for part, phase in kept
+            ]
         )
         reach("agent.connected")
         if self._knowledge.complete:
@@ -312,6 +332,7 @@ class Reconciler:
                     self._driving.attempts(workspace.uid),
                     now,
                     waits=self._driving.waits.get(workspace.uid, ""),
+                    sure=self._sight.domains is not None,
                 )
                 for workspace in wanted.workspaces
             ),

@@ -604,6 +604,7 @@ class PlacedWorkspace(_message.Message):
     RESTARTS_FIELD_NUMBER: _builtins.int
     PENDING_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    MIGRATING_TO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{part}/workspaces/{group}-{index}"""
     host: _builtins.str
@@ -617,6 +618,7 @@ class PlacedWorkspace(_message.Message):
     """As in intertie.api.cluster.v1.Workspace."""
     pending: _builtins.str
     """Likewise."""
+    migrating_to: _builtins.str
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -637,10 +639,11 @@ class PlacedWorkspace(_message.Message):
         restarts: _builtins.int = ...,
         pending: _builtins.str = ...,
         snapshot: _snapshot_pb2.Snapshot | None = ...,
+        migrating_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "snapshot", b"snapshot", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "message", b"message", "migrating_to", b"migrating_to", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "snapshot", b"snapshot", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

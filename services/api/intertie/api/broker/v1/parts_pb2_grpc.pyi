@@ -156,6 +156,9 @@ class PartsStub:
     | no such part, or another coordinates it         | NOT_FOUND           | NOT_FOUND        | takes it for gone                  |
     | the part is over, or its end was asked for      | FAILED_PRECONDITION | PART_OVER        | takes it for gone                  |
     | a workspace's state does not allow it           | FAILED_PRECONDITION | ACTION_ILLEGAL   | tells its caller                   |
+    | MIGRATE: no other host has room                 | RESOURCE_EXHAUSTED  | NO_CAPACITY      | tells its caller                   |
+    | MIGRATE: other terms for it are under way       | ABORTED             | AMEND_PENDING    | tells its caller                   |
+    | MIGRATE in the window's last 2 minutes          | FAILED_PRECONDITION | LEASE_ENDING     | tells its caller                   |
     | request_id was used with another body           | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id             |
     """
     Get: _grpc.UnaryUnaryMultiCallable[_parts_pb2.GetPartRequest, _part_pb2.Part]
@@ -310,6 +313,9 @@ class PartsAsyncStub(PartsStub):
     | no such part, or another coordinates it         | NOT_FOUND           | NOT_FOUND        | takes it for gone                  |
     | the part is over, or its end was asked for      | FAILED_PRECONDITION | PART_OVER        | takes it for gone                  |
     | a workspace's state does not allow it           | FAILED_PRECONDITION | ACTION_ILLEGAL   | tells its caller                   |
+    | MIGRATE: no other host has room                 | RESOURCE_EXHAUSTED  | NO_CAPACITY      | tells its caller                   |
+    | MIGRATE: other terms for it are under way       | ABORTED             | AMEND_PENDING    | tells its caller                   |
+    | MIGRATE in the window's last 2 minutes          | FAILED_PRECONDITION | LEASE_ENDING     | tells its caller                   |
     | request_id was used with another body           | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id             |
     """
     Get: _aio.UnaryUnaryMultiCallable[_parts_pb2.GetPartRequest, _part_pb2.Part]  # type: ignore[assignment]
@@ -503,6 +509,9 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         | no such part, or another coordinates it         | NOT_FOUND           | NOT_FOUND        | takes it for gone                  |
         | the part is over, or its end was asked for      | FAILED_PRECONDITION | PART_OVER        | takes it for gone                  |
         | a workspace's state does not allow it           | FAILED_PRECONDITION | ACTION_ILLEGAL   | tells its caller                   |
+        | MIGRATE: no other host has room                 | RESOURCE_EXHAUSTED  | NO_CAPACITY      | tells its caller                   |
+        | MIGRATE: other terms for it are under way       | ABORTED             | AMEND_PENDING    | tells its caller                   |
+        | MIGRATE in the window's last 2 minutes          | FAILED_PRECONDITION | LEASE_ENDING     | tells its caller                   |
         | request_id was used with another body           | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id             |
         """
 

@@ -640,6 +640,7 @@ class Workspace(_message.Message):
     PENDING_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    MIGRATING_TO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """{cluster}/workspaces/{group}-{index}"""
     group: _builtins.str
@@ -666,6 +667,8 @@ class Workspace(_message.Message):
     """How often it was started anew on another host because its own was lost. Each
     time its disk began anew from the image; `message` says when it was last.
     """
+    migrating_to: _builtins.str
+    """The host that it is on its way to while it migrates; `host` has it until that is told."""
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -693,10 +696,11 @@ class Workspace(_message.Message):
         pending: _builtins.str = ...,
         restarts: _builtins.int = ...,
         snapshot: _snapshot_pb2.Snapshot | None = ...,
+        migrating_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "host", b"host", "image_digest", b"image_digest", "index", b"index", "message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "site", b"site", "snapshot", b"snapshot", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "group", b"group", "host", b"host", "image_digest", b"image_digest", "index", b"index", "message", b"message", "migrating_to", b"migrating_to", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restarts", b"restarts", "site", b"site", "snapshot", b"snapshot", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

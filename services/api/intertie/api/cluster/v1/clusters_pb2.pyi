@@ -410,6 +410,7 @@ class ActOnClusterRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     action: _action_pb2.Action.ValueType
     etag: _builtins.str
@@ -420,6 +421,8 @@ class ActOnClusterRequest(_message.Message):
     """For SNAPSHOT alone, and then required: what to call the image, a DNS label. An
     image of that name is replaced once the new one is whole.
     """
+    host: _builtins.str
+    """Of MIGRATE, and for operators: the host that it is to go to. Empty: the site chooses one."""
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`worker-0`, ...; empty: all workspaces."""
@@ -433,10 +436,11 @@ class ActOnClusterRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         image: _builtins.str = ...,
+        host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "etag", b"etag", "image", b"image", "name", b"name", "request_id", b"request_id", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "etag", b"etag", "host", b"host", "image", b"image", "name", b"name", "request_id", b"request_id", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

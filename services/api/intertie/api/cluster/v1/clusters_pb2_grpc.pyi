@@ -173,6 +173,9 @@ class ClustersStub:
 
     SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
     it is told by Workspace.snapshot. The image is in the store of the workspace's site.
+    MIGRATE has workspaces go on at other hosts of their sites, with all that they are promised
+    there. While one is on its way, `migrating_to` says where to; it is where `host` says, and
+    where it could not be brought there, `message` says why and it goes on where it is.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
     nothing and returns the cluster as it is now.
@@ -185,6 +188,11 @@ class ClustersStub:
     | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
     | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
     | a workspace's state does not allow it                | FAILED_PRECONDITION | ACTION_ILLEGAL   | does one of those that the detail lists |
+    | MIGRATE: no other host has room for what they have   | RESOURCE_EXHAUSTED  | NO_CAPACITY      | leaves them, or asks for fewer          |
+    | MIGRATE: its terms are being changed, or were just   | ABORTED             | AMEND_PENDING    | asks again in a moment                  |
+    | MIGRATE in the window's last 2 minutes               | FAILED_PRECONDITION | LEASE_ENDING     | leaves them                             |
+    | an operator asks for anything but MIGRATE            | PERMISSION_DENIED   | ROLE_DENIED      | leaves it to the cluster's owner        |
+    | somebody else names a host                           | PERMISSION_DENIED   | ROLE_DENIED      | leaves the host to the site             |
     | request_id was used with another body                | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id                  |
     | a site did not answer; others may have done it       | UNAVAILABLE         | SITE_UNREACHABLE | retries with the same request_id        |
     """
@@ -354,6 +362,9 @@ class ClustersAsyncStub(ClustersStub):
 
     SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
     it is told by Workspace.snapshot. The image is in the store of the workspace's site.
+    MIGRATE has workspaces go on at other hosts of their sites, with all that they are promised
+    there. While one is on its way, `migrating_to` says where to; it is where `host` says, and
+    where it could not be brought there, `message` says why and it goes on where it is.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
     nothing and returns the cluster as it is now.
@@ -366,6 +377,11 @@ class ClustersAsyncStub(ClustersStub):
     | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
     | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
     | a workspace's state does not allow it                | FAILED_PRECONDITION | ACTION_ILLEGAL   | does one of those that the detail lists |
+    | MIGRATE: no other host has room for what they have   | RESOURCE_EXHAUSTED  | NO_CAPACITY      | leaves them, or asks for fewer          |
+    | MIGRATE: its terms are being changed, or were just   | ABORTED             | AMEND_PENDING    | asks again in a moment                  |
+    | MIGRATE in the window's last 2 minutes               | FAILED_PRECONDITION | LEASE_ENDING     | leaves them                             |
+    | an operator asks for anything but MIGRATE            | PERMISSION_DENIED   | ROLE_DENIED      | leaves it to the cluster's owner        |
+    | somebody else names a host                           | PERMISSION_DENIED   | ROLE_DENIED      | leaves the host to the site             |
     | request_id was used with another body                | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id                  |
     | a site did not answer; others may have done it       | UNAVAILABLE         | SITE_UNREACHABLE | retries with the same request_id        |
     """
@@ -574,6 +590,9 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
 
         SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
         it is told by Workspace.snapshot. The image is in the store of the workspace's site.
+        MIGRATE has workspaces go on at other hosts of their sites, with all that they are promised
+        there. While one is on its way, `migrating_to` says where to; it is where `host` says, and
+        where it could not be brought there, `message` says why and it goes on where it is.
 
         Idempotent: a second call with the same `request_id`, within 24 hours, changes
         nothing and returns the cluster as it is now.
@@ -586,6 +605,11 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
         | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
         | a workspace's state does not allow it                | FAILED_PRECONDITION | ACTION_ILLEGAL   | does one of those that the detail lists |
+        | MIGRATE: no other host has room for what they have   | RESOURCE_EXHAUSTED  | NO_CAPACITY      | leaves them, or asks for fewer          |
+        | MIGRATE: its terms are being changed, or were just   | ABORTED             | AMEND_PENDING    | asks again in a moment                  |
+        | MIGRATE in the window's last 2 minutes               | FAILED_PRECONDITION | LEASE_ENDING     | leaves them                             |
+        | an operator asks for anything but MIGRATE            | PERMISSION_DENIED   | ROLE_DENIED      | leaves it to the cluster's owner        |
+        | somebody else names a host                           | PERMISSION_DENIED   | ROLE_DENIED      | leaves the host to the site             |
         | request_id was used with another body                | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id                  |
         | a site did not answer; others may have done it       | UNAVAILABLE         | SITE_UNREACHABLE | retries with the same request_id        |
         """

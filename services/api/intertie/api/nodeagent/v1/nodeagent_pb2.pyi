@@ -22,6 +22,176 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class BeginMigrationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_UID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    READY_TIME_FIELD_NUMBER: _builtins.int
+    workspace_uid: _builtins.str
+    """WantedWorkspace.uid and Migration.number"""
+    number: _builtins.int
+    @_builtins.property
+    def ready_time(self) -> _timestamp_pb2.Timestamp:
+        """When it became ready; absent: it is not."""
+
+    def __init__(
+        self,
+        *,
+        workspace_uid: _builtins.str = ...,
+        number: _builtins.int = ...,
+        ready_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "ready_time", b"ready_time", "workspace_uid", b"workspace_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginMigrationRequest: _TypeAlias = BeginMigrationRequest  # noqa: Y015
+
+@_typing.final
+class BeginMigrationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.str
+    """Folder of the agent's files on this host."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginMigrationResponse: _TypeAlias = BeginMigrationResponse  # noqa: Y015
+
+@_typing.final
+class TunnelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Channel:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ChannelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TunnelRequest._Channel.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CHANNEL_UNSPECIFIED: TunnelRequest._Channel.ValueType  # 0
+        LIBVIRT: TunnelRequest._Channel.ValueType  # 1
+        MEMORY: TunnelRequest._Channel.ValueType  # 2
+        DISK: TunnelRequest._Channel.ValueType  # 3
+
+    class Channel(_Channel, metaclass=_ChannelEnumTypeWrapper): ...
+    CHANNEL_UNSPECIFIED: TunnelRequest.Channel.ValueType  # 0
+    LIBVIRT: TunnelRequest.Channel.ValueType  # 1
+    MEMORY: TunnelRequest.Channel.ValueType  # 2
+    DISK: TunnelRequest.Channel.ValueType  # 3
+
+    @_typing.final
+    class Open(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        WORKSPACE_UID_FIELD_NUMBER: _builtins.int
+        NUMBER_FIELD_NUMBER: _builtins.int
+        CHANNEL_FIELD_NUMBER: _builtins.int
+        workspace_uid: _builtins.str
+        number: _builtins.int
+        channel: Global___TunnelRequest.Channel.ValueType
+        def __init__(
+            self,
+            *,
+            workspace_uid: _builtins.str = ...,
+            number: _builtins.int = ...,
+            channel: Global___TunnelRequest.Channel.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "number", b"number", "workspace_uid", b"workspace_uid"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    @_builtins.property
+    def open(self) -> Global___TunnelRequest.Open: ...
+    def __init__(
+        self,
+        *,
+        open: Global___TunnelRequest.Open | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "frame", b"frame", "open", b"open"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "frame", b"frame", "open", b"open"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "data"]  # noqa: Y015
+    _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
+
+Global___TunnelRequest: _TypeAlias = TunnelRequest  # noqa: Y015
+
+@_typing.final
+class TunnelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TunnelResponse: _TypeAlias = TunnelResponse  # noqa: Y015
+
+@_typing.final
+class TakeOverRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_UID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    workspace_uid: _builtins.str
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        workspace_uid: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "workspace_uid", b"workspace_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOverRequest: _TypeAlias = TakeOverRequest  # noqa: Y015
+
+@_typing.final
+class TakeOverResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOverResponse: _TypeAlias = TakeOverResponse  # noqa: Y015
+
+@_typing.final
 class GetFactsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -65,6 +65,21 @@ class NodeAgentStub:
                 request_serializer=intertie_dot_api_dot_types_dot_v1_dot_attach__pb2.AttachRequest.SerializeToString,
                 response_deserializer=intertie_dot_api_dot_types_dot_v1_dot_attach__pb2.AttachResponse.FromString,
                 _registered_method=True)
+        self.BeginMigration = channel.unary_unary(
+                '/intertie.api.nodeagent.v1.NodeAgent/BeginMigration',
+                request_serializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.BeginMigrationRequest.SerializeToString,
+                response_deserializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.BeginMigrationResponse.FromString,
+                _registered_method=True)
+        self.Tunnel = channel.stream_stream(
+                '/intertie.api.nodeagent.v1.NodeAgent/Tunnel',
+                request_serializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TunnelRequest.SerializeToString,
+                response_deserializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TunnelResponse.FromString,
+                _registered_method=True)
+        self.TakeOver = channel.unary_unary(
+                '/intertie.api.nodeagent.v1.NodeAgent/TakeOver',
+                request_serializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TakeOverRequest.SerializeToString,
+                response_deserializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TakeOverResponse.FromString,
+                _registered_method=True)
 
 
 class NodeAgentServicer:
@@ -120,6 +135,47 @@ class NodeAgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginMigration(self, request, context):
+        """For the agent of the host that sends a workspace here by the site's word, and for no other.
+
+        Says where its files are on this host, once what is needed for it is here. May be called again.
+
+        | Condition                                      | Code                | Reason                | Caller                     |
+        |------------------------------------------------|---------------------|-----------------------|----------------------------|
+        | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | reads its record again     |
+        | something for it is missing, or it is here     | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | takes it for having failed |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tunnel(self, request_iterator, context):
+        """Bytes to and from what takes a workspace on this host: its libvirt, or the memory or the disk
+        of the copy that is made of it. The first message opens, all others carry data.
+
+        | Condition                                      | Code                | Reason             | Caller                     |
+        |------------------------------------------------|---------------------|--------------------|----------------------------|
+        | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
+        | nothing listens there                          | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+        | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeOver(self, request, context):
+        """The caller has given it up: the copy goes on. Called again it answers the same.
+
+        | Condition                                      | Code                | Reason                | Caller                              |
+        |------------------------------------------------|---------------------|-----------------------|-------------------------------------|
+        | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | leaves it to the site, which is told |
+        | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | leaves it to the site, which is told |
+        | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | leaves it to the site, which is told |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeAgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,6 +198,21 @@ def add_NodeAgentServicer_to_server(servicer, server):
                     servicer.Attach,
                     request_deserializer=intertie_dot_api_dot_types_dot_v1_dot_attach__pb2.AttachRequest.FromString,
                     response_serializer=intertie_dot_api_dot_types_dot_v1_dot_attach__pb2.AttachResponse.SerializeToString,
+            ),
+            'BeginMigration': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginMigration,
+                    request_deserializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.BeginMigrationRequest.FromString,
+                    response_serializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.BeginMigrationResponse.SerializeToString,
+            ),
+            'Tunnel': grpc.stream_stream_rpc_method_handler(
+                    servicer.Tunnel,
+                    request_deserializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TunnelRequest.FromString,
+                    response_serializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TunnelResponse.SerializeToString,
+            ),
+            'TakeOver': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeOver,
+                    request_deserializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TakeOverRequest.FromString,
+                    response_serializer=intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TakeOverResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -261,6 +332,87 @@ class NodeAgent:
             '/intertie.api.nodeagent.v1.NodeAgent/Attach',
             intertie_dot_api_dot_types_dot_v1_dot_attach__pb2.AttachRequest.SerializeToString,
             intertie_dot_api_dot_types_dot_v1_dot_attach__pb2.AttachResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginMigration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/intertie.api.nodeagent.v1.NodeAgent/BeginMigration',
+            intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.BeginMigrationRequest.SerializeToString,
+            intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.BeginMigrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tunnel(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/intertie.api.nodeagent.v1.NodeAgent/Tunnel',
+            intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TunnelRequest.SerializeToString,
+            intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TunnelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeOver(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/intertie.api.nodeagent.v1.NodeAgent/TakeOver',
+            intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TakeOverRequest.SerializeToString,
+            intertie_dot_api_dot_nodeagent_dot_v1_dot_nodeagent__pb2.TakeOverResponse.FromString,
             options,
             channel_credentials,
             insecure,

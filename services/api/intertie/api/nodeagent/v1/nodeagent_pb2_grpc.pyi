@@ -67,6 +67,35 @@ class NodeAgentStub:
     | another reader took the console            | ABORTED             | CONSOLE_TAKEN         | attaches again                        |
     | no channel, or no port where TCP needs one | INVALID_ARGUMENT    | FIELD_INVALID         | fixes the field that the detail names |
     """
+    BeginMigration: _grpc.UnaryUnaryMultiCallable[_nodeagent_pb2.BeginMigrationRequest, _nodeagent_pb2.BeginMigrationResponse]
+    """For the agent of the host that sends a workspace here by the site's word, and for no other.
+
+    Says where its files are on this host, once what is needed for it is here. May be called again.
+
+    | Condition                                      | Code                | Reason                | Caller                     |
+    |------------------------------------------------|---------------------|-----------------------|----------------------------|
+    | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | reads its record again     |
+    | something for it is missing, or it is here     | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | takes it for having failed |
+    """
+    Tunnel: _grpc.StreamStreamMultiCallable[_nodeagent_pb2.TunnelRequest, _nodeagent_pb2.TunnelResponse]
+    """Bytes to and from what takes a workspace on this host: its libvirt, or the memory or the disk
+    of the copy that is made of it. The first message opens, all others carry data.
+
+    | Condition                                      | Code                | Reason             | Caller                     |
+    |------------------------------------------------|---------------------|--------------------|----------------------------|
+    | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
+    | nothing listens there                          | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+    | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
+    """
+    TakeOver: _grpc.UnaryUnaryMultiCallable[_nodeagent_pb2.TakeOverRequest, _nodeagent_pb2.TakeOverResponse]
+    """The caller has given it up: the copy goes on. Called again it answers the same.
+
+    | Condition                                      | Code                | Reason                | Caller                              |
+    |------------------------------------------------|---------------------|-----------------------|-------------------------------------|
+    | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | leaves it to the site, which is told |
+    | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | leaves it to the site, which is told |
+    | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | leaves it to the site, which is told |
+    """
 
 @_typing.type_check_only
 class NodeAgentAsyncStub(NodeAgentStub):
@@ -104,6 +133,35 @@ class NodeAgentAsyncStub(NodeAgentStub):
     | nothing listens on that port               | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready               |
     | another reader took the console            | ABORTED             | CONSOLE_TAKEN         | attaches again                        |
     | no channel, or no port where TCP needs one | INVALID_ARGUMENT    | FIELD_INVALID         | fixes the field that the detail names |
+    """
+    BeginMigration: _aio.UnaryUnaryMultiCallable[_nodeagent_pb2.BeginMigrationRequest, _nodeagent_pb2.BeginMigrationResponse]  # type: ignore[assignment]
+    """For the agent of the host that sends a workspace here by the site's word, and for no other.
+
+    Says where its files are on this host, once what is needed for it is here. May be called again.
+
+    | Condition                                      | Code                | Reason                | Caller                     |
+    |------------------------------------------------|---------------------|-----------------------|----------------------------|
+    | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | reads its record again     |
+    | something for it is missing, or it is here     | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | takes it for having failed |
+    """
+    Tunnel: _aio.StreamStreamMultiCallable[_nodeagent_pb2.TunnelRequest, _nodeagent_pb2.TunnelResponse]  # type: ignore[assignment]
+    """Bytes to and from what takes a workspace on this host: its libvirt, or the memory or the disk
+    of the copy that is made of it. The first message opens, all others carry data.
+
+    | Condition                                      | Code                | Reason             | Caller                     |
+    |------------------------------------------------|---------------------|--------------------|----------------------------|
+    | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
+    | nothing listens there                          | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+    | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
+    """
+    TakeOver: _aio.UnaryUnaryMultiCallable[_nodeagent_pb2.TakeOverRequest, _nodeagent_pb2.TakeOverResponse]  # type: ignore[assignment]
+    """The caller has given it up: the copy goes on. Called again it answers the same.
+
+    | Condition                                      | Code                | Reason                | Caller                              |
+    |------------------------------------------------|---------------------|-----------------------|-------------------------------------|
+    | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | leaves it to the site, which is told |
+    | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | leaves it to the site, which is told |
+    | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | leaves it to the site, which is told |
     """
 
 class NodeAgentServicer(metaclass=_abc_1.ABCMeta):
@@ -163,6 +221,53 @@ class NodeAgentServicer(metaclass=_abc_1.ABCMeta):
         | nothing listens on that port               | FAILED_PRECONDITION | CONNECTION_REFUSED    | waits until it is ready               |
         | another reader took the console            | ABORTED             | CONSOLE_TAKEN         | attaches again                        |
         | no channel, or no port where TCP needs one | INVALID_ARGUMENT    | FIELD_INVALID         | fixes the field that the detail names |
+        """
+
+    @_abc_1.abstractmethod
+    def BeginMigration(
+        self,
+        request: _nodeagent_pb2.BeginMigrationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_nodeagent_pb2.BeginMigrationResponse, _abc.Awaitable[_nodeagent_pb2.BeginMigrationResponse]]:
+        """For the agent of the host that sends a workspace here by the site's word, and for no other.
+
+        Says where its files are on this host, once what is needed for it is here. May be called again.
+
+        | Condition                                      | Code                | Reason                | Caller                     |
+        |------------------------------------------------|---------------------|-----------------------|----------------------------|
+        | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | reads its record again     |
+        | something for it is missing, or it is here     | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | takes it for having failed |
+        """
+
+    @_abc_1.abstractmethod
+    def Tunnel(
+        self,
+        request_iterator: _MaybeAsyncIterator[_nodeagent_pb2.TunnelRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_nodeagent_pb2.TunnelResponse], _abc.AsyncIterator[_nodeagent_pb2.TunnelResponse]]:
+        """Bytes to and from what takes a workspace on this host: its libvirt, or the memory or the disk
+        of the copy that is made of it. The first message opens, all others carry data.
+
+        | Condition                                      | Code                | Reason             | Caller                     |
+        |------------------------------------------------|---------------------|--------------------|----------------------------|
+        | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
+        | nothing listens there                          | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+        | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
+        """
+
+    @_abc_1.abstractmethod
+    def TakeOver(
+        self,
+        request: _nodeagent_pb2.TakeOverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_nodeagent_pb2.TakeOverResponse, _abc.Awaitable[_nodeagent_pb2.TakeOverResponse]]:
+        """The caller has given it up: the copy goes on. Called again it answers the same.
+
+        | Condition                                      | Code                | Reason                | Caller                              |
+        |------------------------------------------------|---------------------|-----------------------|-------------------------------------|
+        | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | leaves it to the site, which is told |
+        | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | leaves it to the site, which is told |
+        | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | leaves it to the site, which is told |
         """
 
 def add_NodeAgentServicer_to_server(servicer: NodeAgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

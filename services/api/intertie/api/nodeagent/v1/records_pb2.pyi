@@ -191,6 +191,7 @@ class WantedWorkspace(_message.Message):
     POWER_FIELD_NUMBER: _builtins.int
     BOOTS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    MIGRATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`worker-0`"""
     uid: _builtins.str
@@ -212,6 +213,10 @@ class WantedWorkspace(_message.Message):
     def snapshot(self) -> Global___SnapshotOrder:
         """Make an image of its disk, once. Absent: none, or it is on record what came of the last one."""
 
+    @_builtins.property
+    def migration(self) -> Global___Migration:
+        """It is on its way from one host of the site to another. Absent: it is this host's alone."""
+
     def __init__(
         self,
         *,
@@ -224,10 +229,11 @@ class WantedWorkspace(_message.Message):
         power: Global___WantedWorkspace.Power.ValueType = ...,
         boots: _builtins.int = ...,
         snapshot: Global___SnapshotOrder | None = ...,
+        migration: Global___Migration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "environment", b"environment", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "environment", b"environment", "migration", b"migration", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "boots", b"boots", "environment", b"environment", "name", b"name", "nics", b"nics", "nonce", b"nonce", "power", b"power", "snapshot", b"snapshot", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "boots", b"boots", "environment", b"environment", "migration", b"migration", "name", b"name", "nics", b"nics", "nonce", b"nonce", "power", b"power", "snapshot", b"snapshot", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,6 +270,63 @@ class SnapshotOrder(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SnapshotOrder: _TypeAlias = SnapshotOrder  # noqa: Y015
+
+@_typing.final
+class Migration(_message.Message):
+    """What a host has to do for a workspace that moves while it runs. Who has it is by the source's
+    word alone: it runs nowhere else before the source has given it up, on its own disk, for good.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Role:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Migration._Role.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ROLE_UNSPECIFIED: Migration._Role.ValueType  # 0
+        TAKE: Migration._Role.ValueType  # 1
+        """Make all that it needs here, say READY, let the other host bring it, and start nothing."""
+        SEND: Migration._Role.ValueType  # 2
+        """Send it to the other host. What is given up is never started here again."""
+        ANSWER: Migration._Role.ValueType  # 3
+        """Break off what goes on, send it no more, and say whether it is here: KEPT or GIVEN."""
+
+    class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
+    ROLE_UNSPECIFIED: Migration.Role.ValueType  # 0
+    TAKE: Migration.Role.ValueType  # 1
+    """Make all that it needs here, say READY, let the other host bring it, and start nothing."""
+    SEND: Migration.Role.ValueType  # 2
+    """Send it to the other host. What is given up is never started here again."""
+    ANSWER: Migration.Role.ValueType  # 3
+    """Break off what goes on, send it no more, and say whether it is here: KEPT or GIVEN."""
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    AGENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Another one each time that a workspace is to move."""
+    role: Global___Migration.Role.ValueType
+    host: _builtins.str
+    """The other host, and `host:port` of its agent."""
+    agent_address: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        role: Global___Migration.Role.ValueType = ...,
+        host: _builtins.str = ...,
+        agent_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "host", b"host", "number", b"number", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Migration: _TypeAlias = Migration  # noqa: Y015
 
 @_typing.final
 class WantedNic(_message.Message):
@@ -519,6 +582,7 @@ class SeenWorkspace(_message.Message):
     SAVED_FIELD_NUMBER: _builtins.int
     RESTORED_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    MIGRATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     uid: _builtins.str
     state: _builtins.int
@@ -552,6 +616,10 @@ class SeenWorkspace(_message.Message):
     def snapshot(self) -> Global___SeenSnapshot:
         """Of the order that it has; absent where it has none."""
 
+    @_builtins.property
+    def migration(self) -> Global___SeenMigration:
+        """What came of WantedWorkspace.migration so far; absent while there is nothing to say."""
+
     def __init__(
         self,
         *,
@@ -568,10 +636,11 @@ class SeenWorkspace(_message.Message):
         saved: Global___MemoryMove | None = ...,
         restored: Global___MemoryMove | None = ...,
         snapshot: Global___SeenSnapshot | None = ...,
+        migration: Global___SeenMigration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "snapshot", b"snapshot", "used", b"used"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["migration", b"migration", "ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "snapshot", b"snapshot", "used", b"used"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "snapshot", b"snapshot", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "migration", b"migration", "name", b"name", "pending", b"pending", "ready", b"ready", "ready_time", b"ready_time", "restored", b"restored", "saved", b"saved", "snapshot", b"snapshot", "staging_done_bytes", b"staging_done_bytes", "staging_total_bytes", b"staging_total_bytes", "state", b"state", "uid", b"uid", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -602,6 +671,63 @@ class SeenSnapshot(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SeenSnapshot: _TypeAlias = SeenSnapshot  # noqa: Y015
+
+@_typing.final
+class SeenMigration(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SeenMigration._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: SeenMigration._State.ValueType  # 0
+        READY: SeenMigration._State.ValueType  # 1
+        """Of TAKE: all that it needs is here."""
+        TAKEN: SeenMigration._State.ValueType  # 2
+        """Of TAKE: it is here and goes on, so the source has given it up."""
+        KEPT: SeenMigration._State.ValueType  # 3
+        """Of ANSWER: it is the source's, which will not send it by this number any more."""
+        GIVEN: SeenMigration._State.ValueType  # 4
+        """Of SEND and ANSWER: the source has given it up."""
+        FAILED: SeenMigration._State.ValueType  # 5
+        """Of TAKE and SEND: it was tried, and why it came to nothing."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: SeenMigration.State.ValueType  # 0
+    READY: SeenMigration.State.ValueType  # 1
+    """Of TAKE: all that it needs is here."""
+    TAKEN: SeenMigration.State.ValueType  # 2
+    """Of TAKE: it is here and goes on, so the source has given it up."""
+    KEPT: SeenMigration.State.ValueType  # 3
+    """Of ANSWER: it is the source's, which will not send it by this number any more."""
+    GIVEN: SeenMigration.State.ValueType  # 4
+    """Of SEND and ANSWER: the source has given it up."""
+    FAILED: SeenMigration.State.ValueType  # 5
+    """Of TAKE and SEND: it was tried, and why it came to nothing."""
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Of the Migration that this answers."""
+    state: Global___SeenMigration.State.ValueType
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        state: Global___SeenMigration.State.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "number", b"number", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeenMigration: _TypeAlias = SeenMigration  # noqa: Y015
 
 @_typing.final
 class MemoryMove(_message.Message):
@@ -651,6 +777,7 @@ class HostFacts(_message.Message):
     FENCED_EPOCH_FIELD_NUMBER: _builtins.int
     FENCE_AFTER_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
+    MIGRATES_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     host: _builtins.str
     address: _builtins.str
@@ -667,6 +794,8 @@ class HostFacts(_message.Message):
     wide_mtu: _builtins.int
     fenced_epoch: _builtins.int
     """The newest epoch of which the host has read FENCED, with none of its guests running since."""
+    migrates: _builtins.bool
+    """Its agent knows Migration. One that does not would start what it is to take."""
     @_builtins.property
     def capacity(self) -> _site_pb2.Capacity: ...
     @_builtins.property
@@ -705,10 +834,11 @@ class HostFacts(_message.Message):
         fenced_epoch: _builtins.int = ...,
         fence_after: _duration_pb2.Duration | None = ...,
         growth: _site_pb2.Growth | None = ...,
+        migrates: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "fence_after", b"fence_after", "growth", b"growth", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "growth", b"growth", "host", b"host", "hypervisors", b"hypervisors", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "growth", b"growth", "host", b"host", "hypervisors", b"hypervisors", "migrates", b"migrates", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

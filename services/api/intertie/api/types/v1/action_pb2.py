@@ -24,13 +24,13 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/types/v1/action.proto\x12\x15intertie.api.types.v1*s\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\t\n\x05START\x10\x01\x12\x08\n\x04STOP\x10\x02\x12\n\n\x06REBOOT\x10\x03\x12\t\n\x05PAUSE\x10\x04\x12\n\n\x06RESUME\x10\x05\x12\x0b\n\x07SUSPEND\x10\x06\x12\x0c\n\x08SNAPSHOT\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"intertie/api/types/v1/action.proto\x12\x15intertie.api.types.v1*\x80\x01\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\t\n\x05START\x10\x01\x12\x08\n\x04STOP\x10\x02\x12\n\n\x06REBOOT\x10\x03\x12\t\n\x05PAUSE\x10\x04\x12\n\n\x06RESUME\x10\x05\x12\x0b\n\x07SUSPEND\x10\x06\x12\x0c\n\x08SNAPSHOT\x10\x07\x12\x0b\n\x07MIGRATE\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'intertie.api.types.v1.action_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTION']._serialized_start=61
-  _globals['_ACTION']._serialized_end=176
+  _globals['_ACTION']._serialized_start=62
+  _globals['_ACTION']._serialized_end=190
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,8 @@ class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Action.ValueTy
     """Makes an image of its disk as it is at one moment, in the image store of its site. It goes on
     as it is meanwhile. Of one workspace a request.
     """
+    MIGRATE: _Action.ValueType  # 8
+    """Goes on at another host of its site, with its memory, its disk and its connections."""
 
 class Action(_Action, metaclass=_ActionEnumTypeWrapper):
     """What may be done to a workspace while its lease goes on."""
@@ -64,4 +66,6 @@ SNAPSHOT: Action.ValueType  # 7
 """Makes an image of its disk as it is at one moment, in the image store of its site. It goes on
 as it is meanwhile. Of one workspace a request.
 """
+MIGRATE: Action.ValueType  # 8
+"""Goes on at another host of its site, with its memory, its disk and its connections."""
 Global___Action: _TypeAlias = Action  # noqa: Y015

@@ -1,0 +1,277 @@
+"""Migration of workspaces between hosts of the site: whether and where to, and what is next.
+
+A workspace on its way counts on both hosts, until the one that does not have it in the end has
+obeyed (`Shed`). Who has it is the word of the host that it comes from: nothing here rests on
+silence, and on a host's loss only once that is fenced.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.board import Room
+from intertie.broker.domain.difference import more_of, shortfall_of
+from intertie.broker.domain.fleet import (
+    Fleet,
+    MigrationOutcome,
+    Policy,
+    SeenMigration,
+    SeenPart,
+)
+from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of, free_hosts
+from intertie.broker.domain.moving import Moving, MovingState
+from intertie.broker.domain.part import Part, Placed, Shed
+from intertie.broker.domain.placement import place
+from intertie.common.actions import Action, allowed, standing
+from intertie.common.errors import (
+    ActionIllegal,
+    AmendPending,
+    FieldInvalid,
+    LeaseEnding,
+    NoCapacity,
+    Shortfall,
+)
+from intertie.common.intervals import Window
+from intertie.common.values import replace
+
+PREPARED_WITHIN = timedelta(minutes=10)
+"""With the image on its way."""
+SENT_WITHIN = timedelta(minutes=30)
+LAST_MINUTES = timedelta(minutes=2)
+"""Of a window, in which none is begun."""
+
+
+def begun(
+    part: Part,
+    states: Mapping[str, str],
+    labels: Sequence[str],
+    host: str,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    copied: Collection[str] = (),
+    now: datetime,
+) -> Part | None:
+    """The part with these workspaces, or all of it where none is named, on their way, each to the
+    host that is named or to one that placement finds; None where all of them are already.
+
+    `states`: as hosts say, by label; of those `copied` an image is being made. All of them or none:
+    ActionIllegal, AmendPending, LeaseEnding, NoCapacity with what is short, FieldInvalid."""
+    _check_labels(labels, states)
+    if host and host not in policy.hosts:
+        raise FieldInvalid("host", f"{host} is no host of {policy.site}")
+    if part.keeping is not None:
+        raise FieldInvalid("action", "MIGRATE is not for leases that may be put aside")
+    on_the_way = {each.workspace: each.host for each in part.moving}
+    wanted = [each for each in labels or states if on_the_way.get(each) is None]
+    if not wanted:
+        return None
+    for label in wanted:
+        _check_state(part, label, states[label], is_copied=label in copied)
+    if part.amend is not None or part.shed:
+        raise AmendPending(part.name)
+    if part.window.end - now < LAST_MINUTES:
+        raise LeaseEnding(part.name, part.window.end.isoformat(timespec="seconds"))
+    after = part
+    for label in wanted:
+        to = _place_for(after, label, host, view, policy, now=now)
+        number = part.generation + 1
+        moving = Moving(workspace=label, host=to, number=number, since=now)
+        after = replace(after, moving=(*after.moving, moving))
+    _check_room(part, after, view, policy, now=now)
+    return replace(after, unmoved=tuple(each for each in part.unmoved if each[0] not in wanted))
+
+
+def _check_labels(labels: Sequence[str], states: Mapping[str, str]) -> None:
+    for position, label in enumerate(labels):
+        if label not in states:
+            known = ", ".join(sorted(states))
+            raise FieldInvalid(f"workspaces[{position}]", f"there is no {label}; known: {known}")
+
+
+def _check_state(part: Part, label: str, state: str, *, is_copied: bool) -> None:
+    how = part.switch_of(label)
+    legal, stands = allowed(state, how), standing(state, how)
+    if is_copied:
+        legal = tuple(each for each in legal if each not in (Action.SNAPSHOT, Action.MIGRATE))
+        stands = f"{stands} with a SNAPSHOT under way"
+    if Action.MIGRATE not in legal:
+        names = ", ".join(each.name for each in legal)
+        raise ActionIllegal(Action.MIGRATE.name, label, stands, names)
+
+
+def _place_for(
+    part: Part, label: str, host: str, view: LedgerView, policy: Policy, *, now: datetime
+) -> str:
+    """By the placement of everything else, among hosts that can take a guest of its own one."""
+    own = part.host_of(label)
+    if host == own:
+        raise FieldInvalid("host", f"{label} is on {host} already")
+    here = view.fleet.facts.get(own)
+    calendar = calendar_of(view, policy)
+    window = Window(now, part.window.end)
+    # What another of them leaves is full of its group until it has left.
+    leaving = {part.host_of(each.workspace) for each in part.moving}
+    rooms = {
+        name: Room(facts=facts, free=free)
+        for name, free in free_hosts(calendar, view, policy, window, now=now).items()
+        for facts in (view.fleet.facts[name],)
+        if name != own
+        and name not in leaving
+        and host in ("", name)
+        and here is not None
+        and here.migrates
+        and facts.migrates
+        and facts.hypervisors[:1] == here.hypervisors[:1]
+        and facts.architecture == here.architecture
+    }
+    if not rooms:
+        said = f"{policy.site}: no other host is alive that {label} could go to as it is"
+        raise NoCapacity((Shortfall(site=policy.site, resource="hosts", message=said),))
+    fixed = {each.workspace: each.host for each in part.placed if each.workspace != label}
+    fixed |= {each.workspace: each.host for each in part.moving}
+    placed = place(part.spec, rooms, site=policy.site, fixed=fixed)
+    return next(each.host for each in placed if each.workspace == label)
+
+
+def _check_room(
+    before: Part, after: Part, view: LedgerView, policy: Policy, *, now: datetime
+) -> None:
+    """Both places count. What tenants may have is not the question: they get nothing more."""
+    calendar = calendar_of(view, policy)
+    had, has = demands_of(before, policy.admission), demands_of(after, policy.admission)
+    short = [
+        shortfall_of(policy.site, resource, wanted, available)
+        for demand in more_of(had, has, since=now)
+        for resource, wanted, available in calendar.shortfalls(demand)
+        if not resource.startswith("tenant/")
+    ]
+    if short:
+        raise NoCapacity(tuple(dict.fromkeys(short)))
+
+
+# What is next
+
+
+def next_of(
+    part: Part, seen: Mapping[str, SeenPart], fleet: Fleet, *, now: datetime
+) -> Part | None:
+    """The part after what its hosts say; None while there is nothing to do."""
+    after = part
+    for each in part.moving:
+        after = _after(after, each, seen, fleet.fenced, now=now)
+    return None if after is part else after
+
+
+def until(part: Part) -> datetime | None:
+    """When the time alone asks for something; None where it does not."""
+    moments = [
+        each.since + (PREPARED_WITHIN if each.state is MovingState.PREPARING else SENT_WITHIN)
+        for each in part.moving
+        if each.state is not MovingState.ANSWERING
+    ]
+    return min(moments, default=None)
+
+
+def _after(
+    part: Part,
+    moving: Moving,
+    seen: Mapping[str, SeenPart],
+    fenced: Collection[str],
+    *,
+    now: datetime,
+) -> Part:
+    source = part.host_of(moving.workspace)
+    said, heard = _said(seen, source, moving), _said(seen, moving.host, moving)
+    given = said is not None and said.outcome is MigrationOutcome.GIVEN
+    taken = heard is not None and heard.outcome is MigrationOutcome.TAKEN
+    if given or taken:
+        return arrived(part, moving)
+    if moving.state is MovingState.PREPARING:
+        return _prepared(part, moving, heard, fenced, now=now)
+    if source in fenced:
+        # Nothing of it runs there, and nothing will. What may have come to run at the other host
+        # without a word of it is taken away there before anything is begun elsewhere.
+        return dropped(part, moving, f"host {source} was lost")
+    if said is not None and said.outcome is MigrationOutcome.KEPT:
+        return dropped(part, moving, moving.why)
+    why = ""
+    if moving.host in fenced:
+        why = f"host {moving.host} was lost"
+    elif said is not None and said.outcome is MigrationOutcome.FAILED:
+        why = said.message
+    elif now - moving.since >= SENT_WITHIN:
+        why = f"not sent within {SENT_WITHIN.total_seconds():.0f} s"
+    if why and moving.state is MovingState.SENDING:
+        return _with(part, moving, moving.move(MovingState.ANSWERING, now=now, why=why))
+    return part
+
+
+def _prepared(
+    part: Part,
+    moving: Moving,
+    heard: SeenMigration | None,
+    fenced: Collection[str],
+    *,
+    now: datetime,
+) -> Part:
+    """Nobody but the other host knows of it."""
+    source = part.host_of(moving.workspace)
+    for host in (moving.host, source):
+        if host in fenced:
+            return dropped(part, moving, f"host {host} was lost")
+    if heard is not None and heard.outcome is MigrationOutcome.READY:
+        return _with(part, moving, moving.move(MovingState.SENDING, now=now))
+    if heard is not None and heard.outcome is MigrationOutcome.FAILED:
+        return dropped(part, moving, heard.message)
+    if now - moving.since >= PREPARED_WITHIN:
+        why = f"not ready for it within {PREPARED_WITHIN.total_seconds():.0f} s"
+        return dropped(part, moving, why)
+    return part
+
+
+def _said(seen: Mapping[str, SeenPart], host: str, moving: Moving) -> SeenMigration | None:
+    report = seen.get(host)
+    for each in report.workspaces if report is not None else ():
+        found = each.migration
+        if each.name == moving.workspace and found is not None and found.number == moving.number:
+            return found
+    return None
+
+
+def _with(part: Part, before: Moving, after: Moving) -> Part:
+    return replace(part, moving=tuple(after if each is before else each for each in part.moving))
+
+
+def arrived(part: Part, moving: Moving) -> Part:
+    """It is at the other host. What its own has of it counts until that has obeyed."""
+    left = _shed(part, part.placed)
+    return replace(
+        part,
+        placed=_placed_at(part.placed, moving),
+        moving=tuple(each for each in part.moving if each is not moving),
+        shed=(*part.shed, left),
+    )
+
+
+def dropped(part: Part, moving: Moving, why: str) -> Part:
+    """It stays where it is. What the other host has made for it counts until that has obeyed."""
+    left = _shed(part, _placed_at(part.placed, moving))
+    said = f"it was to go to {moving.host}, and stays: {why}"
+    others = (each for each in part.unmoved if each[0] != moving.workspace)
+    return replace(
+        part,
+        moving=tuple(each for each in part.moving if each is not moving),
+        unmoved=(*others, (moving.workspace, said)),
+        shed=(*part.shed, left),
+    )
+
+
+def _shed(part: Part, placed: tuple[Placed, ...]) -> Shed:
+    return Shed(spec=part.spec, placed=placed, gateway=part.gateway, generation=part.generation + 1)
+
+
+def _placed_at(placed: tuple[Placed, ...], moving: Moving) -> tuple[Placed, ...]:
+    return tuple(
+        replace(each, host=moving.host) if each.workspace == moving.workspace else each
+        for each in placed
+    )

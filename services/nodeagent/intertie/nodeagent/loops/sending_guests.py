@@ -1,0 +1,101 @@
+"""Sends guests to other hosts while they run; beside the passes, for it takes as long as there is
+memory and disk."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from intertie.common.names import DeviceNames
+from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.migrating import Migration, Role
+from intertie.nodeagent.domain.ports import Hypervisor, Peers, Storage
+from intertie.nodeagent.domain.wanted import WantedWorkspace
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 1
+"""A host's uplink is all guests'."""
+
+
+class SendingGuests:
+    """One try for each number of a migration. What came of it libvirt and the disk say; what is
+    remembered here is only why it came to nothing."""
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        storage: Storage,
+        peers: Peers,
+        ended: Callable[[], None],
+    ) -> None:
+        """`ended` is called after each one, whatever came of it, and once it is given up."""
+        self._hypervisor = hypervisor
+        self._storage = storage
+        self._peers = peers
+        self._ended = ended
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, tuple[int, str]] = {}
+        """By uid, the number that was tried and what went wrong."""
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+
+    def moving(self) -> frozenset[str]:
+        return frozenset(uid for uid, task in self._tasks.items() if not task.done())
+
+    def failed(self, uid: str, migration: Migration | None) -> str:
+        """What went wrong with this one; empty: it goes on, or was not tried yet."""
+        number, problem = self._failed.get(uid, (0, ""))
+        return problem if migration is not None and migration.number == number else ""
+
+    def send(self, uid: str, migration: Migration, *, ready_time: datetime | None) -> None:
+        """Begins to, unless it is at it."""
+        if uid not in self.moving():
+            self._tasks[uid] = task = asyncio.create_task(self._send(uid, migration, ready_time))
+            task.add_done_callback(lambda _task: self._ended())
+
+    async def follow(
+        self, workspace: WantedWorkspace, problem: Callable[[HostFailure], None]
+    ) -> None:
+        """Breaks off what is to be sent no more, by a newer word of the site. `problem` is told
+        why that could not be asked for."""
+        migration = workspace.migration
+        sends = migration is not None and migration.role is Role.SEND
+        if sends or workspace.uid not in self.moving():
+            return
+        try:
+            await self._hypervisor.break_off(DeviceNames.domain(workspace.uid))
+        except HostFailure as error:
+            problem(error)
+
+    def forget(self, uid: str) -> None:
+        """It is wanted no more."""
+        self._failed.pop(uid, None)
+
+    async def _send(self, uid: str, migration: Migration, ready_time: datetime | None) -> None:
+        log.info("guest.sending", workspace=uid, host=migration.host, number=migration.number)
+        try:
+            async with (
+                self._at_once,
+                self._peers.route(uid, migration, ready_time=ready_time) as route,
+            ):
+                await self._hypervisor.send(DeviceNames.domain(uid), route)
+                await self._storage.give(uid)
+                self._ended()  # what still comes for it here is sent on from the next pass on
+                await self._tell(uid, migration)
+        except (HostFailure, OSError) as error:
+            self._failed[uid] = migration.number, str(error) or repr(error)
+            log.warning("guest.not_sent", workspace=uid, problem=str(error))
+            return
+        except Exception as error:
+            self._failed[uid] = migration.number, repr(error)
+            log.error("guest.not_sent", workspace=uid, exc_info=True)
+            return
+
+    async def _tell(self, uid: str, migration: Migration) -> None:
+        """Where the other host does not hear of it so, it does from the site."""
+        log.info("guest.given", workspace=uid, host=migration.host)
+        try:
+            await self._peers.take_over(uid, migration)
+        except HostFailure as error:
+            log.warning("guest.not_told_of", workspace=uid, problem=str(error))

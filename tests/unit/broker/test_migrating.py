@@ -1,0 +1,303 @@
+"""Whether a workspace may go to another host, where to, and what is next on its way."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from intertie.broker.domain import migrating
+from intertie.broker.domain.acting import acted
+from intertie.broker.domain.difference import with_terms
+from intertie.broker.domain.fleet import (
+    Fleet,
+    MigrationOutcome,
+    SeenMigration,
+    SeenPart,
+    SeenWorkspace,
+    WorkspaceState,
+)
+from intertie.broker.domain.ledger import amounts_of, demands_of
+from intertie.broker.domain.migrating import begun, next_of
+from intertie.broker.domain.moving import MovingState
+from intertie.broker.domain.part import Keeping, Part, hosts_of
+from intertie.broker.domain.wanted import Role, wanted_of
+from intertie.common.actions import Action
+from intertie.common.errors import (
+    ActionIllegal,
+    AmendPending,
+    FieldInvalid,
+    LeaseEnding,
+    NoCapacity,
+)
+from intertie.common.values import replace
+from tests.unit.broker.samples import facts, part, part_spec, workspace
+from tests.unit.broker.standing import view_of
+from tests.unit.broker.test_replacing import BEGUN, SMALL, THREE, fleet, on
+
+KINDS = MigrationOutcome
+LATER = BEGUN + timedelta(seconds=5)
+
+
+def of_two(**changes: Any) -> Part:
+    """`w-0` on n1 and `w-1` on n2, with 40 Mbit/s between them."""
+    return on(
+        part_spec(workspace("w"), workspace("w", 1), pairs=(("w-0", "w-1", 40),)),
+        "n1",
+        "n2",
+        **changes,
+    )
+
+
+def asked(
+    of: Part,
+    *labels: str,
+    to: str = "",
+    states: str = "RUNNING",
+    beside: tuple[Part, ...] = (),
+    hosts: Fleet | None = None,
+) -> Part | None:
+    view = view_of(hosts or fleet("n1", "n2", "n3"), (of, *beside))
+    known = {each.workspace: states for each in of.placed}
+    return begun(of, known, labels, to, view, THREE, now=BEGUN)
+
+
+def moving(of: Part, label: str = "w-0", to: str = "n3") -> Part:
+    found = asked(of, label, to=to)
+    assert found is not None
+    return found
+
+
+def said(
+    host: str, label: str, outcome: MigrationOutcome, number: int, why: str = ""
+) -> dict[str, SeenPart]:
+    told = SeenMigration(number=number, outcome=outcome, message=why)
+    seen = SeenWorkspace(name=label, state=WorkspaceState.RUNNING, migration=told)
+    return {host: SeenPart(host=host, part_uid="", generation=9, workspaces=(seen,))}
+
+
+def after(
+    of: Part, seen: dict[str, SeenPart], *, fenced: tuple[str, ...] = (), at: Any = LATER
+) -> Part | None:
+    there = fleet("n1", "n2", "n3")
+    return next_of(of, seen, replace(there, fenced=frozenset(fenced)), now=at)
+
+
+def sending(of: Part) -> Part:
+    number = of.moving[0].number
+    found = after(of, said("n3", "w-0", KINDS.READY, number))
+    assert found is not None
+    return found
+
+
+def test_it_goes_where_placement_finds_room_and_both_places_count() -> None:
+    found = asked(of_two(), "w-0")
+    assert found is not None
+    [each] = found.moving
+    assert (each.workspace, each.state, each.number) == ("w-0", MovingState.PREPARING, 5)
+    assert each.host in ("n2", "n3")
+    assert hosts_of(found.placed) == {"w-0": "n1", "w-1": "n2"}
+    found = moving(of_two())
+    [demand] = demands_of(found)
+    here = amounts_of(found.spec, {"w-0": "n1", "w-1": "n2"}, "")
+    there = amounts_of(found.spec, {"w-0": "n3", "w-1": "n2"}, "")
+    assert demand.amounts == {**there, **here}
+    assert demand.amounts["host/n3/uplink_mbit_s"] == 40
+    assert found.hosts() == ("n1", "n2", "n3")
+
+
+def test_what_is_short_is_said_and_nothing_is_done() -> None:
+    full = on(part_spec(workspace("x", 0, vcpus=2)), "n3", name=part("other").name)
+    with pytest.raises(NoCapacity) as refused:
+        asked(of_two(), "w-0", to="n3", beside=(full,))
+    assert refused.value.shortfalls
+    bound = on(
+        part_spec(workspace("w", 0, max_per_host=1), workspace("w", 1, max_per_host=1)), "n1", "n2"
+    )
+    assert moving(bound).moving[0].host == "n3"
+    with pytest.raises(NoCapacity):
+        asked(bound, "w-0", hosts=fleet("n1", "n2"))
+
+
+def test_all_of_them_or_none() -> None:
+    """n3 has room for one of them, and the hosts that they leave are full until they have left."""
+    spec = part_spec(workspace("w", 0, max_per_host=1), workspace("w", 1, max_per_host=1))
+    with pytest.raises(NoCapacity):
+        asked(on(spec, "n1", "n2"))
+    found = asked(on(part_spec(workspace("w"), workspace("w", 1)), "n1", "n2"))
+    assert found is not None
+    assert {each.host for each in found.moving} == {"n3"}
+
+
+@pytest.mark.parametrize(
+    ("of", "labels", "to", "states", "error"),
+    [
+        (of_two(), ("w-7",), "", "RUNNING", FieldInvalid),
+        (of_two(), ("w-0",), "n1", "RUNNING", FieldInvalid),
+        (of_two(), ("w-0",), "n9", "RUNNING", FieldInvalid),
+        (of_two(keeping=Keeping(mib_s=1, save=timedelta())), ("w-0",), "", "RUNNING", FieldInvalid),
+        (of_two(), ("w-0",), "", "STOPPED", ActionIllegal),
+        (of_two(), ("w-0",), "", "STAGING", ActionIllegal),
+    ],
+)
+def test_what_may_not_be_asked_for(
+    of: Part, labels: tuple[str, ...], to: str, states: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        asked(of, *labels, to=to, states=states)
+
+
+def test_nothing_else_is_done_to_it_meanwhile() -> None:
+    found = moving(of_two())
+    assert asked(found, "w-0") is None, "it is on its way already"
+    running = SeenWorkspace(name="w-0", state=WorkspaceState.RUNNING)
+    seen = {"n1": SeenPart(host="n1", part_uid="", generation=5, workspaces=(running,))}
+    with pytest.raises(ActionIllegal) as refused:
+        acted(found, seen, Action.STOP, ["w-0"])
+    assert refused.value.state == "MIGRATING"
+
+
+def test_not_while_an_image_of_its_disk_is_made() -> None:
+    of = of_two()
+    view = view_of(fleet("n1", "n2", "n3"), (of,))
+    states = {"w-0": "RUNNING", "w-1": "RUNNING"}
+    with pytest.raises(ActionIllegal) as refused:
+        begun(of, states, ["w-0"], "", view, THREE, copied={"w-0"}, now=BEGUN)
+    assert refused.value.state == "RUNNING with a SNAPSHOT under way"
+    assert refused.value.legal == "STOP, REBOOT, PAUSE, SUSPEND"
+    assert begun(of, states, ["w-1"], "", view, THREE, copied={"w-0"}, now=BEGUN)
+
+
+def test_not_while_earlier_terms_count_nor_in_the_last_minutes() -> None:
+    of = of_two()
+    smaller = with_terms(of, part_spec(workspace("w"), workspace("w", 1)), of.placed)
+    with pytest.raises(AmendPending):
+        asked(replace(smaller, shed=(*smaller.shed, migrating._shed(of, of.placed))), "w-0")
+    view = view_of(fleet("n1", "n2", "n3"), (of,))
+    late = of.window.end - timedelta(seconds=60)
+    with pytest.raises(LeaseEnding):
+        begun(of, {"w-0": "RUNNING", "w-1": "RUNNING"}, ["w-0"], "", view, THREE, now=late)
+
+
+def test_hosts_are_told_by_turns() -> None:
+    found = moving(of_two())
+    fleet_of = fleet("n1", "n2", "n3")
+
+    def roles(of: Part) -> dict[str, Any]:
+        return {
+            host: each.migration
+            for host, wanted in wanted_of(of, fleet_of, THREE, gone=False).items()
+            for each in wanted.workspaces
+            if each.name == "w-0"
+        }
+
+    told = roles(found)
+    assert told["n1"] is None
+    assert (told["n3"].role, told["n3"].host, told["n3"].number) == (Role.TAKE, "n1", 5)
+    told = roles(sending(found))
+    assert (told["n1"].role, told["n1"].host) == (Role.SEND, "n3")
+    wanted = wanted_of(found, fleet_of, THREE, gone=False)["n3"]
+    assert {
+        (each.local_mac, each.bandwidth.guarantee_mbit_s) for each in wanted.networks[0].pairs
+    } == {(found.spec.workspaces[0].nics[0].mac, 40)}
+    assert {each.host for each in wanted.networks[0].tunnels} == {"n1", "n2"}
+
+
+def test_it_is_there_once_its_source_or_the_target_says_so() -> None:
+    found = sending(moving(of_two()))
+    for host, outcome in (("n1", KINDS.GIVEN), ("n3", KINDS.TAKEN)):
+        there = after(found, said(host, "w-0", outcome, 5))
+        assert there is not None
+        assert hosts_of(there.placed) == {"w-0": "n3", "w-1": "n2"}
+        assert there.moving == ()
+        [left] = there.shed
+        assert (hosts_of(left.placed)["w-0"], left.generation) == ("n1", there.generation + 1)
+        [demand] = demands_of(there)
+        assert demand.amounts["host/n1/vcpus"] == 1, "until it has obeyed"
+        assert there.left_hosts() == ("n1",)
+
+
+@pytest.mark.parametrize("number", [4, 6])
+def test_words_of_another_try_are_not_heard(number: int) -> None:
+    found = moving(of_two())
+    assert after(found, said("n3", "w-0", KINDS.READY, number)) is None
+    assert after(sending(found), said("n1", "w-0", KINDS.GIVEN, number)) is None
+
+
+def test_one_host_does_not_speak_for_the_other() -> None:
+    found = sending(moving(of_two()))
+    for host, outcome in (("n2", KINDS.GIVEN), ("n3", KINDS.GIVEN), ("n1", KINDS.TAKEN)):
+        assert after(found, said(host, "w-0", outcome, 5)) is None
+    assert after(found, said("n3", "w-0", KINDS.KEPT, 5)) is None
+
+
+def test_a_failure_is_asked_about_and_only_the_answer_decides() -> None:
+    found = sending(moving(of_two()))
+    failed = after(found, said("n1", "w-0", KINDS.FAILED, 5, "the tunnel broke"))
+    assert failed is not None
+    assert failed.moving[0].state is MovingState.ANSWERING
+    assert after(failed, {}, at=LATER + timedelta(days=1)) is None
+    kept = after(failed, said("n1", "w-0", KINDS.KEPT, 5))
+    assert kept is not None
+    assert kept.moving == ()
+    assert hosts_of(kept.placed)["w-0"] == "n1"
+    assert hosts_of(kept.shed[0].placed)["w-0"] == "n3"
+    assert dict(kept.unmoved)["w-0"] == "it was to go to n3, and stays: the tunnel broke"
+    assert kept.left_hosts() == ("n3",)
+    given = after(failed, said("n1", "w-0", KINDS.GIVEN, 5))
+    assert given is not None
+    assert hosts_of(given.placed)["w-0"] == "n3"
+
+
+def test_what_takes_too_long_is_broken_off() -> None:
+    found = moving(of_two())
+    at = BEGUN + migrating.PREPARED_WITHIN
+    assert migrating.until(found) == at
+    dropped = after(found, {}, at=at)
+    assert dropped is not None
+    assert dropped.moving == ()
+    going = sending(found)
+    at = LATER + migrating.SENT_WITHIN
+    assert migrating.until(going) == at
+    assert after(going, {}, at=at - timedelta(seconds=1)) is None
+    broken = after(going, {}, at=at)
+    assert broken is not None
+    assert broken.moving[0].state is MovingState.ANSWERING
+
+
+def test_of_lost_hosts() -> None:
+    found = moving(of_two())
+    for host in ("n1", "n3"):
+        dropped = after(found, {}, fenced=(host,))
+        assert dropped is not None
+        assert dropped.moving == ()
+    going = sending(found)
+    asks = after(going, {}, fenced=("n3",))
+    assert asks is not None
+    assert asks.moving[0].state is MovingState.ANSWERING, "its source may have given it up"
+    gone = after(going, {}, fenced=("n1",))
+    assert gone is not None
+    assert hosts_of(gone.shed[0].placed)["w-0"] == "n3", "the copy goes first"
+    taken = after(going, said("n3", "w-0", KINDS.TAKEN, 5), fenced=("n1",))
+    assert taken is not None
+    assert hosts_of(taken.placed)["w-0"] == "n3"
+
+
+def test_an_agent_that_would_start_what_it_is_to_take_gets_nothing() -> None:
+    for old in ("n1", "n3"):
+        known = [facts(each, capacity=SMALL, migrates=each != old) for each in ("n1", "n2", "n3")]
+        with pytest.raises(NoCapacity):
+            asked(of_two(), "w-0", to="n3", hosts=Fleet.of(known, THREE))
+
+
+def test_hosts_must_be_of_a_kind() -> None:
+    other = Fleet.of(
+        [
+            *(facts(host, capacity=SMALL) for host in ("n1", "n2")),
+            facts("n3", capacity=SMALL, hypervisors=("kvm",)),
+        ],
+        THREE,
+    )
+    with pytest.raises(NoCapacity):
+        asked(of_two(), "w-0", to="n3", hosts=other)

@@ -1,0 +1,358 @@
+"""A guest that goes from one host to another: what each of them does, says, and never does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intertie.common.actions import AS_BEGUN
+from intertie.common.errors import NotFound, WorkspaceNotRunning
+from intertie.common.names import DeviceNames
+from intertie.common.values import replace
+from intertie.nodeagent.adapters.libvirt_migration import there
+from intertie.nodeagent.domain.domain_xml import domain_xml
+from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.handing_on import handed_on
+from intertie.nodeagent.domain.machine import MachineFacts, machine_of
+from intertie.nodeagent.domain.memory_room import NoMemoryYet
+from intertie.nodeagent.domain.migrating import Channel, Migration, Outcome, Role, Route
+from intertie.nodeagent.domain.network_plan import FdbEntry, plan_networks, sending_on_rules
+from intertie.nodeagent.domain.ports import Applied
+from intertie.nodeagent.domain.reconcile import (
+    DomainState,
+    Listing,
+    Note,
+    Observed,
+    Phase,
+    Step,
+    steps,
+)
+from intertie.nodeagent.domain.told_migration import told_of
+from tests.fakes.clock import turns
+from tests.unit.nodeagent.host import Host
+from tests.unit.nodeagent.parts import A_MAC, A_UID, B_MAC, DIGEST, NOW, PART, PLACE, WORKSPACE
+
+DOMAIN = f"it-{A_UID}"
+READY = Observed(image=True, disk=True, seed=True)
+OFF = replace(READY, domain=DomainState.OFF)
+RUNNING = replace(READY, domain=DomainState.RUNNING)
+IN_TRANSIT = replace(READY, domain=DomainState.IN_TRANSIT)
+SENT = replace(READY, domain=DomainState.SENT)
+TAKE, SEND, ANSWER = Role.TAKE, Role.SEND, Role.ANSWER
+ROUTE = Route(
+    libvirt=Path("/l"),
+    memory=Path("/m"),
+    disk=Path("/d"),
+    here=Path("/here"),
+    there=Path("/there"),
+    mib_s=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("role", "seen", "expected"),
+    [
+        (TAKE, Observed(), (Step.STAGE_IMAGE,)),
+        (TAKE, Observed(image=True), (Step.MAKE_DISK, Step.MAKE_SEED)),
+        (TAKE, READY, ()),
+        (TAKE, OFF, ()),
+        (TAKE, RUNNING, ()),
+        (TAKE, IN_TRANSIT, ()),
+        (SEND, RUNNING, (Step.SEND,)),
+        (SEND, replace(RUNNING, unsent=True), ()),
+        (SEND, IN_TRANSIT, (Step.GO_ON,)),
+        (SEND, SENT, (Step.GIVE,)),
+        (SEND, replace(SENT, given=True), ()),
+        (SEND, OFF, ()),
+        (SEND, replace(READY, domain=DomainState.POWERED_OFF), ()),
+        (SEND, Observed(given=True), ()),
+        (ANSWER, RUNNING, ()),
+        (ANSWER, IN_TRANSIT, (Step.GO_ON,)),
+        (ANSWER, SENT, (Step.GIVE,)),
+        (ANSWER, OFF, ()),
+    ],
+)
+def test_nothing_is_started_by_either(
+    role: Role, seen: Observed, expected: tuple[Step, ...]
+) -> None:
+    assert steps(Phase.RUN, seen, Note(), AS_BEGUN, isolated=False, role=role) == expected
+    if seen.domain in (DomainState.RUNNING, DomainState.IN_TRANSIT):
+        stopped = steps(Phase.RUN, seen, Note(), AS_BEGUN, isolated=True, role=role)
+        assert stopped == (Step.STOP,)
+
+
+def test_alone_again_it_goes_on_and_starts() -> None:
+    arrived = replace(READY, domain=DomainState.PAUSED)
+    assert steps(Phase.RUN, arrived, Note(paused=True), AS_BEGUN, isolated=False) == (Step.GO_ON,)
+    assert steps(Phase.RUN, IN_TRANSIT, Note(), AS_BEGUN, isolated=False) == (Step.GO_ON,)
+    started = (Step.DEFINE, Step.START)
+    assert steps(Phase.RUN, READY, Note(), AS_BEGUN, isolated=False) == started
+
+
+@pytest.mark.parametrize(
+    ("role", "seen", "moves", "expected"),
+    [
+        (TAKE, Observed(image=True), False, None),
+        (TAKE, READY, False, Outcome.READY),
+        (TAKE, IN_TRANSIT, False, None),
+        (TAKE, replace(READY, domain=DomainState.PAUSED), False, None),
+        (TAKE, RUNNING, False, Outcome.TAKEN),
+        (TAKE, replace(READY, domain=DomainState.POWERED_OFF), False, Outcome.TAKEN),
+        (SEND, RUNNING, True, None),
+        (SEND, RUNNING, False, None),
+        (SEND, replace(RUNNING, unsent=True), False, Outcome.FAILED),
+        (SEND, OFF, False, Outcome.FAILED),
+        (SEND, SENT, False, None),
+        (SEND, replace(SENT, given=True), False, Outcome.GIVEN),
+        (ANSWER, RUNNING, True, None),
+        (ANSWER, RUNNING, False, Outcome.KEPT),
+        (ANSWER, OFF, False, Outcome.KEPT),
+        (ANSWER, IN_TRANSIT, False, None),
+        (ANSWER, SENT, False, None),
+        (ANSWER, Observed(given=True), False, Outcome.GIVEN),
+    ],
+)
+def test_what_is_said_of_it(
+    role: Role, seen: Observed, moves: bool, expected: Outcome | None
+) -> None:
+    migration = Migration(number=7, role=role, host="n2", agent_address="")
+    told = told_of(migration, seen, moves=moves, problem="")
+    assert (told.outcome if told else None) == expected
+    assert told is None or told.number == 7
+    assert told_of(None, seen, moves=moves, problem="") is None
+
+
+def wanted(role: Role | None, generation: int, number: int = 7) -> Listing:
+    migration = role and Migration(number=number, role=role, host="n2", agent_address="n2:1")
+    workspace = replace(WORKSPACE, migration=migration)
+    part = replace(PART, workspaces=(workspace,), generation=generation)
+    return Listing(parts=(part,))
+
+
+class Peers:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.refuses = ""
+
+    @contextlib.asynccontextmanager
+    async def route(
+        self, uid: str, migration: Migration, *, ready_time: datetime | None
+    ) -> AsyncIterator[Route]:
+        if self.refuses:
+            raise HostFailure(self.refuses)
+        yield ROUTE
+
+    async def take_over(self, uid: str, migration: Migration) -> None:
+        self.told.append(f"{uid} {migration.number}")
+
+
+async def running(peers: Peers) -> Host:
+    host = Host()
+    host.peers = peers
+    host.start()
+    host.images.here.add(DIGEST)
+    host.records.listing = wanted(None, 3)
+    for _ in range(3):
+        await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+    return host
+
+
+def said(host: Host) -> Any:
+    report = host.agent.report
+    assert report is not None
+    [workspace] = report[0].workspaces
+    return workspace.migration
+
+
+async def carried(name: str, route: Route) -> None:
+    assert route == ROUTE
+
+
+async def test_it_is_given_up_before_the_other_host_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peers = Peers()
+    host = await running(peers)
+    monkeypatch.setattr(host.hypervisor, "carry", carried)
+    monkeypatch.setattr(
+        peers, "take_over", lambda uid, migration: taken(host.storage.is_given(uid))
+    )
+    were_given: list[bool] = []
+
+    async def taken(given: bool) -> None:
+        were_given.append(given)
+
+    host.records.listing = wanted(SEND, 4)
+    await host.agent.sweep()
+    await turns(20)
+    assert were_given == [True]
+    await host.agent.sweep()
+    assert said(host).outcome is Outcome.GIVEN
+    assert host.hypervisor.domains == {DOMAIN: DomainState.SENT}
+    assert host.network.plan.taps == ()
+    assert host.network.plan.sent_on
+    host.start()
+    host.state.kept = None  # its notes are lost as well
+    host.start()
+    for _ in range(3):
+        await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.SENT}
+    assert said(host).outcome is Outcome.GIVEN
+
+
+async def test_what_cannot_be_sent_goes_on_and_is_not_tried_again() -> None:
+    peers = Peers()
+    peers.refuses = "no room there"
+    host = await running(peers)
+    host.records.listing = wanted(SEND, 4)
+    for _ in range(3):
+        await host.agent.sweep()
+        await turns(10)
+    await host.agent.sweep()
+    assert (said(host).outcome, said(host).message) == (Outcome.FAILED, "no room there")
+    peers.refuses = ""
+    await host.agent.sweep()
+    await turns(10)
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+    host.records.listing = wanted(ANSWER, 5)
+    await host.agent.sweep()
+    assert said(host).outcome is Outcome.KEPT
+
+
+async def test_it_is_broken_off_and_nothing_is_said_before_it_is() -> None:
+    host = await running(Peers())
+    host.hypervisor.may_move.clear()
+    host.records.listing = wanted(SEND, 4)
+    await host.agent.sweep()
+    await turns(5)
+    host.records.listing = wanted(ANSWER, 5)
+    await host.agent.sweep()
+    assert host.hypervisor.broken_off == [DOMAIN]
+    assert said(host) is None
+    host.hypervisor.may_move.set()
+    await turns(10)
+    await host.agent.sweep()
+    assert said(host).outcome is Outcome.KEPT
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+
+
+async def test_nothing_is_said_while_libvirt_is_silent() -> None:
+    host = await running(Peers())
+    host.hypervisor.domains[DOMAIN] = DomainState.SENT
+    host.records.listing = wanted(ANSWER, 5)
+    host.start()
+    host.hypervisor.silent = True
+    await host.agent.sweep()
+    assert said(host) is None
+
+
+async def taking() -> Host:
+    host = Host()
+    host.images.here.add(DIGEST)
+    host.records.listing = wanted(TAKE, 4)
+    for _ in range(2):
+        await host.agent.sweep()
+    return host
+
+
+async def test_the_target_makes_all_and_lets_it_go_on_when_told() -> None:
+    host = await taking()
+    assert said(host).outcome is Outcome.READY
+    assert host.hypervisor.domains == {}
+    assert host.network.plan.taps
+    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    await arrivals.begin(A_UID, 7, "n2", ready_time=NOW)
+    with pytest.raises(WorkspaceNotRunning):
+        await arrivals.take_over(A_UID, 7, "n2")
+    host.hypervisor.domains[DOMAIN] = DomainState.IN_TRANSIT
+    with pytest.raises(WorkspaceNotRunning):
+        await arrivals.take_over(A_UID, 7, "n2")
+    host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.PAUSED}
+    for _ in range(2):
+        await arrivals.take_over(A_UID, 7, "n2")
+    await host.agent.sweep()
+    assert said(host).outcome is Outcome.TAKEN
+    [seen] = host.agent.report or ()
+    assert seen.workspaces[0].ready_time == NOW
+
+
+async def test_where_the_word_is_lost_the_site_has_it_go_on() -> None:
+    host = await taking()
+    await host.agent.arrivals(None).begin(A_UID, 7, "n2", ready_time=NOW)  # type: ignore[arg-type]
+    host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    host.records.listing = wanted(None, 5)
+    host.start()
+    for _ in range(2):
+        await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+    assert host.hypervisor.starts == 0
+
+
+@pytest.mark.parametrize(("number", "host_name"), [(6, "n2"), (7, "n3")])
+async def test_nobody_else_brings_anything(number: int, host_name: str) -> None:
+    host = await taking()
+    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        await arrivals.begin(A_UID, number, host_name, ready_time=None)
+    with pytest.raises(NotFound):
+        arrivals.tunnel(A_UID, number, host_name, Channel.LIBVIRT)
+    host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    with pytest.raises(NotFound):
+        await arrivals.take_over(A_UID, number, host_name)
+
+
+async def test_what_cannot_come_is_refused() -> None:
+    host = await taking()
+    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    host.memory_mib = 100
+    with pytest.raises(NoMemoryYet):
+        await arrivals.begin(A_UID, 7, "n2", ready_time=None)
+    host.memory_mib = 2048
+    host.network.result = Applied(missing=frozenset({DeviceNames.tap(A_UID, 0)}), problem="no tap")
+    await host.agent.sweep()
+    with pytest.raises(HostFailure, match="no tap"):
+        await arrivals.begin(A_UID, 7, "n2", ready_time=None)
+    host.network.result = Applied()
+    await host.agent.sweep()
+    host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    with pytest.raises(WorkspaceNotRunning):
+        await arrivals.begin(A_UID, 7, "n2", ready_time=None)
+
+
+def test_a_source_sends_on_what_still_comes() -> None:
+    migration = Migration(number=7, role=SEND, host="n2", agent_address="")
+    part = replace(PART, workspaces=(replace(WORKSPACE, migration=migration),))
+    assert handed_on(part, set()) == part
+    plan = plan_networks([handed_on(part, {A_UID})], PLACE)
+    assert plan.taps == ()
+    assert FdbEntry("iv0123456789", A_MAC, "10.201.0.12") in plan.fdb
+    assert FdbEntry("iv0123456789", B_MAC, "10.201.0.12") in plan.fdb
+    assert plan.sent_on == {("iv0123456789", A_MAC)}
+    rules = sending_on_rules(plan.sent_on)
+    assert f'ether daddr {{ {A_MAC} }} fwd to "iv0123456789"' in rules
+    assert "chain" not in sending_on_rules(())
+
+
+def test_the_document_is_the_other_hosts() -> None:
+    facts = MachineFacts(
+        hypervisors=("qemu",), architecture="x86_64", disk_cache="none", cgroups=True
+    )
+    here, other = WorkspaceFiles(Path("/here/x")), WorkspaceFiles(Path("/there"))
+    machine = machine_of(PART, WORKSPACE, here, facts)
+    expected = domain_xml("qemu", machine_of(PART, WORKSPACE, other, facts))
+    live = domain_xml("qemu", machine).replace(
+        "</disk>",
+        '<backingStore type="file"><source file="/here/x/cache/b"/></backingStore></disk>',
+    )
+    live = live.replace("<os>", "<memtune><hard_limit>1</hard_limit></memtune><os>")
+    found = there(live, here=Path("/here/x"), there=Path("/there"))
+    assert "".join(found.split()) == "".join(expected.split())
