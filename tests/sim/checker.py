@@ -6,7 +6,6 @@ anywhere: what is true at one moment is judged at that moment.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,14 +16,15 @@ from intertie.api.nodeagent.v1 import records_pb2
 from tests.integration import ledger_history
 from tests.sim.counting import COUNTED, forget, overfull, read, seconds, window_of
 from tests.sim.guests import broken_guests
+from tests.sim.heard import Heard
 from tests.sim.services import SITES
 from tests.sim.switches import Switches, starts
-from tests.sim.terms import Terms, differing, has_terms
+from tests.sim.terms import Terms, differing
 from tests.sim.undone import undone
 from tests.sim.waiting import Waiting
 
 if TYPE_CHECKING:
-    from tests.sim.record import Record, Told
+    from tests.sim.record import Record
 
 NEVER_BEGAN = frozenset({"EXPIRED", "RELEASED"})
 BEGAN = frozenset({"CONFIRMED", "ENDED"})
@@ -56,16 +56,24 @@ CLOCKS_S = 600.0
 
 def broken(record: Record) -> tuple[list[str], list[str]]:
     """What is wrong with a run; nothing, one hopes. And what is known to happen, and noted: see
-    `_own_name`."""
+    `heard.Heard`."""
     forget()
     history = _History(record)
     for written in record.writes:
         history.take(written)
-    history.hear()
+    heard = Heard(
+        record,
+        history.switches,
+        decisions=history.decisions,
+        clusters=history.clusters,
+        gone_at=history.gone_at,
+        confirmed=history.confirmed,
+    )
+    history.wrong += heard.broken()
     history.look_at_guests()
     history.wrong += [*record.fell, *undone(record), *history.in_the_end()]
     history.wrong += broken_guests(record)
-    return history.wrong, history.noted
+    return history.wrong, heard.noted
 
 
 @dataclass
@@ -86,7 +94,6 @@ class _History:
     def __init__(self, record: Record) -> None:
         self.record = record
         self.wrong: list[str] = []
-        self.noted: list[str] = []
         self.sites = {site: _Site() for site in SITES}
         self.holders: dict[str, str] = {}
         self.decisions: dict[str, Any] = {}
@@ -105,8 +112,6 @@ class _History:
         """Uids of the clusters of one id that something was ever confirmed for."""
         self.ended: dict[str, float] = {}
         """By workspace's uid: when its part was over in the ledger."""
-        self.asks: dict[str, set[str]] = defaultdict(set)
-        """Ids of the requests for other terms, by id of the cluster."""
         self.not_up: set[tuple[str, str]] = set()
         """Site and host: silent, or to be off, by the last that was written of them."""
         self.uids: dict[str, dict[str, str]] = defaultdict(dict)
@@ -458,72 +463,6 @@ class _History:
             for (name, label), count in self.switches.boots.items()
         }
         yield from starts(self.record, boots)
-
-    # Users
-
-    def hear(self) -> None:
-        """What users were told is so, and stays so."""
-        answers: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for told in self.record.told:
-            if told.outcome.split(":")[0] in ("INTERNAL", "UNKNOWN", "UNIMPLEMENTED"):
-                self.wrong.append(f"{told.at:.3f} {told.user}: {told.outcome}")
-            if told.call == "Create" and told.outcome == "RequestIdReuse":
-                self.wrong.append(f"{told.at:.3f} {told.user}: {told.outcome} of {told.cluster}")
-            if told.call == "Create" and told.outcome == "NameTaken":
-                self._own_name(told)
-            if told.call == "Act":
-                self.switches.told(told)
-            if told.call == "Update":
-                self._was_amended(told)
-            if told.call != "Create" or told.outcome != "ok":
-                continue
-            answers[told.user, told.request_id].add(told.uid)
-            known = [each for at, each in self.clusters.get(told.uid, ()) if at <= told.at]
-            if not any(each["state"] != "PLANNED" for each in known):
-                self.wrong.append(f"{told.at:.3f} {told.user}: {told.cluster} is on no record")
-            for each in known[-1:]:
-                if (tx := each.get("tx")) and each["state"] in ("SCHEDULED", "ACTIVE", "ENDED"):
-                    outcome = self.decisions.get(tx, {}).get("outcome", "")
-                    if outcome != "COMMIT":
-                        self.wrong.append(f"{told.user}: {told.cluster} is told, and {outcome}")
-            if told.uid in self.gone_at and told.at < self.gone_at[told.uid]:
-                self.wrong.append(f"{told.user}: {told.cluster} was told, and forgotten")
-        self.wrong += self.switches.counted()
-        for states in self.clusters.values():
-            cluster = states[-1][1]
-            asks = self.asks[cluster["name"].rpartition("/")[2]]
-            if cluster["terms"] > len(asks) and not cluster.get("waits"):
-                self.wrong.append(
-                    f"{cluster['name']} has got other terms {cluster['terms']} times, and was "
-                    f"asked to {len(asks)} times"
-                )
-        for (user, request), uids in answers.items():
-            if len(uids) > 1:
-                self.wrong.append(f"{user}: {request} was answered with {sorted(uids)}")
-        for name, uids in self.confirmed.items():
-            if len(uids) > 1:
-                self.wrong.append(f"{name} was made {len(uids)} times: {sorted(uids)}")
-
-    def _was_amended(self, told: Told) -> None:
-        """Who was told that a cluster has the terms that it was asked for."""
-        asks = self.asks[told.cluster]
-        asks.add(told.request_id)
-        if told.outcome == "RequestIdReuse":
-            self.wrong.append(f"{told.at:.3f} {told.user}: {told.outcome} of {told.request_id}")
-        if told.outcome != "ok":
-            return
-        known = [each for at, each in self.clusters.get(told.uid, ()) if at <= told.at]
-        if not any(has_terms(each, json.loads(told.asked)) for each in known):
-            self.wrong.append(
-                f"{told.at:.3f} {told.user}: {told.cluster} never had what {told.request_id} asked "
-                f"for: {told.asked}"
-            )
-
-    def _own_name(self, told: Told) -> None:
-        """A copy of a request may say that the name is taken which another copy has just taken, or
-        given back: where a replica that led does not know yet what its successor has written, and
-        where a record is discarded between two reads. It holds nothing, and is no invariant."""
-        self.noted.append(f"{told.at:.3f} {told.user}: {told.outcome} of {told.cluster}, its own")
 
 
 def _otherwise(before: Any, part: Any) -> bool:
