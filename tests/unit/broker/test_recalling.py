@@ -314,6 +314,20 @@ async def test_what_is_saved_late_counts_on() -> None:
     assert (await here.part()).keeping == late.keeping
 
 
+async def test_who_was_admitted_without_what_is_saved_late_is_decided_anew() -> None:
+    """It was noted as what takes nothing is, so that an admission decided before it and written
+    after it was beside more than its host had."""
+    here = await Recalling().running()
+    await here.clock.advance(600)
+    await here.urgent()
+    await here.agreed()
+    await here.clock.advance(SAVE.total_seconds() + 1)
+    before = await here.ledger.view()
+    await Queue(here.ledger, POLICY, here.clock, lambda: "seed").sweep()
+    with pytest.raises(errors.StaleWrite):
+        await here.ledger.commit(Change(writes=(), admitted_on=before.generation))
+
+
 def in_advance(start: timedelta, count: int = 4) -> PartSpec:
     """Of a lease over several sites that does not wait."""
     window = Window(START + start, START + start + HOUR)

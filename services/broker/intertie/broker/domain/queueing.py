@@ -260,7 +260,8 @@ def _price_of(part: Part, view: LedgerView, policy: Policy, *, now: datetime, ki
 
 def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
     """Notes that those whose stretch is over are put aside, and that what is not saved in time
-    still counts. Neither takes anything that is not taken."""
+    still counts. Neither takes anything that is not taken; but who is admitted after the latter
+    counts it, so that is decided like an admission."""
     for each in view.in_line():
         found = view.parts.get(each.value.part)
         if found is None:
@@ -271,11 +272,16 @@ def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
             yield Change(writes=(Write(record=record, read_at=each.revision),), unchanged=(same,))
         part = late(found.value, view.seen.get(found.value.uid, {}), now=now)
         if part is not found.value:
-            yield Change(writes=(Write(record=part, read_at=found.revision),))
+            yield _counts_on(view, found, part)
     for one in view.recallables():
         part = late(one.value, view.seen.get(one.value.uid, {}), now=now)
         if part is not one.value:
-            yield Change(writes=(Write(record=part, read_at=one.revision),))
+            yield _counts_on(view, one, part)
+
+
+def _counts_on(view: LedgerView, before: Versioned[Part], part: Part) -> Change:
+    write = Write(record=part, read_at=before.revision)
+    return Change(writes=(write,), admitted_on=view.generation)
 
 
 def waited_too_long(record: ClusterRecord, policy: Policy, *, now: datetime) -> ClusterRecord:

@@ -43,7 +43,7 @@ class Queue:
         """Costs nothing where nobody waits, whatever was touched."""
         view = await self._ledger.view()
         if view.recallables() or view.in_line():
-            await self._note(view)
+            await self._note()
         if not view.in_line():
             return
         await self._give_up(view)
@@ -53,14 +53,19 @@ class Queue:
             self._told_s = self._clock.monotonic()
             await self._tell()
 
-    async def _note(self, view: LedgerView) -> None:
-        """What time alone has made of them."""
-        for change in list(stretches_over(view, now=self._clock.now())):
+    async def _note(self) -> None:
+        """What time alone has made of them, one after the other, each on the ledger with those
+        before it."""
+        while True:
+            view = await self._ledger.view()
+            change = next(stretches_over(view, now=self._clock.now()), None)
+            if change is None:
+                return
             try:
-                await self._ledger.commit(change)
+                await self._ledger.submit(change)
             except StaleWrite as error:
                 log.debug("queue.lost_race", key=error.key)
-                continue
+                return
             match change.writes[0].record:
                 case ClusterRecord(name=name):
                     log.info("queue.suspended", cluster=name)
