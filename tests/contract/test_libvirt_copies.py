@@ -31,6 +31,8 @@ class Domain:
         self.ended: dict[str, Any] = {}
         self.channel = AGENT
         self.document = ""
+        self.frozen = False
+        """As its agent says it."""
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -78,7 +80,12 @@ def monitor(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append(said)
         return json.dumps({"return": jobs if said["execute"] == "query-block-jobs" else {}})
 
+    def agent(domain: Domain, text: str, _timeout_s: int, _flags: int) -> str:
+        assert json.loads(text) == {"execute": "guest-fsfreeze-status"}
+        return json.dumps({"return": "frozen" if domain.frozen else "thawed"})
+
     monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", command)
+    monkeypatch.setattr(libvirt_qemu, "qemuAgentCommand", agent)
     return asked
 
 
@@ -110,6 +117,16 @@ def test_without_the_guest_s_agent_it_is_as_after_a_power_failure(
     domain = Domain("freeze")
     assert not libvirt_copies.begin(domain, "/pool/a.copying", 8, quiesce=quiesce)
     assert domain.asked == asked
+
+
+def test_one_is_thawed_where_its_agent_says_so() -> None:
+    domain = Domain()
+    assert libvirt_copies.thaw(domain)
+    assert domain.asked == ["thaw"]
+    domain.frozen = True
+    assert not libvirt_copies.thaw(domain)
+    with pytest.raises(libvirt.libvirtError):
+        libvirt_copies.thaw(Domain("thaw"))
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,9 @@ class MemoryHypervisor:
         self.may_copy = asyncio.Event()
         self.may_copy.set()
         self.refuses_copy = ""
+        self.agent_silent = False
+        """Guests' agents answer nobody, and do later what they were asked for."""
+        self.frozen: set[str] = set()
         self.broken_off: list[str] = []
 
     async def states(self) -> Mapping[str, DomainState]:
@@ -263,7 +266,16 @@ class MemoryHypervisor:
         assert self.domains[name] in (DomainState.RUNNING, DomainState.PAUSED)
         assert name not in self.jobs
         self.jobs[name] = target
-        return quiesce
+        if quiesce and self.agent_silent:
+            self.frozen.add(name)
+        return quiesce and not self.agent_silent
+
+    async def thaw(self, name: str) -> bool:
+        self._check()
+        if self.agent_silent:
+            raise HostFailure("its agent does not answer")
+        self.frozen.discard(name)
+        return True
 
     async def copy_job(self, name: str) -> CopyJob:
         self._check()

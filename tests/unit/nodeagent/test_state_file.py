@@ -18,7 +18,7 @@ from tests.unit.nodeagent.parts import A_UID, NOW, PART
 @pytest.mark.parametrize("complete", [False, True])
 def test_what_was_kept_is_found_again(tmp_path: Path, complete: bool) -> None:
     moved = MemoryMove(bytes=7, duration=timedelta(seconds=1.25))
-    note = Note(ready_time=NOW, saved=moved, restored=replace(moved, bytes=9))
+    note = Note(ready_time=NOW, saved=moved, restored=replace(moved, bytes=9), frozen=True)
     part = KnownPart(wanted=PART, present=False, notes={A_UID: note})
     kept = Kept(parts={PART.uid: part}, complete=complete)
     StateFile(tmp_path).save(kept)

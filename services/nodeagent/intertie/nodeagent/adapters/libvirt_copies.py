@@ -36,6 +36,16 @@ def begin(domain: libvirt.virDomain, target: str, mib_s: int, *, quiesce: bool) 
     return quiesced
 
 
+def thaw(domain: libvirt.virDomain) -> bool:
+    """Whether its agent says that nothing is frozen. libvirtError where it says nothing: it may be
+    at something that it was asked for before, to freeze them, say."""
+    domain.agentSetResponseTimeout(_AGENT_S)
+    domain.fsThaw()
+    status = json.dumps({"execute": "guest-fsfreeze-status"})
+    said = json.loads(libvirt_qemu.qemuAgentCommand(domain, status, _AGENT_S, 0))
+    return bool(said.get("return") == "thawed")
+
+
 def look(domain: libvirt.virDomain) -> CopyJob:
     """HostFailure of a guest that is off: its job has ended with it."""
     if not domain.isActive():

@@ -140,6 +140,11 @@ class LibvirtHypervisor:
             )
         )
 
+    async def thaw(self, name: str) -> bool:
+        return await self._call(
+            lambda connection: libvirt_copies.thaw(connection.lookupByName(name))
+        )
+
     async def copy_job(self, name: str) -> CopyJob:
         return await self._call(
             lambda connection: libvirt_copies.look(connection.lookupByName(name))

@@ -118,6 +118,7 @@ def _part(entry: Mapping[str, Any]) -> KnownPart:
                 saved=_move(note.get("saved")),
                 restored=_move(note.get("restored")),
                 snapshot=_snapshot(note.get("snapshot")),
+                frozen=note.get("frozen", False),
             )
             for uid, note in entry["notes"].items()
         },
@@ -185,6 +186,7 @@ def _entry(part: KnownPart) -> Mapping[str, Any]:
                 "saved": _move_entry(note.saved),
                 "restored": _move_entry(note.restored),
                 "snapshot": _snapshot_entry(note.snapshot),
+                "frozen": note.frozen,
             }
             for uid, note in part.notes.items()
         },

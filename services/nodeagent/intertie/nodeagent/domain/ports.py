@@ -173,8 +173,13 @@ class Hypervisor(Protocol):
     async def begin_copy(self, name: str, target: str, *, quiesce: bool) -> bool:
         """Begins to copy the root disk, as it is at this moment, to a file that is there and has
         its size, while the guest goes on. Whether the guest's agent had written its file systems
-        out, where it was asked to `quiesce` them; they are thawed when this returns. HostFailure:
-        nothing was begun."""
+        out, where it was asked to `quiesce` them; it was asked to thaw them when this returns, and
+        may do either later. HostFailure: nothing was begun."""
+        ...
+
+    async def thaw(self, name: str) -> bool:
+        """Has the guest's agent thaw its file systems. Whether it says that they are; HostFailure:
+        it says nothing."""
         ...
 
     async def copy_job(self, name: str) -> CopyJob:

@@ -131,6 +131,9 @@ class Note:
     saved: MemoryMove | None = None
     restored: MemoryMove | None = None
     snapshot: SnapshotNote | None = None
+    frozen: bool = False
+    """Its file systems were begun to be frozen since it was last started, and it has not said since
+    that they are thawed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

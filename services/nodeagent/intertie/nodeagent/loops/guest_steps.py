@@ -152,7 +152,7 @@ class GuestSteps:
                 self._listening.started(uid)
             case Step.SEND:
                 assert workspace.migration is not None
-                if not self._knowledge.may_start:
+                if not self._knowledge.may_start or self.snapshots.thawing.awaited(part.uid, uid):
                     return
                 note = self._knowledge.parts[part.uid].note(uid)
                 self._sending.send(uid, workspace.migration, ready_time=note.ready_time)

@@ -13,6 +13,7 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
+from intertie.common.tasks import uninterrupted
 from intertie.common.terms import Readiness
 from intertie.common.values import replace
 from intertie.nodeagent.domain.domain_xml import MIB
@@ -24,7 +25,14 @@ from intertie.nodeagent.domain.failures import (
 )
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.ports import CopyJob, Hypervisor, Snapshotting, Staging, Storage
-from intertie.nodeagent.domain.reconcile import ALIVE, KnownPart, Note, Observed, Phase
+from intertie.nodeagent.domain.reconcile import (
+    ALIVE,
+    DomainState,
+    KnownPart,
+    Note,
+    Observed,
+    Phase,
+)
 from intertie.nodeagent.domain.snapshot_note import (
     SeenSnapshot,
     SnapshotNote,
@@ -35,6 +43,7 @@ from intertie.nodeagent.domain.snapshots import Way, way
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.moving_memory import MovingMemory
+from intertie.nodeagent.loops.thawing import Thawing
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +73,7 @@ class Snapshots:
         self._knowledge = knowledge
         self._hypervisor = hypervisor
         self._storage = storage
+        self.thawing = Thawing(clock, knowledge, hypervisor)
         self._copies = tools.copies
         self._store = tools.store
         self._memory = memory
@@ -90,6 +100,7 @@ class Snapshots:
         await self._end(uid)
         self._progress.pop(uid, None)
         self._attempts.pop(uid, None)
+        self.thawing.forget(uid)
 
     async def follow(
         self,
@@ -102,6 +113,7 @@ class Snapshots:
     ) -> None:
         """One look. `at_rest`: nothing else is to be done for the guest now. What fails of it is
         no failure of the guest."""
+        self.thawing.look(part.wanted.uid, workspace.uid, seen.domain)
         try:
             await self._follow(part, workspace, phase, seen, at_rest=at_rest)
         except (HostFailure, OSError) as error:
@@ -190,8 +202,8 @@ class Snapshots:
             taken_time, quiesced = self._clock.now(), False
             if how is Way.BESIDE:
                 agent = workspace.environment.readiness is Readiness.GUEST_AGENT
-                freezes = agent and seen.domain in ALIVE
-                quiesced = await self._beside(uid, quiesce=freezes)
+                freezes = agent and seen.domain is DomainState.RUNNING
+                quiesced = await self._beside(part.uid, uid, freezes=freezes)
             else:
                 await self._copies.copy(uid, lambda done: self._at(uid, done, needed))
             digest, size = await self._copies.finish(uid)
@@ -210,13 +222,20 @@ class Snapshots:
         self._attempts.pop(uid, None)
         log.info("snapshot.copied", workspace=uid, bytes=size, quiesced=quiesced)
 
-    async def _beside(self, uid: str, *, quiesce: bool) -> bool:
+    async def _beside(self, part_uid: str, uid: str, *, freezes: bool) -> bool:
         """Whether its file systems were written out at that moment."""
         name = DeviceNames.domain(uid)
         target = str(self._files.copying(uid))
         over = False
         try:
-            quiesced = await self._hypervisor.begin_copy(name, target, quiesce=quiesce)
+            quiesced = False
+            if freezes:
+                with self.thawing.freezing(part_uid, uid) as may:
+                    begun = self._hypervisor.begin_copy(name, target, quiesce=may)
+                    quiesced = await uninterrupted(begun)
+                self.thawing.look(part_uid, uid, DomainState.RUNNING)
+            else:
+                await uninterrupted(self._hypervisor.begin_copy(name, target, quiesce=False))
             while not over:
                 job: CopyJob = await self._hypervisor.copy_job(name)
                 self._at(uid, job.done_bytes, job.total_bytes)
