@@ -13,6 +13,7 @@ import libvirt_qemu
 import pytest
 
 from intertie.nodeagent.adapters import libvirt_copies
+from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import CopyJob
 
@@ -171,6 +172,10 @@ def test_of_a_guest_that_is_off_there_is_none() -> None:
         libvirt_copies.look(domain)
     libvirt_copies.end(domain)
     assert domain.asked == []
+
+
+async def test_of_a_guest_that_is_no_more_there_is_nothing_to_end() -> None:
+    await LibvirtHypervisor("test:///default").end_copy("it-aaaaaaaaaaaa")
 
 
 def test_no_other_job_is_ended_for_it() -> None:

@@ -151,7 +151,7 @@ class LibvirtHypervisor:
         )
 
     async def end_copy(self, name: str) -> None:
-        await self._call(lambda connection: libvirt_copies.end(connection.lookupByName(name)))
+        await self._call(lambda connection: _end_copy(connection, name))
 
     async def agent_answers(self, name: str) -> bool:
         return await self._call(lambda connection: _ping(connection, name))
@@ -347,6 +347,14 @@ def _remove(connection: libvirt.virConnect, name: str) -> None:
             raise HostFailure(f"domain {name} was not made by an agent", final=True)
         _stop(domain)
         domain.undefine()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in _GONE:
+            raise
+
+
+def _end_copy(connection: libvirt.virConnect, name: str) -> None:
+    try:
+        libvirt_copies.end(connection.lookupByName(name))
     except libvirt.libvirtError as error:
         if error.get_error_code() not in _GONE:
             raise

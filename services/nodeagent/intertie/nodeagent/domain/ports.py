@@ -187,7 +187,7 @@ class Hypervisor(Protocol):
         ...
 
     async def end_copy(self, name: str) -> None:
-        """None is being made, and no file system is frozen for one."""
+        """None is being made, if there is such a guest, and it was asked to thaw."""
         ...
 
     async def agent_answers(self, name: str) -> bool:

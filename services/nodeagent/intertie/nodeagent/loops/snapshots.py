@@ -26,7 +26,6 @@ from intertie.nodeagent.domain.failures import (
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.ports import CopyJob, Hypervisor, Snapshotting, Staging, Storage
 from intertie.nodeagent.domain.reconcile import (
-    ALIVE,
     DomainState,
     KnownPart,
     Note,
@@ -90,10 +89,13 @@ class Snapshots:
 
     async def give_way(self, uid: str) -> None:
         """Something is to be done with the guest itself: nobody copies its disk once this
-        returns."""
+        returns, whoever began it, and what there was of a copy takes no room. HostFailure:
+        somebody may, so nothing is to be done with it yet."""
         if uid in self._copying:
             await self._end(uid)
             log.info("snapshot.gave_way", workspace=uid)
+        if self._is_half(uid):
+            await self._discard(uid)
 
     async def drop(self, uid: str) -> None:
         """The workspace is wanted no more; its files are somebody else's to remove."""
@@ -136,7 +138,7 @@ class Snapshots:
             # Of an earlier one nothing stays.
             await self._end(uid)
             if self._copies.is_there(uid):
-                await self._discard(uid, seen)
+                await self._discard(uid)
         if order is None:
             self._write(part.uid, uid, None)
             return
@@ -146,6 +148,10 @@ class Snapshots:
             self._write(part.uid, uid, note)
         if note.outcome is not None or uid in self._tasks:
             return
+        if self._is_half(uid):
+            # Of an agent that is no more, or of a try that failed: it takes room, and its job may
+            # go on, whatever is done for the guest now.
+            await self._discard(uid)
         if not self._attempts.get(uid, Attempts()).may_try(now=self._clock.monotonic()):
             return
         if note.taken_time is not None and self._copies.is_whole(uid):
@@ -155,8 +161,8 @@ class Snapshots:
         if how is Way.NONE or not at_rest or not self._knowledge.may_start:
             return
         if self._copies.is_there(uid):
-            # Of an agent that is no more: of what moment, and how far, nobody knows.
-            await self._discard(uid, seen)
+            # Whole, and not noted: of what moment nobody knows.
+            await self._discard(uid)
         self._copying.add(uid)
         self._begin(part, uid, self._copy(part, workspace, order, how, seen))
 
@@ -306,9 +312,12 @@ class Snapshots:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _discard(self, uid: str, seen: Observed) -> None:
-        if seen.domain in ALIVE:
-            await self._hypervisor.end_copy(DeviceNames.domain(uid))
+    def _is_half(self, uid: str) -> bool:
+        return self._copies.is_there(uid) and not self._copies.is_whole(uid)
+
+    async def _discard(self, uid: str) -> None:
+        """HostFailure where its job may go on: then its file stays, by which that is known."""
+        await self._hypervisor.end_copy(DeviceNames.domain(uid))
         self._copies.discard(uid)
         self._progress.pop(uid, None)
 
