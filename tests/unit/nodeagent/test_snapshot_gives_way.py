@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from intertie.common.actions import Power, Switched
+from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
 from intertie.nodeagent.domain.reconcile import DomainState, Listing
 from intertie.nodeagent.domain.snapshot_note import SnapshotState
 from tests.unit.nodeagent.parts import A_UID
@@ -91,3 +94,49 @@ async def test_of_a_guest_that_is_no_more_there_is_no_job_to_end(copying: Owner)
     copying.host.records.listing = Listing(parts=())
     await copying.passes()
     assert DOMAIN not in copying.host.hypervisor.domains
+
+
+async def test_a_job_that_is_being_begun_is_begun_before_it_is_ended(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread of libvirt's goes on, whoever waits for it."""
+    hypervisor, may_begin = owner.host.hypervisor, asyncio.Event()
+
+    async def begin(name: str, target: str, *, quiesce: bool) -> bool:
+        async def thread() -> bool:
+            await may_begin.wait()
+            hypervisor.jobs[name] = target
+            return quiesce
+
+        return await asyncio.shield(asyncio.ensure_future(thread()))
+
+    monkeypatch.setattr(hypervisor, "begin_copy", begin)
+    at_save = jobs_at_save(owner, monkeypatch)
+    await owner.wants(snapshot=ORDER)
+    sweeps = asyncio.create_task(owner.wants(switched=Switched(power=Power.SAVED)))
+    await owner.host.clock.settle()
+    assert at_save == []
+    may_begin.set()
+    await sweeps
+    assert at_save == [{}]
+
+
+@pytest.mark.parametrize("how", [HostFailure("libvirt: no"), HypervisorSilent("silent")])
+async def test_while_a_job_cannot_be_ended_nothing_is_done_over_it(
+    copying: Owner, monkeypatch: pytest.MonkeyPatch, how: HostFailure
+) -> None:
+    hypervisor = copying.host.hypervisor
+    end = hypervisor.end_copy
+
+    async def refuses(name: str) -> None:
+        raise how
+
+    at_save = jobs_at_save(copying, monkeypatch)
+    monkeypatch.setattr(hypervisor, "end_copy", refuses)
+    await copying.wants(switched=Switched(power=Power.SAVED))
+    assert at_save == []
+    assert copying.host.copies.files == {A_UID: False}
+    monkeypatch.setattr(hypervisor, "end_copy", end)
+    await copying.host.clock.advance(60)
+    await copying.passes()
+    assert at_save == [{}]

@@ -24,7 +24,7 @@ from intertie.nodeagent.domain.failures import (
     as_failure,
 )
 from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.ports import CopyJob, Hypervisor, Snapshotting, Staging, Storage
+from intertie.nodeagent.domain.ports import Hypervisor, Snapshotting, Staging, Storage
 from intertie.nodeagent.domain.reconcile import (
     DomainState,
     KnownPart,
@@ -229,31 +229,24 @@ class Snapshots:
         log.info("snapshot.copied", workspace=uid, bytes=size, quiesced=quiesced)
 
     async def _beside(self, part_uid: str, uid: str, *, freezes: bool) -> bool:
-        """Whether its file systems were written out at that moment."""
+        """Whether its file systems were written out at that moment. However it ends else, whoever
+        discards its file ends the job first: to ask for that here is to lose what comes of it."""
         name = DeviceNames.domain(uid)
         target = str(self._files.copying(uid))
-        over = False
-        try:
-            quiesced = False
-            if freezes:
-                with self.thawing.freezing(part_uid, uid) as may:
-                    begun = self._hypervisor.begin_copy(name, target, quiesce=may)
-                    quiesced = await uninterrupted(begun)
-                self.thawing.look(part_uid, uid, DomainState.RUNNING)
-            else:
-                await uninterrupted(self._hypervisor.begin_copy(name, target, quiesce=False))
-            while not over:
-                job: CopyJob = await self._hypervisor.copy_job(name)
-                self._at(uid, job.done_bytes, job.total_bytes)
-                over = job.over
-                if not over:
-                    await self._clock.sleep(_LOOK_S)
-            if job.problem:
-                raise HostFailure(f"its disk could not be copied: {job.problem}")
-            return quiesced
-        finally:
-            if not over:
-                await self._hypervisor.end_copy(name)
+        quiesced = False
+        if freezes:
+            with self.thawing.freezing(part_uid, uid) as may:
+                begun = self._hypervisor.begin_copy(name, target, quiesce=may)
+                quiesced = await uninterrupted(begun)
+            self.thawing.look(part_uid, uid, DomainState.RUNNING)
+        else:
+            await uninterrupted(self._hypervisor.begin_copy(name, target, quiesce=False))
+        while not (job := await self._hypervisor.copy_job(name)).over:
+            self._at(uid, job.done_bytes, job.total_bytes)
+            await self._clock.sleep(_LOOK_S)
+        if job.problem:
+            raise HostFailure(f"its disk could not be copied: {job.problem}")
+        return quiesced
 
     def _check_room(self, needed_bytes: int) -> None:
         needed_mib = -(-needed_bytes // MIB) + self._memory.due_mib() + _ROOM_LEFT_MIB
@@ -331,7 +324,6 @@ class Snapshots:
             self._write(
                 part_uid, uid, replace(note, outcome=SnapshotState.FAILED, message=str(error))
             )
-            self._copies.discard(uid)
 
     def _at(self, uid: str, done: int, total: int) -> None:
         self._progress[uid] = Staging(done_bytes=done, total_bytes=total)
