@@ -9,7 +9,7 @@ import pytest
 
 from intertie.common.actions import Power, Switched
 from intertie.common.values import replace
-from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
 from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import DomainState, Listing, Note, Observed, Phase
 from intertie.nodeagent.domain.snapshot_note import SeenSnapshot, SnapshotOrder, SnapshotState
@@ -298,3 +298,56 @@ async def test_of_what_is_wanted_no_more_nothing_stays(owner: Owner) -> None:
     host.copies.may_send.set()
     await owner.passes()
     assert host.copies.store == {}
+
+
+async def test_while_libvirt_is_silent_a_copy_is_tried_ever_more_seldom(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not given up for that, nor by the first failure that comes after it."""
+    hypervisor, tries = owner.host.hypervisor, list[str]()
+    begin = hypervisor.begin_copy
+
+    async def silent(name: str, target: str, *, quiesce: bool) -> bool:
+        tries.append(name)
+        raise HypervisorSilent("libvirt did not answer within 20 s")
+
+    monkeypatch.setattr(hypervisor, "begin_copy", silent)
+    await owner.wants(snapshot=ORDER)
+    await owner.passes(40)
+    assert len(tries) == 1
+    assert "did not answer" in owner.told.message
+    for _ in range(6):
+        await owner.host.clock.advance(60)
+        await owner.passes(2)
+    assert 5 <= len(tries) <= 7
+    assert owner.state() is SnapshotState.WAITING
+    monkeypatch.setattr(hypervisor, "begin_copy", begin)
+    hypervisor.refuses_copy = "No space left on device"
+    await owner.host.clock.advance(60)
+    await owner.passes(2)
+    assert owner.state() is SnapshotState.WAITING
+    hypervisor.refuses_copy = ""
+    await owner.host.clock.advance(60)
+    await owner.passes()
+    assert owner.state() is SnapshotState.READY
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_a_job_that_cannot_be_ended_is_asked_about_ever_more_seldom(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch, *, wanted: bool
+) -> None:
+    """Each asking takes a pass of all guests as long as libvirt is waited for."""
+    owner.host.hypervisor.may_copy.clear()
+    await owner.wants(snapshot=ORDER)
+    await owner.agent_dies()
+    tries = []
+
+    async def silent(name: str) -> None:
+        tries.append(name)
+        raise HypervisorSilent("libvirt did not answer within 20 s")
+
+    monkeypatch.setattr(owner.host.hypervisor, "end_copy", silent)
+    await owner.wants(snapshot=ORDER if wanted else None)
+    await owner.passes(40)
+    assert len(tries) == 1
+    assert owner.host.copies.files == {A_UID: False}

@@ -83,6 +83,8 @@ class Snapshots:
         """Those among them that have a guest's disk open."""
         self._progress: dict[str, Staging] = {}
         self._attempts: dict[str, Attempts] = {}
+        self._failures: dict[str, int] = {}
+        """How many of them were the copy's own."""
         self._one_copy = asyncio.Semaphore(1)
         self._one_upload = asyncio.Semaphore(1)
         """At a time: a host's disk and uplink are all guests'."""
@@ -100,8 +102,7 @@ class Snapshots:
     async def drop(self, uid: str) -> None:
         """The workspace is wanted no more; its files are somebody else's to remove."""
         await self._end(uid)
-        self._progress.pop(uid, None)
-        self._attempts.pop(uid, None)
+        self._forget(uid)
         self.thawing.forget(uid)
 
     async def follow(
@@ -119,7 +120,7 @@ class Snapshots:
         try:
             await self._follow(part, workspace, phase, seen, at_rest=at_rest)
         except (HostFailure, OSError) as error:
-            log.warning("snapshot.waits", workspace=workspace.uid, problem=str(error))
+            self._waits(workspace.uid, as_failure(error))
 
     async def _follow(
         self,
@@ -134,25 +135,23 @@ class Snapshots:
         note = self._note(part.uid, uid)
         if order is None and note is None and not self._copies.is_there(uid):
             return
-        if order is None or note is None or note.id != order.id or note.outcome is not None:
-            # Of an earlier one nothing stays.
+        if (order.id if order else None) != (note.id if note else None):
             await self._end(uid)
-            if self._copies.is_there(uid):
-                await self._discard(uid)
-        if order is None:
-            self._write(part.uid, uid, None)
-            return
-        if note is None or note.id != order.id:
-            self._attempts.pop(uid, None)
-            note = SnapshotNote(id=order.id)
+            self._forget(uid)
+            note = SnapshotNote(id=order.id) if order is not None else None
             self._write(part.uid, uid, note)
-        if note.outcome is not None or uid in self._tasks:
+        over = order is None or note is None or note.outcome is not None
+        if over:
+            await self._end(uid)
+        if uid in self._tasks:
             return
-        if self._is_half(uid):
-            # Of an agent that is no more, or of a try that failed: it takes room, and its job may
-            # go on, whatever is done for the guest now.
-            await self._discard(uid)
         if not self._attempts.get(uid, Attempts()).may_try(now=self._clock.monotonic()):
+            return
+        if self._is_half(uid) or (over and self._copies.is_there(uid)):
+            # Of an earlier one, of an agent that is no more, or of a try that failed: it takes
+            # room, and its job may go on, whatever is done for the guest now.
+            await self._discard(uid)
+        if order is None or note is None or note.outcome is not None:
             return
         if note.taken_time is not None and self._copies.is_whole(uid):
             self._begin(part, uid, self._send(part, uid, order, note))
@@ -225,7 +224,7 @@ class Snapshots:
                 size_bytes=size,
             ),
         )
-        self._attempts.pop(uid, None)
+        self._tried(uid)
         log.info("snapshot.copied", workspace=uid, bytes=size, quiesced=quiesced)
 
     async def _beside(self, part_uid: str, uid: str, *, freezes: bool) -> bool:
@@ -271,7 +270,7 @@ class Snapshots:
                 note,
                 lambda done: self._at(uid, done, note.size_bytes),
             )
-        self._attempts.pop(uid, None)
+        self._tried(uid)
         self._write(part.uid, uid, replace(note, outcome=SnapshotState.READY))
         self._copies.discard(uid)
         log.info("snapshot.sent", workspace=uid, image=order.image_id, digest=note.digest)
@@ -283,7 +282,7 @@ class Snapshots:
             try:
                 await work
             except HypervisorSilent as error:
-                log.warning("snapshot.waits", workspace=uid, problem=str(error))
+                self._waits(uid, error)
             except Exception as error:
                 if not isinstance(error, (HostFailure, OSError)):
                     log.error("snapshot.fault", workspace=uid, exc_info=True)
@@ -305,6 +304,16 @@ class Snapshots:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def _forget(self, uid: str) -> None:
+        """What is known of the order so far."""
+        self._progress.pop(uid, None)
+        self._tried(uid)
+
+    def _tried(self, uid: str) -> None:
+        """To an end."""
+        self._attempts.pop(uid, None)
+        self._failures.pop(uid, None)
+
     def _is_half(self, uid: str) -> bool:
         return self._copies.is_there(uid) and not self._copies.is_whole(uid)
 
@@ -314,16 +323,24 @@ class Snapshots:
         self._copies.discard(uid)
         self._progress.pop(uid, None)
 
+    def _waits(self, uid: str, error: HostFailure) -> None:
+        """What is no fault of the copy's, however often it comes."""
+        tried = self._attempts.get(uid, Attempts()).failed(error, now=self._clock.monotonic())
+        self._attempts[uid] = tried
+        log.warning("snapshot.waits", workspace=uid, problem=str(error))
+
     def _failed(self, part_uid: str, uid: str, error: HostFailure) -> None:
         note = self._note(part_uid, uid)
         copied = note is not None and note.taken_time is not None
         tried = self._attempts.get(uid, Attempts()).failed(error, now=self._clock.monotonic())
         self._attempts[uid] = tried
-        log.warning("snapshot.failed", workspace=uid, problem=str(error), tries=tried.count)
-        if note is not None and (error.final or (not copied and tried.count >= _TRIES)):
+        self._failures[uid] = failures = self._failures.get(uid, 0) + 1
+        log.warning("snapshot.failed", workspace=uid, problem=str(error), tries=failures)
+        if note is not None and (error.final or (not copied and failures >= _TRIES)):
             self._write(
                 part_uid, uid, replace(note, outcome=SnapshotState.FAILED, message=str(error))
             )
+            self._tried(uid)
 
     def _at(self, uid: str, done: int, total: int) -> None:
         self._progress[uid] = Staging(done_bytes=done, total_bytes=total)
