@@ -111,3 +111,15 @@ async def test_a_disk_that_cannot_be_read_is_said_to_be_so(pool: Pool) -> None:
     with pytest.raises(HostFailure, match=r"could not be copied.*base\.img"):
         await copies.copy(UID, lambda _: None)
     assert not copies.is_whole(UID)
+
+
+async def test_what_a_disk_may_grow_by_is_owed_and_what_a_copy_takes_is_seen(pool: Pool) -> None:
+    copies = pool.copies()
+    assert 59 <= pool.storage.owed_mib() <= 62, "2 MiB of 64, and tables, are written"
+    assert copies.written_bytes(UID) == 0
+    await copies.prepare(UID)
+    await copies.copy(UID, lambda _: None)
+    assert 33 * MIB <= copies.written_bytes(UID) <= 40 * MIB
+    assert 59 <= pool.storage.owed_mib() <= 62, "a copy does not grow by itself"
+    pool.files.disk("bbbbbbbbbbbb").write_bytes(b"no disk")
+    assert 59 <= pool.storage.owed_mib() <= 62

@@ -15,10 +15,10 @@ from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.guest_terms import Change
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.network_plan import Place
-from intertie.nodeagent.domain.ports import Snapshotting
 from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import ALIVE, DomainState, Kept
 from intertie.nodeagent.domain.report import Capacity, HostFacts
+from intertie.nodeagent.domain.snapshot_ports import Snapshotting
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.report import Reporter
 from intertie.nodeagent.loops.self_fence import SelfFence

@@ -38,12 +38,12 @@ from intertie.nodeagent.domain.ports import (
     ClassCounters,
     CopyJob,
     DomainCounters,
-    Snapshotting,
     Staging,
 )
 from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import ALIVE, DomainState
 from intertie.nodeagent.domain.snapshot_note import SnapshotNote, SnapshotOrder
+from intertie.nodeagent.domain.snapshot_ports import Snapshotting
 from intertie.nodeagent.domain.traffic_plan import DevicePlan, NicPlan
 from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.self_fence import SelfFence
@@ -358,6 +358,7 @@ class MemoryStorage:
         self.written = 64 * 1024 * 1024
         """Bytes that a guest's memory takes in the pool."""
         self.room = 1024
+        self.owed = 0
         self.full = False
 
     def has_disk(self, uid: str) -> bool:
@@ -418,6 +419,9 @@ class MemoryStorage:
     def free_mib(self) -> int:
         return 1024
 
+    def owed_mib(self) -> int:
+        return self.owed
+
 
 class MemoryCopies:
     """Of disks, and the image store that they are sent to."""
@@ -426,6 +430,8 @@ class MemoryCopies:
         self.files: dict[str, bool] = {}
         """Copies that are there, and whether they are whole."""
         self.needed = 64 * 1024 * 1024
+        self.written = 0
+        """Bytes of a copy that is not whole."""
         self.copied: list[str] = []
         self.may_copy = asyncio.Event()
         self.may_copy.set()
@@ -457,6 +463,9 @@ class MemoryCopies:
 
     def is_whole(self, uid: str) -> bool:
         return self.files.get(uid, False)
+
+    def written_bytes(self, uid: str) -> int:
+        return self.written
 
     def discard(self, uid: str) -> None:
         self.files.pop(uid, None)

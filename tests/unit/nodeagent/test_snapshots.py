@@ -14,6 +14,7 @@ from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import DomainState, Listing, Note, Observed, Phase
 from intertie.nodeagent.domain.snapshot_note import SeenSnapshot, SnapshotOrder, SnapshotState
 from intertie.nodeagent.domain.snapshots import Way, way
+from intertie.nodeagent.domain.wanted import WantedWorkspace
 from tests.unit.nodeagent.host import Host
 from tests.unit.nodeagent.parts import A_UID, DIGEST, NOW, PART, WORKSPACE
 
@@ -54,15 +55,16 @@ class Owner:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.others: tuple[WantedWorkspace, ...] = ()
+        """Of the same part."""
         self._generation = PART.generation
         self._how: dict[str, Any] = {"switched": Switched(), "snapshot": None}
 
     async def wants(self, **how: Any) -> None:
         self._generation += 1
         self._how |= how
-        part = replace(
-            PART, generation=self._generation, workspaces=(replace(WORKSPACE, **self._how),)
-        )
+        workspaces = (replace(WORKSPACE, **self._how), *self.others)
+        part = replace(PART, generation=self._generation, workspaces=workspaces)
         self.host.records.listing = Listing(parts=(part,))
         await self.passes()
 

@@ -39,7 +39,8 @@ from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts, growth_of
 from intertie.nodeagent.domain.network_plan import Place
-from intertie.nodeagent.domain.ports import Offered, Snapshotting
+from intertie.nodeagent.domain.ports import Offered
+from intertie.nodeagent.domain.snapshot_ports import Snapshotting
 from intertie.nodeagent.loops.incast import Receiver, Sender
 from intertie.nodeagent.loops.measure import Measurer
 from intertie.nodeagent.loops.reconcile import Reconciler

@@ -23,8 +23,8 @@ _LOOK_S = 0.5
 
 
 class PoolCopies:
-    """See domain.ports.DiskCopies. `.copying` becomes `.copied` once it is whole and on the disk
-    itself."""
+    """See domain.snapshot_ports.DiskCopies. `.copying` becomes `.copied` once it is whole and on
+    the disk itself."""
 
     def __init__(
         self, files: WorkspaceFiles, storage: WorkspaceStorage, clock: Clock, *, mib_s: int
@@ -62,7 +62,7 @@ class PoolCopies:
         try:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=_LOOK_S)
-                done(_written(target))
+                done(self.written_bytes(uid))
         except asyncio.CancelledError:
             process.kill()
             await uninterrupted(ended)
@@ -84,6 +84,11 @@ class PoolCopies:
     def is_whole(self, uid: str) -> bool:
         return self._files.copied(uid).exists()
 
+    def written_bytes(self, uid: str) -> int:
+        with suppress(FileNotFoundError):
+            return self._files.copying(uid).stat().st_blocks * 512
+        return 0
+
     def discard(self, uid: str) -> None:
         for path in (self._files.copying, self._files.copied):
             path(uid).unlink(missing_ok=True)
@@ -102,9 +107,3 @@ class PoolCopies:
 def _start(argv: tuple[str, ...]) -> subprocess.Popen[bytes]:
     """By the thread that lives as long as this agent does: `setpriv --pdeathsig` goes by that."""
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def _written(path: Path) -> int:
-    with suppress(FileNotFoundError):
-        return path.stat().st_blocks * 512
-    return 0

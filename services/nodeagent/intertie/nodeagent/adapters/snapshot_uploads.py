@@ -30,7 +30,8 @@ _ACCEPTED = "intertie-accepted"
 
 
 class SnapshotUploads:
-    """See domain.ports.SnapshotStore. Over a channel of its own, made anew after a failure."""
+    """See domain.snapshot_ports.SnapshotStore. Over a channel of its own, made anew after a
+    failure."""
 
     def __init__(
         self, connect: Callable[[], grpc.aio.Channel], clock: Clock, *, mbit_s: int

@@ -121,10 +121,24 @@ class WorkspaceStorage:
         return self._room_bytes() // MIB
 
     def free_mib(self) -> int:
-        """What guests could use: free now, and what those that are here take already."""
+        """What guests could use: free now, and what those that are here take already. Memories and
+        copies of disks count as well: they come and go, and what a host has for guests, whose
+        leases are booked for later by that, does not. A copy gives way to a guest that waits for
+        room."""
         used = sum(path.stat().st_blocks * 512 for path in _files(self._files.disks))
         cached = sum(path.stat().st_blocks * 512 for path in _files(self._files.cache))
         return (self._room_bytes() + used + cached) // MIB
+
+    def owed_mib(self) -> int:
+        return sum(self._owed_mib(path) for path in _files(self._files.disks))
+
+    def _owed_mib(self, path: Path) -> int:
+        uid = path.name.removesuffix(".qcow2")
+        if path != self._files.disk(uid):
+            return 0
+        with contextlib.suppress(HostFailure, OSError):  # it may be given up just now
+            return max(self.disk_mib(uid) - path.stat().st_blocks * 512 // MIB, 0)
+        return 0
 
     def _room_bytes(self) -> int:
         room = os.statvfs(self._files.data)

@@ -100,7 +100,10 @@ class Driving:
             self._knowledge.remember(part.wanted.uid, workspace.uid, known)
             part = self._knowledge.parts[part.wanted.uid]
         wanted = self._looks.next_steps(part, workspace, phase, seen, now)
-        await self._steps.snapshots.follow(part, workspace, phase, seen, at_rest=not wanted)
+        crowded = DomainState.STALLED in sight.domains.values()
+        await self._steps.snapshots.follow(
+            part, workspace, phase, seen, at_rest=not wanted, crowded=crowded
+        )
         if not self._knowledge.may_start and not _WITHOUT_A_NOTE & {*wanted}:
             return
         if seen.domain not in ALIVE:

@@ -19,14 +19,12 @@ from intertie.nodeagent.loops.connections import Connections
 from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
 from intertie.nodeagent.loops.moving_memory import MovingMemory
+from intertie.nodeagent.loops.pool_room import TO_RESUME_MIB
 from intertie.nodeagent.loops.room import Room
 from intertie.nodeagent.loops.sending_guests import SendingGuests
 from intertie.nodeagent.loops.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)
-
-_ROOM_TO_RESUME_MIB = 32
-"""With less, a guest that waits for room would wait again at once."""
 
 
 class GuestSteps:
@@ -111,10 +109,10 @@ class GuestSteps:
                 reach("agent.started")
             case Step.RESUME:
                 room_mib = self._storage.room_mib()
-                if room_mib < _ROOM_TO_RESUME_MIB:
+                if room_mib < TO_RESUME_MIB:
                     raise HostFailure(
                         f"paused in a write to its disk: the host's pool is full, {room_mib} MiB"
-                        f" are free; it goes on when there are {_ROOM_TO_RESUME_MIB}"
+                        f" are free; it goes on when there are {TO_RESUME_MIB}"
                     )
                 await self._hypervisor.resume(name)
             case Step.STOP:

@@ -11,10 +11,10 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.names import DeviceNames
 from intertie.nodeagent.domain.domain_xml import MIB
-from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.ports import Hypervisor, Storage
 from intertie.nodeagent.domain.power import MemoryMove
+from intertie.nodeagent.loops.pool_room import PoolRoom
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +22,6 @@ Moved = Callable[[MemoryMove], None]
 
 _AT_ONCE = 2
 """A host's disk is all guests'."""
-_ROOM_LEFT_MIB = 256
-"""For the disks of others, which grow as they are written to."""
 
 
 class MovingMemory:
@@ -35,6 +33,7 @@ class MovingMemory:
         clock: Clock,
         hypervisor: Hypervisor,
         storage: Storage,
+        room: PoolRoom,
         files: WorkspaceFiles,
         ended: Callable[[], None],
     ) -> None:
@@ -42,12 +41,12 @@ class MovingMemory:
         self._clock = clock
         self._hypervisor = hypervisor
         self._storage = storage
+        self._room = room
         self._files = files
         self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._mib: dict[str, int] = {}
         """Of each of them."""
-        self._writing: set[str] = set()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     def moving(self) -> Mapping[str, int]:
@@ -91,30 +90,14 @@ class MovingMemory:
     async def _save(self, uid: str, memory_mib: int, moved: Moved) -> None:
         async with self._at_once:
             began = self._clock.monotonic()
-            self._check_room(memory_mib)
-            self._writing.add(uid)
-            try:
+            with self._room.writing("its memory", memory_mib, lambda: self._written_mib(uid)):
                 await self._hypervisor.save(DeviceNames.domain(uid), str(self._files.saving(uid)))
                 await self._storage.keep_memory(uid)
-            finally:
-                self._writing.discard(uid)
             moved(self._move(self._storage.memory_bytes(uid), began))
         log.info("memory.saved", workspace=uid)
 
-    def due_mib(self) -> int:
-        """What those that are being saved have yet to write to the pool."""
-        return sum(
-            max(self._mib[uid] - self._storage.memory_bytes(uid) // MIB, 0) for uid in self._writing
-        )
-
-    def _check_room(self, memory_mib: int) -> None:
-        """HostFailure where the pool may not take it, beside what others have yet to write."""
-        needed_mib = memory_mib + self.due_mib() + _ROOM_LEFT_MIB
-        if (room_mib := self._storage.room_mib()) < needed_mib:
-            raise HostFailure(
-                f"its memory has no room in the host's pool: {room_mib} MiB are free, and "
-                f"{needed_mib} needed"
-            )
+    def _written_mib(self, uid: str) -> int:
+        return self._storage.memory_bytes(uid) // MIB
 
     async def _restore(self, uid: str, moved: Moved) -> None:
         async with self._at_once:

@@ -29,7 +29,6 @@ from intertie.nodeagent.domain.ports import (
     Images,
     Peers,
     Records,
-    Snapshotting,
     StateStore,
     Storage,
     Traffic,
@@ -41,6 +40,7 @@ from intertie.nodeagent.domain.reconcile import (
     phase_of,
 )
 from intertie.nodeagent.domain.report import HostFacts, SeenPart
+from intertie.nodeagent.domain.snapshot_ports import Snapshotting
 from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.wanted import WantedPart
 from intertie.nodeagent.loops.arrivals import Arrivals
@@ -53,6 +53,7 @@ from intertie.nodeagent.loops.knowledge import Knowledge
 from intertie.nodeagent.loops.listening import Listening
 from intertie.nodeagent.loops.live_terms import LiveTerms
 from intertie.nodeagent.loops.moving_memory import MovingMemory
+from intertie.nodeagent.loops.pool_room import PoolRoom
 from intertie.nodeagent.loops.room import Room
 from intertie.nodeagent.loops.self_fence import SelfFence
 from intertie.nodeagent.loops.sending_guests import SendingGuests
@@ -104,9 +105,10 @@ class Reconciler:
         self._channels = channels
         listening = self._listening = Listening(clock, knowledge, hypervisor, channels)
         self._hint = asyncio.Event()
-        memory = MovingMemory(clock, hypervisor, storage, files, ended=self._hint.set)
+        pool = PoolRoom(storage)
+        memory = MovingMemory(clock, hypervisor, storage, pool, files, ended=self._hint.set)
         snapshots = Snapshots(
-            clock, knowledge, hypervisor, storage, snapshotting, memory, files, ended=self._hint.set
+            clock, knowledge, hypervisor, storage, snapshotting, pool, files, ended=self._hint.set
         )
         room = self._room = Room(hypervisor, memory_mib, memory.moving)
         sending = self._sending = SendingGuests(hypervisor, storage, peers, ended=self._hint.set)

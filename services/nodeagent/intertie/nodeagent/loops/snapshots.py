@@ -24,7 +24,7 @@ from intertie.nodeagent.domain.failures import (
     as_failure,
 )
 from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.ports import Hypervisor, Snapshotting, Staging, Storage
+from intertie.nodeagent.domain.ports import Hypervisor, Staging, Storage
 from intertie.nodeagent.domain.reconcile import (
     DomainState,
     KnownPart,
@@ -38,18 +38,18 @@ from intertie.nodeagent.domain.snapshot_note import (
     SnapshotOrder,
     SnapshotState,
 )
+from intertie.nodeagent.domain.snapshot_ports import Snapshotting
 from intertie.nodeagent.domain.snapshots import Way, way
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 from intertie.nodeagent.loops.knowledge import Knowledge
-from intertie.nodeagent.loops.moving_memory import MovingMemory
+from intertie.nodeagent.loops.pool_room import PoolRoom
 from intertie.nodeagent.loops.thawing import Thawing
 
 log = structlog.get_logger(__name__)
 
 _LOOK_S = 0.5
 """Between two looks at a copy that an emulator makes."""
-_ROOM_LEFT_MIB = 256
-"""For the disks of others, which grow as they are written to."""
+_CROWDED = "its copy was given up: another guest of its host waits for room; it is made anew"
 _TRIES = 3
 """Of a copy that fails and nobody knows why."""
 
@@ -62,7 +62,7 @@ class Snapshots:
         hypervisor: Hypervisor,
         storage: Storage,
         tools: Snapshotting,
-        memory: MovingMemory,
+        room: PoolRoom,
         files: WorkspaceFiles,
         *,
         ended: Callable[[], None],
@@ -75,7 +75,7 @@ class Snapshots:
         self.thawing = Thawing(clock, knowledge, hypervisor)
         self._copies = tools.copies
         self._store = tools.store
-        self._memory = memory
+        self._room = room
         self._files = files
         self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -113,12 +113,13 @@ class Snapshots:
         seen: Observed,
         *,
         at_rest: bool,
+        crowded: bool,
     ) -> None:
-        """One look. `at_rest`: nothing else is to be done for the guest now. What fails of it is
-        no failure of the guest."""
+        """One look. `at_rest`: nothing else is to be done for the guest now. `crowded`: some guest
+        of this host waits in a write to its disk. What fails of it is no failure of the guest."""
         self.thawing.look(part.wanted.uid, workspace.uid, seen.domain)
         try:
-            await self._follow(part, workspace, phase, seen, at_rest=at_rest)
+            await self._follow(part, workspace, phase, seen, at_rest=at_rest, crowded=crowded)
         except (HostFailure, OSError) as error:
             self._waits(workspace.uid, as_failure(error))
 
@@ -130,6 +131,7 @@ class Snapshots:
         seen: Observed,
         *,
         at_rest: bool,
+        crowded: bool,
     ) -> None:
         part, uid, order = known.wanted, workspace.uid, workspace.snapshot
         note = self._note(part.uid, uid)
@@ -143,6 +145,9 @@ class Snapshots:
         over = order is None or note is None or note.outcome is not None
         if over:
             await self._end(uid)
+        if crowded and self._room.too_full():
+            await self._give_room(part.uid, uid, note)
+            return
         if uid in self._tasks:
             return
         if not self._attempts.get(uid, Attempts()).may_try(now=self._clock.monotonic()):
@@ -202,38 +207,36 @@ class Snapshots:
         uid = workspace.uid
         async with self._one_copy:
             needed = await self._copies.needed_bytes(uid)
-            self._check_room(needed)
-            await self._copies.prepare(uid)
-            taken_time, quiesced = self._clock.now(), False
-            if how is Way.BESIDE:
-                agent = workspace.environment.readiness is Readiness.GUEST_AGENT
-                freezes = agent and seen.domain is DomainState.RUNNING
-                quiesced = await self._beside(part.uid, uid, freezes=freezes)
-            else:
-                await self._copies.copy(uid, lambda done: self._at(uid, done, needed))
-            digest, size = await self._copies.finish(uid)
+            with self._room.writing(
+                "a copy of its disk",
+                -(-needed // MIB),
+                lambda: self._copies.written_bytes(uid) // MIB,
+                owed_mib=self._storage.owed_mib(),
+                final=True,
+            ):
+                await self._copies.prepare(uid)
+                taken_time, quiesced = self._clock.now(), False
+                if how is Way.BESIDE:
+                    quiesced = await self._beside(part.uid, workspace, seen)
+                else:
+                    await self._copies.copy(uid, lambda done: self._at(uid, done, needed))
+                digest, size = await self._copies.finish(uid)
         self._copying.discard(uid)
-        self._write(
-            part.uid,
-            uid,
-            SnapshotNote(
-                id=order.id,
-                taken_time=taken_time,
-                quiesced=quiesced,
-                digest=digest,
-                size_bytes=size,
-            ),
+        note = SnapshotNote(
+            id=order.id, taken_time=taken_time, quiesced=quiesced, digest=digest, size_bytes=size
         )
+        self._write(part.uid, uid, note)
         self._tried(uid)
         log.info("snapshot.copied", workspace=uid, bytes=size, quiesced=quiesced)
 
-    async def _beside(self, part_uid: str, uid: str, *, freezes: bool) -> bool:
+    async def _beside(self, part_uid: str, workspace: WantedWorkspace, seen: Observed) -> bool:
         """Whether its file systems were written out at that moment. However it ends else, whoever
         discards its file ends the job first: to ask for that here is to lose what comes of it."""
-        name = DeviceNames.domain(uid)
+        uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
         target = str(self._files.copying(uid))
         quiesced = False
-        if freezes:
+        agent = workspace.environment.readiness is Readiness.GUEST_AGENT
+        if agent and seen.domain is DomainState.RUNNING:
             with self.thawing.freezing(part_uid, uid) as may:
                 begun = self._hypervisor.begin_copy(name, target, quiesce=may)
                 quiesced = await uninterrupted(begun)
@@ -247,14 +250,21 @@ class Snapshots:
             raise HostFailure(f"its disk could not be copied: {job.problem}")
         return quiesced
 
-    def _check_room(self, needed_bytes: int) -> None:
-        needed_mib = -(-needed_bytes // MIB) + self._memory.due_mib() + _ROOM_LEFT_MIB
-        if (room_mib := self._storage.room_mib()) < needed_mib:
-            raise HostFailure(
-                f"a copy of its disk has no room in the host's pool: {room_mib} MiB are free, and"
-                f" {needed_mib} needed",
-                final=True,
-            )
+    async def _give_room(self, part_uid: str, uid: str, note: SnapshotNote | None) -> None:
+        """To a guest that waits for it: it was promised its disk. A copy can be made anew."""
+        if not self._copies.is_there(uid):
+            return
+        await self._end(uid)
+        if self._copies.is_whole(uid):
+            self._copies.discard(uid)
+        elif self._attempts.get(uid, Attempts()).may_try(now=self._clock.monotonic()):
+            await self._discard(uid)
+        else:
+            return
+        self._progress.pop(uid, None)
+        if note is not None and note.outcome is None:
+            self._write(part_uid, uid, SnapshotNote(id=note.id))
+            self._waits(uid, HostFailure(_CROWDED, final=True))
 
     # Sending
 
