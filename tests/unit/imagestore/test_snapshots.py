@@ -150,6 +150,20 @@ async def test_it_replaces_what_was_there_and_nothing_that_came_later(store: Sto
     assert await store.read("a") == OTHER
 
 
+async def test_of_two_orders_the_later_one_is_the_image_in_whatever_order_they_come(
+    store: Store,
+) -> None:
+    first = store.clock.now()
+    await store.clock.advance(30)
+    second = store.clock.now()
+    await store.clock.advance(30)
+    await store.put(snapshot(OTHER, first), 0, blocks(OTHER))
+    await store.put(snapshot(OCTETS, second), 0, blocks(OCTETS))
+    with pytest.raises(NameTaken):
+        await store.put(snapshot(OTHER, first), 0, blocks(OTHER))
+    assert await store.read("a") == OCTETS
+
+
 async def test_one_that_is_overtaken_on_its_way_is_not_published(store: Store) -> None:
     asked = store.clock.now()
 

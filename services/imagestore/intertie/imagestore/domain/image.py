@@ -30,7 +30,8 @@ class Source:
     quiesced: bool
     """Its file systems were written out then."""
     asked_time: datetime
-    """It does not take the place of what was put under its name since."""
+    """It does not take the place of what was put under its name since, nor of one that was asked
+    for later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +96,14 @@ def check_announcement(said: Announcement, *, max_bytes: int) -> None:
 
 
 def check_newer(said: Announcement, current: Image | None, *, name: str) -> None:
-    """NameTaken for a snapshot that would replace what was put after it was asked for: its host
-    is late, and the owner has decided otherwise since."""
+    """NameTaken for a snapshot that would replace what was put, or another one that was asked for,
+    after it was asked for: its host is late, and the owner has decided otherwise since. A snapshot
+    counts from when it was asked for, not from when it came. One grant is good for one image."""
     if said.source is None or current is None or current.digest == said.digest:
         return
-    if current.create_time > said.source.asked_time:
+    asked_time, before = said.source.asked_time, current.source
+    late = before.asked_time >= asked_time if before else current.create_time > asked_time
+    if late:
         raise NameTaken(name)
 
 
