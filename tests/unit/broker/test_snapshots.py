@@ -15,7 +15,7 @@ from intertie.broker.domain.cluster import workspaces_of
 from intertie.broker.domain.fleet import SeenPart, SeenSnapshot, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.broker.domain.reconcile import End, Tell, step_of
-from intertie.broker.domain.snapshots import GRANT_LASTS, begun, grant_of, settled
+from intertie.broker.domain.snapshots import begun, grant_of, settled
 from intertie.broker.domain.wanted import SnapshotOrder, wanted_of
 from intertie.common.actions import Action
 from intertie.common.errors import ActionIllegal, FieldInvalid
@@ -27,7 +27,7 @@ from intertie.common.rpc.snapshot_proto import (
     snapshot_fields,
     snapshot_from_proto,
 )
-from intertie.common.snapshot import Snapshot, SnapshotState
+from intertie.common.snapshot import GRANT_LASTS, Snapshot, SnapshotState
 from intertie.common.values import replace
 from tests.unit.broker.samples import NOW, POLICY, part, part_spec, workspace
 from tests.unit.broker.test_acting import RUN, standing

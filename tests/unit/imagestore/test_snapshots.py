@@ -114,6 +114,12 @@ def test_it_is_for_one_host_one_image_and_a_while(
     assert (found == "") if not why else (why in found)
 
 
+def test_a_grant_for_longer_than_any_broker_gives_one_is_none() -> None:
+    longer = replace(GRANT, expire_time=GRANT.expire_time + timedelta(seconds=1))
+    asked: dict[str, Any] = {"site": "north", "host": "n1", "now": NOW}
+    assert "for more than 24 hours" in objection(longer, saying(), **asked)
+
+
 def test_a_disk_of_before_it_was_asked_for_is_refused() -> None:
     with pytest.raises(FieldInvalid, match="taken_time"):
         source_of(GRANT, NOW - timedelta(minutes=1), quiesced=False)

@@ -1,9 +1,12 @@
 """How far the image of a workspace's disk is that its owner has asked for."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.common.values import Struct
+
+GRANT_LASTS = timedelta(hours=24)
+"""A host that has not sent an image by then may send it no more; a grant for longer is none."""
 
 
 class SnapshotState(Enum):

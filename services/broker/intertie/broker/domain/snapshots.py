@@ -1,16 +1,13 @@
 """Images of workspaces' disks: on record with the part until it is known what became of each."""
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from intertie.broker.domain.fleet import SeenPart, SeenSnapshot, SeenWorkspace
 from intertie.broker.domain.part import Part, PartSnapshot
 from intertie.common.names import ImageName
-from intertie.common.snapshot import Snapshot, SnapshotState
+from intertie.common.snapshot import GRANT_LASTS, Snapshot, SnapshotState
 from intertie.common.values import Struct, replace
-
-GRANT_LASTS = timedelta(hours=24)
-"""A host that has not sent an image by then may send it no more."""
 
 
 class Grant(Struct, frozen=True, kw_only=True):

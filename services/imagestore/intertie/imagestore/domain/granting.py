@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from intertie.common.errors import MAX_SKEW, FieldInvalid
 from intertie.common.names import ImageName
+from intertie.common.snapshot import GRANT_LASTS
 from intertie.imagestore.domain.image import Announcement, Source
 
 
@@ -27,6 +28,8 @@ def objection(grant: Grant, said: Announcement, *, site: str, host: str, now: da
     """Why it is no leave for this host to put this; empty where it is."""
     if grant.sign_time > now + MAX_SKEW:
         return f"its grant is signed at {grant.sign_time:%FT%TZ}, which is yet to come"
+    if grant.expire_time - grant.sign_time > GRANT_LASTS:
+        return f"its grant is for more than {GRANT_LASTS // timedelta(hours=1)} hours"
     if now >= grant.expire_time:
         return f"its grant has run out at {grant.expire_time:%FT%TZ}"
     if grant.host != host:
