@@ -6,6 +6,7 @@ and whoever forgets it on its way fails. The way is in docs/adding-a-field.md.
 
 from __future__ import annotations
 
+from datetime import UTC
 from types import ModuleType
 from typing import Any
 
@@ -191,6 +192,8 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
     spec = samples.part_spec(
         *workspaces, pairs=(("w-0", "v-0", 30),), remote=("v-0",), link_mbit_s=40
     )
+    body, grant = filled(images_pb2.SnapshotGrantBody), filled(images_pb2.SnapshotGrant)
+    grant.body = body.SerializeToString()
     part = samples.part(
         spec=replace(spec, host_entries=(HostEntry(address="10.1.0.10", names=("w-0",)),)),
         placed=(Placed(workspace="w-0", host="n1"), Placed(workspace="w-1", host="n2")),
@@ -201,7 +204,7 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
                 workspace="w-0",
                 id="s1",
                 host="n1",
-                grant=filled(images_pb2.SnapshotGrant).SerializeToString(deterministic=True),
+                grant=grant.SerializeToString(deterministic=True),
                 shown=Snapshot(image="sites/north/tenants/demo/images/before"),
             ),
         ),
@@ -226,6 +229,14 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
     assert workspace.switched == Switched(power=Power.PAUSED, boots=turn + 1)
     assert workspace.snapshot is not None
     assert (workspace.snapshot.id, workspace.snapshot.image_id) == ("s1", "before")
+    assert workspace.snapshot.asked_time == body.sign_time.ToDatetime(UTC)
+    record.workspaces[0].snapshot.grant.body = b"\xff"
+    [unread] = part_from_proto(record).workspaces
+    assert unread.snapshot == replace(
+        workspace.snapshot,
+        asked_time=None,
+        grant=record.workspaces[0].snapshot.grant.SerializeToString(deterministic=True),
+    )
     assert workspace.migration == Migration(
         number=turn + 1, role=Role.SEND, host="n2", agent_address=fleet.facts["n2"].agent_address
     )

@@ -353,3 +353,31 @@ async def test_a_job_that_cannot_be_ended_is_asked_about_ever_more_seldom(
     await owner.passes(40)
     assert len(tries) == 1
     assert owner.host.copies.files == {A_UID: False}
+
+
+async def test_it_is_of_the_moment_at_which_its_copy_was_begun(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest takes its time to write its file systems out; what it wrote then is in it."""
+    begin = owner.host.hypervisor.begin_copy
+
+    async def slow(name: str, target: str, *, quiesce: bool) -> bool:
+        await owner.host.clock.sleep(5)
+        return await begin(name, target, quiesce=quiesce)
+
+    monkeypatch.setattr(owner.host.hypervisor, "begin_copy", slow)
+    await owner.wants(snapshot=ORDER)
+    await owner.host.clock.advance(5)
+    await owner.passes()
+    assert owner.told.taken_time == NOW + timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("power", [ON, OFF])
+async def test_a_host_whose_clock_is_behind_takes_none_of_before_it_was_asked_for(
+    owner: Owner, power: Power
+) -> None:
+    asked_time = NOW + timedelta(seconds=90)
+    await owner.wants(switched=Switched(power=power))
+    await owner.wants(snapshot=replace(ORDER, asked_time=asked_time))
+    assert owner.state() is SnapshotState.READY
+    assert owner.told.taken_time == asked_time

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from datetime import datetime
 
+from google.protobuf.message import DecodeError
+
 from intertie.api.broker.v1 import site_pb2
 from intertie.api.imagestore.v1 import images_pb2
 from intertie.api.nodeagent.v1 import records_pb2 as pb
@@ -138,7 +140,18 @@ def _migration_to_proto(migration: Migration | None) -> pb.Migration | None:
 def _snapshot_order(message: pb.WantedWorkspace) -> SnapshotOrder:
     order = message.snapshot
     grant = order.grant.SerializeToString(deterministic=True)
-    return SnapshotOrder(id=order.id, image_id=order.image_id, grant=grant)
+    return SnapshotOrder(
+        id=order.id, image_id=order.image_id, grant=grant, asked_time=_asked_time(order.grant)
+    )
+
+
+def _asked_time(grant: images_pb2.SnapshotGrant) -> datetime | None:
+    """What is wrong with a grant is the image store's to say."""
+    try:
+        body = images_pb2.SnapshotGrantBody.FromString(grant.body)
+        return timestamp_from_proto(body.sign_time, "sign_time") if body.sign_time.seconds else None
+    except (DecodeError, FieldInvalid):
+        return None
 
 
 def _snapshot_order_to_proto(order: SnapshotOrder | None) -> pb.SnapshotOrder | None:

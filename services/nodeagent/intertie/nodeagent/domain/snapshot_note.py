@@ -20,7 +20,9 @@ class SnapshotOrder:
     id: str
     image_id: str
     grant: bytes
-    """What the image store takes it for; none of what an agent reads."""
+    """What the image store takes it for."""
+    asked_time: datetime | None = None
+    """By the grant; None where that does not say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

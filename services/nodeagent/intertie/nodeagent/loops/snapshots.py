@@ -7,6 +7,7 @@ from there, through every end of this agent.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -215,13 +216,15 @@ class Snapshots:
                 final=True,
             ):
                 await self._copies.prepare(uid)
-                taken_time, quiesced = self._clock.now(), False
                 if how is Way.BESIDE:
-                    quiesced = await self._beside(part.uid, workspace, seen)
+                    taken_time, quiesced = await self._beside(part.uid, workspace, seen)
                 else:
+                    taken_time, quiesced = self._clock.now(), False
                     await self._copies.copy(uid, lambda done: self._at(uid, done, needed))
                 digest, size = await self._copies.finish(uid)
         self._copying.discard(uid)
+        # The clock of a host may be behind that of whoever has signed for it.
+        taken_time = max(taken_time, order.asked_time or taken_time)
         note = SnapshotNote(
             id=order.id, taken_time=taken_time, quiesced=quiesced, digest=digest, size_bytes=size
         )
@@ -229,9 +232,12 @@ class Snapshots:
         self._tried(uid)
         log.info("snapshot.copied", workspace=uid, bytes=size, quiesced=quiesced)
 
-    async def _beside(self, part_uid: str, workspace: WantedWorkspace, seen: Observed) -> bool:
-        """Whether its file systems were written out at that moment. However it ends else, whoever
-        discards its file ends the job first: to ask for that here is to lose what comes of it."""
+    async def _beside(
+        self, part_uid: str, workspace: WantedWorkspace, seen: Observed
+    ) -> tuple[datetime, bool]:
+        """The moment, and whether its file systems were written out then. However it ends else,
+        whoever discards its file ends the job first: to ask for that here is to lose what comes of
+        it."""
         uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
         target = str(self._files.copying(uid))
         quiesced = False
@@ -243,12 +249,13 @@ class Snapshots:
             self.thawing.look(part_uid, uid, DomainState.RUNNING)
         else:
             await uninterrupted(self._hypervisor.begin_copy(name, target, quiesce=False))
+        taken_time = self._clock.now()
         while not (job := await self._hypervisor.copy_job(name)).over:
             self._at(uid, job.done_bytes, job.total_bytes)
             await self._clock.sleep(_LOOK_S)
         if job.problem:
             raise HostFailure(f"its disk could not be copied: {job.problem}")
-        return quiesced
+        return taken_time, quiesced
 
     async def _give_room(self, part_uid: str, uid: str, note: SnapshotNote | None) -> None:
         """To a guest that waits for it: it was promised its disk. A copy can be made anew."""
