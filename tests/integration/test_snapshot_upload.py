@@ -153,3 +153,21 @@ async def test_what_another_tenant_has_of_these_bytes_is_sent_all_the_same(
         await sends.put(ordered(north, asked), "demo", copied, noted(asked), lambda _: None)
     async with store.calling(north.user("demo", "alice")) as images:
         assert (await images.Stat(pb.StatImageRequest(name=NAME))).digest == DIGEST
+
+
+async def test_what_came_damaged_is_sent_once_more_from_its_beginning(
+    store: Process, north: TestDomain, copied: Path, asked: datetime
+) -> None:
+    damage(copied)
+    done: list[int] = []
+
+    def repaired(sent: int) -> None:
+        done.append(sent)
+        if sent == len(OCTETS):
+            copied.write_bytes(OCTETS)
+
+    async with uploads(store, north) as sends:
+        await sends.put(ordered(north, asked), "demo", copied, noted(asked), repaired)
+    assert done.count(0) == 2
+    async with store.calling(north.user("demo", "alice")) as images:
+        assert (await images.Stat(pb.StatImageRequest(name=NAME))).digest == DIGEST

@@ -12,7 +12,14 @@ import grpc
 from intertie.api.imagestore.v1 import images_pb2 as pb
 from intertie.api.imagestore.v1 import images_pb2_grpc as rpc
 from intertie.common.clock import Clock
-from intertie.common.errors import DomainError, NotFound, OffsetMismatch, PutInProgress
+from intertie.common.errors import (
+    DigestMismatch,
+    DomainError,
+    IdentityUnknown,
+    NotFound,
+    OffsetMismatch,
+    PutInProgress,
+)
 from intertie.common.rpc import request_id
 from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.terms_proto import timestamp_to_proto
@@ -68,10 +75,14 @@ class SnapshotUploads:
                 return await self._send(self._frames(path, header, done))
             except grpc.aio.AioRpcError as error:
                 failure, meant = self._failure(error), to_domain_error(error)
-            if not isinstance(meant, OffsetMismatch):
+            if isinstance(meant, OffsetMismatch):
+                # What another tenant has of these bytes, say, is not this one's.
+                header.offset = meant.expected
+            elif isinstance(meant, DigestMismatch):
+                # What the store had of it before may be what is wrong; it has nothing any more.
+                header.offset = 0
+            else:
                 break
-            # What another tenant has of these bytes, say, is not this one's.
-            header.offset = meant.expected
         raise failure
 
     async def close(self) -> None:
@@ -126,7 +137,8 @@ class SnapshotUploads:
 
     def _failure(self, error: grpc.aio.AioRpcError) -> HostFailure:
         meant = to_domain_error(error)
-        if isinstance(meant, OffsetMismatch | PutInProgress):
+        if isinstance(meant, OffsetMismatch | PutInProgress | IdentityUnknown):
+            # Certificates and roots are renewed, on either side.
             return HostFailure(f"image store: {meant}")
         if isinstance(meant, DomainError):
             return HostFailure(f"image store: {meant}", final=True)
