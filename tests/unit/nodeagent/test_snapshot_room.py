@@ -106,3 +106,19 @@ async def test_one_that_waits_for_something_else_costs_no_copy(two: Owner) -> No
     await two.passes(1)
     assert two.state() is SnapshotState.UPLOADING
     assert two.host.hypervisor.domains[DOMAIN] is DomainState.RUNNING
+
+
+async def test_one_that_waits_for_its_turn_is_not_begun_either(two: Owner) -> None:
+    host = two.host
+    host.hypervisor.may_copy.clear()
+    await two.wants(snapshot=ORDER)
+    two.others = (replace(NEIGHBOUR, snapshot=replace(ORDER, id="s2", image_id="other")),)
+    await two.wants()
+    host.storage.room = 10
+    host.hypervisor.domains[OTHER] = DomainState.STALLED
+    await two.passes()
+    assert host.copies.files == {}
+    assert host.agent.report is not None
+    for seen in host.agent.report[0].workspaces:
+        assert seen.snapshot is not None
+        assert seen.snapshot.state is SnapshotState.WAITING

@@ -14,6 +14,7 @@ from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import DomainState, Listing, Note, Observed, Phase
 from intertie.nodeagent.domain.snapshot_note import SeenSnapshot, SnapshotOrder, SnapshotState
 from intertie.nodeagent.domain.snapshots import Way, way
+from intertie.nodeagent.domain.standing import Hold, Standing
 from intertie.nodeagent.domain.wanted import WantedWorkspace
 from tests.unit.nodeagent.host import Host
 from tests.unit.nodeagent.parts import A_UID, DIGEST, NOW, PART, WORKSPACE
@@ -381,3 +382,27 @@ async def test_a_host_whose_clock_is_behind_takes_none_of_before_it_was_asked_fo
     await owner.wants(snapshot=replace(ORDER, asked_time=asked_time))
     assert owner.state() is SnapshotState.READY
     assert owner.told.taken_time == asked_time
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_host_that_is_fenced_sends_nothing(owner: Owner, *, begun: bool) -> None:
+    """By then it may be on record that its snapshot has failed."""
+    host = owner.host
+    host.copies.may_send.clear()
+    await owner.wants(snapshot=ORDER)
+    assert owner.state() is SnapshotState.UPLOADING
+    fenced = Standing(epoch=1, hold=Hold.FENCED)
+    if begun:
+        host.records.listing = replace(host.records.listing, standing=fenced)
+        await owner.passes()
+    else:
+        await owner.agent_dies()
+        host.records.readable = False
+        await owner.passes()
+    host.copies.may_send.set()
+    await owner.passes()
+    assert host.copies.store == {}
+    host.records.readable = True
+    host.records.listing = replace(host.records.listing, standing=Standing(epoch=1))
+    await owner.passes()
+    assert owner.state() is SnapshotState.READY

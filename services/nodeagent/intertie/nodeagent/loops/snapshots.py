@@ -146,6 +146,9 @@ class Snapshots:
         over = order is None or note is None or note.outcome is not None
         if over:
             await self._end(uid)
+        if self._knowledge.must_be_off:
+            # What was here may be elsewhere by now, and its owner be told that none comes.
+            await self._end(uid)
         if crowded and self._room.too_full():
             await self._give_room(part.uid, uid, note)
             return
@@ -159,11 +162,13 @@ class Snapshots:
             await self._discard(uid)
         if order is None or note is None or note.outcome is not None:
             return
+        if not self._knowledge.may_start:
+            return
         if note.taken_time is not None and self._copies.is_whole(uid):
             self._begin(part, uid, self._send(part, uid, order, note))
             return
         how = way(phase, seen, known.note(uid), workspace.switched)
-        if how is Way.NONE or not at_rest or not self._knowledge.may_start:
+        if how is Way.NONE or not at_rest:
             return
         if self._copies.is_there(uid):
             # Whole, and not noted: of what moment nobody knows.
@@ -259,15 +264,14 @@ class Snapshots:
 
     async def _give_room(self, part_uid: str, uid: str, note: SnapshotNote | None) -> None:
         """To a guest that waits for it: it was promised its disk. A copy can be made anew."""
-        if not self._copies.is_there(uid):
+        if uid not in self._tasks and not self._copies.is_there(uid):
             return
         await self._end(uid)
-        if self._copies.is_whole(uid):
-            self._copies.discard(uid)
-        elif self._attempts.get(uid, Attempts()).may_try(now=self._clock.monotonic()):
+        if self._is_half(uid):
+            if not self._attempts.get(uid, Attempts()).may_try(now=self._clock.monotonic()):
+                return
             await self._discard(uid)
-        else:
-            return
+        self._copies.discard(uid)
         self._progress.pop(uid, None)
         if note is not None and note.outcome is None:
             self._write(part_uid, uid, SnapshotNote(id=note.id))

@@ -40,7 +40,9 @@ class Snapshot(_message.Message):
         READY: Snapshot._State.ValueType  # 4
         """The image is in the store, whole."""
         FAILED: Snapshot._State.ValueType  # 5
-        """There is no image of it, and there will be none; `message` says why."""
+        """It was given up; `message` says why. There is no image of it, but where its host was lost to
+        its site while it sent one: that may come to its end yet, within a day of the asking.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: Snapshot.State.ValueType  # 0
@@ -53,7 +55,9 @@ class Snapshot(_message.Message):
     READY: Snapshot.State.ValueType  # 4
     """The image is in the store, whole."""
     FAILED: Snapshot.State.ValueType  # 5
-    """There is no image of it, and there will be none; `message` says why."""
+    """It was given up; `message` says why. There is no image of it, but where its host was lost to
+    its site while it sent one: that may come to its end yet, within a day of the asking.
+    """
 
     IMAGE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
