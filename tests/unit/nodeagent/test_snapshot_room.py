@@ -115,7 +115,7 @@ async def test_one_that_waits_for_its_turn_is_not_begun_either(two: Owner) -> No
     two.others = (replace(NEIGHBOUR, snapshot=replace(ORDER, id="s2", image_id="other")),)
     await two.wants()
     host.storage.room = 10
-    host.hypervisor.domains[OTHER] = DomainState.STALLED
+    host.hypervisor.domains[DOMAIN] = DomainState.STALLED
     await two.passes()
     assert host.copies.files == {}
     assert host.agent.report is not None
