@@ -500,3 +500,33 @@ async def test_a_guest_whose_agent_died_while_it_stood_still_goes_on_with_the_ne
     await growing.agent.sweep()
     assert growing.hypervisor.changes == [LetGoOn()]
     assert workspace(growing).state is WorkspaceState.RUNNING
+
+
+async def test_so_it_does_while_the_records_are_away(growing: Host) -> None:
+    """It is begun by nobody: it runs, and stands still for an agent that is no more."""
+    guest = growing.hypervisor.guests[DOMAIN]
+    growing.hypervisor.guests[DOMAIN] = replace(guest, stands_still=True)
+    growing.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    growing.records.readable = False
+    growing.hypervisor.refuses[LetGoOn] = "not now"
+    growing.start()
+    await growing.agent.sweep()
+    assert growing.hypervisor.domains[DOMAIN] is DomainState.PAUSED
+    growing.hypervisor.refuses.clear()
+    await growing.clock.advance(1.0)
+    await growing.agent.sweep()
+    assert growing.hypervisor.changes == [LetGoOn()]
+    assert workspace(growing).state is WorkspaceState.RUNNING
+
+
+async def test_one_that_was_paused_by_somebody_stays_so_while_the_records_are_away(
+    growing: Host,
+) -> None:
+    growing.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    growing.records.readable = False
+    growing.start()
+    for _ in range(3):
+        await growing.agent.sweep()
+        await growing.clock.advance(1.0)
+    assert growing.hypervisor.changes == []
+    assert growing.hypervisor.domains[DOMAIN] is DomainState.PAUSED

@@ -105,6 +105,8 @@ class Driving:
             part, workspace, phase, seen, at_rest=not wanted, crowded=crowded
         )
         if not self._knowledge.may_start and not _WITHOUT_A_NOTE & {*wanted}:
+            if not wanted and phase is Phase.RUN:
+                await self._let_go_on(workspace, seen)
             return
         if seen.domain not in ALIVE:
             self._looks.forget(workspace.uid)
@@ -147,6 +149,18 @@ class Driving:
                 return
             try:
                 await self._terms.follow(workspace)
+            except HypervisorSilent as error:
+                self._sight.blind(error)
+
+    async def _let_go_on(self, workspace: WantedWorkspace, seen: Observed) -> None:
+        """What is done of its terms even while nothing may be started: it runs already."""
+        if seen.domain is not DomainState.PAUSED or self._knowledge.must_be_off:
+            return
+        async with self._at_once:
+            if self._sight.domains is None:
+                return
+            try:
+                await self._terms.let_go_on(workspace)
             except HypervisorSilent as error:
                 self._sight.blind(error)
 

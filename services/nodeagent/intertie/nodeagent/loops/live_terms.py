@@ -16,6 +16,7 @@ from intertie.nodeagent.domain.guest_terms import (
     Change,
     GuestTerms,
     Lacking,
+    LetGoOn,
     PlugMemory,
     lacking,
     terms_of,
@@ -53,10 +54,13 @@ class LiveTerms:
         self._cgroups = cgroups
         self._found: dict[str, _Found] = {}
         """By workspace uid, of guests that run."""
+        self._still: dict[str, Attempts] = {}
+        """Likewise, of those that were looked at because they stand still."""
 
     def forget(self, uid: str) -> None:
         """It does not run, or was started anew."""
         self._found.pop(uid, None)
+        self._still.pop(uid, None)
 
     def pending(self, uid: str) -> str:
         """What of its terms a guest that runs does not have, in words; empty when it has all."""
@@ -105,6 +109,28 @@ class LiveTerms:
             look_again=attempts.not_before if unsettled else now + LOOK_AGAIN_S,
             attempts=attempts,
         )
+
+    async def let_go_on(self, workspace: WantedWorkspace) -> None:
+        """One that stands still for a change whose agent did not live to do it, and nothing else:
+        while nothing may begin on this host. Looks at it at growing pauses. HypervisorSilent."""
+        uid, now = workspace.uid, self._clock.monotonic()
+        tried = self._still.get(uid, Attempts())
+        if not tried.may_try(now=now):
+            return
+        name = DeviceNames.domain(uid)
+        try:
+            if not (await self._hypervisor.running(name)).stands_still:
+                self._still[uid] = Attempts(not_before=now + LOOK_AGAIN_S)
+                return
+            await self._hypervisor.change(name, LetGoOn())
+        except HypervisorSilent:
+            raise
+        except HostFailure as error:
+            self._still[uid] = tried.failed(error, now=now)
+            log.warning("guest.not_changed", workspace=uid, problem=str(error))
+        else:
+            self.forget(uid)
+            log.info("guest.changed", workspace=uid, has=str(LetGoOn()))
 
     async def _bring(
         self, workspace: WantedWorkspace, wanted: GuestTerms
