@@ -7,6 +7,7 @@ import pytest
 from intertie.common.actions import Power, Switched
 from intertie.common.terms import Readiness
 from intertie.common.values import replace
+from intertie.nodeagent.domain.migrating import Migration, Role
 from intertie.nodeagent.domain.reconcile import DomainState
 from intertie.nodeagent.domain.snapshot_note import SnapshotState
 from tests.unit.nodeagent.parts import A_UID, DIGEST, WORKSPACE
@@ -109,3 +110,26 @@ async def test_it_is_not_thawed_before_the_copy_has_begun(
     assert asked == [DOMAIN]
     assert owner.told.quiesced
     assert owner.told.digest == DIGEST
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_it_is_thawed_before_it_is_sent_to_another_host(
+    slow: Owner, *, answers: bool
+) -> None:
+    """Nobody there knows of it. One whose agent is gone for good is waited for a minute."""
+    sends = Migration(number=1, role=Role.SEND, host="n2", agent_address="n2:1")
+    await slow.wants(migration=sends)
+    assert sent(slow) == ""
+    slow.host.hypervisor.agent_silent = not answers
+    for _ in range(1 if answers else 9):
+        await slow.host.clock.advance(60 if answers else 10)
+        await slow.passes()
+    assert "n2 cannot be reached" in sent(slow), "it was tried"
+    assert (DOMAIN in slow.host.hypervisor.frozen) is not answers
+
+
+def sent(owner: Owner) -> str:
+    """Why it could not be."""
+    assert owner.host.agent.report is not None
+    told = owner.host.agent.report[0].workspaces[0].migration
+    return told.message if told is not None else ""
