@@ -181,13 +181,10 @@ class FakeSite:
     def in_doubt(self) -> list[str]:
         """Transactions whose parts are prepared past the moment of decision."""
         now = self.clock.now()
+        prepared = [each for each in self.parts.values() if each.state is State.PREPARED]
         held = [each.amend for each in self.parts.values() if each.amend]
         return [
-            *(
-                part.tx
-                for part in self.parts.values()
-                if part.state is State.PREPARED and now >= part.decide_by
-            ),
+            *(each.tx for each in prepared if now >= each.decide_by),
             *(each.tx for each in held if now >= each.decide_by),
         ]
 
@@ -341,10 +338,13 @@ class FakeSite:
             raise DecisionPending(str(name))
         if terms.replaces != part.terms:
             raise TermsStale(str(name), terms.replaces, part.terms)
-        if not within(terms.spec, part.spec):
+        spec, recalled = terms.spec, part.recalled_end
+        late = recalled is not None and spec.window.end > recalled
+        spec = replace(spec, window=part.spec.window) if late else spec
+        if not within(spec, part.spec):
             raise DecisionInvalid("it takes more")
-        part.spec, part.tx, part.terms = terms.spec, tx, part.terms + 1
-        part.recalled_end = None
+        part.spec, part.tx, part.terms = spec, tx, part.terms + 1
+        part.recalled_end = recalled if late else None
         if part.spec.recallable is not None:
             self._keep(part)
 

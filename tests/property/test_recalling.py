@@ -28,7 +28,7 @@ from intertie.broker.domain.queueing import stretches_over
 from intertie.broker.domain.recalling import allotted
 from intertie.broker.domain.records import Change
 from intertie.broker.domain.renegotiating import Asked, held, resolved, shrunk
-from intertie.common.errors import FieldInvalid, NoCapacity, PartOver
+from intertie.common.errors import DecisionInvalid, FieldInvalid, NoCapacity, PartOver
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
 from intertie.common.part_spec import Recallable
@@ -94,15 +94,17 @@ class Site(RuleBasedStateMachine):
             )
         )
 
-    @rule(data=st.data(), earlier_s=st.integers(0, 30))
+    @rule(data=st.data(), earlier_s=st.integers(-300, 30))
     def agree_on_an_end(self, data: st.DataObject, earlier_s: int) -> None:
-        """That of this site, or an earlier one of another, of which this one hears late."""
+        """That of this site, an earlier one of another, of which this one hears late, or one from
+        before this site recalled it once more."""
         part = self._drawn(data, lambda each: each.amend is None)
         if part is None:
             return
         end = (part.recalled_end or min(part.window.end, self.now)) - earlier_s * SECOND
-        if not part.window.start < end <= part.window.end:
+        if not part.window.start < end:
             return
+        at, recalled = min(end, part.window.end), part.recalled_end
         terms = part.spec.recallable
         assert terms is not None
         asked = replace(
@@ -116,10 +118,14 @@ class Site(RuleBasedStateMachine):
             after = shrunk(part, decision, number, asked, None, self.view, POLICY, now=self.now)
         except PartOver:
             return
+        except DecisionInvalid:
+            assert recalled is None, "it would run for longer"
+            assert end > part.window.end
+            return
         assert after.terms == number + 1
-        assert after.window.end == end
-        assert after.recalled_end is None
-        assert after.ends >= min(part.ends, end + terms.keep_for), "what is counted is kept"
+        assert after.window.end == at
+        assert after.recalled_end == (recalled if at < end else None), "it is to be agreed on yet"
+        assert after.ends >= min(part.ends, at + terms.keep_for), "what is counted is kept"
         self._put(after)
         again = shrunk(after, decision, number, asked, None, self.view, POLICY, now=self.now)
         assert again is after, "as a message may come twice"

@@ -152,6 +152,34 @@ async def test_for_an_advance_lease_it_runs_for_as_long_as_it_can() -> None:
     assert (await here.part()).recalled_end == START + 30 * MINUTE - SAVE
 
 
+async def test_recalled_earlier_before_it_hears_of_an_end_it_takes_both() -> None:
+    """A bug: it refused the first for ever, as more than it had, and the next as not following."""
+    here = await Recalling().running()
+    await here.clock.advance(600)
+    await here.urgent(start_in=15 * MINUTE)
+    first = (await here.part()).recalled_end
+    await here.clock.advance(60)
+    await here.urgent()
+    second = START + 660 * SECOND
+    assert (await here.part()).recalled_end == second
+    part = await here.agreed(first)
+    assert (part.window.end, part.terms, part.recalled_end) == (second, 1, second)
+    assert part.spec.recallable is not None
+    assert part.spec.recallable.put_aside
+    assert part.ends == second + 2 * HOUR
+    assert await here.agreed(first) == part, "the same again"
+    after = await here.agreed(second, "s2", 1)
+    assert (after.window.end, after.terms, after.recalled_end) == (second, 2, None)
+    assert after.ends == second + 2 * HOUR
+
+
+async def test_only_what_it_has_recalled_it_takes_an_end_for_that_is_later() -> None:
+    here = await Recalling().running()
+    for end in (START + 2 * HOUR, START + HOUR + SECOND):
+        with pytest.raises(errors.DecisionInvalid):
+            await here.agreed(end)
+
+
 async def test_an_end_of_another_site_is_heard_of_late() -> None:
     """What it has is kept for as long as there is disk, and for as long as it had that anyway."""
     here = await Recalling().running()

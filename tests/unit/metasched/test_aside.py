@@ -125,6 +125,41 @@ async def test_of_two_ends_the_earlier_is_that_of_both() -> None:
     check_whole(world, record)
 
 
+@pytest.mark.parametrize("again", ["the site that was first", "another"])
+async def test_an_earlier_end_that_comes_before_the_first_is_heard_of(again: str) -> None:
+    """A bug: its site could never hear of the first, nor of what followed, and it was lost."""
+    world = World()
+    process = await running(world)
+    now = world.clock.now()
+    world.north.recall(now + 300 * SECOND)
+    if again == "another":
+        world.south.down = True
+        await looked(world, process)
+        world.south.recall(now + 100 * SECOND)
+        world.south.down = False
+        await world.clock.advance(5)
+    else:
+        await process.aside.sweep()
+        world.north.recall(now + 100 * SECOND)
+        await asyncio.gather(*process.aside.tell.begun())
+    for _ in range(3):
+        await looked(world, process, 5)
+    record = await record_of(process)
+    assert (record.terms, record.window.end) == (2, now + 100 * SECOND)
+    check_whole(world, record)
+    assert await process.register.transactions() == ()
+    world.north.vcpus = 1
+    await looked(world, process, 120)
+    await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+    world.north.vcpus = 4
+    for _ in range(3):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SCHEDULED
+    check_whole(world, record)
+
+
 async def test_it_goes_on_only_when_both_have_room_and_all_is_saved() -> None:
     world = World()
     process = await running(world)

@@ -92,6 +92,18 @@ def allotted(
     return found, Keeping(mib_s=pool, save=save)
 
 
+def not_after_recall(part: Part, asked: PartSpec) -> PartSpec:
+    """What is asked for, with an end no later than the one that the site has recalled it to.
+
+    Its coordinator could not know of that when it put an end on record. The terms take their
+    number here, for later ones follow on them; the earlier end is agreed on next.
+    """
+    end = part.window.end
+    if part.recalled_end is None or asked.window.end <= end or asked.window.start >= end:
+        return asked
+    return replace(asked, window=Window(asked.window.start, end))
+
+
 def put_aside_as_agreed(
     part: Part, decision: Decision, asked: PartSpec, view: LedgerView, policy: Policy, now: datetime
 ) -> Part:

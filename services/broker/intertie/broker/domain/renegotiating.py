@@ -24,7 +24,12 @@ from intertie.broker.domain.ledger import LedgerView, free_vnis, with_site_defau
 from intertie.broker.domain.part import Amend, AmendState, NetworkId, Part, PartState
 from intertie.broker.domain.preparing import endpoints_of
 from intertie.broker.domain.price import applied, asked_for_rest, shortened, with_less
-from intertie.broker.domain.recalling import held_again, put_aside_as_agreed, went_on
+from intertie.broker.domain.recalling import (
+    held_again,
+    not_after_recall,
+    put_aside_as_agreed,
+    went_on,
+)
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.usage import charged_until
@@ -267,7 +272,8 @@ def shrunk(
 ) -> Part:
     """The part after a COMMIT for which no site was asked; the same where it was applied before.
 
-    A site need not believe that it takes nothing more: DecisionInvalid where it does.
+    A site need not believe that it takes nothing more: DecisionInvalid where it does. An end later
+    than the one that the site has recalled it to since does not: see `not_after_recall`.
     """
     if decision.outcome is not Outcome.COMMIT or decision.receipts:
         raise DecisionInvalid("terms come only with a COMMIT for which no site was asked")
@@ -275,11 +281,13 @@ def shrunk(
     if decision.tx == part.tx or replaces < part.terms:
         return part
     check_open(part, replaces, now=now)
-    spec = with_caps(part, asked, asked)
+    spec = with_caps(part, not_after_recall(part, asked), asked)
     if not within(spec, part.spec):
         raise DecisionInvalid(f"{part.name} would get more of something, and was not asked")
     if part.keeping is not None:
-        return put_aside_as_agreed(part, decision, spec, view, policy, now)
+        after = put_aside_as_agreed(part, decision, spec, view, policy, now)
+        earlier = spec.window.end < asked.window.end
+        return replace(after, recalled_end=part.recalled_end) if earlier else after
     there = {each.label for each in spec.workspaces}
     placed = tuple(each for each in part.placed if each.workspace in there)
     return replace(
