@@ -20,6 +20,7 @@ from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.usecases.act_on_cluster import ActOrder
+from intertie.metasched.usecases.create_cluster import PLANS
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.clock import START
 from tests.fakes.crashing import Crash, CrashPlan
@@ -97,19 +98,20 @@ async def test_it_waits_until_all_of_its_sites_have_room_and_starts_at_all_of_th
 async def test_it_is_planned_at_what_sites_ask_for_its_kind() -> None:
     world = World()
     for site in world.sites.by_name.values():
-        site.kinds = {"best_effort": Rates(vcpu_hour=0.5)}
+        site.kinds = {"best_effort": Rates(vcpu_hour=0.5, disk_gib_hour=1)}
     process = await world.process()
     await queue(process, waiting())
     await swept(world, process)
-    assert (await record_of(process)).plan.cost == pytest.approx(6 * 0.5)
+    assert (await record_of(process)).plan.cost == pytest.approx(6 * (0.5 + 1 / 8))
 
 
 async def test_a_site_that_refuses_what_it_offered_leaves_it_in_the_queue() -> None:
     world = World()
     process = await world.process()
     assert await queue(process, waiting()) is ClusterState.QUEUED
-    world.south.faults["prepare"] = [errors.NoCapacity(())]
+    world.south.faults["prepare"] = [errors.NoCapacity(())] * PLANS
     await swept(world, process)
+    world.south.faults.clear()
     record = await record_of(process)
     assert (record.state, record.parts, record.tx) == (ClusterState.QUEUED, {}, "")
     assert record.waits is not None

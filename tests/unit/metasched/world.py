@@ -40,6 +40,7 @@ from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
 from intertie.metasched.usecases.part_cache import PartCache
+from intertie.metasched.usecases.pauses import Pauses
 from intertie.metasched.usecases.planning import Effort, Planning
 from intertie.metasched.usecases.put_aside import PutAside
 from intertie.metasched.usecases.telling import Underway
@@ -182,6 +183,7 @@ class World:
             room=self.room,
         )
         line = Line(planning, parts, self.queue_policy)
+        pauses = Pauses(self.clock)
         begin = BeginWaiting(
             clusters=clusters,
             register=register,
@@ -192,6 +194,8 @@ class World:
             policy=self.queue_policy,
             terms=terms,
             draw=draw,
+            pauses=pauses,
+            room=self.room,
         )
         aside = PutAside(
             clusters=clusters,
@@ -214,6 +218,8 @@ class World:
             policy=self.queue_policy,
             terms=terms,
             draw=draw,
+            pauses=pauses,
+            room=self.room,
         )
         create = CreateCluster(
             clusters=clusters,
@@ -243,7 +249,7 @@ class World:
             settle=Settle(clusters, register, sites, coallocate, parts, underway),
             refresh=Refresh(clusters, sightings, parts, self.clock),
             forget=Forget(clusters, register, self.clock),
-            queue=Queue(clusters, line, begin, go_on, self.clock),
+            queue=Queue(clusters, line, begin, go_on, pauses, self.clock),
             begin=begin,
             aside=aside,
             go_on=go_on,

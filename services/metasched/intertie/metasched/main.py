@@ -62,6 +62,7 @@ from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
 from intertie.metasched.usecases.list_clusters import ListClusters
 from intertie.metasched.usecases.part_cache import PartCache
+from intertie.metasched.usecases.pauses import Pauses
 from intertie.metasched.usecases.planning import Effort, Planning
 from intertie.metasched.usecases.put_aside import PutAside
 from intertie.metasched.usecases.telling import Underway
@@ -132,6 +133,7 @@ class Metasched:
         room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
         queue_policy = settings.queue.policy()
         line = Line(planning, parts, queue_policy)
+        pauses = Pauses(clock)
         self._begin = BeginWaiting(
             clusters=clusters,
             register=register,
@@ -142,6 +144,8 @@ class Metasched:
             policy=queue_policy,
             terms=commit_terms,
             draw=_draw,
+            pauses=pauses,
+            room=room,
         )
         self._put_aside = PutAside(
             clusters=clusters,
@@ -164,6 +168,8 @@ class Metasched:
             policy=queue_policy,
             terms=commit_terms,
             draw=_draw,
+            pauses=pauses,
+            room=room,
         )
         self._create = CreateCluster(
             clusters=clusters,
@@ -212,7 +218,7 @@ class Metasched:
             _registrations(clusters_servicer, decisions, KnownSitesServicer(self._sites)),
             credentials,
         )
-        queue = Queue(clusters, line, self._begin, self._go_on, clock)
+        queue = Queue(clusters, line, self._begin, self._go_on, pauses, clock)
         sweeps = {
             "recover": Recover(clusters, register, underway, clock).sweep,
             "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,

@@ -126,8 +126,8 @@ def _stretch(
 
 
 def where_it_was(problem: Problem, plan: Plan) -> Problem:
-    """The problem of a lease that goes on: each of its groups is at its sites, and has its disks
-    and its image there."""
+    """The problem of a lease that goes on: each of its groups is at its sites, and has its disks,
+    its memory on disk and its image there."""
 
     def at(group: GroupNeed, site: str, count: int) -> GroupNeed:
         return replace(
@@ -136,6 +136,7 @@ def where_it_was(problem: Problem, plan: Plan) -> Problem:
             fewest=count,
             most=count,
             need=replace(group.need, disk_mib=0),
+            saved_mib=0,
             image=plan.images[group.name],
             allow_sites=(site,),
             deny_sites=(),

@@ -18,7 +18,7 @@ def site_hour(
     both of its halves of what is reserved on links: `traffic_mbit_s` each way."""
     amounts, ends = Vector(), 0
     for name, count in counts.items():
-        amounts = amounts + site.takes(problem.group(name)) * count
+        amounts = amounts + site.charges(problem.group(name)) * count
     for promise in problem.promises:
         a, b = counts.get(promise.a, 0), counts.get(promise.b, 0)
         if promise.a == promise.b:
@@ -40,4 +40,4 @@ def workspace_hour(problem: Problem, site: Site, slot: int, group: GroupNeed) ->
             ends += problem.group(promise.b).most * promise.mbit_s
         elif group.name == promise.b:
             ends += problem.group(promise.a).most * promise.mbit_s
-    return site.offers[slot].rates.hour(site.takes(group), pair_mbit_s=ends)
+    return site.offers[slot].rates.hour(site.charges(group), pair_mbit_s=ends)

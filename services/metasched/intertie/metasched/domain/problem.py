@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
-from intertie.common.spec import ClusterSpec, Group, demand_of
+from intertie.common.spec import ClusterSpec, Group, Kind, demand_of
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 
@@ -34,6 +34,8 @@ class GroupNeed:
     """0: no bound; so for the next two."""
     max_per_host: int = 0
     min_sites: int = 0
+    saved_mib: int = 0
+    """Of disk beside its own, for the memory of one workspace that may be put aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,11 @@ class Site:
 
     def takes(self, group: GroupNeed) -> Vector:
         """What one workspace of the group takes of a host here, promised pairs aside."""
+        charged = self.charges(group)
+        return replace(charged, disk_mib=charged.disk_mib + group.saved_mib)
+
+    def charges(self, group: GroupNeed) -> Vector:
+        """What of that its owner is charged for."""
         offer, need = self.offers[0], group.need
         return replace(
             need,
@@ -196,8 +203,10 @@ def problem_of(
     cuts: tuple[Cut, ...] = (),
 ) -> Problem:
     """The planner's view of a normalised specification and the offers of the sites."""
+    lease = spec.lease
+    aside = lease.kind is Kind.BEST_EFFORT and not lease.cancellable
     return Problem(
-        groups=tuple(_need_of(group) for group in spec.groups),
+        groups=tuple(_need_of(group, aside=aside) for group in spec.groups),
         sites=tuple(Site(name=name, offers=tuple(offers[name])) for name in sorted(offers)),
         windows=windows,
         promises=tuple(
@@ -228,7 +237,8 @@ def problem_of(
     )
 
 
-def _need_of(group: Group) -> GroupNeed:
+def _need_of(group: Group, *, aside: bool) -> GroupNeed:
+    """`aside`: its sites may put it aside, and count disk for its memory from the start."""
     place = group.placement
     return GroupNeed(
         name=group.name,
@@ -244,6 +254,7 @@ def _need_of(group: Group) -> GroupNeed:
         max_per_site=place.max_per_site,
         max_per_host=place.max_per_host,
         min_sites=place.min_sites,
+        saved_mib=group.allocation.memory_mib if aside else 0,
     )
 
 

@@ -29,6 +29,7 @@ SOON = timedelta(seconds=10)
 LEAST = timedelta(seconds=1)
 """No lease runs for less."""
 _S = timedelta(seconds=1)
+NOT_AS_OFFERED = "sites had less room than they had offered"
 
 
 def nowhere(
@@ -58,7 +59,7 @@ def queued_again(record: ClusterRecord, *, now: datetime) -> ClusterRecord:
     """One that could not be had at all of its sites. It keeps its place in the queue."""
     return replace(
         record.move(ClusterState.QUEUED, now=now),
-        plan=nowhere(record.spec, ("sites had less room than they had offered",), now=now),
+        plan=nowhere(record.spec, (NOT_AS_OFFERED,), now=now),
         tx="",
         parts={},
     )

@@ -7,15 +7,17 @@ from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.ports import Clusters, Stored
-from intertie.metasched.domain.waiting import told, waited_too_long, waits
+from intertie.metasched.domain.waiting import NOT_AS_OFFERED, told, waited_too_long, waits
 from intertie.metasched.usecases.begin_waiting import BeginWaiting
 from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
+from intertie.metasched.usecases.pauses import Pauses
 
 log = structlog.get_logger(__name__)
 
 TELL_S = 5.0
 """What they wait for changes with every lease of every site; so often it is told at most."""
+AGAIN = "it is tried again in some minutes at most"
 
 
 class Queue:
@@ -28,12 +30,14 @@ class Queue:
         line: Line,
         begin: BeginWaiting,
         go_on: GoOn,
+        pauses: Pauses,
         clock: Clock,
     ) -> None:
         self._clusters = clusters
         self._line = line
         self._begin = begin
         self._go_on = go_on
+        self._pauses = pauses
         self._clock = clock
         self._told_s = float("-inf")
 
@@ -61,21 +65,26 @@ class Queue:
         return others
 
     async def _start(self) -> None:
-        """One after the other, each on what the sites have left with those before it."""
-        of = {each.record.name: each.record for each in await self._waiting()}
+        """One after the other, each on what the sites have left with those before it. One that was
+        refused a moment ago is not among them, nor is room kept for it."""
+        waiting = [each.record for each in await self._waiting()]
+        of = {each.name: each for each in waiting if self._pauses.of(each.uid) is None}
         for name in await self._line.starting([*of.values()], now=self._clock.now()):
             aside = of[name].state is ClusterState.SUSPENDED
             await (self._go_on(name) if aside else self._begin(name))
 
     async def _tell(self) -> None:
         found = await self._waiting()
-        records = [each.record for each in found]
-        if not records:
-            return
-        outlooks = await self._line.outlooks(records, now=self._clock.now())
+        short = {each.record.name: self._pauses.of(each.record.uid) for each in found}
+        records = [each.record for each in found if short[each.record.name] is None]
+        outlooks = await self._line.outlooks(records, now=self._clock.now()) if records else {}
         for each in found:
-            outlook = outlooks[each.record.name]
-            after = told(each.record, outlook.foreseen, outlook.reasons, outlook.shortfalls)
+            refused = short[each.record.name]
+            if refused is not None:
+                after = told(each.record, None, (NOT_AS_OFFERED, AGAIN), refused)
+            else:
+                outlook = outlooks[each.record.name]
+                after = told(each.record, outlook.foreseen, outlook.reasons, outlook.shortfalls)
             if after is not each.record:
                 await self._save(after, each)
 

@@ -11,12 +11,19 @@ from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome, TxRecord, tx_name
 from intertie.metasched.domain.parts import agreement_digest, part_specs
-from intertie.metasched.domain.ports import Clusters, Register, Stored
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.ports import Clusters, Register, Room, Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.waiting import recallable_of
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
-from intertie.metasched.usecases.create_cluster import CommitTerms, discard
+from intertie.metasched.usecases.create_cluster import (
+    PLANS,
+    CommitTerms,
+    after_refusal,
+    discard,
+)
 from intertie.metasched.usecases.line import brief_from_now
+from intertie.metasched.usecases.pauses import Pauses
 from intertie.metasched.usecases.planning import Planning
 from intertie.metasched.usecases.telling import Telling, Underway
 
@@ -39,6 +46,8 @@ class BeginWaiting:
         policy: QueuePolicy,
         terms: CommitTerms,
         draw: Callable[[], str],
+        pauses: Pauses,
+        room: Room,
     ) -> None:
         self._clusters = clusters
         self._register = register
@@ -49,6 +58,8 @@ class BeginWaiting:
         self._policy = policy
         self._terms = terms
         self._draw = draw
+        self._pauses = pauses
+        self._room = room
         self.tell = Telling(coallocate, underway)
 
     async def __call__(self, name: str) -> bool:
@@ -58,19 +69,43 @@ class BeginWaiting:
         self._underway.add(name)
         try:
             stored = await self._clusters.get(name)
-            if stored is None or stored.record.state is not ClusterState.QUEUED:
+            if stored is None or not _is_queued(stored):
                 return False
             return await self._begin(stored)
         finally:
             self._underway.remove(name)
 
     async def _begin(self, stored: Stored) -> bool:
-        record, now = stored.record, self._clock.now()
+        """Planned again after a refusal, as a Create is."""
+        name, uid = stored.record.name, stored.record.uid
         try:
-            plan = await self._planning(brief_from_now(record, now=now))
-        except DomainError as error:
-            log.info("queue.no_room_any_more", cluster=record.name, problem=str(error))
+            self._room.check()
+            brief = brief_from_now(stored.record, now=self._clock.now())
+            for number in range(1, PLANS + 1):
+                plan = await self._planning(brief)
+                try:
+                    await self._attempt(stored, plan)
+                except Refused as error:
+                    log.info("queue.refused", cluster=name, tx=error.tx, problem=str(error))
+                    brief = after_refusal(brief, plan, error, last=number == PLANS)
+                    again = await self._clusters.get(name)
+                    if again is None or again.record.uid != uid or not _is_queued(again):
+                        self._pauses.refused(uid, error)
+                        return False
+                    stored = again
+                else:
+                    self._pauses.begun(uid)
+                    return True
+            raise AssertionError("unreachable")
+        except (Overtaken, DomainError) as error:
+            log.info("queue.not_begun", cluster=name, problem=str(error))
+            self._pauses.refused(uid, error)
             return False
+
+    async def _attempt(self, stored: Stored, plan: Plan) -> None:
+        """One transaction; Refused, Overtaken and others: it waits as before, but where it is not
+        known that it was aborted."""
+        record, now = stored.record, self._clock.now()
         tx_id = tx_name(self._draw())
         tenant = record.path.tenant
         parts = {site: str(PartName(site, tenant, tx_id)) for site in plan.site_names}
@@ -110,13 +145,11 @@ class BeginWaiting:
 
         try:
             record, decision = await self._coallocate(tx, specs, record, begin=begin)
-        except (Refused, Overtaken, DomainError) as error:
-            log.info("queue.not_begun", cluster=record.name, tx=tx_id, problem=str(error))
+        except (Refused, Overtaken, DomainError):
             await self._wait_again(record)
-            return False
+            raise
         self.tell(tx, decision)
         log.info("queue.begun", cluster=record.name, tx=tx_id, sites=plan.site_names)
-        return True
 
     async def _wait_again(self, tried: ClusterRecord) -> None:
         """Only where it is known that it was aborted: else that is for the loop that recovers."""
@@ -130,3 +163,7 @@ class BeginWaiting:
                 await discard(self._clusters, stored, now=self._clock.now())
         except DomainError as error:
             log.warning("queue.not_queued_again", cluster=tried.name, problem=str(error))
+
+
+def _is_queued(stored: Stored) -> bool:
+    return stored.record.state is ClusterState.QUEUED

@@ -219,7 +219,7 @@ class CreateCluster:
                 except Refused as error:
                     begun = True
                     log.info("create.refused", cluster=str(order.name), problem=str(error))
-                    brief = _next(brief, plan, error, last=number == PLANS)
+                    brief = after_refusal(brief, plan, error, last=number == PLANS)
                     read_at = await self._still_ours(order, uid)
             raise AssertionError("unreachable")
         except (DomainError, Refused):
@@ -339,7 +339,7 @@ async def discard(clusters: Clusters, stored: Stored, *, now: datetime) -> None:
         await clusters.save(record.move(ClusterState.CANCELLED, now=now), read_at=stored.read_at)
 
 
-def _next(brief: Brief, plan: Plan, error: Refused, *, last: bool) -> Brief:
+def after_refusal(brief: Brief, plan: Plan, error: Refused, *, last: bool) -> Brief:
     """What to plan by after a refusal; raises what the caller is told when it is over."""
     for refusal in error.refusals.values():
         if not isinstance(refusal, _PLAN_AGAIN):

@@ -10,13 +10,14 @@ from intertie.common.values import replace
 from intertie.metasched.domain.aside import Stretch, amend_of, going_on, is_saved
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import TxRecord, tx_name
-from intertie.metasched.domain.ports import Clusters, Register, Stored
+from intertie.metasched.domain.ports import Clusters, Register, Room, Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.waiting import waits
 from intertie.metasched.usecases.coallocate import Coallocate, Refused
 from intertie.metasched.usecases.create_cluster import CommitTerms
 from intertie.metasched.usecases.long_way import LongWay
 from intertie.metasched.usecases.part_cache import PartCache
+from intertie.metasched.usecases.pauses import Pauses
 from intertie.metasched.usecases.telling import Telling, Underway
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,8 @@ class GoOn:
         policy: QueuePolicy,
         terms: CommitTerms,
         draw: Callable[[], str],
+        pauses: Pauses,
+        room: Room,
     ) -> None:
         self._clusters = clusters
         self._register = register
@@ -48,6 +51,8 @@ class GoOn:
         self._policy = policy
         self._terms = terms
         self._draw = draw
+        self._pauses = pauses
+        self._room = room
         self.tell = Telling(coallocate, underway)
 
     async def __call__(self, name: str) -> bool:
@@ -90,13 +95,16 @@ class GoOn:
         )
         under = replace(record, amend=amend_of(tx_id, after, now=now))
         try:
+            self._room.check()
             await self._register.begin_amend(tx, under, read_at=stored.read_at)
             _, decision = await self._long_way(
                 tx, stretch.specs, lambda record, _: replace(after, price=record.price)
             )
         except (Refused, StaleWrite, DomainError) as error:
             log.info("queue.not_gone_on", cluster=record.name, tx=tx_id, problem=str(error))
+            self._pauses.refused(record.uid, error)
             return False
+        self._pauses.begun(record.uid)
         log.info("queue.went_on", cluster=record.name, tx=tx_id)
         self.tell(tx, decision)
         return True
