@@ -36,6 +36,7 @@ from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluste
 from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
+from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
@@ -184,6 +185,7 @@ class World:
         )
         line = Line(planning, parts, self.queue_policy)
         pauses = Pauses(self.clock)
+        fits = FitsAside(register, self.queue_policy, COORDINATOR)
         begin = BeginWaiting(
             clusters=clusters,
             register=register,
@@ -194,6 +196,7 @@ class World:
             policy=self.queue_policy,
             terms=terms,
             draw=draw,
+            fits=fits,
             pauses=pauses,
             room=self.room,
         )
@@ -225,7 +228,7 @@ class World:
             clusters=clusters,
             register=register,
             planning=planning,
-            enqueue=EnqueueCluster(clusters, line, get, self.clock),
+            enqueue=EnqueueCluster(clusters, line, fits, get, self.clock),
             coallocate=coallocate,
             get_cluster=get,
             underway=underway,

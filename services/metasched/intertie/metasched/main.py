@@ -57,6 +57,7 @@ from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluste
 from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
+from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
@@ -134,6 +135,7 @@ class Metasched:
         queue_policy = settings.queue.policy()
         line = Line(planning, parts, queue_policy)
         pauses = Pauses(clock)
+        fits = FitsAside(register, queue_policy, commit_terms.coordinator)
         self._begin = BeginWaiting(
             clusters=clusters,
             register=register,
@@ -144,6 +146,7 @@ class Metasched:
             policy=queue_policy,
             terms=commit_terms,
             draw=_draw,
+            fits=fits,
             pauses=pauses,
             room=room,
         )
@@ -175,7 +178,7 @@ class Metasched:
             clusters=clusters,
             register=register,
             planning=planning,
-            enqueue=EnqueueCluster(clusters, line, get, clock),
+            enqueue=EnqueueCluster(clusters, line, fits, get, clock),
             coallocate=coallocate,
             get_cluster=get,
             underway=underway,

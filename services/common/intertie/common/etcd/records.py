@@ -20,10 +20,11 @@ MAX_BYTES = 1_400_000
 """Of what is written together; etcd takes 1.5 MiB."""
 
 
-def check_size(values: Iterable[bytes]) -> None:
-    """FieldInvalid where a request would lead to more than can be written together. It is what was
-    asked for that is too large: to ask again later does not help."""
-    size = sum(map(len, values))
+def check_size(values: Iterable[bytes], *, spare: int = 0) -> None:
+    """FieldInvalid where a request would lead to more than can be written together, with `spare`
+    octets that come to it later. It is what was asked for that is too large: to ask again later
+    does not help."""
+    size = sum(map(len, values)) + spare
     if size > MAX_BYTES:
         raise FieldInvalid(
             "spec",

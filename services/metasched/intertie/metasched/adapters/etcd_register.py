@@ -71,14 +71,23 @@ class EtcdRegister:
             Compare.absent(_tx_key(tx.tx)),
             Compare.absent(_decision_key(tx.tx)),
         ]
-        then: list[Op] = [Put(at, encode(cluster)), Put(_tx_key(tx.tx), encode(tx))]
+        then = _amending(tx, cluster, decision)
         if request is not None:
             compare.append(Compare.absent(request_key(key)))
             then.append(Put(request_key(key), encode(request)))
-        if decision is not None:
-            then.append(Put(_decision_key(tx.tx), encode(decision)))
         check_size(each.value for each in then if isinstance(each, Put))
         return await self._write(compare, then)
+
+    def check_amend(
+        self,
+        tx: TxRecord,
+        cluster: ClusterRecord,
+        decision: Decision | None,
+        *,
+        spare_bytes: int = 0,
+    ) -> None:
+        then = _amending(tx, cluster, decision)
+        check_size((each.value for each in then if isinstance(each, Put)), spare=spare_bytes)
 
     async def commit(self, decision: Decision, cluster: ClusterRecord, *, read_at: int) -> None:
         key = cluster_key(cluster.name)
@@ -135,6 +144,14 @@ class EtcdRegister:
 
     async def _write(self, compare: list[Compare], then: list[Op]) -> int:
         return await written_by_leader(self._etcd, self._election, compare, then)
+
+
+def _amending(tx: TxRecord, cluster: ClusterRecord, decision: Decision | None) -> list[Op]:
+    then: list[Op] = [Put(cluster_key(cluster.name), encode(cluster))]
+    then.append(Put(_tx_key(tx.tx), encode(tx)))
+    if decision is not None:
+        then.append(Put(_decision_key(tx.tx), encode(decision)))
+    return then
 
 
 def _tx_key(tx: str) -> str:

@@ -16,6 +16,7 @@ from intertie.metasched.domain.cluster import (
     PartSeen,
     WorkspaceState,
 )
+from intertie.metasched.domain.commit import Decision, TxRecord, commit_of
 from intertie.metasched.domain.parts import digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import GroupNeed, ImageFound, Problem, Promise, Site
@@ -60,6 +61,33 @@ def put_aside(record: ClusterRecord, end: datetime, policy: QueuePolicy) -> Stre
     waits = replace(record.waits, aside=aside)
     after = replace(record, plan=plan, waits=waits, terms=record.terms + 1)
     return _stretch(record, after, policy, aside=aside)
+
+
+def aside_tx(
+    record: ClusterRecord,
+    stretch: Stretch,
+    tx: str,
+    *,
+    coordinator: str,
+    decide_by: datetime,
+    now: datetime,
+) -> tuple[TxRecord, Decision]:
+    """What is written to put it aside, beside its record."""
+    written = TxRecord(
+        tx=tx,
+        cluster=record.name,
+        cluster_uid=record.uid,
+        coordinator=coordinator,
+        owner=record.owner,
+        digest=stretch.digest,
+        parts=record.parts,
+        create_time=now,
+        decide_by=decide_by,
+        replaces=record.terms,
+        specs=stretch.specs,
+        until=record.window.end,
+    )
+    return written, commit_of(replace(written, parts={}), {}, now=now)
 
 
 def is_saved(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> bool:

@@ -229,6 +229,18 @@ class Register(Protocol):
         where no site is asked, the decision; StaleWrite where any was written by another."""
         ...
 
+    def check_amend(
+        self,
+        tx: TxRecord,
+        cluster: ClusterRecord,
+        decision: Decision | None,
+        *,
+        spare_bytes: int = 0,
+    ) -> None:
+        """FieldInvalid where `begin_amend` of these, and so many octets more, would be too large
+        to be written together."""
+        ...
+
     async def abort(self, decision: Decision) -> Decision:
         """UNDECIDED to ABORT, from any replica; the decision that stands."""
         ...

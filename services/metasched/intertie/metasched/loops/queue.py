@@ -7,7 +7,8 @@ from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.ports import Clusters, Stored
-from intertie.metasched.domain.waiting import NOT_AS_OFFERED, told, waited_too_long, waits
+from intertie.metasched.domain.waiting import told, waited_too_long, waits
+from intertie.metasched.usecases.apart import apart
 from intertie.metasched.usecases.begin_waiting import BeginWaiting
 from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
@@ -60,8 +61,9 @@ class Queue:
             if after is each.record:
                 others = True
                 continue
-            await self._save(after, each)
-            log.info("queue.waited_too_long", cluster=after.name)
+            with apart(after.name):
+                await self._save(after, each)
+                log.info("queue.waited_too_long", cluster=after.name)
         return others
 
     async def _start(self) -> None:
@@ -71,22 +73,24 @@ class Queue:
         of = {each.name: each for each in waiting if self._pauses.of(each.uid) is None}
         for name in await self._line.starting([*of.values()], now=self._clock.now()):
             aside = of[name].state is ClusterState.SUSPENDED
-            await (self._go_on(name) if aside else self._begin(name))
+            with apart(name):
+                await (self._go_on(name) if aside else self._begin(name))
 
     async def _tell(self) -> None:
         found = await self._waiting()
-        short = {each.record.name: self._pauses.of(each.record.uid) for each in found}
-        records = [each.record for each in found if short[each.record.name] is None]
+        paused = {each.record.name: self._pauses.of(each.record.uid) for each in found}
+        records = [each.record for each in found if paused[each.record.name] is None]
         outlooks = await self._line.outlooks(records, now=self._clock.now()) if records else {}
         for each in found:
-            refused = short[each.record.name]
-            if refused is not None:
-                after = told(each.record, None, (NOT_AS_OFFERED, AGAIN), refused)
+            pause = paused[each.record.name]
+            if pause is not None:
+                after = told(each.record, None, (pause.why, AGAIN), pause.short)
             else:
                 outlook = outlooks[each.record.name]
                 after = told(each.record, outlook.foreseen, outlook.reasons, outlook.shortfalls)
             if after is not each.record:
-                await self._save(after, each)
+                with apart(after.name):
+                    await self._save(after, each)
 
     async def _save(self, record: ClusterRecord, stored: Stored) -> None:
         try:

@@ -11,6 +11,7 @@ from intertie.common.points import reach
 from intertie.metasched.domain.cluster import STANDING, ClusterRecord
 from intertie.metasched.domain.commit import TxRecord
 from intertie.metasched.domain.ports import Clusters, Register, Sites
+from intertie.metasched.usecases.apart import apart
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.telling import Underway
@@ -53,8 +54,9 @@ class Settle:
 
     async def _settle_in_order(self, txs: Sequence[TxRecord]) -> None:
         """Of one cluster: a site takes terms only in place of those that they were drawn up on."""
-        for tx in txs:
-            await self._settle(tx.tx)
+        with apart(txs[0].cluster):
+            for tx in txs:
+                await self._settle(tx.tx)
 
     async def _settle(self, tx_id: str) -> None:
         tx = await self._register.transaction(tx_id)

@@ -22,6 +22,7 @@ from intertie.metasched.usecases.create_cluster import (
     after_refusal,
     discard,
 )
+from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.line import brief_from_now
 from intertie.metasched.usecases.pauses import Pauses
 from intertie.metasched.usecases.planning import Planning
@@ -46,6 +47,7 @@ class BeginWaiting:
         policy: QueuePolicy,
         terms: CommitTerms,
         draw: Callable[[], str],
+        fits: FitsAside,
         pauses: Pauses,
         room: Room,
     ) -> None:
@@ -58,6 +60,7 @@ class BeginWaiting:
         self._policy = policy
         self._terms = terms
         self._draw = draw
+        self._fits = fits
         self._pauses = pauses
         self._room = room
         self.tell = Telling(coallocate, underway)
@@ -117,6 +120,7 @@ class BeginWaiting:
             parts=parts,
             waits=replace(record.waits, foreseen=None),
         )
+        self._fits.check(record, plan, now=now)
         recallable = recallable_of(record, self._policy)
         placed = record.layout()
         specs = part_specs(record.name, record.uid, record.spec, plan, placed, recallable)

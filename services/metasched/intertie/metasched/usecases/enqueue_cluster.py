@@ -7,6 +7,7 @@ from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState, ClusterView
 from intertie.metasched.domain.ports import Clusters, RequestRecord, Stored
 from intertie.metasched.domain.waiting import told, waits
+from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.line import Line
 
@@ -15,10 +16,16 @@ log = structlog.get_logger(__name__)
 
 class EnqueueCluster:
     def __init__(
-        self, clusters: Clusters, line: Line, get_cluster: GetCluster, clock: Clock
+        self,
+        clusters: Clusters,
+        line: Line,
+        fits: FitsAside,
+        get_cluster: GetCluster,
+        clock: Clock,
     ) -> None:
         self._clusters = clusters
         self._line = line
+        self._fits = fits
         self._get_cluster = get_cluster
         self._clock = clock
 
@@ -42,4 +49,6 @@ class EnqueueCluster:
         return await self._get_cluster.view(record)
 
     async def _check(self, record: ClusterRecord) -> None:
-        await self._line.check_possible(record.path.tenant, record.spec, now=self._clock.now())
+        now = self._clock.now()
+        plan = await self._line.check_possible(record.path.tenant, record.spec, now=now)
+        self._fits.check(record, plan, now=now)

@@ -44,12 +44,13 @@ class Line:
     def in_order(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[Lease]:
         return in_order(records, self.policy, now=now)
 
-    async def check_possible(self, tenant: str, spec: ClusterSpec, *, now: datetime) -> None:
-        """As Planning refuses, where the sites could not have all of it at one time if they had
-        nothing else; also where a site that it might need does not answer."""
+    async def check_possible(self, tenant: str, spec: ClusterSpec, *, now: datetime) -> Plan:
+        """By what plan it would run if its sites had nothing else. As Planning refuses, where they
+        could not have all of it at one time even so; also where a site that it might need does not
+        answer."""
         start = now + NOTHING_YET
         window = Window(start, start + spec.lease.window(now=now).duration)
-        await self._planning(_brief(tenant, spec, (window,)))
+        return await self._planning(_brief(tenant, spec, (window,)))
 
     async def starting(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[str]:
         """Names of those that have room at their sites and put off nobody before them, by what

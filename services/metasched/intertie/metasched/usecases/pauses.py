@@ -11,18 +11,21 @@ from intertie.common.errors import (
     Shortfall,
     StaleWrite,
 )
+from intertie.metasched.domain.waiting import NOT_AS_OFFERED
 from intertie.metasched.usecases.coallocate import Overtaken, Refused
 
 FIRST_S = 2.0
 LONGEST_S = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Pause:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
     length_s: float
     until_s: float
     """Monotonic."""
+    why: str
     short: tuple[Shortfall, ...]
+    """What sites said was short when they refused it last."""
 
 
 class Pauses:
@@ -32,7 +35,7 @@ class Pauses:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._of: dict[str, _Pause] = {}
+        self._of: dict[str, Pause] = {}
         """By the cluster's uid."""
 
     def refused(self, uid: str, error: Exception) -> None:
@@ -45,22 +48,31 @@ class Pauses:
             each: pause for each, pause in self._of.items() if now < pause.until_s + LONGEST_S
         }
         length_s = min(2 * last.length_s, LONGEST_S) if last and uid in self._of else FIRST_S
-        self._of[uid] = _Pause(length_s, now + length_s, _short(error))
+        self._of[uid] = Pause(
+            length_s=length_s, until_s=now + length_s, why=_why(error), short=_short(error)
+        )
 
     def begun(self, uid: str) -> None:
         self._of.pop(uid, None)
 
-    def of(self, uid: str) -> tuple[Shortfall, ...] | None:
-        """What sites said was short when they refused it last; None: it may be tried now."""
+    def of(self, uid: str) -> Pause | None:
+        """None: it may be tried now."""
         pause = self._of.get(uid)
-        return (
-            pause.short if pause is not None and self._clock.monotonic() < pause.until_s else None
-        )
+        return pause if pause is not None and self._clock.monotonic() < pause.until_s else None
 
 
 def _says_nothing_of_it(error: Exception) -> bool:
     away = isinstance(error, EtcdUnavailable) and not isinstance(error, LedgerFull)
     return away or isinstance(error, StaleWrite | NotLeading | Overtaken)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, Refused | NoCapacity):
+        return NOT_AS_OFFERED
+    if isinstance(error, LedgerFull):
+        # Without its figures: a record that tells of them would be written with each.
+        return "the store of its meta-scheduler is short of room"
+    return str(error)
 
 
 def _short(error: Exception) -> tuple[Shortfall, ...]:

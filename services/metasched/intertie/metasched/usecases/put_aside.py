@@ -6,11 +6,11 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
-from intertie.common.values import replace
-from intertie.metasched.domain.aside import put_aside, recalled_end
-from intertie.metasched.domain.commit import TxRecord, commit_of, tx_name
+from intertie.metasched.domain.aside import aside_tx, put_aside, recalled_end
+from intertie.metasched.domain.commit import tx_name
 from intertie.metasched.domain.ports import Clusters, Register, Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.usecases.apart import apart
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.create_cluster import CommitTerms
 from intertie.metasched.usecases.long_way import in_force
@@ -49,7 +49,8 @@ class PutAside:
     async def sweep(self) -> None:
         for stored in await self._clusters.listed():
             if stored.record.waits is not None and stored.record.name not in self._underway:
-                await self._look(stored)
+                with apart(stored.record.name):
+                    await self._look(stored)
 
     async def _look(self, stored: Stored) -> None:
         record = stored.record
@@ -57,22 +58,14 @@ class PutAside:
         if end is None:
             return
         stretch, now = put_aside(record, end, self._policy), self._clock.now()
-        tx_id = tx_name(self._draw())
-        tx = TxRecord(
-            tx=tx_id,
-            cluster=record.name,
-            cluster_uid=record.uid,
+        tx, decision = aside_tx(
+            record,
+            stretch,
+            tx_name(self._draw()),
             coordinator=self._terms.coordinator,
-            owner=record.owner,
-            digest=stretch.digest,
-            parts=record.parts,
-            create_time=now,
             decide_by=now + self._terms.decide_within,
-            replaces=record.terms,
-            specs=stretch.specs,
-            until=record.window.end,
+            now=now,
         )
-        decision = commit_of(replace(tx, parts={}), {}, now=now)
         try:
             await self._register.begin_amend(
                 tx, stretch.record, read_at=stored.read_at, decision=decision
@@ -81,5 +74,5 @@ class PutAside:
             log.debug("aside.lost_race", cluster=record.name)
             return
         in_force()
-        log.info("aside.decided", cluster=record.name, tx=tx_id, end=end.isoformat())
+        log.info("aside.decided", cluster=record.name, tx=tx.tx, end=end.isoformat())
         self.tell(tx, decision)
