@@ -6,10 +6,12 @@ import pytest
 
 from intertie.common.intervals import Window
 from intertie.common.part_rules import within
-from intertie.common.part_spec import HostEntry, PartSpec
+from intertie.common.part_spec import HostEntry, PartSpec, Recallable
 from intertie.common.spec import BandwidthTerm, DiskTerm
 from intertie.common.values import replace
 from tests.unit.broker.samples import HOUR, NOW, part_spec, workspace
+
+KEPT = Recallable(keep_for=HOUR)
 
 
 def spec(count: int = 2, *, pair: int = 10, link: int = 20, **allocation: Any) -> PartSpec:
@@ -61,3 +63,25 @@ def test_what_takes_less_of_anything_is_within(new: PartSpec) -> None:
 )
 def test_what_takes_more_of_anything_or_is_otherwise_is_not(new: PartSpec) -> None:
     assert not within(new, OLD)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "less"),
+    [
+        (KEPT, KEPT, True),
+        (replace(KEPT, put_aside=True), KEPT, True),
+        (replace(KEPT, put_aside=True, keep_for=HOUR / 2), KEPT, True),
+        (replace(KEPT, keep_for=HOUR / 2), KEPT, True),
+        (replace(KEPT, keep_for=HOUR * 2), KEPT, False),
+        (KEPT, replace(KEPT, put_aside=True), False),
+        (replace(KEPT, cancellable=True), KEPT, False),
+        (replace(KEPT, ran=HOUR), KEPT, False),
+        (KEPT, None, False),
+        (None, KEPT, False),
+    ],
+)
+def test_what_is_kept_for_no_longer_is_within(
+    new: Recallable | None, old: Recallable | None, less: bool
+) -> None:
+    """A bug: one for a shorter time was taken for more, since a coordinator's settings changed."""
+    assert within(replace(OLD, recallable=new), replace(OLD, recallable=old)) is less

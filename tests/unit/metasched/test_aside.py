@@ -11,6 +11,7 @@ import pytest
 
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome
+from intertie.metasched.domain.queue_policy import QueuePolicy
 from tests.fakes.clock import START
 from tests.fakes.crashing import Crash, CrashPlan
 from tests.fakes.site import FakePart, State
@@ -157,6 +158,40 @@ async def test_an_earlier_end_that_comes_before_the_first_is_heard_of(again: str
         await looked(world, process)
     record = await record_of(process)
     assert record.state is ClusterState.SCHEDULED
+    check_whole(world, record)
+
+
+@pytest.mark.parametrize("cancellable", [False, True])
+@pytest.mark.parametrize("hours", [1, 1000])
+async def test_however_long_leases_may_wait_by_now_it_is_put_aside(
+    hours: int, cancellable: bool
+) -> None:
+    """A bug: sites took what is kept for another time than was agreed for more, for ever."""
+    world = World()
+    await running(world, cancellable=cancellable)
+    world.queue_policy = QueuePolicy(longest_wait=timedelta(hours=hours))
+    process = await world.process()
+    now = world.clock.now()
+    world.north.recall(now)
+    await looked(world, process)
+    record = await record_of(process)
+    assert record.window.end == now
+    assert await process.register.transactions() == ()
+    if cancellable:
+        return
+    kept = min(timedelta(hours=hours), timedelta(days=30))
+    assert {each.keep_until for each in parts(world)} == {now + kept}
+    # What they agree to next is what holds by then.
+    for _ in range(3):
+        await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.SCHEDULED
+    agreed = {each.spec.recallable.keep_for for each in parts(world) if each.spec.recallable}
+    assert agreed == {timedelta(hours=hours)}
+    world.boot()
+    world.south.recall(world.clock.now() + 60 * SECOND)
+    await looked(world, process)
+    record = await record_of(process)
+    assert (record.terms, record.window.end) == (3, world.clock.now() + 58 * SECOND)
     check_whole(world, record)
 
 

@@ -101,10 +101,15 @@ def within(new: PartSpec, old: PartSpec) -> bool:
 
 
 def _only_put_aside(new: PartSpec, old: PartSpec) -> bool:
-    """What is kept of it after its window, its site has agreed to keep when it held it."""
-    if new.recallable == old.recallable:
-        return True
-    return old.recallable is not None and new.recallable == replace(old.recallable, put_aside=True)
+    """What is kept of it after its window, its site has agreed to keep when it held it, or more."""
+    gets, had = new.recallable, old.recallable
+    if gets is None or had is None:
+        return gets is had
+    return (
+        replace(gets, put_aside=had.put_aside, keep_for=had.keep_for) == had
+        and gets.put_aside >= had.put_aside
+        and gets.keep_for <= had.keep_for
+    )
 
 
 def _less(new: PartWorkspace, old: PartWorkspace) -> bool:

@@ -117,7 +117,13 @@ def going_on(
         reasons=("its sites have room for it again",),
         shortfalls=(),
     )
-    waits = replace(record.waits, aside=False, restore=restore, foreseen=None)
+    waits = replace(
+        record.waits,
+        aside=False,
+        restore=restore,
+        foreseen=None,
+        keep_for=policy.longest(record.spec),
+    )
     scheduled = record.move(ClusterState.SCHEDULED, now=now)
     after = replace(scheduled, plan=plan, waits=waits, terms=record.terms + 1, amend=None)
     return replace(_stretch(record, after, policy, aside=False), decide_by=decide_by)

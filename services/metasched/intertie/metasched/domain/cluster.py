@@ -148,6 +148,9 @@ class Waits:
     """When it would start, by the last look; None: not within sight."""
     restore: timedelta = timedelta()
     """At the beginning of its window, in which its memory comes back."""
+    keep_for: timedelta | None = None
+    """What its sites agreed to when they last held it: for so long they keep it at most. None: by a
+    release that did not write it down."""
     aside: bool = False
     """A site has put it aside: its window is not its last, and what it has is kept after it."""
 

@@ -73,11 +73,13 @@ def waits(record: ClusterRecord) -> bool:
 def recallable_of(
     record: ClusterRecord, policy: QueuePolicy, *, aside: bool = False
 ) -> Recallable | None:
-    """What its sites may do with it. `aside`: it is put aside at the end of its window."""
+    """What its sites may do with it. `aside`: it is put aside at the end of its window. Kept for no
+    longer than they have agreed to, whatever the operator lets leases wait by now."""
     if record.waits is None:
         return None
+    longest, agreed = policy.longest(record.spec), record.waits.keep_for
     return Recallable(
-        keep_for=policy.longest(record.spec),
+        keep_for=longest if agreed is None else min(longest, agreed),
         cancellable=record.spec.lease.cancellable,
         ran=record.waits.ran,
         put_aside=aside,

@@ -118,7 +118,7 @@ class BeginWaiting:
             plan=plan,
             tx=tx_id,
             parts=parts,
-            waits=replace(record.waits, foreseen=None),
+            waits=replace(record.waits, foreseen=None, keep_for=self._policy.longest(record.spec)),
         )
         self._fits.check(record, plan, now=now)
         recallable = recallable_of(record, self._policy)
