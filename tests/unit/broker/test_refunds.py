@@ -6,9 +6,11 @@ import pytest
 
 from intertie.broker.convert import cluster_to_proto, part_to_proto
 from intertie.broker.domain.account import Account
+from intertie.broker.domain.archiving import RESTS, moves
 from intertie.broker.domain.cluster import PartView
 from intertie.broker.domain.cluster import view_of as cluster_view
 from intertie.broker.domain.fleet import Fleet
+from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.price import with_less
 from intertie.broker.domain.refund_policy import RefundPolicy
@@ -22,7 +24,14 @@ from intertie.broker.domain.refunds import (
     within_price,
 )
 from intertie.broker.domain.stretch import Stretch
-from intertie.broker.domain.usage import due_of, price_during, refunded, refunds_since, settled
+from intertie.broker.domain.usage import (
+    due_of,
+    next_period,
+    price_during,
+    refunded,
+    refunds_since,
+    settled,
+)
 from intertie.common.etcd.records import encode
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.intervals import Window
@@ -295,3 +304,18 @@ def test_the_last_record_waits_for_what_is_given_back() -> None:
     assert not settled(ended, None), "and it is not forgotten meanwhile"
     midnight = Account(name=ended.name, until=NOW + HOUR / 2, number=1)
     assert settled(with_end(ended, POLICY), midnight)
+
+
+def test_one_that_ended_before_its_window_is_not_put_aside_before_its_refund_is_written() -> None:
+    """A bug: no period of it is to be written down, so it was taken for done with."""
+    ended = lease().ending(now=NOW - MINUTE, reason="CANCELLED")
+    ended = ended.move(PartState.ENDED, now=NOW - MINUTE)
+    assert next_period(ended, None) is None
+    view = LedgerView(parts={ended.name: Versioned(value=ended, revision=1)})
+    later = NOW - MINUTE + RESTS
+    assert not settled(ended, None)
+    assert list(moves(view, now=later)) == []
+    given = with_end(ended, POLICY)
+    assert given.refunds
+    view = LedgerView(parts={ended.name: Versioned(value=given, revision=2)})
+    assert [each.part.value for each in moves(view, now=later) if each.part] == [given]

@@ -251,5 +251,6 @@ def chained(
 
 
 def settled(part: Part, account: Account | None) -> bool:
-    """Nothing of it is left to be written down, now or later."""
-    return part.over and next_period(part, account) is None
+    """Nothing of it is left to be written down, now or later: no period, and nothing that is given
+    back, of one that ended before its window too."""
+    return part.over and owed_at_end(part) is None and next_period(part, account) is None
