@@ -316,7 +316,8 @@ class Coallocate:
             terms = Terms(replaces=tx.replaces, spec=tx.specs[site])
         try:
             seen = await self._sites.resolve(PartName.parse(part), decision, terms)
-            self._parts.heard(part, seen)
+            if decision.outcome is Outcome.COMMIT:
+                self._parts.heard(part, seen)
         except NotFound:
             if decision.outcome is Outcome.COMMIT:
                 log.warning("commit.part_gone", tx=decision.tx, site=site)

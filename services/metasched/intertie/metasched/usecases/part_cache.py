@@ -14,6 +14,9 @@ from intertie.metasched.domain.ports import Sites
 FRESH_S = 1.0
 SILENCE_S = 3.0
 """A site that did not answer is not asked again for so long."""
+KEPT_S = 300.0
+"""What nobody has asked for in so long is dropped: of clusters that are over, and of sites that
+clusters are at no more, which only the leader is told of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,7 @@ class PartCache:
         self._sites = sites
         self._clock = clock
         self._answers: dict[str, _Answer] = {}
+        self._dropped_s = clock.monotonic()
 
     async def parts_of(self, record: ClusterRecord) -> Mapping[str, PartSeen]:
         """By site. A site that does not answer keeps what it said last, marked as not current;
@@ -43,7 +47,7 @@ class PartCache:
 
     def heard(self, part: str, seen: PartSeen) -> None:
         """What a site has just said of it by itself."""
-        self._answers[part] = _Answer(seen=seen, until=self._clock.monotonic() + FRESH_S)
+        self._keep(part, seen, FRESH_S)
 
     def forget(self, record: ClusterRecord) -> None:
         for part in record.parts.values():
@@ -62,5 +66,17 @@ class PartCache:
         except DomainError:
             seen = replace(last.seen, current=False) if last and last.seen else None
             fresh_s = SILENCE_S
-        self._answers[part] = _Answer(seen=seen, until=self._clock.monotonic() + fresh_s)
+        self._keep(part, seen, fresh_s)
         return seen
+
+    def _keep(self, part: str, seen: PartSeen | None, fresh_s: float) -> None:
+        now = self._clock.monotonic()
+        self._answers[part] = _Answer(seen=seen, until=now + fresh_s)
+        if now - self._dropped_s >= KEPT_S:
+            self._dropped_s = now
+            # Who asks for one that is good no more has it asked for anew.
+            self._answers = {
+                name: answer
+                for name, answer in self._answers.items()
+                if now - answer.until < KEPT_S
+            }
