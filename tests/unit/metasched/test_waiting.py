@@ -18,11 +18,12 @@ from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome
+from intertie.metasched.domain.ports import Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.create_cluster import PLANS
 from intertie.metasched.usecases.update_cluster import UpdateOrder
-from tests.fakes.clock import START
+from tests.fakes.clock import START, turns
 from tests.fakes.crashing import Crash, CrashPlan
 from tests.fakes.site import State
 from tests.unit.metasched.world import ALICE, NAME, Process, World, order, spec
@@ -339,3 +340,59 @@ async def test_two_replicas_begin_it_once() -> None:
         await swept(world, second)
     world.check_all_or_nothing()
     assert world.confirmed() == {(await record_of(second)).tx}
+
+
+async def test_a_tenant_has_no_more_leases_in_line_than_it_may() -> None:
+    """A bug: whoever was let in could fill the queue, and the store with it."""
+    world = World(queue_policy=QueuePolicy(queued_leases=2))
+    process = await world.process()
+    await filled(world, process)
+    for name in ("a", "b"):
+        assert await queue(process, waiting(), name) is ClusterState.QUEUED
+    with pytest.raises(errors.NoCapacity) as refused:
+        await queue(process, waiting(), "c")
+    [short] = refused.value.shortfalls
+    assert (short.resource, short.wanted, short.available, short.field) == (
+        "quota_queued_leases",
+        1,
+        0,
+        "spec.lease.kind",
+    )
+    assert "2 leases of tenant demo wait" in short.message
+    with pytest.raises(errors.NoCapacity):
+        await process.create.plan_only(order("p", named("d"), waiting()))
+    assert await queue(process, waiting(), "a") is ClusterState.QUEUED, "a retry finds it"
+    other = replace(named("e"), parent=replace(NAME.parent, tenant="other"))
+    view = await process.create(order("r-other", other, waiting()))
+    assert view.record.state is ClusterState.QUEUED, "each tenant for itself"
+    await process.delete(str(named("a")))
+    assert await queue(process, waiting(), "d") is ClusterState.QUEUED
+    # Those that run are not counted.
+    await process.delete(str(named("other")))
+    await process.settle.sweep()
+    world.north.finish()
+    world.south.finish()
+    await swept(world, process)
+    assert (await record_of(process, named("b"))).state is ClusterState.SCHEDULED
+    assert await queue(process, waiting(), "f") is ClusterState.QUEUED
+
+
+async def test_nor_where_several_are_asked_for_at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(queue_policy=QueuePolicy(queued_leases=2))
+    process = await world.process()
+    listed = process.clusters.listed
+
+    async def slowly(tenant: str = "") -> tuple[Stored, ...]:
+        found = await listed(tenant)
+        await turns(9)
+        return found
+
+    async def passed(_: ClusterRecord) -> None:
+        """What is looked at before takes any time."""
+
+    monkeypatch.setattr(process.clusters, "listed", slowly)
+    monkeypatch.setattr(process.create._enqueue, "_check", passed)
+    made = await asyncio.gather(
+        *(queue(process, waiting(), name) for name in ("a", "b", "c")), return_exceptions=True
+    )
+    assert [isinstance(each, errors.NoCapacity) for each in made] == [False, False, True]

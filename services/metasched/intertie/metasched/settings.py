@@ -51,12 +51,15 @@ class QueueSettings(Section):
     """Whom others may pass: all but the first; nobody."""
     longest_wait_hours: float = Field(default=720.0, gt=0, le=8784)
     """A lease that gets no room for so long ends; one that says less itself, sooner."""
+    queued_leases: int | None = Field(default=None, ge=0)
+    """How many leases of a tenant may wait here for a first start at one time."""
 
     def policy(self) -> QueuePolicy:
         return QueuePolicy(
             order=ORDERS[self.order],
             backfilling=BACKFILLINGS[self.backfilling],
             longest_wait=timedelta(hours=self.longest_wait_hours),
+            queued_leases=self.queued_leases,
         )
 
 

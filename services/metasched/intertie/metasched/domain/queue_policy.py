@@ -16,6 +16,9 @@ class QueuePolicy:
     longest_wait: timedelta = timedelta(days=30)
     """At a time, of a lease that does not say; and more than that none may."""
 
+    queued_leases: int | None = None
+    """Of a tenant, that may wait for a first start at one time; None: any number."""
+
     def longest(self, spec: ClusterSpec) -> timedelta:
         """How long the lease may wait at a time."""
         return min(spec.lease.max_wait or self.longest_wait, self.longest_wait)

@@ -7,13 +7,14 @@ is a co-allocation like any other; where that is refused, it is QUEUED as before
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from intertie.common.errors import Shortfall
+from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.leasing.lease import Lease
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.part_spec import Recallable
 from intertie.common.spec import DEFAULT_DURATION, ClusterSpec
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import (
+    PENDING,
     WAITED_TOO_LONG,
     WAITING,
     ClusterRecord,
@@ -63,6 +64,31 @@ def queued_again(record: ClusterRecord, *, now: datetime) -> ClusterRecord:
         tx="",
         parts={},
     )
+
+
+def check_queue(tenant: str, of_tenant: Iterable[ClusterRecord], policy: QueuePolicy) -> None:
+    """NoCapacity where one more of its tenant's leases may not be QUEUED beside its others. One
+    that is just being begun may be QUEUED again."""
+    most = policy.queued_leases
+    if most is None:
+        return
+    first = {ClusterState.QUEUED, *PENDING}
+    waiting = sum(each.waits is not None and each.state in first for each in of_tenant)
+    if waiting < most:
+        return
+    short = Shortfall(
+        site="",
+        resource="quota_queued_leases",
+        wanted=1,
+        available=0,
+        unit="leases",
+        field="spec.lease.kind",
+        message=(
+            f"{waiting} leases of tenant {tenant} wait in the queue for several sites, and {most} "
+            "may at one time; ask again when one has started, or delete one"
+        ),
+    )
+    raise NoCapacity((short,))
 
 
 def waits(record: ClusterRecord) -> bool:
