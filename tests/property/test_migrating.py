@@ -245,7 +245,7 @@ async def settled(site: MovingSite, steps: int = 40) -> Any:
     view = await site.ledger.view()
     for part in view.parts.values():
         assert part.value.moving == ()
-        assert part.value.shed == ()
+        assert (part.value.shed, part.value.left) == ((), ())
     placed = sorted(
         each.host
         for part in view.parts.values()

@@ -20,8 +20,9 @@ from intertie.broker.domain.fleet import (
 )
 from intertie.broker.domain.ledger import amounts_of, demands_of
 from intertie.broker.domain.migrating import begun, next_of
-from intertie.broker.domain.moving import MovingState
-from intertie.broker.domain.part import Keeping, Part, hosts_of
+from intertie.broker.domain.moving import Moving, MovingState
+from intertie.broker.domain.part import Keeping, Left, Part, hosts_of
+from intertie.broker.domain.reconcile import GivenUp, Tell, step_of
 from intertie.broker.domain.wanted import Role, wanted_of
 from intertie.common.actions import Action
 from intertie.common.errors import (
@@ -31,6 +32,7 @@ from intertie.common.errors import (
     LeaseEnding,
     NoCapacity,
 )
+from intertie.common.etcd.records import encode
 from intertie.common.values import replace
 from tests.unit.broker.samples import facts, part, part_spec, workspace
 from tests.unit.broker.standing import view_of
@@ -172,8 +174,11 @@ def test_not_while_an_image_of_its_disk_is_made() -> None:
 def test_not_while_earlier_terms_count_nor_in_the_last_minutes() -> None:
     of = of_two()
     smaller = with_terms(of, part_spec(workspace("w"), workspace("w", 1)), of.placed)
-    with pytest.raises(AmendPending):
-        asked(replace(smaller, shed=(*smaller.shed, migrating._shed(of, of.placed))), "w-0")
+    assert smaller.shed
+    arrived = migrating.arrived(moved := moving(of), moved.moving[0])
+    for pending in (smaller, arrived):
+        with pytest.raises(AmendPending):
+            asked(pending, "w-0")
     view = view_of(fleet("n1", "n2", "n3"), (of,))
     late = of.window.end - timedelta(seconds=60)
     with pytest.raises(LeaseEnding):
@@ -211,8 +216,7 @@ def test_it_is_there_once_its_source_or_the_target_says_so() -> None:
         assert there is not None
         assert hosts_of(there.placed) == {"w-0": "n3", "w-1": "n2"}
         assert there.moving == ()
-        [left] = there.shed
-        assert (hosts_of(left.placed)["w-0"], left.generation) == ("n1", there.generation + 1)
+        assert there.left == (Left(workspace="w-0", host="n1", generation=there.generation + 1),)
         [demand] = demands_of(there)
         assert demand.amounts["host/n1/vcpus"] == 1, "until it has obeyed"
         assert there.left_hosts() == ("n1",)
@@ -242,7 +246,7 @@ def test_a_failure_is_asked_about_and_only_the_answer_decides() -> None:
     assert kept is not None
     assert kept.moving == ()
     assert hosts_of(kept.placed)["w-0"] == "n1"
-    assert hosts_of(kept.shed[0].placed)["w-0"] == "n3"
+    assert [(each.workspace, each.host) for each in kept.left] == [("w-0", "n3")]
     assert dict(kept.unmoved)["w-0"] == "it was to go to n3, and stays: the tunnel broke"
     assert kept.left_hosts() == ("n3",)
     given = after(failed, said("n1", "w-0", KINDS.GIVEN, 5))
@@ -278,7 +282,7 @@ def test_of_lost_hosts() -> None:
     assert asks.moving[0].state is MovingState.ANSWERING, "its source may have given it up"
     gone = after(going, {}, fenced=("n1",))
     assert gone is not None
-    assert hosts_of(gone.shed[0].placed)["w-0"] == "n3", "the copy goes first"
+    assert [each.host for each in gone.left] == ["n3"], "the copy goes first"
     taken = after(going, said("n3", "w-0", KINDS.TAKEN, 5), fenced=("n1",))
     assert taken is not None
     assert hosts_of(taken.placed)["w-0"] == "n3"
@@ -301,3 +305,46 @@ def test_hosts_must_be_of_a_kind() -> None:
     )
     with pytest.raises(NoCapacity):
         asked(of_two(), "w-0", to="n3", hosts=other)
+
+
+def test_a_part_of_many_that_have_moved_still_fits_its_record() -> None:
+    """A bug: each that arrived left a copy of the part's whole terms, until the record was too
+    large to be written, and nothing of the part was told to anybody any more."""
+    count = 120
+    spec = part_spec(*(workspace("w", each) for each in range(count)))
+    of = on(spec, *["n1"] * count)
+    ways = tuple(
+        Moving(workspace=f"w-{each}", host="n3", number=each, since=BEGUN) for each in range(count)
+    )
+    of = replace(of, moving=ways)
+    size = len(encode(of))
+    arrived = dropped = of
+    for each in ways:
+        arrived = migrating.arrived(arrived, each)
+        dropped = migrating.dropped(dropped, each, "why " * 1000)
+    assert len(encode(arrived)) < size
+    assert len(encode(dropped)) < size + 400 * count
+    smaller = with_terms(arrived, part_spec(*spec.workspaces[1:]), arrived.placed[1:])
+    assert not smaller.left
+    assert len(encode(smaller)) < 5 * size, "other terms then have no copy of it for each either"
+    assert "n1" in smaller.left_hosts()
+    assert demands_of(smaller)[0].amounts["host/n1/vcpus"] == count
+
+
+def test_what_is_left_counts_until_its_host_has_obeyed() -> None:
+    found = sending(moving(of_two()))
+    there = after(found, said("n1", "w-0", KINDS.GIVEN, 5))
+    assert there is not None
+    fleet_of, generation = fleet("n1", "n2", "n3"), there.generation
+    told = step_of(there, {}, {}, fleet_of, THREE, now=LATER)
+    assert isinstance(told, Tell)
+    assert told.wanted["n1"].gone
+    of = told.part
+    hosts = dict.fromkeys(("n1", "n2", "n3"), of.generation)
+    for obeyed, is_rid in ((generation, False), (of.generation, True)):
+        seen = {"n1": SeenPart(host="n1", part_uid=of.uid, generation=9, obeyed_generation=obeyed)}
+        step = step_of(of, hosts, seen, fleet_of, THREE, now=LATER)
+        assert isinstance(step, GivenUp) is is_rid
+        if isinstance(step, GivenUp):
+            assert (step.part.left, step.hosts) == ((), ("n1",))
+            assert "host/n1/vcpus" not in demands_of(step.part)[0].amounts

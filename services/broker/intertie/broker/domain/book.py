@@ -307,6 +307,7 @@ def _takes_the_same(one: Part, other: Part) -> bool:
         and one.gateway == other.gateway
         and one.shed is other.shed
         and one.moving is other.moving
+        and one.left is other.left
         and one.amend is other.amend
         and one.keeping is other.keeping
     )

@@ -16,10 +16,10 @@ from intertie.broker.domain.ledger import (
     free_vector,
     host_key,
     larger,
-    no_link,
     takes_by_workspace,
 )
-from intertie.broker.domain.part import Part, Placed, Shed, Standing
+from intertie.broker.domain.link_room import no_link
+from intertie.broker.domain.part import Part, Placed, Shed, Standing, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.quotas import quota_shortfall
 from intertie.common.calendar import Demand
@@ -116,15 +116,30 @@ def with_terms(part: Part, spec: PartSpec, placed: tuple[Placed, ...]) -> Part:
         generation=part.generation + 1,
     )
     there = {each.label for each in spec.workspaces}
+    shed = (*part.shed, *_with_what_is_left(part), before)
     after = replace(
         part,
+        left=(),
         spec=spec,
         placed=placed,
         terms=part.terms + 1,
         switched=tuple(each for each in part.switched if each[0] in there),
         snapshots=tuple(each for each in part.snapshots if each.workspace in there),
     )
-    return replace(after, shed=_making_a_difference((*part.shed, before), after))
+    return replace(after, shed=_making_a_difference(shed, after))
+
+
+def _with_what_is_left(part: Part) -> Iterator[Shed]:
+    """What migrations have left counts by the terms that were, all of it until the last host of it
+    has obeyed: there is one more of them, however many workspaces have moved."""
+    if part.left:
+        at = hosts_of(part.placed) | {each.workspace: each.host for each in part.left}
+        yield Shed(
+            spec=part.spec,
+            placed=tuple(replace(each, host=at[each.workspace]) for each in part.placed),
+            gateway=part.gateway,
+            generation=max(each.generation for each in part.left),
+        )
 
 
 def _making_a_difference(shed: tuple[Shed, ...], after: Part) -> tuple[Shed, ...]:

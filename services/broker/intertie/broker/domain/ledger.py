@@ -18,11 +18,10 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
-from intertie.broker.domain.part import Amend, Keeping, Part, Shed, Standing, hosts_of
+from intertie.broker.domain.part import Amend, Keeping, Part, Standing, hosts_of
 from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord, Tomb
 from intertie.common.calendar import Calendar, Demand
-from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec, PartWorkspace
 from intertie.common.quantities import DIMENSIONS, Vector
@@ -269,16 +268,17 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
         if part.amend is None or part.amend.keeping is None:
             return stretch
         return _overlaid(part.name, stretch, _goes_on(part, part.amend, admission))
-    if not (part.shed or part.moving) and part.amend is None:
+    between = bool(part.moving or part.left)
+    if not (part.shed or between) and part.amend is None:
         amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
         amounts |= _off_quotas(part, admission, amounts)
         return (Demand(part.name, part.window, amounts),)
     all_of: list[Standing] = [part, *part.shed]
     if part.amend is not None:
         all_of.append(part.amend)
-    if part.moving:
-        all_of.append(_there(part))
     terms = [(each.spec.window.end, takes_by_workspace(each)) for each in all_of]
+    if between:
+        terms.append((part.window.end, _wherever(part)))
     demands: list[Demand] = []
     start = part.window.start
     for end in sorted({end for end, _ in terms}):
@@ -291,11 +291,24 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
     return tuple(demands)
 
 
-def _there(part: Part) -> Shed:
-    """With those that are on their way at the hosts that they go to."""
-    to = {each.workspace: each.host for each in part.moving}
-    placed = tuple(replace(each, host=to.get(each.workspace, each.host)) for each in part.placed)
-    return Shed(spec=part.spec, placed=placed, gateway=part.gateway, generation=part.generation)
+def _wherever(part: Part) -> Takes:
+    """Of workspaces that are between hosts, at each where they may come to be, one by one: what
+    one of them is promised towards another it takes of the uplink unless both can only be there."""
+    at = {each.workspace: {each.host} for each in part.placed}
+    for moving in part.moving:
+        at[moving.workspace].add(moving.host)
+    for left in part.left:
+        at[left.workspace].add(left.host)
+    takes, pairs = takes_by_workspace(part), pair_mbit_s(part.spec)
+    for workspace in part.spec.workspaces:
+        label = workspace.label
+        for host in at[label]:
+            amounts = keyed(host, fixed_amounts(workspace))
+            amounts[host_key(host, "uplink_mbit_s")] += sum(
+                mbit_s for other, mbit_s in pairs[label].items() if host not in at.get(other, ())
+            )
+            takes |= {(label, key): amount for key, amount in amounts.items() if amount}
+    return takes
 
 
 def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) -> tuple[Demand, ...]:
@@ -445,45 +458,6 @@ def free_hosts(
         facts.host: free_vector(calendar, facts, policy, window)
         for facts in view.fleet.alive(now=now)
     }
-
-
-def link_shortfalls(calendar: Calendar, policy: Policy, spec: PartSpec) -> tuple[Shortfall, ...]:
-    """A reservation fits when both of this site's halves of the link have room for it."""
-    wanted: dict[tuple[str, str], int] = {}
-    for link in spec.links:
-        for direction, amount in (
-            ("egress", link.egress_mbit_s),
-            ("ingress", link.ingress_mbit_s),
-        ):
-            key = (link.peer, direction)
-            wanted[key] = wanted.get(key, 0) + amount
-    found = []
-    for (peer, direction), amount in sorted(wanted.items()):
-        if policy.link(peer) is None:
-            found.append(no_link(policy.site, peer))
-            continue
-        free = calendar.free(link_key(peer, direction), spec.window)
-        if amount > free:
-            found.append(
-                Shortfall(
-                    site=policy.site,
-                    resource=f"link_{direction}",
-                    wanted=amount,
-                    available=max(free, 0),
-                    unit="Mbit/s",
-                    peer=peer,
-                )
-            )
-    return tuple(dict.fromkeys(found))
-
-
-def no_link(site: str, peer: str) -> Shortfall:
-    return Shortfall(
-        site=site,
-        resource="reachability",
-        peer=peer,
-        message=f"{site}: there is no link to {peer}",
-    )
 
 
 def free_vnis(view: LedgerView, count: int) -> tuple[int, ...]:

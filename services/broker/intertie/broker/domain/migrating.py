@@ -1,7 +1,7 @@
 """Migration of workspaces between hosts of the site: whether and where to, and what is next.
 
 A workspace on its way counts on both hosts, until the one that does not have it in the end has
-obeyed (`Shed`). Who has it is the word of the host that it comes from: nothing here rests on
+obeyed (`Left`). Who has it is the word of the host that it comes from: nothing here rests on
 silence, and on a host's loss only once that is fenced.
 """
 
@@ -19,7 +19,7 @@ from intertie.broker.domain.fleet import (
 )
 from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of, free_hosts
 from intertie.broker.domain.moving import Moving, MovingState
-from intertie.broker.domain.part import Part, Placed, Shed
+from intertie.broker.domain.part import Left, Part, Placed
 from intertie.broker.domain.placement import place
 from intertie.common.actions import Action, allowed, standing
 from intertie.common.errors import (
@@ -36,6 +36,9 @@ from intertie.common.values import replace
 PREPARED_WITHIN = timedelta(minutes=10)
 """With the image on its way."""
 SENT_WITHIN = timedelta(minutes=30)
+_LONGEST_WHY = 200
+"""Characters of what a host says: what is written of one that stays is little more than of one on
+its way, so that a part whose workspaces may all go is never too large to say that they have not."""
 LAST_MINUTES = timedelta(minutes=2)
 """Of a window, in which none is begun."""
 
@@ -67,7 +70,7 @@ def begun(
         return None
     for label in wanted:
         _check_state(part, label, states[label], is_copied=label in copied)
-    if part.amend is not None or part.shed:
+    if part.amend is not None or part.shed or part.left:
         raise AmendPending(part.name)
     if part.window.end - now < LAST_MINUTES:
         raise LeaseEnding(part.name, part.window.end.isoformat(timespec="seconds"))
@@ -202,6 +205,7 @@ def _after(
     elif now - moving.since >= SENT_WITHIN:
         why = f"not sent within {SENT_WITHIN.total_seconds():.0f} s"
     if why and moving.state is MovingState.SENDING:
+        why = why[:_LONGEST_WHY]
         return _with(part, moving, moving.move(MovingState.ANSWERING, now=now, why=why))
     return part
 
@@ -244,30 +248,29 @@ def _with(part: Part, before: Moving, after: Moving) -> Part:
 
 def arrived(part: Part, moving: Moving) -> Part:
     """It is at the other host. What its own has of it counts until that has obeyed."""
-    left = _shed(part, part.placed)
+    source = part.host_of(moving.workspace)
     return replace(
         part,
         placed=_placed_at(part.placed, moving),
         moving=tuple(each for each in part.moving if each is not moving),
-        shed=(*part.shed, left),
+        left=(*part.left, _left(part, moving, source)),
     )
 
 
 def dropped(part: Part, moving: Moving, why: str) -> Part:
     """It stays where it is. What the other host has made for it counts until that has obeyed."""
-    left = _shed(part, _placed_at(part.placed, moving))
-    said = f"it was to go to {moving.host}, and stays: {why}"
+    said = f"it was to go to {moving.host}, and stays: {why[:_LONGEST_WHY]}"
     others = (each for each in part.unmoved if each[0] != moving.workspace)
     return replace(
         part,
         moving=tuple(each for each in part.moving if each is not moving),
         unmoved=(*others, (moving.workspace, said)),
-        shed=(*part.shed, left),
+        left=(*part.left, _left(part, moving, moving.host)),
     )
 
 
-def _shed(part: Part, placed: tuple[Placed, ...]) -> Shed:
-    return Shed(spec=part.spec, placed=placed, gateway=part.gateway, generation=part.generation + 1)
+def _left(part: Part, moving: Moving, host: str) -> Left:
+    return Left(workspace=moving.workspace, host=host, generation=part.generation + 1)
 
 
 def _placed_at(placed: tuple[Placed, ...], moving: Moving) -> tuple[Placed, ...]:

@@ -112,6 +112,16 @@ class Shed(Struct, frozen=True, kw_only=True):
         return _hosts(self.placed, self.gateway)
 
 
+class Left(Struct, frozen=True, kw_only=True):
+    """What a migration has left of a workspace at a host where it is not, or is not any more:
+    counted there until that has obeyed. By the part's own terms, as there may be many of them."""
+
+    workspace: str
+    host: str
+    generation: int
+    """The first of what hosts are told in which that one has no part in it."""
+
+
 class AmendState(Enum):
     HELD = "HELD"
     PREPARED = "PREPARED"
@@ -234,6 +244,8 @@ class Part(Struct, frozen=True, kw_only=True):
     """At most one at a time."""
     moving: tuple[Moving, ...] = ()
     """Workspaces that are on their way to another host, at most once each: counted there too."""
+    left: tuple[Left, ...] = ()
+    """At most one a workspace."""
     unmoved: tuple[tuple[str, str], ...] = ()
     """Workspaces, by label, that did not get to where they were to go last, and why."""
     keeping: Keeping | None = None
@@ -313,8 +325,9 @@ class Part(Struct, frozen=True, kw_only=True):
         )
 
     def left_hosts(self) -> tuple[str, ...]:
-        """Those that have something of what was in force before, and nothing of what is."""
+        """Those that have something of what was before, and nothing of what is."""
         before = {host for each in self.shed for host in each.hosts()}
+        before.update(each.host for each in self.left)
         return tuple(sorted(before.difference(self.hosts())))
 
     def expired(self, *, now: datetime) -> bool:

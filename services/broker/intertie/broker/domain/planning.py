@@ -14,10 +14,10 @@ from intertie.broker.domain.ledger import (
     free_hosts,
     gateway_mbit_s,
     keyed,
-    link_shortfalls,
     with_site_caps,
     with_site_defaults,
 )
+from intertie.broker.domain.link_room import link_shortfalls
 from intertie.broker.domain.part import Placed, leaves_site
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.price import asked_for

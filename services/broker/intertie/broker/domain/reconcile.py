@@ -1,6 +1,6 @@
 """What to do about one part, given what its hosts were told and what they say."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -114,7 +114,10 @@ def step_of(
         ended = part.move(PartState.ENDED, now=now, reason=part.end_reason)
         ended = settled(ended, seen)
         return End(part=_with_counts(ended, ended, seen), hosts=tuple(sorted(told)))
-    due = any(each.generation > part.generation for each in part.shed)
+    due = part.generation < max(
+        (*(each.generation for each in part.shed), *(each.generation for each in part.left)),
+        default=0,
+    )
     as_told = part.told == says and not due
     if not as_told or part != before or told != dict.fromkeys(wanted, part.generation):
         return _tell(part, wanted, says)
@@ -129,16 +132,15 @@ def _given_up(
 ) -> GivenUp | None:
     """What every host of it has given up: it has obeyed a generation in which it is in force no
     more, or says of such a one that nothing of the part is left, or is fenced."""
-    kept = tuple(
-        each
-        for each in part.shed
-        if not all(
-            host in fenced or _obeyed(seen.get(host), each.generation) for host in each.hosts()
-        )
-    )
-    if kept == part.shed:
+
+    def obeyed(hosts: Iterable[str], generation: int) -> bool:
+        return all(host in fenced or _obeyed(seen.get(host), generation) for host in hosts)
+
+    shed = tuple(each for each in part.shed if not obeyed(each.hosts(), each.generation))
+    left = tuple(each for each in part.left if not obeyed((each.host,), each.generation))
+    if shed == part.shed and left == part.left:
         return None
-    after = _with_counts(replace(part, shed=kept), part, seen)
+    after = _with_counts(replace(part, shed=shed, left=left), part, seen)
     there = {*after.hosts(), *after.left_hosts()}
     rid = tuple(sorted(host for host in told if host not in there))
     return GivenUp(part=after, hosts=rid)

@@ -93,7 +93,8 @@ def _may_run_elsewhere(part: Part, lost: Collection[str]) -> bool:
             continue
         if part.moving_of(each.workspace) is not None:
             return True
-        others = (hosts_of(shed.placed).get(each.workspace, "") for shed in part.shed)
+        others = [hosts_of(shed.placed).get(each.workspace, "") for shed in part.shed]
+        others += [left.host for left in part.left if left.workspace == each.workspace]
         if any(host and host != each.host and host not in lost for host in others):
             return True
     return False

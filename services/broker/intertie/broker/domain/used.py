@@ -34,6 +34,7 @@ def known_of(part: Part, seen: Mapping[str, SeenPart]) -> Known:
     known = {(each.host, each.workspace): each.used for each in part.used}
     placed = (part.placed, *(shed.placed for shed in part.shed))
     there = {(each.host, each.workspace) for terms in placed for each in terms}
+    there.update((each.host, each.workspace) for each in part.left)
     for host, report in seen.items():
         for each in report.workspaces:
             if each.used is None or (host, each.name) not in there:
