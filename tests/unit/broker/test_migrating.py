@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -348,3 +349,43 @@ def test_what_is_left_counts_until_its_host_has_obeyed() -> None:
         if isinstance(step, GivenUp):
             assert (step.part.left, step.hosts) == ((), ("n1",))
             assert "host/n1/vcpus" not in demands_of(step.part)[0].amounts
+
+
+def test_what_two_that_go_together_are_promised_counts_until_both_are_there() -> None:
+    """A bug: they go one by one, and each may stay, and yet both were only counted as if they were
+    on one host at every moment."""
+    spec = part_spec(workspace("w"), workspace("w", 1), pairs=(("w-0", "w-1", 40),))
+    of = on(spec, "n1", "n1")
+    assert "host/n1/uplink_mbit_s" not in demands_of(of)[0].amounts
+    both = asked(of, to="n3")
+    assert both is not None
+    one_there = migrating.arrived(both, both.moving[0])
+    one_stays = migrating.dropped(one_there, one_there.moving[0], "")
+    for each in (both, one_there, one_stays):
+        for host in ("n1", "n3"):
+            assert demands_of(each)[0].amounts[f"host/{host}/uplink_mbit_s"] == 40
+    there = migrating.arrived(one_there, one_there.moving[0])
+    assert "host/n3/uplink_mbit_s" not in demands_of(replace(there, left=()))[0].amounts
+    for label in ("w-0", "w-1"):
+        amounts = demands_of(moving(of, label))[0].amounts
+        assert (amounts["host/n1/uplink_mbit_s"], amounts["host/n3/uplink_mbit_s"]) == (40, 40)
+
+
+def test_what_counts_is_enough_wherever_each_of_them_is() -> None:
+    labels, hosts = ("w-0", "w-1", "w-2"), ("n1", "n2", "n3")
+    pairs = (("w-0", "w-1", 40), ("w-1", "w-2", 7))
+    spec = part_spec(*(workspace("w", each) for each in range(3)), pairs=pairs)
+    for here in product(hosts, repeat=3):
+        for there in product((*hosts, ""), repeat=3):
+            of = replace(
+                on(spec, *here),
+                moving=tuple(
+                    Moving(workspace=label, host=to, number=5, since=BEGUN)
+                    for label, own, to in zip(labels, here, there, strict=True)
+                    if to not in ("", own)
+                ),
+            )
+            counted = demands_of(of)[0].amounts
+            for at in product(*({own, to or own} for own, to in zip(here, there, strict=True))):
+                taken = amounts_of(spec, dict(zip(labels, at, strict=True)), "")
+                assert all(amount <= counted[key] for key, amount in taken.items())

@@ -273,12 +273,11 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
         amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
         amounts |= _off_quotas(part, admission, amounts)
         return (Demand(part.name, part.window, amounts),)
-    all_of: list[Standing] = [part, *part.shed]
+    all_of: list[Standing] = [*part.shed]
     if part.amend is not None:
         all_of.append(part.amend)
     terms = [(each.spec.window.end, takes_by_workspace(each)) for each in all_of]
-    if between:
-        terms.append((part.window.end, _wherever(part)))
+    terms.append((part.window.end, _wherever(part) if between else takes_by_workspace(part)))
     demands: list[Demand] = []
     start = part.window.start
     for end in sorted({end for end, _ in terms}):
@@ -292,21 +291,26 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
 
 
 def _wherever(part: Part) -> Takes:
-    """Of workspaces that are between hosts, at each where they may come to be, one by one: what
-    one of them is promised towards another it takes of the uplink unless both can only be there."""
+    """Of a part with workspaces between hosts, what it takes whichever of them are where: each all
+    of its own at each host where it may come to be; and what two are promised of each other the
+    uplink of each host where one of them may be without the other, once."""
     at = {each.workspace: {each.host} for each in part.placed}
     for moving in part.moving:
         at[moving.workspace].add(moving.host)
     for left in part.left:
         at[left.workspace].add(left.host)
-    takes, pairs = takes_by_workspace(part), pair_mbit_s(part.spec)
+    pairs = pair_mbit_s(part.spec)
+    takes = {each: amount for each, amount in takes_by_workspace(part).items() if not each[0]}
     for workspace in part.spec.workspaces:
         label = workspace.label
         for host in at[label]:
+            here = {host}
             amounts = keyed(host, fixed_amounts(workspace))
-            amounts[host_key(host, "uplink_mbit_s")] += sum(
-                mbit_s for other, mbit_s in pairs[label].items() if host not in at.get(other, ())
-            )
+            for other, mbit_s in pairs[label].items():
+                others = at.get(other, set())
+                both = host in others and at[label] != here
+                if others != here and not (both and other < label):
+                    amounts[host_key(host, "uplink_mbit_s")] += mbit_s
             takes |= {(label, key): amount for key, amount in amounts.items() if amount}
     return takes
 
