@@ -105,6 +105,7 @@ def test_a_guest_that_was_sent_is_told_from_one_that_was_switched_off() -> None:
     assert state_of(off, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED) is DomainState.SENT
     assert state_of(off, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN) is DomainState.POWERED_OFF
     assert state_of(off, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED) is DomainState.OFF
+    assert state_of(libvirt.VIR_DOMAIN_SHUTDOWN, 0) is DomainState.ENDING
 
 
 async def test_a_libvirt_that_is_not_there_is_silence_not_absence(tmp_path: Path) -> None:

@@ -122,10 +122,46 @@ def test_what_is_said_of_it(
     role: Role, seen: Observed, moves: bool, expected: Outcome | None
 ) -> None:
     migration = Migration(number=7, role=role, host="n2", agent_address="")
-    told = told_of(migration, seen, moves=moves, problem="")
+    told = told_of(migration, seen, moves=moves, stands=False, problem="")
     assert (told.outcome if told else None) == expected
     assert told is None or told.number == 7
-    assert told_of(None, seen, moves=moves, problem="") is None
+    assert told_of(None, seen, moves=moves, stands=False, problem="") is None
+
+
+@pytest.mark.parametrize(
+    "state", [DomainState.POWERED_OFF, DomainState.STALLED, DomainState.ENDING]
+)
+async def test_a_copy_that_stood_still_is_not_taken_when_its_emulator_ends(
+    state: DomainState,
+) -> None:
+    """A bug: libvirt says of one that was ended by a signal that it switched itself off, and the
+    site had it for taken while it ran at its source."""
+    host = await taking()
+    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    await arrivals.begin(A_UID, 7, "n2", ready_time=NOW)
+    host.hypervisor.domains[DOMAIN] = state
+    await host.agent.sweep()
+    assert said(host) is None
+    if state is DomainState.POWERED_OFF:
+        host.records.listing = wanted(None, 5)
+        for _ in range(2):
+            await host.agent.sweep()
+        started = host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+        assert started, (
+            "given all the same, it is begun from its disk: it did not switch itself off"
+        )
+
+
+@pytest.mark.parametrize("state", [DomainState.POWERED_OFF, DomainState.STALLED])
+async def test_one_that_went_on_is_taken_whatever_became_of_it(state: DomainState) -> None:
+    host = await taking()
+    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    await arrivals.begin(A_UID, 7, "n2", ready_time=NOW)
+    host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    await arrivals.take_over(A_UID, 7, "n2")
+    host.hypervisor.domains[DOMAIN] = state
+    await host.agent.sweep()
+    assert said(host).outcome is Outcome.TAKEN
 
 
 def wanted(role: Role | None, generation: int, number: int = 7) -> Listing:

@@ -271,6 +271,8 @@ def state_of(state: int, reason: int) -> DomainState:
         return DomainState.POWERED_OFF if switched_off else DomainState.OFF
     if state == libvirt.VIR_DOMAIN_CRASHED:
         return DomainState.OFF
+    if state == libvirt.VIR_DOMAIN_SHUTDOWN:
+        return DomainState.ENDING
     return DomainState.RUNNING
 
 

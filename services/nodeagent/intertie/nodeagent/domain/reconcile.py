@@ -49,6 +49,9 @@ class DomainState(Enum):
     """Paused by its emulator in a write to its disk, which the host's disk did not take."""
     STARTING = "STARTING"
     """Its emulator is there, as somebody asked for it, and it has not run yet."""
+    ENDING = "ENDING"
+    """Its emulator is about to be gone: the guest has switched itself off, or the emulator was
+    told to end, also where the guest stood still."""
     IN_TRANSIT = "IN_TRANSIT"
     """It stands still for its last piece to be sent, or is on its way in; from a file, too."""
     SENT = "SENT"
@@ -65,6 +68,7 @@ ALIVE = frozenset(
         DomainState.PAUSED,
         DomainState.STALLED,
         DomainState.STARTING,
+        DomainState.ENDING,
         DomainState.IN_TRANSIT,
     }
 )
@@ -290,7 +294,9 @@ def steps(
         needed.append(Step.GROW_DISK)
     if not seen.seed:
         needed.append(Step.MAKE_SEED)
-    switched_off = note.powered_off or seen.domain is DomainState.POWERED_OFF
+    # One that stood still has not switched itself off: its emulator was ended.
+    itself = seen.domain is DomainState.POWERED_OFF and not note.paused
+    switched_off = note.powered_off or itself
     starts = runs and (
         (anew and switched.power is not Power.OFF)
         or (switched.power is Power.ON and (note.starting or not switched_off))
@@ -346,7 +352,7 @@ def _while_it_runs(
             return (Step.GO_ON,)
     # What is saved of a guest that runs is older than its disk.
     old = () if seen.memory in (Memory.NONE, Memory.SAVING) else (Step.DISCARD,)
-    running = seen.domain is DomainState.RUNNING
+    running = seen.domain in (DomainState.RUNNING, DomainState.ENDING)
     if off or anew:
         if not running or button is Button.IGNORED:
             return (*old, Step.STOP)
@@ -390,7 +396,7 @@ def state_of(
     """How a workspace is reported. `late`: it runs, and should have been ready by now."""
     if phase is Phase.OVER:
         return WorkspaceState.ENDED
-    if seen.domain is DomainState.RUNNING:
+    if seen.domain in (DomainState.RUNNING, DomainState.ENDING):
         return WorkspaceState.FAILED if late else WorkspaceState.RUNNING
     if seen.domain in (DomainState.PAUSED, DomainState.STALLED, DomainState.IN_TRANSIT):
         return WorkspaceState.PAUSED

@@ -1,19 +1,22 @@
 """What a host says of a workspace that it is to take or to send."""
 
 from intertie.nodeagent.domain.migrating import Migration, Outcome, Role, SeenMigration
-from intertie.nodeagent.domain.reconcile import ALIVE, DomainState, Observed
+from intertie.nodeagent.domain.reconcile import DomainState, Observed
 
-_WAS_LET_GO_ON = frozenset({DomainState.RUNNING, DomainState.STALLED, DomainState.POWERED_OFF})
+_HAS_RUN = frozenset({DomainState.STALLED, DomainState.POWERED_OFF})
+"""As far as libvirt can say. A copy that only stands still is as one that has where its emulator is
+ended from outside, or its disk takes no writes: so it must be noted that it was let go on."""
 
 
 def told_of(
-    migration: Migration | None, seen: Observed, *, moves: bool, problem: str
+    migration: Migration | None, seen: Observed, *, moves: bool, stands: bool, problem: str
 ) -> SeenMigration | None:
-    """None while there is nothing to say. `moves`: it is being sent; `problem`: what went wrong
-    last. KEPT is only said in answer, as it is for good: by this number it is not sent again."""
+    """None while there is nothing to say. `moves`: it is being sent; `stands`: it is noted to stand
+    still, or to be about to come so; `problem`: what went wrong last. KEPT is only said in answer,
+    as it is for good: by this number it is not sent again."""
     if migration is None:
         return None
-    outcome = _outcome(migration.role, seen, moves=moves, fails=bool(problem))
+    outcome = _outcome(migration.role, seen, moves=moves, stands=stands, fails=bool(problem))
     if outcome is None:
         return None
     message = ""
@@ -22,10 +25,14 @@ def told_of(
     return SeenMigration(number=migration.number, outcome=outcome, message=message)
 
 
-def _outcome(role: Role, seen: Observed, *, moves: bool, fails: bool) -> Outcome | None:
+def _outcome(
+    role: Role, seen: Observed, *, moves: bool, stands: bool, fails: bool
+) -> Outcome | None:
     if role is Role.TAKE:
         if seen.domain is not None:
-            return Outcome.TAKEN if seen.domain in _WAS_LET_GO_ON else None
+            runs = seen.domain is DomainState.RUNNING
+            has_run = seen.domain in _HAS_RUN and not stands
+            return Outcome.TAKEN if runs or has_run else None
         if seen.disk and seen.seed:
             return Outcome.READY
         return Outcome.FAILED if fails else None
@@ -35,5 +42,4 @@ def _outcome(role: Role, seen: Observed, *, moves: bool, fails: bool) -> Outcome
         return None
     if role is Role.ANSWER:
         return Outcome.KEPT
-    stands = seen.domain not in ALIVE or seen.domain is not DomainState.RUNNING
-    return Outcome.FAILED if seen.unsent or stands else None
+    return Outcome.FAILED if seen.unsent or seen.domain is not DomainState.RUNNING else None

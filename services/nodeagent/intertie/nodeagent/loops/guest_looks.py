@@ -164,6 +164,7 @@ class GuestLooks:
                 workspace.migration if sure else None,
                 seen,
                 moves=workspace.uid in self._steps.moving(),
+                stands=note.paused,
                 problem=self._sending.failed(workspace.uid, workspace.migration)
                 or attempts.problem,
             ),

@@ -43,7 +43,8 @@ class Listening:
             state = domains.get(DeviceNames.domain(uid))
             if state is not DomainState.RUNNING:
                 self._channels.close(uid)
-                off = note.powered_off or state is DomainState.POWERED_OFF
+                itself = state is DomainState.POWERED_OFF and not note.paused
+                off = note.powered_off or itself
                 was_ready = note.ready_time or note.was_ready
                 off = off and not note.starting
                 self._knowledge.remember(
