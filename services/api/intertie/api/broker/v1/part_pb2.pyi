@@ -468,7 +468,7 @@ class Part(_message.Message):
     @_builtins.property
     def recalled_end(self) -> _timestamp_pb2.Timestamp:
         """The end of the window to which the site has put it aside by itself; `spec` has it
-        too. Absent once its coordinator has agreed on an end, at all sites.
+        too. Absent once its coordinator has agreed on that end, or an earlier one, at all sites.
         """
 
     @_builtins.property
