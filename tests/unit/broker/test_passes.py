@@ -21,6 +21,7 @@ from intertie.broker.loops.expire import Expire
 from intertie.broker.loops.in_doubt import InDoubt
 from intertie.broker.loops.passes import keep
 from intertie.broker.loops.reconcile import PATIENCE, Reconcile
+from intertie.broker.loops.refunds import Refunds
 from intertie.broker.loops.retention import Retention
 from intertie.broker.usecases.admission import Admission
 from intertie.broker.usecases.create_cluster import CreateCluster, Order
@@ -123,6 +124,7 @@ class World:
         )
         self.delete = DeleteCluster(ledger, self.get, forwarding, clock)
         self.reconcile = Reconcile(ledger, POLICY, clock)
+        self.refunds = Refunds(ledger, POLICY, clock)
         self.retention = Retention(ledger, forwarding, clock)
         self.register = Register()
         resolve = ResolvePart(ledger, NoReceipts(), POLICY, clock)
@@ -343,6 +345,7 @@ async def test_tombstones_go_a_day_after_the_window(world: World) -> None:
     await world.delete(NAME, "", ALICE)
     for _ in range(2):
         await world.reconcile.sweep()
+    await world.refunds.sweep()
     await world.clock.advance(25 * 3600 - 1)
     await world.retention.sweep()
     assert len(await world.ledger.parts()) == 1
