@@ -34,7 +34,8 @@ def create_all(user: User, clusters: Mapping[str, dict[str, Any]]) -> None:
         user.create(name, specification, wait=False)
 
     def ready(name: str) -> bool:
-        return all(each.get("ready") for each in user.show(name)["workspaces"])
+        there = user.show(name)["workspaces"]  # none, while it waits for room
+        return bool(there) and all(each.get("ready") for each in there)
 
     for name in clusters:
         eventually(lambda name=name: ready(name), within_s=READY_WITHIN_S, what=f"{name} is ready")  # type: ignore[misc]
