@@ -345,7 +345,7 @@ BUGS: dict[str, Bug] = {
     ),
     "prepared-part-expires": Bug(_prepared_expires, "went from PREPARED to EXPIRED", seed=4),
     "tombstone-dropped-early": Bug(_tombstone_early, "tombstone"),
-    "site-in-doubt-decides-alone": Bug(_decides_alone, "let go alone", seed=4),
+    "site-in-doubt-decides-alone": Bug(_decides_alone, "let go alone", profile=_late),
     "txn-retried-blindly": Bug(_retried_blindly, "leads", profile=_slow),
     "idempotency-record-apart": Bug(_record_apart, "were made for"),
     "decision-written-blindly": Bug(
