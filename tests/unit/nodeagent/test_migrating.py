@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from intertie.common.actions import AS_BEGUN
-from intertie.common.errors import NotFound, WorkspaceNotRunning
+from intertie.common.errors import ConnectionRefused, NotFound, WorkspaceNotRunning
 from intertie.common.names import DeviceNames
 from intertie.common.values import replace
 from intertie.nodeagent.adapters.libvirt_migration import there
@@ -340,10 +341,63 @@ async def test_nobody_else_brings_anything(number: int, host_name: str) -> None:
     with pytest.raises(NotFound):
         await arrivals.begin(A_UID, number, host_name, ready_time=None)
     with pytest.raises(NotFound):
-        arrivals.tunnel(A_UID, number, host_name, Channel.LIBVIRT)
+        await arrivals.tunnel(A_UID, number, host_name, Channel.LIBVIRT).__aenter__()
     host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
     with pytest.raises(NotFound):
         await arrivals.take_over(A_UID, number, host_name)
+
+
+class Socket:
+    """Of a libvirt that says nothing by itself."""
+
+    def __init__(self) -> None:
+        self.taken = False
+        self.is_cut = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def open(self, uid: str, channel: Channel) -> AsyncIterator[Socket]:
+        yield self
+
+    async def received(self) -> AsyncIterator[bytes]:
+        await self.is_cut.wait()
+        return
+        yield b""
+
+    async def send(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+    def cut(self) -> None:
+        self.is_cut.set()
+
+
+async def test_a_tunnel_is_open_for_what_was_begun_and_no_longer_than_the_site_says() -> None:
+    """A bug: whoever had been let in once had this host's libvirt for as long as they liked."""
+    host = await taking()
+    socket = Socket()
+    arrivals = host.agent.arrivals(socket)
+    way = A_UID, 7, "n2", Channel.LIBVIRT
+    with pytest.raises(NotFound, match="begun"):
+        await arrivals.tunnel(*way).__aenter__()
+    await arrivals.begin(A_UID, 7, "n2", ready_time=NOW)
+
+    async def use() -> None:
+        async with arrivals.tunnel(*way) as stream:
+            async for _ in stream.received():
+                pass
+
+    using = [asyncio.create_task(use()) for _ in range(2)]
+    await host.clock.advance(60)
+    assert not any(task.done() for task in using)
+    with pytest.raises(ConnectionRefused):
+        await arrivals.tunnel(*way).__aenter__()
+    host.records.listing = wanted(None, 5)
+    await host.agent.sweep()
+    await host.clock.advance(5)
+    assert socket.is_cut.is_set()
+    for task in using:
+        assert task.done()
+        assert isinstance(task.exception(), NotFound)
 
 
 async def test_what_cannot_come_is_refused() -> None:

@@ -39,6 +39,10 @@ class Attachment:
             if self._writer.can_write_eof():
                 self._writer.write_eof()
 
+    def cut(self) -> None:
+        """At once, both ways; what was not taken yet is lost."""
+        self._writer.transport.abort()
+
     def close(self) -> None:
         self._writer.close()
 

@@ -428,6 +428,10 @@ class Stream(Protocol):
         """Half closes it, where that exists."""
         ...
 
+    def cut(self) -> None:
+        """Ends it at once, both ways; what was not taken yet is lost."""
+        ...
+
 
 class Streams(Protocol):
     """Both raise ConnectionRefused; they close what they opened when they are left."""

@@ -1,12 +1,15 @@
 """Guests that come to this host from others, by their agents' word within the site's."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 import structlog
 
-from intertie.common.errors import NotFound, WorkspaceNotRunning
+from intertie.common.clock import Clock
+from intertie.common.errors import ConnectionRefused, NotFound, WorkspaceNotRunning
 from intertie.common.names import DeviceNames
 from intertie.common.values import replace
 from intertie.nodeagent.domain.migrating import Channel, Role
@@ -19,6 +22,11 @@ from intertie.nodeagent.loops.room import Room
 
 log = structlog.get_logger(__name__)
 
+_LOOK_S = 3.0
+"""How often it is looked whether what a tunnel is for still is the site's word."""
+_STREAMS = 2
+"""Of each kind at the same time: libvirt and QEMU use one, and may come again."""
+
 
 class Arrivals:
     """Serves the agent of the host that sends, for a workspace that this host is told to take by
@@ -26,6 +34,7 @@ class Arrivals:
 
     def __init__(
         self,
+        clock: Clock,
         knowledge: Knowledge,
         hypervisor: Hypervisor,
         storage: Storage,
@@ -35,6 +44,7 @@ class Arrivals:
         check_network: Callable[[WantedWorkspace], None],
     ) -> None:
         """`check_network`: HostFailure where a guest would not be held to what it may send."""
+        self._clock = clock
         self._knowledge = knowledge
         self._hypervisor = hypervisor
         self._storage = storage
@@ -42,6 +52,9 @@ class Arrivals:
         self._room = room
         self._sockets = sockets
         self._check_network = check_network
+        self._begun: dict[str, int] = {}
+        """By uid, the number that it comes by."""
+        self._streams: Counter[tuple[str, int, Channel]] = Counter()
 
     async def begin(self, uid: str, number: int, host: str, *, ready_time: datetime | None) -> None:
         """NotFound; WorkspaceNotRunning where it cannot come; HostFailure."""
@@ -65,14 +78,44 @@ class Arrivals:
         self._knowledge.remember(part.uid, uid, note)
         if not self._knowledge.may_start:
             raise WorkspaceNotRunning(workspace.name, "to come to a host that notes nothing")
+        self._begun[uid] = number
         log.info("guest.coming", workspace=uid, host=host, number=number)
 
-    def tunnel(
+    @contextlib.asynccontextmanager
+    async def tunnel(
         self, uid: str, number: int, host: str, channel: Channel
-    ) -> AbstractAsyncContextManager[Stream]:
-        """NotFound; ConnectionRefused when it is entered."""
+    ) -> AsyncIterator[Stream]:
+        """For what was begun, and as long as the site's record says so: NotFound before and
+        after. ConnectionRefused where nothing listens, or enough are open."""
         self._expected(uid, number, host)
-        return self._sockets.open(uid, channel)
+        if self._begun.get(uid) != number:
+            raise NotFound(f"workspace {uid}, begun to come from {host} by number {number}")
+        key = uid, number, channel
+        if self._streams[key] >= _STREAMS:
+            raise ConnectionRefused(uid, 0)
+        self._streams[key] += 1
+        try:
+            async with self._sockets.open(uid, channel) as stream:
+                watch = asyncio.create_task(self._cut_when_over(uid, number, host, stream))
+                try:
+                    yield stream
+                finally:
+                    watch.cancel()
+                    await asyncio.gather(watch, return_exceptions=True)
+            self._expected(uid, number, host)
+        finally:
+            self._streams[key] -= 1
+            self._streams += Counter()  # without what has none
+
+    async def _cut_when_over(self, uid: str, number: int, host: str, stream: Stream) -> None:
+        while True:
+            await self._clock.sleep(_LOOK_S)
+            try:
+                self._expected(uid, number, host)
+            except NotFound:
+                log.info("tunnel.cut", workspace=uid, host=host, number=number)
+                stream.cut()
+                return
 
     async def take_over(self, uid: str, number: int, host: str) -> None:
         """The source has given it up. NotFound, WorkspaceNotRunning, HostFailure."""

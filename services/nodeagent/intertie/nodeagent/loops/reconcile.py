@@ -164,8 +164,8 @@ class Reconciler:
     def arrivals(self, sockets: ArrivalSockets) -> Arrivals:
         """What serves the agents of hosts that send guests here."""
         return Arrivals(
-            self._knowledge, self._hypervisor, self._storage, self._listening, self._room, sockets,
-            self._steps.check_network,
+            self._clock, self._knowledge, self._hypervisor, self._storage, self._listening,
+            self._room, sockets, self._steps.check_network,
         )  # fmt: skip
 
     async def yield_to(self, shares: Mapping[str, IncastShare]) -> None:

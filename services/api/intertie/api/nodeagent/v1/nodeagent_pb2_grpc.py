@@ -151,12 +151,14 @@ class NodeAgentServicer:
 
     def Tunnel(self, request_iterator, context):
         """Bytes to and from what takes a workspace on this host: its libvirt, or the memory or the disk
-        of the copy that is made of it. The first message opens, all others carry data.
+        of the copy that is made of it. The first message opens, all others carry data. It ends with
+        NOT_FOUND seconds after the site says that it is not to come any more.
 
         | Condition                                      | Code                | Reason             | Caller                     |
         |------------------------------------------------|---------------------|--------------------|----------------------------|
         | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
-        | nothing listens there                          | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+        | BeginMigration was not called by that          | NOT_FOUND           | NOT_FOUND          | calls it                   |
+        | nothing listens there, or two are open already | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
         | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

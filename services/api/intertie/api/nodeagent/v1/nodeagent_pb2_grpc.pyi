@@ -79,12 +79,14 @@ class NodeAgentStub:
     """
     Tunnel: _grpc.StreamStreamMultiCallable[_nodeagent_pb2.TunnelRequest, _nodeagent_pb2.TunnelResponse]
     """Bytes to and from what takes a workspace on this host: its libvirt, or the memory or the disk
-    of the copy that is made of it. The first message opens, all others carry data.
+    of the copy that is made of it. The first message opens, all others carry data. It ends with
+    NOT_FOUND seconds after the site says that it is not to come any more.
 
     | Condition                                      | Code                | Reason             | Caller                     |
     |------------------------------------------------|---------------------|--------------------|----------------------------|
     | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
-    | nothing listens there                          | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+    | BeginMigration was not called by that          | NOT_FOUND           | NOT_FOUND          | calls it                   |
+    | nothing listens there, or two are open already | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
     | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
     """
     TakeOver: _grpc.UnaryUnaryMultiCallable[_nodeagent_pb2.TakeOverRequest, _nodeagent_pb2.TakeOverResponse]
@@ -146,12 +148,14 @@ class NodeAgentAsyncStub(NodeAgentStub):
     """
     Tunnel: _aio.StreamStreamMultiCallable[_nodeagent_pb2.TunnelRequest, _nodeagent_pb2.TunnelResponse]  # type: ignore[assignment]
     """Bytes to and from what takes a workspace on this host: its libvirt, or the memory or the disk
-    of the copy that is made of it. The first message opens, all others carry data.
+    of the copy that is made of it. The first message opens, all others carry data. It ends with
+    NOT_FOUND seconds after the site says that it is not to come any more.
 
     | Condition                                      | Code                | Reason             | Caller                     |
     |------------------------------------------------|---------------------|--------------------|----------------------------|
     | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
-    | nothing listens there                          | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+    | BeginMigration was not called by that          | NOT_FOUND           | NOT_FOUND          | calls it                   |
+    | nothing listens there, or two are open already | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
     | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
     """
     TakeOver: _aio.UnaryUnaryMultiCallable[_nodeagent_pb2.TakeOverRequest, _nodeagent_pb2.TakeOverResponse]  # type: ignore[assignment]
@@ -246,12 +250,14 @@ class NodeAgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_nodeagent_pb2.TunnelResponse], _abc.AsyncIterator[_nodeagent_pb2.TunnelResponse]]:
         """Bytes to and from what takes a workspace on this host: its libvirt, or the memory or the disk
-        of the copy that is made of it. The first message opens, all others carry data.
+        of the copy that is made of it. The first message opens, all others carry data. It ends with
+        NOT_FOUND seconds after the site says that it is not to come any more.
 
         | Condition                                      | Code                | Reason             | Caller                     |
         |------------------------------------------------|---------------------|--------------------|----------------------------|
         | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
-        | nothing listens there                          | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+        | BeginMigration was not called by that          | NOT_FOUND           | NOT_FOUND          | calls it                   |
+        | nothing listens there, or two are open already | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
         | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
         """
 
