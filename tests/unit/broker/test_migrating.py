@@ -389,3 +389,32 @@ def test_what_counts_is_enough_wherever_each_of_them_is() -> None:
             for at in product(*({own, to or own} for own, to in zip(here, there, strict=True))):
                 taken = amounts_of(spec, dict(zip(labels, at, strict=True)), "")
                 assert all(amount <= counted[key] for key, amount in taken.items())
+
+
+def test_one_after_the_other_and_its_time_is_not_for_waiting() -> None:
+    """A bug: all were told to go at once, a host sends one at a time, and the last of them were
+    broken off after half an hour in which they had only waited."""
+    of = asked(on(part_spec(workspace("w"), workspace("w", 1)), "n1", "n1"), to="n3")
+    assert of is not None
+    ready = tuple(
+        SeenWorkspace(
+            name=each.workspace,
+            state=WorkspaceState.STAGING,
+            migration=SeenMigration(number=each.number, outcome=KINDS.READY),
+        )
+        for each in of.moving
+    )
+    seen = {"n3": SeenPart(host="n3", part_uid="", generation=9, workspaces=ready)}
+    first = after(of, seen)
+    assert first is not None
+    assert [each.state.name for each in first.moving] == ["SENDING", "PREPARING"]
+    late = BEGUN + migrating.PREPARED_WITHIN
+    assert after(first, seen, at=late) is None
+    until = migrating.until(first)
+    assert until is not None
+    assert until > late, "nobody looks again and again"
+    there = migrating.arrived(first, first.moving[0])
+    second = after(there, seen, at=late + timedelta(minutes=25))
+    assert second is not None
+    [each] = second.moving
+    assert (each.state, each.since) == (MovingState.SENDING, late + timedelta(minutes=25))

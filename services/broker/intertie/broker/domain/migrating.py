@@ -167,10 +167,12 @@ def next_of(
 
 def until(part: Part) -> datetime | None:
     """When the time alone asks for something; None where it does not."""
+    sending = _sending(part)
     moments = [
         each.since + (PREPARED_WITHIN if each.state is MovingState.PREPARING else SENT_WITHIN)
         for each in part.moving
-        if each.state is not MovingState.ANSWERING
+        if each.state is MovingState.SENDING
+        or (each.state is MovingState.PREPARING and part.host_of(each.workspace) not in sending)
     ]
     return min(moments, default=None)
 
@@ -218,19 +220,31 @@ def _prepared(
     *,
     now: datetime,
 ) -> Part:
-    """Nobody but the other host knows of it."""
+    """Nobody but the other host knows of it. It waits while its own sends another one of the part,
+    as hosts send one at a time, and the time for that is not for waiting."""
     source = part.host_of(moving.workspace)
     for host in (moving.host, source):
         if host in fenced:
             return dropped(part, moving, f"host {host} was lost")
-    if heard is not None and heard.outcome is MigrationOutcome.READY:
+    is_ready = heard is not None and heard.outcome is MigrationOutcome.READY
+    waits = source in _sending(part)
+    if is_ready and not waits:
         return _with(part, moving, moving.move(MovingState.SENDING, now=now))
     if heard is not None and heard.outcome is MigrationOutcome.FAILED:
         return dropped(part, moving, heard.message)
-    if now - moving.since >= PREPARED_WITHIN:
+    if now - moving.since >= PREPARED_WITHIN and not waits:
         why = f"not ready for it within {PREPARED_WITHIN.total_seconds():.0f} s"
         return dropped(part, moving, why)
     return part
+
+
+def _sending(part: Part) -> frozenset[str]:
+    """Hosts that are told to send something of the part, or asked what became of it."""
+    return frozenset(
+        part.host_of(each.workspace)
+        for each in part.moving
+        if each.state is not MovingState.PREPARING
+    )
 
 
 def _said(seen: Mapping[str, SeenPart], host: str, moving: Moving) -> SeenMigration | None:

@@ -153,7 +153,8 @@ class GuestSteps:
                 if not self._knowledge.may_start or self.snapshots.thawing.awaited(part.uid, uid):
                     return
                 note = self._knowledge.parts[part.uid].note(uid)
-                self._sending.send(uid, workspace.migration, ready_time=note.ready_time)
+                if not self._sending.send(uid, workspace.migration, ready_time=note.ready_time):
+                    return
             case Step.GIVE:
                 await self._storage.give(uid)
             case Step.DISCARD:

@@ -111,7 +111,9 @@ class Reconciler:
             clock, knowledge, hypervisor, storage, snapshotting, pool, files, ended=self._hint.set
         )
         room = self._room = Room(hypervisor, memory_mib, memory.moving)
-        sending = self._sending = SendingGuests(hypervisor, storage, peers, ended=self._hint.set)
+        sending = self._sending = SendingGuests(
+            knowledge, hypervisor, storage, peers, ended=self._hint.set
+        )  # fmt: skip
         steps = self._steps = GuestSteps(
             knowledge, connections, listening, hypervisor, storage, images, files, machine,
             memory, room, snapshots, sending,

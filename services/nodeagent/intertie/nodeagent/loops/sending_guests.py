@@ -12,25 +12,26 @@ from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.migrating import Migration, Role
 from intertie.nodeagent.domain.ports import Hypervisor, Peers, Storage
 from intertie.nodeagent.domain.wanted import WantedWorkspace
+from intertie.nodeagent.loops.knowledge import Knowledge
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 1
-"""A host's uplink is all guests'."""
-
 
 class SendingGuests:
-    """One try for each number of a migration. What came of it libvirt and the disk say; what is
-    remembered here is only why it came to nothing."""
+    """One guest at a time, as a host's uplink is all guests', and one try for each number of a
+    migration. What came of it libvirt and the disk say; what is remembered here is only why it came
+    to nothing."""
 
     def __init__(
         self,
+        knowledge: Knowledge,
         hypervisor: Hypervisor,
         storage: Storage,
         peers: Peers,
         ended: Callable[[], None],
     ) -> None:
         """`ended` is called after each one, whatever came of it, and once it is given up."""
+        self._knowledge = knowledge
         self._hypervisor = hypervisor
         self._storage = storage
         self._peers = peers
@@ -38,7 +39,6 @@ class SendingGuests:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[int, str]] = {}
         """By uid, the number that was tried and what went wrong."""
-        self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     def moving(self) -> frozenset[str]:
         return frozenset(uid for uid, task in self._tasks.items() if not task.done())
@@ -48,11 +48,14 @@ class SendingGuests:
         number, problem = self._failed.get(uid, (0, ""))
         return problem if migration is not None and migration.number == number else ""
 
-    def send(self, uid: str, migration: Migration, *, ready_time: datetime | None) -> None:
-        """Begins to, unless it is at it."""
-        if uid not in self.moving():
-            self._tasks[uid] = task = asyncio.create_task(self._send(uid, migration, ready_time))
-            task.add_done_callback(lambda _task: self._ended())
+    def send(self, uid: str, migration: Migration, *, ready_time: datetime | None) -> bool:
+        """Begins to, unless one is being sent. Who waits for its turn is like any other guest, and
+        is asked for again by the pass that follows each end."""
+        if self.moving():
+            return False
+        self._tasks[uid] = task = asyncio.create_task(self._send(uid, migration, ready_time))
+        task.add_done_callback(lambda _task: self._ended())
+        return True
 
     async def follow(
         self, workspace: WantedWorkspace, problem: Callable[[HostFailure], None]
@@ -75,10 +78,9 @@ class SendingGuests:
     async def _send(self, uid: str, migration: Migration, ready_time: datetime | None) -> None:
         log.info("guest.sending", workspace=uid, host=migration.host, number=migration.number)
         try:
-            async with (
-                self._at_once,
-                self._peers.route(uid, migration, ready_time=ready_time) as route,
-            ):
+            async with self._peers.route(uid, migration, ready_time=ready_time) as route:
+                if not self._is_wanted(uid, migration):
+                    raise HostFailure("it is not to be sent any more")
                 await self._hypervisor.send(DeviceNames.domain(uid), route)
                 await self._storage.give(uid)
                 self._ended()  # what still comes for it here is sent on from the next pass on
@@ -91,6 +93,15 @@ class SendingGuests:
             self._failed[uid] = migration.number, repr(error)
             log.error("guest.not_sent", workspace=uid, exc_info=True)
             return
+
+    def _is_wanted(self, uid: str, migration: Migration) -> bool:
+        """By the newest that is known of the site's records."""
+        return any(
+            (found.number, found.role) == (migration.number, Role.SEND)
+            for part in self._knowledge.parts.values()
+            for workspace in part.wanted.workspaces
+            if workspace.uid == uid and part.present and (found := workspace.migration) is not None
+        )
 
     async def _tell(self, uid: str, migration: Migration) -> None:
         """Where the other host does not hear of it so, it does from the site."""
