@@ -7,6 +7,7 @@ from datetime import datetime
 import structlog
 
 from intertie.common.clock import Clock
+from intertie.common.names import DeviceNames
 from intertie.nodeagent.domain.failures import (
     Attempts,
     HostFailure,
@@ -91,7 +92,9 @@ class Driving:
         if sight.domains is None:
             return
         if workspace.uid in self.moving | self._steps.moving():
-            await self._sending.follow(workspace, sight.problem)
+            alive = sight.domains.get(DeviceNames.domain(workspace.uid)) in ALIVE
+            stops = alive and self._looks.isolated(workspace, now)
+            await self._sending.follow(workspace, sight.problem, stops=stops)
             return
         seen = self._looks.observe(workspace, sight.domains)
         if seen.domain in ALIVE and workspace.uid not in part.notes:

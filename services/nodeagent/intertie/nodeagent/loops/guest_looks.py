@@ -93,7 +93,7 @@ class GuestLooks:
             seen,
             part.note(workspace.uid),
             workspace.switched,
-            isolated=self._isolated(workspace, now),
+            isolated=self.isolated(workspace, now),
             button=self._button(workspace.uid),
             keeps=part.wanted.keep_until is not None,
             role=workspace.migration.role if workspace.migration is not None else None,
@@ -144,7 +144,7 @@ class GuestLooks:
             seen,
             note,
             workspace.switched,
-            isolated=self._isolated(workspace, now),
+            isolated=self.isolated(workspace, now),
             attempts=attempts,
             late=bool(late),
         )
@@ -177,7 +177,8 @@ class GuestLooks:
         except (HostFailure, OSError):
             return False
 
-    def _isolated(self, workspace: WantedWorkspace, now: datetime) -> bool:
+    def isolated(self, workspace: WantedWorkspace, now: datetime) -> bool:
+        """It must not run, as nobody has been heard of for so long."""
         return self._knowledge.must_be_off or must_stop(
             workspace, last_contact=self._knowledge.contact, now=now
         )

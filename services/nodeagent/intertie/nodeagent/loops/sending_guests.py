@@ -58,16 +58,23 @@ class SendingGuests:
         return True
 
     async def follow(
-        self, workspace: WantedWorkspace, problem: Callable[[HostFailure], None]
+        self,
+        workspace: WantedWorkspace,
+        problem: Callable[[HostFailure], None],
+        *,
+        stops: bool,
     ) -> None:
-        """Breaks off what is to be sent no more, by a newer word of the site. `problem` is told
-        why that could not be asked for."""
-        migration = workspace.migration
-        sends = migration is not None and migration.role is Role.SEND
-        if sends or workspace.uid not in self.moving():
+        """Breaks off what is to be sent no more, by a newer word of the site. One that `stops` is
+        here still and must not run: it is stopped, which ends that too. `problem` is told why that
+        could not be asked for."""
+        if workspace.uid not in self.moving():
             return
+        migration, name = workspace.migration, DeviceNames.domain(workspace.uid)
         try:
-            await self._hypervisor.break_off(DeviceNames.domain(workspace.uid))
+            if stops:
+                await self._hypervisor.stop(name)
+            elif migration is None or migration.role is not Role.SEND:
+                await self._hypervisor.break_off(name)
         except HostFailure as error:
             problem(error)
 

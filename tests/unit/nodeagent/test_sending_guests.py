@@ -1,0 +1,122 @@
+"""Guests that are sent to other hosts, beside the passes of their own one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from intertie.common.terms import OnIsolation
+from intertie.common.values import replace
+from intertie.nodeagent.domain.migrating import Migration, Outcome, Role, Route
+from intertie.nodeagent.domain.reconcile import DomainState, Listing
+from tests.fakes.clock import turns
+from tests.unit.nodeagent.host import Host
+from tests.unit.nodeagent.parts import DIGEST, PART, WORKSPACE
+from tests.unit.nodeagent.test_migrating import ANSWER, DOMAIN, SEND, Peers, running, said, wanted
+
+OTHER = replace(WORKSPACE, name="a-1", uid="ffffffffffff", nics=())
+
+
+def both_sent(generation: int, role: Role) -> Listing:
+    """Each to another host."""
+    going = tuple(
+        replace(each, migration=Migration(number=7, role=role, host=to, agent_address=""))
+        for each, to in ((WORKSPACE, "n2"), (OTHER, "n3"))
+    )
+    return Listing(parts=(replace(PART, workspaces=going, generation=generation),))
+
+
+async def both_running(peers: Peers) -> Host:
+    host = Host()
+    host.peers = peers
+    host.start()
+    host.images.here.add(DIGEST)
+    host.records.listing = Listing(
+        parts=(replace(PART, workspaces=(WORKSPACE, OTHER), generation=3),)
+    )
+    for _ in range(3):
+        await host.agent.sweep()
+    assert set(host.hypervisor.domains.values()) == {DomainState.RUNNING}
+    return host
+
+
+async def test_one_that_waits_for_its_turn_is_answered_for_at_once() -> None:
+    """A bug: it had its task already, which nobody could break off, so that nothing was said of
+    it before its turn, and then it was sent all the same."""
+    host = await both_running(Peers())
+    host.hypervisor.may_move.clear()
+    host.records.listing = both_sent(4, SEND)
+    await host.agent.sweep()
+    await turns(5)
+    [is_sent] = host.agent._sending.moving()
+    host.records.listing = both_sent(5, ANSWER)
+    await host.agent.sweep()
+    report = host.agent.report
+    assert report is not None
+    told = {each.uid: each.migration for each in report[0].workspaces}
+    assert told.pop(is_sent) is None
+    [other] = told.values()
+    assert other is not None
+    assert other.outcome is Outcome.KEPT
+
+
+async def test_what_is_to_be_sent_no_more_is_not_though_its_way_was_being_opened() -> None:
+    peers = Peers()
+    host = await running(peers)
+    opened = asyncio.Event()
+    route = peers.route
+
+    @contextlib.asynccontextmanager
+    async def slowly(*args: Any, **also: Any) -> AsyncIterator[Route]:
+        await opened.wait()
+        async with route(*args, **also) as found:
+            yield found
+
+    peers.route = slowly  # type: ignore[method-assign]
+    host.records.listing = wanted(SEND, 4)
+    await host.agent.sweep()
+    host.records.listing = wanted(ANSWER, 5)
+    await host.agent.sweep()
+    sent: list[str] = []
+
+    async def carry(name: str, route: Route) -> None:
+        sent.append(name)
+
+    host.hypervisor.carry = carry  # type: ignore[method-assign]
+    opened.set()
+    await turns(10)
+    await host.agent.sweep()
+    assert sent == []
+    assert said(host).outcome is Outcome.KEPT
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_one_that_must_stop_does_though_it_is_being_sent(waits: bool) -> None:
+    """A bug: nothing else was done for one that was on its way, or waited to be."""
+    peers = Peers()
+    host = await both_running(peers)
+    host.hypervisor.may_move.clear()
+    listing = both_sent(4, SEND)
+    [part] = listing.parts
+    stops = replace(
+        WORKSPACE.allocation.availability,
+        on_isolation=OnIsolation.STOP,
+        stop_after=timedelta(seconds=30),
+    )
+    going = [
+        replace(each, allocation=replace(each.allocation, availability=stops))
+        for each in part.workspaces
+    ]
+    first, second = reversed(going) if waits else going
+    host.records.listing = Listing(parts=(replace(part, workspaces=(first, second)),))
+    await host.agent.sweep()
+    await turns(5)
+    host.records.readable = False
+    await host.clock.advance(31)
+    await host.agent.sweep()
+    assert host.hypervisor.domains[DOMAIN] is DomainState.OFF
