@@ -156,8 +156,11 @@ class MovingSite(Site):
 
     def kill(self, box: Box) -> None:
         """Its agent, with all that it was at."""
-        for task in box.host.agent._sending._tasks.values():
-            task.cancel()
+        sending = box.host.agent._sending
+        words = (each.task for each in sending._words.values())
+        for task in (*sending._tasks.values(), *words):
+            if task is not None:
+                task.cancel()
         box.kill_agent()
 
     def power_off(self, box: Box) -> None:

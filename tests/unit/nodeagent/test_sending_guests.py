@@ -10,14 +10,25 @@ from typing import Any
 
 import pytest
 
+from intertie.common.errors import NotFound
 from intertie.common.terms import OnIsolation
 from intertie.common.values import replace
+from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.migrating import Migration, Outcome, Role, Route
 from intertie.nodeagent.domain.reconcile import DomainState, Listing
 from tests.fakes.clock import turns
 from tests.unit.nodeagent.host import Host
 from tests.unit.nodeagent.parts import DIGEST, PART, WORKSPACE
-from tests.unit.nodeagent.test_migrating import ANSWER, DOMAIN, SEND, Peers, running, said, wanted
+from tests.unit.nodeagent.test_migrating import (
+    ANSWER,
+    DOMAIN,
+    SEND,
+    Peers,
+    carried,
+    running,
+    said,
+    wanted,
+)
 
 OTHER = replace(WORKSPACE, name="a-1", uid="ffffffffffff", nics=())
 
@@ -120,3 +131,65 @@ async def test_one_that_must_stop_does_though_it_is_being_sent(waits: bool) -> N
     await host.clock.advance(31)
     await host.agent.sweep()
     assert host.hypervisor.domains[DOMAIN] is DomainState.OFF
+
+
+async def test_the_other_host_is_told_until_it_has_heard_also_by_the_next_agent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug: that was tried once. Where that word was lost the guest stood still until the site's
+    came, which does not while the site is away."""
+    peers = Peers()
+    host = await running(peers)
+    monkeypatch.setattr(host.hypervisor, "carry", carried)
+    tries: list[float] = []
+    answers: list[Exception | None] = []
+
+    async def take_over(uid: str, migration: Migration) -> None:
+        tries.append(host.clock.monotonic())
+        answer = answers.pop(0) if answers else HostFailure("not reached")
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(peers, "take_over", take_over)
+    host.records.listing = wanted(SEND, 4)
+    await host.agent.sweep()
+    await turns(20)
+    assert len(tries) == 1
+    assert host.agent._sending.moving() == frozenset(), "others may be sent meanwhile"
+    host.records.readable = False
+    for _ in range(30):
+        await host.clock.advance(2)
+        await host.agent.sweep()
+        await turns(5)
+    assert 4 <= len(tries) <= 7, "with longer and longer pauses"
+    host.start()
+    host.records.readable = True
+    host.records.listing = wanted(ANSWER, 5)
+    answers[:] = [HostFailure("not reached"), None]
+    before = len(tries)
+    for _ in range(10):
+        await host.clock.advance(2)
+        await host.agent.sweep()
+        await turns(5)
+    assert len(tries) == before + 2, "and it has heard"
+
+
+async def test_a_host_that_is_not_to_take_it_is_not_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peers = Peers()
+    host = await running(peers)
+    monkeypatch.setattr(host.hypervisor, "carry", carried)
+    tries: list[str] = []
+
+    async def take_over(uid: str, migration: Migration) -> None:
+        tries.append(uid)
+        raise NotFound(uid)
+
+    monkeypatch.setattr(peers, "take_over", take_over)
+    host.records.listing = wanted(SEND, 4)
+    for _ in range(10):
+        await host.agent.sweep()
+        await turns(20)
+        await host.clock.advance(2)
+    assert len(tries) == 1

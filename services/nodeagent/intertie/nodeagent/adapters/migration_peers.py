@@ -20,7 +20,7 @@ import structlog
 
 from intertie.api.nodeagent.v1 import nodeagent_pb2 as pb
 from intertie.api.nodeagent.v1 import nodeagent_pb2_grpc as rpc
-from intertie.common.errors import ConnectionRefused
+from intertie.common.errors import ConnectionRefused, NotFound
 from intertie.common.rpc import request_id
 from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.spec_proto import timestamp_to_proto
@@ -115,11 +115,18 @@ class GrpcPeers:
 
     async def take_over(self, uid: str, migration: Migration) -> None:
         request = pb.TakeOverRequest(workspace_uid=uid, number=migration.number)
-        stub = self._open.get(uid)
-        if stub is None:
-            raise HostFailure(f"the way to the agent of host {migration.host} is not open")
-        with _failing(migration.host):
-            await stub.TakeOver(request, timeout=_TIMEOUT_S)
+        async with contextlib.AsyncExitStack() as closing:
+            stub = self._open.get(uid)
+            if stub is None:
+                stub = await closing.enter_async_context(self._stub(migration))
+            with _failing(migration.host):
+                try:
+                    await stub.TakeOver(request, timeout=_TIMEOUT_S)
+                except grpc.aio.AioRpcError as error:
+                    meant = to_domain_error(error)
+                    if isinstance(meant, NotFound):
+                        raise meant from error
+                    raise
 
     @contextlib.asynccontextmanager
     async def _stub(self, migration: Migration) -> AsyncIterator[rpc.NodeAgentAsyncStub]:

@@ -358,7 +358,8 @@ class Peers(Protocol):
         ...
 
     async def take_over(self, uid: str, migration: Migration) -> None:
-        """This host has given it up. While the route is open: to say it takes no time then."""
+        """This host has given it up. NotFound where that one is not to take it any more. While the
+        route is open it takes no time."""
         ...
 
 

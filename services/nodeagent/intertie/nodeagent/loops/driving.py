@@ -97,6 +97,7 @@ class Driving:
             await self._sending.follow(workspace, sight.problem, stops=stops)
             return
         seen = self._looks.observe(workspace, sight.domains)
+        self._sending.tell(workspace, given=seen.given)
         if seen.domain in ALIVE and workspace.uid not in part.notes:
             # The file with the notes was lost: what was asked of it was done for all that is known.
             known = Note(boots=workspace.switched.boots)

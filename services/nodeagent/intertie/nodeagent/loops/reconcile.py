@@ -112,7 +112,7 @@ class Reconciler:
         )
         room = self._room = Room(hypervisor, memory_mib, memory.moving)
         sending = self._sending = SendingGuests(
-            knowledge, hypervisor, storage, peers, ended=self._hint.set
+            clock, knowledge, hypervisor, storage, peers, ended=self._hint.set
         )  # fmt: skip
         steps = self._steps = GuestSteps(
             knowledge, connections, listening, hypervisor, storage, images, files, machine,

@@ -3,18 +3,32 @@ memory and disk."""
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
 
+from intertie.common.clock import Clock
+from intertie.common.errors import NotFound
 from intertie.common.names import DeviceNames
-from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.failures import Attempts, HostFailure, as_failure
 from intertie.nodeagent.domain.migrating import Migration, Role
 from intertie.nodeagent.domain.ports import Hypervisor, Peers, Storage
 from intertie.nodeagent.domain.wanted import WantedWorkspace
 from intertie.nodeagent.loops.knowledge import Knowledge
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Word:
+    """To the other host, that it has one now."""
+
+    number: int
+    attempts: Attempts = field(default_factory=Attempts)
+    heard: bool = False
+    """Or that host is not to take it any more."""
+    task: asyncio.Task[None] | None = None
 
 
 class SendingGuests:
@@ -24,6 +38,7 @@ class SendingGuests:
 
     def __init__(
         self,
+        clock: Clock,
         knowledge: Knowledge,
         hypervisor: Hypervisor,
         storage: Storage,
@@ -31,6 +46,7 @@ class SendingGuests:
         ended: Callable[[], None],
     ) -> None:
         """`ended` is called after each one, whatever came of it, and once it is given up."""
+        self._clock = clock
         self._knowledge = knowledge
         self._hypervisor = hypervisor
         self._storage = storage
@@ -39,6 +55,9 @@ class SendingGuests:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[int, str]] = {}
         """By uid, the number that was tried and what went wrong."""
+
+        self._words: dict[str, _Word] = {}
+        """By uid, of those that this host has given up."""
 
     def moving(self) -> frozenset[str]:
         return frozenset(uid for uid, task in self._tasks.items() if not task.done())
@@ -81,6 +100,24 @@ class SendingGuests:
     def forget(self, uid: str) -> None:
         """It is wanted no more."""
         self._failed.pop(uid, None)
+        self._words.pop(uid, None)
+
+    def tell(self, workspace: WantedWorkspace, *, given: bool) -> None:
+        """Has the other host told of one that was given up, as long as the site asks for it: again
+        and again, for it stands still until then. Also by an agent that has not sent it itself."""
+        uid, migration = workspace.uid, workspace.migration
+        if not given or migration is None or migration.role is Role.TAKE:
+            return
+        word = self._word(uid, migration)
+        busy = word.heard or (word.task is not None and not word.task.done())
+        if not busy and word.attempts.may_try(now=self._clock.monotonic()):
+            word.task = asyncio.create_task(self._say(uid, migration, word))
+
+    def _word(self, uid: str, migration: Migration) -> _Word:
+        word = self._words.get(uid)
+        if word is None or word.number != migration.number:
+            word = self._words[uid] = _Word(number=migration.number)
+        return word
 
     async def _send(self, uid: str, migration: Migration, ready_time: datetime | None) -> None:
         log.info("guest.sending", workspace=uid, host=migration.host, number=migration.number)
@@ -91,7 +128,8 @@ class SendingGuests:
                 await self._hypervisor.send(DeviceNames.domain(uid), route)
                 await self._storage.give(uid)
                 self._ended()  # what still comes for it here is sent on from the next pass on
-                await self._tell(uid, migration)
+                log.info("guest.given", workspace=uid, host=migration.host)
+                await self._say(uid, migration, self._word(uid, migration))
         except (HostFailure, OSError) as error:
             self._failed[uid] = migration.number, str(error) or repr(error)
             log.warning("guest.not_sent", workspace=uid, problem=str(error))
@@ -110,10 +148,15 @@ class SendingGuests:
             if workspace.uid == uid and part.present and (found := workspace.migration) is not None
         )
 
-    async def _tell(self, uid: str, migration: Migration) -> None:
+    async def _say(self, uid: str, migration: Migration, word: _Word) -> None:
         """Where the other host does not hear of it so, it does from the site."""
-        log.info("guest.given", workspace=uid, host=migration.host)
         try:
             await self._peers.take_over(uid, migration)
-        except HostFailure as error:
-            log.warning("guest.not_told_of", workspace=uid, problem=str(error))
+        except NotFound:
+            log.info("guest.given_before", workspace=uid, host=migration.host)
+        except Exception as error:
+            failure = as_failure(error)
+            word.attempts = word.attempts.failed(failure, now=self._clock.monotonic())
+            log.warning("guest.not_told_of", workspace=uid, problem=str(failure))
+            return
+        word.heard = True

@@ -171,8 +171,8 @@ class NodeAgentServicer:
         | Condition                                      | Code                | Reason                | Caller                              |
         |------------------------------------------------|---------------------|-----------------------|-------------------------------------|
         | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | leaves it to the site, which is told |
-        | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | leaves it to the site, which is told |
-        | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | leaves it to the site, which is told |
+        | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | tries again 1 to 60 s later          |
+        | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | tries again 1 to 60 s later          |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

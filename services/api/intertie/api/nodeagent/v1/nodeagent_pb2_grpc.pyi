@@ -95,8 +95,8 @@ class NodeAgentStub:
     | Condition                                      | Code                | Reason                | Caller                              |
     |------------------------------------------------|---------------------|-----------------------|-------------------------------------|
     | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | leaves it to the site, which is told |
-    | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | leaves it to the site, which is told |
-    | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | leaves it to the site, which is told |
+    | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | tries again 1 to 60 s later          |
+    | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | tries again 1 to 60 s later          |
     """
 
 @_typing.type_check_only
@@ -164,8 +164,8 @@ class NodeAgentAsyncStub(NodeAgentStub):
     | Condition                                      | Code                | Reason                | Caller                              |
     |------------------------------------------------|---------------------|-----------------------|-------------------------------------|
     | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | leaves it to the site, which is told |
-    | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | leaves it to the site, which is told |
-    | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | leaves it to the site, which is told |
+    | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | tries again 1 to 60 s later          |
+    | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | tries again 1 to 60 s later          |
     """
 
 class NodeAgentServicer(metaclass=_abc_1.ABCMeta):
@@ -272,8 +272,8 @@ class NodeAgentServicer(metaclass=_abc_1.ABCMeta):
         | Condition                                      | Code                | Reason                | Caller                              |
         |------------------------------------------------|---------------------|-----------------------|-------------------------------------|
         | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND             | leaves it to the site, which is told |
-        | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | leaves it to the site, which is told |
-        | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | leaves it to the site, which is told |
+        | the copy is not whole, or cannot go on         | FAILED_PRECONDITION | WORKSPACE_NOT_RUNNING | tries again 1 to 60 s later          |
+        | libvirt does not answer                        | UNAVAILABLE         | SITE_UNREACHABLE      | tries again 1 to 60 s later          |
         """
 
 def add_NodeAgentServicer_to_server(servicer: NodeAgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
