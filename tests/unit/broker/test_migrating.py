@@ -418,3 +418,15 @@ def test_one_after_the_other_and_its_time_is_not_for_waiting() -> None:
     assert second is not None
     [each] = second.moving
     assert (each.state, each.since) == (MovingState.SENDING, late + timedelta(minutes=25))
+
+
+def test_each_that_goes_leaves_less_room_for_those_after_it() -> None:
+    """A bug: what those before it in the same request would take was taken for free, both were to
+    go to one host, and that there was no room was all that was said."""
+    half = part_spec(workspace("x", memory_mib=600))
+    beside = tuple(on(half, host, name=part(f"on-{host}").name) for host in ("n2", "n3"))
+    two = part_spec(workspace("v", memory_mib=400), workspace("w", memory_mib=400))
+    of = on(two, "n1", "n1")
+    found = asked(of, beside=beside)
+    assert found is not None
+    assert {each.host for each in found.moving} == {"n2", "n3"}

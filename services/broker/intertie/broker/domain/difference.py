@@ -82,9 +82,9 @@ class Difference:
             host: Room(facts=facts, free=free)
             for host, facts in self._alive.items()
             for free in (
-                _least(
+                least(
                     free_vector(self._calendar, facts, self._policy, demand.window)
-                    - _at_host(host, demand)
+                    - at_host(host, demand)
                     for demand in more
                 ),
             )
@@ -188,16 +188,16 @@ def _hosts_of_those_there(part: Part, spec: PartSpec) -> dict[str, str]:
     return {label: there[label] for label in labels if label in there}
 
 
-def _at_host(host: str, demand: Demand) -> Vector:
+def at_host(host: str, demand: Demand) -> Vector:
     return Vector(**{each: demand.amounts.get(host_key(host, each), 0) for each in DIMENSIONS})
 
 
-def _least(vectors: Iterator[Vector]) -> Vector:
+def least(vectors: Iterator[Vector]) -> Vector:
     """Of one at least."""
-    least = next(vectors)
+    found = next(vectors)
     for each in vectors:
-        least = least.at_most(each)
-    return least
+        found = found.at_most(each)
+    return found
 
 
 def shortfall_of(site: str, resource: str, wanted: int, available: int) -> Shortfall:

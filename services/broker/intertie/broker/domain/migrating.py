@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.board import Room
-from intertie.broker.domain.difference import more_of, shortfall_of
+from intertie.broker.domain.difference import at_host, least, more_of, shortfall_of
 from intertie.broker.domain.fleet import (
     Fleet,
     MigrationOutcome,
@@ -76,7 +76,7 @@ def begun(
         raise LeaseEnding(part.name, part.window.end.isoformat(timespec="seconds"))
     after = part
     for label in wanted:
-        to = _place_for(after, label, host, view, policy, now=now)
+        to = _place_for(part, after, label, host, view, policy, now=now)
         number = part.generation + 1
         moving = Moving(workspace=label, host=to, number=number, since=now)
         after = replace(after, moving=(*after.moving, moving))
@@ -103,9 +103,18 @@ def _check_state(part: Part, label: str, state: str, *, is_copied: bool) -> None
 
 
 def _place_for(
-    part: Part, label: str, host: str, view: LedgerView, policy: Policy, *, now: datetime
+    before: Part,
+    part: Part,
+    label: str,
+    host: str,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
 ) -> str:
-    """By the placement of everything else, among hosts that can take a guest of its own one."""
+    """By the placement of everything else, among hosts that can take a guest of its own one.
+    `before` is what counts of the part already: what those take for which a place was found since
+    is not free any more."""
     own = part.host_of(label)
     if host == own:
         raise FieldInvalid("host", f"{label} is on {host} already")
@@ -114,8 +123,10 @@ def _place_for(
     window = Window(now, part.window.end)
     # What another of them leaves is full of its group until it has left.
     leaving = {part.host_of(each.workspace) for each in part.moving}
+    had, has = demands_of(before, policy.admission), demands_of(part, policy.admission)
+    more = tuple(more_of(had, has, since=now))
     rooms = {
-        name: Room(facts=facts, free=free)
+        name: Room(facts=facts, free=least(free - at_host(name, demand) for demand in more))
         for name, free in free_hosts(calendar, view, policy, window, now=now).items()
         for facts in (view.fleet.facts[name],)
         if name != own
