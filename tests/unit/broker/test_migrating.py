@@ -24,6 +24,7 @@ from intertie.broker.domain.migrating import begun, next_of
 from intertie.broker.domain.moving import Moving, MovingState
 from intertie.broker.domain.part import Keeping, Left, Part, hosts_of
 from intertie.broker.domain.reconcile import GivenUp, Tell, step_of
+from intertie.broker.domain.replacing import Replaced, without
 from intertie.broker.domain.wanted import Role, wanted_of
 from intertie.common.actions import Action
 from intertie.common.errors import (
@@ -37,7 +38,7 @@ from intertie.common.etcd.records import encode
 from intertie.common.values import replace
 from tests.unit.broker.samples import facts, part, part_spec, workspace
 from tests.unit.broker.standing import view_of
-from tests.unit.broker.test_replacing import BEGUN, SMALL, THREE, fleet, on
+from tests.unit.broker.test_replacing import BEGUN, SMALL, THREE, again, fleet, on
 
 KINDS = MigrationOutcome
 LATER = BEGUN + timedelta(seconds=5)
@@ -430,3 +431,16 @@ def test_each_that_goes_leaves_less_room_for_those_after_it() -> None:
     found = asked(of, beside=beside)
     assert found is not None
     assert {each.host for each in found.moving} == {"n2", "n3"}
+
+
+def test_of_one_that_is_gone_or_elsewhere_by_now_nobody_hears_that_it_stayed() -> None:
+    """A bug: what was said of a migration that came to nothing was said for good, of one that was
+    begun anew on another host, and of a label that was another machine's by then."""
+    ways = (("w-0", "it stays"), ("w-1", "it stays"))
+    of = on(part_spec(again(0), again(1)), "n1", "n2", unmoved=ways)
+    view = view_of(fleet("n2", "n3"), (of,))
+    found = without(of, {"n1"}, view, THREE, now=BEGUN)
+    assert isinstance(found, Replaced)
+    assert dict(found.part.unmoved) == {"w-1": "it stays"}
+    smaller = with_terms(of, part_spec(again(0)), of.placed[:1])
+    assert dict(smaller.unmoved) == {"w-0": "it stays"}

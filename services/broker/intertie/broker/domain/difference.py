@@ -125,6 +125,7 @@ def with_terms(part: Part, spec: PartSpec, placed: tuple[Placed, ...]) -> Part:
         terms=part.terms + 1,
         switched=tuple(each for each in part.switched if each[0] in there),
         snapshots=tuple(each for each in part.snapshots if each.workspace in there),
+        unmoved=tuple(each for each in part.unmoved if each[0] in there),
     )
     return replace(after, shed=_making_a_difference(shed, after))
 

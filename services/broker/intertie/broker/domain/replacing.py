@@ -131,6 +131,9 @@ def _placed_anew(
         moved=_moved(part, placed, now=now),
         used=on_record(known_of(part, view.seen.get(part.uid, {}))),
     )
+    there = hosts_of(placed)
+    unmoved = tuple(each for each in part.unmoved if there.get(each[0]) == part.host_of(each[0]))
+    after = replace(after, unmoved=unmoved)
     before, terms = demands_of(part, policy.admission), demands_of(after, policy.admission)
     short = [
         shortfall_of(policy.site, resource, wanted, available)
