@@ -10,6 +10,7 @@ import pytest
 
 from intertie.broker.domain import migrating
 from intertie.broker.domain.acting import acted
+from intertie.broker.domain.admission_policy import Quotas
 from intertie.broker.domain.difference import with_terms
 from intertie.broker.domain.fleet import (
     Fleet,
@@ -444,3 +445,17 @@ def test_of_one_that_is_gone_or_elsewhere_by_now_nobody_hears_that_it_stayed() -
     assert dict(found.part.unmoved) == {"w-1": "it stays"}
     smaller = with_terms(of, part_spec(again(0)), of.placed[:1])
     assert dict(smaller.unmoved) == {"w-0": "it stays"}
+
+
+def test_a_tenant_has_no_more_of_its_quota_while_it_moves() -> None:
+    """A bug: both places went off the quota, so that a tenant at its limit got nothing else until
+    the old place was given up."""
+    most = Quotas({"demo": {"vcpus": 2, "uplink_mbit_s": 500}})
+    of = of_two()
+    found = moving(of)
+    there = migrating.arrived(found, found.moving[0])
+    for each in (of, found, there):
+        amounts = demands_of(each, most)[0].amounts
+        assert amounts["tenant/demo/vcpus"] == 2
+        assert amounts["tenant/demo/uplink_mbit_s"] == 80
+    assert sum(demands_of(found)[0].amounts[f"host/{host}/vcpus"] for host in ("n1", "n3")) == 2

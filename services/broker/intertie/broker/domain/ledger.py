@@ -277,17 +277,26 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
     if part.amend is not None:
         all_of.append(part.amend)
     terms = [(each.spec.window.end, takes_by_workspace(each)) for each in all_of]
-    terms.append((part.window.end, _wherever(part) if between else takes_by_workspace(part)))
+    own = part.window.end, takes_by_workspace(part)
+    here = (part.window.end, _wherever(part)) if between else own
     demands: list[Demand] = []
     start = part.window.start
-    for end in sorted({end for end, _ in terms}):
-        amounts = {}
-        for (_, key), amount in larger(takes for until, takes in terms if until >= end).items():
-            amounts[key] = amounts.get(key, 0) + amount
-        amounts |= _off_quotas(part, admission, amounts)
+    for end in sorted({end for end, _ in (*terms, own)}):
+        amounts = _most((*terms, here), end)
+        # A tenant has no more while a workspace is between hosts.
+        off = amounts if not between else _most((*terms, own), end)
+        amounts |= _off_quotas(part, admission, off)
         demands.append(Demand(demand_key(part.name, len(demands)), Window(start, end), amounts))
         start = end
     return tuple(demands)
+
+
+def _most(terms: Sequence[tuple[datetime, Takes]], end: datetime) -> dict[str, int]:
+    """What the largest of those take that are in force until then."""
+    amounts: dict[str, int] = {}
+    for (_, key), amount in larger(takes for until, takes in terms if until >= end).items():
+        amounts[key] = amounts.get(key, 0) + amount
+    return amounts
 
 
 def _wherever(part: Part) -> Takes:
