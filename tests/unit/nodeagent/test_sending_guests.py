@@ -18,7 +18,7 @@ from intertie.nodeagent.domain.migrating import Migration, Outcome, Role, Route
 from intertie.nodeagent.domain.reconcile import DomainState, Listing
 from tests.fakes.clock import turns
 from tests.unit.nodeagent.host import Host
-from tests.unit.nodeagent.parts import DIGEST, PART, WORKSPACE
+from tests.unit.nodeagent.parts import A_UID, DIGEST, PART, WORKSPACE
 from tests.unit.nodeagent.test_migrating import (
     ANSWER,
     DOMAIN,
@@ -193,3 +193,17 @@ async def test_a_host_that_is_not_to_take_it_is_not_told_again(
         await turns(20)
         await host.clock.advance(2)
     assert len(tries) == 1
+
+
+async def test_nothing_is_kept_of_what_is_over() -> None:
+    """A bug: a task and a sentence of each that was ever sent, until it was wanted no more."""
+    host = await running(Peers())
+    host.records.listing = wanted(SEND, 4)
+    for _ in range(2):
+        await host.agent.sweep()
+        await turns(20)
+    sending = host.agent._sending
+    assert (sending._tasks, set(sending._failed)) == ({}, {A_UID})
+    host.records.listing = wanted(None, 5)
+    await host.agent.sweep()
+    assert (sending._failed, sending._words) == ({}, {})

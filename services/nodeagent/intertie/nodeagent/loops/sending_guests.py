@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -73,8 +74,13 @@ class SendingGuests:
         if self.moving():
             return False
         self._tasks[uid] = task = asyncio.create_task(self._send(uid, migration, ready_time))
-        task.add_done_callback(lambda _task: self._ended())
+        task.add_done_callback(partial(self._over, uid))
         return True
+
+    def _over(self, uid: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(uid) is task:
+            del self._tasks[uid]
+        self._ended()
 
     async def follow(
         self,
@@ -106,6 +112,8 @@ class SendingGuests:
         """Has the other host told of one that was given up, as long as the site asks for it: again
         and again, for it stands still until then. Also by an agent that has not sent it itself."""
         uid, migration = workspace.uid, workspace.migration
+        if migration is None:
+            self.forget(uid)  # it is this host's alone, and what there was of it is over
         if not given or migration is None or migration.role is Role.TAKE:
             return
         word = self._word(uid, migration)
