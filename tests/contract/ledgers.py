@@ -95,6 +95,7 @@ class InEtcd:
             mtu=found.mtu,
             wide_mtu=found.wide_mtu,
             migrates=found.migrates,
+            cpu=found.cpu,
         )
         await self._put(f"seen/{found.host}/facts", message.SerializeToString())
 

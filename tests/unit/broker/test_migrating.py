@@ -459,3 +459,33 @@ def test_a_tenant_has_no_more_of_its_quota_while_it_moves() -> None:
         assert amounts["tenant/demo/vcpus"] == 2
         assert amounts["tenant/demo/uplink_mbit_s"] == 80
     assert sum(demands_of(found)[0].amounts[f"host/{host}/vcpus"] for host in ("n1", "n3")) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "here", "there", "may"),
+    [
+        ("", ("qemu",), ("qemu",), True),
+        ("", ("kvm", "qemu"), ("qemu",), False),
+        ("qemu", ("kvm", "qemu"), ("qemu",), True),
+        ("qemu", ("qemu",), ("kvm", "qemu"), True),
+        ("", ("kvm",), ("kvm",), True),
+        ("kvm", ("qemu", "kvm"), ("kvm",), True),
+    ],
+)
+def test_by_what_guests_run_and_whose_processors(
+    asked_for: str, here: tuple[str, ...], there: tuple[str, ...], may: bool
+) -> None:
+    """Two bugs: a guest of plain qemu was kept from a host without kvm, and one of kvm, which has
+    its host's processors as they are, was let go to any others."""
+    uses_own = "kvm" in (asked_for, here[0] if not asked_for else "")
+    of = on(part_spec(workspace("w", environment={"hypervisor": asked_for})), "n1")
+    for one, other in (("x 1", "x 1"), ("x 1", "x 2"), ("", "")):
+        hosts = [
+            facts("n1", capacity=SMALL, hypervisors=here, cpu=one),
+            facts("n3", capacity=SMALL, hypervisors=there, cpu=other),
+        ]
+        if may and (one == other != "" or not uses_own):
+            assert asked(of, "w-0", hosts=Fleet.of(hosts, THREE))
+        else:
+            with pytest.raises(NoCapacity):
+                asked(of, "w-0", hosts=Fleet.of(hosts, THREE))

@@ -114,3 +114,23 @@ async def test_what_the_pool_can_do_is_told_as_it_is_declared(
     for found in (ALLOWED, dict.fromkeys(ALLOWED, 1)):
         capacity = await told(monkeypatch, found)
         assert {name: getattr(capacity, name) for name in POOL} == POOL
+
+
+def test_processors_are_the_same_only_where_they_can_do_the_same() -> None:
+    text = """processor\t: 0
+vendor_id\t: Some
+model name\t: Some CPU 3
+stepping\t: 1
+cpu MHz\t\t: 2000.1
+flags\t\t: fpu vme avx
+
+processor\t: 1
+flags\t\t: fpu
+"""
+    known = capabilities.cpu_in(text)
+    assert known.startswith("Some CPU 3 ")
+    assert capabilities.cpu_in(text.replace("2000.1", "1200")) == known
+    assert capabilities.cpu_in(text.replace("fpu vme avx", "avx vme fpu")) == known
+    assert capabilities.cpu_in(text.replace(" avx", "")) != known
+    assert capabilities.cpu_in(text.replace("stepping\t: 1", "stepping\t: 2")) != known
+    assert capabilities.cpu_in("") == ""

@@ -306,6 +306,7 @@ def facts_to_proto(facts: HostFacts, *, now: datetime) -> pb.HostFacts:
         wide_mtu=facts.wide_mtu,
         fenced_epoch=facts.fenced_epoch,
         migrates=True,
+        cpu=facts.cpu,
         fence_after=duration_to_proto(facts.fence_after) if facts.fence_after else None,
     )
 

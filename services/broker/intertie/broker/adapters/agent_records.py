@@ -196,6 +196,7 @@ def facts_from_bytes(octets: bytes, host: str, revision: int = 0) -> HostFacts |
         fenced_epoch=message.fenced_epoch,
         fence_after=fence_after,
         migrates=message.migrates,
+        cpu=message.cpu,
         revision=revision,
     )
 

@@ -96,6 +96,8 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     """It stops its guests once it cannot report for so long; 0: it does not."""
     migrates: bool = False
     """Its agent knows what that is; one that does not would start what it is to take."""
+    cpu: str = ""
+    """The same only of hosts whose processors can do the same; empty: it does not say."""
     revision: int = 0
     """At which the report was written."""
 

@@ -12,6 +12,7 @@ from intertie.broker.domain.board import Room
 from intertie.broker.domain.difference import at_host, least, more_of, shortfall_of
 from intertie.broker.domain.fleet import (
     Fleet,
+    HostFacts,
     MigrationOutcome,
     Policy,
     SeenMigration,
@@ -31,6 +32,7 @@ from intertie.common.errors import (
     Shortfall,
 )
 from intertie.common.intervals import Window
+from intertie.common.spec import ANY_HYPERVISOR
 from intertie.common.values import replace
 
 PREPARED_WITHIN = timedelta(minutes=10)
@@ -39,6 +41,8 @@ SENT_WITHIN = timedelta(minutes=30)
 _LONGEST_WHY = 200
 """Characters of what a host says: what is written of one that stays is little more than of one on
 its way, so that a part whose workspaces may all go is never too large to say that they have not."""
+_OWN_CPU = "kvm"
+"""Guests of it have their host's processors as they are, and do not go on by others."""
 LAST_MINUTES = timedelta(minutes=2)
 """Of a window, in which none is begun."""
 
@@ -121,6 +125,8 @@ def _place_for(
     here = view.fleet.facts.get(own)
     calendar = calendar_of(view, policy)
     window = Window(now, part.window.end)
+    workspace = next(each for each in part.spec.workspaces if each.label == label)
+    asked = workspace.environment.hypervisor
     # What another of them leaves is full of its group until it has left.
     leaving = {part.host_of(each.workspace) for each in part.moving}
     had, has = demands_of(before, policy.admission), demands_of(part, policy.admission)
@@ -135,8 +141,7 @@ def _place_for(
         and here is not None
         and here.migrates
         and facts.migrates
-        and facts.hypervisors[:1] == here.hypervisors[:1]
-        and facts.architecture == here.architecture
+        and _are_alike(here, facts, asked)
     }
     if not rooms:
         said = f"{policy.site}: no other host is alive that {label} could go to as it is"
@@ -145,6 +150,18 @@ def _place_for(
     fixed |= {each.workspace: each.host for each in part.moving}
     placed = place(part.spec, rooms, site=policy.site, fixed=fixed)
     return next(each.host for each in placed if each.workspace == label)
+
+
+def _are_alike(here: HostFacts, there: HostFacts, asked: str) -> bool:
+    """A guest of that hypervisor that runs on one goes on on the other."""
+    kind = asked
+    if asked in ("", ANY_HYPERVISOR):
+        kind = next(iter(here.hypervisors), "")
+        if there.hypervisors[:1] != (kind,):
+            return False
+    if kind == _OWN_CPU and not here.cpu == there.cpu != "":
+        return False
+    return here.architecture == there.architecture
 
 
 def _check_room(

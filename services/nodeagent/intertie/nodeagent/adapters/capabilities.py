@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from intertie.common.names import uid_of
 from intertie.nodeagent.adapters.commands import run
 from intertie.nodeagent.domain.domain_xml import MIB
 from intertie.nodeagent.domain.failures import HostFailure
@@ -13,6 +14,11 @@ _DEVICE = "iprobe0"
 _PROGRAMS = ("ip", "bridge", "tc", "nft", "qemu-img", "setpriv")
 _CGROUPS = Path("/sys/fs/cgroup")
 _NET = Path("/sys/class/net")
+_CPU = (
+    *("vendor_id", "cpu family", "model", "stepping"),
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision"),
+)
+"""What a processor is, by x86's names and ARM's."""
 
 
 def missing_programs() -> tuple[str, ...]:
@@ -96,6 +102,26 @@ def memory_mib() -> int:
 def boot_id() -> str:
     """Another one each time that the machine is started."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def cpu() -> str:
+    """Which processors it has; empty where the kernel does not tell."""
+    try:
+        return cpu_in(Path("/proc/cpuinfo").read_text())
+    except OSError:
+        return ""
+
+
+def cpu_in(cpuinfo: str) -> str:
+    """Of the first of them: what it is called, and a digest of what it is and can do."""
+    first = cpuinfo.strip().split("\n\n", 1)[0]
+    lines = (line.partition(":") for line in first.splitlines())
+    said = {name.strip(): value.strip() for name, _, value in lines}
+    features = sorted((said.get("flags") or said.get("Features") or "").split())
+    if not features:
+        return ""
+    known = [said.get(name, "") for name in _CPU]
+    return f"{said.get('model name', '')} {uid_of(*known, *features)}".strip()
 
 
 def vcpus() -> int:

@@ -27,6 +27,7 @@ class FactsReader:
         self._offered = offered
         self._missing = missing
         self._growth = growth
+        self._cpu = capabilities.cpu()
 
     def uplink_mbit_s(self) -> int:
         """Of the wire, before anything is taken off for headers."""
@@ -71,6 +72,7 @@ class FactsReader:
             wide_port=gateway.port if gateway else 0,
             hypervisors=self._offered.kinds,
             architecture=self._offered.architecture,
+            cpu=self._cpu,
             missing=self._missing,
             growth=self._growth,
             mtu=mtu,

@@ -106,6 +106,8 @@ class HostFacts:
     wide_port: int = 0
     hypervisors: tuple[str, ...] = ()
     architecture: str = ""
+    cpu: str = ""
+    """Of its processors, the same only where they can do the same; empty: it cannot tell."""
     missing: tuple[str, ...] = ()
     """What the host cannot do, a sentence each."""
     growth: Growth = Growth()

@@ -778,6 +778,7 @@ class HostFacts(_message.Message):
     FENCE_AFTER_FIELD_NUMBER: _builtins.int
     GROWTH_FIELD_NUMBER: _builtins.int
     MIGRATES_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     host: _builtins.str
     address: _builtins.str
@@ -796,6 +797,10 @@ class HostFacts(_message.Message):
     """The newest epoch of which the host has read FENCED, with none of its guests running since."""
     migrates: _builtins.bool
     """Its agent knows Migration. One that does not would start what it is to take."""
+    cpu: _builtins.str
+    """Its processors, the same only for hosts whose processors can do the same. Empty: it does not
+    say, and guests that use them as they are (kvm) neither come nor go while they run.
+    """
     @_builtins.property
     def capacity(self) -> _site_pb2.Capacity: ...
     @_builtins.property
@@ -835,10 +840,11 @@ class HostFacts(_message.Message):
         fence_after: _duration_pb2.Duration | None = ...,
         growth: _site_pb2.Growth | None = ...,
         migrates: _builtins.bool = ...,
+        cpu: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "fence_after", b"fence_after", "growth", b"growth", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "growth", b"growth", "host", b"host", "hypervisors", b"hypervisors", "migrates", b"migrates", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "cpu", b"cpu", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "growth", b"growth", "host", b"host", "hypervisors", b"hypervisors", "migrates", b"migrates", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
