@@ -222,6 +222,7 @@ async def test_an_etcd_that_is_started_again_is_followed_from_where_it_was(
             await CLOCK.sleep(0.05)
     uid = wanted[0].key.rpartition("/")[2]
     async with told.reading(first):
+        await told.until(lambda: bool(told.reasons))  # who begins without etcd is refused
         number = 0
         for _ in range(3):
             await asyncio.to_thread(own_etcd_server.kill)
