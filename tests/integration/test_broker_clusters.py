@@ -29,15 +29,11 @@ NAME = "sites/north/tenants/demo/clusters"
 
 
 async def until(
-    stub: clusters_pb2_grpc.ClustersAsyncStub,
-    name: str,
-    state: cluster_pb2.Cluster.State.ValueType,
-    *,
-    within_s: float = 20,
+    stub: clusters_pb2_grpc.ClustersAsyncStub, name: str, state: cluster_pb2.Cluster.State.ValueType
 ) -> list[cluster_pb2.Cluster]:
     """Everything that Watch tells until the state is reached."""
     told = []
-    async with asyncio.timeout(within_s):
+    async with asyncio.timeout(20):
         async for each in stub.Watch(clusters_pb2.WatchClusterRequest(name=name)):
             told.append(each)
             if each.state == state:

@@ -19,7 +19,7 @@ from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import starting
 from intertie.broker.domain.reconcile import End, step_of
 from intertie.broker.domain.records import Change
-from intertie.broker.domain.stretches import late, put_aside
+from intertie.broker.domain.stretches import TICK, put_aside, saved_or_late
 from intertie.broker.domain.usage import charge_during, next_period
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
@@ -226,11 +226,29 @@ def test_what_is_not_saved_in_time_counts_on() -> None:
     here = running(8)
     then = after(here, asks(here, 4, now=LATER), now=LATER)
     part = part_of(then, "a")
-    assert late(part, {}, now=LATER + SAVE - SECOND) is part
-    longer = late(part, {}, now=LATER + SAVE)
+    assert saved_or_late(part, {}, now=LATER + SAVE - SECOND) is part
+    longer = saved_or_late(part, {}, now=LATER + SAVE)
     assert demands_of(longer)[0].window.end == LATER + SAVE + 30 * SECOND
     uid = part.uid
-    assert late(part, saved(then, "a").seen[uid], now=LATER + SAVE) is part
+    seen = saved(then, "a").seen[uid]
+    assert saved_or_late(part, seen, now=LATER + SAVE) is part
+    soon = saved_or_late(longer, seen, now=LATER + SAVE + SECOND)
+    assert demands_of(soon)[0].window.end == LATER + SAVE + SECOND
+    assert demands_of(soon)[0].amounts == demands_of(longer)[0].amounts
+    assert saved_or_late(soon, seen, now=LATER + SAVE + MINUTE) is soon
+
+
+def test_what_is_saved_before_its_time_gives_the_rest_of_it_up() -> None:
+    here = running(8)
+    then = after(here, asks(here, 4, now=LATER), now=LATER)
+    part = part_of(then, "a")
+    seen = saved(then, "a").seen[part.uid]
+    for now in (LATER, LATER + SECOND):
+        soon = saved_or_late(part, seen, now=now)
+        assert demands_of(soon)[0].window.end == max(now, LATER + TICK)
+        assert demands_of(soon)[1].amounts == demands_of(part)[1].amounts, (
+            "its disk, its memory's too"
+        )
 
 
 def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_promised_room() -> None:
@@ -247,7 +265,7 @@ def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_promised_
         keeping=None,
     )
     part = part_of(then, "a")
-    longer = late(part, {}, now=LATER + SAVE)
+    longer = saved_or_late(part, {}, now=LATER + SAVE)
     assert longer is not part
     parts = {each.name: Versioned(value=each, revision=1) for each in (longer, urgent)}
     then = saved(replace(then, parts=parts), "a")

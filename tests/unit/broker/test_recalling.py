@@ -338,8 +338,10 @@ async def test_what_is_saved_late_counts_on() -> None:
     assert late.keeping.save > SAVE
     assert late.coordinator == COORDINATOR
     here.saved(part)
+    await here.clock.advance(1)
     await queue.sweep()
-    assert (await here.part()).keeping == late.keeping
+    over = SAVE + 2 * SECOND
+    assert (await here.part()).keeping == replace(late.keeping, save=over), "and no longer"
 
 
 async def test_who_was_admitted_without_what_is_saved_late_is_decided_anew() -> None:

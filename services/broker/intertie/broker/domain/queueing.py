@@ -33,11 +33,12 @@ from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.broker.domain.refusing import check_queue
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import (
-    late,
     longest_wait,
     must_be_done,
     runs_for,
+    saved_or_late,
     suspended,
+    takes_longer,
 )
 from intertie.broker.domain.tariff import BEST_EFFORT, DEADLINE
 from intertie.common.calendar import Calendar
@@ -259,9 +260,10 @@ def _price_of(part: Part, view: LedgerView, policy: Policy, *, now: datetime, ki
 
 
 def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
-    """Notes that those whose stretch is over are put aside, and that what is not saved in time
-    still counts. Neither takes anything that is not taken; but who is admitted after the latter
-    counts it, so that is decided like an admission."""
+    """Notes that those whose stretch is over are put aside, that nothing is taken any more for
+    saving what is saved, and that what is not saved in time still counts. That takes nothing that
+    is not taken; but who is admitted after it counts it, so it is decided like an admission."""
+    kept = list(view.recallables())
     for each in view.in_line():
         found = view.parts.get(each.value.part)
         if found is None:
@@ -270,18 +272,14 @@ def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
         if record is not each.value:
             same = Unchanged(kind=Part, name=found.value.name, read_at=found.revision)
             yield Change(writes=(Write(record=record, read_at=each.revision),), unchanged=(same,))
-        part = late(found.value, view.seen.get(found.value.uid, {}), now=now)
-        if part is not found.value:
-            yield _counts_on(view, found, part)
-    for one in view.recallables():
-        part = late(one.value, view.seen.get(one.value.uid, {}), now=now)
-        if part is not one.value:
-            yield _counts_on(view, one, part)
-
-
-def _counts_on(view: LedgerView, before: Versioned[Part], part: Part) -> Change:
-    write = Write(record=part, read_at=before.revision)
-    return Change(writes=(write,), admitted_on=view.generation)
+        kept.append(found)
+    for part in kept:
+        after = saved_or_late(part.value, view.seen.get(part.value.uid, {}), now=now)
+        if after is not part.value:
+            yield Change(
+                writes=(Write(record=after, read_at=part.revision),),
+                admitted_on=view.generation if takes_longer(after, part.value) else None,
+            )
 
 
 def waited_too_long(record: ClusterRecord, policy: Policy, *, now: datetime) -> ClusterRecord:

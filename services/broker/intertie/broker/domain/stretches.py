@@ -160,10 +160,13 @@ def is_saved(part: Part, seen: Mapping[str, SeenPart]) -> bool:
     )
 
 
-def late(part: Part, seen: Mapping[str, SeenPart], *, now: datetime) -> Part:
-    """What has not been saved in time counts on, as it is there; the same where all was."""
-    if not is_kept(part, now=now) or is_saved(part, seen):
+def saved_or_late(part: Part, seen: Mapping[str, SeenPart], *, now: datetime) -> Part:
+    """As it counts by what its hosts say: once all is saved nothing is taken for that any more, and
+    what is not in time counts on, as it is there. The same where that is on record."""
+    if not is_kept(part, now=now):
         return part
+    if is_saved(part, seen):
+        return counted_till(part, now)
     assert part.keeping is not None
     if now < part.window.end + part.keeping.save:
         return part
@@ -176,4 +179,11 @@ def counted_till(part: Part, now: datetime) -> Part:
     keeping = part.keeping
     if keeping is None or keeping.until is None or part.window.end + keeping.save <= now:
         return part
-    return replace(part, keeping=replace(keeping, save=max(now - part.window.end, timedelta())))
+    return replace(part, keeping=replace(keeping, save=max(now - part.window.end, TICK)))
+
+
+def takes_longer(part: Part, than: Part) -> bool:
+    """To be saved, by what is counted of it."""
+    assert part.keeping is not None
+    assert than.keeping is not None
+    return part.keeping.save > than.keeping.save

@@ -69,6 +69,8 @@ class Queue:
             match change.writes[0].record:
                 case ClusterRecord(name=name):
                     log.info("queue.suspended", cluster=name)
+                case Part(name=name) if change.admitted_on is None:
+                    log.info("queue.saved", part=name)
                 case Part(name=name):
                     log.warning("queue.saved_late", part=name)
 
