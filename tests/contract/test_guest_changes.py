@@ -32,7 +32,7 @@ from intertie.nodeagent.domain.reconcile import DomainState
 from testbed import cgroups
 from testbed.bed import Testbed
 from testbed.topology import HostSpec, SiteSpec, Topology
-from tests.unit.nodeagent.host import MemoryHypervisor, changed
+from tests.unit.nodeagent.memory_hypervisor import MemoryHypervisor, changed
 from tests.unit.nodeagent.parts import A_UID, PART, WORKSPACE
 
 DISK_MIB = WORKSPACE.allocation.disk_mib

@@ -29,8 +29,9 @@ from intertie.common.settings import (
 )
 from intertie.metasched.main import Metasched
 from intertie.metasched.settings import CommitSettings, MetaschedSettings
-from tests.integration.broker_site import HOST, FakeAgents, serve_images
+from tests.integration.broker_site import HOST, serve_images
 from tests.integration.etcd_server import EtcdServer
+from tests.integration.fake_agents import FakeAgents
 from tests.integration.pki import TestDomain, trust_in
 
 CLOCK = SystemClock()

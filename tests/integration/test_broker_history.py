@@ -57,8 +57,8 @@ from intertie.common.spec import (
     Network,
     PairTerm,
 )
-from tests.integration.broker_site import FakeAgents
 from tests.integration.etcd_server import EtcdServer
+from tests.integration.fake_agents import FakeAgents
 from tests.integration.ledger_history import History, history, replay
 
 pytestmark = pytest.mark.etcd

@@ -17,7 +17,7 @@ from intertie.nodeagent.domain.guest_terms import (
     lacking,
     terms_of,
 )
-from tests.unit.nodeagent.host import changed
+from tests.unit.nodeagent.memory_hypervisor import changed
 
 few = st.integers(min_value=1, max_value=300)
 caps = st.integers(min_value=0, max_value=3)

@@ -46,7 +46,8 @@ from tests.fakes.clock import FakeClock, turns
 from tests.fakes.ledger import MemoryLedger
 from tests.unit.broker.samples import POLICY, facts
 from tests.unit.broker.standing import ALLOCATION, admitted, group, spec
-from tests.unit.nodeagent.host import Host, MemoryHypervisor
+from tests.unit.nodeagent.host import Host
+from tests.unit.nodeagent.memory_hypervisor import MemoryHypervisor
 from tests.unit.nodeagent.parts import DIGEST, NOW
 
 HOSTS = ("n1", "n2", "n3")

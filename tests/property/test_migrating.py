@@ -26,7 +26,7 @@ from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.migrating import Migration, Route
 from intertie.nodeagent.domain.reconcile import DomainState
 from tests.property.test_lost_hosts import HOSTS, SITE, Box, Site
-from tests.unit.nodeagent.host import MemoryHypervisor
+from tests.unit.nodeagent.memory_hypervisor import MemoryHypervisor
 
 STEPS = 120
 _ROUTE = Route(

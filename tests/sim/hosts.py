@@ -30,13 +30,13 @@ from tests.sim.virtual_loop import Process, VirtualLoop
 from tests.unit.nodeagent.host import (
     MemoryChannels,
     MemoryCopies,
-    MemoryHypervisor,
     MemoryImages,
     MemoryNetwork,
     MemoryPeers,
     MemoryStorage,
     MemoryTraffic,
 )
+from tests.unit.nodeagent.memory_hypervisor import MemoryHypervisor
 from tests.unit.nodeagent.memory_records import MemoryState
 
 MEMORY_GROWTH = 4
