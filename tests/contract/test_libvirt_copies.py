@@ -18,7 +18,6 @@ from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import CopyJob
 
 BACKUP = libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP
-AGENT = "<target type='virtio' name='org.qemu.guest_agent.0'/>"
 
 
 class Domain:
@@ -30,7 +29,6 @@ class Domain:
         self.active = True
         self.now: dict[str, Any] = {"type": libvirt.VIR_DOMAIN_JOB_NONE}
         self.ended: dict[str, Any] = {}
-        self.channel = AGENT
         self.document = ""
         self.frozen = False
         """As its agent says it."""
@@ -65,9 +63,6 @@ class Domain:
 
     def jobStats(self, flags: int = 0) -> dict[str, Any]:
         return self.ended if flags else self.now
-
-    def XMLDesc(self) -> str:
-        return f"<domain><devices><channel>{self.channel}</channel></devices></domain>"
 
 
 @pytest.fixture(autouse=True)
@@ -182,9 +177,7 @@ def test_no_other_job_is_ended_for_it() -> None:
     domain = Domain()
     domain.now = {"type": 2, "operation": libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE}
     libvirt_copies.end(domain)
-    assert domain.asked == ["thaw"], "an agent that died may have frozen it"
+    assert domain.asked == [], "nor is the guest's agent waited for"
     domain.now = {"type": 2, "operation": BACKUP}
-    domain.channel = "<target type='virtio' name='org.intertie.ready.0'/>"
-    domain.asked = []
     libvirt_copies.end(domain)
     assert domain.asked == ["abort"]

@@ -49,6 +49,20 @@ async def test_so_it_is_by_an_agent_that_begins_anew(slow: Owner) -> None:
     await thawed_in_the_end(slow)
 
 
+async def test_so_it_is_by_what_is_there_of_a_copy_where_its_note_is_lost(owner: Owner) -> None:
+    host = owner.host
+    host.hypervisor.agent_silent = True
+    host.hypervisor.may_copy.clear()
+    await owner.wants(snapshot=ORDER, environment=WITH_AGENT)
+    assert host.copies.files == {A_UID: False}
+    assert host.hypervisor.frozen == {DOMAIN}
+    host.state.kept = None
+    await owner.agent_dies()
+    await owner.wants(snapshot=None)
+    assert host.copies.files == {}
+    await thawed_in_the_end(owner)
+
+
 async def test_so_it_is_where_the_snapshot_is_wanted_no_more(slow: Owner) -> None:
     await slow.wants(snapshot=None)
     await thawed_in_the_end(slow)

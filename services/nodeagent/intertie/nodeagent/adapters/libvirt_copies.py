@@ -20,7 +20,6 @@ from intertie.nodeagent.domain.ports import CopyJob
 log = structlog.get_logger(__name__)
 
 _AGENT_S = 5
-_AGENT_CHANNEL = "devices/channel/target[@name='org.qemu.guest_agent.0']"
 _TO_A_FILE_THAT_IS_THERE = libvirt.VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL
 
 
@@ -74,8 +73,6 @@ def end(domain: libvirt.virDomain) -> None:
     if stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
         with contextlib.suppress(libvirt.libvirtError):  # it may have ended just now
             domain.abortJob()
-    if ET.fromstring(domain.XMLDesc()).find(_AGENT_CHANNEL) is not None:
-        _thaw(domain)
 
 
 def _document(target: str) -> str:

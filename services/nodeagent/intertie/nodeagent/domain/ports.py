@@ -185,7 +185,7 @@ class Hypervisor(Protocol):
         ...
 
     async def end_copy(self, name: str) -> None:
-        """None is being made, if there is such a guest, and it was asked to thaw."""
+        """None is being made, if there is such a guest."""
         ...
 
     async def agent_answers(self, name: str) -> bool:

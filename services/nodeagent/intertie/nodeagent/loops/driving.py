@@ -99,8 +99,10 @@ class Driving:
         seen = self._looks.observe(workspace, sight.domains)
         self._sending.tell(workspace, given=seen.given)
         if seen.domain in ALIVE and workspace.uid not in part.notes:
-            # The file with the notes was lost: what was asked of it was done for all that is known.
-            known = Note(boots=workspace.switched.boots)
+            # The file with the notes was lost: what was asked of it was done for all that is known,
+            # and what is there of a copy may be of one that froze it.
+            frozen = self._steps.snapshots.may_have_frozen(workspace)
+            known = Note(boots=workspace.switched.boots, frozen=frozen)
             self._knowledge.remember(part.wanted.uid, workspace.uid, known)
             part = self._knowledge.parts[part.wanted.uid]
         wanted = self._looks.next_steps(part, workspace, phase, seen, now)

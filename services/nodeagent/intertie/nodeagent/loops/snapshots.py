@@ -100,6 +100,10 @@ class Snapshots:
         if self._is_half(uid):
             await self._discard(uid)
 
+    def may_have_frozen(self, workspace: WantedWorkspace) -> bool:
+        """By what there is of a copy, where no note says it any more."""
+        return _has_agent(workspace) and self._copies.is_there(workspace.uid)
+
     async def drop(self, uid: str) -> None:
         """The workspace is wanted no more; its files are somebody else's to remove."""
         await self._end(uid)
@@ -246,8 +250,7 @@ class Snapshots:
         uid, name = workspace.uid, DeviceNames.domain(workspace.uid)
         target = str(self._files.copying(uid))
         quiesced = False
-        agent = workspace.environment.readiness is Readiness.GUEST_AGENT
-        if agent and seen.domain is DomainState.RUNNING:
+        if _has_agent(workspace) and seen.domain is DomainState.RUNNING:
             with self.thawing.freezing(part_uid, uid) as may:
                 begun = self._hypervisor.begin_copy(name, target, quiesce=may)
                 quiesced = await uninterrupted(begun)
@@ -376,3 +379,7 @@ class Snapshots:
         if part is not None and part.note(uid).snapshot != note:
             before: Note = part.note(uid)
             self._knowledge.remember(part_uid, uid, replace(before, snapshot=note))
+
+
+def _has_agent(workspace: WantedWorkspace) -> bool:
+    return workspace.environment.readiness is Readiness.GUEST_AGENT
