@@ -180,7 +180,7 @@ class Observed:
     seed: bool = False
     memory: Memory = Memory.NONE
     given: bool = False
-    """It was given up to another host."""
+    """It was given up to another host; False of one that no host is to send or take."""
     unsent: bool = False
     """It was tried to be sent, and is not tried again."""
 

@@ -76,7 +76,7 @@ class GuestLooks:
             small=disk and domain not in ALIVE and self._is_small(workspace),
             seed=self._storage.has_seed(uid),
             memory=self._storage.memory(uid),
-            given=self._storage.is_given(uid),
+            given=workspace.migration is not None and self._storage.is_given(uid),
             unsent=bool(self._sending.failed(uid, workspace.migration)),
         )
 

@@ -247,7 +247,12 @@ class Reconciler:
         await clearing.clear(held)
         reach("agent.before_connect")
         alive = alive_in(held, sight.domains, self._driving.moving)
-        given = {uid for uid in self._storage.uids() if self._storage.is_given(uid)}
+        given = {
+            ws.uid
+            for part in held
+            for ws in part.workspaces
+            if ws.migration is not None and self._storage.is_given(ws.uid)
+        }
         await self._connect(
             [
                 connected(part, alive) if phase is Phase.KEEP else handed_on(part, given)
