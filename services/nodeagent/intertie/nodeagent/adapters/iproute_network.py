@@ -1,7 +1,7 @@
 """Bridges, VXLAN devices, taps and forwarding entries of the agent's network namespace."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,10 @@ class IprouteNetwork:
         problems = [await batch_all("ip", lines=[f"link del {name}" for name in stale])]
         kept = {name: link for name, link in found.items() if name not in stale}
         problems += await _apply_links(plan, kept)
-        await self._apply_rules(plan)
+        tables = frozenset((await run("nft", "list", "tables")).splitlines())
+        await self._apply_rules(plan, tables)
         problems.append(await _apply_fdb(plan))
-        await self._send_on(plan)
+        await self._send_on(plan, tables)
         problem = "; ".join(filter(None, problems))
         if stale or problem:
             found = await _links()
@@ -55,10 +56,10 @@ class IprouteNetwork:
             return Applied(missing=missing, left=stale_devices(own, plan), problem=problem)
         return Applied()
 
-    async def _apply_rules(self, plan: NetworkPlan) -> None:
+    async def _apply_rules(self, plan: NetworkPlan, tables: Set[str]) -> None:
         taps = sorted(plan.taps, key=lambda tap: tap.name)
         rules = filter_rules(taps)
-        there = f"table bridge {FILTER_TABLE}" in await run("nft", "list", "tables", "bridge")
+        there = f"table bridge {FILTER_TABLE}" in tables
         if there and plan.removable is not None:
             # Whoever else may speak on this host may go on to.
             if leave := filter_leave(taps):
@@ -68,10 +69,10 @@ class IprouteNetwork:
             await run("nft", "-f", "-", stdin=rules)
             self._rules = rules
 
-    async def _send_on(self, plan: NetworkPlan) -> None:
+    async def _send_on(self, plan: NetworkPlan, tables: Set[str]) -> None:
         """Of rules that an earlier agent has left too; a device that goes takes its own along."""
-        there = f"table netdev {FILTER_TABLE}" in await run("nft", "list", "tables", "netdev")
-        as_planned = plan.sent_on == self._sent_on if there and plan.sent_on else False
+        there = f"table netdev {FILTER_TABLE}" in tables
+        as_planned = there and bool(plan.sent_on) and plan.sent_on == self._sent_on
         if (plan.sent_on or there) and not as_planned:
             await run("nft", "-f", "-", stdin=sending_on_rules(plan.sent_on))
         self._sent_on = plan.sent_on
