@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from intertie.common.settings import TlsSettings
+from intertie.common.clock import SystemClock
+from intertie.common.rpc.credentials import Credentials
+from intertie.common.settings import PeerSettings, SettingsInvalid, TlsSettings
+from intertie.nodeagent.adapters.imagestore_client import to_imagestore
 from tests.integration.pki import TestDomain
 
 MAIN = {
@@ -51,3 +54,14 @@ async def test_a_service_says_why_it_does_not_start(tmp_path: Path, service: str
     assert line.startswith(f"intertie-{service}: tls: {ended.certificate}")
     assert "is not valid at" in line
     assert not (tmp_path / "socket").exists()
+
+
+async def test_an_agent_does_not_start_where_nobody_speaks_for_its_image_store(
+    tmp_path: Path,
+) -> None:
+    """It used to run, and to fail each image that its guests needed."""
+    north = TestDomain.create(tmp_path, "north.site.intertie")
+    credentials = Credentials(north.service("agent/n1"), (north.trust,), SystemClock())
+    peer = PeerSettings(address="127.0.0.1:1", server_name="imagestore.south.site.intertie")
+    with pytest.raises(SettingsInvalid, match=r"^imagestore.server_name: imagestore.south.*trust"):
+        to_imagestore(peer, credentials)

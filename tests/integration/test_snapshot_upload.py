@@ -60,13 +60,8 @@ async def uploads(
 ) -> AsyncIterator[SnapshotUploads]:
     tls, trust = north.service("agent/n1"), trust_in(north)
     name = north.server_name("imagestore")
-    made = SnapshotUploads(
-        lambda: channel(store.address, tls, trust, name), SystemClock(), mbit_s=mbit_s
-    )
-    try:
-        yield made
-    finally:
-        await made.close()
+    async with channel(store.address, tls, trust, name) as to_store:
+        yield SnapshotUploads(to_store, SystemClock(), mbit_s=mbit_s)
 
 
 async def test_it_is_there_with_where_it_came_from_and_sent_once(

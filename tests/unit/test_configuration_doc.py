@@ -49,7 +49,7 @@ MEANINGS = {
     "LinkSettings.latency_ms": "One way, as declared; nothing measures it.",
     "NamedPeerSettings.name": "Its name.",
     "PeerSettings.address": "`host:port`.",
-    "PeerSettings.server_name": "DNS name that its certificate must carry.",
+    "PeerSettings.server_name": "DNS name that its certificate must carry, in a domain of `trust`.",
     "PeerSettings.trust_domain": "Its trust domain.",
     "NamedPeerSettings.server_name": "DNS name that the certificate of each replica must carry.",
     "NamedPeerSettings.trust_domain": "Its trust domain; of `metascheds`, whose register it is.",

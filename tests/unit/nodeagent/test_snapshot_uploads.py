@@ -50,7 +50,7 @@ async def test_one_whose_certificate_is_being_renewed_is_not_given_up(
     error: errors.DomainError, *, final: bool
 ) -> None:
     channel: Any = Refusing(error)
-    uploads = SnapshotUploads(lambda: channel, FakeClock(NOW), mbit_s=1000)
+    uploads = SnapshotUploads(channel, FakeClock(NOW), mbit_s=1000)
     with pytest.raises(HostFailure, match="image store") as refused:
         await uploads.put(ORDER, "demo", Path("none"), NOTE, lambda _: None)
     assert refused.value.final is final

@@ -24,7 +24,7 @@ from intertie.nodeagent.adapters.disk_copies import PoolCopies
 from intertie.nodeagent.adapters.etcd_records import EtcdRecords
 from intertie.nodeagent.adapters.host_facts import FactsReader
 from intertie.nodeagent.adapters.image_cache import ImageCache
-from intertie.nodeagent.adapters.imagestore_client import ImagestoreClient
+from intertie.nodeagent.adapters.imagestore_client import ImagestoreClient, to_imagestore
 from intertie.nodeagent.adapters.iproute_network import IprouteNetwork
 from intertie.nodeagent.adapters.libvirt_hypervisor import LibvirtHypervisor
 from intertie.nodeagent.adapters.migration_peers import GrpcPeers, MigrationSockets
@@ -80,15 +80,9 @@ async def serve(settings: Settings) -> None:
     hypervisor = LibvirtHypervisor(settings.libvirt_uri, copy_mib_s=settings.snapshots.copy_mib_s)
     traffic = TcTraffic(state.load_classes, state.save_classes)
     credentials = Credentials(settings.tls, settings.trust, clock)
-    store = settings.imagestore
-    source = ImagestoreClient(
-        lambda: following_channel(store.address, credentials, store.server_name)
-    )
-    uploads = SnapshotUploads(
-        lambda: following_channel(store.address, credentials, store.server_name),
-        clock,
-        mbit_s=settings.snapshots.upload_mbit_s,
-    )
+    store = to_imagestore(settings.imagestore, credentials)
+    source = ImagestoreClient(store)
+    uploads = SnapshotUploads(store, clock, mbit_s=settings.snapshots.upload_mbit_s)
     copies = PoolCopies(files, storage, clock, mib_s=settings.snapshots.copy_mib_s)
     images = ImageCache(files.cache, source, keep_mib=settings.image_cache_mib)
     etcd = await Etcd.connect(settings.etcd)
@@ -177,8 +171,7 @@ async def serve(settings: Settings) -> None:
         await run_until_signalled(server, [*host, receiver.run(), sender.run()])
     finally:
         await images.close()
-        await source.close()
-        await uploads.close()
+        await store.close()
         await etcd.close()
 
 

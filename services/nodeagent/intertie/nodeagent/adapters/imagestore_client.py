@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 
@@ -10,23 +10,32 @@ from intertie.api.imagestore.v1 import images_pb2 as pb
 from intertie.api.imagestore.v1 import images_pb2_grpc as rpc
 from intertie.common.errors import NotFound
 from intertie.common.rpc import request_id
-from intertie.common.rpc.client import to_domain_error
+from intertie.common.rpc.client import following_channel, to_domain_error
+from intertie.common.rpc.credentials import Credentials
+from intertie.common.settings import PeerSettings, SettingsInvalid
 from intertie.nodeagent.domain.failures import HostFailure
 
 _TIMEOUT_S = 10.0
 
 
-class ImagestoreClient:
-    """Stat and Fetch over one channel, which is made anew after a failure."""
+def to_imagestore(peer: PeerSettings, credentials: Credentials) -> grpc.aio.Channel:
+    """SettingsInvalid where nobody is trusted to speak for its name."""
+    try:
+        return following_channel(peer.address, credentials, peer.server_name)
+    except ValueError as error:
+        raise SettingsInvalid(f"imagestore.server_name: {error}") from None
 
-    def __init__(self, connect: Callable[[], grpc.aio.Channel]) -> None:
-        self._connect = connect
-        self._channel: grpc.aio.Channel | None = None
+
+class ImagestoreClient:
+    """Stat and Fetch, over a channel that whoever made it closes."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._images: rpc.ImagesAsyncStub = rpc.ImagesStub(channel)
 
     async def size_bytes(self, digest: str, tenant: str) -> int:
         request = pb.StatImageRequest(name=_name(digest, tenant))
         try:
-            image = await self._stub().Stat(request, timeout=_TIMEOUT_S)
+            image = await self._images.Stat(request, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise await self._failure(error, digest) from error
         if image.state != pb.Image.READY:
@@ -35,7 +44,7 @@ class ImagestoreClient:
 
     async def fetch(self, digest: str, tenant: str, offset: int) -> AsyncIterator[bytes]:
         request = pb.FetchImageRequest(name=_name(digest, tenant), offset=offset)
-        call = self._stub().Fetch(request, metadata=tuple(request_id.outgoing()))
+        call = self._images.Fetch(request, metadata=tuple(request_id.outgoing()))
         try:
             async for response in call:
                 if response.offset != offset:
@@ -46,15 +55,6 @@ class ImagestoreClient:
             raise await self._failure(error, digest) from error
         finally:
             call.cancel()
-
-    async def close(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-
-    def _stub(self) -> rpc.ImagesAsyncStub:
-        if self._channel is None:
-            self._channel = self._connect()
-        return rpc.ImagesStub(self._channel)
 
     async def _failure(self, error: grpc.aio.AioRpcError, digest: str) -> HostFailure:
         meant = to_domain_error(error)

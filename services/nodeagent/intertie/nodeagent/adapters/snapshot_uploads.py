@@ -37,16 +37,12 @@ _ACCEPTED = "intertie-accepted"
 
 
 class SnapshotUploads:
-    """See domain.snapshot_ports.SnapshotStore. Over a channel of its own, made anew after a
-    failure."""
+    """See domain.snapshot_ports.SnapshotStore. Over a channel that whoever made it closes."""
 
-    def __init__(
-        self, connect: Callable[[], grpc.aio.Channel], clock: Clock, *, mbit_s: int
-    ) -> None:
-        self._connect = connect
+    def __init__(self, channel: grpc.aio.Channel, clock: Clock, *, mbit_s: int) -> None:
+        self._images: rpc.ImagesAsyncStub = rpc.ImagesStub(channel)
         self._clock = clock
         self._bytes_per_s = mbit_s * 125_000
-        self._channel: grpc.aio.Channel | None = None
 
     async def put(
         self,
@@ -85,15 +81,11 @@ class SnapshotUploads:
                 break
         raise failure
 
-    async def close(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-
     async def _arrived(self, tenant: str, note: SnapshotNote) -> int:
         """How many of its bytes the store has, of this tenant or of any."""
         request = pb.StatImageRequest(name=f"sites/-/tenants/{tenant}/images/{note.digest}")
         try:
-            image = await self._stub().Stat(request, timeout=_TIMEOUT_S)
+            image = await self._images.Stat(request, timeout=_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             if isinstance(to_domain_error(error), NotFound):
                 return 0
@@ -103,7 +95,7 @@ class SnapshotUploads:
 
     async def _send(self, frames: AsyncGenerator[pb.PutImageRequest, None]) -> None:
         """No bytes before the store has said that it wants them, see Images.Put."""
-        call = self._stub().Put(metadata=tuple(request_id.outgoing()))
+        call = self._images.Put(metadata=tuple(request_id.outgoing()))
         try:
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await call.write(await anext(frames))
@@ -129,11 +121,6 @@ class SnapshotUploads:
                 sent += len(data)
                 await self._clock.sleep(pace.wait_s(len(data), now=self._clock.monotonic()))
         done(sent)
-
-    def _stub(self) -> rpc.ImagesAsyncStub:
-        if self._channel is None:
-            self._channel = self._connect()
-        return rpc.ImagesStub(self._channel)
 
     def _failure(self, error: grpc.aio.AioRpcError) -> HostFailure:
         meant = to_domain_error(error)
