@@ -108,7 +108,7 @@ def _plug_vcpus(domain: libvirt.virDomain, change: PlugVcpus) -> None:
             domain.suspend()
         said = libvirt_qemu.qemuMonitorCommand(domain, '{"execute": "x-query-jit"}', 0)
         cache = CodeCache(mib=code_cache_mib(document), most_vcpus=most, said=said)
-        if not has_room(cache, vcpus=has, total=change.total):
+        if not has_room(cache, total=change.total):
             raise HostFailure("its emulator has no room for their code now, and will later")
         domain.setVcpusFlags(change.total, _LIVE)
     finally:

@@ -33,13 +33,13 @@ def regions(cache_mib: int, most_vcpus: int) -> int:
     return most_vcpus if most <= most_vcpus else min(most, most_vcpus * _REGIONS_PER_VCPU)
 
 
-def has_room(cache: CodeCache, *, vcpus: int, total: int) -> bool:
-    """Whether a guest that has so many vCPUs, and stands still, can be given more until it has
-    `total`; HostFailure where its emulator does not tell."""
+def has_room(cache: CodeCache, *, total: int) -> bool:
+    """Whether a guest that stands still can be given more vCPUs until it has `total`; HostFailure
+    where its emulator does not tell."""
     found = _SIZE.search(cache.said)
     if found is None or int(found[2]) <= 0:
         raise HostFailure("its emulator does not tell what is in its cache of translated code")
     used, size = int(found[1]), int(found[2])
     number = regions(cache.mib, cache.most_vcpus)
     full = used * number // size
-    return full + vcpus + _SPARE + (total - vcpus) <= number
+    return full + total + _SPARE <= number
