@@ -207,3 +207,28 @@ async def test_nothing_is_kept_of_what_is_over() -> None:
     host.records.listing = wanted(None, 5)
     await host.agent.sweep()
     assert (sending._failed, sending._words) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (HostFailure("no room there"), "no room there"),
+        (PermissionError(13, "Permission denied"), "this host's disk: Permission denied"),
+        (OSError("AF_UNIX path too long"), "this host's disk: OSError('AF_UNIX path too long')"),
+        (KeyError("n2"), "KeyError('n2')"),
+    ],
+)
+async def test_whatever_kept_it_from_being_sent_is_told(
+    error: Exception, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = await running(Peers())
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(host.hypervisor, "send", fails)
+    host.records.listing = wanted(SEND, 4)
+    for _ in range(3):
+        await host.agent.sweep()
+        await turns(10)
+    assert (said(host).outcome, said(host).message) == (Outcome.FAILED, problem)

@@ -28,7 +28,7 @@ def as_failure(error: Exception) -> HostFailure:
     if isinstance(error, HostFailure):
         return error
     if isinstance(error, OSError):
-        return HostFailure(f"this host's disk: {error.strerror}")
+        return HostFailure(f"this host's disk: {error.strerror or repr(error)}")
     return HostFailure(repr(error))
 
 

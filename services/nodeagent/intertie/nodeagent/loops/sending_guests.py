@@ -56,7 +56,6 @@ class SendingGuests:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[int, str]] = {}
         """By uid, the number that was tried and what went wrong."""
-
         self._words: dict[str, _Word] = {}
         """By uid, of those that this host has given up."""
 
@@ -138,14 +137,12 @@ class SendingGuests:
                 self._ended()  # what still comes for it here is sent on from the next pass on
                 log.info("guest.given", workspace=uid, host=migration.host)
                 await self._say(uid, migration, self._word(uid, migration))
-        except (HostFailure, OSError) as error:
-            self._failed[uid] = migration.number, str(error) or repr(error)
-            log.warning("guest.not_sent", workspace=uid, problem=str(error))
-            return
         except Exception as error:
-            self._failed[uid] = migration.number, repr(error)
-            log.error("guest.not_sent", workspace=uid, exc_info=True)
-            return
+            if not isinstance(error, (HostFailure, OSError)):
+                log.error("guest.fault", workspace=uid, exc_info=True)
+            problem = str(as_failure(error))
+            self._failed[uid] = migration.number, problem
+            log.warning("guest.not_sent", workspace=uid, problem=problem)
 
     def _is_wanted(self, uid: str, migration: Migration) -> bool:
         """By the newest that is known of the site's records."""
