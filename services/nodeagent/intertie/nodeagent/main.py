@@ -15,6 +15,7 @@ from intertie.common.etcd.client import Etcd
 from intertie.common.process import run_until_signalled
 from intertie.common.rpc.client import following_channel
 from intertie.common.rpc.credentials import Credentials
+from intertie.common.rpc.identity import agent_server_name
 from intertie.common.rpc.server import ListenFailed, Server
 from intertie.common.settings import SettingsInvalid, load
 from intertie.common.values import replace
@@ -113,7 +114,7 @@ async def serve(settings: Settings) -> None:
     sockets = MigrationSockets(settings.libvirt_socket, settings.migration_sockets)
     peers = GrpcPeers(
         lambda address, host: following_channel(
-            address, credentials, f"{host}.agent.{settings.site}.site.intertie"
+            address, credentials, agent_server_name(host, settings.site)
         ),
         files,
         sockets,

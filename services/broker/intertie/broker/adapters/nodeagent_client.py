@@ -7,6 +7,7 @@ from intertie.api.types.v1 import attach_pb2
 from intertie.broker.adapters.lines import Lines
 from intertie.broker.domain.ports import AtHost
 from intertie.common.rpc import attach
+from intertie.common.rpc.identity import agent_server_name
 
 
 class GrpcAgents:
@@ -26,7 +27,7 @@ class GrpcAgents:
         onward = attach_pb2.AttachRequest.Open()
         onward.CopyFrom(opened)
         onward.workspace = at.workspace
-        line = self._lines.to(at.agent_address, f"{at.host}.agent.{self._site}.site.intertie")
+        line = self._lines.to(at.agent_address, agent_server_name(at.host, self._site))
         stub = nodeagent_pb2_grpc.NodeAgentStub(line)
         async for each in attach.relay(onward, requests, stub.Attach):
             yield each

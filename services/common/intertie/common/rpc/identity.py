@@ -238,6 +238,11 @@ def site_of(domain: str) -> str:
     return domain.removesuffix(SITE_SUFFIX) if domain.endswith(SITE_SUFFIX) else ""
 
 
+def agent_server_name(host: str, site: str) -> str:
+    """The DNS name in the certificate of a host's agent."""
+    return f"{host}.agent.{site}{SITE_SUFFIX}"
+
+
 _current: ContextVar[Identity] = ContextVar("identity")
 
 
