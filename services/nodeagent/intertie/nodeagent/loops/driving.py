@@ -1,7 +1,7 @@
 """Each guest towards what is wanted of it: its steps, and then its newest terms."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 
 import structlog
@@ -148,25 +148,24 @@ class Driving:
         if seen.domain not in (DomainState.RUNNING, DomainState.PAUSED):
             self._terms.forget(workspace.uid)
             return
-        if not self._terms.due(workspace):
-            return
-        async with self._at_once:
-            if self._sight.domains is None:
-                return
-            try:
-                await self._terms.follow(workspace)
-            except HypervisorSilent as error:
-                self._sight.blind(error)
+        if self._terms.due(workspace):
+            await self._of_terms(self._terms.follow, workspace)
 
     async def _let_go_on(self, workspace: WantedWorkspace, seen: Observed) -> None:
         """What is done of its terms even while nothing may be started: it runs already."""
         if seen.domain is not DomainState.PAUSED or self._knowledge.must_be_off:
             return
+        await self._of_terms(self._terms.let_go_on, workspace)
+
+    async def _of_terms(
+        self, work: Callable[[WantedWorkspace], Awaitable[None]], workspace: WantedWorkspace
+    ) -> None:
+        """Once it is its turn, if guests are seen then."""
         async with self._at_once:
             if self._sight.domains is None:
                 return
             try:
-                await self._terms.let_go_on(workspace)
+                await work(workspace)
             except HypervisorSilent as error:
                 self._sight.blind(error)
 
