@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class SnapshotState(Enum):
-    """As intertie.api.types.v1.Snapshot.State, by number."""
+    """As intertie.api.types.v1.Snapshot.State, by name."""
 
     WAITING = 1
     COPYING = 2
