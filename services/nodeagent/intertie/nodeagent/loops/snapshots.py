@@ -231,7 +231,6 @@ class Snapshots:
                     taken_time, quiesced = self._clock.now(), False
                     await self._copies.copy(uid, lambda done: self._at(uid, done, needed))
                 digest, size = await self._copies.finish(uid)
-        self._copying.discard(uid)
         # The clock of a host may be behind that of whoever has signed for it.
         taken_time = max(taken_time, order.asked_time or taken_time)
         note = SnapshotNote(
