@@ -1,8 +1,8 @@
 """The NodeAgent service: facts, what was seen, counters, and streams into guests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from intertie.api.nodeagent.v1 import nodeagent_pb2 as pb
@@ -89,16 +89,11 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
         opened = await opening(request_iterator)
         async with self._open(opened) as stream:
             yield attach_pb2.AttachResponse(opened=True)
-            sending = asyncio.create_task(_send(request_iterator, stream))
-            try:
+            async with _meanwhile(_send(request_iterator, stream)):
                 async for data in stream.received():
                     yield attach_pb2.AttachResponse(data=data)
                 if not stream.taken:
                     yield attach_pb2.AttachResponse(end=True)
-            finally:
-                sending.cancel()
-                with suppress(asyncio.CancelledError):
-                    await sending
 
     async def BeginMigration(
         self, request: pb.BeginMigrationRequest, context: Any
@@ -124,15 +119,9 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
             raise FieldInvalid("open.channel", "must be LIBVIRT, MEMORY or DISK")
         host = current_identity().name
         tunnel = self._arrivals.tunnel(opened.workspace_uid, opened.number, host, channel)
-        async with tunnel as stream:
-            sending = asyncio.create_task(_pass_on(request_iterator, stream))
-            try:
-                async for data in stream.received():
-                    yield pb.TunnelResponse(data=data)
-            finally:
-                sending.cancel()
-                with suppress(asyncio.CancelledError):
-                    await sending
+        async with tunnel as stream, _meanwhile(_pass_on(request_iterator, stream)):
+            async for data in stream.received():
+                yield pb.TunnelResponse(data=data)
 
     async def TakeOver(self, request: pb.TakeOverRequest, context: Any) -> pb.TakeOverResponse:
         host = current_identity().name
@@ -170,6 +159,18 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
                         raise WorkspaceNotRunning(name, shown)
                     return workspace
         raise NotFound(name)
+
+
+@asynccontextmanager
+async def _meanwhile(sending: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Beside what comes back, and no longer than that."""
+    task = asyncio.create_task(sending)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _pass_on(requests: AsyncIterator[pb.TunnelRequest], stream: Stream) -> None:
