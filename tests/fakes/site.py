@@ -30,6 +30,7 @@ from intertie.common.names import PartName
 from intertie.common.part_rules import within
 from intertie.common.part_spec import PartSpec
 from intertie.common.quantities import Vector
+from intertie.common.refund import RefundItem
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
@@ -133,6 +134,8 @@ class FakeSite:
     """What workspaces report, by label."""
     measured: tuple[Measured, ...] = ()
     """What is told of every part."""
+    refunds: tuple[RefundItem, ...] = ()
+    """Likewise."""
     kinds: Mapping[str, Rates] = field(default_factory=dict)
     """What it asks for kinds of leases."""
     quota_vcpus: int = 1_000_000
@@ -378,6 +381,7 @@ class FakeSite:
                 for each in part.spec.workspaces
             ),
             measured=self.measured,
+            refunds=self.refunds,
             recalled_end=part.recalled_end,
             keep_until=part.keep_until,
             restore=RESTORE if part.keep_until is not None else timedelta(),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from intertie.common.refund import RefundItem
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome
 from intertie.metasched.domain.queue_policy import QueuePolicy
@@ -355,10 +356,8 @@ async def test_after_a_crash_at_any_step_it_is_whole(step: str, at: int, after: 
     assert {each.outcome for each in found if each is not None} == {Outcome.COMMIT}
 
 
-async def test_delete_wins_over_going_on_that_is_not_decided() -> None:
-    world = World()
-    await suspended(world)
-    process = await world.process()
+async def going_on(process: Process) -> tuple[asyncio.Task[None], asyncio.Event]:
+    """All sites have prepared; it is decided once the event is set."""
     reached, gate = asyncio.Event(), asyncio.Event()
 
     async def wait(point: str) -> None:
@@ -369,6 +368,14 @@ async def test_delete_wins_over_going_on_that_is_not_decided() -> None:
     process.go_on._long_way._coallocate._pause = wait
     goes = asyncio.create_task(process.queue._start())
     await reached.wait()
+    return goes, gate
+
+
+async def test_delete_wins_over_going_on_that_is_not_decided() -> None:
+    world = World()
+    await suspended(world)
+    process = await world.process()
+    goes, gate = await going_on(process)
     await process.delete(str(NAME))
     gate.set()
     await goes
@@ -377,3 +384,21 @@ async def test_delete_wins_over_going_on_that_is_not_decided() -> None:
     record = await record_of(process)
     assert (record.state, record.terms, record.amend) == (ClusterState.CANCELLED, 1, None)
     assert {each.state for each in parts(world)} == {State.ENDED}
+
+
+async def test_what_is_given_back_while_it_is_going_on_stays_on_record() -> None:
+    """A bug: the record was that of before its sites were asked."""
+    world = World()
+    await suspended(world)
+    process = await world.process()
+    goes, gate = await going_on(process)
+    window = (await record_of(process)).window
+    given = RefundItem(site="north", reason="GUARANTEE", window=window, amount=1.5)
+    world.north.refunds = (given,)
+    await world.clock.advance(2)
+    await process.refresh.sweep()
+    assert (await record_of(process)).refunds == (given,)
+    gate.set()
+    await goes
+    record = await record_of(process)
+    assert (record.state, record.refunds) == (ClusterState.SCHEDULED, (given,))

@@ -8,7 +8,7 @@ from intertie.common.clock import Clock
 from intertie.common.errors import DomainError, StaleWrite
 from intertie.common.values import replace
 from intertie.metasched.domain.aside import Stretch, amend_of, going_on, is_saved
-from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import TxRecord, tx_name
 from intertie.metasched.domain.ports import Clusters, Register, Room, Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
@@ -98,7 +98,7 @@ class GoOn:
             self._room.check()
             await self._register.begin_amend(tx, under, read_at=stored.read_at)
             _, decision = await self._long_way(
-                tx, stretch.specs, lambda record, _: replace(after, price=record.price)
+                tx, stretch.specs, lambda standing, _: _goes_on(standing, after)
             )
         except (Refused, StaleWrite, DomainError) as error:
             log.info("queue.not_gone_on", cluster=record.name, tx=tx_id, problem=str(error))
@@ -108,3 +108,16 @@ class GoOn:
         log.info("queue.went_on", cluster=record.name, tx=tx_id)
         self.tell(tx, decision)
         return True
+
+
+def _goes_on(standing: ClusterRecord, after: ClusterRecord) -> ClusterRecord:
+    """What sites have said while they were asked, of price and refunds, stays."""
+    window, reasons = after.plan.window, after.plan.reasons
+    return replace(
+        standing,
+        state=after.state,
+        plan=replace(standing.plan, window=window, reasons=reasons, shortfalls=()),
+        waits=after.waits,
+        terms=after.terms,
+        amend=None,
+    )
