@@ -45,7 +45,11 @@ NoUse = SiteUnreachable | LedgerFull
 """Why a site is left out."""
 
 SOLVERS = 2
-"""At most so many problems are solved at a time; the others wait their turn."""
+"""At most so many problems that callers wait for are solved at a time; the others wait their
+turn."""
+FORECASTS = 1
+"""At most so many looks ahead are taken at a time, each at many problems: beside those, so that no
+caller stands behind them."""
 
 _BETWEEN_SITES = frozenset({"uplink", "link_egress", "link_ingress"})
 """What a site has to give of these depends on what is at the others."""
@@ -144,6 +148,7 @@ class Planning:
         self._sites = sites
         self._effort = effort
         self._solvers = asyncio.Semaphore(SOLVERS)
+        self._forecasts = asyncio.Semaphore(FORECASTS)
 
     async def _at_work(self, solver: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """In a thread: the service answers others meanwhile."""
@@ -184,7 +189,8 @@ class Planning:
     async def foreseen(self, look: Callable[[Callable[[Problem], Plan | None]], T]) -> T:
         """What `look` finds, which is given a way to solve problems. In a thread."""
         effort = self._effort.solver
-        return await self._at_work(look, lambda problem: solve(problem, effort=effort))
+        async with self._forecasts:
+            return await asyncio.to_thread(look, lambda problem: solve(problem, effort=effort))
 
     def short(self, problem: Problem) -> tuple[Shortfall, ...]:
         """What keeps it from having a plan. As long as several solvers take."""
