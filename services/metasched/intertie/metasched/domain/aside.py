@@ -37,15 +37,20 @@ class Stretch:
     """At the latest; None: it is decided."""
 
 
+def may_be_recalled(record: ClusterRecord) -> bool:
+    """Whether a site may put its part aside, and that is to be put on record."""
+    return (
+        record.waits is not None
+        and record.state in LIVE
+        and record.end_requested_time is None
+        and record.amend is None
+    )
+
+
 def recalled_end(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> datetime | None:
     """The earliest end to which a site has put its part aside by itself, where that is not on
     record yet."""
-    if (
-        record.waits is None
-        or record.state not in LIVE
-        or record.end_requested_time is not None
-        or record.amend is not None
-    ):
+    if not may_be_recalled(record):
         return None
     ends = (each.recalled_end for each in parts.values() if not each.over)
     ahead = [each for each in ends if each is not None and each > record.window.start]

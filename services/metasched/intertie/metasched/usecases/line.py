@@ -55,7 +55,8 @@ class Line:
     async def starting(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[str]:
         """Names of those that have room at their sites and put off nobody before them, by what
         sites offer now."""
-        saved = [each for each in records if await self._may_begin(each)]
+        may = await asyncio.gather(*map(self._may_begin, records))
+        saved = [each for each, begins in zip(records, may, strict=True) if begins]
         line = self.in_order(saved, now=now)[:LOOKED_AT]
         backfilling = self.policy.backfilling
 

@@ -1,12 +1,14 @@
 """Has a lease that one of its sites has put aside be put aside at all of them, at the same end."""
 
+import asyncio
 from collections.abc import Callable
+from datetime import datetime
 
 import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
-from intertie.metasched.domain.aside import aside_tx, put_aside, recalled_end
+from intertie.metasched.domain.aside import aside_tx, may_be_recalled, put_aside, recalled_end
 from intertie.metasched.domain.commit import tx_name
 from intertie.metasched.domain.ports import Clusters, Register, Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
@@ -47,16 +49,21 @@ class PutAside:
         self.tell = Telling(coallocate, underway)
 
     async def sweep(self) -> None:
-        for stored in await self._clusters.listed():
-            if stored.record.waits is not None and stored.record.name not in self._underway:
+        """One pass; all sites are asked at once, so that one that is away costs one deadline."""
+        found = [
+            each
+            for each in await self._clusters.listed()
+            if may_be_recalled(each.record) and each.record.name not in self._underway
+        ]
+        seen = await asyncio.gather(*(self._parts.parts_of(each.record) for each in found))
+        for stored, parts in zip(found, seen, strict=True):
+            end = recalled_end(stored.record, parts)
+            if end is not None:
                 with apart(stored.record.name):
-                    await self._look(stored)
+                    await self._put_aside(stored, end)
 
-    async def _look(self, stored: Stored) -> None:
+    async def _put_aside(self, stored: Stored, end: datetime) -> None:
         record = stored.record
-        end = recalled_end(record, await self._parts.parts_of(record))
-        if end is None:
-            return
         stretch, now = put_aside(record, end, self._policy), self._clock.now()
         tx, decision = aside_tx(
             record,
