@@ -180,8 +180,8 @@ async def test_the_register(replicas: Replicas) -> None:
 
     # What is settled is forgotten; its decision is not.
     with pytest.raises(NotLeading):
-        await one.register.settle("t1", now=NOW)
-    await two.register.settle("t1", now=NOW)
+        await one.register.settle(TX, now=NOW)
+    await two.register.settle(TX, now=NOW)
     assert await two.register.transactions() == ()
     assert await two.register.decision("t1") == COMMIT
 
@@ -202,7 +202,7 @@ async def test_a_decision_is_forgotten_with_what_was_settled_and_not_before(
     settled = Settled(tx="t1", cluster_uid="u1", settle_time=NOW, until=until)
     with pytest.raises(StaleWrite):  # it is on record, and nobody has said that it is settled
         await one.register.forget(settled)
-    await one.register.settle("t1", now=NOW)
+    await one.register.settle(replace(TX, until=until), now=NOW)
     assert await one.register.settled() == (settled,)
     with pytest.raises(StaleWrite):
         await one.register.forget(replace(settled, settle_time=until))
@@ -220,7 +220,7 @@ async def test_of_an_older_release_a_decision_stays_for_ever(replicas: Replicas)
     await one.election.win()
     await one.register.begin(TX, CLUSTER, read_at=0, request=REQUEST)
     await one.register.abort(ABORT)
-    await one.register.settle("t1", now=NOW)
+    await one.register.settle(TX, now=NOW)
     assert await one.register.settled() == ()
     assert await one.register.decision("t1") == ABORT
 

@@ -94,10 +94,10 @@ async def test_a_transaction_without_a_decision_is_not_forgotten() -> None:
     record = (await (await World().process()).create.plan_only(order())).record
     await register.begin(TX, record, read_at=0, request=None)
     with pytest.raises(StaleWrite):
-        await register.settle(TX.tx, now=NOW)
+        await register.settle(TX, now=NOW)
     assert await register.transactions() == (TX,)
     await register.abort(abort_of(TX.tx, by="north", reason="in doubt", now=NOW))
-    await register.settle(TX.tx, now=NOW)
+    await register.settle(TX, now=NOW)
     assert await register.transactions() == ()
 
 

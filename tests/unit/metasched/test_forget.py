@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intertie.common import errors
 from intertie.metasched.domain.commit import Outcome, Settled
 from intertie.metasched.domain.register import KEPT, forgettable
 from tests.fakes.clock import START
@@ -126,6 +127,20 @@ async def test_a_part_that_comes_late_is_told_again_that_it_was_aborted() -> Non
     assert await process.register.decision(tx) is None
     stands = await process.decisions.resolve("t9", caller="broker", site="north", reason="late")
     assert stands.outcome is Outcome.ABORT
+
+
+async def test_what_another_call_kept_from_being_begun_is_forgotten_too() -> None:
+    """A bug: its ABORT was kept for ever, as its transaction was not on record when it was told."""
+    world = World()
+    process = await world.process()
+    both = [process.create(order(f"r{number}", what=spec(2))) for number in (1, 2)]
+    answers = await asyncio.gather(*both, return_exceptions=True)
+    assert sum(isinstance(each, errors.NameTaken) for each in answers) == 1
+    await process.create.drain()
+    assert len((await world.etcd.range("decision/")).entries) == 2
+    await process.delete(str(NAME))
+    await pass_time(world, process, 60)
+    assert (await world.etcd.range("decision/")).entries == ()
 
 
 async def test_while_a_site_has_not_answered_its_decision_stands() -> None:

@@ -156,10 +156,9 @@ async def test_one_that_cannot_be_settled_keeps_no_other_from_its_end(
     process = await world.process()
     settle = process.register.settle
 
-    async def picky(tx: str, **options: Any) -> None:
-        found = await process.register.transaction(tx)
-        if found is not None and found.cluster == str(named("a")):
-            raise errors.StaleWrite(tx)
+    async def picky(tx: TxRecord, **options: Any) -> None:
+        if tx.cluster == str(named("a")):
+            raise errors.StaleWrite(tx.tx)
         await settle(tx, **options)
 
     monkeypatch.setattr(process.register, "settle", picky)

@@ -111,25 +111,18 @@ class EtcdRegister:
             )  # none is deleted while it may be raced for: somebody else's hands
         return first
 
-    async def settle(self, tx: str, *, now: datetime) -> None:
+    async def settle(self, tx: TxRecord, *, now: datetime) -> None:
         """StaleWrite unless the decision is there: without one the transaction is open, and
         forgetting it would leave its parts to nobody."""
-        key = _decision_key(tx)
+        key = _decision_key(tx.tx)
         entry = await self._etcd.get(key)
         if entry is None:
             raise StaleWrite(key)
-        open_ = await self._etcd.get(_tx_key(tx))
-        then: list[Op] = [DeleteKey(_tx_key(tx))]
-        compare = [Compare.created(key, entry.create_revision)]
-        if open_ is not None:
-            record = decode(TxRecord, open_.value)
-            compare.append(Compare.mod(_tx_key(tx), open_.mod_revision))
-            if record.until is not None:
-                settled = Settled(
-                    tx=tx, cluster_uid=record.cluster_uid, settle_time=now, until=record.until
-                )
-                then.append(Put(_settled_key(tx), encode(settled)))
-        await self._write(compare, then)
+        then: list[Op] = [DeleteKey(_tx_key(tx.tx))]
+        if tx.until is not None:
+            settled = Settled(tx=tx.tx, cluster_uid=tx.cluster_uid, settle_time=now, until=tx.until)
+            then.append(Put(_settled_key(tx.tx), encode(settled)))
+        await self._write([Compare.created(key, entry.create_revision)], then)
 
     async def settled(self) -> tuple[Settled, ...]:
         snapshot = await self._etcd.range(_SETTLED)

@@ -245,9 +245,10 @@ class Register(Protocol):
         """UNDECIDED to ABORT, from any replica; the decision that stands."""
         ...
 
-    async def settle(self, tx: str, *, now: datetime) -> None:
-        """Forgets a transaction that every site has answered for. The decision stays, until it is
-        forgotten too; StaleWrite when there is none."""
+    async def settle(self, tx: TxRecord, *, now: datetime) -> None:
+        """Forgets a transaction that every site has answered for, also one that was decided and
+        could not be begun. The decision stays, until it is forgotten too; StaleWrite when there is
+        none."""
         ...
 
     async def settled(self) -> tuple[Settled, ...]:

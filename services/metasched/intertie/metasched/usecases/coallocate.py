@@ -180,7 +180,7 @@ class Coallocate:
         if not all(answered):
             return False
         reach("metasched.told_all")
-        await self._register.settle(tx.tx, now=self._clock.now())
+        await self._register.settle(tx, now=self._clock.now())
         reach("metasched.settled")
         return True
 
