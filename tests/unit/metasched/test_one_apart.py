@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from intertie.common import errors
+from intertie.common.errors import Shortfall
 from intertie.common.spec import ClusterSpec
 from intertie.common.term_rules import MAX_USER_DATA
 from intertie.common.terms import Contextualization
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import TxRecord
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.problem import Problem
+from intertie.metasched.usecases import planning
 from intertie.metasched.usecases.fits_aside import FitsAside
 from tests.unit.metasched.test_aside import looked
 from tests.unit.metasched.test_waiting import filled, named, queue, record_of, swept, waiting
@@ -147,6 +151,28 @@ async def test_one_that_cannot_be_written_keeps_no_other_in_the_queue(
         assert record.state is ClusterState.FAILED
     else:
         assert record.plan.shortfalls
+
+
+async def test_one_whose_plan_is_unsound_keeps_no_other_from_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug: the pass ended at it, each time, and nobody behind it ever began."""
+    world = World()
+    process = await world.process()
+    for name, workers in (("a", 2), ("b", 1)):
+        await queue(process, waiting(workers), name)
+        await world.clock.advance(1)
+
+    def broken(_: Problem, plan: Plan) -> tuple[Shortfall, ...]:
+        large = sum(each for site in plan.sites for each in site.counts.values()) == 3
+        return (Shortfall(site="north", resource="vcpus"),) if large else ()
+
+    monkeypatch.setattr(planning, "check", broken)
+    await swept(world, process)
+    record = await record_of(process, named("a"))
+    assert record.state is ClusterState.QUEUED
+    assert record.plan.reasons[0] == "its meta-scheduler could not plan it"
+    assert (await record_of(process, named("b"))).state is ClusterState.SCHEDULED
 
 
 async def test_one_that_cannot_be_settled_keeps_no_other_from_its_end(

@@ -25,7 +25,7 @@ from intertie.metasched.usecases.create_cluster import (
 from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.line import brief_from_now
 from intertie.metasched.usecases.pauses import Pauses
-from intertie.metasched.usecases.planning import Planning
+from intertie.metasched.usecases.planning import Planning, PlanUnsound
 from intertie.metasched.usecases.telling import Telling, Underway
 
 log = structlog.get_logger(__name__)
@@ -102,6 +102,11 @@ class BeginWaiting:
             raise AssertionError("unreachable")
         except (Overtaken, DomainError) as error:
             log.info("queue.not_begun", cluster=name, problem=str(error))
+            self._pauses.refused(uid, error)
+            return False
+        except PlanUnsound as error:
+            # A bug, which each pass would meet again before it came to anybody else.
+            log.exception("queue.unsound", cluster=name)
             self._pauses.refused(uid, error)
             return False
 

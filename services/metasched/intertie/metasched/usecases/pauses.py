@@ -13,6 +13,7 @@ from intertie.common.errors import (
 )
 from intertie.metasched.domain.waiting import NOT_AS_OFFERED
 from intertie.metasched.usecases.coallocate import Overtaken, Refused
+from intertie.metasched.usecases.planning import PlanUnsound
 
 FIRST_S = 2.0
 LONGEST_S = 300.0
@@ -72,6 +73,8 @@ def _why(error: Exception) -> str:
     if isinstance(error, LedgerFull):
         # Without its figures: a record that tells of them would be written with each.
         return "the store of its meta-scheduler is short of room"
+    if isinstance(error, PlanUnsound):
+        return "its meta-scheduler could not plan it"
     return str(error)
 
 
