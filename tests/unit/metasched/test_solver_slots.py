@@ -1,10 +1,20 @@
-"""Who waits for whose problems to be solved."""
+"""Who waits for whose problems to be solved, and how often they are."""
 
 import asyncio
 import threading
+from typing import Any
 
+import pytest
+
+from intertie.common.leasing.plugins import BACKFILLINGS
 from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.domain.solver import solve
+from intertie.metasched.usecases import planning
 from tests.fakes.clock import turns
+from tests.unit.metasched.test_waiting import filled, named, queue, record_of, waiting
 from tests.unit.metasched.world import World, order
 
 
@@ -12,8 +22,8 @@ async def test_a_create_does_not_stand_behind_looks_ahead_for_leases_that_wait()
     """A bug: two of them, of the queue and of who asks when one would start, kept all others from
     being planned for as long as they took."""
     process = await World().process()
-    planning, over = process.queue._line._planning, threading.Event()
-    looks = [asyncio.create_task(planning.foreseen(lambda _: over.wait(60))) for _ in range(2)]
+    ahead, over = process.queue._line._planning.foreseen, threading.Event()
+    looks = [asyncio.create_task(ahead(lambda _: over.wait(60))) for _ in range(2)]
     try:
         await turns(1)
         view = await asyncio.wait_for(process.create(order()), 30)
@@ -22,3 +32,25 @@ async def test_a_create_does_not_stand_behind_looks_ahead_for_leases_that_wait()
     finally:
         over.set()
         await asyncio.gather(*looks)
+
+
+@pytest.mark.parametrize("backfilling", sorted(BACKFILLINGS))
+async def test_no_problem_is_solved_twice_in_one_look(
+    monkeypatch: pytest.MonkeyPatch, backfilling: str
+) -> None:
+    world = World(queue_policy=QueuePolicy(backfilling=BACKFILLINGS[backfilling]))
+    process = await world.process()
+    await filled(world, process, hours=0.5)
+    for name in ("one", "two"):
+        await queue(process, waiting(), name)
+    records = [await record_of(process, named(name)) for name in ("one", "two")]
+    solved: list[Problem] = []
+
+    def counted(problem: Problem, **options: Any) -> Plan | None:
+        solved.append(problem)
+        return solve(problem, **options)
+
+    monkeypatch.setattr(planning, "solve", counted)
+    assert await process.queue._line.starting(records, now=world.clock.now()) == []
+    assert solved
+    assert not any(each in solved[:at] for at, each in enumerate(solved))

@@ -45,8 +45,14 @@ class Rooms:
         self._moments = tuple(starts)
         self._solve = solve
         self._taken: list[_Taken] = []
-        self._found: dict[tuple[str, int, int], Plan | None] = {}
-        """By lease, start, and how much was taken by then."""
+        self._found: dict[tuple[str, int, tuple[tuple[int, Window], ...]], Plan | None] = {}
+        """By lease, start, and the plans that others have of it, and when; these plans are here."""
+
+    def untaken(self) -> "Rooms":
+        """The same with nothing taken; neither solves what the other has."""
+        other = Rooms(self._of, self._moments, self._solve)
+        other._found = self._found
+        return other
 
     @property
     def now_s(self) -> int:
@@ -89,10 +95,11 @@ class Rooms:
         return max(n for n, each in enumerate(self._starts) if each <= max(at_s, self._starts[0]))
 
     def _plan(self, lease: Lease, slot: int) -> Plan | None:
-        key = lease.request.name, slot, len(self._taken)
+        problem = _at(self._problem(lease), slot)
+        taken = [each for each in self._taken if each.window.overlaps(problem.windows[0])]
+        key = lease.request.name, slot, tuple((id(each.plan), each.window) for each in taken)
         if key not in self._found:
-            problem = _at(self._problem(lease), slot)
-            for each in self._taken:
+            for each in taken:
                 problem = each.off(problem)
             self._found[key] = self._solve(problem)
         return self._found[key]
@@ -123,9 +130,7 @@ class _Taken:
     problem: Problem
 
     def off(self, problem: Problem) -> Problem:
-        """What is left of the offers of the one window of `problem`."""
-        if problem.windows[0].intersect(self.window) is None:
-            return problem
+        """What is left of the offers of the one window of `problem`, which overlaps."""
         return replace(problem, sites=tuple(map(self._off_site, problem.sites)))
 
     def _off_site(self, site: Site) -> Site:

@@ -64,8 +64,8 @@ class Line:
             return lease.left_s(0)
 
         def look(solve: Callable[[Problem], Plan | None], looked: _Looked) -> list[str]:
-            free, others = (Rooms(looked.problems, looked.starts, solve) for _ in range(2))
-            begun = backfilling.starts(line, free, others, span, span, free.now_s)
+            free = Rooms(looked.problems, looked.starts, solve)
+            begun = backfilling.starts(line, free, free.untaken(), span, span, free.now_s)
             return [each.request.name for each in begun]
 
         looked = await self._look(line, records, now)
