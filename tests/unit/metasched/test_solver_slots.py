@@ -1,4 +1,4 @@
-"""Who waits for whose problems to be solved, and how often they are."""
+"""Who waits for whose problems to be solved, and how often sites are asked and they are."""
 
 import asyncio
 import threading
@@ -54,3 +54,16 @@ async def test_no_problem_is_solved_twice_in_one_look(
     assert await process.queue._line.starting(records, now=world.clock.now()) == []
     assert solved
     assert not any(each in solved[:at] for at, each in enumerate(solved))
+
+
+async def test_sites_are_asked_once_what_they_offer_to_leases_that_are_alike() -> None:
+    world = World()
+    process = await world.process()
+    await filled(world, process)
+    for name, workers in (("one", 5), ("two", 5), ("three", 5), ("smaller", 4)):
+        await queue(process, waiting(workers), name)
+    records = [each.record for each in await process.clusters.listed() if each.record.waits]
+    world.north.calls.clear()
+    outlooks = await process.queue._line.outlooks(records, now=world.clock.now())
+    assert world.north.calls.count("offers") == 2
+    assert len(outlooks) == 4

@@ -116,19 +116,23 @@ class Line:
         starts = starts_ahead(now, slot=effort.slot, horizon=effort.horizon)
         of = {each.name: each for each in records}
 
-        async def problem(name: str) -> Problem:
-            record = of[name]
+        async def brief(record: ClusterRecord) -> Brief:
             parts = await self._parts.parts_of(record)
             restore = max((each.restore for each in parts.values()), default=timedelta())
             windows = tuple(window_of(record, restore, now=each) for each in starts)
-            brief = _brief(record.path.tenant, record.spec, windows)
-            found, _ = await self._planning.problem(brief)
-            aside = record.state is ClusterState.SUSPENDED
-            return where_it_was(found, record.plan) if aside else found
+            return _brief(record.path.tenant, record.spec, windows)
 
-        names = [each.request.name for each in line]
-        problems = await asyncio.gather(*map(problem, names))
-        return _Looked(starts, dict(zip(names, problems, strict=True)))
+        waiting = [of[each.request.name] for each in line]
+        briefs = await asyncio.gather(*map(brief, waiting))
+        # What leases that are alike would be offered is asked for once.
+        alike = [each for at, each in enumerate(briefs) if each not in briefs[:at]]
+        offered = await asyncio.gather(*map(self._planning.problem, alike))
+        problems: dict[str, Problem] = {}
+        for record, asked in zip(waiting, briefs, strict=True):
+            found, _ = offered[alike.index(asked)]
+            aside = record.state is ClusterState.SUSPENDED
+            problems[record.name] = where_it_was(found, record.plan) if aside else found
+        return _Looked(starts, problems)
 
 
 @dataclass(frozen=True, slots=True)
