@@ -91,22 +91,10 @@ async def test_going_on_that_is_refused_pauses_too() -> None:
     assert (await record_of(process)).state is ClusterState.SCHEDULED
 
 
-class Tight:
-    """A store that is short of room, or not."""
-
-    def __init__(self) -> None:
-        self.short = False
-
-    def check(self) -> None:
-        if self.short:
-            raise errors.LedgerFull("82 of 100 MiB")
-
-
 @pytest.mark.parametrize("step", ["begins", "goes on"])
 async def test_while_the_store_is_short_of_room_none_starts(step: str) -> None:
     """A bug: what makes a store grow was refused to callers, and done for those that wait."""
-    room = Tight()
-    world = World(room=room)
+    world = World()
     if step == "begins":
         process = await world.process()
         await queue(process, waiting())
@@ -120,13 +108,13 @@ async def test_while_the_store_is_short_of_room_none_starts(step: str) -> None:
         await process.refresh.sweep()
     before = await record_of(process)
     asked = tries(world.north)
-    room.short = True
+    world.room.short = True
     for _ in range(10):
         await swept(world, process)
     record = await record_of(process)
     assert (record.state, record.terms) == (before.state, before.terms)
     assert tries(world.north) == asked
-    room.short = False
+    world.room.short = False
     for _ in range(20):
         await swept(world, process)
     assert (await record_of(process)).state is ClusterState.SCHEDULED

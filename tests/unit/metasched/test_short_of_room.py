@@ -12,23 +12,13 @@ from tests.unit.metasched.test_update import standing, update
 from tests.unit.metasched.world import NAME, World, order, spec
 
 
-class Short:
-    def __init__(self) -> None:
-        self.short = False
-
-    def check(self) -> None:
-        if self.short:
-            raise LedgerFull("80 of 100 MiB")
-
-
 async def test_what_is_new_or_more_is_refused_and_what_stands_goes_on() -> None:
-    room = Short()
-    world = World(room=room)
+    world = World()
     process = await world.process()
     await process.create(order(what=spec(3)))
     await process.create.drain()
     world.boot()
-    room.short = True
+    world.room.short = True
     with pytest.raises(LedgerFull):
         await process.create(order("r2", ClusterName(NAME.parent, "other"), spec(1)))
     with pytest.raises(LedgerFull):

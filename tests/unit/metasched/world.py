@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from intertie.common.etcd.client import Compare, Op, TxnResult
 from intertie.common.names import ClusterName, Parent, PartName
-from intertie.common.room import Endless
 from intertie.common.spec import (
     Allocation,
     BandwidthTerm,
@@ -21,7 +20,6 @@ from intertie.common.spec import (
 from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSightings
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterState
-from intertie.metasched.domain.ports import Room
 from intertie.metasched.domain.problem import ImageFound
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.loops.forget import Forget
@@ -51,6 +49,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.crashing import CrashingSites, CrashPlan
 from tests.fakes.etcd import MemoryElection, MemoryEtcd
 from tests.fakes.plain_receipts import PlainReceipts
+from tests.fakes.room import FakeRoom
 from tests.fakes.site import GONE, FakeSite, MemorySites, State, two_sites
 
 IMAGE = ImageFound(digest="b3:" + "1" * 64, virtual_mib=64)
@@ -142,7 +141,7 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
     etcd: MemoryEtcd = field(default_factory=MemoryEtcd)
     vcpus: int = 4
-    room: Room = field(default_factory=Endless)
+    room: FakeRoom = field(default_factory=FakeRoom)
     queue_policy: QueuePolicy = field(default_factory=QueuePolicy)
 
     def __post_init__(self) -> None:

@@ -25,7 +25,6 @@ from intertie.common.errors import (
     StaleWrite,
 )
 from intertie.common.names import ClusterName, PartName, uid_of
-from intertie.common.room import Endless
 from intertie.common.spec import ClusterSpec, Kind, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
 from intertie.metasched.domain.commit import TxRecord, tx_name
@@ -98,7 +97,7 @@ class CreateCluster:
         clock: Clock,
         terms: CommitTerms,
         draw: Callable[[], str],
-        room: Room | None = None,
+        room: Room,
     ) -> None:
         """`draw` gives 32 hex digits that nobody else has."""
         self._clusters = clusters
@@ -111,7 +110,7 @@ class CreateCluster:
         self._clock = clock
         self._terms = terms
         self._draw = draw
-        self._room = room or Endless()
+        self._room = room
         self._tell = Telling(coallocate, underway)
         self._requests = Requests(self._tell)
 

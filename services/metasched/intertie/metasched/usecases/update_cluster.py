@@ -27,7 +27,6 @@ from intertie.common.errors import (
 from intertie.common.intervals import Window
 from intertie.common.names import uid_of
 from intertie.common.points import reach
-from intertie.common.room import Endless
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import replace
 from intertie.metasched.domain.amending import (
@@ -98,7 +97,7 @@ class UpdateCluster:
         clock: Clock,
         terms: CommitTerms,
         draw: Callable[[], str],
-        room: Room | None = None,
+        room: Room,
     ) -> None:
         self._clusters = clusters
         self._register = register
@@ -109,7 +108,7 @@ class UpdateCluster:
         self._clock = clock
         self._terms = terms
         self._draw = draw
-        self._room = room or Endless()
+        self._room = room
         self._tell = Telling(coallocate, underway)
         self._requests = Requests(self._tell)
 
