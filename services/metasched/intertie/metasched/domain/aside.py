@@ -16,7 +16,7 @@ from intertie.metasched.domain.cluster import (
     PartSeen,
     WorkspaceState,
 )
-from intertie.metasched.domain.commit import Decision, TxRecord, commit_of
+from intertie.metasched.domain.commit import Decision, TxRecord, commit_of, tx_of
 from intertie.metasched.domain.parts import digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import GroupNeed, ImageFound, Problem, Promise, Site
@@ -78,19 +78,16 @@ def aside_tx(
     now: datetime,
 ) -> tuple[TxRecord, Decision]:
     """What is written to put it aside, beside its record."""
-    written = TxRecord(
-        tx=tx,
-        cluster=record.name,
-        cluster_uid=record.uid,
+    written = tx_of(
+        record,
+        tx,
+        stretch.digest,
         coordinator=coordinator,
-        owner=record.owner,
-        digest=stretch.digest,
-        parts=record.parts,
-        create_time=now,
         decide_by=decide_by,
+        now=now,
+        until=record.window.end,
         replaces=record.terms,
         specs=stretch.specs,
-        until=record.window.end,
     )
     return written, commit_of(replace(written, parts={}), {}, now=now)
 

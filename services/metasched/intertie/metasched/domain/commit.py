@@ -8,6 +8,7 @@ from enum import Enum
 from intertie.common.errors import MAX_SKEW, ClockSkew, IllegalMove
 from intertie.common.part_spec import PartSpec
 from intertie.common.values import replace
+from intertie.metasched.domain.cluster import ClusterRecord
 
 
 class TxState(Enum):
@@ -148,6 +149,36 @@ def why_not_commit(tx: TxRecord, facts: Mapping[str, ReceiptFacts], *, now: date
             if broken:
                 return f"the receipt of {site} {problem}"
     return None
+
+
+def tx_of(
+    cluster: ClusterRecord,
+    tx: str,
+    digest: str,
+    *,
+    coordinator: str,
+    decide_by: datetime,
+    now: datetime,
+    until: datetime,
+    parts: Mapping[str, str] | None = None,
+    replaces: int | None = None,
+    specs: Mapping[str, PartSpec] | None = None,
+) -> TxRecord:
+    """An attempt on that cluster, at the parts that it has or, by an amend, would have."""
+    return TxRecord(
+        tx=tx,
+        cluster=cluster.name,
+        cluster_uid=cluster.uid,
+        coordinator=coordinator,
+        owner=cluster.owner,
+        digest=digest,
+        parts=cluster.parts if parts is None else parts,
+        create_time=now,
+        decide_by=decide_by,
+        replaces=replaces,
+        specs=specs or {},
+        until=until,
+    )
 
 
 def commit_of(tx: TxRecord, receipts: Mapping[str, Receipt], *, now: datetime) -> Decision:

@@ -9,7 +9,7 @@ from intertie.common.errors import DomainError, StaleWrite
 from intertie.common.names import PartName
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState
-from intertie.metasched.domain.commit import Outcome, TxRecord, tx_name
+from intertie.metasched.domain.commit import Outcome, tx_name, tx_of
 from intertie.metasched.domain.parts import agreement_digest, part_specs
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, Room, Stored
@@ -129,16 +129,13 @@ class BeginWaiting:
         recallable = recallable_of(record, self._policy)
         placed = record.layout()
         specs = part_specs(record.name, record.uid, record.spec, plan, placed, recallable)
-        tx = TxRecord(
-            tx=tx_id,
-            cluster=record.name,
-            cluster_uid=record.uid,
+        tx = tx_of(
+            record,
+            tx_id,
+            agreement_digest(specs),
             coordinator=self._terms.coordinator,
-            owner=record.owner,
-            digest=agreement_digest(specs),
-            parts=parts,
-            create_time=now,
             decide_by=now + self._terms.decide_within,
+            now=now,
             until=plan.window.end,
         )
 

@@ -27,7 +27,7 @@ from intertie.common.errors import (
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.spec import ClusterSpec, Kind, normalise, validate
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
-from intertie.metasched.domain.commit import TxRecord, tx_name
+from intertie.metasched.domain.commit import tx_name, tx_of
 from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
@@ -240,16 +240,13 @@ class CreateCluster:
         parts = {site: str(PartName(site, order.name.tenant, tx_id)) for site in plan.site_names}
         record = self._record(order, spec, plan, uid=uid, tx=tx_id, parts=parts)
         specs = part_specs(record.name, uid, spec, plan, record.layout())
-        tx = TxRecord(
-            tx=tx_id,
-            cluster=record.name,
-            cluster_uid=uid,
+        tx = tx_of(
+            record,
+            tx_id,
+            agreement_digest(specs),
             coordinator=self._terms.coordinator,
-            owner=order.caller,
-            digest=agreement_digest(specs),
-            parts=parts,
-            create_time=now,
             decide_by=now + self._terms.decide_within,
+            now=now,
             until=plan.window.end,
         )
         request = self._request(order, record)

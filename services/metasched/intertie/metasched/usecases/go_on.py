@@ -9,7 +9,7 @@ from intertie.common.errors import DomainError, StaleWrite
 from intertie.common.values import replace
 from intertie.metasched.domain.aside import Stretch, amend_of, going_on, is_saved
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
-from intertie.metasched.domain.commit import TxRecord, tx_name
+from intertie.metasched.domain.commit import tx_name, tx_of
 from intertie.metasched.domain.ports import Clusters, Register, Room, Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.waiting import waits
@@ -80,18 +80,15 @@ class GoOn:
         record, after, now = stored.record, stretch.record, self._clock.now()
         tx_id = tx_name(self._draw())
         decide_by = now + self._terms.decide_within
-        tx = TxRecord(
-            tx=tx_id,
-            cluster=record.name,
-            cluster_uid=record.uid,
+        tx = tx_of(
+            record,
+            tx_id,
+            stretch.digest,
             coordinator=self._terms.coordinator,
-            owner=record.owner,
-            digest=stretch.digest,
-            parts=record.parts,
-            create_time=now,
             decide_by=min(decide_by, stretch.decide_by or decide_by),
-            replaces=record.terms,
+            now=now,
             until=after.window.end,
+            replaces=record.terms,
         )
         under = replace(record, amend=amend_of(tx_id, after, now=now))
         try:

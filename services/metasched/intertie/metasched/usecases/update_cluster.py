@@ -40,7 +40,7 @@ from intertie.metasched.domain.amending import (
     to_plan,
 )
 from intertie.metasched.domain.cluster import PENDING, Amend, ClusterRecord, ClusterView
-from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, commit_of, tx_name
+from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, commit_of, tx_name, tx_of
 from intertie.metasched.domain.parts import digest_of, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
@@ -304,18 +304,16 @@ class UpdateCluster:
 
     def _tx(self, record: ClusterRecord, target: Target, tx_id: str) -> TxRecord:
         now = self._clock.now()
-        return TxRecord(
-            tx=tx_id,
-            cluster=record.name,
-            cluster_uid=record.uid,
+        return tx_of(
+            record,
+            tx_id,
+            target.digest,
             coordinator=self._terms.coordinator,
-            owner=record.owner,
-            digest=target.digest,
-            parts=target.parts,
-            create_time=now,
             decide_by=min(now + self._terms.decide_within, record.window.end - DECIDED_BEFORE),
-            replaces=record.terms,
+            now=now,
             until=max(record.window.end, target.plan.window.end),
+            parts=target.parts,
+            replaces=record.terms,
         )
 
     def _amend(self, order: UpdateOrder, target: Target, tx_id: str) -> Amend:
