@@ -13,7 +13,6 @@ from tests.sim.counting import COUNTED, span, taken_at, takes_of, window_of
 
 Say = Callable[[Any, str], None]
 AMOUNTS = ("vcpus", "memory_mib", "disk_mib")
-_STEP = {"state": "", "expire_time": ""}
 LIVE = frozenset({"SCHEDULED", "ACTIVE"})
 
 

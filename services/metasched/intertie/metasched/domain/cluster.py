@@ -149,8 +149,9 @@ class Waits:
     restore: timedelta = timedelta()
     """At the beginning of its window, in which its memory comes back."""
     keep_for: timedelta | None = None
-    """What its sites agreed to when they last held it: for so long they keep it at most. None: by a
-    release that did not write it down."""
+    """For so long its sites keep it at most, as they were asked when it last began or went on, or
+    was to: what they hold they have agreed to. None: it has never been begun, or by a release that
+    did not write it down."""
     aside: bool = False
     """A site has put it aside: its window is not its last, and what it has is kept after it."""
 

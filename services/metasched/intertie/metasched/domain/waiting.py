@@ -4,7 +4,7 @@ One that is QUEUED is on record with its specification, and takes nothing at any
 is a co-allocation like any other; where that is refused, it is QUEUED as before.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from intertie.common.errors import NoCapacity, Shortfall
@@ -186,11 +186,6 @@ def told(
         plan=replace(record.plan, reasons=reasons, shortfalls=shortfalls),
         waits=replace(record.waits, foreseen=foreseen if moved else before),
     )
-
-
-def before_each(line: Iterable[Lease]) -> Mapping[str, int]:
-    """How many are before each, by name."""
-    return {each.request.name: number for number, each in enumerate(line)}
 
 
 def seconds(moment: datetime) -> int:
