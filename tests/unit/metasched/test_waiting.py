@@ -274,6 +274,21 @@ async def test_a_plan_says_when_it_would_start_and_writes_nothing() -> None:
     assert len(world.etcd.history) == written
 
 
+async def test_what_is_short_is_told_by_what_those_before_it_leave() -> None:
+    """A bug: of one whose room another gets first it said that no plan keeps all bounds at once."""
+    world = World()
+    process = await world.process()
+    for name in ("one", "two"):
+        await queue(process, waiting(), name)
+        await world.clock.advance(1)
+    view = await process.create.plan_only(order("p", NAME, waiting()))
+    plan = view.record.plan
+    assert plan.reasons == ("2 before it in the queue",)
+    assert {each.resource for each in plan.shortfalls} == {"vcpus"}
+    assert {each.wanted for each in plan.shortfalls} == {6}
+    assert {each.available for each in plan.shortfalls} == {0, 2}
+
+
 STEPS = 6
 """Of beginning: as of a Create, begin, 2 prepares, commit, 2 resolves; a seventh settles it."""
 

@@ -84,8 +84,14 @@ class Rooms:
     def short(
         self, lease: Lease, explain: Callable[[Problem], tuple[Shortfall, ...]]
     ) -> tuple[Shortfall, ...]:
-        """What it lacks now, by what sites offer."""
-        return explain(_at(self._problem(lease), 0))
+        """What it lacks now, of what others leave it; it has no plan now."""
+        problem, taken = self._beside(lease, 0)
+        return explain(_less(problem, taken))
+
+    def _beside(self, lease: Lease, slot: int) -> "tuple[Problem, list[_Taken]]":
+        """Its problem for that start, and what is taken in that window."""
+        problem = _at(self._problem(lease), slot)
+        return problem, [each for each in self._taken if each.window.overlaps(problem.windows[0])]
 
     def _problem(self, lease: Lease) -> Problem:
         return self._of[lease.request.name]
@@ -95,13 +101,10 @@ class Rooms:
         return max(n for n, each in enumerate(self._starts) if each <= max(at_s, self._starts[0]))
 
     def _plan(self, lease: Lease, slot: int) -> Plan | None:
-        problem = _at(self._problem(lease), slot)
-        taken = [each for each in self._taken if each.window.overlaps(problem.windows[0])]
+        problem, taken = self._beside(lease, slot)
         key = lease.request.name, slot, tuple((id(each.plan), each.window) for each in taken)
         if key not in self._found:
-            for each in taken:
-                problem = each.off(problem)
-            self._found[key] = self._solve(problem)
+            self._found[key] = self._solve(_less(problem, taken))
         return self._found[key]
 
     def _take(self, lease: Lease, slot: int, start: datetime) -> None:
@@ -164,8 +167,8 @@ class _Taken:
         )
         return replace(
             link,
-            egress_mbit_s=link.egress_mbit_s - sent,
-            ingress_mbit_s=link.ingress_mbit_s - came,
+            egress_mbit_s=max(link.egress_mbit_s - sent, 0),
+            ingress_mbit_s=max(link.ingress_mbit_s - came, 0),
         )
 
 
@@ -178,6 +181,12 @@ def _best(free: Sequence[Vector], takes: Vector) -> int | None:
     if fits:
         return min(fits, key=lambda n: (left[n].vcpus, left[n].memory_mib))
     return max(range(len(free)), key=lambda n: (left[n].vcpus, left[n].memory_mib))
+
+
+def _less(problem: Problem, taken: Sequence[_Taken]) -> Problem:
+    for each in taken:
+        problem = each.off(problem)
+    return problem
 
 
 def _at(problem: Problem, slot: int) -> Problem:

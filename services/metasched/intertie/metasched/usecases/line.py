@@ -89,10 +89,10 @@ class Line:
                     found[name] = Outlook(foreseen=None, reasons=(said,), shortfalls=())
                     continue
                 at_s = rooms.earliest(lease, lease.left_s(0), rooms.now_s)
-                if at_s is not None:
-                    rooms.take(lease, at_s, at_s + lease.left_s(0))
                 foreseen = rooms.moment(at_s) if at_s is not None else None
                 short = () if foreseen == now else rooms.short(lease, self._planning.short)
+                if at_s is not None:
+                    rooms.take(lease, at_s, at_s + lease.left_s(0))
                 line_said = f"{before} before it in the queue" if before else "first in the queue"
                 found[name] = Outlook(
                     foreseen=foreseen,
