@@ -109,11 +109,10 @@ class GoOn:
 
 def _goes_on(standing: ClusterRecord, after: ClusterRecord) -> ClusterRecord:
     """What sites have said while they were asked, of price and refunds, stays."""
-    window, reasons = after.plan.window, after.plan.reasons
     return replace(
         standing,
         state=after.state,
-        plan=replace(standing.plan, window=window, reasons=reasons, shortfalls=()),
+        plan=after.plan,
         waits=after.waits,
         terms=after.terms,
         amend=None,
