@@ -270,6 +270,31 @@ async def test_what_is_not_saved_or_has_no_room_does_not_go_on() -> None:
     assert {each.resource for each in refused.value.shortfalls} >= {"vcpus"}
 
 
+async def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_promised_room() -> None:
+    """A bug: what counted of it because it was late was taken for room of its own, though it had
+    been promised to the lease for which it gave way."""
+    here = await Recalling().running()
+    await here.clock.advance(600)
+    here.alive()
+    other = PartName("north", "demo", "t2")
+    order = here.order(in_advance(600 * SECOND + SAVE, 8), "t2", name=other, replaces=None)
+    await here._hold_part(order, META)
+    part = await here.agreed()
+    await here.clock.advance(SAVE.total_seconds() + 1)
+    await Queue(here.ledger, POLICY, here.clock, lambda: "seed").sweep()
+    late = await here.part()
+    assert late.keeping is not None
+    assert late.keeping.save > SAVE
+    here.alive()
+    here.saved(part)
+    now = here.clock.now()
+    soon = Window(now, now + RESTORE + SECOND)
+    assert soon.end < late.window.end + late.keeping.save
+    with pytest.raises(errors.NoCapacity) as refused:
+        await here.hold(here.on(part, window=soon), "a1", replaces=1)
+    assert {each.resource for each in refused.value.shortfalls} >= {"vcpus"}
+
+
 async def test_nothing_else_is_amended() -> None:
     here = await Recalling().running()
     part = await here.part()

@@ -32,7 +32,7 @@ from intertie.broker.domain.part import Amend, AmendState, Keeping, Part, hosts_
 from intertie.broker.domain.planning import Allotment, allot
 from intertie.broker.domain.price import asked_for, shortened, until
 from intertie.broker.domain.stretch import Stretch
-from intertie.broker.domain.stretches import is_saved
+from intertie.broker.domain.stretches import counted_till, is_saved
 from intertie.broker.domain.tariff import BEST_EFFORT
 from intertie.broker.domain.usage import charged_when_on
 from intertie.common.calendar import Calendar
@@ -161,7 +161,7 @@ def held_again(
     paces = paces_of(view, policy)
     keeping = _goes_on(part, paces, policy)
     after = replace(part, spec=spec, keeping=keeping)
-    before = demands_of(part, policy.admission)
+    before = demands_of(counted_till(part, now), policy.admission)
     more = more_of(before, demands_of(after, policy.admission), since=spec.window.start)
     calendar = calendar_of(view, policy)
     if short := tuple(
