@@ -295,6 +295,21 @@ async def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_pro
     assert {each.resource for each in refused.value.shortfalls} >= {"vcpus"}
 
 
+@pytest.mark.parametrize("lasts", [RESTORE, SECOND])
+async def test_one_that_is_slower_to_go_on_than_was_told_goes_on(lasts: timedelta) -> None:
+    """A bug: a window that is no longer than going on takes by now was no refusal and no hold, but
+    an error of the site's own."""
+    here = Recalling()
+    part = await here.suspended()
+    now = here.clock.now()
+    await here.hold(here.on(part, window=Window(now, now + lasts)), "a1", replaces=1)
+    after = await here.commit("a1", 2)
+    assert after.window.duration == lasts
+    assert after.keeping is not None
+    assert after.keeping.restore == lasts - SECOND
+    assert after.price[-1].window.duration == SECOND
+
+
 async def test_nothing_else_is_amended() -> None:
     here = await Recalling().running()
     part = await here.part()

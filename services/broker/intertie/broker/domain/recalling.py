@@ -32,7 +32,7 @@ from intertie.broker.domain.part import Amend, AmendState, Keeping, Part, hosts_
 from intertie.broker.domain.planning import Allotment, allot
 from intertie.broker.domain.price import asked_for, shortened, until
 from intertie.broker.domain.stretch import Stretch
-from intertie.broker.domain.stretches import counted_till, is_saved
+from intertie.broker.domain.stretches import LEAST, counted_till, is_saved
 from intertie.broker.domain.tariff import BEST_EFFORT
 from intertie.broker.domain.usage import charged_when_on
 from intertie.common.calendar import Calendar
@@ -159,7 +159,7 @@ def held_again(
     if silent := [each for each in part.hosts() if each not in alive]:
         raise NoCapacity((_says(site, f"{silent[0]} has it, and is silent"),))
     paces = paces_of(view, policy)
-    keeping = _goes_on(part, paces, policy)
+    keeping = _goes_on(part, spec, paces, policy)
     after = replace(part, spec=spec, keeping=keeping)
     before = demands_of(counted_till(part, now), policy.admission)
     more = more_of(before, demands_of(after, policy.admission), since=spec.window.start)
@@ -221,8 +221,10 @@ def _terms(part: Part) -> Recallable:
     return part.spec.recallable
 
 
-def _goes_on(part: Part, paces: Paces, policy: Policy) -> Keeping:
+def _goes_on(part: Part, spec: PartSpec, paces: Paces, policy: Policy) -> Keeping:
+    """Where going on takes longer than its coordinator was told, so much of it is missed."""
     save, restore = (of(part.spec, part.placed) for of in (paces.save, paces.restore))
+    restore = min(restore, max(spec.window.duration - LEAST, timedelta()))
     return Keeping(mib_s=policy.queue.pool_mib_s, save=save, restore=restore)
 
 
