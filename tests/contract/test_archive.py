@@ -41,7 +41,7 @@ async def standing(ledger: Ledger) -> Move:
 async def put_aside(ledger: Ledger) -> Move:
     await put(ledger, ENDED, ACCOUNT, OVER)
     move = await standing(ledger)
-    await ledger.commit(move.change())
+    await ledger.commit(move.change(now=NOW))
     return move
 
 
@@ -73,7 +73,7 @@ async def test_of_what_was_written_meanwhile_nothing_is_put_aside(kind: Kind) ->
     later = Write(record=replace(ACCOUNT, number=2), read_at=move.account.revision)
     await ledger.commit(Change(writes=(later,)))
     with pytest.raises(StaleWrite):
-        await ledger.commit(move.change())
+        await ledger.commit(move.change(now=NOW))
     view = await ledger.view()
     assert view.tombs == {}
     assert ENDED.name in view.parts
@@ -84,7 +84,7 @@ async def test_it_is_put_aside_once_and_never_begun_again(kind: Kind) -> None:
     ledger = kind.ledger
     move = await put_aside(ledger)
     with pytest.raises(StaleWrite):
-        await ledger.commit(move.change())
+        await ledger.commit(move.change(now=NOW))
     for state in (PartState.HELD, PartState.CONFIRMED, PartState.ENDED):
         with pytest.raises(StaleWrite):
             await put(ledger, part(state=state))
@@ -117,7 +117,7 @@ async def test_a_name_may_be_used_again_and_the_new_one_is_shown(kind: Kind) -> 
     over = replace(named_anew(), state=ClusterState.ENDED, end_time=NOW + HOUR)
     await ledger.commit(Change(writes=(Write(record=over, read_at=found.revision),)))
     view = await ledger.view()
-    await ledger.commit(Move(cluster=view.clusters[OVER.name]).change())
+    await ledger.commit(Move(cluster=view.clusters[OVER.name]).change(now=NOW))
     found = await ledger.cluster("demo", "one")
     assert found is not None
     assert found.value.uid == "u2"

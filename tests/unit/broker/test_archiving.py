@@ -13,8 +13,10 @@ from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import SeenPart
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.records import Change, Write
 from intertie.common.values import replace
 from tests.contract.test_ledger import a_cluster
+from tests.fakes.accounts import Accounts
 from tests.unit.broker.samples import HOUR, NOW, part
 
 END = NOW + HOUR
@@ -47,7 +49,7 @@ def names(found: LedgerView, now: datetime = LATER) -> list[tuple[str, str]]:
 
 def test_a_part_that_is_over_and_written_down_goes_with_its_account() -> None:
     [move] = moves(view(), now=LATER)
-    change = move.change()
+    change = move.change(now=LATER)
     assert [each.record for each in change.erasures] == [ENDED, WRITTEN]
     assert [each.read_at for each in change.erasures] == [1, 2]
     assert change.archived == (ENDED,)
@@ -112,3 +114,37 @@ def test_a_host_that_is_lost_keeps_nothing_for_ever() -> None:
 def test_a_part_of_a_name_that_is_used_again_goes_alone() -> None:
     anew = replace(a_cluster(), part="sites/north/tenants/demo/parts/t2")
     assert names(view(ENDED, WRITTEN, anew)) == [("t1", "")]
+
+
+def test_what_is_over_for_long_goes_at_once_and_leaves_nothing() -> None:
+    """As after a day on which nobody led."""
+    [move] = moves(view(ENDED, WRITTEN, OVER), now=END + KEPT)
+    change = move.change(now=END + KEPT)
+    assert [each.record for each in change.erasures] == [ENDED, WRITTEN, OVER]
+    assert (change.archived, change.writes) == ((), ())
+
+
+async def test_what_is_over_for_long_goes_by_the_same_rules() -> None:
+    """A bug: a day after its end a part went though its cluster went on, and a cluster without its
+    part."""
+    site = Accounts()
+    goes_on = replace(OVER, part=ENDED.name, state=ClusterState.SUSPENDED, end_time=None)
+    over = replace(
+        part("t2", state=PartState.ENDED, end_time=END, confirm_time=NOW),
+        spec=replace(ENDED.spec, cluster=f"{OVER.name}-2"),
+    )
+    unwritten = replace(OVER, name=over.spec.cluster, part=over.name)
+    await site.write(ENDED)
+    await site.accounting.sweep()
+    await site.write(over)
+    writes = tuple(Write(record=each) for each in (goes_on, unwritten))
+    await site.ledger.commit(Change(writes=writes))
+    await site.clock.advance(30 * 3600)
+    await site.retention.sweep()
+    left = await site.ledger.view()
+    assert set(left.parts) == {ENDED.name, over.name}
+    assert set(left.clusters) == {goes_on.name, unwritten.name}
+    await site.accounting.sweep()
+    await site.retention.sweep()
+    left = await site.ledger.view()
+    assert (set(left.parts), set(left.clusters)) == ({ENDED.name}, {goes_on.name})

@@ -203,7 +203,7 @@ async def test_a_late_copy_of_what_is_over_and_put_aside_begins_nothing() -> Non
     over = replace(HELD, state=PartState.RELEASED, end_time=START)
     written = await world.ledger.commit(Change(writes=(Write(record=over),)))
     move = Move(part=Versioned(value=over, revision=written))
-    await world.ledger.commit(move.change())
+    await world.ledger.commit(move.change(now=START))
     with pytest.raises(NameTaken):
         await world.hold()
     with pytest.raises(PartOver):

@@ -270,7 +270,9 @@ async def test_what_is_not_saved_or_has_no_room_does_not_go_on() -> None:
     assert {each.resource for each in refused.value.shortfalls} >= {"vcpus"}
 
 
-async def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_promised_room() -> None:
+async def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_promised_room() -> (
+    None
+):
     """A bug: what counted of it because it was late was taken for room of its own, though it had
     been promised to the lease for which it gave way."""
     here = await Recalling().running()

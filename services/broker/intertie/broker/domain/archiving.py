@@ -31,16 +31,15 @@ class Move(Struct, frozen=True, kw_only=True):
     account: Versioned[Account] | None = None
     cluster: Versioned[ClusterRecord] | None = None
 
-    def change(self) -> Change:
+    def change(self, *, now: datetime) -> Change:
         """In one transaction, which compares all that it was decided on: each record is at one of
-        its two places at every revision."""
+        its two places at every revision. What has no time left there goes at once."""
         gone = [each for each in (self.part, self.account, self.cluster) if each is not None]
+        erasures = tuple(Erase(record=each.value, read_at=each.revision) for each in gone)
+        if (tomb := self.tomb()).until <= now:
+            return Change(erasures=erasures)
         records = [each.value for each in (self.part, self.cluster) if each is not None]
-        return Change(
-            erasures=tuple(Erase(record=each.value, read_at=each.revision) for each in gone),
-            archived=tuple(records),
-            writes=(Write(record=self.tomb()),),
-        )
+        return Change(erasures=erasures, archived=tuple(records), writes=(Write(record=tomb),))
 
     def tomb(self) -> Tomb:
         part = self.part.value if self.part else None

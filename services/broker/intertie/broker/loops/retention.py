@@ -1,5 +1,5 @@
-"""Puts aside what is over, and forgets what nobody will ask for any more: tombstones, answered
-requests, forwards. What a part had is written down before the part goes."""
+"""Puts aside what is over, by the rules of `archiving`, and forgets what nobody will ask for any
+more: tombstones, answered requests, forwards."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,9 @@ from typing import Any
 import structlog
 
 from intertie.broker.domain.archiving import KEPT, moves
-from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.ledger import LedgerView, Versioned
-from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Ledger
 from intertie.broker.domain.records import Change, Erase, ForwardRecord
-from intertie.broker.domain.usage import settled
 from intertie.broker.usecases.forwarding import Forwarding
 from intertie.common.clock import Clock
 from intertie.common.errors import NotFound, SiteUnreachable, StaleWrite
@@ -39,7 +36,7 @@ class Retention:
         now, view = self._clock.now(), await self._ledger.view()
         old = [each for each in view.forwards.values() if each.value.create_time <= now - KEPT]
         forgotten = list(_forgotten(view, now))
-        away = [each.change() for each in moves(view, now=now) if each.tomb().until > now]
+        away = [each.change(now=now) for each in moves(view, now=now)]
         await self._commit(forgotten)
         await self._commit(away)
         for forward in old:
@@ -73,30 +70,13 @@ class Retention:
 
 
 def _forgotten(view: LedgerView, now: datetime) -> Iterator[Change]:
-    before = now - KEPT
     for request in view.requests.values():
         if now >= request.value.expire_time:
             yield _erasing(request)
     for tomb in view.tombs.values():
         if now >= tomb.value.until:
             yield _erasing(tomb)
-    for cluster in view.clusters.values():
-        if _ended_by(cluster.value, before):
-            yield _erasing(cluster)
-    for name, part in view.parts.items():
-        account = view.accounts.get(name)
-        if _ended_by(part.value, before) and settled(
-            part.value, account.value if account else None
-        ):
-            yield _erasing(part, *((account,) if account else ()))
 
 
-def _erasing(*found: Versioned[Any]) -> Change:
-    """All of it or nothing."""
-    return Change(erasures=tuple(Erase(record=each.value, read_at=each.revision) for each in found))
-
-
-def _ended_by(record: Part | ClusterRecord, moment: datetime) -> bool:
-    """Only what is over has an end."""
-    end = record.end_time
-    return end is not None and end <= moment and record.window.end <= moment
+def _erasing(found: Versioned[Any]) -> Change:
+    return Change(erasures=(Erase(record=found.value, read_at=found.revision),))
