@@ -10,7 +10,7 @@ import pytest
 
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.giving_way import draft_before_others, writes_of
-from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.ledger import LedgerView, demands_of
 from intertie.broker.domain.offers import offers_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.records import Change
@@ -217,6 +217,20 @@ async def test_where_the_disk_is_promised_to_others_it_is_kept_for_as_long_as_it
     await here.clock.advance(600)
     part = await here.agreed(START + 600 * SECOND)
     assert later.start - SECOND <= part.ends <= later.start
+
+
+async def test_one_that_is_put_aside_at_its_very_end_has_room_for_its_memory() -> None:
+    """A bug: with no time in which it is saved beside its window it counted like one of which
+    nothing is kept, and others were given the disk that its memory is on."""
+    here = await Recalling().running()
+    part = await here.agreed((await here.part()).window.end)
+    assert part.keeping is not None
+    assert (part.keeping.save, part.ends) == (timedelta(), part.window.end + 2 * HOUR)
+    disk_mib = sum(each.allocation.disk_mib for each in part.spec.workspaces)
+    memory_mib = sum(each.allocation.memory_mib for each in part.spec.workspaces)
+    kept = demands_of(part)[-1]
+    assert kept.window.end == part.ends
+    assert sum(kept.amounts.values()) == disk_mib + memory_mib
 
 
 async def test_a_cancellable_one_ends_then_as_preempted() -> None:

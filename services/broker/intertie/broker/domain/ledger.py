@@ -329,7 +329,7 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     with the disk and the throughput that this takes, so that it never fails for want of either.
     Then its disks and that memory, until that or all of its terms are promised to it again."""
     host_of = hosts_of(part.placed)
-    spec = with_room_for_memory(part.spec, keeping.mib_s) if keeping.save else part.spec
+    spec = with_room_for_memory(part.spec, keeping.mib_s) if keeping.has_room else part.spec
     amounts = amounts_of(spec, host_of, part.gateway)
     amounts |= _off_quotas(part, admission, amounts)
     if keeping.until is None:

@@ -188,6 +188,11 @@ class Keeping(Struct, frozen=True, kw_only=True):
     """Of one with a deadline that is put aside: room for all the rest of it, with what going on
     takes, which ends when it is kept no longer."""
 
+    @property
+    def has_room(self) -> bool:
+        """For its memory, beside its disks: of one that is cancelled instead nothing is kept."""
+        return bool(self.save) or self.until is not None
+
 
 class Part(Struct, frozen=True, kw_only=True):
     name: str

@@ -122,7 +122,7 @@ def _placed_anew(
     rooms = _rooms(part, lost, view, policy, calendar, now=now)
     fixed = {each.workspace: each.host for each in part.placed if each.host not in lost}
     spec = part.spec
-    if part.keeping is not None and part.keeping.save:
+    if part.keeping is not None and part.keeping.has_room:
         spec = with_room_for_memory(spec, part.keeping.mib_s)
     placed = place(spec, rooms, site=policy.site, fixed=fixed)
     after = replace(
