@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
-from intertie.broker.domain.difference import more_of, shortfall_of
+from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import (
     LedgerView,
@@ -200,15 +200,7 @@ class Beginning:
         return tuple(more_of(before, after, since=part.window.start))
 
     def _shortfalls(self, part: Part) -> tuple[Shortfall, ...]:
-        found = (
-            short for demand in self._more(part) for short in self._calendar.shortfalls(demand)
-        )
-        return tuple(
-            dict.fromkeys(
-                shortfall_of(self._policy.site, resource, wanted, available)
-                for resource, wanted, available in found
-            )
-        )
+        return shortfalls_of(self._policy.site, self._calendar, self._more(part))
 
     def _says(self, message: str) -> Shortfall:
         site = self._policy.site

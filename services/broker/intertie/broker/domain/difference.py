@@ -4,7 +4,7 @@ Workspaces that stay keep their hosts; only what is new of them is looked for. W
 counts until hosts have obeyed, see `ledger.demands_of`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from intertie.broker.domain.board import Room
@@ -22,7 +22,7 @@ from intertie.broker.domain.link_room import no_link
 from intertie.broker.domain.part import Part, Placed, Shed, Standing, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.quotas import quota_shortfall
-from intertie.common.calendar import Demand
+from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
@@ -199,6 +199,17 @@ def least(vectors: Iterator[Vector]) -> Vector:
     for each in vectors:
         found = found.at_most(each)
     return found
+
+
+def shortfalls_of(site: str, calendar: Calendar, more: Iterable[Demand]) -> tuple[Shortfall, ...]:
+    """What of it is not there, each once."""
+    return tuple(
+        dict.fromkeys(
+            shortfall_of(site, resource, wanted, available)
+            for demand in more
+            for resource, wanted, available in calendar.shortfalls(demand)
+        )
+    )
 
 
 def shortfall_of(site: str, resource: str, wanted: int, available: int) -> Shortfall:

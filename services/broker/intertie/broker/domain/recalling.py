@@ -17,7 +17,7 @@ from intertie.broker.domain.cluster import (
     Waits,
 )
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, check, remotes_of
-from intertie.broker.domain.difference import more_of, shortfall_of
+from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import (
     LedgerView,
@@ -163,14 +163,7 @@ def held_again(
     after = replace(part, spec=spec, keeping=keeping)
     before = demands_of(counted_till(part, now), policy.admission)
     more = more_of(before, demands_of(after, policy.admission), since=spec.window.start)
-    calendar = calendar_of(view, policy)
-    if short := tuple(
-        dict.fromkeys(
-            shortfall_of(site, resource, wanted, available)
-            for demand in more
-            for resource, wanted, available in calendar.shortfalls(demand)
-        )
-    ):
+    if short := shortfalls_of(site, calendar_of(view, policy), more):
         raise NoCapacity(short)
     runs = Window(spec.window.start + keeping.restore, spec.window.end)
     price = asked_for(replace(spec, window=runs), view, policy, now=now, kind=BEST_EFFORT)

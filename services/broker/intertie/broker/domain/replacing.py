@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 
 from intertie.broker.domain.board import Room
-from intertie.broker.domain.difference import more_of, shortfall_of
+from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import (
     LedgerView,
@@ -135,13 +135,8 @@ def _placed_anew(
     unmoved = tuple(each for each in part.unmoved if there.get(each[0]) == part.host_of(each[0]))
     after = replace(after, unmoved=unmoved)
     before, terms = demands_of(part, policy.admission), demands_of(after, policy.admission)
-    short = [
-        shortfall_of(policy.site, resource, wanted, available)
-        for demand in more_of(before, terms, since=now)
-        for resource, wanted, available in calendar.shortfalls(demand)
-    ]
-    if short:
-        raise NoCapacity(tuple(dict.fromkeys(short)))
+    if short := shortfalls_of(policy.site, calendar, more_of(before, terms, since=now)):
+        raise NoCapacity(short)
     return after
 
 
