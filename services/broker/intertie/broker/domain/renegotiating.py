@@ -21,7 +21,16 @@ from intertie.broker.domain.decision import (
 from intertie.broker.domain.difference import Difference, with_terms
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, free_vnis, with_site_defaults
-from intertie.broker.domain.part import Amend, AmendState, NetworkId, Part, PartState
+from intertie.broker.domain.part import (
+    Amend,
+    AmendState,
+    Endpoint,
+    Keeping,
+    NetworkId,
+    Part,
+    PartState,
+    Placed,
+)
 from intertie.broker.domain.preparing import endpoints_of
 from intertie.broker.domain.price import applied, asked_for_rest, shortened, with_less
 from intertie.broker.domain.recalling import (
@@ -83,25 +92,16 @@ def held(part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: dat
         *_in_use(part, spec),
         *(NetworkId(network=name, vni=vni) for name, vni in zip(new, vnis, strict=True)),
     )
-    return replace(
-        part,
-        network_ids=ids,
-        amend=Amend(
-            tx=asked.tx,
-            digest=asked.digest,
-            participants=asked.participants,
-            replaces=asked.replaces,
-            spec=spec,
-            placed=found.placed,
-            gateway=found.gateway,
-            state=AmendState.PREPARED if asked.prepare else AmendState.HELD,
-            create_time=now,
-            decide_by=asked.decide_by,
-            expire_time=None if asked.prepare else now + asked.ttl,
-            endpoints=endpoints_of(spec.networks, ids, found.gateway, view, policy.site),
-            price=asked_for_rest(part.price, spec, view, policy, now=now),
-        ),
+    amend = _amend(
+        asked,
+        spec,
+        placed=found.placed,
+        gateway=found.gateway,
+        endpoints=endpoints_of(spec.networks, ids, found.gateway, view, policy.site),
+        price=asked_for_rest(part.price, spec, view, policy, now=now),
+        now=now,
     )
+    return replace(part, network_ids=ids, amend=amend)
 
 
 def _held_again(
@@ -111,24 +111,46 @@ def _held_again(
     check_window(asked.spec.window, policy, part.path.tenant, now=now)
     spec = with_caps(part, with_site_defaults(asked.spec, policy), asked.spec)
     keeping, price = held_again(part, spec, view, policy, now=now)
-    return replace(
-        part,
-        amend=Amend(
-            tx=asked.tx,
-            digest=asked.digest,
-            participants=asked.participants,
-            replaces=asked.replaces,
-            spec=spec,
-            placed=part.placed,
-            gateway=part.gateway,
-            state=AmendState.PREPARED if asked.prepare else AmendState.HELD,
-            create_time=now,
-            decide_by=asked.decide_by,
-            expire_time=None if asked.prepare else now + asked.ttl,
-            endpoints=part.endpoints,
-            price=price,
-            keeping=keeping,
-        ),
+    amend = _amend(
+        asked,
+        spec,
+        placed=part.placed,
+        gateway=part.gateway,
+        endpoints=part.endpoints,
+        price=price,
+        keeping=keeping,
+        now=now,
+    )
+    return replace(part, amend=amend)
+
+
+def _amend(
+    asked: Asked,
+    spec: PartSpec,
+    *,
+    placed: tuple[Placed, ...],
+    gateway: str,
+    endpoints: tuple[Endpoint, ...],
+    price: Stretch,
+    keeping: Keeping | None = None,
+    now: datetime,
+) -> Amend:
+    """The terms as they are held, or prepared at once."""
+    return Amend(
+        tx=asked.tx,
+        digest=asked.digest,
+        participants=asked.participants,
+        replaces=asked.replaces,
+        spec=spec,
+        placed=placed,
+        gateway=gateway,
+        state=AmendState.PREPARED if asked.prepare else AmendState.HELD,
+        create_time=now,
+        decide_by=asked.decide_by,
+        expire_time=None if asked.prepare else now + asked.ttl,
+        endpoints=endpoints,
+        price=price,
+        keeping=keeping,
     )
 
 
