@@ -56,7 +56,7 @@ def without(
     if part.bound:
         return None
     part = part.let_go(AmendState.RELEASED)
-    if part.amend is not None or _may_run_elsewhere(part, lost):
+    if _may_run_elsewhere(part, lost):
         return None
     found = _found(part, lost, view, policy, now=now)
     if isinstance(found, Over) and part.state is not PartState.CONFIRMED:
