@@ -16,6 +16,7 @@ from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import pinned
 from intertie.broker.domain.queueing import outlooks, starting, stretches_over
 from intertie.broker.domain.records import Change
+from intertie.broker.domain.usage import next_period, reserved_window
 from intertie.common.errors import FieldInvalid, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
@@ -98,6 +99,16 @@ def test_it_begins_when_there_is_room_and_no_later_than_it_has_to() -> None:
     here, aside = in_time("one", by_deadline(8, deadline=NOW + 1.5 * HOUR), full)
     assert part_of(here, "one").window == Window(NOW + HOUR / 2, NOW + 1.5 * HOUR)
     assert [each.after.window.end for each in aside] == [NOW + HOUR / 2 - SAVE]
+
+
+def test_nothing_is_reserved_before_it_begins() -> None:
+    """A bug: records of usage had all of it from when it was admitted, an hour before."""
+    full = start(view([waits("full", best_effort(8, HOUR))]), "full")
+    here, _ = in_time("one", by_deadline(8, deadline=NOW + 2 * HOUR), full)
+    part = part_of(here, "one")
+    assert part.window.start == NOW + HOUR
+    assert reserved_window(part) == part.window
+    assert next_period(part, None) == part.window
 
 
 def test_one_for_which_there_is_no_schedule_is_refused_with_what_is_short() -> None:

@@ -14,6 +14,7 @@ from intertie.broker.domain.ledger import LedgerView, demands_of
 from intertie.broker.domain.offers import offers_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.records import Change
+from intertie.broker.domain.usage import reserved_window
 from intertie.broker.loops.queue import Queue
 from intertie.common import errors
 from intertie.common.intervals import Window
@@ -259,6 +260,25 @@ async def test_it_goes_on_in_a_later_window_where_it_was() -> None:
     assert after.price[1].window.start == after.window.start + RESTORE
     assert await here.commit("a1", 2) == after, "the same again"
     assert await here.shrink(part.spec, "s1") == after, "what came before, once more"
+
+
+async def test_it_is_reserved_from_its_first_window_on() -> None:
+    """A bug: it was from when it was held, which may be before."""
+    here = Recalling()
+    here.alive()
+    here.standing = replace(here.standing, name=str(NAME))
+    window = Window(START + HOUR, START + 2 * HOUR)
+    await here.hold(terms(window=window), "t1", replaces=None)
+    await here.resolve(here.commit_of("t1", 0))
+    assert reserved_window(await here.part()) == window
+
+    here = Recalling()
+    part = await here.suspended()
+    first = part.window.start
+    await here.hold(here.on(part), "a1", replaces=1)
+    reserved = reserved_window(await here.commit("a1", 2))
+    assert reserved is not None
+    assert reserved.start == first
 
 
 async def test_an_abort_leaves_it_put_aside() -> None:

@@ -52,9 +52,10 @@ def reserved_window(part: Part) -> Window | None:
     known to be."""
     if part.state not in (PartState.CONFIRMED, PartState.ENDED):
         return None
-    start = max(part.window.start, part.confirm_time or part.create_time)
-    if part.keeping is not None:
-        start = part.create_time  # that of its first stretch
+    begins = part.window.start
+    if part.keeping is not None:  # with its first stretch, which is priced as it is reserved
+        begins = part.price[0].window.start if part.price else part.create_time
+    start = max(begins, part.confirm_time or part.create_time)
     ends = (part.ends, part.end_requested_time, part.end_time)
     end = min(each for each in ends if each is not None)
     return Window(start, end) if start < end else None
