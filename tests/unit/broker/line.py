@@ -11,8 +11,10 @@ from intertie.broker.domain.giving_way import GivesWay, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import Image, pinned
+from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.queueing import digests, queued, started
 from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.tariff import DEADLINE
 from intertie.common.names import ClusterName, uid_of
 from intertie.common.spec import ClusterSpec, Kind, LeaseTerms, normalise
 from intertie.common.values import replace
@@ -76,7 +78,7 @@ def in_time(
         create_time=now,
         seed="",
         placed=found.draft.allotment.placed,
-        price=(found.draft.price,),
+        price=(asked_for(found.draft.allotment.spec, before, policy, now=now, kind=DEADLINE),),
         keeping=keeping,
     )
     record = ClusterRecord(

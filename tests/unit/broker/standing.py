@@ -9,7 +9,7 @@ from intertie.broker.domain.fleet import Fleet, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import draft
-from intertie.broker.domain.price import amount_of
+from intertie.broker.domain.price import amount_of, asked_for
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.spec import (
     Allocation,
@@ -58,7 +58,7 @@ def admitted(
         create_time=now,
         seed="seed",
         placed=found.allotment.placed,
-        price=(found.price,),
+        price=(asked_for(found.allotment.spec, view, policy, now=now),),
     )
     record = ClusterRecord(
         name=name,
@@ -69,7 +69,7 @@ def admitted(
         part=part.name,
         window=part.window,
         counts=found.counts,
-        cost=amount_of((found.price,)),
+        cost=amount_of(part.price),
         reasons=found.reasons,
         shortfalls=found.shortfalls,
         create_time=now,

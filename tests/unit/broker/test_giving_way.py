@@ -15,6 +15,7 @@ from intertie.broker.domain.giving_way import Admissible, draft_before_others, w
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Keeping, Part
+from intertie.broker.domain.pricing import Flat
 from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import starting
 from intertie.broker.domain.reconcile import End, step_of
@@ -96,6 +97,16 @@ def test_no_more_are_asked_than_are_needed(monkeypatch: pytest.MonkeyPatch) -> N
     asked.clear()
     assert aside(asks(here, 3, now=LATER)) == ["f", "e", "d"]
     assert asked == ["f", "e", "d", "c"]
+
+
+def test_no_price_is_asked_while_it_is_looked_for_who_gives_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was for each that was tried: by load, a look at every host."""
+    here, asked = running(2, 2, 1, 1, 1, 1), list[Window]()
+    monkeypatch.setattr(Flat, "rates", lambda _, kind, window, load: asked.append(window))
+    assert aside(asks(here, 3, now=LATER)) == ["f", "e", "d"]
+    assert asked == []
 
 
 def test_a_part_that_may_be_put_aside_counts_what_that_takes_throughout() -> None:

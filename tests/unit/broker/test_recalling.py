@@ -13,7 +13,9 @@ from intertie.broker.domain.giving_way import draft_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView, demands_of
 from intertie.broker.domain.offers import offers_of
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.pricing import ByLoad
 from intertie.broker.domain.records import Change
+from intertie.broker.domain.tariff import Tariff
 from intertie.broker.domain.usage import reserved_window
 from intertie.broker.loops.queue import Queue
 from intertie.common import errors
@@ -21,6 +23,7 @@ from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, PartName
 from intertie.common.part_spec import HostEntry, PartSpec, Recallable
 from intertie.common.spec import LeaseTerms, normalise
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker.line import name_of
@@ -455,6 +458,21 @@ async def test_a_hold_in_advance_puts_others_aside_that_are_saved_by_then() -> N
     assert part.window.start == START + 30 * MINUTE
     assert aside.recalled_end == part.window.start - SAVE
     assert await here.vcpus(30 * MINUTE) == 4
+
+
+async def test_a_hold_for_which_others_give_way_costs_what_its_offer_says() -> None:
+    """A bug: it was priced as beside those that it had put aside."""
+    here = await Recalling().running()
+    by_load = here._hold_part._policy = replace(
+        POLICY, pricing=ByLoad(tariff=Tariff(rates=Rates(vcpu_hour=1.0)))
+    )
+    asked = in_advance(30 * MINUTE)
+    view, now = await here.ledger.view(), here.clock.now()
+    [offer] = offers_of(view, by_load, (asked.window,), (), now=now, before_others=True)
+    other = PartName("north", "demo", "t2")
+    part, _ = await here._hold_part(here.order(asked, "t2", name=other, replaces=None), META)
+    assert [each.rates for each in part.price] == [offer.rates]
+    assert await here.vcpus(30 * MINUTE) == 4, "and nothing stays of it"
 
 
 async def test_one_that_waits_puts_nobody_aside() -> None:

@@ -12,10 +12,8 @@ from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, de
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Keeping, Part
 from intertie.broker.domain.planning import Draft, draft
-from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.stretches import must_be_done, runs_for, window_changed
-from intertie.broker.domain.tariff import DEADLINE
 from intertie.common.errors import FieldInvalid, NoCapacity
 from intertie.common.names import ClusterName
 from intertie.common.spec import Allocation, ClusterSpec, LeaseTerms
@@ -65,7 +63,7 @@ def draft_in_time(
         else:
             raise refusal from None
     allocations = {group.name: group.allocation for group in spec.groups}
-    plain = _as_asked(found.draft, allocations, view, policy, now=now)
+    plain = _as_asked(found.draft, allocations)
     allotment = plain.allotment
     save = paces_of(view, policy).save(allotment.spec, allotment.placed)
     return replace(found, draft=plain), Keeping(mib_s=pool, save=save)
@@ -131,14 +129,7 @@ def _with_room_for_memory(spec: ClusterSpec, mib_s: int) -> ClusterSpec:
     )
 
 
-def _as_asked(
-    found: Draft,
-    allocations: Mapping[str, Allocation],
-    view: LedgerView,
-    policy: Policy,
-    *,
-    now: datetime,
-) -> Draft:
+def _as_asked(found: Draft, allocations: Mapping[str, Allocation]) -> Draft:
     spec = found.allotment.spec
     spec = replace(
         spec,
@@ -146,5 +137,4 @@ def _as_asked(
             replace(each, allocation=allocations[each.group]) for each in spec.workspaces
         ),
     )
-    price = asked_for(spec, view, policy, now=now, kind=DEADLINE)
-    return replace(found, allotment=replace(found.allotment, spec=spec), price=price)
+    return replace(found, allotment=replace(found.allotment, spec=spec))

@@ -24,6 +24,7 @@ from intertie.broker.domain.planning import Allotment, Draft, allot, draft
 from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.recalling import as_lease
 from intertie.broker.domain.records import Write
+from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import (
     may_give_way,
     must_be_done,
@@ -126,8 +127,7 @@ def allotted_before_others(
 
     def drafted(_: ClusterSpec, view: LedgerView) -> Draft:
         found = allot(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
-        price = asked_for(found.spec, view, policy, now=now)
-        return Draft(allotment=found, counts=(), price=price, reasons=(), shortfalls=())
+        return Draft(allotment=found, counts=(), reasons=(), shortfalls=())
 
     if running and window.start > now:
         stands_for = ClusterSpec(groups=(), networks=(), lease=lease)
@@ -135,6 +135,23 @@ def allotted_before_others(
             if (found := attempt.fewest(window.start)) is not None:
                 return found.draft.allotment, found.aside
     raise problem
+
+
+def asked_before_others(
+    spec: PartSpec,
+    aside: Sequence[GivesWay],
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+    kind: str = "",
+) -> Stretch:
+    """As `price.asked_for`, with those out of the way, as offers say it."""
+    calendar = calendar_of(view, policy)
+    before = {each.after.name: each.part.value for each in aside}
+    after = {each.after.name: each.after for each in aside}
+    with counted_as(calendar, before, after, policy.admission):
+        return asked_for(spec, replace(view, demands=calendar), policy, now=now, kind=kind)
 
 
 @contextmanager

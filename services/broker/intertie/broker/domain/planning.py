@@ -20,9 +20,7 @@ from intertie.broker.domain.ledger import (
 from intertie.broker.domain.link_room import link_shortfalls
 from intertie.broker.domain.part import Placed, leaves_site
 from intertie.broker.domain.placement import place
-from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.refusing import check_quotas, check_window
-from intertie.broker.domain.stretch import Stretch
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window
@@ -61,11 +59,10 @@ Attempt = Callable[[Mapping[str, int]], T]
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """A cluster that fits this site."""
+    """A cluster that fits this site. What it costs is asked once it is found."""
 
     allotment: Allotment
     counts: tuple[tuple[str, int], ...]
-    price: Stretch
     reasons: tuple[str, ...]
     shortfalls: tuple[Shortfall, ...]
     """Why there are not more workspaces."""
@@ -256,7 +253,7 @@ def draft(
             first_problem = first_problem or error
             continue
         counts, found, short = as_many_as_fit(spec, fewest, found, attempt)
-        return _drafted(spec, counts, found, short, first_problem, view, policy, now=now)
+        return _drafted(spec, counts, found, short, first_problem, policy, now=now)
     raise first_problem or NoCapacity(())
 
 
@@ -342,7 +339,6 @@ def _drafted(
     found: Allotment,
     short: tuple[Shortfall, ...],
     delayed_by: NoCapacity | None,
-    view: LedgerView,
     policy: Policy,
     *,
     now: datetime,
@@ -356,7 +352,6 @@ def _drafted(
     return Draft(
         allotment=found,
         counts=tuple(counts.items()),
-        price=asked_for(found.spec, view, policy, now=now),
         reasons=(*reasons, *why_not_more(spec, counts)),
         shortfalls=short,
     )

@@ -18,6 +18,7 @@ from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import (
     GivesWay,
     RoomToBeMade,
+    asked_before_others,
     draft_before_others,
     writes_of,
 )
@@ -28,6 +29,7 @@ from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeC
 from intertie.broker.domain.price import amount_of
 from intertie.broker.domain.queueing import digests, outlooks, queued, told
 from intertie.broker.domain.records import Change, RequestKey, Write, forward_uid
+from intertie.broker.domain.tariff import DEADLINE
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.find_images import find_images
 from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster, still_free
@@ -203,17 +205,23 @@ class CreateCluster:
         uid = _uid(order, now)
         wanted = pinned(spec, images, self._policy)
         waits = keeping = None
+        kind = ""
         if spec.lease.kind is Kind.DEADLINE:
             admissible, keeping = draft_in_time(
                 order.name, uid, wanted, view, self._policy, now=now, alone=alone
             )
-            waits = Waits(since=now, images=digests(images))
+            waits, kind = Waits(since=now, images=digests(images)), DEADLINE
         else:
             admissible = draft_before_others(
                 order.name, uid, wanted, view, self._policy, now=now, alone=alone
             )
         found = admissible.draft
-        part = replace(self._part(order, caller, uid, found, view, now), keeping=keeping)
+        asked = asked_before_others(
+            found.allotment.spec, admissible.aside, view, self._policy, now=now, kind=kind
+        )
+        part = replace(
+            self._part(order, caller, uid, found, view, now), keeping=keeping, price=(asked,)
+        )
         record = ClusterRecord(
             name=str(order.name),
             uid=uid,
@@ -223,7 +231,7 @@ class CreateCluster:
             part=str(PartName(site, order.name.tenant, f"c{uid}")),
             window=part.window,
             counts=found.counts,
-            cost=amount_of((found.price,)),
+            cost=amount_of(part.price),
             reasons=found.reasons,
             shortfalls=found.shortfalls,
             create_time=now,
@@ -250,7 +258,6 @@ class CreateCluster:
                 NetworkId(network=network.name, vni=vni)
                 for network, vni in zip(spec.networks, vnis, strict=True)
             ),
-            price=(found.price,),
         )
 
     async def _as_before(self, order: Order, caller: Caller, uid: str) -> ClusterView | Foreign:

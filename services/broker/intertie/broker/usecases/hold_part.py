@@ -12,13 +12,13 @@ from intertie.broker.domain.giving_way import (
     GivesWay,
     RoomToBeMade,
     allotted_before_others,
+    asked_before_others,
     writes_of,
 )
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import AmendState, Keeping, Part, PartState
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
-from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.recalling import allotted
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.domain.tariff import BEST_EFFORT
@@ -153,7 +153,7 @@ class HoldPart:
             participants=order.participants,
             expire_time=now + order.ttl,
             decide_by=order.decide_by,
-            price=(asked_for(allotment.spec, view, self._policy, now=now, kind=kind),),
+            price=(asked_before_others(allotment.spec, aside, view, policy, now=now, kind=kind),),
             keeping=keeping,
             terms=0 if order.replaces is None else order.replaces + 1,
         )
