@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 
 from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import PartState
 from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.domain.stretches import put_aside
+from intertie.broker.loops.queue import Queue
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.common.errors import LedgerFull
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
-from tests.unit.broker.samples import POLICY, part
+from tests.unit.broker.line import best_effort, waits
+from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
+from tests.unit.broker.test_recalling import saved_part
 
 REQUEST = RequestKey(caller="meta", request_id="t1", digest="d")
 
@@ -55,3 +60,30 @@ async def test_what_takes_nothing_more_is_written() -> None:
     admission = Admission(ledger, FakeClock(), Short())
     await admission.admit(REQUEST, lambda view, _: admitted(view, takes=False))
     assert len(ledger.commits) == 1
+
+
+async def test_of_the_queue_what_was_put_aside_goes_on_and_nothing_starts() -> None:
+    """A bug: each pass of the queue wrote new parts, with a fifth of the store left for ends."""
+    ledger, room, clock = MemoryLedger(POLICY), Short(), FakeClock(NOW)
+    for host in ("n1", "n2"):
+        ledger.report(facts(host, report_time=NOW))
+    record = waits("a", best_effort(4, HOUR))
+    await ledger.commit(Change(writes=(Write(record=record),)))
+    queue = Queue(ledger, POLICY, clock, lambda: "seed", room)
+    await queue.sweep()
+    assert (await ledger.view()).parts == {}
+    room.short = False
+    await queue.sweep()
+    room.short = True
+    [found] = (await ledger.view()).parts.values()
+    paces, now = paces_of(await ledger.view(), POLICY), NOW + HOUR / 2
+    aside = put_aside(found.value, record, now, paces, POLICY, now=now)
+    await ledger.commit(Change(writes=(Write(record=aside, read_at=found.revision),)))
+    await clock.advance(HOUR.total_seconds() / 2 + 60)
+    for host in ("n1", "n2"):
+        ledger.report(facts(host, report_time=clock.now()))
+    for report in saved_part(LedgerView(), aside).seen[aside.uid].values():
+        ledger.see(report)
+    await queue.sweep()
+    [on] = (await ledger.view()).parts.values()
+    assert on.value.window.start == clock.now()

@@ -10,7 +10,7 @@ from intertie.broker.domain.deadlines import sooner
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
-from intertie.broker.domain.ports import Ledger
+from intertie.broker.domain.ports import Ledger, Room
 from intertie.broker.domain.queueing import (
     outlooks,
     started,
@@ -21,7 +21,8 @@ from intertie.broker.domain.queueing import (
 )
 from intertie.broker.domain.records import Change, Write
 from intertie.common.clock import Clock
-from intertie.common.errors import NoCapacity, StaleWrite
+from intertie.common.errors import LedgerFull, NoCapacity, StaleWrite
+from intertie.common.room import Endless
 
 log = structlog.get_logger(__name__)
 
@@ -31,12 +32,18 @@ TELL_S = 5.0
 
 class Queue:
     def __init__(
-        self, ledger: Ledger, policy: Policy, clock: Clock, draw_seed: Callable[[], str]
+        self,
+        ledger: Ledger,
+        policy: Policy,
+        clock: Clock,
+        draw_seed: Callable[[], str],
+        room: Room | None = None,
     ) -> None:
         self._ledger = ledger
         self._policy = policy
         self._clock = clock
         self._draw_seed = draw_seed
+        self._room = room or Endless()
         self._told_s = float("-inf")
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
@@ -84,7 +91,8 @@ class Queue:
                 log.info("queue.waited_too_long", cluster=after.name)
 
     async def _start(self) -> None:
-        """One after the other, each on the ledger with those before it."""
+        """One after the other, each on the ledger with those before it. What goes on is on record
+        already; of the others none starts while the ledger is short of room."""
         view = await self._ledger.view()
         for name in starting(view, self._policy, now=self._clock.now()):
             view = await self._ledger.view()
@@ -93,6 +101,12 @@ class Queue:
             except NoCapacity as refusal:
                 log.info("queue.no_room_any_more", cluster=name, why=str(refusal))
                 continue
+            if not all(each.read_at for each in change.writes):
+                try:
+                    self._room.check()
+                except LedgerFull as refusal:
+                    log.info("queue.short_of_room", cluster=name, why=str(refusal))
+                    continue
             await self._ledger.submit(change)
             log.info("queue.started", cluster=name)
 
