@@ -12,6 +12,7 @@ from intertie.broker.domain.book import Book
 from intertie.broker.domain.giving_way import (
     Admissible,
     RoomToBeMade,
+    allotted_before_others,
     draft_before_others,
     writes_of,
 )
@@ -27,7 +28,7 @@ from intertie.common.quantities import DIMENSIONS
 from intertie.common.spec import LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.unit.broker.line import best_effort, name_of, view, waits
-from tests.unit.broker.samples import HOUR, NOW, POLICY
+from tests.unit.broker.samples import HOUR, NOW, POLICY, part_spec, workspace
 from tests.unit.broker.standing import group, spec
 from tests.unit.broker.test_giving_way import LATER, running
 
@@ -110,6 +111,18 @@ def test_who_is_not_alone_is_told_before_anything_is_looked_at() -> None:
     found = site.draft("u1", 7, start=LATER + 9 * HOUR, lasts=HOUR, alone=False)
     assert not found.aside, "there is room then as it is"
     assert site.counts_what_is_on_record()
+
+
+def test_a_hold_that_begins_at_once_is_refused_at_once() -> None:
+    """It waited for its turn to make room, to be refused for what was known: who gives way for it
+    is saved before its window begins."""
+    site = Site()
+    view = site.book.view(site.here.fleet, site.here.seen)
+    for start, refusal in ((LATER, NoCapacity), (LATER + HOUR, RoomToBeMade)):
+        asked = part_spec(*(workspace(index=each) for each in range(7)))
+        asked = replace(asked, window=Window(start, start + 2 * HOUR))
+        with pytest.raises(refusal):
+            allotted_before_others(asked, view, POLICY, tenant="demo", now=LATER, alone=False)
 
 
 def test_one_whose_end_was_asked_for_meanwhile_does_not_begin() -> None:

@@ -118,18 +118,18 @@ def allotted_before_others(
         return allot(spec, view, policy, tenant=tenant, now=now), ()
     except NoCapacity as error:
         problem = error
-    running = _running(view, now=now)
+    window = spec.window
+    running = _running(view, now=now) if window.start > now else []
     if running and not alone:
         raise RoomToBeMade
     running = [each for each in running if each[1].name not in view.amended]
-    window = spec.window
     lease = LeaseTerms(start_time=window.start, duration=window.duration)
 
     def drafted(_: ClusterSpec, view: LedgerView) -> Draft:
         found = allot(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
         return Draft(allotment=found, counts=(), reasons=(), shortfalls=())
 
-    if running and window.start > now:
+    if running:
         stands_for = ClusterSpec(groups=(), networks=(), lease=lease)
         with _Attempt(drafted, stands_for, view, policy, running, now) as attempt:
             if (found := attempt.fewest(window.start)) is not None:
