@@ -379,3 +379,15 @@ def test_one_that_ends_sooner_than_it_could_be_saved_runs_to_its_end() -> None:
     assert min(calendar.free(f"host/{each}/vcpus", span) for each in ("n1", "n2")) == 0
     assert aside(found) == []
     assert found.draft.allotment.spec.window.start == NOW + HOUR
+
+
+def test_one_that_is_to_be_saved_soon_is_saved_at_once_where_that_is_sooner() -> None:
+    """A bug: its end was taken for all that there is of it, so who came next waited until it was
+    saved for another, a second later than it could be."""
+    here = running(7)
+    asked = asks(here, 2, now=LATER, start_time=LATER + SAVE + 2 * SECOND)
+    then = after(here, asked, now=LATER)
+    now = LATER + SECOND
+    found = asks(then, 2, now=now)
+    assert found.draft.allotment.spec.window.start == now + SAVE
+    assert aside(found) == ["a"]

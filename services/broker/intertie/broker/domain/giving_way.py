@@ -372,7 +372,7 @@ class _Attempt:
         at = self._asked - save
         if at >= part.window.end:
             return None
-        if part.window.start <= self._now and max(at, self._now) + save >= part.window.end:
+        if part.window.start <= self._now and max(at, self._now) + save >= _free_from(part):
             return part
         if must_be_done(record.spec):
             calendar, paces, policy = self._calendar, self._paces, self._policy
