@@ -279,6 +279,26 @@ def test_it_begins_sooner_where_there_is_room_by_then() -> None:
     assert change.admitted_on is not None
 
 
+def test_one_that_went_on_late_by_another_clock_goes_on_sooner_for_all_that_is_left() -> None:
+    """A leader whose clock is minutes ahead has it go on until its deadline, and no longer; the
+    next one has the time for all of it, and what is over costs no more for that."""
+    here, now = told(with_one(2.5), "one"), NOW + 20 * MINUTE
+    here = passed(after(here, asks(here, now=now), now=now), now=now)
+    here = saved(here, "one")
+    put_aside = part_of(here, "one")
+    deadline, ahead = NOW + 2.5 * HOUR, NOW + 2.4 * HOUR
+    here = start(here, "one", now=ahead)
+    assert part_of(here, "one").window == Window(ahead, deadline), "it went on too late"
+    now = NOW + 1.4 * HOUR
+    change = sooner(here, POLICY, now=now)
+    assert change is not None
+    part = part_of(written(here, change), "one")
+    assert part.window == Window(now, now + SAVE + 40 * MINUTE)
+    stretches = [each.window for each in part.price]
+    assert stretches == [put_aside.price[0].window, Window(now + SAVE, part.window.end)]
+    assert [each.until for each in part.charged] == [put_aside.window.end, now]
+
+
 def test_one_that_a_host_kept_from_going_on_says_that_it_missed_its_deadline() -> None:
     here, now = told(with_one(2.5), "one"), NOW + 20 * MINUTE
     here = passed(after(here, asks(here, now=now), now=now), now=now)

@@ -79,7 +79,7 @@ def sooner(view: LedgerView, policy: Policy, *, now: datetime) -> Change | None:
     for record, part in later[:LOOKED_AT]:
         if not alive.issuperset(part.value.hosts()):
             continue
-        after = moved(part.value, now)
+        after = moved(part.value, record.value, now)
         name = part.value.name
         with counted_as(calendar, {name: part.value}, {name: after}, policy.admission):
             fits = all(

@@ -41,7 +41,7 @@ def put_off(
         length = part.window.duration
         for start in _starts(part, record, part.window.start, length, calendar):
             if start > part.window.start:
-                yield moved(part, start)
+                yield moved(part, record, start)
     if at <= part.window.start > now:
         return
     aside = put_aside(part, record, at, paces, policy, now=now)
@@ -56,13 +56,20 @@ def put_off(
         yield replace(aside, keeping=replace(aside.keeping, promised=room, until=room.end))
 
 
-def moved(part: Part, start: datetime) -> Part:
-    """The part with a window of the same length, at the price that was agreed on."""
-    window = Window(start, start + part.window.duration)
+def moved(part: Part, record: ClusterRecord, start: datetime) -> Part:
+    """The part with a window from then on for all that is left of it, or until its deadline, at the
+    price that was agreed on for the one that it had. That may have been shorter, where it went on
+    late by the clock of a leader before. What is over of it costs what it did."""
+    assert part.keeping is not None
+    assert record.spec.lease.deadline is not None
+    runs = start + part.keeping.restore
+    end = min(runs + left_of(record), record.spec.lease.deadline)
+    last = tuple(replace(each, window=Window(runs, end)) for each in part.price[-1:])
     return replace(
         part,
-        spec=replace(part.spec, window=window),
-        price=tuple(replace(each, window=window) for each in part.price),
+        spec=replace(part.spec, window=Window(start, end)),
+        price=(*part.price[:-1], *last),
+        charged=tuple(replace(each, until=min(each.until, start)) for each in part.charged),
         terms=part.terms + 1,
     )
 
