@@ -23,15 +23,18 @@ class Waiting:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._told: dict[tuple[str, str, str], records_pb2.SeenPart] = {}
-        """The last report of each host, by site and part's uid."""
+        """What each host said last, by site and part's uid."""
         self._uids: dict[str, str] = {}
 
     def wanted(self, wanted: records_pb2.WantedPart) -> None:
         self._uids[wanted.part] = wanted.part_uid
 
     def seen(self, site: str, host: str, value: bytes) -> None:
+        """By its own clock: a write that it has given up may come to etcd after a newer one."""
         report = records_pb2.SeenPart.FromString(value)
-        self._told[site, host, report.part_uid] = report
+        known = self._told.setdefault((site, host, report.part_uid), report)
+        if report.report_time.ToNanoseconds() >= known.report_time.ToNanoseconds():
+            self._told[site, host, report.part_uid] = report
 
     def part(self, written: Any, before: Any, after: Any) -> None:
         """Only its window changes; to go on, all its memory is there, and nothing of it runs."""
