@@ -273,12 +273,12 @@ class _History:
         if before is not None:
             self.terms.part(written, before, part)
             self.waiting.part(written, before, part)
-        if now in COUNTED and was not in COUNTED:
-            taking.append((part, None, window_of(part)[0]))
-        elif now in COUNTED and before and _otherwise(before, part):
-            # What it took before now is past: others have it again that are over since.
+        had = before if was in COUNTED else None
+        if now in COUNTED and (had is None or _otherwise(had, part)):
+            # What it takes before now is past: others had it then that are over since, or get it
+            # from now on.
             now_s = written.at + self.record.offsets.get(written.writer.partition("#")[0], 0.0)
-            taking.append((part, before, max(window_of(part)[0], now_s)))
+            taking.append((part, had, max(window_of(part)[0], now_s)))
         if before and _is_late(before, part):
             # What was admitted at this very revision was so before.
             site.late[key] = before

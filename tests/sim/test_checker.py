@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from intertie.api.nodeagent.v1 import records_pb2
+from tests.sim.checker import broken
 from tests.sim.etcd_model import Written
+from tests.sim.record import Profile, Record
 from tests.sim.waiting import Waiting
 
 PART = "sites/north/tenants/demo/parts/c1"
@@ -15,14 +18,95 @@ PAUSED, SUSPENDED = 5, 9
 """Of intertie.cluster.v1.Workspace.State."""
 
 
-def at(revision: int) -> Written:
+def written(revision: int, second: float = 0.0, **puts: Any) -> Written:
+    """By north's leader; records by the ids of their parts."""
     return Written(
-        store="north", revision=revision, at=float(revision), writer="", puts=(), deleted=()
+        store="north",
+        revision=revision,
+        at=second,
+        writer="north-1#1",
+        puts=tuple((f"parts/demo/{uid}", json.dumps(part).encode()) for uid, part in puts.items()),
+        deleted=(),
     )
 
 
 def moment(second: int) -> str:
     return f"2030-01-01T12:00:{second:02}Z"
+
+
+# What is promised
+
+
+def terms(uid: str, start: int, end: int, vcpus: int) -> Any:
+    """Of one workspace on n1."""
+    workspace = {
+        "group": "worker",
+        "index": 0,
+        "allocation": {
+            "vcpus": vcpus,
+            "memory_mib": 1,
+            "disk_mib": 1,
+            "disk": {"cap_iops": 0, "cap_mib_s": 0},
+            "nic": {"guarantee_mbit_s": 0},
+        },
+        "nics": [],
+    }
+    return {
+        "spec": {
+            "cluster": f"sites/north/tenants/demo/clusters/{uid}",
+            "cluster_uid": uid,
+            "window": {"start": moment(start), "end": moment(end)},
+            "workspaces": [workspace],
+            "networks": [],
+            "links": [],
+        },
+        "placed": [{"workspace": "worker-0", "host": "n1"}],
+        "gateway": "",
+        "state": "PREPARED",
+        "tx": f"t{uid}",
+    }
+
+
+def part(uid: str, start: int, end: int, vcpus: int, **other: Any) -> Any:
+    return {
+        **terms(uid, start, end, vcpus),
+        "name": f"sites/north/tenants/demo/parts/{uid}",
+        "keeping": None,
+        "shed": [],
+        "amend": None,
+        "terms": 0,
+        "generation": 0,
+        "network_ids": [],
+        "switched": [],
+        **other,
+    }
+
+
+@pytest.mark.parametrize(("second", "fits"), [(43.0, False), (45.0, True)])
+def test_what_begins_in_the_past_takes_nothing_before_it_is_there(
+    second: float, fits: bool
+) -> None:
+    """Of 8 vCPUs: one has 2 until 44, one is held late that was to begin at 42, and in the same
+    transaction, after it, 4 instead of 2 for a third one, from now on."""
+    record = Record(Profile(seed=0))
+    leads = Written(
+        store="north",
+        revision=1,
+        at=0.0,
+        writer="north-1#1",
+        puts=(("election/broker/1", b""),),
+        deleted=(),
+    )
+    more = {**terms("c", 0, 59, 4), "replaces": 0}
+    record.writes += [
+        leads,
+        written(2, a=part("a", 30, 44, 2), c=part("c", 0, 59, 2)),
+        written(3, second, b=part("b", 42, 59, 4), c=part("c", 0, 59, 2, amend=more)),
+    ]
+    wrong, _ = broken(record)
+    said = [each for each in wrong if "is promised" in each]
+    problem = f"{second:.3f} north@3: n1 vcpus is promised 10 of 8 at {second}"
+    assert said == ([] if fits else [problem] * 2), "for either of both"
 
 
 # Leases that wait
@@ -67,5 +151,5 @@ def test_a_report_that_comes_after_a_newer_one_unsays_nothing(
     for each in reports:
         waiting.seen("north", "n1", each)
     aside, on = kept(1, 0, 10, until=moment(59)), kept(2, 20, 30, until=None)
-    waiting.part(at(9), aside, on)
+    waiting.part(written(9), aside, on)
     assert said == ([] if is_saved else [f"{PART} goes on before n1 has saved it"])
