@@ -120,6 +120,8 @@ class Record:
     transactions: int = 0
     offsets: dict[str, float] = field(default_factory=dict)
     """Seconds by which the clock of each service is ahead."""
+    began: dict[str, float] = field(default_factory=dict)
+    """When each service's last process did."""
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Guests that a host still has at the end."""
     states: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -84,6 +84,9 @@ class Switches:
         switched = _by_label(part)
         for placed in part["placed"]:
             label = placed["workspace"]
+            back_at = record.began.get(f"agent-{site}-{placed['host']}", 0.0)
+            if now < back_at + DONE_S:
+                continue  # a host that was lost may come back when nothing fails any more
             power = switched.get(label, _AS_BEGUN)["power"]
             domain = f"it-{uids.get(label, '')}"
             state = record.states.get(f"{site}/{placed['host']}", {}).get(domain, "")

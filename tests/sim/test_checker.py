@@ -11,6 +11,7 @@ from intertie.api.nodeagent.v1 import records_pb2
 from tests.sim.checker import broken
 from tests.sim.etcd_model import Written
 from tests.sim.record import Profile, Record
+from tests.sim.switches import Switches
 from tests.sim.waiting import Waiting
 
 PART = "sites/north/tenants/demo/parts/c1"
@@ -107,6 +108,22 @@ def test_what_begins_in_the_past_takes_nothing_before_it_is_there(
     said = [each for each in wrong if "is promised" in each]
     problem = f"{second:.3f} north@3: n1 vcpus is promised 10 of 8 at {second}"
     assert said == ([] if fits else [problem] * 2), "for either of both"
+
+
+# What guests are to be
+
+
+@pytest.mark.parametrize(("back_at", "judged"), [(0.0, True), (20.0, True), (40.0, False)])
+def test_a_host_that_has_just_come_back_has_time_to_begin_its_guests(
+    back_at: float, judged: bool
+) -> None:
+    record = Record(Profile(seed=0), busy_until=20.0, ended_at=45.0)
+    record.began["agent-north-n1"] = back_at
+    record.states["north/n1"] = {"it-w": "PAUSED"}
+    stands = part("a", 0, 59, 2, state="CONFIRMED", generation=1, end_requested_time=None)
+    said = [*Switches(lambda *_: None).done(record, "north", stands, {"worker-0": "w"})]
+    name = stands["name"]
+    assert said == ([f"north: worker-0 of {name} is to be ON, and is PAUSED"] if judged else [])
 
 
 # Leases that wait

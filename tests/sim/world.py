@@ -87,6 +87,7 @@ class World:
             self.loop, f"{service}#{number}", offset_s=self.offsets[service], seed=self.profile.seed
         )
         self.processes[service] = process
+        self.record.began[service] = self.loop.time()
         process.spawn(self._life(service, process))
 
     async def _life(self, service: str, process: Process) -> None:
