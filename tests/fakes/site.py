@@ -144,6 +144,8 @@ class FakeSite:
     """Its etcd is short of room."""
     takes_no_lease: bool = False
     """Likewise: none is short enough, say."""
+    saves_in: timedelta | None = None
+    """How long it takes to put aside all that may be; None: it puts nobody aside for a hold."""
 
     def used(self, window: Window | None = None) -> int:
         """By parts that overlap it; by all, without one."""
@@ -191,8 +193,12 @@ class FakeSite:
             *(each.tx for each in held if now >= each.decide_by),
         ]
 
-    def offer(self, window: Window) -> Offer:
-        free = max(self.vcpus - self.used(window), 0) + self.hidden_vcpus
+    def offer(self, window: Window, *, before_others: bool = False) -> Offer:
+        saved = self._saved() if before_others else None
+        used = self.used(window)
+        if saved is not None and saved <= window.start:
+            used -= sum(each.vcpus() for each in self._may_give_way() if _overlaps(each, window))
+        free = max(self.vcpus - used, 0) + self.hidden_vcpus
         room = Vector(
             vcpus=free,
             memory_mib=65536,
@@ -202,7 +208,29 @@ class FakeSite:
             uplink_mbit_s=1000,
         )
         host = HostRoom(free=room, hypervisors=frozenset({"qemu"}))
-        return Offer(hosts=(host,), links=self.links, images=self.images, kinds=self.kinds)
+        return Offer(
+            hosts=(host,),
+            links=self.links,
+            images=self.images,
+            kinds=self.kinds,
+            room_from=(saved,) if saved is not None and saved > window.start else (),
+        )
+
+    def _may_give_way(self) -> list[FakePart]:
+        return [
+            each
+            for each in self.parts.values()
+            if each.spec.recallable is not None
+            and each.state is State.CONFIRMED
+            and each.amend is None
+            and self.clock.now() < each.spec.window.end
+        ]
+
+    def _saved(self) -> datetime | None:
+        """When all that may give way could be saved, if there is any."""
+        if self.saves_in is None or not self._may_give_way():
+            return None
+        return self.clock.now() + self.saves_in
 
     def prepare(self, order: HoldOrder) -> Receipt:
         """Holds and prepares in one step; again, the same."""
@@ -226,6 +254,14 @@ class FakeSite:
             )
             raise NoCapacity((short,))
         free = self.vcpus - self.used(order.spec.window)
+        if wanted > free and (saved := self._saved()) is not None:
+            # Whoever fits then makes it: it is one or all.
+            window = order.spec.window
+            aside = sum(each.vcpus() for each in self._may_give_way() if _overlaps(each, window))
+            if wanted <= free + aside and saved <= window.start:
+                assert self.saves_in is not None
+                self.recall(window.start - self.saves_in)
+                free = self.vcpus - self.used(window)
         if wanted > free:
             short = Shortfall(
                 site=self.name, resource="vcpus", wanted=wanted, available=free, unit="vCPU"
@@ -426,7 +462,10 @@ class MemorySites:
         *,
         before_others: bool = False,
     ) -> tuple[Offer, ...]:
-        return await self._call(site, "offers", lambda at: tuple(map(at.offer, windows)))
+        def asked(at: FakeSite) -> tuple[Offer, ...]:
+            return tuple(at.offer(each, before_others=before_others) for each in windows)
+
+        return await self._call(site, "offers", asked)
 
     async def prepare(self, order: HoldOrder) -> Prepared:
         def obey(at: FakeSite) -> Prepared:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from intertie.common.etcd.client import Compare, Op, TxnResult
+from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, Parent, PartName
 from intertie.common.spec import (
     Allocation,
@@ -55,6 +56,7 @@ from tests.fakes.site import GONE, FakeSite, MemorySites, State, two_sites
 IMAGE = ImageFound(digest="b3:" + "1" * 64, virtual_mib=64)
 COORDINATOR = "spiffe://meta.meta.intertie/metasched"
 ALICE = "spiffe://meta.meta.intertie/tenant/demo/user/alice"
+INSTANT = timedelta(microseconds=1)
 NAME = ClusterName(Parent("metascheds/meta", "demo"), "c1")
 
 
@@ -299,7 +301,9 @@ class World:
             confirmed = {site for site, state in states.items() if state is State.CONFIRMED}
             assert not (gone and confirmed), (tx, states)
         for site in self.sites.by_name.values():
-            assert site.used() <= site.vcpus
+            for part in site.parts.values():
+                start = part.spec.window.start
+                assert site.used(Window(start, start + INSTANT)) <= site.vcpus
 
     def confirmed(self) -> set[str]:
         """Transactions that hold at all of their sites."""

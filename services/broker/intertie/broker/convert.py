@@ -428,6 +428,7 @@ def offer_to_proto(offer: Offer) -> part_pb2.Offer:
         site_time=timestamp_to_proto(offer.site_time),
         default_disk_cap_iops=offer.default_disk_cap_iops,
         default_disk_cap_mib_s=offer.default_disk_cap_mib_s,
+        room_from=map(timestamp_to_proto, offer.room_from),
     )
 
 

@@ -1,5 +1,6 @@
 """Half-open spans of time."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from intertie.common.values import Struct
@@ -32,3 +33,11 @@ class Window(Struct, frozen=True):
         if not self.overlaps(other):
             return None
         return Window(max(self.start, other.start), min(self.end, other.end))
+
+
+def spread(moments: Sequence[datetime], most: int) -> tuple[datetime, ...]:
+    """At most so many of them, 2 or more, evenly, with the first and the last."""
+    if len(moments) <= most:
+        return tuple(moments)
+    last = len(moments) - 1
+    return tuple(moments[number * last // (most - 1)] for number in range(most))

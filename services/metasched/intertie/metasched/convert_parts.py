@@ -60,6 +60,7 @@ def offer_from_proto(message: part_pb2.Offer) -> Offer:
         kinds={kind: _rates(tariff) for kind, tariff in message.kind_tariffs.items()},
         default_iops=message.default_disk_cap_iops,
         default_mib_s=message.default_disk_cap_mib_s,
+        room_from=tuple(timestamp_from_proto(each, "room_from") for each in message.room_from),
     )
 
 

@@ -1,7 +1,7 @@
 """Who is put aside for a lease that does not wait, in the transaction that admits it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -122,7 +122,17 @@ def allotted_before_others(
     running = _running(view, now=now) if window.start > now else []
     if running and not alone:
         raise RoomToBeMade
-    running = [each for each in running if each[1].name not in view.amended]
+    paces = paces_of(view, policy)
+
+    def in_time(record: ClusterRecord, part: Part) -> bool:
+        saved = now + save_of(part, record, paces)
+        return part.window.start > now or saved <= window.start
+
+    running = [
+        (record, part)
+        for record, part in running
+        if part.name not in view.amended and in_time(record.value, part)
+    ]
     lease = LeaseTerms(start_time=window.start, duration=window.duration)
 
     def drafted(_: ClusterSpec, view: LedgerView) -> Draft:
@@ -154,22 +164,27 @@ def asked_before_others(
         return asked_for(spec, replace(view, demands=calendar), policy, now=now, kind=kind)
 
 
-@contextmanager
-def all_aside(
-    view: LedgerView, calendar: Calendar, policy: Policy, *, now: datetime
-) -> Iterator[datetime]:
-    """The book's calendar with all out of the way that may be put aside, but for those with a
-    deadline; from when on they are."""
-    paces, since = paces_of(view, policy), now
-    with ExitStack() as stack:
-        for record, part in _running(view, now=now):
-            if part.name in view.amended or must_be_done(record.value.spec):
-                continue
+class CouldGiveWay(Struct, frozen=True, kw_only=True):
+    free_from: datetime
+    """All that it takes but disk is free from then on."""
+    part: Part
+    after: Part
+    """The same where it is over before it were saved."""
+
+
+def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[CouldGiveWay]:
+    """As it would be were it decided now, but for those with a deadline; who is out of the way
+    first, first."""
+    paces = paces_of(view, policy)
+    found = []
+    for record, part in _running(view, now=now):
+        if part.name in view.amended or must_be_done(record.value.spec):
+            continue
+        after = part
+        if not _is_over_first(part, now, save_of(part, record.value, paces), now=now):
             after = put_aside(part, record.value, now, paces, policy, now=now)
-            before = {part.name: part}
-            stack.enter_context(counted_as(calendar, before, {part.name: after}, policy.admission))
-            since = max(since, _free_from(after))
-        yield since
+        found.append(CouldGiveWay(free_from=_free_from(after), part=part, after=after))
+    return sorted(found, key=lambda each: each.free_from)
 
 
 def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:
@@ -225,13 +240,22 @@ def _running(view: LedgerView, *, now: datetime) -> list[tuple[Versioned[Cluster
     return found
 
 
-def _saved_by(view: LedgerView, at: datetime) -> datetime:
-    """When those are that are being saved at that moment: nobody need give way for what others give
-    way for already."""
+def being_saved(view: LedgerView, at: datetime) -> Iterator[datetime]:
+    """When each is that is being saved at that moment."""
     own = (view.parts.get(each.value.part) for each in view.in_line())
-    parts = (*own, *view.recallables())
-    saved = (_free_from(each.value) for each in parts if each and each.value.window.end <= at)
-    return max((each for each in saved if each > at), default=at)
+    for each in (*own, *view.recallables()):
+        if each is not None and each.value.window.end <= at < _free_from(each.value):
+            yield _free_from(each.value)
+
+
+def _saved_by(view: LedgerView, at: datetime) -> datetime:
+    """When all of those are: nobody need give way for what others give way for already."""
+    return max(being_saved(view, at), default=at)
+
+
+def _is_over_first(part: Part, at: datetime, save: timedelta, *, now: datetime) -> bool:
+    """It runs, and is over, or saved for others, before it were saved if that began `at`, or now."""
+    return part.window.start <= now and max(at, now) + save >= _free_from(part)
 
 
 class _Attempt:
@@ -372,7 +396,7 @@ class _Attempt:
         at = self._asked - save
         if at >= part.window.end:
             return None
-        if part.window.start <= self._now and max(at, self._now) + save >= _free_from(part):
+        if _is_over_first(part, at, save, now=self._now):
             return part
         if must_be_done(record.spec):
             calendar, paces, policy = self._calendar, self._paces, self._policy

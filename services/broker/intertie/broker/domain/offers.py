@@ -1,11 +1,12 @@
 """What the site could give over a window, and what of its hosts is free now."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
-from intertie.broker.domain.giving_way import all_aside
+from intertie.broker.domain.giving_way import being_saved, could_give_way, counted_as
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts, free_vector, link_key
 from intertie.broker.domain.load import scarcest
 from intertie.broker.domain.lost_hosts import HostRecord
@@ -14,13 +15,17 @@ from intertie.broker.domain.planning import Image
 from intertie.broker.domain.tariff import kind_of
 from intertie.common.calendar import Calendar
 from intertie.common.errors import NotFound
-from intertie.common.intervals import Window
+from intertie.common.intervals import Window, spread
 from intertie.common.quantities import Vector
 from intertie.common.tariff import Rates
-from intertie.common.values import Struct
+from intertie.common.values import Struct, replace
 
 MAX_WINDOWS = 64
+MAX_MOMENTS = 8
+"""Of those from which on there could be more."""
 INSTANT = timedelta(microseconds=1)
+_S = timedelta(seconds=1)
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class HostOffer(Struct, frozen=True, kw_only=True):
@@ -57,6 +62,8 @@ class Offer(Struct, frozen=True, kw_only=True):
     site_time: datetime
     default_disk_cap_iops: int = 0
     default_disk_cap_mib_s: int = 0
+    room_from: tuple[datetime, ...] = ()
+    """Later than the window's start, the earliest first."""
 
 
 def offers_of(
@@ -69,7 +76,8 @@ def offers_of(
     before_others: bool = False,
 ) -> tuple[Offer, ...]:
     """One for each window. Promises nothing: only a hold does. `before_others`: as for a lease that
-    does not wait, for which others are put aside."""
+    does not wait, for which others are put aside: who could be saved when a window begins is out of
+    its way, and the offer says from when on more would be."""
     calendar = calendar_of(view, policy)
 
     def offered(window: Window) -> Offer:
@@ -77,9 +85,23 @@ def offers_of(
 
     if not before_others:
         return tuple(map(offered, windows))
-    with all_aside(view, calendar, policy, now=now) as since:
-        later = {each: offered(each) for each in windows if each.start >= since}
-    return tuple(later.get(each) or offered(each) for each in windows)
+    found: dict[Window, Offer] = {}
+    stay = deque(could_give_way(view, policy, now=now))
+    with ExitStack() as aside:
+        for window in sorted(windows, key=lambda each: each.start):
+            while stay and stay[0].free_from <= window.start:
+                each = stay.popleft()
+                before, after = {each.part.name: each.part}, {each.part.name: each.after}
+                aside.enter_context(counted_as(calendar, before, after, policy.admission))
+            moments = (*(each.free_from for each in stay), *being_saved(view, now))
+            later = sorted({_whole(each) for each in moments if each > window.start})
+            found[window] = replace(offered(window), room_from=spread(later, MAX_MOMENTS))
+    return tuple(found[each] for each in windows)
+
+
+def _whole(moment: datetime) -> datetime:
+    """The next whole second."""
+    return -(-(moment - _EPOCH) // _S) * _S + _EPOCH
 
 
 def _offer(

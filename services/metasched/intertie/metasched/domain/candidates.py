@@ -1,5 +1,6 @@
 """When a cluster may start and where its groups may be, before anything is counted."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from intertie.common.errors import FieldInvalid, Shortfall
@@ -26,12 +27,13 @@ def candidate_windows(
     starts = [first]
     while starts[-1] + step <= first + delay and len(starts) < MOST_WINDOWS:
         starts.append(starts[-1] + step)
-    windows = []
-    for start in starts:
-        end = lease.end_time or start + (lease.duration or DEFAULT_DURATION)
-        if start < end:
-            windows.append(Window(start, end))
-    return tuple(windows)
+    return windows_from(lease, starts)
+
+
+def windows_from(lease: LeaseTerms, starts: Sequence[datetime]) -> tuple[Window, ...]:
+    """One for each start, but for empty ones."""
+    ends = (lease.end_time or each + (lease.duration or DEFAULT_DURATION) for each in starts)
+    return tuple(Window(start, end) for start, end in zip(starts, ends, strict=True) if start < end)
 
 
 def allowed(group: GroupNeed, site: str) -> bool:

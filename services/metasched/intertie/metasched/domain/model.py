@@ -298,7 +298,7 @@ def _leave_out_what_was_refused(model: Model, problem: Problem) -> None:
         starts = [
             start
             for start, window in zip(model.start, problem.windows, strict=True)
-            if window.start == cut.start
+            if cut.holds_at(window.start)
         ]
         less = []
         for (group, site), count in cut.counts.items():

@@ -317,7 +317,7 @@ def _latencies_are_kept(
 
 def _refusals_are_heeded(problem: Problem, plan: Plan) -> Iterator[Shortfall]:
     for cut in problem.cuts:
-        if cut.start == plan.window.start and all(
+        if cut.holds_at(plan.window.start) and all(
             plan.count(group, site) >= count for (group, site), count in cut.counts.items()
         ):
             sites = ", ".join(sorted({site for _, site in cut.counts}))

@@ -110,6 +110,8 @@ class Offer:
     default_iops: int = 0
     """What a disk is admitted by whose term says nothing; so for the next."""
     default_mib_s: int = 0
+    room_from: tuple[datetime, ...] = ()
+    """When there could be more, because others could be put aside by then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,11 @@ class Cut:
     start: datetime
     counts: Mapping[tuple[str, str], int]
     """By (group, site); only what is above 0."""
+    onwards: bool = False
+    """At later starts likewise."""
+
+    def holds_at(self, start: datetime) -> bool:
+        return start == self.start or (self.onwards and start > self.start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

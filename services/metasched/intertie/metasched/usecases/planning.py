@@ -1,7 +1,7 @@
 """Asks sites what they could give, and plans over the answers."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
@@ -35,6 +35,12 @@ from intertie.metasched.domain.problem import (
     beyond_standing,
     problem_of,
 )
+from intertie.metasched.domain.room_made import (
+    joined,
+    over,
+    windows_with_room_made,
+    with_room_made,
+)
 from intertie.metasched.domain.solver import solve
 
 log = structlog.get_logger(__name__)
@@ -54,6 +60,10 @@ caller stands behind them."""
 _BETWEEN_SITES = frozenset({"uplink", "link_egress", "link_ingress"})
 """What a site has to give of these depends on what is at the others."""
 
+
+COMMIT = timedelta(seconds=5)
+"""From what sites say they could make room for to their holding it, at a first attempt: who is put
+aside later than that is not saved in time. Most of it is time to spare."""
 
 _POLICY, _QUOTA = "policy", "quota_"
 """Resources of shortfalls that are no matter of room."""
@@ -88,6 +98,14 @@ class Brief:
     """Sites that turned out not to have an image when they were to hold."""
     beside: Callable[[Problem], Problem] | None = None
     """Of a cluster that stands: puts what there is of it into the problem."""
+    commit: timedelta = COMMIT
+    """How long sites may take to hold it, where others are put aside first. Longer after each
+    refusal, which may have come because that was too little."""
+
+    @property
+    def before_others(self) -> bool:
+        """Sites make room for it. An amend is held as it is, and they make none."""
+        return self.spec.lease.kind is None and self.beside is None
 
     def after(self, plan: Plan, refusals: Mapping[str, DomainError]) -> "Brief":
         """The next attempt's: what was refused is not asked for again."""
@@ -95,7 +113,7 @@ class Brief:
         without, image_gone = dict(self.without), dict(self.image_gone)
         for site, error in refusals.items():
             if isinstance(error, NoCapacity):
-                cuts += _cuts_of(plan, site, error, self.windows)
+                cuts += _cuts_of(plan, site, error)
                 refused.extend(error.shortfalls)
             elif isinstance(error, ImageNotReady):
                 image_gone[site] = error
@@ -107,10 +125,11 @@ class Brief:
             refused=tuple(dict.fromkeys(refused)),
             without=without,
             image_gone=image_gone,
+            commit=2 * self.commit,
         )
 
 
-def _cuts_of(plan: Plan, site: str, error: NoCapacity, windows: Sequence[Window]) -> list[Cut]:
+def _cuts_of(plan: Plan, site: str, error: NoCapacity) -> list[Cut]:
     """The refused counts at the site; with those elsewhere, where they made the difference. A
     group that none of the site's hosts may run is left out there altogether, and so are all where
     the site's policy takes no such lease, or has nothing left for the tenant."""
@@ -119,8 +138,7 @@ def _cuts_of(plan: Plan, site: str, error: NoCapacity, windows: Sequence[Window]
     barred = {each.group for each in short if each.resource == _POLICY and each.group}
     if any(each.resource == _POLICY and not each.group for each in short):
         # Too long, or too far ahead: a later start makes it no better.
-        starts = [each.start for each in windows if each.start >= start]
-        return [Cut(start=each, counts={(group, site): 1}) for each in starts for group in here]
+        return [Cut(start=start, counts={(group, site): 1}, onwards=True) for group in here]
     quotas = [each for each in short if each.resource.startswith(_QUOTA)]
     if any(not each.available for each in quotas):
         barred |= here.keys()
@@ -171,9 +189,24 @@ class Planning:
         problem, silent = await self.problem(brief)
         check_disks(problem)
         plan = await self._at_work(_planned, problem, effort=self._effort.solver)
+        if later := self._room_made(brief, problem, plan):
+            more, gone = await self.problem(replace(brief, windows=later))
+            better = await self._at_work(
+                _with_room_made, problem, plan, more, effort=self._effort.solver
+            )
+            if better is not None or plan is None:
+                plan, problem, silent = better, joined(problem, more), {**silent, **gone}
         if plan is not None:
             return _with_silent(plan, silent)
         raise await self._why_not(brief, problem, silent)
+
+    def _room_made(self, brief: Brief, problem: Problem, plan: Plan | None) -> tuple[Window, ...]:
+        """What is tried once more for a lease that does not wait and cannot begin at once."""
+        if not brief.before_others or not problem.windows:
+            return ()
+        first = problem.windows[0].start
+        before = plan.window.start if plan is not None else first + self._effort.horizon
+        return windows_with_room_made(problem, brief.spec.lease, before=before, commit=brief.commit)
 
     async def problem(self, brief: Brief) -> tuple[Problem, Mapping[str, NoUse]]:
         """By what sites offer now; and those that may be used and are of no use."""
@@ -210,12 +243,10 @@ class Planning:
             for name in self._sites.names
             if name not in silent and any(allowed(group, name) for group in problem.groups)
         ]
-        # An amend is held as it is; no site makes room for it.
-        before_others = brief.spec.lease.kind is None and brief.beside is None
         answers = await asyncio.gather(
             *(
                 self._sites.offers(
-                    name, brief.tenant, brief.windows, images, before_others=before_others
+                    name, brief.tenant, brief.windows, images, before_others=brief.before_others
                 )
                 for name in names
             ),
@@ -268,6 +299,19 @@ def _planned(problem: Problem, *, effort: float) -> Plan | None:
     if unsound:
         raise PlanUnsound("; ".join(str(each) for each in unsound))
     return plan if problem.standing else explained(problem, plan)
+
+
+def _with_room_made(
+    problem: Problem, plan: Plan | None, more: Problem, *, effort: float
+) -> Plan | None:
+    """The better plan of the two problems, of which the first has that plan, or none."""
+    tried = more
+    if plan is not None:
+        tried = joined(over(problem, [problem.windows.index(plan.window)]), more)
+    better = _planned(tried, effort=effort)
+    if better is None or better.window not in more.windows:
+        return None
+    return with_room_made(problem, better)
 
 
 def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:

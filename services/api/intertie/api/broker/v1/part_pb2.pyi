@@ -852,6 +852,7 @@ class Offer(_message.Message):
     DEFAULT_DISK_CAP_MIB_S_FIELD_NUMBER: _builtins.int
     KIND_TARIFFS_FIELD_NUMBER: _builtins.int
     PRICING_FIELD_NUMBER: _builtins.int
+    ROOM_FROM_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     default_disk_cap_iops: _builtins.int
     """What a disk is admitted by whose term names neither guarantee nor cap."""
@@ -887,6 +888,14 @@ class Offer(_message.Message):
         `advance` and others that it knows.
         """
 
+    @_builtins.property
+    def room_from(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """Where `before_others` was asked for: when later than the window's start more of what
+        may be put aside could be saved, if that began now, the earliest first; at most 8.
+        A window that begins then, later by what it takes to have it held, may be given
+        more. By the site's clock, whole seconds.
+        """
+
     def __init__(
         self,
         *,
@@ -901,10 +910,11 @@ class Offer(_message.Message):
         default_disk_cap_mib_s: _builtins.int = ...,
         kind_tariffs: _abc.Mapping[_builtins.str, Global___Tariff] | None = ...,
         pricing: _builtins.str = ...,
+        room_from: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_disk_cap_iops", b"default_disk_cap_iops", "default_disk_cap_mib_s", b"default_disk_cap_mib_s", "hosts", b"hosts", "images", b"images", "kind_tariffs", b"kind_tariffs", "links", b"links", "pricing", b"pricing", "site", b"site", "site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_disk_cap_iops", b"default_disk_cap_iops", "default_disk_cap_mib_s", b"default_disk_cap_mib_s", "hosts", b"hosts", "images", b"images", "kind_tariffs", b"kind_tariffs", "links", b"links", "pricing", b"pricing", "room_from", b"room_from", "site", b"site", "site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
