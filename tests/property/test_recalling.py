@@ -9,6 +9,7 @@ ledger's counting.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from hypothesis import settings
@@ -23,6 +24,7 @@ from intertie.broker.domain.giving_way import (
     writes_of,
 )
 from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.offers import Offer, offers_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.queueing import stretches_over
 from intertie.broker.domain.recalling import allotted
@@ -31,7 +33,7 @@ from intertie.broker.domain.renegotiating import Asked, held, resolved, shrunk
 from intertie.common.errors import DecisionInvalid, FieldInvalid, NoCapacity, PartOver
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
-from intertie.common.part_spec import Recallable
+from intertie.common.part_spec import PartSpec, Recallable
 from intertie.common.spec import LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.unit.broker.line import name_of, view, written
@@ -198,12 +200,41 @@ class Site(RuleBasedStateMachine):
             *(workspace(index=each) for each in range(count)),
             window=Window(start, start + minutes * MINUTE),
         )
-        try:
-            found, aside = allotted_before_others(
-                asked, self.view, POLICY, tenant="demo", now=self.now, alone=True
-            )
-        except NoCapacity:
+        with suppress(NoCapacity):
+            self._hold(name, asked)
+
+    @rule(data=st.data(), minutes=st.integers(1, 20), ahead_s=st.integers(0, 30))
+    def hold_what_is_offered(self, data: st.DataObject, minutes: int, ahead_s: int) -> None:
+        """On one host, at any moment or at one that the site has said: if that is decided at once,
+        it is to be had. But for disk for those put aside, which others may have been promised."""
+        span = minutes * MINUTE
+        first = self._offered(Window(self.now, self.now + span))
+        starts = (self.now + ahead_s * SECOND, *first.room_from)
+        start = data.draw(st.sampled_from(starts))
+        window = Window(start, start + span)
+        offer = self._offered(window)
+        count = max(min(host.free.vcpus, host.free.disk_mib // 128) for host in offer.hosts)
+        if not count:
             return
+        asked = part_spec(*(workspace(index=each) for each in range(count)), window=window)
+        parts = [each.value for each in self.view.parts.values() if each.value.counted]
+        try:
+            self._hold(f"t{self._next()}", asked)
+        except NoCapacity:
+            assert any(each.window.start > self.now for each in parts)
+
+    def _offered(self, window: Window) -> Offer:
+        [offer] = offers_of(self.view, POLICY, (window,), (), now=self.now, before_others=True)
+        return offer
+
+    def _hold(self, name: str, asked: PartSpec) -> None:
+        found, aside = allotted_before_others(
+            asked, self.view, POLICY, tenant="demo", now=self.now, alone=True
+        )
+        for each in aside:
+            after = each.after
+            assert after.keeping is not None
+            assert after.window.end + after.keeping.save <= asked.window.start, "saved by then"
         self.view = written(self.view, Change(writes=tuple(writes_of(aside, now=self.now))))
         self._put(
             Part(

@@ -21,16 +21,8 @@ from tests.fakes.clock import START
 from tests.fakes.crashing import Crash, CrashPlan
 from tests.fakes.site import FakeSite, State
 from tests.unit.metasched.problems import NOW, group, offer, problem, window
-from tests.unit.metasched.test_waiting import (
-    Process,
-    World,
-    named,
-    order,
-    queue,
-    spec,
-    swept,
-    waiting,
-)
+from tests.unit.metasched.test_waiting import named, queue, swept, waiting
+from tests.unit.metasched.world import Process, World, order, spec
 
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
 QUICK, SLOW = 12 * SECOND, 40 * SECOND
