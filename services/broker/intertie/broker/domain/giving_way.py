@@ -173,8 +173,7 @@ class CouldGiveWay(Struct, frozen=True, kw_only=True):
 
 
 def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[CouldGiveWay]:
-    """As it would be were it decided now, but for those with a deadline; who is out of the way
-    first, first."""
+    """As it would be were it decided now; but for those with a deadline."""
     paces = paces_of(view, policy)
     found = []
     for record, part in _running(view, now=now):
@@ -184,7 +183,7 @@ def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[C
         if not _is_over_first(part, now, save_of(part, record.value, paces), now=now):
             after = put_aside(part, record.value, now, paces, policy, now=now)
         found.append(CouldGiveWay(free_from=_free_from(after), part=part, after=after))
-    return sorted(found, key=lambda each: each.free_from)
+    return found
 
 
 def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:

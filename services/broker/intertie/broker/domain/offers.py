@@ -1,6 +1,6 @@
 """What the site could give over a window, and what of its hosts is free now."""
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -85,18 +85,20 @@ def offers_of(
 
     if not before_others:
         return tuple(map(offered, windows))
-    found: dict[Window, Offer] = {}
-    stay = deque(could_give_way(view, policy, now=now))
+    leases = could_give_way(view, policy, now=now)
+    moments = (*being_saved(view, now), *(each.free_from for each in leases))
+    saved = sorted(set(map(_whole, moments)))
     with ExitStack() as aside:
-        for window in sorted(windows, key=lambda each: each.start):
-            while stay and stay[0].free_from <= window.start:
-                each = stay.popleft()
-                before, after = {each.part.name: each.part}, {each.part.name: each.after}
-                aside.enter_context(counted_as(calendar, before, after, policy.admission))
-            moments = (*(each.free_from for each in stay), *being_saved(view, now))
-            later = sorted({_whole(each) for each in moments if each > window.start})
-            found[window] = replace(offered(window), room_from=spread(later, MAX_MOMENTS))
-    return tuple(found[each] for each in windows)
+        for each in leases:  # who is being saved is counted until it is
+            before, after = {each.part.name: each.part}, {each.part.name: each.after}
+            aside.enter_context(counted_as(calendar, before, after, policy.admission))
+        return tuple(
+            replace(
+                offered(window),
+                room_from=spread([each for each in saved if each > window.start], MAX_MOMENTS),
+            )
+            for window in windows
+        )
 
 
 def _whole(moment: datetime) -> datetime:
