@@ -25,6 +25,7 @@ import intertie.broker.domain.renegotiating as renegotiating
 import intertie.broker.loops.retention as retention
 import intertie.broker.main as broker_main
 import intertie.broker.usecases.hold_amend as hold_amend
+import intertie.metasched.usecases.planning as planning
 import intertie.nodeagent.loops.guest_looks as guest_looks
 import intertie.nodeagent.loops.knowledge as knowledge
 import intertie.nodeagent.loops.report as report
@@ -41,7 +42,10 @@ from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import EtcdUnavailable
 from intertie.common.etcd.client import Compare, Entry, Op, Snapshot, TxnResult
 from intertie.common.intervals import Window
+from intertie.common.spec import LeaseTerms
 from intertie.common.values import replace as replace_record
+from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.room_made import windows_with_room_made
 from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import (
     DomainState,
@@ -215,6 +219,16 @@ def _begins_before_saved() -> Iterator[None]:
         yield
 
 
+def _moves_named_starts() -> AbstractContextManager[Any]:
+    """A lease that names its start is put off until others are saved, as one that does not."""
+    whole = windows_with_room_made
+
+    def windows(problem: Problem, lease: LeaseTerms, **given: Any) -> tuple[Window, ...]:
+        return whole(problem, replace_record(lease, start_time=None), **given)
+
+    return mock.patch.object(planning, "windows_with_room_made", windows)
+
+
 def _goes_on_unsaved() -> AbstractContextManager[Any]:
     """Nobody is asked whether what a lease had in memory is saved before it goes on."""
     return mock.patch.object(beginning, "is_saved", return_value=True)
@@ -358,6 +372,7 @@ BUGS: dict[str, Bug] = {
     "old-terms-given-up-at-hold": Bug(_in_force_at_hold, "under the same number", seed=1),
     "old-terms-given-up-at-commit": Bug(_given_up_at_commit, "given up before its hosts"),
     "begun-before-others-are-saved": Bug(_begins_before_saved, "is promised", profile=_waiting),
+    "named-start-moved-for-others": Bug(_moves_named_starts, "is to begin at", profile=_waiting),
     "goes-on-before-it-is-saved": Bug(_goes_on_unsaved, "goes on before", seed=4, profile=_waiting),
     "suspend-and-resume-overlap": Bug(_overlapping, "it is being saved", profile=_switching),
     "action-counted-twice": Bug(_acts_twice, "starts anew", seed=6, profile=_switching),

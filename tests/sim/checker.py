@@ -21,7 +21,7 @@ from tests.sim.services import SITES
 from tests.sim.switches import Switches, starts
 from tests.sim.terms import Terms, differing
 from tests.sim.undone import undone
-from tests.sim.waiting import Waiting
+from tests.sim.waiting import Waiting, begins_late
 
 if TYPE_CHECKING:
     from tests.sim.record import Record
@@ -231,8 +231,11 @@ class _History:
             elif kind == "txs":
                 self.txs[rest] = read(value)
             elif kind == "clusters":
-                self._cluster(written, key, read(value))
-                clusters[read(value)["uid"]] = read(value)
+                cluster = read(value)
+                self._cluster(written, key, cluster)
+                clusters[cluster["uid"]] = cluster
+                if late := begins_late(cluster):
+                    self.say(written, late)
         self.terms.revision(written, clusters)
         for key in written.deleted:
             kind, _, rest = key.partition("/")

@@ -78,6 +78,20 @@ class Waiting:
                 self._say(written, f"{name} {problem}")
 
 
+def begins_late(cluster: Any) -> str:
+    """Of one that a meta-scheduler has planned: it begins later than its owner allows, and not, as
+    he is told, because others give way."""
+    lease, plan = cluster["spec"]["lease"], cluster["plan"]
+    if lease["kind"] is not None:
+        return ""
+    at, asked = seconds(plan["window"]["start"]), lease["start_time"]
+    latest = seconds(asked or cluster["create_time"]) + span(lease["max_delay"])
+    told = any("give way" in each for each in plan["reasons"])
+    if at <= latest + TICK_S or (told and not asked):
+        return ""
+    return f"{cluster['name']} is to begin at {at}, later than {latest}"
+
+
 def _in_time(cluster: Any, part: Any, left: float) -> Iterator[str]:
     """There is room on record for all the rest of it, and in time."""
     keeping, (start, end) = part["keeping"], window_of(part)

@@ -292,7 +292,9 @@ class LeaseTerms(_message.Message):
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Absent: as soon as it is admitted."""
+        """Absent: as soon as it is admitted; where leases that wait give way for it, as soon
+        as these are saved, at all of its sites. Cluster.window has that.
+        """
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
