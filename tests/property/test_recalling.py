@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, ReceiptBody
+from intertie.broker.domain.difference import with_terms
 from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.giving_way import (
+    GivesWay,
     allotted_before_others,
     draft_before_others,
     writes_of,
 )
+from intertie.broker.domain.growing import amended_before_others, more_than
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.offers import Offer, offers_of
 from intertie.broker.domain.part import Part, PartState
@@ -235,7 +238,7 @@ class Site(RuleBasedStateMachine):
             after = each.after
             assert after.keeping is not None
             assert after.window.end + after.keeping.save <= asked.window.start, "saved by then"
-        self.view = written(self.view, Change(writes=tuple(writes_of(aside, now=self.now))))
+        self._aside(aside)
         self._put(
             Part(
                 name=f"sites/north/tenants/demo/parts/{name}",
@@ -268,7 +271,7 @@ class Site(RuleBasedStateMachine):
             assert each.after.recalled_end == each.after.window.end < before.window.end
             assert each.after.terms == before.terms
             assert before.amend is None, "what is asked for it is decided first"
-        self.view = written(self.view, Change(writes=tuple(writes_of(found.aside, now=self.now))))
+        self._aside(found.aside)
         self._put(
             Part(
                 name=f"sites/north/tenants/demo/parts/{name}",
@@ -280,6 +283,49 @@ class Site(RuleBasedStateMachine):
                 placed=found.draft.allotment.placed,
             )
         )
+
+    @rule(data=st.data(), longer=st.integers(0, 10), more=st.integers(0, 3))
+    def ask_for_more(self, data: st.DataObject, longer: int, more: int) -> None:
+        """Of one that does not wait: longer, larger, or both. Held and decided at once."""
+        part = self._drawn_plain(data)
+        if part is None:
+            return
+        window = Window(part.window.start, part.window.end + longer * MINUTE)
+        there = part.spec.workspaces
+        new = tuple(workspace(index=len(there) + each) for each in range(more))
+        asked = Asked(
+            tx=f"a{self._next()}",
+            digest="d",
+            participants=("north", "south"),
+            replaces=part.terms,
+            spec=replace(part.spec, window=window, workspaces=(*there, *new)),
+            decide_by=self.now + 20 * SECOND,
+            ttl=MINUTE,
+            prepare=True,
+        )
+        moments = more_than(part.spec, asked.spec, now=self.now)
+
+        def attempt(view: LedgerView) -> Part:
+            return held(part, asked, view, POLICY, now=self.now)
+
+        try:
+            after, aside = amended_before_others(attempt, moments, self.view, POLICY, now=self.now)
+        except NoCapacity as error:
+            said = [each for each in error.shortfalls if "cluster of its own" in each.message]
+            assert not said or more, "of one that is to last longer others are saved in time"
+            return
+        except PartOver:
+            return
+        since = max(self.now, part.window.start) if more else part.window.end
+        for each in aside:
+            keeping = each.after.keeping
+            assert keeping is not None
+            assert each.after.window.end + keeping.save <= since or longer
+            assert each.after.window.end + keeping.save <= part.window.end
+        amend = after.amend
+        assert amend is not None
+        self._aside(aside)
+        self._put(with_terms(replace(after, amend=None), amend.spec, amend.placed))
 
     @rule(seconds=st.integers(1, 200))
     def wait(self, seconds: int) -> None:
@@ -342,6 +388,19 @@ class Site(RuleBasedStateMachine):
             self.terms.setdefault(part.name, part.terms)
         known = {part.name: Versioned(value=part, revision=1)}
         self.view = replace(self.view, parts={**self.view.parts, **known})
+
+    def _drawn_plain(self, data: st.DataObject) -> Part | None:
+        found = [
+            each.value
+            for each in self.view.parts.values()
+            if each.value.keeping is None
+            and each.value.state is PartState.CONFIRMED
+            and self.now < each.value.window.end
+        ]
+        return data.draw(st.sampled_from(found)) if found else None
+
+    def _aside(self, aside: tuple[GivesWay, ...]) -> None:
+        self.view = written(self.view, Change(writes=tuple(writes_of(aside, now=self.now))))
 
     def _decision(self, outcome: Outcome, tx: str = "") -> Decision:
         return Decision(

@@ -9,6 +9,8 @@ from datetime import datetime
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.difference import Difference, Found
 from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.giving_way import GivesWay, said_of
+from intertie.broker.domain.growing import amended_before_others, more_from
 from intertie.broker.domain.ledger import LedgerView, with_site_caps
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import (
@@ -21,7 +23,14 @@ from intertie.broker.domain.price import amended as priced
 from intertie.broker.domain.price import amount_of, shortened
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.usage import charged_until
-from intertie.common.amend_rules import LAST_MINUTES, amended, window_of
+from intertie.common.amend_rules import (
+    DURATION,
+    END_TIME,
+    GROUPS,
+    LAST_MINUTES,
+    amended,
+    window_of,
+)
 from intertie.common.errors import AmendPending, ClusterOver, LeaseEnding, NoCapacity
 from intertie.common.layout import Numbers, number_in
 from intertie.common.names import ClusterName
@@ -103,6 +112,35 @@ def amend(
         part=replace(found.part, charged=charged, price=price),
         takes_more=found.takes_more,
     )
+
+
+def amend_before_others(
+    record: ClusterRecord,
+    part: Part,
+    asked: ClusterSpec,
+    paths: Sequence[str],
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+    alone: bool = True,
+) -> tuple[Amendment | None, tuple[GivesWay, ...]]:
+    """As `amend`, and who gives way for it, see `amended_before_others`."""
+
+    def amendment(view: LedgerView) -> Amendment | None:
+        return amend(record, part, asked, paths, view, policy, now=now)
+
+    moments = more_from(
+        record.window,
+        longer=END_TIME in paths or DURATION in paths,
+        larger=GROUPS in paths,
+        now=now,
+    )
+    after, aside = amended_before_others(amendment, moments, view, policy, now=now, alone=alone)
+    if after is None or not aside:
+        return after, ()
+    reasons = (*after.record.reasons, *said_of(aside))
+    return replace(after, record=replace(after.record, reasons=reasons)), aside
 
 
 def _range(group: Group) -> tuple[int, int]:

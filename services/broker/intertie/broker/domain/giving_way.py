@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from intertie.broker.domain.admission_policy import AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
@@ -43,6 +43,7 @@ from intertie.common.part_spec import PartSpec
 from intertie.common.spec import ClusterSpec, LeaseTerms
 from intertie.common.values import Struct, replace
 
+T = TypeVar("T")
 _S = timedelta(seconds=1)
 SPARED_AT_MOST = 32
 """Of those that were found to give way, so many are asked whether it can be done without them."""
@@ -83,7 +84,7 @@ def draft_before_others(
     problem: NoCapacity | None = None
     try:
         found = draft(name, uid, spec, view, policy, now=now)
-        if found.allotment.spec.window.start == asked:
+        if found.start == asked:
             return Admissible(draft=found)
     except NoCapacity as error:
         problem = error
@@ -94,16 +95,16 @@ def draft_before_others(
     running = [each for each in running if each[1].name not in view.amended]
     if running or saved > asked:
 
-        def drafted(spec: ClusterSpec, view: LedgerView) -> Draft:
-            return draft(name, uid, spec, view, policy, now=now)
+        def drafted(lease: LeaseTerms, view: LedgerView) -> Draft:
+            return draft(name, uid, replace(spec, lease=lease), view, policy, now=now)
 
-        with _Attempt(drafted, spec, view, policy, running, now) as attempt:
+        with _Attempt(drafted, spec.lease, view, policy, running, now) as attempt:
             better = attempt.fewest(asked) or (attempt.fewest(saved) if saved > asked else None)
-        if better is not None and (
-            found is None
-            or better.draft.allotment.spec.window.start < found.allotment.spec.window.start
-        ):
-            return better
+        if better is not None:
+            sooner, aside = better
+            if found is None or sooner.start < found.start:
+                reasons = (*sooner.reasons, *said_of(aside))
+                return Admissible(draft=replace(sooner, reasons=reasons), aside=aside)
     if found is not None:
         return Admissible(draft=found)
     raise problem or NoCapacity(())
@@ -118,33 +119,51 @@ def allotted_before_others(
         return allot(spec, view, policy, tenant=tenant, now=now), ()
     except NoCapacity as error:
         problem = error
-    window = spec.window
-    running = _running(view, now=now) if window.start > now else []
-    if running and not alone:
+    start = spec.window.start
+    if start <= now:
+        raise problem
+    check_alone(view, now=now, alone=alone)
+
+    def allotted(view: LedgerView) -> Allotment:
+        return allot(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
+
+    found = with_others_saved(allotted, start, view, policy, now=now)
+    if found is None:
+        raise problem
+    return found
+
+
+def check_alone(view: LedgerView, *, now: datetime, alone: bool) -> None:
+    """RoomToBeMade where others might have to give way, and not `alone`."""
+    if not alone and _running(view, now=now):
         raise RoomToBeMade
+
+
+def with_others_saved(
+    attempt: Callable[[LedgerView], T],
+    since: datetime,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> tuple[T, tuple[GivesWay, ...]] | None:
+    """What there is room for with others out of the way from `since` on who can be saved by then,
+    and who that is: as few as are enough. None where it would not be enough."""
     paces = paces_of(view, policy)
 
     def in_time(record: ClusterRecord, part: Part) -> bool:
-        saved = now + save_of(part, record, paces)
-        return part.window.start > now or saved <= window.start
+        return part.window.start > now or now + save_of(part, record, paces) <= since
 
     running = [
         (record, part)
-        for record, part in running
+        for record, part in _running(view, now=now)
         if part.name not in view.amended and in_time(record.value, part)
     ]
-    lease = LeaseTerms(start_time=window.start, duration=window.duration)
-
-    def drafted(_: ClusterSpec, view: LedgerView) -> Draft:
-        found = allot(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
-        return Draft(allotment=found, counts=(), reasons=(), shortfalls=())
-
-    if running:
-        stands_for = ClusterSpec(groups=(), networks=(), lease=lease)
-        with _Attempt(drafted, stands_for, view, policy, running, now) as attempt:
-            if (found := attempt.fewest(window.start)) is not None:
-                return found.draft.allotment, found.aside
-    raise problem
+    if not running:
+        return None
+    lease = LeaseTerms(start_time=since)
+    with _Attempt(lambda _, view: attempt(view), lease, view, policy, running, now) as tried:
+        return tried.fewest(since)
 
 
 def asked_before_others(
@@ -184,6 +203,12 @@ def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[C
             after = put_aside(part, record.value, now, paces, policy, now=now)
         found.append(CouldGiveWay(free_from=_free_from(after), part=part, after=after))
     return found
+
+
+def said_of(aside: Sequence[GivesWay]) -> Iterator[str]:
+    """For its plan."""
+    if count := len(aside):
+        yield f"{count} {'lease gives' if count == 1 else 'leases give'} way that may have to"
 
 
 def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:
@@ -253,29 +278,29 @@ def _saved_by(view: LedgerView, at: datetime) -> datetime:
 
 
 def _is_over_first(part: Part, at: datetime, save: timedelta, *, now: datetime) -> bool:
-    """It runs, and is over, or saved for others, before it were saved if that began `at`, or now."""
+    """It runs, and is out of the way anyway before it were saved if that began `at`, or now."""
     return part.window.start <= now and max(at, now) + save >= _free_from(part)
 
 
-class _Attempt:
+class _Attempt(Generic[T]):
     """With how many of them out of the way it fits. Whoever is tried is counted as put aside on the
     book's own calendar, one more or one less at a time, and as before once this is over."""
 
     def __init__(
         self,
-        drafted: Callable[[ClusterSpec, LedgerView], Draft],
-        spec: ClusterSpec,
+        drafted: Callable[[LeaseTerms, LedgerView], T],
+        lease: LeaseTerms,
         view: LedgerView,
         policy: Policy,
         running: Sequence[tuple[Versioned[ClusterRecord], Part]],
         now: datetime,
     ) -> None:
-        """`drafted`: what is asked for, with the terms of lease of that specification."""
+        """`drafted`: what is asked for, with such terms of lease."""
         self._drafted = drafted
-        self._spec = spec
+        self._lease = lease
         self._policy = policy
         self._now = now
-        self._asked = self._start = spec.lease.start_time or now
+        self._asked = self._start = lease.start_time or now
         self._calendar = calendar_of(view, policy)
         self._view = replace(view, demands=self._calendar)
         self._paces = paces_of(view, policy)
@@ -298,7 +323,7 @@ class _Attempt:
         for name in [*self._counted]:
             self._back(name)
 
-    def fewest(self, start: datetime) -> Admissible | None:
+    def fewest(self, start: datetime) -> tuple[T, tuple[GivesWay, ...]] | None:
         """The first in the policy's order that are enough, less those that the rest can do
         without. It begins at `start` at the earliest. To ask one costs as much as to see whether it
         fits without it, so no more are asked than are needed, or twice as many."""
@@ -330,22 +355,16 @@ class _Attempt:
                 self._away(each)
         return found
 
-    def _fits(self) -> Admissible | None:
+    def _fits(self) -> tuple[T, tuple[GivesWay, ...]] | None:
         """With those out of the way that are."""
         aside = [each for each, _ in self._counted.values()]
         if not all(self._can_be_kept(each.after) for each in aside):
             return None
-        spec = self._later(aside)
         try:
-            found = self._drafted(spec, self._view)
+            found = self._drafted(self._later(aside), self._view)
         except NoCapacity:
             return None
-        moved = tuple(each for each in aside if each.after is not each.part.value)
-        if not (count := len(moved)):
-            return Admissible(draft=found)
-        said = f"{count} {'lease gives' if count == 1 else 'leases give'} way that may have to"
-        found = replace(found, reasons=(*found.reasons, said))
-        return Admissible(draft=found, aside=moved)
+        return found, tuple(each for each in aside if each.after is not each.part.value)
 
     def _first(self, count: int) -> int:
         """Has the first so many in order out of the way, or all that can; returns how many."""
@@ -373,15 +392,15 @@ class _Attempt:
             _, counted = self._counted.pop(name)
             counted.__exit__(None, None, None)
 
-    def _later(self, aside: Sequence[GivesWay]) -> ClusterSpec:
+    def _later(self, aside: Sequence[GivesWay]) -> LeaseTerms:
         """From when those are saved, where it was to begin before."""
-        lease = self._spec.lease
+        lease = self._lease
         cut = [each.after for each in aside if not _is_moved(each.part.value, each.after)]
         free = max((self._start, *map(_free_from, cut)))
         if free <= self._asked:
-            return self._spec
+            return lease
         delay = max(lease.max_delay - (free - self._asked), timedelta())
-        return replace(self._spec, lease=replace(lease, start_time=free, max_delay=delay))
+        return replace(lease, start_time=free, max_delay=delay)
 
     def _with(self, after: Part) -> AbstractContextManager[None]:
         before = {after.name: self._parts[after.name].value}

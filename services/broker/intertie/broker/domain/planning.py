@@ -67,6 +67,10 @@ class Draft(Struct, frozen=True, kw_only=True):
     shortfalls: tuple[Shortfall, ...]
     """Why there are not more workspaces."""
 
+    @property
+    def start(self) -> datetime:
+        return self.allotment.spec.window.start
+
 
 def elsewhere(spec: ClusterSpec, site: str) -> Shortfall | None:
     """Why this site cannot be the only one; None when it can."""

@@ -1,11 +1,14 @@
 """HOLD of other terms for a part that stands: counts what they take beyond those in force."""
 
 from datetime import datetime
+from functools import partial
 
 import structlog
 
 from intertie.broker.domain.decision import Receipt
 from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.giving_way import GivesWay, RoomToBeMade, writes_of
+from intertie.broker.domain.growing import amended_before_others, more_than
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
@@ -51,13 +54,16 @@ class HoldAmend:
         check_order(order, caller, self._policy.site, now)
         await self._check_images(order, await self._known(order))
 
-        def decide(view: LedgerView, now: datetime) -> Admitted:
+        def decide(view: LedgerView, now: datetime, *, alone: bool = False) -> Admitted:
             found = there(view, str(order.name))
             check_coordinator(found.value, caller, "Hold")
-            after = held(found.value, _asked(order), view, self._policy, now=now)
+            after, aside = self._held(order, found.value, view, now, alone=alone)
             had, has = set(found.value.network_ids), set(after.network_ids)
             change = Change(
-                writes=(Write(record=after, read_at=found.revision),),
+                writes=(
+                    Write(record=after, read_at=found.revision),
+                    *writes_of(aside, now=now),
+                ),
                 admitted_on=view.generation,
                 vnis=tuple((each.vni, after.uid) for each in after.network_ids if each not in had),
                 vnis_left=tuple(each.vni for each in found.value.network_ids if each not in has),
@@ -68,12 +74,27 @@ class HoldAmend:
         # What is decided and stands in line is not in the view, so of one part one at a time.
         with self._at_work.on(str(order.name)) as holds:
             async with holds.lock:
-                await self._admission.admit(order.request, decide)
+                try:
+                    await self._admission.admit(order.request, decide)
+                except RoomToBeMade:
+                    async with self._admission.making_room:
+                        await self._admission.admit(order.request, partial(decide, alone=True))
         reach("broker.amend_held")
         part = await self._known(order)
         body = amend_receipt_of(part, order.tx, now=self._clock.now())
         log.info("amend.held", part=part.name, tx=order.tx, state=body.state.name)
         return part, self._notary.sign(body)
+
+    def _held(
+        self, order: HoldOrder, part: Part, view: LedgerView, now: datetime, *, alone: bool
+    ) -> tuple[Part, tuple[GivesWay, ...]]:
+        """And who gives way for it; nobody to one that waits and is to go on."""
+
+        def attempt(view: LedgerView) -> Part:
+            return held(part, _asked(order), view, self._policy, now=now)
+
+        moments = more_than(part.spec, order.spec, now=now) if part.keeping is None else ()
+        return amended_before_others(attempt, moments, view, self._policy, now=now, alone=alone)
 
     async def _known(self, order: HoldOrder) -> Part:
         found = await known_part(self._ledger, order.name)

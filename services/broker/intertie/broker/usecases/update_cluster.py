@@ -2,16 +2,18 @@
 handed on is its meta-scheduler's to change."""
 
 from datetime import datetime
+from functools import partial
 
 import structlog
 
-from intertie.broker.domain.amending import amend, check_open
+from intertie.broker.domain.amending import amend_before_others, check_open
 from intertie.broker.domain.cluster import ClusterRecord, ClusterView, view_of
 from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.giving_way import RoomToBeMade, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger
-from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.copies import AtWork
 from intertie.broker.usecases.forwarding import Forwarding
@@ -88,22 +90,42 @@ class UpdateCluster:
         # What is decided and stands in line is not in the view, so of one cluster one at a time.
         with self._at_work.on(str(order.name)) as updates:
             async with updates.lock:
-                admitted = await self._admission.admit(
-                    order.request, lambda view, now: self._decide(order, view, now)
-                )
+                admitted = await self._admit(order)
         log.info("update.amended", cluster=admitted.answer, paths=list(order.paths))
         return await self._as_it_is(order.name, admitted.uid)
 
-    def _decide(self, order: UpdateOrder, view: LedgerView, now: datetime) -> Admitted:
+    async def _admit(self, order: UpdateOrder) -> RequestRecord:
+        def decide(view: LedgerView, now: datetime, *, alone: bool = False) -> Admitted:
+            return self._decide(order, view, now, alone=alone)
+
+        try:
+            return await self._admission.admit(order.request, decide)
+        except RoomToBeMade:
+            async with self._admission.making_room:
+                return await self._admission.admit(order.request, partial(decide, alone=True))
+
+    def _decide(
+        self, order: UpdateOrder, view: LedgerView, now: datetime, *, alone: bool
+    ) -> Admitted:
         cluster, part = self._there(order, view, now)
         record = cluster.value
-        after = amend(record, part.value, order.spec, order.paths, view, self._policy, now=now)
+        after, aside = amend_before_others(
+            record,
+            part.value,
+            order.spec,
+            order.paths,
+            view,
+            self._policy,
+            now=now,
+            alone=alone,
+        )
         if after is None:
             return Admitted(change=Change(), answer=record.name, uid=record.uid)
         change = Change(
             writes=(
                 Write(record=after.part, read_at=part.revision),
                 Write(record=after.record, read_at=cluster.revision),
+                *writes_of(aside, now=now),
             ),
             admitted_on=view.generation if after.takes_more else None,
         )
@@ -112,7 +134,7 @@ class UpdateCluster:
     def _planned(self, order: UpdateOrder, view: LedgerView) -> ClusterView:
         now = self._clock.now()
         cluster, part = self._there(order, view, now)
-        after = amend(
+        after, _ = amend_before_others(
             cluster.value, part.value, order.spec, order.paths, view, self._policy, now=now
         )
         record, amended = (after.record, after.part) if after else (cluster.value, part.value)
