@@ -26,10 +26,12 @@ from tests.integration.pki import TestDomain
 from tests.integration.refusals import refusal
 from tests.integration.test_broker_clusters import until
 from tests.integration.test_broker_queue import best_effort, eventually
+from tests.integration.test_broker_update import update
 
 pytestmark = pytest.mark.etcd
 
 Cluster = cluster_pb2.Cluster
+SMALL = {"memory_mib": 32, "pair_mbit_s": 0}
 SAVE = timedelta(seconds=2 + 1)
 """Of four workspaces of 32 MiB on a host, at 100 MiB/s, and the margin."""
 
@@ -231,3 +233,59 @@ async def test_several_that_need_room_at_once_get_it_one_after_the_other(here: S
     assert shown.window.end_time.ToDatetime() < first.window.start_time.ToDatetime()
     too_many = await refusal(stub.Create(create("u5", plain(8, start_in_s=3600), "u5")))
     assert isinstance(too_many, errors.NoCapacity)
+
+
+async def test_for_other_terms_one_gives_way_that_is_saved_before_they_take_more(
+    here: Site,
+) -> None:
+    """Of a lease that is to begin. The same request again changes nothing."""
+    stub = here.clusters()
+    later = await stub.Create(create("later", plain(2, start_in_s=15, lasts_s=600), "later"))
+    spec = best_effort(6, memory_mib=32, pair_mbit_s=0)
+    work = await stub.Create(create("work", spec, "work"))
+    await until(stub, work.name, Cluster.ACTIVE)
+    grown = await stub.Update(update(later.name, cluster_spec(count=8, **SMALL), "grow"))
+    assert len(grown.workspaces) == 8
+    assert grown.window == later.window
+    assert "1 lease gives way that may have to" in grown.plan.reasons
+    now = await stub.Get(clusters_pb2.GetClusterRequest(name=work.name))
+    start = later.window.start_time.ToDatetime()
+    part = await part_of(here, work.name)
+    assert part.keeping is not None
+    assert now.window.end_time.ToDatetime() == start - part.keeping.save
+    again = await stub.Update(update(later.name, cluster_spec(count=8, **SMALL), "grow"))
+    assert again.terms == grown.terms == 1
+    await until(stub, work.name, Cluster.SUSPENDED)
+    await until(stub, later.name, Cluster.ACTIVE)
+
+
+async def test_for_more_at_once_nobody_is_put_aside_and_who_says_cancellable_is_cancelled(
+    here: Site,
+) -> None:
+    stub = here.clusters()
+    one = await stub.Create(create("one", plain(4), "one"))
+    await until(stub, one.name, Cluster.ACTIVE)
+    spec = best_effort(4, memory_mib=32, pair_mbit_s=0)
+    work = await stub.Create(create("work", spec, "work"))
+    await until(stub, work.name, Cluster.ACTIVE)
+    refused = await refusal(stub.Update(update(one.name, cluster_spec(count=6, **SMALL), "u1")))
+    assert isinstance(refused, errors.NoCapacity)
+    assert "a cluster of its own begins when they are" in str(refused)
+    stands = await stub.Get(clusters_pb2.GetClusterRequest(name=work.name))
+    assert (stands.state, stands.terms) == (Cluster.ACTIVE, 0)
+    await stub.Delete(clusters_pb2.DeleteClusterRequest(name=work.name))
+    await until(stub, work.name, Cluster.CANCELLED)
+
+    spec.lease.cancellable = True
+    short = await stub.Create(create("short", spec, "short"))
+    await until(stub, short.name, Cluster.ACTIVE)
+    planned = await stub.Update(
+        update(one.name, cluster_spec(count=6, **SMALL), "", validate_only=True)
+    )
+    assert len(planned.workspaces) == 6
+    stands = await stub.Get(clusters_pb2.GetClusterRequest(name=short.name))
+    assert stands.state == Cluster.ACTIVE, "to look cancels nobody"
+    grown = await stub.Update(update(one.name, cluster_spec(count=6, **SMALL), "u2"))
+    assert len(grown.workspaces) == 6
+    over = (await until(stub, short.name, Cluster.CANCELLED))[-1]
+    assert over.failure.reason == "PREEMPTED"

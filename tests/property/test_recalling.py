@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -414,3 +414,36 @@ class Site(RuleBasedStateMachine):
 
 Site.TestCase.settings = settings(max_examples=60, stateful_step_count=24, deadline=None)
 TestSite = Site.TestCase
+
+
+@given(
+    data=st.data(),
+    plain=st.integers(1, 4),
+    minutes=st.integers(3, 8),
+    waiting=st.lists(st.integers(1, 8), min_size=1, max_size=4),
+    seconds=st.integers(1, 60),
+    ahead_s=st.sampled_from((0, 0, 90)),
+    longer=st.integers(0, 10),
+    more=st.integers(0, 3),
+)
+@settings(max_examples=150, deadline=None)
+def test_other_terms_of_one_beside_others_that_may_give_way(
+    data: st.DataObject,
+    plain: int,
+    minutes: int,
+    waiting: list[int],
+    seconds: int,
+    ahead_s: int,
+    longer: int,
+    more: int,
+) -> None:
+    """As in the machine, where little of it comes together."""
+    site = Site()
+    site.admit(count=plain, minutes=minutes, ahead_s=ahead_s)
+    for count in waiting:
+        site.hold(count=count, minutes=20, keep=30)
+    site.wait(seconds=seconds)
+    for _ in range(2):
+        site.ask_for_more(data=data, longer=longer, more=more)
+        site.no_host_is_promised_more_than_it_has()
+        site.terms_are_counted_by_their_coordinator()

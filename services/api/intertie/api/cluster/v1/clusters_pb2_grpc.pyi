@@ -105,7 +105,9 @@ class ClustersStub:
     put them in force; `Workspace.pending` says what is not yet. Workspaces that
     stay keep their host and their addresses; a group loses its highest indices. A
     group whose count is a range gets as many as fit where its range was changed.
-    What is given up is free for others once its host has given it up.
+    What is given up is free for others once its host has given it up. Leases that wait
+    give way as to Create, but only if they can be saved before it takes more: at the
+    old end, or when it begins.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
     nothing and returns the cluster as it is now. With `validate_only` the answer is the cluster as it would be.
@@ -294,7 +296,9 @@ class ClustersAsyncStub(ClustersStub):
     put them in force; `Workspace.pending` says what is not yet. Workspaces that
     stay keep their host and their addresses; a group loses its highest indices. A
     group whose count is a range gets as many as fit where its range was changed.
-    What is given up is free for others once its host has given it up.
+    What is given up is free for others once its host has given it up. Leases that wait
+    give way as to Create, but only if they can be saved before it takes more: at the
+    old end, or when it begins.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
     nothing and returns the cluster as it is now. With `validate_only` the answer is the cluster as it would be.
@@ -510,7 +514,9 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         put them in force; `Workspace.pending` says what is not yet. Workspaces that
         stay keep their host and their addresses; a group loses its highest indices. A
         group whose count is a range gets as many as fit where its range was changed.
-        What is given up is free for others once its host has given it up.
+        What is given up is free for others once its host has given it up. Leases that wait
+        give way as to Create, but only if they can be saved before it takes more: at the
+        old end, or when it begins.
 
         Idempotent: a second call with the same `request_id`, within 24 hours, changes
         nothing and returns the cluster as it is now. With `validate_only` the answer is the cluster as it would be.
