@@ -19,8 +19,8 @@ from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.spec import ClusterSpec, LeaseTerms
 from intertie.common.values import replace
+from tests.fakes.clock import START
 from tests.unit.broker.line import best_effort, by_deadline, in_time, part_of, start, view, waits
-from tests.unit.broker.renegotiation import START
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part_spec, workspace
 from tests.unit.broker.standing import admitted, group, spec
 from tests.unit.broker.test_giving_way import LATER, MINUTE
