@@ -79,10 +79,10 @@ class Waiting:
 
 
 def begins_late(cluster: Any) -> str:
-    """Of one that a meta-scheduler has planned: it begins later than its owner allows, and not, as
-    he is told, because others give way."""
+    """Of one that a meta-scheduler has just planned: it begins later than its owner allows, and
+    not, as he is told, because others give way."""
     lease, plan = cluster["spec"]["lease"], cluster["plan"]
-    if lease["kind"] is not None:
+    if lease["kind"] is not None or cluster["state"] != "PLANNED":
         return ""
     at, asked = seconds(plan["window"]["start"]), lease["start_time"]
     latest = seconds(asked or cluster["create_time"]) + span(lease["max_delay"])

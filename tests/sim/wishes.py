@@ -25,14 +25,15 @@ DURATION, GROUPS = "spec.lease.duration", "spec.groups"
 def spec_of(
     draw: random.Random, door: str, now_s: float, *, stays: bool = False
 ) -> cluster_pb2.ClusterSpec:
-    """A cluster of one site or of all, now or ahead. `stays`: long enough to get other terms."""
+    """A cluster of one site or of all, now or ahead. `stays`: long enough to get other terms, and
+    if ahead, so far that it may get them before it begins, when others give way for them."""
     if draw.random() < (0.75 if door == "meta" else 0.35):
         groups = [_group(draw, f"g-{site}", site) for site in SITES]
     else:
         groups = [_group(draw, "worker", "" if door == "meta" else door)]
     lease = cluster_pb2.LeaseTerms()
     if draw.random() < 0.5:
-        ahead = int(now_s / GRID_S) + draw.randrange(1, 4)
+        ahead = int(now_s / GRID_S) + draw.randrange(1, 4) + (2 if stays else 0)
         lease.start_time.FromDatetime(EPOCH + timedelta(seconds=ahead * GRID_S))
         lease.duration.FromSeconds(draw.choice((GRID_S, GRID_S, 2 * GRID_S, 2 * GRID_S + 1)))
     else:
