@@ -11,7 +11,7 @@ from intertie.api.broker.v1 import part_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.common import errors
 from intertie.common.rpc.client import channel
-from intertie.metasched.usecases.planning import COMMIT
+from intertie.metasched.usecases.planning import HOLD_WITHIN
 from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.pki import trust_in
 from tests.integration.refusals import refusal
@@ -213,7 +213,7 @@ async def test_one_over_both_that_starts_now_begins_when_both_can_have_saved(
     other = await stub.Create(create("other", two_groups(4)))
     assert other.state == Cluster.SCHEDULED
     begins = other.window.start_time.ToDatetime(before.tzinfo)
-    assert before + SAVE <= begins <= CLOCK.now() + SAVE + COMMIT + timedelta(seconds=1)
+    assert before + SAVE <= begins <= CLOCK.now() + SAVE + HOLD_WITHIN + timedelta(seconds=1)
     assert (
         "leases give way that may have to at north and south, and it begins when they are saved"
         in other.plan.reasons

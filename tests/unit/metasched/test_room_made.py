@@ -16,7 +16,7 @@ from intertie.metasched.domain.problem import Cut
 from intertie.metasched.domain.room_made import joined, over, windows_with_room_made
 from intertie.metasched.domain.solver import solve
 from intertie.metasched.usecases.create_cluster import PLANS
-from intertie.metasched.usecases.planning import COMMIT
+from intertie.metasched.usecases.planning import HOLD_WITHIN
 from tests.fakes.clock import START
 from tests.fakes.crashing import Crash, CrashPlan
 from tests.fakes.site import FakeSite, State
@@ -57,7 +57,7 @@ async def test_it_begins_at_both_when_the_slower_can_have_saved_what_gives_way()
     process = await taken(world)
     now = world.clock.now()
     record = await ask(process, at_once())
-    begins = now + SLOW + COMMIT
+    begins = now + SLOW + HOLD_WITHIN
     assert record.state is ClusterState.SCHEDULED
     assert record.plan.window.start == begins
     assert record.plan.window.duration == HOUR, "it loses nothing of its time"
@@ -91,7 +91,7 @@ async def test_a_plan_says_so_and_puts_nobody_aside() -> None:
     world = World()
     process = await taken(world)
     view = await process.create.plan_only(order("", URGENT, at_once()))
-    assert view.record.plan.window.start == START + SLOW + COMMIT + (world.clock.now() - START)
+    assert view.record.plan.window.start == START + SLOW + HOLD_WITHIN + (world.clock.now() - START)
     assert recalled(world.north) == recalled(world.south) == [None]
 
 
@@ -101,7 +101,7 @@ async def test_it_begins_when_the_one_site_can_that_is_enough() -> None:
     process = await taken(world)
     now = world.clock.now()
     record = await ask(process, at_once(workers=2))
-    assert record.plan.window.start == now + QUICK + COMMIT
+    assert record.plan.window.start == now + QUICK + HOLD_WITHIN
     assert record.plan.site_names == ("north",)
     assert recalled(world.south) == [None], "nobody is put aside for nothing"
 
@@ -122,7 +122,7 @@ async def test_a_delay_that_its_owner_allows_is_longer_than_what_saving_takes() 
     process = await taken(world)
     now = world.clock.now()
     record = await ask(process, at_once(max_delay=10 * MINUTE))
-    assert record.plan.window.start == now + SLOW + COMMIT
+    assert record.plan.window.start == now + SLOW + HOLD_WITHIN
 
 
 async def test_one_that_names_its_start_is_not_moved() -> None:
@@ -160,8 +160,8 @@ async def test_a_site_that_held_it_too_late_is_given_longer_the_next_time() -> N
     short = errors.Shortfall(site="south", resource="vcpus", wanted=4, available=2)
     world.south.faults["prepare"] = [errors.NoCapacity((short,))]
     record = await ask(process, at_once())
-    assert record.plan.window.start == now + SLOW + 2 * COMMIT
-    assert recalled(world.north) == [now + SLOW + COMMIT - QUICK]
+    assert record.plan.window.start == now + SLOW + 2 * HOLD_WITHIN
+    assert recalled(world.north) == [now + SLOW + HOLD_WITHIN - QUICK]
     world.check_all_or_nothing()
 
 
@@ -207,7 +207,7 @@ def test_starts_are_what_sites_say_and_a_commit_later() -> None:
     given, lease = problem([group()], sites), LeaseTerms(duration=HOUR)
 
     def starts(lease: LeaseTerms, before: timedelta = HOUR) -> list[timedelta]:
-        found = windows_with_room_made(given, lease, before=NOW + before, commit=5 * SECOND)
+        found = windows_with_room_made(given, lease, before=NOW + before, hold_within=5 * SECOND)
         return [each.start - NOW for each in found]
 
     assert starts(lease) == [15 * SECOND, 35 * SECOND]

@@ -13,15 +13,15 @@ from intertie.metasched.domain.problem import Problem
 
 
 def windows_with_room_made(
-    problem: Problem, lease: LeaseTerms, *, before: datetime, commit: timedelta
+    problem: Problem, lease: LeaseTerms, *, before: datetime, hold_within: timedelta
 ) -> tuple[Window, ...]:
     """Those that begin, after the first of the problem's and `before` a moment, when some site can
-    have saved some of what would give way: later by `commit`, which is how long they may take to
-    hold it. That is no delay that its owner has to allow. None of a lease that names its start."""
+    have saved some of what would give way: later by `hold_within`, for by then they have to hold
+    it. That is no delay that its owner has to allow. None of a lease that names its start."""
     if lease.start_time is not None:
         return ()
     first = problem.windows[0].start
-    said = {each + commit for site in problem.sites for each in site.offers[0].room_from}
+    said = {each + hold_within for site in problem.sites for each in site.offers[0].room_from}
     starts = sorted(each for each in said if first < each < before)
     return windows_from(lease, spread(starts, MOST_WINDOWS))
 

@@ -61,7 +61,7 @@ _BETWEEN_SITES = frozenset({"uplink", "link_egress", "link_ingress"})
 """What a site has to give of these depends on what is at the others."""
 
 
-COMMIT = timedelta(seconds=5)
+HOLD_WITHIN = timedelta(seconds=5)
 """From what sites say they could make room for to their holding it, at a first attempt: who is put
 aside later than that is not saved in time. Most of it is time to spare."""
 
@@ -98,7 +98,7 @@ class Brief:
     """Sites that turned out not to have an image when they were to hold."""
     beside: Callable[[Problem], Problem] | None = None
     """Of a cluster that stands: puts what there is of it into the problem."""
-    commit: timedelta = COMMIT
+    hold_within: timedelta = HOLD_WITHIN
     """How long sites may take to hold it, where others are put aside first. Longer after each
     refusal, which may have come because that was too little."""
 
@@ -125,7 +125,7 @@ class Brief:
             refused=tuple(dict.fromkeys(refused)),
             without=without,
             image_gone=image_gone,
-            commit=2 * self.commit,
+            hold_within=2 * self.hold_within,
         )
 
 
@@ -206,7 +206,9 @@ class Planning:
             return ()
         first = problem.windows[0].start
         before = plan.window.start if plan is not None else first + self._effort.horizon
-        return windows_with_room_made(problem, brief.spec.lease, before=before, commit=brief.commit)
+        return windows_with_room_made(
+            problem, brief.spec.lease, before=before, hold_within=brief.hold_within
+        )
 
     async def problem(self, brief: Brief) -> tuple[Problem, Mapping[str, NoUse]]:
         """By what sites offer now; and those that may be used and are of no use."""
