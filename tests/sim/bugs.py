@@ -375,7 +375,7 @@ BUGS: dict[str, Bug] = {
     "named-start-moved-for-others": Bug(_moves_named_starts, "is to begin at", profile=_waiting),
     "goes-on-before-it-is-saved": Bug(_goes_on_unsaved, "goes on before", seed=4, profile=_waiting),
     "suspend-and-resume-overlap": Bug(_overlapping, "it is being saved", profile=_switching),
-    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=6, profile=_switching),
+    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=3, profile=_switching),
     "window-ends-a-second-early": Bug(_ends_early, "is promised"),
     "lost-event-no-relist": Bug(_no_relist, "after its end", profile=_deaf),
 }
