@@ -1,6 +1,6 @@
 """However parts of leases over several sites are put aside by their site, by their coordinator,
-late or never, and go on or do not: no host is promised more than it has, and numbers of terms are
-the coordinator's.
+late or never, and go on or do not: no host is promised more than it has, numbers of terms are
+the coordinator's, and what one with a deadline was promised it gets.
 
 What hosts are promised is counted here, workspace by workspace, and shares nothing with the
 ledger's counting.
@@ -30,7 +30,7 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.offers import Offer, offers_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.queueing import stretches_over
-from intertie.broker.domain.recalling import allotted
+from intertie.broker.domain.recalling import allotted, keeping_of
 from intertie.broker.domain.records import Change
 from intertie.broker.domain.renegotiating import Asked, held, resolved, shrunk
 from intertie.common.errors import DecisionInvalid, FieldInvalid, NoCapacity, PartOver
@@ -46,6 +46,8 @@ from tests.unit.broker.standing import group, spec
 from tests.unit.broker.test_recalling import saved_part
 
 HOSTS = ("n1", "n2")
+COUNTS = st.sampled_from((1, 2, 4, 6, 8, 8, 8))
+"""Of which all that the site has is often asked for, so that somebody has to give way."""
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 
 
@@ -64,25 +66,56 @@ class Site(RuleBasedStateMachine):
         self.number = 0
         self.terms: dict[str, int] = {}
         """By part, as its coordinator has counted them."""
+        self.lasts: dict[str, timedelta] = {}
+        """By part, what was left to run when its window began."""
 
     # A coordinator elsewhere.
 
-    @rule(count=st.integers(1, 8), minutes=st.integers(1, 20), keep=st.integers(1, 60))
+    @rule(count=COUNTS, minutes=st.integers(1, 20), keep=st.integers(1, 60))
     def hold(self, count: int, minutes: int, keep: int) -> None:
+        self._hold(count, minutes, Recallable(keep_for=keep * MINUTE))
+
+    @rule(
+        count=COUNTS,
+        minutes=st.integers(1, 20),
+        later=st.none() | st.integers(0, 40),
+        longer=st.integers(1, 4),
+    )
+    def hold_with_a_deadline(
+        self, count: int, minutes: int, later: int | None, longer: int
+    ) -> None:
+        """With or without room to go on in."""
+        promised = None
+        end = self.now + minutes * MINUTE
+        if later is not None:
+            start = end + later * MINUTE
+            end = start + (minutes + longer) * MINUTE
+            promised = Window(start, end)
+        self._hold(
+            count, minutes, Recallable(keep_for=timedelta(), deadline=end, promised=promised)
+        )
+
+    def _hold(self, count: int, minutes: int, terms: Recallable) -> None:
         name = f"t{self._next()}"
         asked = part_spec(
             *(workspace(index=each) for each in range(count)),
             window=Window(self.now, self.now + minutes * MINUTE),
         )
         asked = replace(
-            asked,
-            cluster=f"metascheds/meta/tenants/demo/clusters/{name}",
-            recallable=Recallable(keep_for=keep * MINUTE),
+            asked, cluster=f"metascheds/meta/tenants/demo/clusters/{name}", recallable=terms
         )
+        aside: tuple[GivesWay, ...] = ()
         try:
-            found, keeping = allotted(asked, self.view, POLICY, tenant="demo", now=self.now)
+            if terms.deadline is None:
+                found = allotted(asked, self.view, POLICY, tenant="demo", now=self.now)
+            else:
+                found, aside = allotted_before_others(
+                    asked, self.view, POLICY, tenant="demo", now=self.now, alone=True
+                )
         except NoCapacity:
             return
+        keeping = keeping_of(found, self.view, POLICY)
+        self.view = written(self.view, Change(writes=tuple(writes_of(aside, now=self.now))))
         self._put(
             Part(
                 name=f"sites/north/tenants/demo/parts/{name}",
@@ -112,6 +145,9 @@ class Site(RuleBasedStateMachine):
         at, recalled = min(end, part.window.end), part.recalled_end
         terms = part.spec.recallable
         assert terms is not None
+        if not terms.may_be_put_aside:
+            assert recalled is None
+            return
         asked = replace(
             part.spec,
             window=Window(part.window.start, end),
@@ -131,6 +167,7 @@ class Site(RuleBasedStateMachine):
         assert after.window.end == at
         assert after.recalled_end == (recalled if at < end else None), "it is to be agreed on yet"
         assert after.ends >= min(part.ends, at + terms.keep_for), "what is counted is kept"
+        assert terms.promised is None or after.ends == terms.promised.end
         self._put(after)
         again = shrunk(after, decision, number, asked, None, self.view, POLICY, now=self.now)
         assert again is after, "as a message may come twice"
@@ -143,6 +180,42 @@ class Site(RuleBasedStateMachine):
             return
         terms = part.spec.recallable
         assert terms is not None
+        window = Window(self.now, self.now + minutes * MINUTE)
+        if terms.promised is not None and window.end > terms.promised.start:
+            terms = replace(terms, promised=None)
+            if window.end > part.ends:
+                return
+        self._ask_to_go_on(part, window, terms)
+
+    @rule(data=st.data())
+    def go_on_as_promised(self, data: st.DataObject) -> None:
+        """All that was put aside for it, it gets."""
+
+        def is_due(part: Part) -> bool:
+            terms = part.spec.recallable
+            return (
+                terms is not None
+                and terms.promised is not None
+                and terms.put_aside
+                and part.recalled_end is None
+                and part.amend is None
+                and part.state is PartState.CONFIRMED
+            )
+
+        part = self._drawn(data, is_due)
+        terms = part.spec.recallable if part is not None else None
+        if part is None or terms is None or terms.promised is None:
+            return
+        promised = terms.promised
+        self.wait(max(1, -(-(promised.start - self.now) // SECOND)))
+        part = self.view.parts[part.name].value
+        if not promised.contains(self.now):
+            return
+        went_on = replace(terms, promised=None)
+        self._ask_to_go_on(part, Window(self.now, promised.end), went_on)
+        assert self.view.parts[part.name].value.bound, "there is room for it"
+
+    def _ask_to_go_on(self, part: Part, window: Window, terms: Recallable) -> None:
         number = self.terms[part.name]
         asked = Asked(
             tx=f"a{self._next()}",
@@ -151,7 +224,7 @@ class Site(RuleBasedStateMachine):
             replaces=number,
             spec=replace(
                 part.spec,
-                window=Window(self.now, self.now + minutes * MINUTE),
+                window=window,
                 recallable=replace(terms, put_aside=False),
             ),
             decide_by=self.now + 20 * SECOND,
@@ -193,10 +266,13 @@ class Site(RuleBasedStateMachine):
         self._put(after)
         if commits:
             self.terms[part.name] += 1
+            self.lasts[part.name] = after.window.duration - (
+                after.keeping.restore if after.keeping else timedelta()
+            )
             assert after.keeping is not None
             assert after.keeping.until is None
 
-    @rule(count=st.integers(1, 8), minutes=st.integers(1, 20), ahead_s=st.integers(0, 900))
+    @rule(count=COUNTS, minutes=st.integers(1, 20), ahead_s=st.integers(0, 900))
     def hold_one_that_does_not_wait(self, count: int, minutes: int, ahead_s: int) -> None:
         name, start = f"t{self._next()}", self.now + ahead_s * SECOND
         asked = part_spec(
@@ -254,7 +330,7 @@ class Site(RuleBasedStateMachine):
 
     # Users of this site, and time.
 
-    @rule(count=st.integers(1, 8), minutes=st.integers(1, 20), ahead_s=st.integers(0, 900))
+    @rule(count=COUNTS, minutes=st.integers(1, 20), ahead_s=st.integers(0, 900))
     def admit(self, count: int, minutes: int, ahead_s: int) -> None:
         start = self.now + ahead_s * SECOND if ahead_s else None
         lease = LeaseTerms(start_time=start, duration=minutes * MINUTE)
@@ -269,6 +345,7 @@ class Site(RuleBasedStateMachine):
         for each in found.aside:
             before = each.part.value
             assert each.after.recalled_end == each.after.window.end < before.window.end
+            self._check_in_time(each.after)
             assert each.after.terms == before.terms
             assert before.amend is None, "what is asked for it is decided first"
         self._aside(found.aside)
@@ -366,17 +443,38 @@ class Site(RuleBasedStateMachine):
         saved = part.window.end + (part.keeping.save if kept else timedelta())
         runs = part.window.start <= at < saved
         again = part.amend is not None and part.amend.spec.window.contains(at)
-        if runs or again:
-            return here, here * 256
-        return (0, here * 256) if part.window.start <= at < part.ends else (0, 0)
+        promises = [part.spec, *((part.amend.spec,) if part.amend else ())]
+        promised = [each.recallable.promised for each in promises if each.recallable]
+        later = any(each is not None and each.contains(at) for each in promised)
+        disk = 256 if part.keeping.save or part.ends > part.window.end else 128
+        if runs or again or later:
+            return here, here * disk
+        last = max((part.ends, *(each.end for each in promised if each is not None)))
+        return (0, here * disk) if part.window.start <= at < last else (0, 0)
+
+    def _check_in_time(self, part: Part) -> None:
+        """Of one that its site has just put aside: what is left fits into what is promised."""
+        terms, keeping = part.spec.recallable, part.keeping
+        assert terms is not None
+        assert keeping is not None
+        if terms.deadline is None:
+            return
+        assert terms.promised is not None
+        assert part.ends == terms.promised.end <= terms.deadline
+        assert terms.promised.start >= part.window.end + keeping.save
+        ran = part.window.duration - keeping.restore
+        left = self.lasts[part.name] - ran
+        assert terms.promised.duration >= keeping.again + left
 
     def _moments(self, parts: list[Part]) -> Iterator[datetime]:
         for part in parts:
             yield from (part.window.start, part.window.end, part.ends)
             if part.keeping is not None:
                 yield part.window.end + part.keeping.save
-            if part.amend is not None:
-                yield from (part.amend.spec.window.start, part.amend.spec.window.end)
+            for each in (part.spec, part.amend.spec if part.amend else part.spec):
+                yield from (each.window.start, each.window.end)
+                if each.recallable is not None and each.recallable.promised is not None:
+                    yield from (each.recallable.promised.start, each.recallable.promised.end)
 
     def _drawn(self, data: st.DataObject, such: object) -> Part | None:
         assert callable(such)
@@ -386,6 +484,7 @@ class Site(RuleBasedStateMachine):
     def _put(self, part: Part) -> None:
         if part.coordinator:
             self.terms.setdefault(part.name, part.terms)
+            self.lasts.setdefault(part.name, part.window.duration)
         known = {part.name: Versioned(value=part, revision=1)}
         self.view = replace(self.view, parts={**self.view.parts, **known})
 
@@ -412,7 +511,7 @@ class Site(RuleBasedStateMachine):
         return self.number
 
 
-Site.TestCase.settings = settings(max_examples=60, stateful_step_count=24, deadline=None)
+Site.TestCase.settings = settings(max_examples=100, stateful_step_count=24, deadline=None)
 TestSite = Site.TestCase
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
 
 from intertie.common.errors import FieldInvalid
+from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, check_label, is_digest
 from intertie.common.part_spec import (
     HostEntry,
@@ -72,7 +73,7 @@ def validate_part(spec: PartSpec, field: str = "spec") -> None:
     for position, entry in enumerate(spec.host_entries):
         check_host_entry(entry, f"{field}.host_entries[{position}]")
     if spec.recallable is not None:
-        _recallable(spec.recallable, f"{field}.recallable")
+        _recallable(spec.recallable, spec.window, f"{field}.recallable")
 
 
 def within(new: PartSpec, old: PartSpec) -> bool:
@@ -234,7 +235,7 @@ def check_host_entry(entry: HostEntry, field: str) -> None:
             raise FieldInvalid(f"{field}.names[{position}]", f"{name!r} is no host name")
 
 
-def _recallable(terms: Recallable, field: str) -> None:
+def _recallable(terms: Recallable, window: Window, field: str) -> None:
     for name, span in (("keep_for", terms.keep_for), ("ran", terms.ran)):
         if not timedelta() <= span <= MAX_SPAN:
             raise FieldInvalid(f"{field}.{name}", "must be from 0 s to 366 days")
@@ -242,6 +243,19 @@ def _recallable(terms: Recallable, field: str) -> None:
         raise FieldInvalid(
             f"{field}.put_aside", "does not go with cancellable, of which nothing is kept"
         )
+    if terms.deadline is None:
+        if terms.promised is not None:
+            raise FieldInvalid(f"{field}.promised", "goes only with a deadline; leave it out")
+        return
+    if terms.cancellable:
+        raise FieldInvalid(f"{field}.cancellable", "does not go with a deadline; leave it out")
+    if terms.put_aside and terms.promised is None:
+        raise FieldInvalid(f"{field}.put_aside", "of what has a deadline goes only with promised")
+    last = terms.promised or window
+    if last.end > terms.deadline:
+        raise FieldInvalid(f"{field}.deadline", "is before the end of what is asked for")
+    if terms.promised is not None and terms.promised.start < window.end:
+        raise FieldInvalid(f"{field}.promised", "begins before the window is over")
 
 
 def _mac(text: str, field: str) -> None:

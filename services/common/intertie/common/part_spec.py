@@ -1,6 +1,6 @@
 """What one site is asked to hold: its piece of a cluster, named as in the proto."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
@@ -74,6 +74,10 @@ class HostEntry(Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]
 
 
+PROMISED = "spec.recallable.promised"
+"""Of what is short for that alone, in a refusal of a hold."""
+
+
 class Recallable(Struct, frozen=True, kw_only=True):
     """What becomes of a part that its site may put aside for leases that do not wait."""
 
@@ -85,6 +89,14 @@ class Recallable(Struct, frozen=True, kw_only=True):
     """In windows before this one."""
     put_aside: bool = False
     """The window is not its last: what it has is kept after it."""
+    deadline: datetime | None = None
+    """It is done by then, and so put aside only while there is room promised for the rest."""
+    promised: Window | None = None
+    """After the window, and by the deadline: counted at all of its sites from when they held it."""
+
+    @property
+    def may_be_put_aside(self) -> bool:
+        return self.deadline is None or self.promised is not None
 
 
 class PartSpec(Struct, frozen=True, kw_only=True):

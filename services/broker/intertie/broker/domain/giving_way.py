@@ -22,7 +22,7 @@ from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Allotment, Draft, allot, draft
 from intertie.broker.domain.price import asked_for
-from intertie.broker.domain.recalling import as_lease
+from intertie.broker.domain.recalling import allotted, as_lease, recalled
 from intertie.broker.domain.records import Write
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import (
@@ -113,10 +113,12 @@ def draft_before_others(
 def allotted_before_others(
     spec: PartSpec, view: LedgerView, policy: Policy, *, tenant: str, now: datetime, alone: bool
 ) -> tuple[Allotment, tuple[GivesWay, ...]]:
-    """As `planning.allot`; where there is no room, leases give way that wait, and that are saved
-    before its window begins: of a lease over several sites none moves it. RoomToBeMade as above."""
+    """As `planning.allot`, or `recalling.allotted`; where there is no room, leases give way that
+    wait, and that are saved before its window begins: of a lease over several sites none moves it.
+    RoomToBeMade as above."""
+    fits = allot if spec.recallable is None else allotted
     try:
-        return allot(spec, view, policy, tenant=tenant, now=now), ()
+        return fits(spec, view, policy, tenant=tenant, now=now), ()
     except NoCapacity as error:
         problem = error
     start = spec.window.start
@@ -124,10 +126,10 @@ def allotted_before_others(
         raise problem
     check_alone(view, now=now, alone=alone)
 
-    def allotted(view: LedgerView) -> Allotment:
-        return allot(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
+    def attempt(view: LedgerView) -> Allotment:
+        return fits(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
 
-    found = with_others_saved(allotted, start, view, policy, now=now)
+    found = with_others_saved(attempt, start, view, policy, now=now)
     if found is None:
         raise problem
     return found
@@ -192,16 +194,20 @@ class CouldGiveWay(Struct, frozen=True, kw_only=True):
 
 
 def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[CouldGiveWay]:
-    """As it would be were it decided now; but for those with a deadline."""
+    """As it would be were it decided now; but for those with a deadline to which nothing is promised
+    yet."""
     paces = paces_of(view, policy)
     found = []
     for record, part in _running(view, now=now):
-        if part.name in view.amended or must_be_done(record.value.spec):
+        elsewhere = bool(part.coordinator)
+        if part.name in view.amended or (must_be_done(record.value.spec) and not elsewhere):
             continue
-        after = part
+        after: Part | None = part
         if not _is_over_first(part, now, save_of(part, record.value, paces), now=now):
-            after = put_aside(part, record.value, now, paces, policy, now=now)
-        found.append(CouldGiveWay(free_from=_free_from(after), part=part, after=after))
+            way = recalled if elsewhere else put_aside
+            after = way(part, record.value, now, paces, policy, now=now)
+        if after is not None:
+            found.append(CouldGiveWay(free_from=_free_from(after), part=part, after=after))
     return found
 
 
@@ -416,7 +422,10 @@ class _Attempt(Generic[T]):
             return None
         if _is_over_first(part, at, save, now=self._now):
             return part
-        if must_be_done(record.spec):
+        if part.coordinator:
+            found = recalled(part, record, at, self._paces, self._policy, now=self._now)
+            tried = iter(() if found is None else (found,))
+        elif must_be_done(record.spec):
             calendar, paces, policy = self._calendar, self._paces, self._policy
             tried = put_off(part, record, at, calendar, paces, policy, now=self._now)
         else:

@@ -332,10 +332,14 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     spec = with_room_for_memory(part.spec, keeping.mib_s) if keeping.has_room else part.spec
     amounts = amounts_of(spec, host_of, part.gateway)
     amounts |= _off_quotas(part, admission, amounts)
-    if keeping.until is None:
+    promised = keeping.promised
+    if keeping.until is None and promised is None:
         return (Demand(part.name, part.window, amounts),)
-    idle = keeping.promised.start if keeping.promised is not None else keeping.until
-    saved = min(part.window.end + keeping.save, idle)
+    idle = promised.start if promised is not None else keeping.until
+    assert idle is not None
+    saved = part.window.end
+    if keeping.until is not None:
+        saved = min(saved + keeping.save, idle)
     demands = [Demand(part.name, Window(part.window.start, saved), amounts)]
     kept: dict[str, int] = {}
     for each in spec.workspaces:
@@ -344,7 +348,7 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     kept |= _off_quotas(part, admission, kept)
     for window, taken in (
         (Window(saved, idle) if saved < idle else None, kept),
-        (keeping.promised, amounts),
+        (promised, amounts),
     ):
         if window is not None:
             demands.append(Demand(demand_key(part.name, len(demands)), window, taken))

@@ -1,6 +1,6 @@
 """How many workspaces of a cluster this site gives, from when on, and on which hosts."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
@@ -13,6 +13,7 @@ from intertie.broker.domain.ledger import (
     calendar_of,
     free_hosts,
     gateway_mbit_s,
+    host_key,
     keyed,
     with_site_caps,
     with_site_defaults,
@@ -28,7 +29,7 @@ from intertie.common.layout import Numbers, layout
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
-from intertie.common.quantities import Vector
+from intertie.common.quantities import DIMENSIONS, Vector
 from intertie.common.spec import ClusterSpec, Group
 from intertie.common.values import Struct, replace
 
@@ -214,6 +215,26 @@ def allot(
         raise NoCapacity(short)
     check_quotas(spec, placed, gateway, calendar, policy, tenant)
     return Allotment(spec=spec, placed=placed, gateway=gateway)
+
+
+def free_hosts_over(
+    calendar: Calendar,
+    view: LedgerView,
+    policy: Policy,
+    windows: Sequence[Window],
+    kept: Window,
+    *,
+    now: datetime,
+) -> dict[str, Vector]:
+    """What is free in each of these windows, and of disk all the time that it is kept."""
+    rooms = [free_hosts(calendar, view, policy, each, now=now) for each in windows]
+    return {
+        host: Vector(
+            **{name: min(getattr(each[host], name) for each in rooms) for name in DIMENSIONS}
+            | {"disk_mib": calendar.free(host_key(host, "disk_mib"), kept)}
+        )
+        for host in rooms[0]
+    }
 
 
 def _no_gateway(site: str) -> Shortfall:

@@ -19,6 +19,7 @@ from intertie.broker.domain.cluster import (
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, check, remotes_of
 from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.in_time import SLACK
 from intertie.broker.domain.ledger import (
     LedgerView,
     Versioned,
@@ -29,19 +30,22 @@ from intertie.broker.domain.ledger import (
 )
 from intertie.broker.domain.pace import Paces, paces_of
 from intertie.broker.domain.part import Amend, AmendState, Keeping, Part, hosts_of
-from intertie.broker.domain.planning import Allotment, allot
+from intertie.broker.domain.planning import Allotment, allot, free_hosts_over
 from intertie.broker.domain.price import asked_for, shortened, until
 from intertie.broker.domain.stretch import Stretch
-from intertie.broker.domain.stretches import LEAST, counted_till, is_saved
-from intertie.broker.domain.tariff import BEST_EFFORT
+from intertie.broker.domain.stretches import LEAST, counted_till, is_saved, put_aside
+from intertie.broker.domain.tariff import BEST_EFFORT, DEADLINE
 from intertie.broker.domain.usage import charged_when_on
 from intertie.common.calendar import Calendar
 from intertie.common.errors import DecisionInvalid, FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window
-from intertie.common.part_spec import PartSpec, Recallable
+from intertie.common.part_spec import PROMISED, PartSpec, Recallable
 from intertie.common.spec import ClusterSpec, Kind, LeaseTerms
 from intertie.common.values import replace
 
+TOLD_WITHIN = timedelta(seconds=60)
+"""One with a deadline is put aside only so long before its window's end: its coordinator, which may
+just be another replica, is to tell its other sites before they take away what they have of it."""
 _NEARLY = timedelta(seconds=1)
 """As exactly it is found until when there is disk."""
 
@@ -51,8 +55,9 @@ def as_lease(part: Part) -> Versioned[ClusterRecord]:
     its revision is 0."""
     terms = _terms(part)
     lease = LeaseTerms(
-        kind=Kind.BEST_EFFORT,
+        kind=Kind.BEST_EFFORT if terms.deadline is None else Kind.DEADLINE,
         duration=terms.ran + part.window.duration,
+        deadline=terms.deadline,
         max_wait=terms.keep_for,
         cancellable=terms.cancellable,
     )
@@ -76,20 +81,103 @@ def as_lease(part: Part) -> Versioned[ClusterRecord]:
 
 
 def allotted(
-    spec: PartSpec, view: LedgerView, policy: Policy, *, tenant: str, now: datetime
-) -> tuple[Allotment, Keeping]:
-    """Where a new part is that may be put aside, and what that takes: on hosts that have room for
-    its memory on disk too, unless it is cancelled instead."""
+    spec: PartSpec,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    tenant: str,
+    now: datetime,
+    calendar: Calendar | None = None,
+) -> Allotment:
+    """Where a new part is that may be put aside: on hosts that have room for its memory on disk
+    too, unless it is cancelled instead, and for all of it in the window that is promised to it.
+    NoCapacity where they have not; of what is short for that promise alone the field is said to be
+    `PROMISED`."""
     terms = spec.recallable
     assert terms is not None
-    found = allot(spec, view, policy, tenant=tenant, now=now)
+    found = allot(spec, view, policy, tenant=tenant, now=now, calendar=calendar)
+    if not _is_kept(terms):
+        return found
+    roomy = with_room_for_memory(found.spec, policy.queue.pool_mib_s)
+    if (promised := terms.promised) is None:
+        fits = allot(roomy, view, policy, tenant=tenant, now=now, calendar=calendar)
+        return replace(fits, spec=found.spec)
+    calendar = calendar or calendar_of(view, policy)
+    windows = (spec.window, promised)
+    kept = Window(spec.window.start, promised.end)
+    free = free_hosts_over(calendar, view, policy, windows, kept, now=now)
+    try:
+        fits, _ = (
+            allot(
+                replace(roomy, window=each),
+                view,
+                policy,
+                tenant=tenant,
+                now=now,
+                calendar=calendar,
+                free=free,  # the same in both, and so it is placed the same
+            )
+            for each in windows
+        )
+        restore = paces_of(view, policy).restore(fits.spec, fits.placed)
+        if spec.window.duration + restore + SLACK > promised.duration:
+            raise NoCapacity((_says(policy.site, f"to go on takes {restore}, it has less time"),))
+    except NoCapacity as error:
+        raise NoCapacity(
+            tuple(replace(each, field=PROMISED) for each in error.shortfalls)
+        ) from None
+    return replace(fits, spec=found.spec)
+
+
+def keeping_of(found: Allotment, view: LedgerView, policy: Policy) -> Keeping | None:
+    """Of a new part: what putting it aside takes. None: its site may not."""
+    terms = found.spec.recallable
+    if terms is None:
+        return None
     pool = policy.queue.pool_mib_s
-    if terms.cancellable:
-        return found, Keeping(mib_s=pool, save=timedelta())
-    roomy = allot(with_room_for_memory(found.spec, pool), view, policy, tenant=tenant, now=now)
-    found = replace(roomy, spec=found.spec)
+    if not _is_kept(terms):
+        return Keeping(mib_s=pool, save=timedelta())
     save = paces_of(view, policy).save(found.spec, found.placed)
-    return found, Keeping(mib_s=pool, save=save)
+    return Keeping(mib_s=pool, save=save, promised=terms.promised)
+
+
+def kind_said(spec: PartSpec) -> str:
+    """As which its owner is charged for it; empty: it says of no kind that it is."""
+    if spec.recallable is None:
+        return ""
+    return BEST_EFFORT if spec.recallable.deadline is None else DEADLINE
+
+
+def recalled(
+    part: Part,
+    record: ClusterRecord,
+    at: datetime,
+    paces: Paces,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> Part | None:
+    """The part as its site puts it aside, `at` and not before now. Of one with a deadline None
+    where what is left would not fit into what is promised to it, where its other sites may not
+    hear of it before their windows are over, and where it is to be put aside already: how much is
+    left then its window does not say."""
+    after = put_aside(part, record, at, paces, policy, now=now)
+    if (promised := _terms(part).promised) is None:
+        return after
+    keeping, had = after.keeping, part.keeping
+    assert keeping is not None
+    assert had is not None
+    end = after.window.end
+    ran = max(end - part.window.start - had.restore, timedelta())
+    left = part.window.duration - had.restore - ran
+    if (
+        now < part.window.start
+        or had.until is not None
+        or part.window.end < max(end + keeping.save, now + TOLD_WITHIN)
+        or left + keeping.again + SLACK > promised.duration
+    ):
+        return None
+    return replace(after, keeping=replace(keeping, until=promised.end))
 
 
 def not_after_recall(part: Part, asked: PartSpec) -> PartSpec:
@@ -123,12 +211,15 @@ def put_aside_as_agreed(
     )
     if terms.cancellable:
         return replace(after, end_reason=PREEMPTED)
-    paces, reserved = paces_of(view, policy), part.ends
+    promised = keeping.promised
+    paces, reserved = paces_of(view, policy), promised.end if promised is not None else part.ends
     # It is heard of late, and memory is saved from now on: as far as that is counted already, for
     # others may have been promised what comes after. What is late counts as late.
     save = max(now - end, timedelta()) + paces.save(part.spec, part.placed)
     counted = part.window.end + (keeping.save if keeping.until is not None else timedelta())
     last = end + min(terms.keep_for, policy.queue.longest_wait)
+    if promised is not None:
+        last = reserved  # for which there is room on record since it was held
     after = replace(
         after,
         keeping=replace(
@@ -166,7 +257,7 @@ def held_again(
     if short := shortfalls_of(site, calendar_of(view, policy), more):
         raise NoCapacity(short)
     runs = Window(spec.window.start + keeping.restore, spec.window.end)
-    price = asked_for(replace(spec, window=runs), view, policy, now=now, kind=BEST_EFFORT)
+    price = asked_for(replace(spec, window=runs), view, policy, now=now, kind=kind_said(spec))
     return keeping, price
 
 
@@ -214,11 +305,23 @@ def _terms(part: Part) -> Recallable:
     return part.spec.recallable
 
 
+def _is_kept(terms: Recallable) -> bool:
+    """Where it is put aside."""
+    return terms.may_be_put_aside and not terms.cancellable
+
+
 def _goes_on(part: Part, spec: PartSpec, paces: Paces, policy: Policy) -> Keeping:
     """Where going on takes longer than its coordinator was told, so much of it is missed."""
+    terms = spec.recallable
+    assert terms is not None
     save, restore = (of(part.spec, part.placed) for of in (paces.save, paces.restore))
     restore = min(restore, max(spec.window.duration - LEAST, timedelta()))
-    return Keeping(mib_s=policy.queue.pool_mib_s, save=save, restore=restore)
+    return Keeping(
+        mib_s=policy.queue.pool_mib_s,
+        save=save if _is_kept(terms) else timedelta(),
+        restore=restore,
+        promised=terms.promised,
+    )
 
 
 def _check_goes_on(part: Part, spec: PartSpec) -> None:
@@ -227,8 +330,13 @@ def _check_goes_on(part: Part, spec: PartSpec) -> None:
         raise FieldInvalid(
             "spec.window", "of a part that may be recalled, and was not put aside, is not moved"
         )
-    if spec.recallable is None or spec.recallable.put_aside:
+    gets = spec.recallable
+    if gets is None or gets.put_aside:
         raise FieldInvalid("spec.recallable", "is that of a part that is put aside; it is to go on")
+    if gets.deadline != terms.deadline or gets.promised not in (terms.promised, None):
+        raise FieldInvalid(
+            "spec.recallable", "has another deadline, or promise, than was agreed on"
+        )
     if spec.window.start < was.window.end:
         raise FieldInvalid("spec.window.start_time", "is in the window before; give a later one")
     if replace(spec, window=was.window, recallable=terms) != was:

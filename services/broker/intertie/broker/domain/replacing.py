@@ -10,12 +10,11 @@ from intertie.broker.domain.ledger import (
     LedgerView,
     calendar_of,
     demands_of,
-    free_hosts,
-    host_key,
     with_room_for_memory,
 )
 from intertie.broker.domain.part import AmendState, Moved, Part, PartState, Placed, hosts_of
 from intertie.broker.domain.placement import place
+from intertie.broker.domain.planning import free_hosts_over
 from intertie.broker.domain.used import known_of, on_record
 from intertie.common.calendar import Calendar
 from intertie.common.errors import NoCapacity, Shortfall
@@ -150,18 +149,26 @@ def _rooms(
     now: datetime,
 ) -> dict[str, Room]:
     """What of the other hosts is free for as long as it takes that: of one that is put aside, all
-    until its memory is in the pools, and disk until it is kept no more."""
-    start, used = max(part.window.start, now), part.window.end
-    if part.keeping is not None and part.keeping.until is not None:
-        used = min(used + part.keeping.save, part.keeping.until)
-    kept = Window(start, part.ends)
-    rooms = {}
-    for host, free in free_hosts(calendar, view, policy, Window(start, used), now=now).items():
-        if host not in lost:
-            disk_mib = min(free.disk_mib, calendar.free(host_key(host, "disk_mib"), kept))
-            facts = view.fleet.facts[host]
-            rooms[host] = Room(facts=facts, free=replace(free, disk_mib=disk_mib))
-    return rooms
+    until its memory is in the pools, and in what is promised to it; and disk until it is kept no
+    more."""
+    start, used, last, keeping = (
+        max(part.window.start, now),
+        part.window.end,
+        part.ends,
+        part.keeping,
+    )
+    if keeping is not None and keeping.until is not None:
+        used = min(used + keeping.save, keeping.until)
+    windows = [Window(start, used)]
+    if keeping is not None and keeping.promised is not None:
+        windows.append(keeping.promised)
+        last = keeping.promised.end
+    found = free_hosts_over(calendar, view, policy, windows, Window(start, last), now=now)
+    return {
+        host: Room(facts=view.fleet.facts[host], free=free)
+        for host, free in found.items()
+        if host not in lost
+    }
 
 
 def _moved(part: Part, placed: tuple[Placed, ...], *, now: datetime) -> tuple[Moved, ...]:

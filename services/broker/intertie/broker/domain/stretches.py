@@ -84,8 +84,10 @@ def save_of(part: Part, record: ClusterRecord, paces: Paces) -> timedelta:
 
 def may_give_way(part: Part, *, now: datetime) -> bool:
     """It runs, and its site may put it aside."""
+    terms = part.spec.recallable
     return (
         part.keeping is not None
+        and (terms is None or terms.may_be_put_aside)
         and part.state is PartState.CONFIRMED
         and part.end_requested_time is None
         and part.amend is None

@@ -282,6 +282,6 @@ def _uid(order: Order, now: datetime) -> str:
 
 def _one_site(kind: Kind, why: Shortfall) -> str:
     return (
-        f"is {kind.value}, which one site serves alone, and {why.message}; ask another site, or "
-        "leave the kind out"
+        f"is {kind.value}, which a broker serves at its own site alone, and {why.message}; ask a "
+        "meta-scheduler or another site, or leave the kind out"
     )

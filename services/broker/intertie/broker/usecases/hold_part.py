@@ -16,12 +16,11 @@ from intertie.broker.domain.giving_way import (
     writes_of,
 )
 from intertie.broker.domain.ledger import LedgerView
-from intertie.broker.domain.part import AmendState, Keeping, Part, PartState
+from intertie.broker.domain.part import AmendState, Part, PartState
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
-from intertie.broker.domain.recalling import allotted
+from intertie.broker.domain.recalling import allotted, keeping_of, kind_said
 from intertie.broker.domain.records import Change, RequestKey, Write
-from intertie.broker.domain.tariff import BEST_EFFORT
 from intertie.broker.usecases.admission import Admission, Admitted, known_part
 from intertie.common.clock import Clock
 from intertie.common.errors import (
@@ -128,12 +127,10 @@ class HoldPart:
         self, order: HoldOrder, view: LedgerView, now: datetime, *, alone: bool
     ) -> tuple[Part, tuple[GivesWay, ...]]:
         spec, policy, tenant = order.spec, self._policy, order.name.tenant
-        keeping: Keeping | None = None
+        kind = kind_said(spec)
         aside: tuple[GivesWay, ...] = ()
-        kind = ""
-        if spec.recallable is not None:
-            allotment, keeping = allotted(spec, view, policy, tenant=tenant, now=now)
-            kind = BEST_EFFORT
+        if spec.recallable is not None and spec.recallable.deadline is None:
+            allotment = allotted(spec, view, policy, tenant=tenant, now=now)
         else:
             allotment, aside = allotted_before_others(
                 spec, view, policy, tenant=tenant, now=now, alone=alone
@@ -154,7 +151,7 @@ class HoldPart:
             expire_time=now + order.ttl,
             decide_by=order.decide_by,
             price=(asked_before_others(allotment.spec, aside, view, policy, now=now, kind=kind),),
-            keeping=keeping,
+            keeping=keeping_of(allotment, view, policy),
             terms=0 if order.replaces is None else order.replaces + 1,
         )
         return part, aside

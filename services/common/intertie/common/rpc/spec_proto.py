@@ -246,6 +246,8 @@ def _recallable_fields(value: part_spec.Recallable) -> Fields:
         "cancellable": value.cancellable,
         "ran": duration_fields(value.ran),
         "put_aside": value.put_aside,
+        "deadline": timestamp_fields(value.deadline) if value.deadline is not None else None,
+        "promised": window_fields(value.promised) if value.promised is not None else None,
     }
 
 
@@ -255,6 +257,16 @@ def _recallable_from_proto(message: part_pb2.Recallable, field: str) -> part_spe
         cancellable=message.cancellable,
         ran=duration_from_proto(message.ran, f"{field}.ran"),
         put_aside=message.put_aside,
+        deadline=(
+            timestamp_from_proto(message.deadline, f"{field}.deadline")
+            if message.HasField("deadline")
+            else None
+        ),
+        promised=(
+            window_from_proto(message.promised, f"{field}.promised")
+            if message.HasField("promised")
+            else None
+        ),
     )
 
 

@@ -64,7 +64,8 @@ class PartSpec(_message.Message):
     @_builtins.property
     def recallable(self) -> Global___Recallable:
         """The site may put the part aside for leases that do not wait: it shortens the window
-        by itself, no earlier than now. Absent: it may not.
+        by itself, no earlier than now. Absent, or with a `deadline` and nothing `promised`: it
+        may not.
         """
 
     def __init__(
@@ -97,6 +98,8 @@ class Recallable(_message.Message):
     CANCELLABLE_FIELD_NUMBER: _builtins.int
     RAN_FIELD_NUMBER: _builtins.int
     PUT_ASIDE_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    PROMISED_FIELD_NUMBER: _builtins.int
     cancellable: _builtins.bool
     """It is cancelled instead, with the reason PREEMPTED, and nothing of it is kept."""
     put_aside: _builtins.bool
@@ -106,12 +109,26 @@ class Recallable(_message.Message):
     @_builtins.property
     def keep_for(self) -> _duration_pb2.Duration:
         """For so long after the window its disks and its guests' memory are kept, if there is
-        disk for that, so that it can go on in a later window.
+        disk for that, so that it can go on in a later window. With `promised` until the end
+        of that.
         """
 
     @_builtins.property
     def ran(self) -> _duration_pb2.Duration:
         """For how long it has run in windows before this one."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """The lease is done by then. Its site puts the part aside only while it has `promised`,
+        and so that all that is left fits there; without, it does not. Never with
+        `cancellable`. In an answer to Hold it says that the site goes by it.
+        """
+
+    @_builtins.property
+    def promised(self) -> _resources_pb2.Window:
+        """With `deadline`: room for all that may be left of it, after the window and by the
+        deadline, which the site counts from Hold on. What is put aside is kept until its end.
+        """
 
     def __init__(
         self,
@@ -120,10 +137,12 @@ class Recallable(_message.Message):
         cancellable: _builtins.bool = ...,
         ran: _duration_pb2.Duration | None = ...,
         put_aside: _builtins.bool = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        promised: _resources_pb2.Window | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_for", b"keep_for", "ran", b"ran"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "keep_for", b"keep_for", "promised", b"promised", "ran", b"ran"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "keep_for", b"keep_for", "put_aside", b"put_aside", "ran", b"ran"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "deadline", b"deadline", "keep_for", b"keep_for", "promised", b"promised", "put_aside", b"put_aside", "ran", b"ran"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,6 +72,7 @@ class PartsStub:
     | Condition                                                        | Code                | Reason           | Caller                              |
     |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
     | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+    | only for `spec.recallable.promised`, which each shortfall names  | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for another one, or for none   |
     | the site's etcd is short of room                                 | RESOURCE_EXHAUSTED  | LEDGER_FULL      | plans without this site             |
     | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
     | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
@@ -229,6 +230,7 @@ class PartsAsyncStub(PartsStub):
     | Condition                                                        | Code                | Reason           | Caller                              |
     |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
     | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+    | only for `spec.recallable.promised`, which each shortfall names  | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for another one, or for none   |
     | the site's etcd is short of room                                 | RESOURCE_EXHAUSTED  | LEDGER_FULL      | plans without this site             |
     | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
     | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |
@@ -395,6 +397,7 @@ class PartsServicer(metaclass=_abc_1.ABCMeta):
         | Condition                                                        | Code                | Reason           | Caller                              |
         |------------------------------------------------------------------|---------------------|------------------|-------------------------------------|
         | something is short                                               | RESOURCE_EXHAUSTED  | NO_CAPACITY      | plans again with the detail         |
+        | only for `spec.recallable.promised`, which each shortfall names  | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for another one, or for none   |
         | the site's etcd is short of room                                 | RESOURCE_EXHAUSTED  | LEDGER_FULL      | plans without this site             |
         | the image is not at this site                                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | plans without this site             |
         | the image store does not answer                                  | UNAVAILABLE         | SITE_UNREACHABLE | retries, or plans without this site |

@@ -253,7 +253,7 @@ class LeaseTerms(_message.Message):
         DEADLINE: LeaseTerms._Kind.ValueType  # 2
         """Done by `deadline`: admitted only if there is room for all of it by then, which is
         kept for it from then on. It may be put aside on the way, while it can still be
-        done in time. At one site: a meta-scheduler takes none.
+        done in time; over several sites as a whole.
         """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
@@ -270,7 +270,7 @@ class LeaseTerms(_message.Message):
     DEADLINE: LeaseTerms.Kind.ValueType  # 2
     """Done by `deadline`: admitted only if there is room for all of it by then, which is
     kept for it from then on. It may be put aside on the way, while it can still be
-    done in time. At one site: a meta-scheduler takes none.
+    done in time; over several sites as a whole.
     """
 
     START_TIME_FIELD_NUMBER: _builtins.int
@@ -309,8 +309,8 @@ class LeaseTerms(_message.Message):
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """With DEADLINE, and only then: by when it has run for `duration`, which is to come
-        after now. What is not done by then, for a failure of hosts or of their site, ends
-        as FAILED with the reason DEADLINE_MISSED.
+        after now. What is not done by then, for a failure of hosts, of their site or of who
+        coordinates several, ends as FAILED with the reason DEADLINE_MISSED.
         """
 
     @_builtins.property

@@ -1,0 +1,224 @@
+"""A part with a deadline of a lease over several sites: put aside only so that all that is left of
+it fits into the room that is on record for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from intertie.broker.domain.offers import offers_of
+from intertie.common import errors
+from intertie.common.intervals import Window
+from intertie.common.names import PartName
+from intertie.common.part_rules import validate_part
+from intertie.common.part_spec import PROMISED, Recallable
+from intertie.common.values import replace
+from tests.fakes.clock import START
+from tests.unit.broker.renegotiation import META
+from tests.unit.broker.samples import POLICY, part_spec, workspace
+from tests.unit.broker.test_recalling import HOUR, MINUTE, RESTORE, SAVE, SECOND, Recalling, terms
+
+DEADLINE = START + 4 * HOUR
+ROOM = Window(DEADLINE - HOUR - MINUTE, DEADLINE)
+ADMITTED: dict[str, Any] = {"keep_for": timedelta(), "deadline": DEADLINE}
+MAY: dict[str, Any] = {**ADMITTED, "promised": ROOM}
+
+
+async def held(
+    here: Recalling, name: str, window: Window, count: int = 1, **recallable: Any
+) -> None:
+    """Another part."""
+    spec = part_spec(*(workspace(index=each) for each in range(count)), window=window)
+    if recallable:
+        spec = replace(spec, recallable=Recallable(**recallable))
+    here.alive()
+    order = here.order(spec, name, replaces=None)
+    await here._hold_part(replace(order, name=PartName("north", "demo", name)), META)
+
+
+async def test_it_counts_in_both_windows_and_is_priced_as_it_is() -> None:
+    here = await Recalling().running(**MAY)
+    part = await here.part()
+    assert part.keeping is not None
+    assert (part.keeping.save, part.keeping.promised, part.ends) == (SAVE, ROOM, START + HOUR)
+    assert [each.kind for each in part.price] == ["deadline"]
+    for at, counted in ((0, 8), (3599, 8), (3601, 0), (10739, 0), (10741, 8), (14399, 8)):
+        assert await here.vcpus(at * SECOND) == counted, at
+    for window in (ROOM, Window(ROOM.end - MINUTE, ROOM.end + HOUR)):
+        with pytest.raises(errors.NoCapacity):
+            await held(here, "t2", window)
+    await held(here, "t3", Window(START + HOUR, ROOM.start), 8)
+
+
+async def test_where_the_room_is_not_there_the_refusal_says_that_it_was_for_that() -> None:
+    here = Recalling()
+    await held(here, "t2", Window(ROOM.start, ROOM.end))
+    with pytest.raises(errors.NoCapacity) as refused:
+        await here.running(**MAY)
+    assert {each.field for each in refused.value.shortfalls} == {PROMISED}
+    short = Window(DEADLINE - HOUR - 40 * SECOND, DEADLINE)
+    with pytest.raises(errors.NoCapacity) as refused:
+        await Recalling().running(**{**MAY, "promised": short})
+    assert {each.field for each in refused.value.shortfalls} == {PROMISED}
+    assert "to go on takes" in str(refused.value.shortfalls)
+
+
+async def test_without_a_promise_it_is_not_put_aside_and_takes_no_room_for_that() -> None:
+    here = await Recalling().running(**ADMITTED)
+    part = await here.part()
+    assert part.keeping is not None
+    assert (part.keeping.save, part.keeping.promised) == (timedelta(), None)
+    assert [each.kind for each in part.price] == ["deadline"]
+    await here.clock.advance(600)
+    with pytest.raises(errors.NoCapacity):
+        await here.urgent()
+    assert (await here.part()).recalled_end is None
+
+
+async def test_put_aside_it_is_kept_until_the_end_of_its_room() -> None:
+    here = await Recalling().running(**MAY)
+    await here.clock.advance(600)
+    await here.urgent()
+    part, end = await here.part(), START + 600 * SECOND
+    assert (part.recalled_end, part.window.end, part.ends) == (end, end, DEADLINE)
+    after = await here.agreed()
+    assert (after.recalled_end, after.ends, after.terms) == (None, DEADLINE, 1)
+    assert after.keeping is not None
+    assert after.keeping.promised == ROOM
+    assert await here.vcpus(ROOM.start - START) == 8
+
+
+async def test_of_another_sites_end_it_keeps_its_room_whatever_is_promised_to_others() -> None:
+    here = await Recalling().running(**MAY)
+    await held(here, "t2", Window(START + HOUR, ROOM.start), 8)
+    await here.clock.advance(600)
+    after = await here.agreed(START + 590 * SECOND)
+    assert (after.ends, after.window.end) == (DEADLINE, START + 590 * SECOND)
+    assert await here.vcpus(ROOM.start - START) == 8
+
+
+async def test_it_goes_on_in_its_room_which_nobody_can_refuse() -> None:
+    here = await Recalling().running(**MAY)
+    await here.clock.advance(600)
+    await here.urgent()
+    part = await here.agreed()
+    with pytest.raises(errors.NoCapacity):
+        await held(here, "t2", ROOM)
+    await here.clock.advance((ROOM.start - here.clock.now()).total_seconds())
+    here.alive()
+    here.saved(part)
+    assert part.spec.recallable is not None
+    last = replace(part.spec.recallable, put_aside=False, promised=None)
+    on = here.on(part, recallable=last)
+    await here.hold(on, "a1", replaces=1)
+    after = await here.commit("a1", 2)
+    assert after.keeping is not None
+    assert (after.keeping.until, after.keeping.promised) == (None, None)
+    assert (after.keeping.save, after.keeping.restore) == (timedelta(), RESTORE)
+    assert [each.kind for each in after.price] == ["deadline"] * 2
+    with pytest.raises(errors.NoCapacity):
+        await here.urgent()
+
+
+async def test_gone_on_sooner_it_has_its_room_as_before() -> None:
+    here = await Recalling().running(**MAY)
+    await here.clock.advance(600)
+    await here.urgent(count=4)
+    part = await here.agreed()
+    await here.clock.advance(60)
+    here.alive()
+    here.saved(part)
+    assert part.spec.recallable is not None
+    await here.hold(here.on(part), "a1", replaces=1)
+    after = await here.commit("a1", 2)
+    assert after.keeping is not None
+    assert after.keeping.promised == ROOM
+    assert await here.vcpus(ROOM.start - START) == 8
+    await here.clock.advance(300)
+    await here.urgent()
+    assert (await here.part()).ends == DEADLINE
+
+
+async def test_another_promise_than_was_agreed_on_is_refused() -> None:
+    here = await Recalling().running(**MAY)
+    await here.clock.advance(600)
+    await here.urgent()
+    part = await here.agreed()
+    await here.clock.advance(60)
+    here.alive()
+    here.saved(part)
+    may = part.spec.recallable
+    assert may is not None
+    later = Window(ROOM.start - HOUR, ROOM.end)
+    for changed in (replace(may, promised=later), replace(may, deadline=DEADLINE + HOUR)):
+        on = here.on(part, recallable=replace(changed, put_aside=False))
+        with pytest.raises(errors.FieldInvalid) as invalid:
+            await here.hold(on, "a1", replaces=1)
+        assert invalid.value.field == "spec.recallable"
+
+
+@pytest.mark.parametrize("left_s", [30, 59])
+async def test_so_near_its_end_it_is_not_put_aside(left_s: int) -> None:
+    """A site that does not hear of it in time has taken away what it had."""
+    here = await Recalling().running(**MAY)
+    await here.clock.advance(3600 - left_s)
+    with pytest.raises((errors.NoCapacity, AssertionError)):
+        await here.urgent()
+    assert (await here.part()).recalled_end is None
+
+
+async def test_one_that_has_not_begun_is_not_put_aside() -> None:
+    here = Recalling()
+    here.alive()
+    here.standing = replace(here.standing, name="sites/north/tenants/demo/parts/t1")
+    window = Window(START + 10 * MINUTE, START + 70 * MINUTE)
+    await here.hold(terms(window=window, **MAY), "t1", replaces=None)
+    await here.resolve(here.commit_of("t1", 0))
+    with pytest.raises((errors.NoCapacity, AssertionError)):
+        await here.urgent(start_in=20 * MINUTE)
+    assert (await here.part()).recalled_end is None
+
+
+async def test_those_that_wait_give_way_to_it_and_it_gives_way_to_none_of_them() -> None:
+    here = await Recalling().running()
+    window = Window(START + 10 * MINUTE, START + 70 * MINUTE)
+    await held(here, "t2", window, 8, **MAY)
+    best_effort = await here.part()
+    assert best_effort.recalled_end is not None
+    assert best_effort.recalled_end <= window.start
+
+    here = await Recalling().running(**MAY)
+    with pytest.raises(errors.NoCapacity):
+        await held(here, "t2", window, 8, keep_for=HOUR)
+    assert (await here.part()).recalled_end is None
+
+
+async def test_offers_before_others_have_what_it_would_leave() -> None:
+    for may, free in ((MAY, 8), (ADMITTED, 0)):
+        here = await Recalling().running(**may)
+        here.alive()
+        window = Window(START + 10 * MINUTE, START + 70 * MINUTE)
+        view = await here.ledger.view()
+        found = offers_of(view, POLICY, (window,), (), now=START, before_others=True)
+        assert sum(each.free.vcpus for each in found[0].hosts) == free
+
+
+@pytest.mark.parametrize(
+    ("may", "field"),
+    [
+        ({"promised": ROOM}, "promised"),
+        ({**MAY, "cancellable": True}, "cancellable"),
+        ({**ADMITTED, "put_aside": True}, "put_aside"),
+        ({**MAY, "deadline": DEADLINE - SECOND}, "deadline"),
+        ({**ADMITTED, "deadline": START + HOUR - SECOND}, "deadline"),
+        ({**MAY, "promised": Window(START + MINUTE, DEADLINE)}, "promised"),
+    ],
+)
+def test_what_no_part_is_asked_for(may: dict[str, Any], field: str) -> None:
+    validate_part(terms(1, **MAY))
+    validate_part(terms(1, **ADMITTED))
+    with pytest.raises(errors.FieldInvalid) as invalid:
+        validate_part(terms(1, **may))
+    assert invalid.value.field == f"spec.recallable.{field}"
