@@ -28,7 +28,7 @@ from intertie.common.guarantees import Measured
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.part_rules import within
-from intertie.common.part_spec import PartSpec
+from intertie.common.part_spec import PROMISED, PartSpec
 from intertie.common.quantities import Vector
 from intertie.common.refund import RefundItem
 from intertie.common.tariff import Rates
@@ -142,6 +142,8 @@ class FakeSite:
     """That its policy lets anybody have; offers do not tell it."""
     ledger_full: bool = False
     """Its etcd is short of room."""
+    unpromised_vcpus: int = 0
+    """That are offered, and that nothing is promised of."""
     takes_no_lease: bool = False
     """Likewise: none is short enough, say."""
     saves_in: timedelta | None = None
@@ -161,6 +163,8 @@ class FakeSite:
             terms = part.spec.recallable
             if terms is None or part.state is not State.CONFIRMED or part.amend is not None:
                 continue
+            if not terms.may_be_put_aside:
+                continue
             if end >= part.spec.window.end:
                 continue
             window = Window(part.spec.window.start, end)
@@ -173,7 +177,8 @@ class FakeSite:
         if terms.cancellable:
             part.end_reason = "PREEMPTED"
         else:
-            part.keep_until = part.spec.window.end + terms.keep_for
+            promised = terms.promised
+            part.keep_until = promised.end if promised else part.spec.window.end + terms.keep_for
 
     def save(self) -> None:
         """What runs of parts whose windows are over is in memory no more."""
@@ -267,6 +272,12 @@ class FakeSite:
                 site=self.name, resource="vcpus", wanted=wanted, available=free, unit="vCPU"
             )
             raise NoCapacity((short,))
+        promised = order.spec.recallable.promised if order.spec.recallable else None
+        if promised is not None and wanted > (free := self._promisable(promised)):
+            short = Shortfall(
+                site=self.name, resource="vcpus", wanted=wanted, available=free, field=PROMISED
+            )
+            raise NoCapacity((short,))
         self.parts[name] = FakePart(
             state=State.PREPARED,
             spec=order.spec,
@@ -276,6 +287,9 @@ class FakeSite:
             terms=0 if order.replaces is None else order.replaces + 1,
         )
         return self.receipt(order.part)
+
+    def _promisable(self, window: Window) -> int:
+        return self.vcpus - self.used(window) - self.unpromised_vcpus
 
     def _prepare_amend(self, order: HoldOrder, replaces: int) -> Receipt:
         part, name = self._part(order.part), str(order.part)
@@ -439,7 +453,13 @@ class FakeSite:
 
 
 def _overlaps(part: FakePart, window: Window) -> bool:
-    spans = [part.spec.window, *([part.amend.spec.window] if part.amend else [])]
+    specs = [part.spec, *([part.amend.spec] if part.amend else [])]
+    spans = [each.window for each in specs]
+    spans += [
+        each.recallable.promised
+        for each in specs
+        if each.recallable is not None and each.recallable.promised is not None
+    ]
     return any(each.overlaps(window) for each in spans)
 
 

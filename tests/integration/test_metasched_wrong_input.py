@@ -119,11 +119,11 @@ async def test_wrong_fields_are_named_and_leave_nothing(here: Federation) -> Non
     waits = two_groups()
     waits.lease.Clear()
     waits.lease.kind = cluster_pb2.LeaseTerms.DEADLINE
+    waits.lease.duration.FromSeconds(6 * 3600)
     waits.lease.deadline.FromDatetime(CLOCK.now() + timedelta(hours=5))
-    queue = await refusal(stub.Create(create("c1", waits)))
-    assert isinstance(queue, errors.FieldInvalid)
-    assert queue.field == "spec.lease.kind"
-    assert "one site serves alone" in queue.problem
+    late = await refusal(stub.Create(create("c1", waits)))
+    assert isinstance(late, errors.FieldInvalid)
+    assert late.field == "spec.lease.deadline"
     for name in ("a" * 64, "größe", ""):
         named = await refusal(stub.Create(create(name, two_groups(), "r1")))
         assert isinstance(named, errors.FieldInvalid)

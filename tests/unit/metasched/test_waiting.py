@@ -256,10 +256,6 @@ async def test_what_one_that_waits_may_not_be_asked_for() -> None:
     )
     with pytest.raises(errors.ActionIllegal):
         await process.act(act)
-    deadline = LeaseTerms(kind=Kind.DEADLINE, duration=HOUR, deadline=START + 3 * HOUR)
-    with pytest.raises(errors.FieldInvalid) as invalid:
-        await queue(process, replace(spec(), lease=deadline), "c2")
-    assert invalid.value.field == "spec.lease.kind"
 
 
 async def test_a_plan_says_when_it_would_start_and_writes_nothing() -> None:

@@ -194,7 +194,7 @@ class CouldGiveWay(Struct, frozen=True, kw_only=True):
 
 
 def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[CouldGiveWay]:
-    """As it would be were it decided now; but for those with a deadline to which nothing is promised
+    """As it would be were it decided now; but for those with a deadline that are promised nothing
     yet."""
     paces = paces_of(view, policy)
     found = []

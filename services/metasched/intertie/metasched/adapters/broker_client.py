@@ -15,7 +15,14 @@ from intertie.api.broker.v1 import (
 from intertie.api.types.v1 import attach_pb2
 from intertie.common.actions import Action
 from intertie.common.clock import Clock
-from intertie.common.errors import EtcdUnavailable, LedgerFull, NotFound, SiteUnreachable
+from intertie.common.errors import (
+    EtcdUnavailable,
+    LedgerFull,
+    NoCapacity,
+    NotFound,
+    Shortfall,
+    SiteUnreachable,
+)
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.rpc.action_proto import action_to_proto
@@ -43,6 +50,9 @@ T = TypeVar("T")
 
 LOOK_TIMEOUT_S = 3.0
 """Of calls that only look: whoever waits for the answer has an older one."""
+
+
+_KNOWS_NO_DEADLINES = "its release takes no leases over several sites that have a deadline"
 
 
 class Broker:
@@ -144,6 +154,11 @@ class BrokerSites:
         answer: parts_pb2.HoldPartResponse = await self._answer(
             part.site, broker.parts.Hold(request, **self._patient)
         )
+        terms, taken = order.spec.recallable, answer.part.spec.recallable
+        if terms is not None and terms.deadline is not None and not taken.HasField("deadline"):
+            # That release would put it aside with nothing promised.
+            said = f"{part.site}: {_KNOWS_NO_DEADLINES}"
+            raise NoCapacity((Shortfall(site=part.site, resource="policy", message=said),))
         return Prepared(
             receipt=receipt_from_proto(answer.receipt), seen=part_from_proto(answer.part)
         )

@@ -17,6 +17,7 @@ from intertie.metasched.domain.cluster import (
     WorkspaceState,
 )
 from intertie.metasched.domain.commit import Decision, TxRecord, commit_of, tx_of
+from intertie.metasched.domain.in_time import window_on, with_promise
 from intertie.metasched.domain.parts import digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import GroupNeed, ImageFound, Problem, Promise, Site
@@ -113,9 +114,12 @@ def going_on(
     if (decide_by := kept - DECIDED_BEFORE) <= now:
         return None
     restore = max(each.restore for each in parts.values())
+    window, promised = window_on(record, window_of(record, restore, now=now))
+    if window is None:
+        return None
     plan = replace(
         record.plan,
-        window=window_of(record, restore, now=now),
+        window=window,
         reasons=("its sites have room for it again",),
         shortfalls=(),
     )
@@ -127,6 +131,7 @@ def going_on(
         keep_for=policy.longest(record.spec),
     )
     scheduled = record.move(ClusterState.SCHEDULED, now=now)
+    plan = with_promise(plan, promised)
     after = replace(scheduled, plan=plan, waits=waits, terms=record.terms + 1, amend=None)
     return replace(_stretch(record, after, policy, aside=False), decide_by=decide_by)
 
@@ -161,9 +166,9 @@ def _stretch(
     )
 
 
-def where_it_was(problem: Problem, plan: Plan) -> Problem:
-    """The problem of a lease that goes on: each of its groups is at its sites, and has its disks,
-    its memory on disk and its image there."""
+def where_it_was(problem: Problem, plan: Plan, *, kept: bool = True) -> Problem:
+    """The problem of a lease that goes on: each of its groups is at its sites, and has its image
+    there. `kept`: its disks and its memory on disk too, which take nothing of what is free."""
 
     def at(group: GroupNeed, site: str, count: int) -> GroupNeed:
         return replace(
@@ -171,8 +176,8 @@ def where_it_was(problem: Problem, plan: Plan) -> Problem:
             name=_named(group.name, site),
             fewest=count,
             most=count,
-            need=replace(group.need, disk_mib=0),
-            saved_mib=0,
+            need=replace(group.need, disk_mib=0) if kept else group.need,
+            saved_mib=0 if kept else group.saved_mib,
             image=plan.images[group.name],
             allow_sites=(site,),
             deny_sites=(),

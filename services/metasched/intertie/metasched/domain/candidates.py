@@ -10,23 +10,33 @@ from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 
 MOST_WINDOWS = 64
 """As many as a site answers for in one call."""
+FEWEST_STARTS = 8
+"""Of a lease with a deadline, however near that is: one that begins later than it could is not
+begun sooner."""
+TICK = timedelta(seconds=1)
 
 
 def candidate_windows(
     lease: LeaseTerms, *, now: datetime, slot: timedelta, horizon: timedelta
 ) -> tuple[Window, ...]:
-    """The earliest start, then one a slot up to the longest delay that the owner accepts.
+    """The earliest start, then one a slot up to the longest delay that the owner accepts; of one
+    with a deadline up to the last start that is in time, which is always one of them.
 
     Slots are widened where more than 64 starts would come out. With a fixed end, a later
     start makes the lease shorter, and no window is empty. Nothing starts beyond the horizon,
     but for the start that was asked for.
     """
-    first = lease.start_time or now
-    delay = min(lease.max_delay, max(now + horizon - first, timedelta()))
-    step = max(slot, delay / (MOST_WINDOWS - 1))
-    starts = [first]
-    while starts[-1] + step <= first + delay and len(starts) < MOST_WINDOWS:
+    first, lasts = lease.start_time or now, lease.duration or DEFAULT_DURATION
+    most = lease.max_delay if lease.deadline is None else lease.deadline - lasts - first
+    delay = min(most, max(now + horizon - first, timedelta()))
+    if lease.deadline is not None:
+        slot = min(slot, delay / FEWEST_STARTS)
+    step = max(slot, delay / (MOST_WINDOWS - 1), TICK)
+    starts = [first] if delay >= timedelta() else []
+    while starts and starts[-1] + step <= first + delay and len(starts) < MOST_WINDOWS:
         starts.append(starts[-1] + step)
+    if starts and lease.deadline is not None and starts[-1] < first + delay:
+        starts = [*starts[: MOST_WINDOWS - 1], first + delay]
     return windows_from(lease, starts)
 
 

@@ -29,6 +29,8 @@ WAITED_TOO_LONG = "WAITED_TOO_LONG"
 """Why one ends that did not get room for longer than it may wait."""
 PREEMPTED = "PREEMPTED"
 """Why one ends that is cancelled for others, as its terms allow."""
+DEADLINE_MISSED = "DEADLINE_MISSED"
+"""Why one ends that was not done in time."""
 
 UNREACHABLE = "site unreachable"
 
@@ -185,8 +187,8 @@ class ClusterRecord:
     """Host numbers of every workspace that ever was, from the first amend on."""
     amend: Amend | None = None
     waits: Waits | None = None
-    """Of one that runs when there is room. While it is QUEUED its plan has no site, and the window
-    of its request."""
+    """Of one that runs when there is room, or is to be done by a deadline. While it is QUEUED its
+    plan has no site, and the window of its request."""
 
     @property
     def path(self) -> ClusterName:
@@ -199,6 +201,11 @@ class ClusterRecord:
     @property
     def over(self) -> bool:
         return not NEXT[self.state]
+
+    @property
+    def queues(self) -> bool:
+        """Where it cannot be had at once, it is QUEUED."""
+        return self.waits is not None and self.spec.lease.deadline is None
 
     def counts(self) -> dict[str, int]:
         return {group.name: self.plan.count(group.name) for group in self.spec.groups}

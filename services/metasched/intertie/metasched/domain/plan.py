@@ -54,6 +54,9 @@ class Plan:
     homes: Mapping[str, str] = field(default_factory=dict)
     """Site of every workspace that ever was, by label, from the first amend on: who comes back does
     so where it was, for it may not be gone from there. Empty: as `site_of` finds."""
+    promised: Window | None = None
+    """Of a lease with a deadline: room after its window in which it goes on at the latest if a site
+    puts it aside. None: none may."""
 
     def count(self, group: str, site: str = "") -> int:
         """Workspaces of the group at the site; everywhere, without one."""

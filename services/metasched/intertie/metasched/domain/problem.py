@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
-from intertie.common.spec import ClusterSpec, Group, Kind, demand_of
+from intertie.common.spec import ClusterSpec, Group, demand_of
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 
@@ -211,7 +211,7 @@ def problem_of(
 ) -> Problem:
     """The planner's view of a normalised specification and the offers of the sites."""
     lease = spec.lease
-    aside = lease.kind is Kind.BEST_EFFORT and not lease.cancellable
+    aside = lease.kind is not None and not lease.cancellable
     return Problem(
         groups=tuple(_need_of(group, aside=aside) for group in spec.groups),
         sites=tuple(Site(name=name, offers=tuple(offers[name])) for name in sorted(offers)),

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import (
     CANCELLED,
+    DEADLINE_MISSED,
     LIVE,
     PART_LOST,
     PREEMPTED,
@@ -21,6 +22,7 @@ from intertie.metasched.domain.cluster import (
     WorkspaceState,
     priced,
 )
+from intertie.metasched.domain.in_time import failure_of, missed
 
 PATIENCE = timedelta(seconds=20)
 """A workspace that is FAILED for so long without a break is lost, as at the brokers: agents try
@@ -32,6 +34,7 @@ _STATE_AFTER = {
     PART_LOST: ClusterState.FAILED,
     WAITED_TOO_LONG: ClusterState.FAILED,
     PREEMPTED: ClusterState.CANCELLED,
+    DEADLINE_MISSED: ClusterState.FAILED,
 }
 
 
@@ -89,8 +92,9 @@ def progressed(
             failure = Failure(reason=PART_LOST, message=message)
             record = record.ending(now=now, reason=PART_LOST, failure=failure)
     if known and all(part.over for part in parts.values()):
-        over = record.move(_STATE_AFTER.get(record.end_reason, ClusterState.ENDED), now=now)
-        return over if record.state is ClusterState.SUSPENDED else has_run(over)
+        if record.state is not ClusterState.SUSPENDED:
+            record = missed(has_run(record))
+        return record.move(_STATE_AFTER.get(record.end_reason, ClusterState.ENDED), now=now)
     if is_aside(record, now=now):
         after = has_run(record).move(ClusterState.SUSPENDED, now=now)
         return replace(after, plan=replace(after.plan, reasons=("put aside for others",)))
@@ -112,6 +116,8 @@ def waiting_over(record: ClusterRecord, site: str, part: PartSeen) -> Failure | 
     if part.end_reason == PREEMPTED:
         said = f"others came to {site} that do not wait, and it is cancellable"
         return Failure(reason=PREEMPTED, message=said)
+    if part.end_reason == WAITED_TOO_LONG and record.spec.lease.deadline is not None:
+        return failure_of(f"{site} has kept what it had until the end of what it was promised")
     if part.end_reason == WAITED_TOO_LONG:
         said = f"it was put aside, and {site} has kept what it had for as long as it could"
         return Failure(reason=WAITED_TOO_LONG, message=said)

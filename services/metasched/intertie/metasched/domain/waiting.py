@@ -73,7 +73,7 @@ def check_queue(tenant: str, of_tenant: Iterable[ClusterRecord], policy: QueuePo
     if most is None:
         return
     first = {ClusterState.QUEUED, *PENDING}
-    waiting = sum(each.waits is not None and each.state in first for each in of_tenant)
+    waiting = sum(each.queues and each.state in first for each in of_tenant)
     if waiting < most:
         return
     short = Shortfall(
@@ -100,9 +100,18 @@ def recallable_of(
     record: ClusterRecord, policy: QueuePolicy, *, aside: bool = False
 ) -> Recallable | None:
     """What its sites may do with it. `aside`: it is put aside at the end of its window. Kept for no
-    longer than they have agreed to, whatever the operator lets leases wait by now."""
+    longer than they have agreed to, whatever the operator lets leases wait by now; one with a
+    deadline until the end of what they have promised it."""
     if record.waits is None:
         return None
+    if (deadline := record.spec.lease.deadline) is not None:
+        return Recallable(
+            keep_for=timedelta(),
+            ran=record.waits.ran,
+            put_aside=aside,
+            deadline=deadline,
+            promised=record.plan.promised,
+        )
     longest, agreed = policy.longest(record.spec), record.waits.keep_for
     return Recallable(
         keep_for=longest if agreed is None else min(longest, agreed),
@@ -150,7 +159,7 @@ def in_order(
 
 def waited_too_long(record: ClusterRecord, policy: QueuePolicy, *, now: datetime) -> ClusterRecord:
     """The same, unless it has waited for longer than it may."""
-    if record.waits is None or not waits(record):
+    if record.waits is None or not record.queues or not waits(record):
         return record
     bound = policy.longest(record.spec)
     if now < record.waits.since + bound:

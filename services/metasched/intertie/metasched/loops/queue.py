@@ -6,6 +6,7 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
+from intertie.metasched.domain.in_time import is_due, out_of_time
 from intertie.metasched.domain.ports import Clusters, Stored
 from intertie.metasched.domain.waiting import told, waited_too_long, waits
 from intertie.metasched.usecases.apart import apart
@@ -54,22 +55,33 @@ class Queue:
         return [each for each in await self._clusters.listed() if waits(each.record)]
 
     async def _give_up(self) -> bool:
-        """Ends those that have waited for too long; whether others wait."""
+        """Ends those that have waited for too long, or can be done in time no more; whether others
+        wait."""
         others = False
         for each in await self._waiting():
-            after = waited_too_long(each.record, self._line.policy, now=self._clock.now())
+            now = self._clock.now()
+            after = out_of_time(each.record, now=now)
+            if after is each.record:
+                after = waited_too_long(each.record, self._line.policy, now=now)
             if after is each.record:
                 others = True
                 continue
             with apart(after.name):
                 await self._save(after, each)
-                log.info("queue.waited_too_long", cluster=after.name)
+                log.info("queue.gave_up", cluster=after.name, reason=after.end_reason)
         return others
 
     async def _start(self) -> None:
-        """One after the other, each on what the sites have left with those before it. One that was
-        refused a moment ago is not among them, nor is room kept for it."""
+        """One after the other, each on what the sites have left with those before it. First those
+        for which what they were promised has come, which all of their sites have on record; of the
+        others one that was refused a moment ago is not among them, nor is room kept for it."""
+        now = self._clock.now()
         waiting = [each.record for each in await self._waiting()]
+        due = [each.name for each in waiting if is_due(each, now=now)]
+        for name in due:
+            with apart(name):
+                await self._go_on(name)
+        waiting = [each for each in waiting if each.name not in due]
         of = {each.name: each for each in waiting if self._pauses.of(each.uid) is None}
         for name in await self._line.starting([*of.values()], now=self._clock.now()):
             aside = of[name].state is ClusterState.SUSPENDED

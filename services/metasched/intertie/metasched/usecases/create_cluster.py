@@ -26,16 +26,27 @@ from intertie.common.errors import (
 )
 from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.spec import ClusterSpec, Kind, normalise, validate
-from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState, ClusterView
+from intertie.common.values import replace
+from intertie.metasched.domain.cluster import (
+    PENDING,
+    ClusterRecord,
+    ClusterState,
+    ClusterView,
+    Waits,
+)
 from intertie.metasched.domain.commit import tx_name, tx_of
+from intertie.metasched.domain.in_time import for_promise_alone
 from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
-from intertie.metasched.domain.waiting import nowhere, queued, queued_again
+from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.domain.waiting import nowhere, queued, queued_again, recallable_of
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
+from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.room_to_go_on import RoomToGoOn
 from intertie.metasched.usecases.telling import Requests, Telling, Underway
 
 log = structlog.get_logger(__name__)
@@ -90,11 +101,13 @@ class CreateCluster:
         clusters: Clusters,
         register: Register,
         planning: Planning,
+        fits: FitsAside,
         enqueue: EnqueueCluster,
         coallocate: Coallocate,
         get_cluster: GetCluster,
         underway: Underway,
         clock: Clock,
+        policy: QueuePolicy,
         terms: CommitTerms,
         draw: Callable[[], str],
         room: Room,
@@ -103,11 +116,14 @@ class CreateCluster:
         self._clusters = clusters
         self._register = register
         self._planning = planning
+        self._room_to_go_on = RoomToGoOn(planning)
+        self._fits = fits
         self._enqueue = enqueue
         self._coallocate = coallocate
         self._get_cluster = get_cluster
         self._underway = underway
         self._clock = clock
+        self._policy = policy
         self._terms = terms
         self._draw = draw
         self._room = room
@@ -120,7 +136,7 @@ class CreateCluster:
         if spec.lease.kind is Kind.BEST_EFFORT:
             return await self._enqueue.plan_only(self._in_line(order, spec))
         brief = self._planning.brief(order.name.tenant, spec, now=now)
-        plan = await self._planning(brief)
+        plan = await self._promised(order, brief, await self._planning.in_time(brief))
         return await self._get_cluster.view(self._record(order, spec, plan, uid=self._uid()))
 
     async def __call__(self, order: Order) -> ClusterView:
@@ -145,12 +161,6 @@ class CreateCluster:
     def _normal(self, spec: ClusterSpec) -> ClusterSpec:
         now = self._clock.now()
         validate(spec, now=now)
-        if spec.lease.kind is Kind.DEADLINE:
-            raise FieldInvalid(
-                "spec.lease.kind",
-                "is DEADLINE, which one site serves alone; ask a site's broker, or give another "
-                "kind or none",
-            )
         return normalise(spec, now=now)
 
     async def _create(self, order: Order) -> ClusterView:
@@ -210,7 +220,9 @@ class CreateCluster:
         begun = False
         try:
             for number in range(1, PLANS + 1):
-                plan = await self._planning(brief)
+                plan = await self._planning.in_time(brief)
+                if number < PLANS:
+                    plan = await self._promised(order, brief, plan)
                 log.info("create.planned", cluster=str(order.name), sites=plan.site_names)
                 try:
                     record = await self._attempt(order, spec, plan, uid, read_at, begun)
@@ -224,6 +236,19 @@ class CreateCluster:
         except (DomainError, Refused):
             await self._discard(order, uid)
             raise
+
+    async def _promised(self, order: Order, brief: Brief, plan: Plan) -> Plan:
+        """The plan with room to go on in, unless it would be too large to be put aside."""
+        found = await self._room_to_go_on(brief, plan)
+        if found.promised is None:
+            return plan
+        try:
+            record = self._record(order, brief.spec, found, uid="")
+            self._fits.check(record, found, now=self._clock.now())
+        except FieldInvalid as error:
+            log.info("create.not_promised", cluster=str(order.name), problem=str(error))
+            return plan
+        return found
 
     async def _attempt(
         self,
@@ -239,7 +264,8 @@ class CreateCluster:
         tx_id = tx_name(self._draw())
         parts = {site: str(PartName(site, order.name.tenant, tx_id)) for site in plan.site_names}
         record = self._record(order, spec, plan, uid=uid, tx=tx_id, parts=parts)
-        specs = part_specs(record.name, uid, spec, plan, record.layout())
+        recallable = recallable_of(record, self._policy)
+        specs = part_specs(record.name, uid, spec, plan, record.layout(), recallable)
         tx = tx_of(
             record,
             tx_id,
@@ -309,6 +335,7 @@ class CreateCluster:
         tx: str = "",
         parts: dict[str, str] | None = None,
     ) -> ClusterRecord:
+        now = self._clock.now()
         return ClusterRecord(
             name=str(order.name),
             uid=uid,
@@ -319,7 +346,8 @@ class CreateCluster:
             tx=tx,
             parts=parts or {},
             request_key=order.request_key,
-            create_time=self._clock.now(),
+            create_time=now,
+            waits=Waits(since=now) if spec.lease.deadline is not None else None,
         )
 
 
@@ -327,7 +355,7 @@ async def discard(clusters: Clusters, stored: Stored, *, now: datetime) -> None:
     """What could not be had leaves no record: a retry plans anew; but of a lease that waits for
     room, which waits on. What was cancelled leaves one: a retry is told so."""
     record = stored.record
-    if record.end_requested_time is None and record.waits is not None:
+    if record.end_requested_time is None and record.queues:
         await clusters.save(queued_again(record, now=now), read_at=stored.read_at)
     elif record.end_requested_time is None:
         await clusters.delete(stored)
@@ -340,7 +368,10 @@ def after_refusal(brief: Brief, plan: Plan, error: Refused, *, last: bool) -> Br
     for refusal in error.refusals.values():
         if not isinstance(refusal, _PLAN_AGAIN):
             raise refusal
-    brief = brief.after(plan, error.refusals)
+    of_room = {site: each for site, each in error.refusals.items() if not for_promise_alone(each)}
+    if not of_room:
+        return replace(brief, to_go_on=False)
+    brief = brief.after(plan, of_room)
     if not last:
         return brief
     if brief.refused:

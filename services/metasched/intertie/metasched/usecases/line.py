@@ -11,6 +11,7 @@ from intertie.common.leasing.lease import Lease
 from intertie.common.spec import ClusterSpec
 from intertie.metasched.domain.aside import is_saved, where_it_was, window_of
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
+from intertie.metasched.domain.in_time import beside_promise, goes_on_by
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.queue_policy import QueuePolicy
@@ -77,6 +78,7 @@ class Line:
         """What becomes of each, if nothing else comes: it gets the first start that puts off none
         before it."""
         line = self.in_order(records, now=now)
+        of = {each.name: each for each in records}
         looked = await self._look(line[:LOOKED_AT], records, now)
 
         def look(solve: Callable[[Problem], Plan | None]) -> dict[str, Outlook]:
@@ -84,19 +86,24 @@ class Line:
             found: dict[str, Outlook] = {}
             for before, lease in enumerate(line):
                 name = lease.request.name
+                promised = of[name].plan.promised
+                latest = promised.start if promised is not None else None
+                sure = (goes_on_by(promised),) if promised is not None else ()
                 if before >= LOOKED_AT:
                     said = f"{LOOKED_AT} or more are before it in the queue"
-                    found[name] = Outlook(foreseen=None, reasons=(said,), shortfalls=())
+                    found[name] = Outlook(foreseen=latest, reasons=(said, *sure), shortfalls=())
                     continue
                 at_s = rooms.earliest(lease, lease.left_s(0), rooms.now_s)
                 foreseen = rooms.moment(at_s) if at_s is not None else None
                 short = () if foreseen == now else rooms.short(lease, self._planning.short)
+                if latest is not None:
+                    foreseen = min(foreseen or latest, latest)
                 if at_s is not None:
                     rooms.take(lease, at_s, at_s + lease.left_s(0))
                 line_said = f"{before} before it in the queue" if before else "first in the queue"
                 found[name] = Outlook(
                     foreseen=foreseen,
-                    reasons=(line_said,) if short else (line_said, "there is room for it"),
+                    reasons=(line_said, *(() if short else ("there is room for it",)), *sure),
                     shortfalls=short,
                 )
             return found
@@ -119,7 +126,9 @@ class Line:
         async def brief(record: ClusterRecord) -> Brief:
             parts = await self._parts.parts_of(record)
             restore = max((each.restore for each in parts.values()), default=timedelta())
-            windows = tuple(window_of(record, restore, now=each) for each in starts)
+            windows = tuple(
+                beside_promise(record, window_of(record, restore, now=each)) for each in starts
+            )
             return _brief(record.path.tenant, record.spec, windows)
 
         waiting = [of[each.request.name] for each in line]

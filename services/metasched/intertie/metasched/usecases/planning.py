@@ -1,6 +1,7 @@
 """Asks sites what they could give, and plans over the answers."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -96,6 +97,11 @@ class Brief:
     """Sites that are left out, and why."""
     image_gone: Mapping[str, ImageNotReady]
     """Sites that turned out not to have an image when they were to hold."""
+    others_give_way: bool = False
+    """Of a lease with a deadline: there is no room for it else."""
+    to_go_on: bool = True
+    """Of a lease with a deadline: room is looked for in which it could go on if it were put
+    aside."""
     beside: Callable[[Problem], Problem] | None = None
     """Of a cluster that stands: puts what there is of it into the problem."""
     hold_within: timedelta = HOLD_WITHIN
@@ -105,7 +111,7 @@ class Brief:
     @property
     def before_others(self) -> bool:
         """Sites make room for it. An amend is held as it is, and they make none."""
-        return self.spec.lease.kind is None and self.beside is None
+        return self.others_give_way or (self.spec.lease.kind is None and self.beside is None)
 
     def after(self, plan: Plan, refusals: Mapping[str, DomainError]) -> "Brief":
         """The next attempt's: what was refused is not asked for again."""
@@ -205,10 +211,25 @@ class Planning:
         if not brief.before_others or not problem.windows:
             return ()
         first = problem.windows[0].start
-        before = plan.window.start if plan is not None else first + self._effort.horizon
+        latest = first + self._effort.horizon
+        if brief.spec.lease.deadline is not None:
+            latest = problem.windows[-1].start
+        before = plan.window.start if plan is not None else latest
         return windows_with_room_made(
             problem, brief.spec.lease, before=before, hold_within=brief.hold_within
         )
+
+    async def in_time(self, brief: Brief) -> Plan:
+        """The same; of a lease with a deadline, for which nobody is to give way where there is room
+        for it later, first on what is free."""
+        try:
+            return await self(brief)
+        except NoCapacity:
+            if brief.spec.lease.kind is not Kind.DEADLINE:
+                raise
+            with contextlib.suppress(NoCapacity):
+                return await self(replace(brief, others_give_way=True))
+            raise
 
     async def problem(self, brief: Brief) -> tuple[Problem, Mapping[str, NoUse]]:
         """By what sites offer now; and those that may be used and are of no use."""

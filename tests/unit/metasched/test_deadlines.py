@@ -1,0 +1,322 @@
+"""Leases over two sites that are done by a moment: admitted whole, with room on record, or
+refused."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from intertie.common import errors
+from intertie.common.spec import ClusterSpec, Kind, LeaseTerms
+from intertie.common.tariff import Rates
+from intertie.common.values import replace
+from intertie.metasched.domain.cluster import DEADLINE_MISSED, ClusterState
+from intertie.metasched.domain.in_time import SLACK, goes_on_by
+from tests.fakes.clock import START
+from tests.fakes.crashing import CrashPlan
+from tests.fakes.site import RESTORE, State
+from tests.unit.metasched.test_aside import ON_STEPS, check_whole, crashing, looked, parts
+from tests.unit.metasched.test_waiting import HOUR, filled, named, queue, record_of
+from tests.unit.metasched.world import NAME, Process, World, order, spec
+
+
+def in_time(hours: float, workers: int = 5, **lease: Any) -> ClusterSpec:
+    """An hour, done within so many; 6 of 8 vCPUs need both sites."""
+    terms = {"duration": HOUR, **lease}
+    due = LeaseTerms(kind=Kind.DEADLINE, deadline=START + hours * HOUR, **terms)
+    return replace(spec(workers), lease=due)
+
+
+async def test_it_begins_now_where_there_is_room_and_is_done() -> None:
+    world = World()
+    process = await world.process()
+    assert await queue(process, in_time(1.5)) is ClusterState.SCHEDULED
+    record = await record_of(process)
+    assert (record.window.start, record.window.duration) == (START, HOUR)
+    await process.create.drain()
+    assert {each.state for each in parts(world)} == {State.CONFIRMED}
+    terms = {each.spec.recallable for each in parts(world)}
+    assert {each.deadline for each in terms if each} == {START + 1.5 * HOUR}
+    world.boot()
+    for _ in range(2):
+        await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.ACTIVE
+    await looked(world, process, 3600)
+    for _ in range(2):
+        await looked(world, process)
+    record = await record_of(process)
+    assert (record.state, record.failure) == (ClusterState.ENDED, None)
+    assert record.waits is not None
+    assert record.waits.ran == HOUR
+
+
+async def test_it_begins_as_late_as_it_has_to_and_may() -> None:
+    world = World()
+    process = await world.process()
+    await filled(world, process)
+    # The last start that is in time is tried, though it is no multiple of anything.
+    last = HOUR + timedelta(seconds=7)
+    due = replace(in_time(2).lease, deadline=START + last + HOUR)
+    assert await queue(process, replace(spec(5), lease=due)) is ClusterState.SCHEDULED
+    record = await record_of(process)
+    assert START + HOUR <= record.window.start <= START + last
+    assert record.window.end <= START + last + HOUR
+
+
+async def test_it_is_refused_with_what_is_short_and_leaves_nothing() -> None:
+    world = World()
+    process = await world.process()
+    await filled(world, process)
+    with pytest.raises(errors.NoCapacity) as refused:
+        await queue(process, in_time(1.9))
+    assert {each.resource for each in refused.value.shortfalls} == {"vcpus"}
+    with pytest.raises(errors.NoCapacity):
+        await process.create.plan_only(order("p", NAME, in_time(1.9)))
+    assert await process.clusters.get(str(NAME)) is None
+    with pytest.raises(errors.FieldInvalid) as late:
+        await queue(process, in_time(0.9))
+    assert late.value.field == "spec.lease.deadline"
+    assert await process.clusters.get(str(NAME)) is None
+
+
+async def test_refused_at_a_site_it_is_not_queued() -> None:
+    world = World()
+    process = await world.process()
+    world.south.quota_vcpus = 1
+    with pytest.raises(errors.NoCapacity):
+        await queue(process, in_time(5))
+    await looked(world, process)
+    assert await process.clusters.get(str(NAME)) is None
+    assert parts(world) == []
+
+
+async def test_it_is_planned_at_the_prices_of_its_kind() -> None:
+    world = World()
+    process = await world.process()
+    for site in (world.north, world.south):
+        site.kinds = {"deadline": Rates(vcpu_hour=2.0)}
+    view = await process.create.plan_only(order("p", NAME, in_time(5)))
+    assert view.record.plan.cost == 12.0
+
+
+async def running(hours: float = 4, world: World | None = None) -> tuple[World, Process]:
+    """For ten minutes, at both sites."""
+    world = world or World()
+    process = await world.process()
+    assert await queue(process, in_time(hours)) is ClusterState.SCHEDULED
+    await process.create.drain()
+    world.boot()
+    for _ in range(2):
+        await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.ACTIVE
+    await world.clock.advance(600 - (world.clock.now() - START).total_seconds())
+    return world, process
+
+
+async def test_room_to_go_on_in_is_promised_as_late_as_may_be() -> None:
+    _, process = await running()
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    assert promised.end == START + 4 * HOUR
+    # Two guests with 128 MiB each, or four, come back at 50 MiB/s.
+    restore = timedelta(seconds=-(-4 * 128 // 50) + 1)
+    assert promised.duration == HOUR + SLACK + restore
+
+
+async def test_the_latest_room_that_all_sites_have_is_promised() -> None:
+    world = World()
+    process = await world.process()
+    ahead = LeaseTerms(start_time=START + 2.5 * HOUR, duration=HOUR)
+    await process.create(order("o", named("other"), replace(spec(5), lease=ahead)))
+    await process.create.drain()
+    _, process = await running(world=world)
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    assert promised.end <= START + 2.5 * HOUR
+    assert promised.start >= START + HOUR
+
+
+@pytest.mark.parametrize("hours", [1.5, 2.0])
+async def test_without_room_later_nobody_puts_it_aside(hours: float) -> None:
+    world, process = await running(hours)
+    assert (await record_of(process)).plan.promised is None
+    for site in (world.north, world.south):
+        site.recall(world.clock.now())
+    await looked(world, process)
+    record = await record_of(process)
+    assert (record.state, record.terms) == (ClusterState.ACTIVE, 0)
+
+
+async def test_a_site_that_does_not_promise_still_takes_it() -> None:
+    world = World()
+    world.south.unpromised_vcpus = 4
+    world, process = await running(world=world)
+    record = await record_of(process)
+    assert record.plan.promised is None
+    assert record.window.start == START
+
+
+async def test_put_aside_it_goes_on_sooner_and_keeps_its_promise() -> None:
+    world, process = await running()
+    world.north.recall(world.clock.now())
+    for _ in range(4):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SCHEDULED
+    assert record.waits is not None
+    assert record.window.duration == HOUR - record.waits.ran + RESTORE
+    assert record.plan.promised is not None
+    assert goes_on_by(record.plan.promised) in record.plan.reasons[-1]
+    check_whole(world, record)
+    # It may be put aside again, and again.
+    world.boot()
+    await looked(world, process, 60)
+    world.south.recall(world.clock.now())
+    for _ in range(4):
+        await looked(world, process)
+    record = await record_of(process)
+    assert (record.state, record.terms) == (ClusterState.SCHEDULED, 4)
+    check_whole(world, record)
+    await done(world, process)
+
+
+async def test_sooner_it_goes_on_into_what_it_was_promised_and_has_it_no_more() -> None:
+    world, process = await running(2.3)
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 0
+    await looked(world, process, 1800)
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+    world.north.vcpus = 4
+    for _ in range(3):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SCHEDULED
+    assert record.window.start < promised.start < record.window.end < promised.end
+    assert record.plan.promised is None
+    check_whole(world, record)
+
+
+async def test_at_the_latest_it_goes_on_as_it_was_promised_and_is_done_in_time() -> None:
+    world, process = await running()
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 0  # for anything but what it has promised
+    await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SUSPENDED
+    assert {each.keep_until for each in parts(world)} == {promised.end}
+    await looked(world, process, (promised.start - world.clock.now()).total_seconds() - 5)
+    record = await record_of(process)
+    assert record.waits is not None
+    assert record.waits.foreseen == promised.start
+    assert record.plan.reasons[-1] == goes_on_by(promised)
+    assert record.state is ClusterState.SUSPENDED
+    world.north.vcpus = 4
+    for _ in range(4):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SCHEDULED
+    assert record.window.start < promised.start + timedelta(seconds=5)
+    assert record.plan.promised is None, "nothing is left to promise"
+    check_whole(world, record)
+    world.boot()
+    world.north.recall(world.clock.now())
+    await done(world, process)
+    assert world.clock.now() < START + 4 * HOUR + timedelta(seconds=10)
+
+
+async def test_what_could_not_go_on_in_time_has_missed_its_deadline() -> None:
+    world, process = await running()
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 0
+    await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+    world.south.down = True
+    await looked(world, process, (promised.end - world.clock.now()).total_seconds())
+    for _ in range(2):
+        await looked(world, process)
+    assert (await record_of(process)).end_reason == DEADLINE_MISSED
+    world.south.down = False
+    await world.clock.advance(5)
+    for _ in range(3):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.FAILED
+    assert record.failure is not None
+    assert record.failure.reason == DEADLINE_MISSED
+
+
+async def test_what_went_on_too_late_has_missed_it_too() -> None:
+    world, process = await running()
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 0
+    await looked(world, process)
+    world.south.down = True
+    late = promised.start + timedelta(minutes=30)
+    await looked(world, process, (late - world.clock.now()).total_seconds())
+    world.south.down, world.north.vcpus = False, 4
+    await world.clock.advance(5)
+    for _ in range(4):
+        await looked(world, process)
+    record = await record_of(process)
+    assert (record.state, record.window.end) == (ClusterState.SCHEDULED, promised.end)
+    world.boot()
+    await looked(world, process, (promised.end - world.clock.now()).total_seconds() + 1)
+    for _ in range(3):
+        await looked(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.FAILED
+    assert record.failure is not None
+    assert record.failure.reason == DEADLINE_MISSED
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("at", range(1, ON_STEPS + 2))
+async def test_wherever_its_coordinator_stops_it_goes_on_whole_and_in_time(
+    at: int, after: bool
+) -> None:
+    world, process = await running()
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 0
+    for _ in range(2):
+        await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+    await world.clock.advance((promised.start - world.clock.now()).total_seconds())
+    world.north.vcpus = 4
+    await crashing(world, CrashPlan(at=at, after=after), "on")
+    successor = await world.process()
+    await world.clock.advance(20)
+    for site in world.sites.by_name.values():
+        await world.ask_register(successor, site)
+    for _ in range(4):
+        await looked(world, successor)
+    record = await record_of(successor)
+    assert await successor.register.transactions() == ()
+    assert record.state is ClusterState.SCHEDULED
+    check_whole(world, record)
+    world.boot()
+    await done(world, successor)
+
+
+async def done(world: World, process: Process) -> None:
+    """At the end of its window it has run for as long as it was to."""
+    end = (await record_of(process)).window.end
+    assert end <= START + 4 * HOUR
+    await looked(world, process, (end - world.clock.now()).total_seconds() + 1)
+    for _ in range(3):
+        await looked(world, process)
+    record = await record_of(process)
+    assert (record.state, record.failure) == (ClusterState.ENDED, None)
+    assert record.waits is not None
+    assert record.waits.ran == HOUR
