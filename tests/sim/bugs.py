@@ -42,6 +42,7 @@ from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import EtcdUnavailable
 from intertie.common.etcd.client import Compare, Entry, Op, Snapshot, TxnResult
 from intertie.common.intervals import Window
+from intertie.common.part_spec import Recallable
 from intertie.common.spec import LeaseTerms
 from intertie.common.values import replace as replace_record
 from intertie.metasched.domain.problem import Problem
@@ -229,6 +230,25 @@ def _moves_named_starts() -> AbstractContextManager[Any]:
     return mock.patch.object(planning, "windows_with_room_made", windows)
 
 
+@contextmanager
+def _promised_uncounted() -> Iterator[None]:
+    """What is promised to a lease over several sites counts only once it was put aside."""
+    whole = ledger.stretch_demands
+
+    def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) -> Any:
+        if keeping.until is None:
+            keeping = replace_record(keeping, promised=None)
+        return whole(part, keeping, admission)
+
+    with mock.patch.object(ledger, "stretch_demands", stretch_demands):
+        yield
+
+
+def _recalled_unpromised() -> AbstractContextManager[Any]:
+    """A site puts aside what has a deadline, whether or not anything is promised to it."""
+    return mock.patch.object(Recallable, "may_be_put_aside", True)
+
+
 def _goes_on_unsaved() -> AbstractContextManager[Any]:
     """Nobody is asked whether what a lease had in memory is saved before it goes on."""
     return mock.patch.object(beginning, "is_saved", return_value=True)
@@ -374,6 +394,10 @@ BUGS: dict[str, Bug] = {
     "begun-before-others-are-saved": Bug(_begins_before_saved, "is promised", profile=_waiting),
     "named-start-moved-for-others": Bug(_moves_named_starts, "is to begin at", profile=_waiting),
     "goes-on-before-it-is-saved": Bug(_goes_on_unsaved, "goes on before", seed=4, profile=_waiting),
+    "promised-and-not-counted": Bug(_promised_uncounted, "is promised", profile=_waiting),
+    "put-aside-without-a-promise": Bug(
+        _recalled_unpromised, "is promised nothing", profile=_waiting
+    ),
     "suspend-and-resume-overlap": Bug(_overlapping, "it is being saved", profile=_switching),
     "action-counted-twice": Bug(_acts_twice, "starts anew", seed=3, profile=_switching),
     "window-ends-a-second-early": Bug(_ends_early, "is promised"),

@@ -236,6 +236,10 @@ class _History:
                 clusters[cluster["uid"]] = cluster
                 if late := begins_late(cluster):
                     self.say(written, late)
+                versions = self.clusters[cluster["uid"]]
+                self.waiting.over_sites(
+                    written, versions[-2][1] if len(versions) > 1 else None, cluster, self._part_at
+                )
         self.terms.revision(written, clusters)
         for key in written.deleted:
             kind, _, rest = key.partition("/")
@@ -260,6 +264,11 @@ class _History:
             state = self.parts_of[tx].get(site, "")
             if state not in ("PREPARED", "CONFIRMED", "ENDED"):
                 self.say(written, f"{tx} is committed, and {state or 'not there'} at {site}")
+
+    def _part_at(self, site: str, name: str) -> Any:
+        """None where there is none, or none any more."""
+        *_, tenant, _, uid = name.split("/")
+        return self.sites[site].parts.get(f"parts/{tenant}/{uid}")
 
     # Parts
 
@@ -477,7 +486,8 @@ def _otherwise(before: Any, part: Any) -> bool:
 
 
 def _is_late(before: Any, part: Any) -> bool:
-    return bool(part["keeping"] != before["keeping"] and part["terms"] == before["terms"])
+    same = all(part[what] == before[what] for what in ("terms", "recalled_end"))
+    return bool(part["keeping"] != before["keeping"] and same)
 
 
 def _is_answer(key: str) -> bool:

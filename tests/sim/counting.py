@@ -103,12 +103,20 @@ def taken_at(part: Any, moment: float, given_up_late: Iterable[Any] = ()) -> Tak
     """All that the part takes at a moment. `given_up_late`: terms that were in force before and
     that hosts may still have, whatever the part's own record says of them."""
     if part["keeping"] is not None:
-        return _of_stretch(part, part["keeping"], moment)
+        return largest(_of_stretch(*each, moment) for each in _stretches(part))
     terms = [part, *part["shed"], *given_up_late]
     if part["amend"] is not None:
         terms.append(part["amend"])
     begin = window_of(part)[0]
     return largest(takes_of(each) for each in terms if begin <= moment < window_of(each)[1])
+
+
+def _stretches(part: Any) -> Iterator[tuple[Any, Any]]:
+    """What is in force of one that may be put aside, and the window that is held for it."""
+    yield part, part["keeping"]
+    amend = part["amend"]
+    if amend is not None and amend["keeping"] is not None:
+        yield amend, amend["keeping"]
 
 
 def _of_stretch(part: Any, keeping: Any, moment: float) -> Takes:
@@ -119,15 +127,15 @@ def _of_stretch(part: Any, keeping: Any, moment: float) -> Takes:
     whole = takes_of(part)
     if keeping["save"] != "P0D" and span(keeping["save"]):
         whole = _roomy(part, keeping["mib_s"])
-    if until is None:
+    if until is None and promised is None:
         return whole if start <= moment < end else {}
     if promised is not None and seconds(promised["start"]) <= moment < seconds(promised["end"]):
         return whole
-    if not start <= moment < seconds(until) or (
-        promised is not None and moment >= seconds(promised["end"])
-    ):
+    last = seconds(promised["end"] if promised is not None else until)
+    if not start <= moment < last:
         return {}
-    if moment < end + span(keeping["save"]) - 1e-6:  # of a sum of two that are not whole
+    saved = span(keeping["save"]) if until is not None else 0.0
+    if moment < end + saved - 1e-6:  # of a sum of two that are not whole
         return whole
     return {key: amount for key, amount in whole.items() if key[1].endswith(" disk_mib")}
 
@@ -145,18 +153,29 @@ def _roomy(part: Any, mib_s: int) -> Takes:
 
 def begins(part: Any) -> tuple[float, ...]:
     """The moments at which it takes more than just before."""
-    promised = (part["keeping"] or {}).get("promised")
-    start = window_of(part)[0]
-    return (start, seconds(promised["start"])) if promised else (start,)
+    if part["keeping"] is None:
+        return (window_of(part)[0],)
+    return tuple(
+        at
+        for terms, keeping in _stretches(part)
+        for promised in (keeping["promised"],)
+        for at in (window_of(terms)[0], *((seconds(promised["start"]),) if promised else ()))
+    )
 
 
 def ends(part: Any) -> float:
-    if (keeping := part["keeping"]) is not None:
-        return window_of(part)[1] if keeping["until"] is None else seconds(keeping["until"])
+    if part["keeping"] is not None:
+        return max(_last_of(*each) for each in _stretches(part))
     terms = [part, *part["shed"]]
     if part["amend"] is not None:
         terms.append(part["amend"])
     return max(window_of(each)[1] for each in terms)
+
+
+def _last_of(terms: Any, keeping: Any) -> float:
+    if keeping["promised"] is not None:
+        return seconds(keeping["promised"]["end"])
+    return window_of(terms)[1] if keeping["until"] is None else seconds(keeping["until"])
 
 
 def overfull(

@@ -21,7 +21,7 @@ class Profile:
     stays: float = 0.3
     """Of clusters: they are to get other terms."""
     waits: float = 0.25
-    """Of clusters at one site: they wait for room, or until a deadline is near."""
+    """Of clusters: they wait for room, at one site, or are to be done by a deadline."""
     switched: float = 0.25
     """Of clusters: workspaces of them are suspended, resumed, stopped, started."""
     hosts_lost: float = 0.15

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,13 @@ from unittest import mock
 
 import intertie.broker.adapters.receipts as broker_receipts
 import intertie.broker.adapters.scribe as broker_scribe
+import intertie.broker.domain.recalling as broker_recalling
 import intertie.broker.main as broker_main
 import intertie.common.rpc.delegation as delegation
 import intertie.metasched.adapters.broker_client as broker_client
 import intertie.metasched.adapters.receipts as metasched_receipts
+import intertie.metasched.domain.aside as metasched_aside
+import intertie.metasched.domain.in_time as metasched_in_time
 import intertie.metasched.main as metasched_main
 import intertie.metasched.usecases.planning as metasched_planning
 from intertie.broker.domain.planning import Image
@@ -165,6 +169,12 @@ def seams(network: Network, at_point: Reached, power: Fence) -> Iterator[None]:
         (delegation, "verify", sim_verify),
         (broker_client, "replica_channel", _replica_channel(network)),
         (metasched_planning, "_planned", simple_plan),
+        (metasched_planning, "solve", simple_plan),
+        # A world is over in minutes, and so are its leases.
+        (broker_recalling, "TOLD_WITHIN", timedelta(seconds=5)),
+        (metasched_in_time, "SLACK", timedelta(seconds=40)),
+        (metasched_in_time, "DECIDED_BEFORE", DECIDED_BEFORE),
+        (metasched_aside, "DECIDED_BEFORE", DECIDED_BEFORE),
         (metasched_planning, "shortfalls", lambda problem, *, effort: ()),
         (points, "_folder", Path("/simulated")),
         (points, "_stand", reached(at_point)),
@@ -185,6 +195,8 @@ def _tls(spiffe: str) -> TlsSettings:
     return TlsSettings(certificate=Path(spiffe), key=Path("/none"))
 
 
+DECIDED_BEFORE = timedelta(seconds=15)
+"""What is kept of a lease that is to go on ends."""
 _TRUST = (TrustSettings(domain=META, roots=Path("/none")),)
 
 

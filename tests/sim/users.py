@@ -17,6 +17,7 @@ from tests.sim.wishes import (
     act_of,
     actions_of,
     amended,
+    spec_in_time,
     spec_of,
     switching_of,
     terms_of,
@@ -63,9 +64,11 @@ class User:
     async def _wish(self, cluster_id: str, number: int) -> None:
         draw = self.random
         profile, now_s = self.world.profile, self.world.loop.time()
-        waits = self.door != "meta" and draw.random() < profile.waits
+        waits = draw.random() < profile.waits
         stays = not waits and draw.random() < profile.stays
-        if waits:
+        if waits and self.door == "meta":
+            spec = spec_in_time(draw, now_s)
+        elif waits:
             spec = waiting_spec(draw, self.door, now_s)
         else:
             spec = spec_of(draw, self.door, now_s, stays=stays)

@@ -1,5 +1,5 @@
-"""What must hold of leases that run when there is room, and are put aside for others: from records
-as plain JSON.
+"""What must hold of leases that run when there is room, or are done by a deadline, and are put
+aside for others: from records as plain JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TICK_S = 1.1
 
 
 class Waiting:
-    """Of all parts of such leases and their clusters, at one site each."""
+    """Of all parts of such leases and their clusters, at one site each or over all."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -42,9 +42,12 @@ class Waiting:
         if keeping is None:
             return
         had, has = before["spec"], after["spec"]
-        if {**had, "window": ""} != {**has, "window": ""}:
+        if _but_when(had) != _but_when(has):
             self._say(written, f"{name} has other terms, and only its window may change")
-        if had["window"] != has["window"] and after["terms"] != before["terms"] + 1:
+        another = had["window"] != has["window"]
+        if another and after["recalled_end"] != before["recalled_end"]:
+            self._recalled(written, before, after)
+        elif another and after["terms"] != before["terms"] + 1:
             self._say(written, f"{name} has another window under the same number")
         goes_on = window_of(after)[0] > window_of(before)[0] and before["keeping"]["until"]
         if not goes_on or seconds(before["keeping"]["until"]) < window_of(after)[0]:
@@ -57,6 +60,42 @@ class Waiting:
                 or any(each.state in HAS_MEMORY for each in report.workspaces)
             ):
                 self._say(written, f"{name} goes on before {host} has saved it")
+
+    def _recalled(self, written: Any, before: Any, after: Any) -> None:
+        """By its site, or its coordinator has agreed on that."""
+        name, may = after["name"], after["spec"]["recallable"]
+        (had, was), (start, end) = window_of(before), window_of(after)
+        if start != had or end > was:
+            self._say(written, f"{name} is recalled from {had} to {was} to {start} to {end}")
+        if may["deadline"] is not None and may["promised"] is None:
+            self._say(written, f"{name} is put aside, and is promised nothing")
+
+    def over_sites(
+        self, written: Any, before: Any, after: Any, part_at: Callable[[str, str], Any]
+    ) -> None:
+        """`before` may be None; `part_at` has the part of a site by its name, or None."""
+        if (waits := after["waits"]) is None:
+            return
+        name, lease, ran = after["name"], after["spec"]["lease"], span(waits["ran"])
+        if before is not None and before["waits"] and ran < span(before["waits"]["ran"]):
+            self._say(written, f"{name} has run for {ran} s, and for longer before")
+        lasts = span(lease["duration"])
+        if after["state"] == "ENDED" and ran < lasts - TICK_S:
+            self._say(written, f"{name} is done, and has run for {ran} of {lasts} s")
+        if lease["deadline"] is None or after["end_requested_time"]:
+            return
+        if after["state"] not in ("SCHEDULED", "ACTIVE", "SUSPENDED"):
+            return
+        for problem in _in_time_over_sites(after, lasts - ran, waits["aside"]):
+            self._say(written, f"{name} {problem}")
+        if not waits["aside"]:
+            return
+        for site, part_name in after["parts"].items():
+            part = part_at(site, part_name)
+            if part is None or part["state"] != "CONFIRMED" or part["end_requested_time"]:
+                continue
+            if part["keeping"]["promised"] != after["plan"]["promised"]:
+                self._say(written, f"{name} is put aside, and {site} does not promise what it is")
 
     def cluster(self, written: Any, before: Any, after: Any, part: Any) -> None:
         """`before` may be None; `part` as it is at this revision, or None."""
@@ -110,6 +149,32 @@ def _in_time(cluster: Any, part: Any, left: float) -> Iterator[str]:
     begin, last = seconds(promised["start"]), seconds(promised["end"])
     if last > deadline + TICK_S or last - begin < left - TICK_S:
         yield f"has {left} s to run by {deadline}, and is promised {begin} to {last}"
+
+
+def _in_time_over_sites(cluster: Any, left: float, aside: bool) -> Iterator[str]:
+    """Likewise of one over several sites: room by its coordinator's record."""
+    plan, waits = cluster["plan"], cluster["waits"]
+    start, end = (seconds(plan["window"][each]) for each in ("start", "end"))
+    deadline = seconds(cluster["spec"]["lease"]["deadline"])
+    promised = plan["promised"]
+    if cluster["state"] != "SUSPENDED":
+        left -= max(end - start - span(waits["restore"]), 0.0)
+        if end > deadline + TICK_S:
+            yield f"runs until {end}, later than {deadline}"
+    if left <= TICK_S or (not aside and end >= deadline - TICK_S):
+        return  # else its last window began too late
+    if promised is None:
+        if aside:
+            yield f"is put aside with {left} s to run, and is promised nothing"
+        return
+    begin, last = seconds(promised["start"]), seconds(promised["end"])
+    if last > deadline + TICK_S or last - begin < left - TICK_S:
+        yield f"has {left} s to run by {deadline}, and is promised {begin} to {last}"
+
+
+def _but_when(spec: Any) -> Any:
+    """Of a part: what of its terms stays. What its site may do with it is its coordinator's."""
+    return {**spec, "window": "", "recallable": ""}
 
 
 def overdue(cluster: Any, until: float, grace_s: float) -> bool:

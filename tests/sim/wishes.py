@@ -72,6 +72,17 @@ def waiting_spec(draw: random.Random, site: str, now_s: float) -> cluster_pb2.Cl
     return cluster_pb2.ClusterSpec(groups=[group], networks=networks, lease=lease)
 
 
+def spec_in_time(draw: random.Random, now_s: float) -> cluster_pb2.ClusterSpec:
+    """A lease over all sites that is to be done by a deadline, mostly with time to give way."""
+    groups = [_group(draw, f"g-{site}", site) for site in SITES]
+    lasts = draw.randrange(25, 50)
+    lease = cluster_pb2.LeaseTerms(kind=cluster_pb2.LeaseTerms.DEADLINE)
+    lease.duration.FromSeconds(lasts)
+    done_s = now_s + 2 * lasts + draw.choice((0, 75, 120))
+    lease.deadline.FromDatetime(EPOCH + timedelta(seconds=done_s))
+    return cluster_pb2.ClusterSpec(groups=groups, lease=lease)
+
+
 def _group(draw: random.Random, name: str, site: str) -> cluster_pb2.Group:
     group = cluster_pb2.Group(
         name=name,
