@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts
@@ -49,10 +50,16 @@ class MemoryNetwork:
     def __init__(self) -> None:
         self.plan = NetworkPlan()
         self.result = Applied()
+        self.may_apply = asyncio.Event()
+        self.may_apply.set()
 
     async def apply(self, plan: NetworkPlan) -> Applied:
+        await self.may_apply.wait()
         self.plan = plan
         return self.result
+
+    async def send_on(self, plan: NetworkPlan) -> None:
+        self.plan = replace(self.plan, fdb=self.plan.fdb | plan.fdb, sent_on=plan.sent_on)
 
 
 class MemoryTraffic:

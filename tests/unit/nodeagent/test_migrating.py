@@ -244,6 +244,30 @@ async def test_it_is_given_up_before_the_other_host_is_told(
     assert said(host).outcome is Outcome.GIVEN
 
 
+async def test_what_still_comes_is_sent_on_once_it_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug: it waited for the next pass, and for the one that was being made, which took most of
+    the time in which nothing reached the guest."""
+    peers = Peers()
+    host = await running(peers)
+    monkeypatch.setattr(host.hypervisor, "carry", carried)
+    host.hypervisor.may_move.clear()
+    host.records.listing = wanted(SEND, 4)
+    await host.agent.sweep()
+    host.network.may_apply.clear()
+    late = asyncio.create_task(host.agent.sweep())
+    await turns(20)
+    host.hypervisor.may_move.set()
+    await turns(20)
+    assert host.storage.is_given(A_UID)
+    assert peers.told == [f"{A_UID} 7"]
+    host.network.may_apply.set()
+    await late
+    await turns(20)
+    assert host.network.plan.sent_on, "and a plan that was made before does not undo it"
+
+
 async def test_what_cannot_be_sent_goes_on_and_is_not_tried_again() -> None:
     peers = Peers()
     peers.refuses = "no room there"

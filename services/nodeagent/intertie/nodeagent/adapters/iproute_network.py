@@ -1,11 +1,13 @@
 """Bridges, VXLAN devices, taps and forwarding entries of the agent's network namespace."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from intertie.nodeagent.adapters.commands import batch_all, run, run_json
+from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.network_plan import (
     FILTER_TABLE,
     FLOOD,
@@ -55,6 +57,13 @@ class IprouteNetwork:
             missing = plan.devices - found.keys()
             return Applied(missing=missing, left=stale_devices(own, plan), problem=problem)
         return Applied()
+
+    async def send_on(self, plan: NetworkPlan) -> None:
+        rules = run("nft", "-f", "-", stdin=sending_on_rules(plan.sent_on))
+        problem, _ = await asyncio.gather(_apply_fdb(plan), rules)
+        self._sent_on = plan.sent_on
+        if problem:
+            raise HostFailure(problem)
 
     async def _apply_rules(self, plan: NetworkPlan, tables: Set[str]) -> None:
         taps = sorted(plan.taps, key=lambda tap: tap.name)

@@ -205,6 +205,11 @@ class HostNetwork(Protocol):
         """
         ...
 
+    async def send_on(self, plan: NetworkPlan) -> None:
+        """What this host has given up is sent on from now on, as in a plan of the parts that it is
+        of; all else of it waits for `apply`. HostFailure."""
+        ...
+
 
 class Traffic(Protocol):
     async def apply_device(self, plan: DevicePlan) -> None: ...

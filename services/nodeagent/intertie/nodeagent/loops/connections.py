@@ -71,6 +71,10 @@ class Connections:
             self.applied = await self._network.apply(plan)
             await self._shape(active, _left_alone(strangers))
 
+    async def send_on(self, parts: list[WantedPart]) -> None:
+        """What of those was given to other hosts, before the pass that does all the rest."""
+        await self._network.send_on(plan_networks(parts, self._place))
+
     async def yield_to(self, shares: Mapping[str, IncastShare]) -> None:
         """Sends those hosts no more than they ask for, from now on and at every pass."""
         async with self._shaping:

@@ -112,7 +112,8 @@ class Reconciler:
         )
         room = self._room = Room(hypervisor, memory_mib, memory.moving)
         sending = self._sending = SendingGuests(
-            clock, knowledge, hypervisor, storage, peers, ended=self._hint.set
+            clock, knowledge, hypervisor, storage, peers,
+            given=self._send_on, ended=self._hint.set,
         )  # fmt: skip
         steps = self._steps = GuestSteps(
             knowledge, connections, listening, hypervisor, storage, images, files, machine,
@@ -127,6 +128,8 @@ class Reconciler:
             sight, knowledge, hypervisor, storage, channels, steps, driving
         )  # fmt: skip
         self._period_s = period_s
+        self._connecting = asyncio.Lock()
+        """Whoever has it knows what was given: nobody undoes what is sent on with an older plan."""
         self._report: tuple[SeenPart, ...] | None = None
         self._obeyed: dict[str, int] = {}
         """By part uid, the newest generation of which nothing was missing."""
@@ -247,18 +250,13 @@ class Reconciler:
         await clearing.clear(held)
         reach("agent.before_connect")
         alive = alive_in(held, sight.domains, self._driving.moving)
-        given = {
-            ws.uid
-            for part in held
-            for ws in part.workspaces
-            if ws.migration is not None and self._storage.is_given(ws.uid)
-        }
-        await self._connect(
-            [
-                connected(part, alive) if phase is Phase.KEEP else handed_on(part, given)
-                for part, phase in kept
-            ]
-        )
+        async with self._connecting:
+            await self._connect(
+                [
+                    connected(part, alive) if phase is Phase.KEEP else self._handed_on(part)
+                    for part, phase in kept
+                ]
+            )
         reach("agent.connected")
         if self._knowledge.complete:
             self._images.retain(
@@ -295,6 +293,26 @@ class Reconciler:
         if applied.problem:
             self._sight.problem(HostFailure(applied.problem))
         self._sight.stuck = self._sight.stuck or bool(applied.left)
+
+    def _handed_on(self, part: WantedPart) -> WantedPart:
+        uids = (each.uid for each in part.workspaces if each.migration is not None)
+        return handed_on(part, {uid for uid in uids if self._storage.is_given(uid)})
+
+    async def _send_on(self) -> None:
+        """What was given, at once: until then nothing reaches it. Where that fails, and for all
+        that comes with it, a pass follows."""
+        self._hint.set()
+        async with self._connecting:
+            now = self._clock.now()
+            known = [(part, phase_of(part, now=now)) for part in self.known.values()]
+            running = [part.wanted for part, phase in known if phase is Phase.RUN]
+            parts = [(part, self._handed_on(part)) for part in running]
+            try:
+                await self._connections.send_on([after for part, after in parts if after != part])
+            except (HostFailure, OSError) as error:
+                log.warning("guest.not_sent_on", problem=str(error))
+            else:
+                log.info("guest.sent_on")
 
     # What came of it
 

@@ -2,7 +2,7 @@
 memory and disk."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -44,14 +44,17 @@ class SendingGuests:
         hypervisor: Hypervisor,
         storage: Storage,
         peers: Peers,
+        given: Callable[[], Awaitable[None]],
         ended: Callable[[], None],
     ) -> None:
-        """`ended` is called after each one, whatever came of it, and once it is given up."""
+        """`given`: what still comes here for who was given is sent on, from then on. `ended` is
+        called after each one, whatever came of it."""
         self._clock = clock
         self._knowledge = knowledge
         self._hypervisor = hypervisor
         self._storage = storage
         self._peers = peers
+        self._given = given
         self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[int, str]] = {}
@@ -134,9 +137,9 @@ class SendingGuests:
                     raise HostFailure("it is not to be sent any more")
                 await self._hypervisor.send(DeviceNames.domain(uid), route)
                 await self._storage.give(uid)
-                self._ended()  # what still comes for it here is sent on from the next pass on
                 log.info("guest.given", workspace=uid, host=migration.host)
-                await self._say(uid, migration, self._word(uid, migration))
+                word = self._word(uid, migration)
+                await asyncio.gather(self._given(), self._say(uid, migration, word))
         except Exception as error:
             if not isinstance(error, (HostFailure, OSError)):
                 log.error("guest.fault", workspace=uid, exc_info=True)
