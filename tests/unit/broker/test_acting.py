@@ -95,9 +95,10 @@ def test_who_is_not_there_is_named_with_those_who_are() -> None:
 
 def test_a_part_that_is_over_or_ending_takes_none() -> None:
     made, _ = standing(RUN)
-    assert open_for_actions(made, now=NOW)
-    assert not open_for_actions(made, now=made.window.end)
-    assert not open_for_actions(made.ending(now=NOW, reason="CANCELLED"), now=NOW)
+    assert open_for_actions(made, Action.STOP, now=NOW)
+    assert not open_for_actions(made, Action.STOP, now=made.window.end)
+    ending = made.ending(now=NOW, reason="CANCELLED")
+    assert not open_for_actions(ending, Action.STOP, now=NOW)
 
 
 def test_one_that_an_amend_takes_away_begins_anew_when_it_comes_back() -> None:

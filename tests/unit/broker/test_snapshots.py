@@ -191,7 +191,7 @@ def test_a_suspended_one_has_no_snapshot() -> None:
     assert aside is not None
     with pytest.raises(ActionIllegal) as refused:
         acted(aside, seen, Action.SNAPSHOT, ["w-0"])
-    assert refused.value.legal == "STOP, REBOOT, RESUME"
+    assert refused.value.legal == "STOP, REBOOT, RESUME, MIGRATE"
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts
 from intertie.nodeagent.domain.measured import QueueCounters
 from intertie.nodeagent.domain.meters import Queue
-from intertie.nodeagent.domain.migrating import Migration
+from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration
 from intertie.nodeagent.domain.network_plan import NetworkPlan
 from intertie.nodeagent.domain.ports import (
     Applied,
@@ -39,7 +40,10 @@ from tests.unit.nodeagent.parts import DIGEST, NOW, PLACE
 class MemoryPeers:
     """Of a host that is alone."""
 
-    def route(self, uid: str, migration: Migration, *, ready_time: datetime | None) -> Any:
+    def route(self, uid: str, migration: Migration, bearing: Bearing) -> Any:
+        raise HostFailure(f"host {migration.host} cannot be reached")
+
+    def delivery(self, uid: str, migration: Migration, bearing: Bearing) -> Any:
         raise HostFailure(f"host {migration.host} cannot be reached")
 
     async def take_over(self, uid: str, migration: Migration) -> None:
@@ -88,8 +92,37 @@ class MemoryTraffic:
         return dict(self.counted)
 
 
+class ComingBytes:
+    """A file that comes from another host; its content is what it is told to be."""
+
+    taken = False
+
+    def __init__(self) -> None:
+        self.content = b""
+        self.over = asyncio.Event()
+        self.broken = False
+
+    async def received(self) -> AsyncIterator[bytes]:
+        await self.over.wait()
+        if self.broken:
+            raise HostFailure("it broke off")
+        yield self.content
+
+    async def send(self, data: bytes) -> None:
+        self.content += data
+
+    def end(self) -> None:
+        self.over.set()
+
+    def cut(self) -> None:
+        self.broken = True
+        self.over.set()
+
+
 class MemoryStorage:
     def __init__(self) -> None:
+        self.came: dict[tuple[str, Channel], bytes] = {}
+        """Files that are whole, and not this host's yet."""
         self.disks: dict[str, int] = {}
         self.seeds: set[str] = set()
         self.gave: set[str] = set()
@@ -107,7 +140,8 @@ class MemoryStorage:
         return uid in self.seeds
 
     def uids(self) -> frozenset[str]:
-        return frozenset({*self.disks, *self.seeds, *self.memories, *self.gave})
+        came = {uid for uid, _ in self.came}
+        return frozenset({*self.disks, *self.seeds, *self.memories, *self.gave, *came})
 
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None:
         self.disks[uid] = size_mib
@@ -141,6 +175,27 @@ class MemoryStorage:
         self.disks.pop(uid, None)
         self.gave.add(uid)
 
+    @contextlib.asynccontextmanager
+    async def coming(
+        self, uid: str, channel: Channel, size_bytes: int, base: BaseImage
+    ) -> AsyncIterator[ComingBytes]:
+        stream = ComingBytes()
+        yield stream
+        if stream.over.is_set() and not stream.broken:
+            self.came[uid, channel] = stream.content
+
+    def coming_bytes(self, uid: str, channel: Channel) -> int:
+        return 0
+
+    def has_come(self, uid: str) -> bool:
+        return (uid, Channel.DISK_FILE) in self.came
+
+    async def take_in(self, uid: str) -> None:
+        """The memory's content is the hypervisor's to know, by the same file name."""
+        if self.came.pop((uid, Channel.MEMORY_FILE), None) is not None:
+            self.memories[uid] = Memory.SAVED
+        self.disks[uid] = int(self.came.pop((uid, Channel.DISK_FILE)))
+
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -151,6 +206,7 @@ class MemoryStorage:
         self.seeds.discard(uid)
         self.gave.discard(uid)
         self.memories.pop(uid, None)
+        self.came = {key: each for key, each in self.came.items() if key[0] != uid}
 
     def room_mib(self) -> int:
         return self.room

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.handing_on import handed_on
 from intertie.nodeagent.domain.machine import MachineFacts, machine_of
 from intertie.nodeagent.domain.memory_room import NoMemoryYet
-from intertie.nodeagent.domain.migrating import Channel, Migration, Outcome, Role, Route
+from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration, Outcome, Role, Route
 from intertie.nodeagent.domain.network_plan import FdbEntry, plan_networks, sending_on_rules
 from intertie.nodeagent.domain.ports import Applied
 from intertie.nodeagent.domain.reconcile import (
@@ -139,7 +138,7 @@ async def test_a_copy_that_stood_still_is_not_taken_when_its_emulator_ends(
     site had it for taken while it ran at its source."""
     host = await taking()
     arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
-    await arrivals.begin(A_UID, 7, "n2", ready_time=NOW)
+    await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW))
     host.hypervisor.domains[DOMAIN] = state
     await host.agent.sweep()
     assert said(host) is None
@@ -157,7 +156,7 @@ async def test_a_copy_that_stood_still_is_not_taken_when_its_emulator_ends(
 async def test_one_that_went_on_is_taken_whatever_became_of_it(state: DomainState) -> None:
     host = await taking()
     arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
-    await arrivals.begin(A_UID, 7, "n2", ready_time=NOW)
+    await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW))
     host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
     await arrivals.take_over(A_UID, 7, "n2")
     host.hypervisor.domains[DOMAIN] = state
@@ -178,9 +177,7 @@ class Peers:
         self.refuses = ""
 
     @contextlib.asynccontextmanager
-    async def route(
-        self, uid: str, migration: Migration, *, ready_time: datetime | None
-    ) -> AsyncIterator[Route]:
+    async def route(self, uid: str, migration: Migration, bearing: Bearing) -> AsyncIterator[Route]:
         if self.refuses:
             raise HostFailure(self.refuses)
         yield ROUTE
@@ -329,7 +326,7 @@ async def test_the_target_makes_all_and_lets_it_go_on_when_told() -> None:
     assert host.hypervisor.domains == {}
     assert host.network.plan.taps
     arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
-    await arrivals.begin(A_UID, 7, "n2", ready_time=NOW)
+    await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW))
     with pytest.raises(WorkspaceNotRunning):
         await arrivals.take_over(A_UID, 7, "n2")
     host.hypervisor.domains[DOMAIN] = DomainState.IN_TRANSIT
@@ -348,7 +345,7 @@ async def test_the_target_makes_all_and_lets_it_go_on_when_told() -> None:
 
 async def test_where_the_word_is_lost_the_site_has_it_go_on() -> None:
     host = await taking()
-    await host.agent.arrivals(None).begin(A_UID, 7, "n2", ready_time=NOW)  # type: ignore[arg-type]
+    await host.agent.arrivals(None).begin(A_UID, 7, "n2", Bearing(ready_time=NOW))  # type: ignore[arg-type]
     host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
     host.records.listing = wanted(None, 5)
     host.start()
@@ -363,9 +360,9 @@ async def test_nobody_else_brings_anything(number: int, host_name: str) -> None:
     host = await taking()
     arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
     with pytest.raises(NotFound):
-        await arrivals.begin(A_UID, number, host_name, ready_time=None)
+        await arrivals.begin(A_UID, number, host_name, Bearing())
     with pytest.raises(NotFound):
-        await arrivals.tunnel(A_UID, number, host_name, Channel.LIBVIRT).__aenter__()
+        await arrivals.tunnel(A_UID, number, host_name, Channel.LIBVIRT, 0).__aenter__()
     host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
     with pytest.raises(NotFound):
         await arrivals.take_over(A_UID, number, host_name)
@@ -400,10 +397,10 @@ async def test_a_tunnel_is_open_for_what_was_begun_and_no_longer_than_the_site_s
     host = await taking()
     socket = Socket()
     arrivals = host.agent.arrivals(socket)
-    way = A_UID, 7, "n2", Channel.LIBVIRT
+    way = A_UID, 7, "n2", Channel.LIBVIRT, 0
     with pytest.raises(NotFound, match="begun"):
         await arrivals.tunnel(*way).__aenter__()
-    await arrivals.begin(A_UID, 7, "n2", ready_time=NOW)
+    await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW))
 
     async def use() -> None:
         async with arrivals.tunnel(*way) as stream:
@@ -429,17 +426,17 @@ async def test_what_cannot_come_is_refused() -> None:
     arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
     host.memory_mib = 100
     with pytest.raises(NoMemoryYet):
-        await arrivals.begin(A_UID, 7, "n2", ready_time=None)
+        await arrivals.begin(A_UID, 7, "n2", Bearing())
     host.memory_mib = 2048
     host.network.result = Applied(missing=frozenset({DeviceNames.tap(A_UID, 0)}), problem="no tap")
     await host.agent.sweep()
     with pytest.raises(HostFailure, match="no tap"):
-        await arrivals.begin(A_UID, 7, "n2", ready_time=None)
+        await arrivals.begin(A_UID, 7, "n2", Bearing())
     host.network.result = Applied()
     await host.agent.sweep()
     host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
     with pytest.raises(WorkspaceNotRunning):
-        await arrivals.begin(A_UID, 7, "n2", ready_time=None)
+        await arrivals.begin(A_UID, 7, "n2", Bearing())
 
 
 def test_a_source_sends_on_what_still_comes() -> None:

@@ -18,7 +18,7 @@ class Action(Enum):
     SNAPSHOT = "SNAPSHOT"
     """Switches nothing."""
     MIGRATE = "MIGRATE"
-    """To another host of its site, while it runs: no switch."""
+    """To another host of its site, while it runs or as it is put aside: no switch."""
 
 
 class Power(Enum):
@@ -66,7 +66,7 @@ LEGAL: Mapping[str, tuple[Action, ...]] = {
     ),
     _PAUSED: (Action.STOP, Action.REBOOT, Action.RESUME, Action.SUSPEND, Action.SNAPSHOT),
     _STOPPED: (Action.START, Action.SNAPSHOT),
-    _SUSPENDED: (Action.STOP, Action.REBOOT, Action.RESUME),
+    _SUSPENDED: (Action.STOP, Action.REBOOT, Action.RESUME, Action.MIGRATE),
 }
 """By state. In those that are not here nothing is: it does not run yet, or no more."""
 

@@ -123,6 +123,7 @@ def _migration(message: pb.Migration, field: str) -> Migration:
         role=role,
         host=message.host,
         agent_address=message.agent_address,
+        aside=message.aside,
     )
 
 
@@ -134,6 +135,7 @@ def _migration_to_proto(migration: Migration | None) -> pb.Migration | None:
         role=pb.Migration.Role.Value(migration.role.name),
         host=migration.host,
         agent_address=migration.agent_address,
+        aside=migration.aside,
     )
 
 
@@ -216,6 +218,7 @@ def seen_to_proto(part: SeenPart, *, now: datetime) -> pb.SeenPart:
         message=part.message,
         report_time=timestamp_to_proto(now),
         obeyed_generation=part.obeyed_generation,
+        cleared_generation=part.cleared_generation,
     )
 
 
@@ -306,6 +309,7 @@ def facts_to_proto(facts: HostFacts, *, now: datetime) -> pb.HostFacts:
         wide_mtu=facts.wide_mtu,
         fenced_epoch=facts.fenced_epoch,
         migrates=True,
+        migrates_aside=True,
         cpu=facts.cpu,
         fence_after=duration_to_proto(facts.fence_after) if facts.fence_after else None,
     )

@@ -118,6 +118,7 @@ async def serve(settings: Settings) -> None:
         ),
         files,
         sockets,
+        clock,
         mib_s=max(facts.uplink_mbit_s() // 16, 1),
     )
     reconciler = Reconciler(

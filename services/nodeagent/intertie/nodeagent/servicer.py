@@ -18,7 +18,7 @@ from intertie.common.rpc.spec_proto import timestamp_from_proto
 from intertie.nodeagent.convert import facts_to_proto, seen_to_proto
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.migrating import Channel
+from intertie.nodeagent.domain.migrating import Bearing, Channel
 from intertie.nodeagent.domain.network_plan import link_local
 from intertie.nodeagent.domain.ports import Stream, Streams
 from intertie.nodeagent.domain.reconcile import DomainState
@@ -99,12 +99,14 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
         self, request: pb.BeginMigrationRequest, context: Any
     ) -> pb.BeginMigrationResponse:
         ready = request.ready_time if request.HasField("ready_time") else None
-        ready_time = timestamp_from_proto(ready, "ready_time") if ready is not None else None
+        bearing = Bearing(
+            ready_time=timestamp_from_proto(ready, "ready_time") if ready is not None else None,
+            boots=request.boots,
+            powered_off=request.powered_off,
+        )
         uid = request.workspace_uid
         try:
-            await self._arrivals.begin(
-                uid, request.number, current_identity().name, ready_time=ready_time
-            )
+            await self._arrivals.begin(uid, request.number, current_identity().name, bearing)
         except HostFailure as error:
             raise WorkspaceNotRunning(uid, f"to come, and cannot: {error}") from error
         return pb.BeginMigrationResponse(data=str(self._files.data))
@@ -116,12 +118,18 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
         opened = first.open
         channel = _CHANNELS.get(opened.channel)
         if channel is None:
-            raise FieldInvalid("open.channel", "must be LIBVIRT, MEMORY or DISK")
+            known = ", ".join(each.name for each in Channel)
+            raise FieldInvalid("open.channel", f"must be one of {known}")
         host = current_identity().name
-        tunnel = self._arrivals.tunnel(opened.workspace_uid, opened.number, host, channel)
-        async with tunnel as stream, _meanwhile(_pass_on(request_iterator, stream)):
-            async for data in stream.received():
-                yield pb.TunnelResponse(data=data)
+        tunnel = self._arrivals.tunnel(
+            opened.workspace_uid, opened.number, host, channel, opened.size_bytes
+        )
+        try:
+            async with tunnel as stream, _meanwhile(_pass_on(request_iterator, stream)):
+                async for data in stream.received():
+                    yield pb.TunnelResponse(data=data)
+        except HostFailure as error:
+            raise SiteUnreachable(self._site, str(error)) from error
 
     async def TakeOver(self, request: pb.TakeOverRequest, context: Any) -> pb.TakeOverResponse:
         host = current_identity().name

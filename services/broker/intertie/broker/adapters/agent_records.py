@@ -117,6 +117,7 @@ def _migration(wanted: Migration) -> records_pb2.Migration:
         role=records_pb2.Migration.Role.Value(wanted.role.name),
         host=wanted.host,
         agent_address=wanted.agent_address,
+        aside=wanted.aside,
     )
 
 
@@ -196,6 +197,7 @@ def facts_from_bytes(octets: bytes, host: str, revision: int = 0) -> HostFacts |
         fenced_epoch=message.fenced_epoch,
         fence_after=fence_after,
         migrates=message.migrates,
+        migrates_aside=message.migrates_aside,
         cpu=message.cpu,
         revision=revision,
     )
@@ -239,6 +241,7 @@ def seen_from_bytes(octets: bytes, host: str) -> SeenPart | None:
         gone=message.gone,
         message=message.message,
         obeyed_generation=message.obeyed_generation,
+        cleared_generation=message.cleared_generation,
     )
 
 

@@ -14,11 +14,12 @@ MOST_SNAPSHOTS = 32
 """Of one part, under way at a time."""
 
 
-def open_for_actions(part: Part, *, now: datetime) -> bool:
+def open_for_actions(part: Part, action: Action, *, now: datetime) -> bool:
+    """What is put aside may go to another host, and nothing else."""
     return (
         part.state is PartState.CONFIRMED
         and part.end_requested_time is None
-        and now < part.window.end
+        and now < (part.ends if action is Action.MIGRATE else part.window.end)
     )
 
 

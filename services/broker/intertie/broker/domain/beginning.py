@@ -136,6 +136,8 @@ class Beginning:
 
     def _fits(self, window: Window, counts: Counts) -> Part:
         if (before := self._before) is not None:
+            if before.moving:
+                raise NoCapacity((self._says("it is on its way to another host"),))
             if not is_saved(before, self._view.seen.get(before.uid, {})):
                 raise NoCapacity((self._says("what it had in memory is still being saved"),))
             if silent := [each for each in before.hosts() if each not in self._alive]:

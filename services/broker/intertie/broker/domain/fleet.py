@@ -96,6 +96,8 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     """It stops its guests once it cannot report for so long; 0: it does not."""
     migrates: bool = False
     """Its agent knows what that is; one that does not would start what it is to take."""
+    migrates_aside: bool = False
+    """Likewise of what goes as it is put aside."""
     cpu: str = ""
     """The same only of hosts whose processors can do the same; empty: it does not say."""
     revision: int = 0
@@ -167,6 +169,8 @@ class SeenPart(Struct, frozen=True, kw_only=True):
     message: str = ""
     obeyed_generation: int = 0
     """The newest of which nothing is missing on the host; 0: none that it knows of."""
+    cleared_generation: int = 0
+    """The newest of which the host has nothing that is not in it; 0: it does not say."""
 
 
 class LinkPolicy(Struct, frozen=True, kw_only=True):

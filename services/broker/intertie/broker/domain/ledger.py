@@ -332,6 +332,7 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     spec = with_room_for_memory(part.spec, keeping.mib_s) if keeping.has_room else part.spec
     amounts = amounts_of(spec, host_of, part.gateway)
     amounts |= _off_quotas(part, admission, amounts)
+    _add(amounts, between := _kept_between(part, spec))
     promised = keeping.promised
     if keeping.until is None and promised is None:
         return (Demand(part.name, part.window, amounts),)
@@ -346,6 +347,7 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
         key = host_key(host_of[each.label], "disk_mib")
         kept[key] = kept.get(key, 0) + each.allocation.disk_mib
     kept |= _off_quotas(part, admission, kept)
+    _add(kept, between)
     for window, taken in (
         (Window(saved, idle) if saved < idle else None, kept),
         (promised, amounts),
@@ -353,6 +355,24 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
         if window is not None:
             demands.append(Demand(demand_key(part.name, len(demands)), window, taken))
     return tuple(demands)
+
+
+def _kept_between(part: Part, spec: PartSpec) -> dict[str, int]:
+    """What is kept of workspaces at hosts where they may come to be, or may be still, beside those
+    where they are placed. A tenant has no more of it."""
+    disks = {each.label: each.allocation.disk_mib for each in spec.workspaces}
+    found: dict[str, int] = {}
+    places = [(each.workspace, each.host) for each in part.moving]
+    places += [(each.workspace, each.host) for each in part.left]
+    for label, host in places:
+        if label in disks and host != part.host_of(label):
+            _add(found, {host_key(host, "disk_mib"): disks[label]})
+    return found
+
+
+def _add(amounts: dict[str, int], more: Mapping[str, int]) -> None:
+    for key, amount in more.items():
+        amounts[key] = amounts.get(key, 0) + amount
 
 
 def _goes_on(part: Part, amend: Amend, admission: AdmissionPolicy) -> tuple[Demand, ...]:

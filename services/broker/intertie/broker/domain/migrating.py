@@ -17,12 +17,20 @@ from intertie.broker.domain.fleet import (
     Policy,
     SeenMigration,
     SeenPart,
+    WorkspaceState,
 )
-from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of, free_hosts
+from intertie.broker.domain.ledger import (
+    LedgerView,
+    calendar_of,
+    demands_of,
+    free_hosts,
+    with_room_for_memory,
+)
 from intertie.broker.domain.moving import Moving, MovingState
 from intertie.broker.domain.part import Left, Part, Placed
 from intertie.broker.domain.placement import place
-from intertie.common.actions import Action, allowed, standing
+from intertie.broker.domain.stretches import is_kept, is_saved
+from intertie.common.actions import Action, Power, allowed, standing
 from intertie.common.errors import (
     ActionIllegal,
     AmendPending,
@@ -32,7 +40,8 @@ from intertie.common.errors import (
     Shortfall,
 )
 from intertie.common.intervals import Window
-from intertie.common.spec import ANY_HYPERVISOR
+from intertie.common.part_spec import PartSpec
+from intertie.common.spec import ANY_HYPERVISOR, BandwidthTerm, DiskTerm
 from intertie.common.values import replace
 
 PREPARED_WITHIN = timedelta(minutes=10)
@@ -61,31 +70,80 @@ def begun(
     """The part with these workspaces, or all of it where none is named, on their way, each to the
     host that is named or to one that placement finds; None where all of them are already.
 
-    `states`: as hosts say, by label; of those `copied` an image is being made. All of them or none:
+    Those that run go while they do, those that are put aside as they are. `states`: as hosts say,
+    by label; of those `copied` an image is being made. All of them or none:
     ActionIllegal, AmendPending, LeaseEnding, NoCapacity with what is short, FieldInvalid."""
     _check_labels(labels, states)
     if host and host not in policy.hosts:
         raise FieldInvalid("host", f"{host} is no host of {policy.site}")
-    if part.keeping is not None:
-        raise FieldInvalid("action", "MIGRATE is not for leases that may be put aside")
     on_the_way = {each.workspace: each.host for each in part.moving}
     wanted = [each for each in labels or states if on_the_way.get(each) is None]
     if not wanted:
         return None
-    for label in wanted:
+    if part.keeping is not None:
+        check_kept(part, view.seen.get(part.uid, {}), now=now)
+    aside = dict.fromkeys(wanted, part.keeping is not None)
+    for label in wanted if part.keeping is None else ():
         _check_state(part, label, states[label], is_copied=label in copied)
+        aside[label] = part.switch_of(label).power is Power.SAVED
+    check_free_to_move(part, now=now)
+    after = part
+    spec = part.spec if part.keeping is None else only_kept(part.spec)
+    window = Window(now, part.ends)
+    for label in wanted:
+        to = place_for(
+            part, after, label, host, spec, window, view, policy, aside=aside[label], now=now
+        )
+        after = on_its_way(part, after, label, to, aside=aside[label], now=now)
+    _check_room(part, after, view, policy, now=now)
+    return after
+
+
+def check_kept(part: Part, seen: Mapping[str, SeenPart], *, now: datetime) -> None:
+    """Of a lease that may be put aside only what is, to its end, goes to another host."""
+    if not is_kept(part, now=now):
+        raise FieldInvalid("action", "MIGRATE is not for leases that may be put aside, and run")
+    if part.coordinator:
+        raise FieldInvalid("action", "MIGRATE is not for what its coordinator goes on with")
+    assert part.keeping is not None
+    if part.keeping.promised is not None:
+        raise FieldInvalid("action", "MIGRATE is not for what is promised room where it is")
+    if not is_saved(part, seen):
+        raise ActionIllegal(Action.MIGRATE.name, part.name, "being saved", "")
+
+
+def check_free_to_move(part: Part, *, now: datetime) -> None:
+    """AmendPending, LeaseEnding."""
     if part.amend is not None or part.shed or part.left:
         raise AmendPending(part.name)
-    if part.window.end - now < LAST_MINUTES:
-        raise LeaseEnding(part.name, part.window.end.isoformat(timespec="seconds"))
-    after = part
-    for label in wanted:
-        to = _place_for(part, after, label, host, view, policy, now=now)
-        number = part.generation + 1
-        moving = Moving(workspace=label, host=to, number=number, since=now)
-        after = replace(after, moving=(*after.moving, moving))
-    _check_room(part, after, view, policy, now=now)
-    return replace(after, unmoved=tuple(each for each in part.unmoved if each[0] not in wanted))
+    if part.ends - now < LAST_MINUTES:
+        raise LeaseEnding(part.name, part.ends.isoformat(timespec="seconds"))
+
+
+def on_its_way(
+    before: Part, part: Part, label: str, host: str, *, aside: bool, now: datetime
+) -> Part:
+    """`before`: as its hosts were told last."""
+    number = before.generation + 1
+    moving = Moving(workspace=label, host=host, number=number, since=now, aside=aside)
+    unmoved = tuple(each for each in part.unmoved if each[0] != label)
+    return replace(part, moving=(*part.moving, moving), unmoved=unmoved)
+
+
+def only_kept(spec: PartSpec) -> PartSpec:
+    """What is kept of it: disks, and as much disk again as there is memory."""
+    roomy = with_room_for_memory(spec, 0)
+    kept = tuple(
+        replace(
+            each,
+            allocation=replace(
+                each.allocation, vcpus=0, memory_mib=0, disk=DiskTerm(), nic=BandwidthTerm()
+            ),
+        )
+        for each in roomy.workspaces
+    )
+    networks = tuple(replace(each, pairs=()) for each in spec.networks)
+    return replace(spec, workspaces=kept, networks=networks, links=())
 
 
 def _check_labels(labels: Sequence[str], states: Mapping[str, str]) -> None:
@@ -101,30 +159,36 @@ def _check_state(part: Part, label: str, state: str, *, is_copied: bool) -> None
     if is_copied:
         legal = tuple(each for each in legal if each not in (Action.SNAPSHOT, Action.MIGRATE))
         stands = f"{stands} with a SNAPSHOT under way"
+    if how.power is Power.SAVED and state != WorkspaceState.SUSPENDED.name:
+        # It goes as it is put aside, once it is.
+        legal = tuple(each for each in legal if each is not Action.MIGRATE)
+        stands = f"{stands} and {state} still"
     if Action.MIGRATE not in legal:
         names = ", ".join(each.name for each in legal)
         raise ActionIllegal(Action.MIGRATE.name, label, stands, names)
 
 
-def _place_for(
+def place_for(
     before: Part,
     part: Part,
     label: str,
     host: str,
+    spec: PartSpec,
+    window: Window,
     view: LedgerView,
     policy: Policy,
     *,
+    aside: bool,
     now: datetime,
 ) -> str:
-    """By the placement of everything else, among hosts that can take a guest of its own one.
-    `before` is what counts of the part already: what those take for which a place was found since
-    is not free any more."""
+    """By the placement of everything else, among hosts that can take a guest of its own one, and
+    have what `spec` says of it over that window. `before` is what counts of the part already: what
+    those take for which a place was found since is not free any more."""
     own = part.host_of(label)
     if host == own:
         raise FieldInvalid("host", f"{label} is on {host} already")
     here = view.fleet.facts.get(own)
     calendar = calendar_of(view, policy)
-    window = Window(now, part.window.end)
     workspace = next(each for each in part.spec.workspaces if each.label == label)
     asked = workspace.environment.hypervisor
     # What another of them leaves is full of its group until it has left.
@@ -141,6 +205,7 @@ def _place_for(
         and here is not None
         and here.migrates
         and facts.migrates
+        and (not aside or (here.migrates_aside and facts.migrates_aside))
         and _are_alike(here, facts, asked)
     }
     if not rooms:
@@ -148,7 +213,7 @@ def _place_for(
         raise NoCapacity((Shortfall(site=policy.site, resource="hosts", message=said),))
     fixed = {each.workspace: each.host for each in part.placed if each.workspace != label}
     fixed |= {each.workspace: each.host for each in part.moving}
-    placed = place(part.spec, rooms, site=policy.site, fixed=fixed)
+    placed = place(spec, rooms, site=policy.site, fixed=fixed)
     return next(each.host for each in placed if each.workspace == label)
 
 

@@ -1,4 +1,5 @@
-"""A workspace that is to go to another host of the site while it runs, as its part has it."""
+"""A workspace that is to go to another host of the site, while it runs or as it is put aside, as
+its part has it."""
 
 from datetime import datetime
 from enum import Enum
@@ -35,6 +36,8 @@ class Moving(Struct, frozen=True, kw_only=True):
     """In that state."""
     why: str = ""
     """It is broken off."""
+    aside: bool = False
+    """It does not run, and goes as it is put aside."""
 
     def move(self, to: MovingState, *, now: datetime, why: str = "") -> "Moving":
         if to not in MOVING_NEXT[self.state]:

@@ -137,7 +137,13 @@ def _given_up(
         return all(host in fenced or _obeyed(seen.get(host), generation) for host in hosts)
 
     shed = tuple(each for each in part.shed if not obeyed(each.hosts(), each.generation))
-    left = tuple(each for each in part.left if not obeyed((each.host,), each.generation))
+    left = tuple(
+        each
+        for each in part.left
+        if not (
+            obeyed((each.host,), each.generation) or _cleared(seen.get(each.host), each.generation)
+        )
+    )
     if shed == part.shed and left == part.left:
         return None
     after = _with_counts(replace(part, shed=shed, left=left), part, seen)
@@ -158,6 +164,12 @@ def _obeyed(report: SeenPart | None, generation: int) -> bool:
     return report.obeyed_generation >= generation or (
         report.gone and report.generation >= generation
     )
+
+
+def _cleared(report: SeenPart | None, generation: int) -> bool:
+    """What migrations have left there is gone, whatever its host has yet to do for others: one that
+    is put aside has not obeyed, however long that is."""
+    return report is not None and report.cleared_generation >= generation
 
 
 def _nothing_left(

@@ -93,6 +93,8 @@ class Migration(Struct, frozen=True, kw_only=True):
     host: str
     """The other one."""
     agent_address: str
+    aside: bool = False
+    """As it is put aside."""
 
 
 class WantedWorkspace(Struct, frozen=True, kw_only=True):
@@ -197,7 +199,9 @@ def _migration(part: Part, label: str, host: str, fleet: Fleet) -> Migration | N
     other = source if role is Role.TAKE else moving.host
     facts = fleet.facts.get(other)
     address = facts.agent_address if facts is not None else ""
-    return Migration(number=moving.number, role=role, host=other, agent_address=address)
+    return Migration(
+        number=moving.number, role=role, host=other, agent_address=address, aside=moving.aside
+    )
 
 
 def _snapshot(part: Part, label: str, host: str) -> SnapshotOrder | None:

@@ -1,5 +1,6 @@
 """Switches workspaces of a cluster, or of a part, on or off."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import structlog
@@ -32,6 +33,13 @@ from intertie.common.names import ClusterName, PartName, uid_of
 from intertie.common.values import Struct
 
 log = structlog.get_logger(__name__)
+
+
+_LEGAL_OF_ALL: Mapping[ClusterState, tuple[Action, ...]] = {
+    ClusterState.QUEUED: (),
+    ClusterState.SUSPENDED: (Action.MIGRATE,),
+}
+"""Of clusters that do not run. What others may do is said of their workspaces."""
 
 
 class ActOrder(Struct, frozen=True, kw_only=True):
@@ -89,10 +97,12 @@ class ActOnCluster:
                 raise ClusterOver(str(name)) if before.record.over else NotFound(str(name))
             record = cluster.value
             check_open(record, now=now)
-            if record.state in (ClusterState.QUEUED, ClusterState.SUSPENDED):
-                raise ActionIllegal(order.action.name, record.name, record.state.name, "")
+            legal = _LEGAL_OF_ALL.get(record.state)
+            if legal is not None and order.action not in legal:
+                names = ", ".join(each.name for each in legal)
+                raise ActionIllegal(order.action.name, record.name, record.state.name, names)
             part = view.parts.get(record.part)
-            if part is None or not open_for_actions(part.value, now=now):
+            if part is None or not open_for_actions(part.value, order.action, now=now):
                 raise ClusterOver(record.name)
             seen = view.seen.get(part.value.uid, {})
             shown = view_of(record, part.value, seen, {}, site=self._policy.site)
@@ -125,7 +135,7 @@ class ActOnPart:
             found = there(view, str(name))
             part = found.value
             check_coordinator(part, caller, "Act")
-            if not open_for_actions(part, now=now):
+            if not open_for_actions(part, order.action, now=now):
                 raise PartOver(part.name, part.state.name)
             after = _after(order, part, view, self._grants, self._policy, part.owner, now=now)
             return _admitted(order, found, after, view, answer=part.name, uid=part.uid)

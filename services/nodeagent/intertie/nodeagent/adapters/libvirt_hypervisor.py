@@ -27,7 +27,7 @@ from intertie.nodeagent.adapters.libvirt_changes import (
     take,
     use_vcpus,
 )
-from intertie.nodeagent.adapters.libvirt_migration import break_off, send
+from intertie.nodeagent.adapters.libvirt_migration import break_off, rooted, send
 from intertie.nodeagent.domain.domain_xml import (
     BUILDERS,
     METADATA,
@@ -300,13 +300,12 @@ def _save(connection: libvirt.virConnect, name: str, path: str) -> None:
 
 def _restore(connection: libvirt.virConnect, name: str, path: str) -> None:
     """Without the limit that it had: a guest that begins with one may lock so much memory, which
-    takes a capability that libvirtd may not have. It gets one once it runs, as at a start."""
+    takes a capability that libvirtd may not have. It gets one once it runs, as at a start. Its
+    files are this host's, wherever it was saved."""
     flags = libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE
-    document = ET.fromstring(connection.saveImageGetXMLDesc(path, flags))
-    for limit in document.findall("memtune"):
-        document.remove(limit)
+    document = rooted(connection.saveImageGetXMLDesc(path, flags), Path(path).parent.parent)
     paused = libvirt.VIR_DOMAIN_SAVE_PAUSED
-    connection.restoreFlags(path, ET.tostring(document, encoding="unicode"), paused)
+    connection.restoreFlags(path, document, paused)
     try:
         limit_memory(connection.lookupByName(name))
     except libvirt.libvirtError as error:

@@ -52,6 +52,17 @@ def break_off(domain: libvirt.virDomain) -> None:
             raise
 
 
+def rooted(document: str, data: Path) -> str:
+    """The guest as the host has it whose agent's files are in `data`, where it may have been saved
+    by another one."""
+    disks = ET.fromstring(document).iterfind("devices/disk")
+    found = {disk.find("target"): disk.find("source") for disk in disks}
+    for target, source in found.items():
+        if target is not None and target.get("dev") == ROOT_DISK and source is not None:
+            return there(document, here=Path(source.get("file", "")).parent.parent, there=data)
+    raise ValueError("it has no root disk")
+
+
 def there(document: str, *, here: Path, there: Path) -> str:
     """The guest as the other host has it: its files are elsewhere, what is below its disk is for
     that host to find, and the limit of its emulator is set once it runs, as at every start."""

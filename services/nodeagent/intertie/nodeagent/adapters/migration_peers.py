@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,19 @@ import structlog
 
 from intertie.api.nodeagent.v1 import nodeagent_pb2 as pb
 from intertie.api.nodeagent.v1 import nodeagent_pb2_grpc as rpc
+from intertie.common.clock import Clock
 from intertie.common.errors import ConnectionRefused, NotFound
 from intertie.common.rpc import request_id
 from intertie.common.rpc.client import to_domain_error
 from intertie.common.rpc.spec_proto import timestamp_to_proto
 from intertie.nodeagent.adapters.attachments import Attachment
+from intertie.nodeagent.adapters.coming_file import DIGEST_BYTES
+from intertie.nodeagent.domain.domain_xml import MIB
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
-from intertie.nodeagent.domain.migrating import Channel, Migration, Route
+from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration, Route
+from intertie.nodeagent.domain.pace import Pace
+from intertie.nodeagent.domain.ports import Deliver
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +76,15 @@ class GrpcPeers:
     """A channel a migration, as there are few of them."""
 
     def __init__(
-        self, connect: Connect, files: WorkspaceFiles, sockets: MigrationSockets, *, mib_s: int
+        self,
+        connect: Connect,
+        files: WorkspaceFiles,
+        sockets: MigrationSockets,
+        clock: Clock,
+        *,
+        mib_s: int,
     ) -> None:
+        self._clock = clock
         self._connect = connect
         self._files = files
         self._sockets = sockets
@@ -81,15 +93,11 @@ class GrpcPeers:
         """By uid: its route is open."""
 
     @contextlib.asynccontextmanager
-    async def route(
-        self, uid: str, migration: Migration, *, ready_time: datetime | None
-    ) -> AsyncIterator[Route]:
-        request = pb.BeginMigrationRequest(workspace_uid=uid, number=migration.number)
-        if ready_time is not None:
-            request.ready_time.CopyFrom(timestamp_to_proto(ready_time))
-        async with self._stub(migration) as stub, contextlib.AsyncExitStack() as open_ones:
-            with _failing(migration.host):
-                answer = await stub.BeginMigration(request, timeout=_TIMEOUT_S)
+    async def route(self, uid: str, migration: Migration, bearing: Bearing) -> AsyncIterator[Route]:
+        async with (
+            self._begun(uid, migration, bearing) as (stub, answer),
+            contextlib.AsyncExitStack() as open_ones,
+        ):
             route = Route(
                 libvirt=self._files.peer_socket(uid),
                 memory=self._sockets.path(uid, Channel.MEMORY),
@@ -109,9 +117,73 @@ class GrpcPeers:
                     channel=pb.TunnelRequest.Channel.Value(channel.name),
                 )
                 await open_ones.enter_async_context(_listening(path, partial(_relay, stub, opened)))
-            self._open[uid] = stub
-            open_ones.callback(self._open.pop, uid)
             yield route
+
+    @contextlib.asynccontextmanager
+    async def delivery(
+        self, uid: str, migration: Migration, bearing: Bearing
+    ) -> AsyncIterator[Deliver]:
+        async with self._begun(uid, migration, bearing) as (stub, _):
+
+            async def deliver(channel: Channel) -> None:
+                is_disk = channel is Channel.DISK_FILE
+                path = self._files.disk(uid) if is_disk else self._files.saved(uid)
+                opened = pb.TunnelRequest.Open(
+                    workspace_uid=uid,
+                    number=migration.number,
+                    channel=pb.TunnelRequest.Channel.Value(channel.name),
+                    size_bytes=path.stat().st_size,
+                )
+                with _failing(migration.host):
+                    await self._deliver(stub, opened, path)
+
+            yield deliver
+
+    async def _deliver(
+        self, stub: rpc.NodeAgentAsyncStub, opened: pb.TunnelRequest.Open, path: Path
+    ) -> None:
+        """HostFailure where the other host does not have the same in the end."""
+        digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+
+        async def sent() -> AsyncIterator[pb.TunnelRequest]:
+            yield pb.TunnelRequest(open=opened)
+            pace = Pace(self._mib_s * MIB)
+            with path.open("rb") as file:
+                while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                    digest.update(data)
+                    yield pb.TunnelRequest(data=data)
+                    await self._clock.sleep(pace.wait_s(len(data), now=self._clock.monotonic()))
+
+        call = stub.Tunnel(sent(), metadata=tuple(request_id.outgoing()))
+        heard = b""
+        try:
+            async for response in call:
+                heard += response.data
+        finally:
+            call.cancel()
+        if heard != digest.digest():
+            raise HostFailure(f"{path.name} is not the same on the other host")
+
+    @contextlib.asynccontextmanager
+    async def _begun(
+        self, uid: str, migration: Migration, bearing: Bearing
+    ) -> AsyncIterator[tuple[rpc.NodeAgentAsyncStub, pb.BeginMigrationResponse]]:
+        request = pb.BeginMigrationRequest(
+            workspace_uid=uid,
+            number=migration.number,
+            boots=bearing.boots,
+            powered_off=bearing.powered_off,
+        )
+        if bearing.ready_time is not None:
+            request.ready_time.CopyFrom(timestamp_to_proto(bearing.ready_time))
+        async with self._stub(migration) as stub:
+            with _failing(migration.host):
+                answer = await stub.BeginMigration(request, timeout=_TIMEOUT_S)
+            self._open[uid] = stub
+            try:
+                yield stub, answer
+            finally:
+                del self._open[uid]
 
     async def take_over(self, uid: str, migration: Migration) -> None:
         request = pb.TakeOverRequest(workspace_uid=uid, number=migration.number)

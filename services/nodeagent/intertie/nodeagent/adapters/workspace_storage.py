@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+from intertie.nodeagent.adapters.coming_file import ComingFile
 from intertie.nodeagent.adapters.commands import run
 from intertie.nodeagent.adapters.pycdlib_seed import seed_image
 from intertie.nodeagent.domain.domain_xml import MIB
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
+from intertie.nodeagent.domain.migrating import Channel
 from intertie.nodeagent.domain.ports import BaseImage
 from intertie.nodeagent.domain.power import Memory
 
@@ -103,6 +105,40 @@ class WorkspaceStorage:
         disk = self._files.disk(uid)
         if disk.exists():
             disk.replace(self._files.given(uid))
+        await asyncio.to_thread(_sync, self._files.disks)
+
+    @contextlib.asynccontextmanager
+    async def coming(
+        self, uid: str, channel: Channel, size_bytes: int, base: BaseImage
+    ) -> AsyncIterator[ComingFile]:
+        path = self._files.coming(uid, channel)
+
+        async def whole() -> None:
+            if channel is Channel.DISK_FILE:
+                over = ("-u", "-f", "qcow2", "-F", base.format, "-b", base.path)
+                await run("qemu-img", "rebase", "-q", *over, str(path))
+            await asyncio.to_thread(_sync, path)
+            path.replace(self._files.come(uid, channel))
+            await asyncio.to_thread(_sync, self._files.disks)
+
+        with path.open("wb") as file:
+            yield ComingFile(file, size_bytes, whole)
+
+    def coming_bytes(self, uid: str, channel: Channel) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return self._files.coming(uid, channel).stat().st_size
+        return 0
+
+    def has_come(self, uid: str) -> bool:
+        return self._files.come(uid, Channel.DISK_FILE).exists()
+
+    async def take_in(self, uid: str) -> None:
+        """The disk last: with it all of it is here."""
+        memory = self._files.come(uid, Channel.MEMORY_FILE)
+        if memory.exists():
+            memory.replace(self._files.saved(uid))
+            await asyncio.to_thread(_sync, self._files.disks)
+        self._files.come(uid, Channel.DISK_FILE).replace(self._files.disk(uid))
         await asyncio.to_thread(_sync, self._files.disks)
 
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from intertie.nodeagent.domain.migrating import Channel
+
 MAX_SOCKET_PATH = 107
 """Bytes that fit into a unix socket's address."""
 
@@ -60,6 +62,14 @@ class WorkspaceFiles:
     def given(self, uid: str) -> Path:
         """The disk of one that was given up to another host."""
         return self.disks / f"{uid}.given"
+
+    def coming(self, uid: str, channel: Channel) -> Path:
+        """A file of one that comes from another host as it is put aside: not whole yet."""
+        return self.disks / f"{uid}.coming-{channel.value.lower()}"
+
+    def come(self, uid: str, channel: Channel) -> Path:
+        """It is whole, and that host may have the workspace still."""
+        return self.disks / f"{uid}.come-{channel.value.lower()}"
 
     def seed(self, uid: str) -> Path:
         return self.seeds / f"{uid}.iso"

@@ -42,4 +42,4 @@ def connected(part: WantedPart, alive: Set[str]) -> WantedPart:
 
 def is_put_aside(seen: Observed) -> bool:
     """Nothing of it runs, and what it had in memory is where it can be gone on from."""
-    return seen.domain not in ALIVE and seen.memory is not Memory.SAVING
+    return seen.domain not in ALIVE and seen.memory is not Memory.SAVING and not seen.come

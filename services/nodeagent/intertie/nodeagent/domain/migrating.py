@@ -1,10 +1,11 @@
-"""A workspace that goes from one host of its site to another while it runs.
+"""A workspace that goes from one host of its site to another, while it runs or as it is put aside.
 
 Who has it is by the source's word alone. Until the source has given it up, on its own disk and for
 good, the copy at the other host stands still; from then on the source never starts it again.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class Migration:
     host: str
     """The other one."""
     agent_address: str
+    aside: bool = False
+    """As it is put aside: its files are sent, and nothing of it runs anywhere meanwhile."""
 
 
 class Outcome(Enum):
@@ -50,6 +53,23 @@ class Channel(Enum):
     LIBVIRT = "LIBVIRT"
     MEMORY = "MEMORY"
     DISK = "DISK"
+    DISK_FILE = "DISK_FILE"
+    MEMORY_FILE = "MEMORY_FILE"
+
+
+FILES = (Channel.MEMORY_FILE, Channel.DISK_FILE)
+"""Of one that goes as it is put aside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bearing:
+    """What the other host notes of one that comes, before anything of it does."""
+
+    ready_time: datetime | None = None
+    """When it became ready: it need not say so again."""
+    boots: int = 0
+    """As in Note."""
+    powered_off: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the passes need of the host and of the site; adapters provide it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from intertie.nodeagent.domain.guest_terms import Change, Running
 from intertie.nodeagent.domain.incast import Arrivals
 from intertie.nodeagent.domain.measured import Measured, QueueCounters
 from intertie.nodeagent.domain.meters import Promise, Queue
-from intertie.nodeagent.domain.migrating import Channel, Migration, Route
+from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration, Route
 from intertie.nodeagent.domain.network_plan import NetworkPlan
 from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.reconcile import DomainState, Kept, Listing
@@ -121,8 +121,8 @@ class Hypervisor(Protocol):
         ...
 
     async def restore(self, name: str, path: str) -> None:
-        """The guest is as `save` found it, and paused; takes its time. HostFailure: it is not
-        there, and what `save` wrote is as good as before."""
+        """The guest is as `save` found it, on whatever host that was, and paused; takes its time.
+        HostFailure: it is not there, and what `save` wrote is as good as before."""
         ...
 
     async def memory_mib(self) -> Mapping[str, int]:
@@ -278,6 +278,26 @@ class Storage(Protocol):
         """Puts its disk away for good; done before it returns, whatever becomes of this host."""
         ...
 
+    def coming(
+        self, uid: str, channel: Channel, size_bytes: int, base: BaseImage
+    ) -> AbstractAsyncContextManager["Stream"]:
+        """Takes a file of one that comes as it is put aside, which is over `base` here; what was
+        there of it is overwritten. Once it was sent to its end and is on the disk itself, its
+        digest is received; HostFailure where it is not."""
+        ...
+
+    def coming_bytes(self, uid: str, channel: Channel) -> int:
+        """How much of it has come; 0 once it has."""
+        ...
+
+    def has_come(self, uid: str) -> bool:
+        """All of it, and nobody has said yet that it is this host's."""
+        ...
+
+    async def take_in(self, uid: str) -> None:
+        """They are, for good; done before it returns, whatever becomes of this host."""
+        ...
+
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None: ...
 
     async def grow_disk(self, uid: str, size_mib: int) -> None:
@@ -352,14 +372,25 @@ class Records(Protocol):
     async def delete_seen(self, part_uid: str) -> None: ...
 
 
+Deliver = Callable[[Channel], Awaitable[None]]
+"""Sends a file of one that is put aside; it is on the other host's disk, and the same there, once
+that returns. HostFailure."""
+
+
 class Peers(Protocol):
-    """The agents of the site's other hosts, each known by its certificate. Both raise
+    """The agents of the site's other hosts, each known by its certificate. All raise
     HostFailure."""
 
     def route(
-        self, uid: str, migration: Migration, *, ready_time: datetime | None
+        self, uid: str, migration: Migration, bearing: Bearing
     ) -> AbstractAsyncContextManager[Route]:
         """Open while it is entered: the other host has said that it takes it now."""
+        ...
+
+    def delivery(
+        self, uid: str, migration: Migration, bearing: Bearing
+    ) -> AbstractAsyncContextManager[Deliver]:
+        """Likewise, of one that goes as it is put aside."""
         ...
 
     async def take_over(self, uid: str, migration: Migration) -> None:

@@ -113,6 +113,8 @@ class Step(Enum):
     """What was saved."""
     SEND = "SEND"
     """To another host."""
+    TAKE_IN = "TAKE_IN"
+    """It came as it was put aside, and its host has given it up."""
     GIVE = "GIVE"
     """Its disk is put away: who has been sent is not started here again."""
 
@@ -183,6 +185,8 @@ class Observed:
     """It was given up to another host; False of one that no host is to send or take."""
     unsent: bool = False
     """It was tried to be sent, and is not tried again."""
+    come: bool = False
+    """All of it has come as it is put aside, and nobody has said yet that it is this host's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +257,7 @@ def steps(
     button: Button = Button.FREE,
     keeps: bool = False,
     role: Role | None = None,
+    goes_aside: bool = False,
 ) -> tuple[Step, ...]:
     """What is missing, in the order in which it has to be made.
 
@@ -261,8 +266,13 @@ def steps(
     paused by somebody on purpose, unless its disk is what it waits for. Each start is from the
     newest description. A part that `keeps` what its guests have in memory has none of them run
     outside its window, and nothing is started nor thrown away there. One that is between two hosts
-    is started by none of them.
+    is started by none of them, also of one that `goes_aside`.
     """
+    held = phase in (Phase.STAGE, Phase.RUN, Phase.KEEP)
+    if seen.come and held and role is not Role.TAKE:
+        return (Step.TAKE_IN,)
+    if role is not None and goes_aside and held:
+        return _goes_aside(role, seen, isolated=isolated)
     if role is not None and phase is Phase.RUN:
         return _between_hosts(role, seen, isolated=isolated)
     if seen.domain is DomainState.IN_TRANSIT:
@@ -272,7 +282,7 @@ def steps(
     if seen.domain in ALIVE:
         aside = phase is Phase.KEEP or (keeps and phase is Phase.STAGE)
         return _while_it_runs(seen, note, switched, isolated=isolated, button=button, aside=aside)
-    if phase not in (Phase.STAGE, Phase.RUN, Phase.KEEP):
+    if not held:
         return ()
     if seen.memory is Memory.SAVING:
         return (Step.KEEP,)
@@ -326,6 +336,22 @@ def _between_hosts(role: Role, seen: Observed, *, isolated: bool) -> tuple[Step,
     if role is Role.SEND and seen.domain is DomainState.RUNNING and not seen.unsent:
         return (Step.SEND,)
     return ()
+
+
+def _goes_aside(role: Role, seen: Observed, *, isolated: bool) -> tuple[Step, ...]:
+    if role is Role.TAKE:
+        if seen.domain is not None or seen.disk or seen.seed:
+            return ()
+        return (Step.MAKE_SEED,) if seen.image else (Step.STAGE_IMAGE,)
+    if seen.domain in ALIVE and isolated:
+        return (Step.STOP,)
+    return (Step.SEND,) if role is Role.SEND and goes_as_it_is(seen) and not seen.unsent else ()
+
+
+def goes_as_it_is(seen: Observed) -> bool:
+    """Nothing of it runs, and it could be gone on with from what is on the disk."""
+    kept = seen.memory in (Memory.SAVED, Memory.NONE)
+    return seen.domain not in ALIVE and seen.disk and kept
 
 
 def _while_it_runs(

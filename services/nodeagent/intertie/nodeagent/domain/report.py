@@ -45,6 +45,8 @@ class SeenPart:
     message: str = ""
     obeyed_generation: int = 0
     """The newest generation of which nothing is missing; 0: none yet."""
+    cleared_generation: int = 0
+    """The newest of which nothing is here that is not in it; 0: none yet."""
 
 
 def with_used(part: SeenPart, tallies: Mapping[str, Tally]) -> SeenPart:

@@ -1,7 +1,7 @@
 """What a host says of a workspace that it is to take or to send."""
 
 from intertie.nodeagent.domain.migrating import Migration, Outcome, Role, SeenMigration
-from intertie.nodeagent.domain.reconcile import DomainState, Observed
+from intertie.nodeagent.domain.reconcile import DomainState, Observed, goes_as_it_is
 
 _HAS_RUN = frozenset({DomainState.STALLED, DomainState.POWERED_OFF})
 """As far as libvirt can say. A copy that only stands still is as one that has where its emulator is
@@ -16,12 +16,15 @@ def told_of(
     as it is for good: by this number it is not sent again."""
     if migration is None:
         return None
-    outcome = _outcome(migration.role, seen, moves=moves, stands=stands, fails=bool(problem))
+    if migration.aside:
+        outcome = _aside(migration.role, seen, moves=moves, fails=bool(problem))
+    else:
+        outcome = _outcome(migration.role, seen, moves=moves, stands=stands, fails=bool(problem))
     if outcome is None:
         return None
     message = ""
     if outcome is Outcome.FAILED:
-        message = problem or "it does not run"
+        message = problem or ("it is not put aside" if migration.aside else "it does not run")
     return SeenMigration(number=migration.number, outcome=outcome, message=message)
 
 
@@ -43,3 +46,20 @@ def _outcome(
     if role is Role.ANSWER:
         return Outcome.KEPT
     return Outcome.FAILED if seen.unsent or seen.domain is not DomainState.RUNNING else None
+
+
+def _aside(role: Role, seen: Observed, *, moves: bool, fails: bool) -> Outcome | None:
+    """Of one that goes as it is put aside: it has a disk where it is, and nowhere else."""
+    if role is Role.TAKE:
+        if seen.disk:
+            return Outcome.TAKEN
+        if seen.image and seen.seed:
+            return Outcome.READY
+        return Outcome.FAILED if fails else None
+    if seen.given:
+        return Outcome.GIVEN
+    if moves:
+        return None
+    if role is Role.ANSWER:
+        return Outcome.KEPT
+    return Outcome.FAILED if seen.unsent or not goes_as_it_is(seen) else None

@@ -34,7 +34,9 @@ from intertie.nodeagent.loops.sight import Sight
 
 log = structlog.get_logger(__name__)
 
-_WITHOUT_A_NOTE = frozenset({Step.STOP, Step.RESUME, Step.PRESS, Step.SAVE, Step.KEEP, Step.GIVE})
+_WITHOUT_A_NOTE = frozenset(
+    {Step.STOP, Step.RESUME, Step.PRESS, Step.SAVE, Step.KEEP, Step.GIVE, Step.TAKE_IN}
+)
 """What is done even while nothing may be started, or written down."""
 _AT_ONCE = 4
 """Guests that are made or started at the same time."""

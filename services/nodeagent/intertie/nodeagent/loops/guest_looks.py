@@ -78,6 +78,7 @@ class GuestLooks:
             memory=self._storage.memory(uid),
             given=workspace.migration is not None and self._storage.is_given(uid),
             unsent=bool(self._sending.failed(uid, workspace.migration)),
+            come=self._storage.has_come(uid),
         )
 
     def next_steps(
@@ -97,6 +98,7 @@ class GuestLooks:
             button=self._button(workspace.uid),
             keeps=part.wanted.keep_until is not None,
             role=workspace.migration.role if workspace.migration is not None else None,
+            goes_aside=workspace.migration is not None and workspace.migration.aside,
         )
 
     def has_all(

@@ -10,9 +10,10 @@ from intertie.common.values import replace
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts, hypervisor_for, machine_of
+from intertie.nodeagent.domain.migrating import Bearing
 from intertie.nodeagent.domain.ports import Hypervisor, Images, Storage
 from intertie.nodeagent.domain.power import Memory
-from intertie.nodeagent.domain.reconcile import Note, Step
+from intertie.nodeagent.domain.reconcile import DomainState, Note, Step
 from intertie.nodeagent.domain.seed import seed_files
 from intertie.nodeagent.domain.wanted import WantedPart, WantedWorkspace
 from intertie.nodeagent.loops.connections import Connections
@@ -152,14 +153,29 @@ class GuestSteps:
                 assert workspace.migration is not None
                 if not self._knowledge.may_start or self.snapshots.thawing.awaited(part.uid, uid):
                     return
-                note = self._knowledge.parts[part.uid].note(uid)
-                if not self._sending.send(uid, workspace.migration, ready_time=note.ready_time):
+                bearing = await self._bearing(part, workspace)
+                if not self._sending.send(uid, workspace.migration, bearing):
                     return
+            case Step.TAKE_IN:
+                await self._storage.take_in(uid)
             case Step.GIVE:
                 await self._storage.give(uid)
             case Step.DISCARD:
                 self._storage.discard_memory(uid)
         log.info("guest.step", step=step.value, workspace=uid, name=workspace.name)
+
+    async def _bearing(self, part: WantedPart, workspace: WantedWorkspace) -> Bearing:
+        assert workspace.migration is not None
+        note = self._knowledge.parts[part.uid].note(workspace.uid)
+        if not workspace.migration.aside:
+            return Bearing(ready_time=note.ready_time)
+        state = (await self._hypervisor.states()).get(DeviceNames.domain(workspace.uid))
+        itself = state is DomainState.POWERED_OFF and not (note.paused or note.starting)
+        return Bearing(
+            ready_time=note.ready_time or note.was_ready,
+            boots=note.boots,
+            powered_off=note.powered_off or itself,
+        )
 
     def check_network(self, workspace: WantedWorkspace) -> None:
         """HostFailure where a guest that runs from now on would not be held to what it may do."""

@@ -105,7 +105,7 @@ class Reconciler:
         self._channels = channels
         listening = self._listening = Listening(clock, knowledge, hypervisor, channels)
         self._hint = asyncio.Event()
-        pool = PoolRoom(storage)
+        pool = self._pool = PoolRoom(storage)
         memory = MovingMemory(clock, hypervisor, storage, pool, files, ended=self._hint.set)
         snapshots = Snapshots(
             clock, knowledge, hypervisor, storage, snapshotting, pool, files, ended=self._hint.set
@@ -170,7 +170,7 @@ class Reconciler:
         """What serves the agents of hosts that send guests here."""
         return Arrivals(
             self._clock, self._knowledge, self._hypervisor, self._storage, self._listening,
-            self._room, sockets, self._steps.check_network,
+            self._room, self._pool, self._images, sockets, self._steps.check_network,
         )  # fmt: skip
 
     async def yield_to(self, shares: Mapping[str, IncastShare]) -> None:
@@ -366,18 +366,24 @@ class Reconciler:
             gone=gone,
             message=self._message(),
             obeyed_generation=self._obeyed.get(wanted.uid, 0),
+            cleared_generation=wanted.generation if self._has_cleared() else 0,
         )
 
     def _obeys(self, part: KnownPart, phase: Phase, now: datetime) -> bool:
         """Nothing of its newest record is missing here, nor is anything of an earlier one left."""
-        if self._sight.domains is None or self._sight.stuck or self._connections.applied.problem:
+        if self._sight.domains is None or not self._has_cleared():
             return False
-        if not (self._knowledge.may_start and self._knowledge.complete):
+        if not self._knowledge.may_start:
             return False
         return phase is Phase.OVER or all(
             self._looks.has_all(part, workspace, phase, self._sight.domains, now)
             for workspace in part.wanted.workspaces
         )
+
+    def _has_cleared(self) -> bool:
+        """Nothing is here that is in no record."""
+        blind = self._sight.domains is None or self._sight.stuck
+        return not (blind or self._connections.applied.problem) and self._knowledge.complete
 
     def _message(self) -> str:
         return "; ".join(dict.fromkeys((*self._knowledge.problems, *self._sight.problems)))

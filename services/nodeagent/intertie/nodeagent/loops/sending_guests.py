@@ -1,10 +1,9 @@
-"""Sends guests to other hosts while they run; beside the passes, for it takes as long as there is
-memory and disk."""
+"""Sends guests to other hosts, while they run or as they are put aside; beside the passes, for it
+takes as long as there is memory and disk."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 
 import structlog
@@ -13,8 +12,9 @@ from intertie.common.clock import Clock
 from intertie.common.errors import NotFound
 from intertie.common.names import DeviceNames
 from intertie.nodeagent.domain.failures import Attempts, HostFailure, as_failure
-from intertie.nodeagent.domain.migrating import Migration, Role
-from intertie.nodeagent.domain.ports import Hypervisor, Peers, Storage
+from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration, Role
+from intertie.nodeagent.domain.ports import Deliver, Hypervisor, Peers, Storage
+from intertie.nodeagent.domain.power import Memory
 from intertie.nodeagent.domain.wanted import WantedWorkspace
 from intertie.nodeagent.loops.knowledge import Knowledge
 
@@ -57,6 +57,8 @@ class SendingGuests:
         self._given = given
         self._ended = ended
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._deliveries: dict[str, asyncio.Future[None]] = {}
+        """By uid, of those that go as they are put aside, while they may be broken off."""
         self._failed: dict[str, tuple[int, str]] = {}
         """By uid, the number that was tried and what went wrong."""
         self._words: dict[str, _Word] = {}
@@ -70,12 +72,12 @@ class SendingGuests:
         number, problem = self._failed.get(uid, (0, ""))
         return problem if migration is not None and migration.number == number else ""
 
-    def send(self, uid: str, migration: Migration, *, ready_time: datetime | None) -> bool:
+    def send(self, uid: str, migration: Migration, bearing: Bearing) -> bool:
         """Begins to, unless one is being sent. Who waits for its turn is like any other guest, and
         is asked for again by the pass that follows each end."""
         if self.moving():
             return False
-        self._tasks[uid] = task = asyncio.create_task(self._send(uid, migration, ready_time))
+        self._tasks[uid] = task = asyncio.create_task(self._send(uid, migration, bearing))
         task.add_done_callback(partial(self._over, uid))
         return True
 
@@ -97,10 +99,15 @@ class SendingGuests:
         if workspace.uid not in self.moving():
             return
         migration, name = workspace.migration, DeviceNames.domain(workspace.uid)
+        is_wanted = migration is not None and migration.role is Role.SEND
+        if (delivery := self._deliveries.get(workspace.uid)) is not None:
+            if not is_wanted:
+                delivery.cancel()
+            return
         try:
             if stops:
                 await self._hypervisor.stop(name)
-            elif migration is None or migration.role is not Role.SEND:
+            elif not is_wanted:
                 await self._hypervisor.break_off(name)
         except HostFailure as error:
             problem(error)
@@ -129,17 +136,19 @@ class SendingGuests:
             word = self._words[uid] = _Word(number=migration.number)
         return word
 
-    async def _send(self, uid: str, migration: Migration, ready_time: datetime | None) -> None:
+    async def _send(self, uid: str, migration: Migration, bearing: Bearing) -> None:
         log.info("guest.sending", workspace=uid, host=migration.host, number=migration.number)
         try:
-            async with self._peers.route(uid, migration, ready_time=ready_time) as route:
-                if not self._is_wanted(uid, migration):
-                    raise HostFailure("it is not to be sent any more")
-                await self._hypervisor.send(DeviceNames.domain(uid), route)
-                await self._storage.give(uid)
-                log.info("guest.given", workspace=uid, host=migration.host)
-                word = self._word(uid, migration)
-                await asyncio.gather(self._given(), self._say(uid, migration, word))
+            if migration.aside:
+                async with self._peers.delivery(uid, migration, bearing) as deliver:
+                    await self._deliver(uid, deliver)
+                    self._check_wanted(uid, migration)
+                    await self._give(uid, migration)
+            else:
+                async with self._peers.route(uid, migration, bearing) as route:
+                    self._check_wanted(uid, migration)
+                    await self._hypervisor.send(DeviceNames.domain(uid), route)
+                    await self._give(uid, migration)
         except Exception as error:
             if not isinstance(error, (HostFailure, OSError)):
                 log.error("guest.fault", workspace=uid, exc_info=True)
@@ -147,14 +156,40 @@ class SendingGuests:
             self._failed[uid] = migration.number, problem
             log.warning("guest.not_sent", workspace=uid, problem=problem)
 
-    def _is_wanted(self, uid: str, migration: Migration) -> bool:
-        """By the newest that is known of the site's records."""
-        return any(
+    async def _deliver(self, uid: str, deliver: Deliver) -> None:
+        """Its files. Until they are there it may be broken off; afterwards it is given, or not."""
+
+        async def all_of_them() -> None:
+            if self._storage.memory(uid) is Memory.SAVED:
+                await deliver(Channel.MEMORY_FILE)
+            await deliver(Channel.DISK_FILE)
+
+        self._deliveries[uid] = delivery = asyncio.ensure_future(all_of_them())
+        try:
+            await delivery
+        except asyncio.CancelledError:
+            if not delivery.cancelled():
+                raise
+            raise HostFailure("it is not to be sent any more") from None
+        finally:
+            delivery.cancel()
+            del self._deliveries[uid]
+
+    async def _give(self, uid: str, migration: Migration) -> None:
+        await self._storage.give(uid)
+        log.info("guest.given", workspace=uid, host=migration.host)
+        word = self._word(uid, migration)
+        await asyncio.gather(self._given(), self._say(uid, migration, word))
+
+    def _check_wanted(self, uid: str, migration: Migration) -> None:
+        """By the newest that is known of the site's records. HostFailure."""
+        if not any(
             (found.number, found.role) == (migration.number, Role.SEND)
             for part in self._knowledge.parts.values()
             for workspace in part.wanted.workspaces
             if workspace.uid == uid and part.present and (found := workspace.migration) is not None
-        )
+        ):
+            raise HostFailure("it is not to be sent any more")
 
     async def _say(self, uid: str, migration: Migration, word: _Word) -> None:
         """Where the other host does not hear of it so, it does from the site."""

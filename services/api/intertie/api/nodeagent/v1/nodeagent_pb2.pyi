@@ -28,9 +28,16 @@ class BeginMigrationRequest(_message.Message):
     WORKSPACE_UID_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     READY_TIME_FIELD_NUMBER: _builtins.int
+    BOOTS_FIELD_NUMBER: _builtins.int
+    POWERED_OFF_FIELD_NUMBER: _builtins.int
     workspace_uid: _builtins.str
     """WantedWorkspace.uid and Migration.number"""
     number: _builtins.int
+    boots: _builtins.int
+    """Of one that comes as it is put aside: how often it was asked to start anew when it was last
+    started (WantedWorkspace.boots), and whether it has switched itself off and stays so.
+    """
+    powered_off: _builtins.bool
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp:
         """When it became ready; absent: it is not."""
@@ -41,10 +48,12 @@ class BeginMigrationRequest(_message.Message):
         workspace_uid: _builtins.str = ...,
         number: _builtins.int = ...,
         ready_time: _timestamp_pb2.Timestamp | None = ...,
+        boots: _builtins.int = ...,
+        powered_off: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "ready_time", b"ready_time", "workspace_uid", b"workspace_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boots", b"boots", "number", b"number", "powered_off", b"powered_off", "ready_time", b"ready_time", "workspace_uid", b"workspace_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -84,12 +93,16 @@ class TunnelRequest(_message.Message):
         LIBVIRT: TunnelRequest._Channel.ValueType  # 1
         MEMORY: TunnelRequest._Channel.ValueType  # 2
         DISK: TunnelRequest._Channel.ValueType  # 3
+        DISK_FILE: TunnelRequest._Channel.ValueType  # 4
+        MEMORY_FILE: TunnelRequest._Channel.ValueType  # 5
 
     class Channel(_Channel, metaclass=_ChannelEnumTypeWrapper): ...
     CHANNEL_UNSPECIFIED: TunnelRequest.Channel.ValueType  # 0
     LIBVIRT: TunnelRequest.Channel.ValueType  # 1
     MEMORY: TunnelRequest.Channel.ValueType  # 2
     DISK: TunnelRequest.Channel.ValueType  # 3
+    DISK_FILE: TunnelRequest.Channel.ValueType  # 4
+    MEMORY_FILE: TunnelRequest.Channel.ValueType  # 5
 
     @_typing.final
     class Open(_message.Message):
@@ -98,19 +111,23 @@ class TunnelRequest(_message.Message):
         WORKSPACE_UID_FIELD_NUMBER: _builtins.int
         NUMBER_FIELD_NUMBER: _builtins.int
         CHANNEL_FIELD_NUMBER: _builtins.int
+        SIZE_BYTES_FIELD_NUMBER: _builtins.int
         workspace_uid: _builtins.str
         number: _builtins.int
         channel: Global___TunnelRequest.Channel.ValueType
+        size_bytes: _builtins.int
+        """Of a file."""
         def __init__(
             self,
             *,
             workspace_uid: _builtins.str = ...,
             number: _builtins.int = ...,
             channel: Global___TunnelRequest.Channel.ValueType = ...,
+            size_bytes: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "number", b"number", "workspace_uid", b"workspace_uid"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "number", b"number", "size_bytes", b"size_bytes", "workspace_uid", b"workspace_uid"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -154,11 +154,15 @@ class NodeAgentServicer:
         of the copy that is made of it. The first message opens, all others carry data. It ends with
         NOT_FOUND seconds after the site says that it is not to come any more.
 
+        DISK_FILE and MEMORY_FILE are files of one that comes as it is put aside. What was sent is on
+        this host's disk, to its end, once it has answered with the BLAKE2b-256 digest of it.
+
         | Condition                                      | Code                | Reason             | Caller                     |
         |------------------------------------------------|---------------------|--------------------|----------------------------|
         | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
         | BeginMigration was not called by that          | NOT_FOUND           | NOT_FOUND          | calls it                   |
         | nothing listens there, or two are open already | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+        | there is no room for the file, or it fails     | UNAVAILABLE         | SITE_UNREACHABLE   | takes it for having failed |
         | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -166,7 +170,8 @@ class NodeAgentServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TakeOver(self, request, context):
-        """The caller has given it up: the copy goes on. Called again it answers the same.
+        """The caller has given it up: the copy goes on, or is this host's from then on, put aside.
+        Called again it answers the same.
 
         | Condition                                      | Code                | Reason                | Caller                              |
         |------------------------------------------------|---------------------|-----------------------|-------------------------------------|

@@ -273,8 +273,9 @@ Global___SnapshotOrder: _TypeAlias = SnapshotOrder  # noqa: Y015
 
 @_typing.final
 class Migration(_message.Message):
-    """What a host has to do for a workspace that moves while it runs. Who has it is by the source's
-    word alone: it runs nowhere else before the source has given it up, on its own disk, for good.
+    """What a host has to do for a workspace that moves to another one of its site. Who has it is by the
+    source's word alone: it runs nowhere else before the source has given it up, on its own disk, for
+    good.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -306,12 +307,17 @@ class Migration(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     AGENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    ASIDE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Another one each time that a workspace is to move."""
     role: Global___Migration.Role.ValueType
     host: _builtins.str
     """The other host, and `host:port` of its agent."""
     agent_address: _builtins.str
+    aside: _builtins.bool
+    """It does not run, and goes as it is put aside: its disk, and what it had in memory if that was
+    saved, as files. Only hosts that say so (`HostFacts.migrates_aside`) are told it.
+    """
     def __init__(
         self,
         *,
@@ -319,10 +325,11 @@ class Migration(_message.Message):
         role: Global___Migration.Role.ValueType = ...,
         host: _builtins.str = ...,
         agent_address: _builtins.str = ...,
+        aside: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "host", b"host", "number", b"number", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "aside", b"aside", "host", b"host", "number", b"number", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,6 +534,7 @@ class SeenPart(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     REPORT_TIME_FIELD_NUMBER: _builtins.int
     OBEYED_GENERATION_FIELD_NUMBER: _builtins.int
+    CLEARED_GENERATION_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     part: _builtins.str
     part_uid: _builtins.str
@@ -539,6 +547,10 @@ class SeenPart(_message.Message):
     obeyed_generation: _builtins.int
     """The newest generation of which nothing is missing on this host; 0: none yet. What earlier ones
     had and it has not is given up.
+    """
+    cleared_generation: _builtins.int
+    """The newest generation of which this host has nothing that is not in it, whatever may be missing
+    of what is; 0: none yet.
     """
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeenWorkspace]: ...
@@ -556,10 +568,11 @@ class SeenPart(_message.Message):
         message: _builtins.str = ...,
         report_time: _timestamp_pb2.Timestamp | None = ...,
         obeyed_generation: _builtins.int = ...,
+        cleared_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "gone", b"gone", "message", b"message", "obeyed_generation", b"obeyed_generation", "part", b"part", "part_uid", b"part_uid", "report_time", b"report_time", "schema", b"schema", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleared_generation", b"cleared_generation", "generation", b"generation", "gone", b"gone", "message", b"message", "obeyed_generation", b"obeyed_generation", "part", b"part", "part_uid", b"part_uid", "report_time", b"report_time", "schema", b"schema", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -686,7 +699,7 @@ class SeenMigration(_message.Message):
         READY: SeenMigration._State.ValueType  # 1
         """Of TAKE: all that it needs is here."""
         TAKEN: SeenMigration._State.ValueType  # 2
-        """Of TAKE: it is here and goes on, so the source has given it up."""
+        """Of TAKE: it is here and goes on, or is put aside here, so the source has given it up."""
         KEPT: SeenMigration._State.ValueType  # 3
         """Of ANSWER: it is the source's, which will not send it by this number any more."""
         GIVEN: SeenMigration._State.ValueType  # 4
@@ -699,7 +712,7 @@ class SeenMigration(_message.Message):
     READY: SeenMigration.State.ValueType  # 1
     """Of TAKE: all that it needs is here."""
     TAKEN: SeenMigration.State.ValueType  # 2
-    """Of TAKE: it is here and goes on, so the source has given it up."""
+    """Of TAKE: it is here and goes on, or is put aside here, so the source has given it up."""
     KEPT: SeenMigration.State.ValueType  # 3
     """Of ANSWER: it is the source's, which will not send it by this number any more."""
     GIVEN: SeenMigration.State.ValueType  # 4
@@ -779,6 +792,7 @@ class HostFacts(_message.Message):
     GROWTH_FIELD_NUMBER: _builtins.int
     MIGRATES_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
+    MIGRATES_ASIDE_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     host: _builtins.str
     address: _builtins.str
@@ -801,6 +815,8 @@ class HostFacts(_message.Message):
     """Its processors, the same only for hosts whose processors can do the same. Empty: it does not
     say, and guests that use them as they are (kvm) neither come nor go while they run.
     """
+    migrates_aside: _builtins.bool
+    """Its agent knows Migration.aside."""
     @_builtins.property
     def capacity(self) -> _site_pb2.Capacity: ...
     @_builtins.property
@@ -841,10 +857,11 @@ class HostFacts(_message.Message):
         growth: _site_pb2.Growth | None = ...,
         migrates: _builtins.bool = ...,
         cpu: _builtins.str = ...,
+        migrates_aside: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "fence_after", b"fence_after", "growth", b"growth", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "cpu", b"cpu", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "growth", b"growth", "host", b"host", "hypervisors", b"hypervisors", "migrates", b"migrates", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "cpu", b"cpu", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "growth", b"growth", "host", b"host", "hypervisors", b"hypervisors", "migrates", b"migrates", "migrates_aside", b"migrates_aside", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
