@@ -33,7 +33,7 @@ async def migrate(
     etag: EtagOption = "",
     request_id: RequestIdOption = "",
 ) -> None:
-    """Have workspaces go on at other hosts of their sites, while they run."""
+    """Have workspaces go on at other hosts of their sites, while they run or are suspended."""
     labels = workspaces or []
     async with await run.connect() as client:
         before = _places(await client.clusters.get(cluster_name), labels)
@@ -55,7 +55,7 @@ async def migrate(
             run.write(run.plain(cluster))
         if wait and (stayed := _stayed(cluster, labels, before)):
             raise Refused(
-                f"not migrated: {stayed}", "They go on where they are; ask again, or leave them."
+                f"not migrated: {stayed}", "They stay where they are; ask again, or leave them."
             )
 
 

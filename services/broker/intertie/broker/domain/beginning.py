@@ -13,7 +13,7 @@ from intertie.broker.domain.ledger import (
     with_site_defaults,
 )
 from intertie.broker.domain.pace import Paces, paces_of
-from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.broker.domain.planning import (
     Image,
     allot,
@@ -84,6 +84,12 @@ class Beginning:
             return self._more(self._fits(window, self._fewest))
         except NoCapacity:
             return None
+
+    def would_fit(self, placed: tuple[Placed, ...], window: Window) -> bool:
+        """Of one that is put aside: it could go on over that window, were it on those hosts."""
+        assert self._before is not None
+        part = self._stretched(replace(self._before, placed=placed), window)
+        return part is not None and not self._shortfalls(part)
 
     def short(self, window: Window) -> tuple[Shortfall, ...]:
         try:

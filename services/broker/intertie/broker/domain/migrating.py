@@ -95,7 +95,7 @@ def begun(
             part, after, label, host, spec, window, view, policy, aside=aside[label], now=now
         )
         after = on_its_way(part, after, label, to, aside=aside[label], now=now)
-    _check_room(part, after, view, policy, now=now)
+    check_room(part, after, view, policy, now=now)
     return after
 
 
@@ -187,7 +187,6 @@ def place_for(
     own = part.host_of(label)
     if host == own:
         raise FieldInvalid("host", f"{label} is on {host} already")
-    here = view.fleet.facts.get(own)
     calendar = calendar_of(view, policy)
     workspace = next(each for each in part.spec.workspaces if each.label == label)
     asked = workspace.environment.hypervisor
@@ -202,11 +201,7 @@ def place_for(
         if name != own
         and name not in leaving
         and host in ("", name)
-        and here is not None
-        and here.migrates
-        and facts.migrates
-        and (not aside or (here.migrates_aside and facts.migrates_aside))
-        and _are_alike(here, facts, asked)
+        and may_take(view.fleet.facts, own, name, asked, aside=aside)
     }
     if not rooms:
         said = f"{policy.site}: no other host is alive that {label} could go to as it is"
@@ -215,6 +210,19 @@ def place_for(
     fixed |= {each.workspace: each.host for each in part.moving}
     placed = place(spec, rooms, site=policy.site, fixed=fixed)
     return next(each.host for each in placed if each.workspace == label)
+
+
+def may_take(
+    facts: Mapping[str, HostFacts], here: str, there: str, asked: str, *, aside: bool
+) -> bool:
+    """A guest of that hypervisor may go from one to the other: both know how, and it goes on
+    there."""
+    source, target = facts.get(here), facts.get(there)
+    if source is None or target is None or not (source.migrates and target.migrates):
+        return False
+    if aside and not (source.migrates_aside and target.migrates_aside):
+        return False
+    return _are_alike(source, target, asked)
 
 
 def _are_alike(here: HostFacts, there: HostFacts, asked: str) -> bool:
@@ -229,7 +237,7 @@ def _are_alike(here: HostFacts, there: HostFacts, asked: str) -> bool:
     return here.architecture == there.architecture
 
 
-def _check_room(
+def check_room(
     before: Part, after: Part, view: LedgerView, policy: Policy, *, now: datetime
 ) -> None:
     """Both places count. What tenants may have is not the question: they get nothing more."""

@@ -187,6 +187,8 @@ class Keeping(Struct, frozen=True, kw_only=True):
     promised: Window | None = None
     """Of one with a deadline that is put aside: room for all the rest of it, with what going on
     takes, which ends when it is kept no longer."""
+    moves: int = 0
+    """How often it was brought to other hosts to go on there, since it was put aside."""
 
     @property
     def has_room(self) -> bool:

@@ -15,6 +15,7 @@ from intertie.broker.domain.cluster import (
     Failure,
     Waits,
 )
+from intertie.broker.domain.elsewhere import brought_elsewhere
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import (
     Capacities,
@@ -155,6 +156,13 @@ def starting(view: LedgerView, policy: Policy, *, now: datetime) -> list[str]:
             free.now_s,
         )
     return [*due, *(each.request.name for each in begun)]
+
+
+def brought(view: LedgerView, policy: Policy, *, now: datetime) -> Change | None:
+    """One of those that wait is on its way to hosts on which it can go on; None where none is to
+    be."""
+    names = [each.request.name for each in _in_order(waiting(view), policy, now=now)]
+    return brought_elsewhere(view, names, policy, now=now)
 
 
 def outlooks(view: LedgerView, policy: Policy, *, now: datetime) -> dict[str, Outlook]:

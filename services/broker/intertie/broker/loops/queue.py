@@ -12,6 +12,7 @@ from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Ledger, Room
 from intertie.broker.domain.queueing import (
+    brought,
     outlooks,
     started,
     starting,
@@ -58,6 +59,7 @@ class Queue:
         await self._begin_sooner()
         if self._clock.monotonic() - self._told_s >= TELL_S:
             self._told_s = self._clock.monotonic()
+            await self._bring_elsewhere()
             await self._tell()
 
     async def _note(self) -> None:
@@ -116,6 +118,20 @@ class Queue:
         if (change := sooner(view, self._policy, now=self._clock.now())) is not None:
             await self._ledger.submit(change)
             log.info("queue.begins_sooner", writes=len(change.writes))
+
+    async def _bring_elsewhere(self) -> None:
+        """One that can go on only there."""
+        view = await self._ledger.view()
+        if (change := brought(view, self._policy, now=self._clock.now())) is not None:
+            try:
+                await self._ledger.submit(change)
+            except StaleWrite as error:
+                log.debug("queue.lost_race", key=error.key)
+                return
+            [write] = change.writes
+            assert isinstance(write.record, Part)
+            moving = {each.workspace: each.host for each in write.record.moving}
+            log.info("queue.brought_elsewhere", part=write.record.name, moving=moving)
 
     async def _tell(self) -> None:
         view = await self._ledger.view()

@@ -176,7 +176,8 @@ class ClustersStub:
     SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
     it is told by Workspace.snapshot. The image is in the store of the workspace's site.
     MIGRATE has workspaces go on at other hosts of their sites, with all that they are promised
-    there. While one is on its way, `migrating_to` says where to; it is where `host` says, and
+    there; those that are SUSPENDED, or of a cluster of one site that is, go as they are put aside.
+    While one is on its way, `migrating_to` says where to; it is where `host` says, and
     where it could not be brought there, `message` says why and it goes on where it is.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
@@ -367,7 +368,8 @@ class ClustersAsyncStub(ClustersStub):
     SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
     it is told by Workspace.snapshot. The image is in the store of the workspace's site.
     MIGRATE has workspaces go on at other hosts of their sites, with all that they are promised
-    there. While one is on its way, `migrating_to` says where to; it is where `host` says, and
+    there; those that are SUSPENDED, or of a cluster of one site that is, go as they are put aside.
+    While one is on its way, `migrating_to` says where to; it is where `host` says, and
     where it could not be brought there, `message` says why and it goes on where it is.
 
     Idempotent: a second call with the same `request_id`, within 24 hours, changes
@@ -597,7 +599,8 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
         it is told by Workspace.snapshot. The image is in the store of the workspace's site.
         MIGRATE has workspaces go on at other hosts of their sites, with all that they are promised
-        there. While one is on its way, `migrating_to` says where to; it is where `host` says, and
+        there; those that are SUSPENDED, or of a cluster of one site that is, go as they are put aside.
+        While one is on its way, `migrating_to` says where to; it is where `host` says, and
         where it could not be brought there, `message` says why and it goes on where it is.
 
         Idempotent: a second call with the same `request_id`, within 24 hours, changes

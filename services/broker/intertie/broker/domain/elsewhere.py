@@ -1,0 +1,160 @@
+"""A lease that is put aside on hosts that have no room for it, while others of the site have: it
+goes to those first, as it is put aside, and goes on there.
+
+Nothing is reserved for when it is there: it goes on as any other does then, where there is room.
+So it is brought elsewhere a few times at most.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.beginning import Beginning
+from intertie.broker.domain.board import Room
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import (
+    LedgerView,
+    Versioned,
+    calendar_of,
+    fixed_amounts,
+    free_hosts,
+    with_room_for_memory,
+)
+from intertie.broker.domain.migrating import (
+    check_free_to_move,
+    check_kept,
+    check_room,
+    may_take,
+    on_its_way,
+)
+from intertie.broker.domain.pace import paces_of
+from intertie.broker.domain.part import Part, Placed, hosts_of
+from intertie.broker.domain.placement import place
+from intertie.broker.domain.records import Change, Write
+from intertie.common.errors import DomainError, NoCapacity
+from intertie.common.intervals import Window
+from intertie.common.values import replace
+
+TRIES = 2
+"""From one stretch to the next."""
+LOOKED_AT = 8
+"""The first of those that wait."""
+_MARGIN = timedelta(seconds=30)
+"""For hosts to be told, and to make what it needs."""
+_S = timedelta(seconds=1)
+
+
+def brought_elsewhere(
+    view: LedgerView, names: Sequence[str], policy: Policy, *, now: datetime
+) -> Change | None:
+    """The first of these clusters, in their order, that is better gone on with elsewhere is on its
+    way there; None where none is. One at a time, as it takes of what hosts send and write."""
+    parts = {
+        name: found for name in names[:LOOKED_AT] if (found := _put_aside(view, name)) is not None
+    }
+    waiting = (view.parts.get(each.value.part) for each in view.in_line())
+    if any(each is not None and each.value.moving for each in waiting):
+        return None
+    for name, part in parts.items():
+        after = _elsewhere(name, part.value, view, policy, now=now)
+        if after is not None:
+            write = Write(record=after, read_at=part.revision)
+            return Change(writes=(write,), admitted_on=view.generation)
+    return None
+
+
+def _put_aside(view: LedgerView, name: str) -> Versioned[Part] | None:
+    part = view.parts.get(view.clusters[name].value.part)
+    keeping = part.value.keeping if part is not None else None
+    if keeping is None or keeping.until is None or keeping.moves >= TRIES:
+        return None
+    return part
+
+
+def _elsewhere(
+    name: str, part: Part, view: LedgerView, policy: Policy, *, now: datetime
+) -> Part | None:
+    """As few of it as are enough; None where it may not go, or had better wait where it is."""
+    try:
+        check_kept(part, view.seen.get(part.uid, {}), now=now)
+        check_free_to_move(part, now=now)
+    except DomainError:
+        return None
+    calendar = calendar_of(view, policy)
+    paces = paces_of(view, policy)
+    opening = Beginning(view.clusters[name].value, view, calendar, policy, paces, now)
+    there = now + _takes(part, [each.workspace for each in part.placed], view)
+    window = Window(there, there + opening.span_s * _S)
+    full = {each.host for each in opening.short(window) if each.host}
+    on_full = [each.workspace for each in part.placed if each.host in full]
+    for count in range(1, len(on_full) + 1):
+        labels = on_full[:count]
+        try:
+            placed = _placed(part, labels, full, window, view, policy, now=now)
+            after = part
+            for label in labels:
+                host = hosts_of(placed)[label]
+                after = on_its_way(part, after, label, host, aside=True, now=now)
+            check_room(part, after, view, policy, now=now)
+        except NoCapacity:
+            continue
+        if opening.would_fit(placed, window):
+            assert part.keeping is not None
+            return replace(after, keeping=replace(part.keeping, moves=part.keeping.moves + 1))
+    return None
+
+
+def _placed(
+    part: Part,
+    labels: Sequence[str],
+    full: set[str],
+    window: Window,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> tuple[Placed, ...]:
+    """With those on hosts that have room over that window for them to go on. NoCapacity."""
+    assert part.keeping is not None
+    spec = with_room_for_memory(part.spec, part.keeping.mib_s)
+    needs = {each.label: fixed_amounts(each) for each in spec.workspaces}
+    fixed = {each.workspace: each.host for each in part.placed if each.workspace not in labels}
+    free = free_hosts(calendar_of(view, policy), view, policy, window, now=now)
+    for each in part.placed:
+        if each.host in free:
+            # What is kept of it there is not free, and is its own.
+            own = free[each.host].disk_mib + needs[each.workspace].disk_mib
+            free[each.host] = replace(free[each.host], disk_mib=own)
+    for label, host in fixed.items():
+        if host in free:
+            free[host] = free[host] - needs[label]
+    moved = [each for each in spec.workspaces if each.label in labels]
+    facts = view.fleet.facts
+    rooms = {
+        host: Room(facts=facts[host], free=room)
+        for host, room in free.items()
+        if host not in full
+        and all(
+            may_take(facts, part.host_of(each.label), host, each.environment.hypervisor, aside=True)
+            for each in moved
+        )
+    }
+    return place(spec, rooms, site=policy.site, fixed=fixed)
+
+
+def _takes(part: Part, labels: Sequence[str], view: LedgerView) -> timedelta:
+    """At most, to send these: each host one after the other, at half of its uplink."""
+    sizes = {
+        each.label: each.allocation.disk_mib + each.allocation.memory_mib
+        for each in part.spec.workspaces
+    }
+    by_host: dict[str, int] = {}
+    for label in labels:
+        host = part.host_of(label)
+        by_host[host] = by_host.get(host, 0) + sizes[label]
+    longest = max((mib / _mib_s(view, host) for host, mib in by_host.items()), default=0.0)
+    return timedelta(seconds=round(longest)) + _MARGIN
+
+
+def _mib_s(view: LedgerView, host: str) -> int:
+    facts = view.fleet.facts.get(host)
+    return max(facts.capacity.uplink_mbit_s // 16 if facts is not None else 0, 1)

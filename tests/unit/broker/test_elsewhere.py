@@ -1,0 +1,142 @@
+"""A lease that is put aside and can go on only on other hosts: when it is brought there."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.cluster import ClusterState
+from intertie.broker.domain.elsewhere import TRIES
+from intertie.broker.domain.fleet import Fleet
+from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.migrating import arrived, dropped
+from intertie.broker.domain.pace import paces_of
+from intertie.broker.domain.part import Part, hosts_of
+from intertie.broker.domain.queueing import brought, outlooks, starting
+from intertie.broker.domain.stretches import put_aside, suspended
+from intertie.common.intervals import Window
+from intertie.common.values import replace
+from tests.unit.broker.line import best_effort, name_of, part_of, saved, start, view, waits, written
+from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
+from tests.unit.broker.test_replacing import on
+
+MINUTE = timedelta(minutes=1)
+LATER = NOW + 30 * MINUTE
+NAME = name_of("a")
+
+
+def hosts(aside: bool = True) -> Fleet:
+    found = [
+        facts(each, report_time=NOW + 24 * HOUR, migrates_aside=aside, cpu="same")
+        for each in ("n1", "n2")
+    ]
+    return Fleet.of(found, POLICY)
+
+
+def full(host: str, *, until: datetime, vcpus: int = 4, name: str = "full") -> Part:
+    """A lease that does not wait has that much of the host."""
+    spec = part_spec(workspace("x", 0, vcpus=vcpus))
+    window = Window(NOW, until)
+    return on(replace(spec, window=window), host, name=part(name).name, generation=1)
+
+
+def with_parts(here: LedgerView, *parts: Part) -> LedgerView:
+    more = {each.name: Versioned(value=each, revision=1) for each in parts}
+    return replace(here, parts={**here.parts, **more})
+
+
+def put(count: int = 1, *, aside: bool = True) -> tuple[LedgerView, str]:
+    """`a` is put aside, and saved, and where."""
+    here = start(view([waits("a", best_effort(count, 2 * HOUR))]), "a")
+    before, record = part_of(here, "a"), here.clusters[NAME].value
+    kept = put_aside(before, record, LATER, paces_of(here, POLICY), POLICY, now=LATER)
+    kept = replace(kept, generation=2)
+    off = suspended(record, kept, now=LATER + MINUTE)
+    assert off.state is ClusterState.SUSPENDED
+    clusters = {**here.clusters, NAME: Versioned(value=off, revision=1)}
+    here = with_parts(replace(here, clusters=clusters, fleet=hosts(aside)), kept)
+    return saved(here, "a"), kept.placed[0].host
+
+
+AT = LATER + 2 * MINUTE
+
+
+def other(host: str) -> str:
+    return "n2" if host == "n1" else "n1"
+
+
+def brought_to(here: LedgerView, now: datetime = AT) -> dict[str, str]:
+    change = brought(here, POLICY, now=now)
+    if change is None:
+        return {}
+    [write] = change.writes
+    assert isinstance(write.record, Part)
+    assert change.admitted_on == here.generation
+    assert all(each.aside for each in write.record.moving)
+    return {each.workspace: each.host for each in write.record.moving}
+
+
+def test_where_its_host_has_no_room_and_another_has_it_goes_there_and_goes_on() -> None:
+    here, host = put()
+    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    assert starting(here, POLICY, now=AT) == []
+    assert brought_to(here) == {"w-0": other(host)}
+    change = brought(here, POLICY, now=AT)
+    assert change is not None
+    moving = written(here, change)
+    assert starting(moving, POLICY, now=AT) == []
+    [short] = outlooks(moving, POLICY, now=AT)[NAME].shortfalls
+    assert "on its way to another host" in short.message
+    assert brought_to(moving) == {}, "one at a time"
+    before = part_of(moving, "a")
+    there = with_parts(moving, arrived(before, before.moving[0]))
+    there = saved(there, "a")
+    assert starting(there, POLICY, now=AT) == [NAME]
+    went_on = part_of(start(there, "a", now=AT), "a")
+    assert hosts_of(went_on.placed) == {"w-0": other(host)}
+    assert went_on.keeping is not None
+    assert went_on.keeping.moves == 0
+
+
+def test_where_its_host_has_room_soon_it_waits() -> None:
+    here, host = put()
+    assert brought_to(here) == {}, "it has room now"
+    soon = with_parts(here, full(host, until=AT + timedelta(seconds=20)))
+    assert brought_to(soon) == {}
+
+
+def test_where_no_other_host_has_room_it_waits() -> None:
+    here, host = put()
+    parts = (full(each, until=NOW + 9 * HOUR, name=f"full{each}") for each in ("n1", "n2"))
+    assert brought_to(with_parts(here, *parts)) == {}
+
+
+def test_only_as_many_as_are_too_many_go() -> None:
+    here, host = put(4)
+    placed = part_of(here, "a").placed
+    counts = {each: sum(p.host == each for p in placed) for each in ("n1", "n2")}
+    crowded = max(counts, key=lambda each: counts[each])
+    here = with_parts(here, full(crowded, until=NOW + 9 * HOUR, vcpus=4 - counts[crowded] + 1))
+    found = brought_to(here)
+    assert list(found.values()) == [other(crowded)]
+
+
+def test_not_by_agents_that_do_not_know_how_nor_before_it_is_saved() -> None:
+    here, host = put(aside=False)
+    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    assert brought_to(here) == {}
+    here, host = put()
+    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    assert brought_to(replace(here, seen={})) == {}
+
+
+def test_it_is_tried_a_few_times_and_then_it_waits() -> None:
+    here, host = put()
+    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    for _ in range(TRIES):
+        change = brought(here, POLICY, now=AT)
+        assert change is not None
+        here = written(here, change)
+        back = dropped(part_of(here, "a"), part_of(here, "a").moving[0], "the tunnel broke")
+        assert brought_to(saved(with_parts(here, back), "a")) == {}, "until that is cleared"
+        here = saved(with_parts(here, replace(back, left=())), "a")
+    assert brought_to(here) == {}
