@@ -193,3 +193,32 @@ def test_who_is_killed_while_it_is_sent_leaves_one(user: User, side: str, daemon
         within_s=60,
         what="there is one of each",
     )
+
+
+def big(count: int = 1, **more: Any) -> dict[str, Any]:
+    """Of which a host has room for one."""
+    return group("a", count, memory_mib=600, max_per_host=1, **more)
+
+
+def test_one_that_gave_way_goes_on_where_there_is_room(user: User) -> None:
+    """Its own host has none for an hour; another one has, and has nothing of it yet."""
+    user.delete("pair")
+    waits = spec(big())
+    waits["lease"] |= {"kind": "BEST_EFFORT"}
+    create_all(user, {"waits": waits})
+    [before] = user.show("waits")["workspaces"]
+    boot = user.in_guest("waits", "a-0", BOOT)
+    user.create("others", spec(big(2)), wait=False)
+    user.create("urgent", spec(big()), wait=False)
+    eventually(lambda: user.show("waits")["state"] == "SUSPENDED", within_s=60, what="it gave way")
+    user.delete("others")
+
+    def goes_on() -> bool:
+        return bool(user.show("waits")["workspaces"][0].get("ready"))
+
+    eventually(goes_on, within_s=120, what="it goes on elsewhere")
+    [after] = user.show("waits")["workspaces"]
+    assert after["host"] != before["host"]
+    assert user.in_guest("waits", "a-0", BOOT) == boot
+    user.delete("urgent")
+    user.delete("waits")

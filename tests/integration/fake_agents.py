@@ -72,6 +72,7 @@ class FakeAgents:
                 wide_mtu=1500 if at_gateway else 0,
                 fenced_epoch=self.fenced_epochs.get(host, 0),
                 migrates=True,
+                migrates_aside=True,
             )
             await self.put(f"seen/{host}/facts", facts)
 
@@ -150,6 +151,7 @@ class FakeAgents:
             part_uid=wanted.part_uid,
             generation=wanted.generation,
             obeyed_generation=wanted.generation,
+            cleared_generation=wanted.generation,
             gone=wanted.gone,
             workspaces=self._gone(wanted)
             if wanted.gone

@@ -67,6 +67,44 @@ async def test_one_is_where_it_was_to_go_and_what_it_left_is_free(here: Site) ->
     assert hosts == [other]
 
 
+async def test_one_that_is_suspended_goes_as_it_is(here: Site) -> None:
+    stub = here.clusters()
+    made = await active(stub, here, count=1)
+    [before] = (await seen(stub, made.name)).values()
+    await stub.Act(act(made.name, action_pb2.SUSPEND, "aside"))
+    early = await refusal(stub.Act(act(made.name, MIGRATE, "early")))
+    assert isinstance(early, errors.ActionIllegal)
+    assert early.state == "SUSPENDED and RUNNING still"
+    here.agents.state = cluster_pb2.Workspace.SUSPENDED
+
+    async def suspended() -> bool:
+        [now] = (await seen(stub, made.name)).values()
+        return now.state == cluster_pb2.Workspace.SUSPENDED
+
+    await eventually(suspended)
+    here.agents.obedient = False
+    await stub.Act(act(made.name, MIGRATE, "go"))
+
+    async def told() -> bool:
+        wanted = (await here.etcd.range("wanted/")).entries
+        parts = [
+            records_pb2.WantedPart.FromString(each.value)
+            for each in wanted
+            if "/parts/" in each.key
+        ]
+        migrations = [ws.migration for part in parts for ws in part.workspaces]
+        return any(each.aside and each.role == records_pb2.Migration.TAKE for each in migrations)
+
+    await eventually(told)
+    here.agents.obedient = True
+
+    async def there() -> bool:
+        [now] = (await seen(stub, made.name)).values()
+        return now.host != before.host and now.state == cluster_pb2.Workspace.SUSPENDED
+
+    await eventually(there)
+
+
 async def test_one_that_cannot_be_sent_stays_and_says_why(here: Site) -> None:
     stub = here.clusters()
     made = await active(stub, here, count=1)
