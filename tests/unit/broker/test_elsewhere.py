@@ -105,13 +105,13 @@ def test_where_its_host_has_room_soon_it_waits() -> None:
 
 
 def test_where_no_other_host_has_room_it_waits() -> None:
-    here, host = put()
+    here, _ = put()
     parts = (full(each, until=NOW + 9 * HOUR, name=f"full{each}") for each in ("n1", "n2"))
     assert brought_to(with_parts(here, *parts)) == {}
 
 
 def test_only_as_many_as_are_too_many_go() -> None:
-    here, host = put(4)
+    here, _ = put(4)
     placed = part_of(here, "a").placed
     counts = {each: sum(p.host == each for p in placed) for each in ("n1", "n2")}
     crowded = max(counts, key=lambda each: counts[each])
