@@ -11,7 +11,7 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.migrating import arrived, dropped
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part, hosts_of
-from intertie.broker.domain.queueing import brought, outlooks, starting
+from intertie.broker.domain.queueing import brought, outlooks, starting, stretches_over
 from intertie.broker.domain.stretches import put_aside, suspended
 from intertie.common.intervals import Window
 from intertie.common.values import replace
@@ -95,6 +95,23 @@ def test_where_its_host_has_no_room_and_another_has_it_goes_there_and_goes_on() 
     assert hosts_of(went_on.placed) == {"w-0": other(host)}
     assert went_on.keeping is not None
     assert went_on.keeping.moves == 0
+
+
+def test_while_it_moves_it_is_not_late() -> None:
+    """Hosts that have yet to obey would make it one that is not saved: all that it had would count
+    again on a host that has no room for it."""
+    here, host = put()
+    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    change = brought(here, POLICY, now=AT)
+    assert change is not None
+    moving = written(here, change)
+    moving = with_parts(moving, replace(part_of(moving, "a"), generation=3))
+    assert all(each.admitted_on is None for each in stretches_over(moving, now=AT + MINUTE))
+    there = part_of(moving, "a")
+    there = replace(arrived(there, there.moving[0]), generation=4)
+    after = with_parts(moving, there)
+    assert all(each.admitted_on is None for each in stretches_over(after, now=AT + MINUTE))
+    assert starting(after, POLICY, now=AT + MINUTE) == [], "before its new host has it in order"
 
 
 def test_where_its_host_has_room_soon_it_waits() -> None:

@@ -216,6 +216,25 @@ async def test_it_is_broken_off_by_a_newer_word_of_the_site() -> None:
     assert host.storage.memory(A_UID) is Memory.SAVED
 
 
+async def test_what_ends_on_its_way_is_gone_at_once() -> None:
+    peers = Deliveries()
+    host = await put_aside(peers)
+    peers.may_send.clear()
+    host.records.listing = wanted(SEND, 5)
+    await host.agent.sweep()
+    await turns(5)
+    [part] = wanted(SEND, 6).parts
+    host.records.listing = Listing(parts=(replace(part, gone=True),))
+    for _ in range(2):
+        await host.agent.sweep()
+        await turns(5)
+    await host.agent.sweep()
+    report = host.agent.report
+    assert report is not None
+    assert report[0].gone
+    assert host.storage.uids() == frozenset()
+
+
 async def test_what_cannot_be_sent_is_kept_and_goes_on_here() -> None:
     peers = Deliveries()
     peers.refuses = "no room there"

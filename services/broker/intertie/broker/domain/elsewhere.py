@@ -98,8 +98,8 @@ def _elsewhere(
         except NoCapacity:
             continue
         if opening.would_fit(placed, window):
-            assert part.keeping is not None
-            return replace(after, keeping=replace(part.keeping, moves=part.keeping.moves + 1))
+            assert after.keeping is not None
+            return replace(after, keeping=replace(after.keeping, moves=after.keeping.moves + 1))
     return None
 
 

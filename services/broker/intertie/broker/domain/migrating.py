@@ -29,7 +29,7 @@ from intertie.broker.domain.ledger import (
 from intertie.broker.domain.moving import Moving, MovingState
 from intertie.broker.domain.part import Left, Part, Placed
 from intertie.broker.domain.placement import place
-from intertie.broker.domain.stretches import is_kept, is_saved
+from intertie.broker.domain.stretches import counted_till, is_kept, is_saved
 from intertie.common.actions import Action, Power, allowed, standing
 from intertie.common.errors import (
     ActionIllegal,
@@ -124,6 +124,9 @@ def on_its_way(
     before: Part, part: Part, label: str, host: str, *, aside: bool, now: datetime
 ) -> Part:
     """`before`: as its hosts were told last."""
+    if part.keeping is not None:
+        part = counted_till(part, now)
+        part = replace(part, keeping=replace(part.keeping, saved=True))
     number = before.generation + 1
     moving = Moving(workspace=label, host=host, number=number, since=now, aside=aside)
     unmoved = tuple(each for each in part.unmoved if each[0] != label)

@@ -187,6 +187,9 @@ class Keeping(Struct, frozen=True, kw_only=True):
     promised: Window | None = None
     """Of one with a deadline that is put aside: room for all the rest of it, with what going on
     takes, which ends when it is kept no longer."""
+    saved: bool = False
+    """All of it was, since it was put aside, and went to other hosts since, or tried to: that those
+    have not obeyed yet does not make it late."""
     moves: int = 0
     """How often it was brought to other hosts to go on there, since it was put aside."""
 

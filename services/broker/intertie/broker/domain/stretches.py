@@ -170,7 +170,7 @@ def saved_or_late(part: Part, seen: Mapping[str, SeenPart], *, now: datetime) ->
     if is_saved(part, seen):
         return counted_till(part, now)
     assert part.keeping is not None
-    if now < part.window.end + part.keeping.save:
+    if part.keeping.saved or now < part.window.end + part.keeping.save:
         return part
     return replace(part, keeping=replace(part.keeping, save=now - part.window.end + LATE))
 

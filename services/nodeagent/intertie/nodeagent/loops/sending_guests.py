@@ -114,6 +114,8 @@ class SendingGuests:
 
     def forget(self, uid: str) -> None:
         """It is wanted no more."""
+        if (delivery := self._deliveries.get(uid)) is not None:
+            delivery.cancel()
         self._failed.pop(uid, None)
         self._words.pop(uid, None)
 
