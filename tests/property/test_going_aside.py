@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.acting import acted
+from intertie.broker.domain.ledger import demands_of
+from intertie.broker.domain.part import workspace_uid
 from intertie.broker.domain.records import Change, Write
 from intertie.common.actions import Action
 from intertie.common.errors import DomainError
@@ -191,6 +193,20 @@ class PuttingAside(MovingSite):
                 if moving.aside and after[name].value.host_of(moving.workspace) == moving.host:
                     self.went_aside.add(moving.workspace)
 
+    async def check_counted(self) -> None:
+        """Where there is anything of one, its disk counts."""
+        for part in (each.value for each in (await self.ledger.view()).parts.values()):
+            if not part.counted:
+                continue
+            sizes = {
+                workspace_uid(part.name, each.label): each.allocation.disk_mib
+                for each in part.spec.workspaces
+            }
+            for host, box in self.boxes.items():
+                there = sum(sizes.get(uid, 0) for uid in box.host.storage.uids())
+                for demand in demands_of(part):
+                    assert demand.amounts.get(f"host/{host}/disk_mib", 0) >= there
+
     async def resume_all(self) -> None:
         for _ in range(40):
             await self.switch(Action.RESUME)
@@ -229,6 +245,7 @@ async def test_none_begins_anew_while_no_host_is_lost(seed: int, monkeypatch: An
         if site.rng.random() < 0.12:
             site.trouble(gently=True)
         await site.step()
+        await site.check_counted()
     await settle(site, 60)
     assert site.lives() == before
 

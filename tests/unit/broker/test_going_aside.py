@@ -20,6 +20,7 @@ from intertie.broker.domain.ledger import demands_of
 from intertie.broker.domain.migrating import begun, next_of
 from intertie.broker.domain.moving import MovingState
 from intertie.broker.domain.part import Keeping, Part, hosts_of
+from intertie.broker.domain.reconcile import GivenUp, Tell, step_of
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common.actions import Action, Power, Switched
 from intertie.common.errors import (
@@ -224,3 +225,22 @@ def after(of: Part, host: str, outcome: MigrationOutcome) -> Part:
     found = next_of(of, {host: report}, hosts_that_know(), now=BEGUN + timedelta(seconds=5))
     assert found is not None
     return found
+
+
+def test_what_it_left_is_given_up_though_its_host_keeps_others_that_are_suspended() -> None:
+    """A bug: a host has not obeyed while one of the part is suspended there, however long that is,
+    and until then what had gone counted, and no other of the part could go."""
+    found = asked(kept(), "w-0", to="n3")
+    assert found is not None
+    gone = after(sending(found), "n1", MigrationOutcome.GIVEN)
+    fleet_ = hosts_that_know()
+    told = step_of(gone, {}, {}, fleet_, THREE, now=BEGUN)
+    assert isinstance(told, Tell)
+    number = told.part.generation
+    at = dict.fromkeys(told.wanted, number)
+    silent = {"n1": SeenPart(host="n1", part_uid="", generation=number)}
+    assert step_of(told.part, at, silent, fleet_, THREE, now=BEGUN) is None
+    cleared = {"n1": replace(silent["n1"], cleared_generation=number)}
+    given_up = step_of(told.part, at, cleared, fleet_, THREE, now=BEGUN)
+    assert isinstance(given_up, GivenUp)
+    assert (given_up.part.left, given_up.hosts) == ((), ("n1",))
