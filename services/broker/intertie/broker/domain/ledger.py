@@ -18,7 +18,7 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
-from intertie.broker.domain.part import Amend, Keeping, Part, Standing, hosts_of
+from intertie.broker.domain.part import Amend, Keeping, Part, Placed, Standing, hosts_of
 from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord, Tomb
 from intertie.common.calendar import Calendar, Demand
@@ -304,10 +304,8 @@ def _wherever(part: Part) -> Takes:
     of its own at each host where it may come to be; and what two are promised of each other the
     uplink of each host where one of them may be without the other, once."""
     at = {each.workspace: {each.host} for each in part.placed}
-    for moving in part.moving:
-        at[moving.workspace].add(moving.host)
-    for left in part.left:
-        at[left.workspace].add(left.host)
+    for each in part.between():
+        at[each.workspace].add(each.host)
     pairs = pair_mbit_s(part.spec)
     takes = {each: amount for each, amount in takes_by_workspace(part).items() if not each[0]}
     for workspace in part.spec.workspaces:
@@ -332,7 +330,7 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     spec = with_room_for_memory(part.spec, keeping.mib_s) if keeping.has_room else part.spec
     amounts = amounts_of(spec, host_of, part.gateway)
     amounts |= _off_quotas(part, admission, amounts)
-    _add(amounts, between := _kept_between(part, spec))
+    _add(amounts, between := _kept_at(part.between(), spec))
     promised = keeping.promised
     if keeping.until is None and promised is None:
         return (Demand(part.name, part.window, amounts),)
@@ -342,10 +340,7 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     if keeping.until is not None:
         saved = min(saved + keeping.save, idle)
     demands = [Demand(part.name, Window(part.window.start, saved), amounts)]
-    kept: dict[str, int] = {}
-    for each in spec.workspaces:
-        key = host_key(host_of[each.label], "disk_mib")
-        kept[key] = kept.get(key, 0) + each.allocation.disk_mib
+    kept = _kept_at(part.placed, spec)
     kept |= _off_quotas(part, admission, kept)
     _add(kept, between)
     for window, taken in (
@@ -357,16 +352,11 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     return tuple(demands)
 
 
-def _kept_between(part: Part, spec: PartSpec) -> dict[str, int]:
-    """What is kept of workspaces at hosts where they may come to be, or may be still, beside those
-    where they are placed. A tenant has no more of it."""
+def _kept_at(places: Iterable[Placed], spec: PartSpec) -> dict[str, int]:
     disks = {each.label: each.allocation.disk_mib for each in spec.workspaces}
     found: dict[str, int] = {}
-    places = [(each.workspace, each.host) for each in part.moving]
-    places += [(each.workspace, each.host) for each in part.left]
-    for label, host in places:
-        if label in disks and host != part.host_of(label):
-            _add(found, {host_key(host, "disk_mib"): disks[label]})
+    for each in places:
+        _add(found, {host_key(each.host, "disk_mib"): disks[each.workspace]})
     return found
 
 

@@ -124,9 +124,8 @@ def on_its_way(
     before: Part, part: Part, label: str, host: str, *, aside: bool, now: datetime
 ) -> Part:
     """`before`: as its hosts were told last."""
-    if part.keeping is not None:
-        part = counted_till(part, now)
-        part = replace(part, keeping=replace(part.keeping, saved=True))
+    if (keeping := counted_till(part, now).keeping) is not None:
+        part = replace(part, keeping=replace(keeping, saved=True))
     number = before.generation + 1
     moving = Moving(workspace=label, host=host, number=number, since=now, aside=aside)
     unmoved = tuple(each for each in part.unmoved if each[0] != label)

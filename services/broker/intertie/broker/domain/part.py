@@ -323,6 +323,12 @@ class Part(Struct, frozen=True, kw_only=True):
     def moving_of(self, workspace: str) -> Moving | None:
         return next((each for each in self.moving if each.workspace == workspace), None)
 
+    def between(self) -> tuple[Placed, ...]:
+        """Where its workspaces may come to be, or may be still, beside where they are placed."""
+        moving = ((each.workspace, each.host) for each in self.moving)
+        left = ((each.workspace, each.host) for each in self.left)
+        return tuple(Placed(workspace=label, host=host) for label, host in (*moving, *left))
+
     def vni_of(self, network: str) -> int:
         return next((each.vni for each in self.network_ids if each.network == network), 0)
 
