@@ -361,8 +361,7 @@ def _kept_at(places: Iterable[Placed], spec: PartSpec) -> dict[str, int]:
 
 
 def _add(amounts: dict[str, int], more: Mapping[str, int]) -> None:
-    for key, amount in more.items():
-        amounts[key] = amounts.get(key, 0) + amount
+    amounts.update((key, amounts.get(key, 0) + amount) for key, amount in more.items())
 
 
 def _goes_on(part: Part, amend: Amend, admission: AdmissionPolicy) -> tuple[Demand, ...]:
