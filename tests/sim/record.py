@@ -121,7 +121,7 @@ class Record:
     offsets: dict[str, float] = field(default_factory=dict)
     """Seconds by which the clock of each service is ahead."""
     began: dict[str, float] = field(default_factory=dict)
-    """When each service's last process did."""
+    """When the process of each service did; not of those that are away."""
     running: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Guests that a host still has at the end."""
     states: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -84,8 +84,8 @@ class Switches:
         switched = _by_label(part)
         for placed in part["placed"]:
             label = placed["workspace"]
-            back_at = record.began.get(f"agent-{site}-{placed['host']}", 0.0)
-            if now < back_at + DONE_S:
+            back_at = record.began.get(f"agent-{site}-{placed['host']}")
+            if back_at is None or now < back_at + DONE_S:
                 continue  # a host that was lost may come back when nothing fails any more
             power = switched.get(label, _AS_BEGUN)["power"]
             domain = f"it-{uids.get(label, '')}"

@@ -113,12 +113,15 @@ def test_what_begins_in_the_past_takes_nothing_before_it_is_there(
 # What guests are to be
 
 
-@pytest.mark.parametrize(("back_at", "judged"), [(0.0, True), (20.0, True), (40.0, False)])
-def test_a_host_that_has_just_come_back_has_time_to_begin_its_guests(
-    back_at: float, judged: bool
+@pytest.mark.parametrize(
+    ("back_at", "judged"), [(0.0, True), (20.0, True), (40.0, False), (None, False)]
+)
+def test_a_host_that_is_not_back_for_long_has_time_to_begin_its_guests(
+    back_at: float | None, judged: bool
 ) -> None:
     record = Record(Profile(seed=0), busy_until=20.0, ended_at=45.0)
-    record.began["agent-north-n1"] = back_at
+    if back_at is not None:
+        record.began["agent-north-n1"] = back_at
     record.states["north/n1"] = {"it-w": "PAUSED"}
     stands = part("a", 0, 59, 2, state="CONFIRMED", generation=1, end_requested_time=None)
     said = [*Switches(lambda *_: None).done(record, "north", stands, {"worker-0": "w"})]

@@ -111,6 +111,7 @@ class World:
             return
         self._count("killed")
         process.kill()
+        self.record.began.pop(service, None)
         self.dead.append(process)
         self.loop.later(away_s + self.random.uniform(0.3, 8.0), self.start, service)
 
