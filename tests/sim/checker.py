@@ -424,10 +424,7 @@ class _History:
 
     def _host(self, written: Any, host: Any) -> None:
         place = written.store, host["name"]
-        if host["state"] == "FENCED":
-            self.terms.fenced.add(place)
-        elif host["state"] == "UP":
-            self.terms.fenced.discard(place)
+        self.terms.host(*place, host["state"])
         self.not_up.discard(place)
         if host["state"] != "UP":
             self.not_up.add(place)

@@ -5,7 +5,7 @@ all sites, and the old ones stand until then. From records as plain JSON.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 from intertie.api.nodeagent.v1 import records_pb2
@@ -30,8 +30,8 @@ class Terms:
         that nothing is left."""
         self._uids: dict[str, str] = {}
         """Of parts, by name."""
-        self.fenced: set[tuple[str, str]] = set()
-        """Site and host."""
+        self._fenced: dict[str, set[str]] = defaultdict(set)
+        """Hosts, by site."""
         self._records: dict[str, Any] = {}
         """Of clusters over several sites, by uid."""
 
@@ -94,7 +94,9 @@ class Terms:
         late = self.given_up[written.store][part["name"]]
         if part["state"] not in COUNTED:
             late.clear()
-        late[:] = [each for each in late if not self._is_given_up(written.store, part, each)]
+        fenced = self._fenced[written.store]
+        left = [_without(each, fenced) for each in late]
+        late[:] = [each for each in left if not self._is_given_up(written.store, part, each)]
         for each in late:
             begin, end = window_of(each)
             moment = (max(begin, written.at) + end) / 2
@@ -118,7 +120,7 @@ class Terms:
             return True
         return all(
             self._obeyed.get((site, host, uid), -1) >= terms["generation"]
-            or (site, host) in self.fenced
+            or host in self._fenced[site]
             for host in hosts
         )
 
@@ -127,6 +129,12 @@ class Terms:
         return outcome
 
     # Hosts
+
+    def host(self, site: str, name: str, state: str) -> None:
+        if state == "FENCED":
+            self._fenced[site].add(name)
+        elif state == "UP":
+            self._fenced[site].discard(name)
 
     def wanted(self, wanted: records_pb2.WantedPart) -> None:
         self._uids[wanted.part] = wanted.part_uid
@@ -198,6 +206,24 @@ class Terms:
 
 
 _CREATE = {"replaces": None}
+
+
+def _without(terms: Any, fenced: Set[str]) -> Any:
+    """What hosts that were fenced had is gone, also once they are back: pairs with what was there,
+    too."""
+    placed = [each for each in terms["placed"] if each["host"] not in fenced]
+    if len(placed) == len(terms["placed"]):
+        return terms
+    there, spec = {each["workspace"] for each in placed}, terms["spec"]
+    workspaces = [
+        each for each in spec["workspaces"] if f"{each['group']}-{each['index']}" in there
+    ]
+    networks = [
+        {**each, "pairs": [pair for pair in each["pairs"] if {pair["a"], pair["b"]} <= there]}
+        for each in spec["networks"]
+    ]
+    spec = {**spec, "workspaces": workspaces, "networks": networks}
+    return {**terms, "placed": placed, "spec": spec}
 
 
 def differing(record: Any, window: Any, parts: list[Any]) -> Iterator[str]:

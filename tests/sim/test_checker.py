@@ -12,6 +12,7 @@ from tests.sim.checker import broken
 from tests.sim.etcd_model import Written
 from tests.sim.record import Profile, Record
 from tests.sim.switches import Switches
+from tests.sim.terms import Terms
 from tests.sim.waiting import Waiting
 
 PART = "sites/north/tenants/demo/parts/c1"
@@ -108,6 +109,40 @@ def test_what_begins_in_the_past_takes_nothing_before_it_is_there(
     said = [each for each in wrong if "is promised" in each]
     problem = f"{second:.3f} north@3: n1 vcpus is promised 10 of 8 at {second}"
     assert said == ([] if fits else [problem] * 2), "for either of both"
+
+
+# Terms that are given up
+
+
+@pytest.mark.parametrize("state", ["SILENT", "FENCED"])
+def test_of_earlier_terms_nothing_is_left_on_a_host_that_was_fenced(state: str) -> None:
+    """Two workspaces, with a pair of them, and more of the lease's time: before n1 has obeyed that,
+    the site finds n2 lost, and places on n1 what was there."""
+
+    def of_two(second_host: str, end: int, **other: Any) -> Any:
+        made = part("a", 0, end, 2, state="CONFIRMED", tx="", generation=1, **other)
+        (first,) = made["spec"]["workspaces"]
+        made["spec"]["workspaces"] = [first, {**first, "index": 1}]
+        pair = {"a": "worker-0", "b": "worker-1", "bandwidth": {"guarantee_mbit_s": 10}}
+        made["spec"]["networks"] = [{"pairs": [pair]}]
+        made["placed"] += [{"workspace": "worker-1", "host": second_host}]
+        return made
+
+    said: list[str] = []
+    terms = Terms(lambda written, problem: said.append(problem), {}, {})
+    before, longer = of_two("n2", 50), of_two("n2", 59, terms=1)
+    moved = of_two("n1", 59, terms=1)
+    terms.part(written(2, 10.0), before, longer)
+    assert not said
+    terms.host("north", "n2", state)
+    terms.part(written(3, 20.0), longer, moved)
+    terms.host("north", "n2", "UP")
+    terms.part(written(4, 30.0), moved, moved)
+    problem = (
+        f"{moved['name']}: terms before 1 are given up before its hosts have obeyed: "
+        "worker-0 n1 uplink_mbit_s"
+    )
+    assert said == ([] if state == "FENCED" else [problem] * 2)
 
 
 # What guests are to be
