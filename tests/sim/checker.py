@@ -176,8 +176,9 @@ class _History:
     def _of_what_stands(self, written: Any, site: _Site, answer: Any) -> bool:
         """Whether a request makes nothing: it changes what is there."""
         part = next((each for each in written.puts if _named(each, answer["answer"])), None)
-        if part is not None and (amend := read(part[1])["amend"]) is not None:
-            return bool(amend["tx"] == answer["request_id"])
+        amend = None if part is None else read(part[1])["amend"]
+        if amend is not None and amend["tx"] == answer["request_id"]:
+            return True  # else one that switches a part for which other terms are held
         return bool(answer["request_id"].startswith(CHANGES))
 
     def _terms_of_clusters(self, written: Any, site: _Site) -> None:

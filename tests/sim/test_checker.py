@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,7 @@ def part(uid: str, start: int, end: int, vcpus: int, **other: Any) -> Any:
         **terms(uid, start, end, vcpus),
         "name": f"sites/north/tenants/demo/parts/{uid}",
         "keeping": None,
+        "recalled_end": None,
         "shed": [],
         "amend": None,
         "terms": 0,
@@ -145,6 +147,23 @@ def test_of_earlier_terms_nothing_is_left_on_a_host_that_was_fenced(state: str) 
     assert said == ([] if state == "FENCED" else [problem] * 2)
 
 
+# What requests make
+
+
+@pytest.mark.parametrize(("request_id", "made"), [("act-1", False), ("c-1", True)])
+def test_an_action_makes_nothing_while_other_terms_are_held(request_id: str, made: bool) -> None:
+    record = Record(Profile(seed=0))
+    amend = {**terms("a", 0, 59, 2), "replaces": 0}
+    name = part("a", 0, 59, 2)["name"]
+    answer = {"request_id": request_id, "answer": name, "uid": "a"}
+    acted = written(2, 5.0, a=part("a", 0, 59, 2, amend=amend, switched=[]))
+    asked = replace(acted, puts=(*acted.puts, ("requests/demo/1", json.dumps(answer).encode())))
+    record.writes += [written(1, a=part("a", 0, 59, 2, amend=amend)), asked]
+    wrong, _ = broken(record)
+    said = [each for each in wrong if "were made for" in each and "@2" in each]
+    assert said == ([f"5.000 north@2: [] were made for [{name!r}]"] if made else [])
+
+
 # What guests are to be
 
 
@@ -176,6 +195,7 @@ def kept(terms: int, start: int, end: int, *, until: str | None) -> Any:
         "terms": terms,
         "generation": 2,
         "keeping": {"until": until},
+        "recalled_end": None,
     }
 
 
