@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from intertie.broker.domain.ledger import demands_of
 from intertie.broker.domain.offers import offers_of
 from intertie.common import errors
 from intertie.common.intervals import Window
@@ -120,6 +121,28 @@ async def test_it_goes_on_in_its_room_which_nobody_can_refuse() -> None:
     assert [each.kind for each in after.price] == ["deadline"] * 2
     with pytest.raises(errors.NoCapacity):
         await here.urgent()
+
+
+async def test_while_it_goes_on_for_the_last_time_its_memory_is_counted_where_it_is() -> None:
+    """It comes back from the pool, at the pace that is kept free for that."""
+    here = await Recalling().running(**MAY)
+    await here.clock.advance(600)
+    await here.urgent()
+    part = await here.agreed()
+    await here.clock.advance((ROOM.start - here.clock.now()).total_seconds())
+    here.alive()
+    here.saved(part)
+    kept = sum(demands_of(part)[1].amounts.values())
+    assert part.spec.recallable is not None
+    last = replace(part.spec.recallable, put_aside=False, promised=None)
+    await here.hold(here.on(part, recallable=last), "a1", replaces=1)
+    [demand] = demands_of(await here.commit("a1", 2))
+
+    def counted(dimension: str) -> int:
+        return sum(each for key, each in demand.amounts.items() if key.endswith(dimension))
+
+    assert counted("/disk_mib") == kept
+    assert counted("/throughput_mib_s") == 8 * POLICY.queue.pool_mib_s
 
 
 async def test_gone_on_sooner_it_has_its_room_as_before() -> None:

@@ -195,8 +195,9 @@ class Keeping(Struct, frozen=True, kw_only=True):
 
     @property
     def has_room(self) -> bool:
-        """For its memory, beside its disks: of one that is cancelled instead nothing is kept."""
-        return bool(self.save) or self.until is not None
+        """For its memory, beside its disks: of one that is cancelled instead nothing is kept. One
+        that goes on for the last time has it there until that came back."""
+        return bool(self.save or self.restore) or self.until is not None
 
 
 class Part(Struct, frozen=True, kw_only=True):
