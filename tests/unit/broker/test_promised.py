@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from intertie.broker.domain.ledger import demands_of
+from intertie.broker.domain.admission_policy import Quotas
+from intertie.broker.domain.fleet import Fleet
+from intertie.broker.domain.ledger import LedgerView, Versioned, demands_of
 from intertie.broker.domain.offers import offers_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.recalling import allotted
 from intertie.common import errors
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
@@ -18,7 +22,7 @@ from intertie.common.part_spec import PROMISED, Recallable
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker.renegotiation import META
-from tests.unit.broker.samples import POLICY, part_spec, workspace
+from tests.unit.broker.samples import POLICY, facts, part, part_spec, workspace
 from tests.unit.broker.test_recalling import HOUR, MINUTE, RESTORE, SAVE, SECOND, Recalling, terms
 
 DEADLINE = START + 4 * HOUR
@@ -64,6 +68,27 @@ async def test_where_the_room_is_not_there_the_refusal_says_that_it_was_for_that
         await Recalling().running(**{**MAY, "promised": short})
     assert {each.field for each in refused.value.shortfalls} == {PROMISED}
     assert "to go on takes" in str(refused.value.shortfalls)
+
+
+def test_what_is_kept_of_it_in_between_goes_off_the_quota_of_its_tenant() -> None:
+    """Two disks and their memory take 512 MiB: as long as nobody of the tenant has any then."""
+    between = Window(START + HOUR, ROOM.start)
+    other = part("t2", spec=part_spec(workspace(), window=between), create_time=START)
+    fleet = Fleet.of([facts(each, report_time=START) for each in POLICY.hosts], POLICY)
+    quota = Quotas({"demo": {"disk_mib": 512}})
+    bounded = replace(POLICY, admission=quota)
+
+    def asked(*parts: Part) -> None:
+        there = {each.name: Versioned(value=each, revision=1) for each in parts}
+        view = LedgerView(parts=there, fleet=fleet)
+        found = allotted(terms(2, **MAY), view, bounded, tenant="demo", now=START)
+        assert len(found.placed) == 2
+
+    asked()
+    with pytest.raises(errors.NoCapacity) as refused:
+        asked(other)
+    [short] = refused.value.shortfalls
+    assert (short.resource, short.field, short.available) == ("quota_disk", PROMISED, 384)
 
 
 async def test_without_a_promise_it_is_not_put_aside_and_takes_no_room_for_that() -> None:

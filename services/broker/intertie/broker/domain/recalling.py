@@ -28,10 +28,12 @@ from intertie.broker.domain.ledger import (
     host_key,
     with_room_for_memory,
 )
+from intertie.broker.domain.migrating import only_kept
 from intertie.broker.domain.pace import Paces, paces_of
 from intertie.broker.domain.part import Amend, AmendState, Keeping, Part, hosts_of
 from intertie.broker.domain.planning import Allotment, allot, free_hosts_over
 from intertie.broker.domain.price import asked_for, shortened, until
+from intertie.broker.domain.refusing import check_quotas
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import LEAST, counted_till, is_saved, put_aside
 from intertie.broker.domain.tariff import BEST_EFFORT, DEADLINE
@@ -119,6 +121,9 @@ def allotted(
             )
             for each in windows
         )
+        if spec.window.end < promised.start:
+            idle = replace(only_kept(found.spec), window=Window(spec.window.end, promised.start))
+            check_quotas(idle, fits.placed, "", calendar, policy, tenant)
         restore = paces_of(view, policy).restore(fits.spec, fits.placed)
         if spec.window.duration + restore + SLACK > promised.duration:
             raise NoCapacity((_says(policy.site, f"to go on takes {restore}, it has less time"),))
