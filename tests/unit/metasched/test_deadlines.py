@@ -18,7 +18,7 @@ from tests.fakes.clock import START
 from tests.fakes.crashing import CrashPlan
 from tests.fakes.site import RESTORE, State
 from tests.unit.metasched.test_aside import ON_STEPS, check_whole, crashing, looked, parts
-from tests.unit.metasched.test_waiting import HOUR, filled, named, queue, record_of
+from tests.unit.metasched.test_waiting import HOUR, filled, named, queue, record_of, swept, waiting
 from tests.unit.metasched.world import NAME, Process, World, order, spec
 
 
@@ -90,6 +90,19 @@ async def test_refused_at_a_site_it_is_not_queued() -> None:
     await looked(world, process)
     assert await process.clusters.get(str(NAME)) is None
     assert parts(world) == []
+
+
+async def test_others_give_way_where_a_site_that_is_not_needed_is_silent() -> None:
+    world = World()
+    process = await world.process()
+    await queue(process, waiting(7, hours=2), "other")
+    await swept(world, process)
+    world.south.saves_in = timedelta(seconds=12)
+    world.north.down = True
+    assert await queue(process, in_time(1.5, workers=2)) is ClusterState.SCHEDULED
+    record = await record_of(process)
+    assert record.plan.site_names == ("south",)
+    assert any("north is not used" in each for each in record.plan.reasons)
 
 
 async def test_it_is_planned_at_the_prices_of_its_kind() -> None:

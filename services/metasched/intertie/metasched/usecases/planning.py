@@ -221,13 +221,14 @@ class Planning:
 
     async def in_time(self, brief: Brief) -> Plan:
         """The same; of a lease with a deadline, for which nobody is to give way where there is room
-        for it later, first on what is free."""
+        for it later, first on what is free. Like any other it may do without a site that gave no
+        offer."""
         try:
             return await self(brief)
-        except NoCapacity:
+        except (NoCapacity, SiteUnreachable, LedgerFull):
             if brief.spec.lease.kind is not Kind.DEADLINE:
                 raise
-            with contextlib.suppress(NoCapacity):
+            with contextlib.suppress(NoCapacity, SiteUnreachable, LedgerFull):
                 return await self(replace(brief, others_give_way=True))
             raise
 
