@@ -23,7 +23,16 @@ from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker.renegotiation import META
 from tests.unit.broker.samples import POLICY, facts, part, part_spec, workspace
-from tests.unit.broker.test_recalling import HOUR, MINUTE, RESTORE, SAVE, SECOND, Recalling, terms
+from tests.unit.broker.test_recalling import (
+    HOUR,
+    MINUTE,
+    NAME,
+    RESTORE,
+    SAVE,
+    SECOND,
+    Recalling,
+    terms,
+)
 
 DEADLINE = START + 4 * HOUR
 ROOM = Window(DEADLINE - HOUR - MINUTE, DEADLINE)
@@ -241,6 +250,33 @@ async def test_those_that_wait_give_way_to_it_and_it_gives_way_to_none_of_them()
     with pytest.raises(errors.NoCapacity):
         await held(here, "t2", window, 8, keep_for=HOUR)
     assert (await here.part()).recalled_end is None
+
+
+async def test_nobody_gives_way_for_what_is_to_be_promised_alone() -> None:
+    """Its coordinator asks for none then, and it begins with nobody put aside."""
+    here = Recalling()
+    here.alive()
+    here.standing = replace(here.standing, name=str(NAME))
+    await here.hold(terms(4, window=Window(START, DEADLINE)), "t1", replaces=None)
+    await here.resolve(here.commit_of("t1", 0))
+    await held(here, "t2", ROOM, 4)
+    with pytest.raises(errors.NoCapacity) as refused:
+        await held(here, "t3", Window(START + 10 * MINUTE, START + 70 * MINUTE), 4, **MAY)
+    assert {each.field for each in refused.value.shortfalls} == {PROMISED}
+    assert (await here.part()).recalled_end is None
+
+
+async def test_where_others_give_way_too_the_refusal_says_that_it_was_for_the_promise() -> None:
+    """It said what was short with nobody put aside, and the site was planned without."""
+    here = await Recalling().running()
+    await held(here, "t2", ROOM)
+    window = Window(START + 10 * MINUTE, START + 70 * MINUTE)
+    with pytest.raises(errors.NoCapacity) as refused:
+        await held(here, "t3", window, 8, **MAY)
+    assert {each.field for each in refused.value.shortfalls} == {PROMISED}
+    assert (await here.part()).recalled_end is None
+    await held(here, "t4", window, 8, **ADMITTED)
+    assert (await here.part()).recalled_end is not None
 
 
 async def test_offers_before_others_have_what_it_would_leave() -> None:

@@ -10,10 +10,11 @@ from datetime import timedelta
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
 
-from intertie.common.errors import FieldInvalid
+from intertie.common.errors import DomainError, FieldInvalid, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, check_label, is_digest
 from intertie.common.part_spec import (
+    PROMISED,
     HostEntry,
     PartNetwork,
     PartSpec,
@@ -74,6 +75,13 @@ def validate_part(spec: PartSpec, field: str = "spec") -> None:
         check_host_entry(entry, f"{field}.host_entries[{position}]")
     if spec.recallable is not None:
         _recallable(spec.recallable, spec.window, f"{field}.recallable")
+
+
+def for_promise_alone(refusal: DomainError) -> bool:
+    """A site has room for the part, and none for what was to be promised to it."""
+    if not isinstance(refusal, NoCapacity):
+        return False
+    return bool(refusal.shortfalls) and all(each.field == PROMISED for each in refusal.shortfalls)
 
 
 def within(new: PartSpec, old: PartSpec) -> bool:

@@ -39,6 +39,7 @@ from intertie.common.errors import NoCapacity
 from intertie.common.leasing.lease import Lease, State
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.names import ClusterName
+from intertie.common.part_rules import for_promise_alone
 from intertie.common.part_spec import PartSpec
 from intertie.common.spec import ClusterSpec, LeaseTerms
 from intertie.common.values import Struct, replace
@@ -115,23 +116,30 @@ def allotted_before_others(
 ) -> tuple[Allotment, tuple[GivesWay, ...]]:
     """As `planning.allot`, or `recalling.allotted`; where there is no room, leases give way that
     wait, and that are saved before its window begins: of a lease over several sites none moves it.
-    RoomToBeMade as above."""
+    None does for what is to be promised to it alone: where it has room but for that, the refusal
+    says so. RoomToBeMade as above."""
     fits = allot if spec.recallable is None else allotted
     try:
         return fits(spec, view, policy, tenant=tenant, now=now), ()
     except NoCapacity as error:
         problem = error
     start = spec.window.start
-    if start <= now:
+    if start <= now or for_promise_alone(problem):
         raise problem
     check_alone(view, now=now, alone=alone)
+    unpromised: list[NoCapacity] = []
 
     def attempt(view: LedgerView) -> Allotment:
-        return fits(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
+        try:
+            return fits(spec, view, policy, tenant=tenant, now=now, calendar=view.demands)
+        except NoCapacity as error:
+            if for_promise_alone(error):
+                unpromised.append(error)
+            raise
 
     found = with_others_saved(attempt, start, view, policy, now=now)
     if found is None:
-        raise problem
+        raise next(iter(unpromised), problem)
     return found
 
 

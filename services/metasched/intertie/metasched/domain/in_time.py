@@ -6,9 +6,7 @@ on at the latest: that is promised to it beside its window, and agreed on with i
 
 from datetime import datetime, timedelta
 
-from intertie.common.errors import DomainError, NoCapacity
 from intertie.common.intervals import Window
-from intertie.common.part_spec import PROMISED
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import replace
 from intertie.metasched.domain.amending import DECIDED_BEFORE
@@ -52,13 +50,6 @@ def with_promise(plan: Plan, room: Window | None) -> Plan:
 
 def goes_on_by(room: Window) -> str:
     return f"it goes on by {room.start.isoformat(timespec='seconds')}"
-
-
-def for_promise_alone(refusal: DomainError) -> bool:
-    """The site has room for it, and none for what was to be promised to it."""
-    if not isinstance(refusal, NoCapacity):
-        return False
-    return bool(refusal.shortfalls) and all(each.field == PROMISED for each in refusal.shortfalls)
 
 
 def is_due(record: ClusterRecord, *, now: datetime) -> bool:

@@ -25,6 +25,7 @@ from intertie.common.errors import (
     StaleWrite,
 )
 from intertie.common.names import ClusterName, PartName, uid_of
+from intertie.common.part_rules import for_promise_alone
 from intertie.common.spec import ClusterSpec, Kind, normalise, validate
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import (
@@ -35,7 +36,6 @@ from intertie.metasched.domain.cluster import (
     Waits,
 )
 from intertie.metasched.domain.commit import tx_name, tx_of
-from intertie.metasched.domain.in_time import for_promise_alone
 from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
