@@ -243,6 +243,22 @@ async def test_at_the_latest_it_goes_on_as_it_was_promised_and_is_done_in_time()
     assert world.clock.now() < START + 4 * HOUR + timedelta(seconds=10)
 
 
+async def test_late_already_it_is_tried_no_more_often_than_others() -> None:
+    """It was every two seconds, for as long as it was to run, and each leaves records."""
+    world, process = await running()
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 0
+    await looked(world, process, (promised.start - world.clock.now()).total_seconds())
+    for tried in (30, 3):
+        before = world.north.calls.count("prepare")
+        for _ in range(30):
+            await looked(world, process)
+        assert world.north.calls.count("prepare") - before <= tried
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+
+
 async def test_what_could_not_go_on_in_time_has_missed_its_deadline() -> None:
     world, process = await running()
     promised = (await record_of(process)).plan.promised

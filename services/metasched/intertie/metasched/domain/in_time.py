@@ -59,6 +59,12 @@ def is_due(record: ClusterRecord, *, now: datetime) -> bool:
     return aside and promised is not None and promised.contains(now)
 
 
+def is_urgent(record: ClusterRecord, *, now: datetime) -> bool:
+    """It is due, and is still done in time if it goes on now."""
+    promised = record.plan.promised
+    return is_due(record, now=now) and promised is not None and now < promised.start + SLACK
+
+
 def out_of_time(record: ClusterRecord, *, now: datetime) -> ClusterRecord:
     """The same, unless it is put aside, and what it was promised is over."""
     promised = record.plan.promised
