@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from intertie.common.leasing.plugins import BACKFILLINGS
+from intertie.common.spec import ClusterSpec
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem
@@ -14,11 +15,15 @@ from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.solver import solve
 from intertie.metasched.usecases import planning
 from tests.fakes.clock import turns
+from tests.unit.metasched.test_deadlines import in_time
 from tests.unit.metasched.test_waiting import filled, named, queue, record_of, waiting
-from tests.unit.metasched.world import World, order
+from tests.unit.metasched.world import World, order, spec
 
 
-async def test_a_create_does_not_stand_behind_looks_ahead_for_leases_that_wait() -> None:
+@pytest.mark.parametrize("asked", [spec(), in_time(4)])
+async def test_a_create_does_not_stand_behind_looks_ahead_for_leases_that_wait(
+    asked: ClusterSpec,
+) -> None:
     """A bug: two of them, of the queue and of who asks when one would start, kept all others from
     being planned for as long as they took."""
     process = await World().process()
@@ -26,7 +31,7 @@ async def test_a_create_does_not_stand_behind_looks_ahead_for_leases_that_wait()
     looks = [asyncio.create_task(ahead(lambda _: over.wait(60))) for _ in range(2)]
     try:
         await turns(1)
-        view = await asyncio.wait_for(process.create(order()), 30)
+        view = await asyncio.wait_for(process.create(order(what=asked)), 30)
         assert view.record.state is ClusterState.SCHEDULED
         assert not any(each.done() for each in looks)
     finally:

@@ -245,9 +245,15 @@ class Planning:
 
     async def foreseen(self, look: Callable[[Callable[[Problem], Plan | None]], T]) -> T:
         """What `look` finds, which is given a way to solve problems. In a thread."""
-        effort = self._effort.solver
         async with self._forecasts:
-            return await asyncio.to_thread(look, lambda problem: solve(problem, effort=effort))
+            return await asyncio.to_thread(look, self._solved)
+
+    async def found(self, look: Callable[[Callable[[Problem], Plan | None]], T]) -> T:
+        """The same for a caller who waits for it."""
+        return await self._at_work(look, self._solved)
+
+    def _solved(self, problem: Problem) -> Plan | None:
+        return solve(problem, effort=self._effort.solver)
 
     def short(self, problem: Problem) -> tuple[Shortfall, ...]:
         """What keeps it from having a plan. As long as several solvers take."""

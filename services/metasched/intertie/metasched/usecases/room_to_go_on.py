@@ -32,4 +32,4 @@ class RoomToGoOn:
                     return with_promise(plan, rooms[slot])
             return plan
 
-        return await self._planning.foreseen(look)
+        return await self._planning.found(look)
