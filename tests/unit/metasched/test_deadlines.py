@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from intertie.common import errors
+from intertie.common.part_spec import PROMISED
 from intertie.common.spec import ClusterSpec, Kind, LeaseTerms
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import DEADLINE_MISSED, ClusterState
 from intertie.metasched.domain.in_time import SLACK, goes_on_by
+from intertie.metasched.usecases.create_cluster import PLANS
 from tests.fakes.clock import START
 from tests.fakes.crashing import CrashPlan
 from tests.fakes.site import RESTORE, State
@@ -169,6 +171,20 @@ async def test_a_site_that_does_not_promise_still_takes_it() -> None:
     record = await record_of(process)
     assert record.plan.promised is None
     assert record.window.start == START
+
+
+@pytest.mark.parametrize("lease", [spec().lease, in_time(4).lease])
+async def test_a_site_that_names_a_promise_where_there_is_none_is_heard_as_any_other(
+    lease: LeaseTerms,
+) -> None:
+    """It was asked again and again for the same, and the call ended as a bug."""
+    world = World()
+    process = await world.process()
+    named_it = errors.Shortfall(site="south", resource="vcpus", field=PROMISED)
+    world.south.faults["prepare"] = [errors.NoCapacity((named_it,))] * PLANS
+    with pytest.raises(errors.NoCapacity):
+        await queue(process, replace(spec(5), lease=lease))
+    assert await process.clusters.get(str(NAME)) is None
 
 
 async def test_put_aside_it_goes_on_sooner_and_keeps_its_promise() -> None:

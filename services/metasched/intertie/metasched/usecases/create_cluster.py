@@ -368,7 +368,12 @@ def after_refusal(brief: Brief, plan: Plan, error: Refused, *, last: bool) -> Br
     for refusal in error.refusals.values():
         if not isinstance(refusal, _PLAN_AGAIN):
             raise refusal
-    of_room = {site: each for site, each in error.refusals.items() if not for_promise_alone(each)}
+    # Whatever a site says: without a promise nothing is refused for that alone.
+    of_room = {
+        site: each
+        for site, each in error.refusals.items()
+        if plan.promised is None or not for_promise_alone(each)
+    }
     if not of_room:
         return replace(brief, to_go_on=False)
     brief = brief.after(plan, of_room)
