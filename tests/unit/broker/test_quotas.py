@@ -17,18 +17,31 @@ from intertie.broker.domain.admission_policy import (
 )
 from intertie.broker.domain.amending import amend
 from intertie.broker.domain.book import Book
+from intertie.broker.domain.decision import Decision, Outcome
 from intertie.broker.domain.fleet import Fleet, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import allot
 from intertie.broker.domain.quotas import tenant_key
+from intertie.broker.domain.recalling import put_aside_as_agreed
 from intertie.broker.domain.records import Change, Write
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.spec import LeaseTerms
 from intertie.common.values import replace
-from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part_spec, workspace
+from tests.fakes.clock import START
+from tests.unit.broker.samples import (
+    COORDINATOR,
+    HOUR,
+    NOW,
+    POLICY,
+    facts,
+    part,
+    part_spec,
+    workspace,
+)
 from tests.unit.broker.standing import admitted, group, spec
+from tests.unit.broker.test_recalling import Recalling
 
 FLEET = Fleet.of([facts("n1"), facts("n2")], POLICY)
 LIMITED = replace(POLICY, admission=Quotas({"demo": {"vcpus": 3}, EACH_OTHER: {"memory_mib": 256}}))
@@ -168,3 +181,19 @@ def test_how_many_may_wait_is_a_table_of_the_tenants_own() -> None:
     assert both.most_queued("demo") == 5
     assert both.most_queued("other") == 1
     assert ACCEPT_ALL.most_queued("demo") is None
+
+
+async def test_what_is_put_aside_is_kept_for_as_long_as_its_tenant_may_have_the_disk() -> None:
+    """A bug: hosts were looked at alone, and with a later lease of its own it had more."""
+    kept = await (await Recalling().running()).part()
+    later = Window(START + 1.5 * HOUR, START + 4 * HOUR)
+    other = part("t2", spec=part_spec(workspace(), window=later), create_time=START)
+    fleet = Fleet.of([facts(each, report_time=START) for each in POLICY.hosts], POLICY)
+    bounded = replace(POLICY, admission=Quotas({"demo": {"disk_mib": 8 * (128 + 128)}}))
+    end, terms = START + HOUR / 6, kept.spec.recallable
+    assert terms is not None
+    asked = replace(kept.spec, window=Window(START, end), recallable=replace(terms, put_aside=True))
+    decision = Decision(tx="s1", outcome=Outcome.COMMIT, digest="d", decided_by=COORDINATOR)
+    here = replace(view(kept, other), fleet=fleet)
+    after = put_aside_as_agreed(kept, decision, asked, here, bounded, end)
+    assert later.start - timedelta(seconds=1) <= after.ends <= later.start

@@ -33,6 +33,7 @@ from intertie.broker.domain.pace import Paces, paces_of
 from intertie.broker.domain.part import Amend, AmendState, Keeping, Part, hosts_of
 from intertie.broker.domain.planning import Allotment, allot, free_hosts_over
 from intertie.broker.domain.price import asked_for, shortened, until
+from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.refusing import check_quotas
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import LEAST, counted_till, is_saved, put_aside
@@ -234,7 +235,7 @@ def put_aside_as_agreed(
             until=min(last, reserved),
         ),
     )
-    return _longest(after, last, calendar_of(view, policy)) if last > reserved else after
+    return _longest(after, last, view, policy) if last > reserved else after
 
 
 def held_again(
@@ -348,9 +349,10 @@ def _check_goes_on(part: Part, spec: PartSpec) -> None:
         raise FieldInvalid("spec", "goes on as it was; only its window may be another")
 
 
-def _longest(part: Part, last: datetime, calendar: Calendar) -> Part:
-    """Kept until `last`, or as long as there is disk: what it takes until now is counted."""
-    keeping = part.keeping
+def _longest(part: Part, last: datetime, view: LedgerView, policy: Policy) -> Part:
+    """Kept until `last`, or as long as there is disk, and its tenant may have it: what it takes
+    until now is counted."""
+    calendar, keeping = calendar_of(view, policy), part.keeping
     assert keeping is not None
     assert keeping.until is not None
     host_of = hosts_of(part.placed)
@@ -358,6 +360,7 @@ def _longest(part: Part, last: datetime, calendar: Calendar) -> Part:
     for each in with_room_for_memory(part.spec, keeping.mib_s).workspaces:
         key = host_key(host_of[each.label], "disk_mib")
         wanted[key] = wanted.get(key, 0) + each.allocation.disk_mib
+    wanted |= counted_for(part.path.tenant, policy.admission, wanted)
 
     def free(at: datetime) -> bool:
         window = Window(reserved, at)
