@@ -294,6 +294,7 @@ async def crashing(world: World, plan: CrashPlan, step: str) -> None:
             await process.aside.sweep()
             await asyncio.gather(*process.aside.tell.begun())
         else:
+            await process.due.sweep()
             await process.queue._start()
             await asyncio.gather(*process.go_on.tell.begun())
     except Crash:

@@ -3,6 +3,7 @@ refused."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -257,6 +258,36 @@ async def test_at_the_latest_it_goes_on_as_it_was_promised_and_is_done_in_time()
     world.north.recall(world.clock.now())
     await done(world, process)
     assert world.clock.now() < START + 4 * HOUR + timedelta(seconds=10)
+
+
+async def test_one_that_takes_its_time_makes_no_other_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They went on one after the other, each once the one before it had, and when all had that
+    were in line and begun before."""
+    world, process = await running()
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 0
+    await looked(world, process)
+    await world.clock.advance((promised.start - world.clock.now()).total_seconds())
+    world.north.vcpus = 4
+    slow, over = asyncio.Event(), asyncio.Event()
+
+    async def never(*_: object, **__: object) -> list[str]:
+        slow.set()
+        await over.wait()
+        return []
+
+    await queue(process, waiting(5), "slow")
+    monkeypatch.setattr(process.queue._line, "starting", never)
+    passing = asyncio.create_task(process.queue.sweep())
+    await slow.wait()
+    await process.due.sweep()
+    assert (await record_of(process)).state is ClusterState.SCHEDULED
+    over.set()
+    await passing
 
 
 async def test_late_already_it_is_tried_no_more_often_than_others() -> None:

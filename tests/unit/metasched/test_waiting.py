@@ -51,6 +51,7 @@ async def swept(world: World, process: Process, seconds: float = 2) -> None:
     await process.recover.sweep()
     await process.settle.sweep()
     await process.refresh.sweep()
+    await process.due.sweep()
     await process.queue.sweep()
     await asyncio.gather(*process.begin.tell.begun())
     await world.clock.advance(seconds)

@@ -23,6 +23,7 @@ from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.problem import ImageFound
 from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.loops.due import Due
 from intertie.metasched.loops.forget import Forget
 from intertie.metasched.loops.queue import Queue
 from intertie.metasched.loops.recover import Recover
@@ -131,6 +132,7 @@ class Process:
     refresh: Refresh
     forget: Forget
     queue: Queue
+    due: Due
     begin: BeginWaiting
     aside: PutAside
     go_on: GoOn
@@ -256,6 +258,7 @@ class World:
             refresh=Refresh(clusters, sightings, parts, self.clock),
             forget=Forget(clusters, register, self.clock),
             queue=Queue(clusters, line, begin, go_on, pauses, self.clock),
+            due=Due(clusters, go_on, pauses, self.clock),
             begin=begin,
             aside=aside,
             go_on=go_on,

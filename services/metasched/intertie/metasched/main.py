@@ -37,6 +37,7 @@ from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSighting
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.adapters.receipts import SignedReceipts
 from intertie.metasched.convert import cluster_octets
+from intertie.metasched.loops.due import Due
 from intertie.metasched.loops.forget import Forget
 from intertie.metasched.loops.pace import paced
 from intertie.metasched.loops.queue import Queue
@@ -239,9 +240,11 @@ class Metasched:
         self._background.append(
             paced("forget", forget.sweep, self.election, clock, period_s=FORGET_S)
         )
-        self._background.append(
-            paced("queue", queue.sweep, self.election, clock, period_s=QUEUE_PERIOD_S)
-        )
+        due = Due(clusters, self._go_on, pauses, clock)
+        self._background += [
+            paced(name, sweep, self.election, clock, period_s=QUEUE_PERIOD_S)
+            for name, sweep in (("queue", queue.sweep), ("due", due.sweep))
+        ]
 
     async def taking(self, *, new: bool) -> None:
         """See common.etcd.room.Health."""

@@ -6,7 +6,7 @@ import structlog
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
-from intertie.metasched.domain.in_time import is_due, is_urgent, out_of_time
+from intertie.metasched.domain.in_time import is_due, out_of_time
 from intertie.metasched.domain.ports import Clusters, Stored
 from intertie.metasched.domain.waiting import told, waited_too_long, waits
 from intertie.metasched.usecases.apart import apart
@@ -72,25 +72,17 @@ class Queue:
         return others
 
     async def _start(self) -> None:
-        """One after the other, each on what the sites have left with those before it. First those
-        for which what they were promised has come, which all of their sites have on record. One
-        that was refused a moment ago is not tried, unless it would else be late, nor is room kept
-        for it."""
+        """One after the other, each on what the sites have left with those before it. One that was
+        refused a moment ago is not among them, nor is room kept for it; nor are those for which
+        what they were promised has come, see `due`."""
         now = self._clock.now()
         waiting = [each.record for each in await self._waiting()]
-        for each in waiting:
-            if is_urgent(each, now=now) or (is_due(each, now=now) and self._may_be_tried(each)):
-                with apart(each.name):
-                    await self._go_on(each.name)
         waiting = [each for each in waiting if not is_due(each, now=now)]
-        of = {each.name: each for each in waiting if self._may_be_tried(each)}
+        of = {each.name: each for each in waiting if self._pauses.of(each.uid) is None}
         for name in await self._line.starting([*of.values()], now=self._clock.now()):
             aside = of[name].state is ClusterState.SUSPENDED
             with apart(name):
                 await (self._go_on(name) if aside else self._begin(name))
-
-    def _may_be_tried(self, record: ClusterRecord) -> bool:
-        return self._pauses.of(record.uid) is None
 
     async def _tell(self) -> None:
         found = await self._waiting()
