@@ -215,7 +215,7 @@ def _begins_before_saved() -> Iterator[None]:
 
     with (
         mock.patch.object(ledger, "stretch_demands", stretch_demands),
-        mock.patch.object(giving_way, "_free_from", lambda part: part.window.end),
+        mock.patch.object(giving_way, "free_from", lambda part: part.window.end),
     ):
         yield
 

@@ -98,6 +98,25 @@ def test_who_is_over_before_it_were_saved_is_waited_for() -> None:
     assert vcpus([now, later]) == [0, 8]
 
 
+def test_who_is_over_when_a_window_begins_takes_nothing_of_what_is_offered_for_it() -> None:
+    """It was counted as put aside, and so its disk and its memory as kept for weeks."""
+    here, starts = running(8), (LATER, NOW + 4 * HOUR, LATER + MINUTE)
+    plain = offered(here, *starts, before_others=False)
+    found = offered(here, *starts)
+    assert [each.window.start for each in found] == [*starts]
+    assert found[1].hosts == plain[1].hosts
+    assert vcpus(found) == [0, 8, 8]
+
+
+def test_who_is_being_saved_when_a_window_begins_could_have_been_sooner() -> None:
+    here = running(8)
+    found = asks(here, 8, now=LATER, start_time=LATER + HOUR)
+    then = written(here, Change(writes=tuple(writes_of(found.aside, now=LATER))))
+    [offer] = offered(then, LATER + HOUR - SECOND)
+    assert vcpus([offer]) == [8]
+    assert held(then, 8, LATER + HOUR - SECOND) == ["a"]
+
+
 def test_moments_are_whole_seconds_and_few() -> None:
     here = running(8)
     part = LATER + timedelta(milliseconds=250)

@@ -215,7 +215,7 @@ def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[C
             way = recalled if elsewhere else put_aside
             after = way(part, record.value, now, paces, policy, now=now)
         if after is not None:
-            found.append(CouldGiveWay(free_from=_free_from(after), part=part, after=after))
+            found.append(CouldGiveWay(free_from=free_from(after), part=part, after=after))
     return found
 
 
@@ -282,8 +282,8 @@ def being_saved(view: LedgerView, at: datetime) -> Iterator[datetime]:
     """When each is that is being saved at that moment."""
     own = (view.parts.get(each.value.part) for each in view.in_line())
     for each in (*own, *view.recallables()):
-        if each is not None and each.value.window.end <= at < _free_from(each.value):
-            yield _free_from(each.value)
+        if each is not None and each.value.window.end <= at < free_from(each.value):
+            yield free_from(each.value)
 
 
 def _saved_by(view: LedgerView, at: datetime) -> datetime:
@@ -293,7 +293,7 @@ def _saved_by(view: LedgerView, at: datetime) -> datetime:
 
 def _is_over_first(part: Part, at: datetime, save: timedelta, *, now: datetime) -> bool:
     """It runs, and is out of the way anyway before it were saved if that began `at`, or now."""
-    return part.window.start <= now and max(at, now) + save >= _free_from(part)
+    return part.window.start <= now and max(at, now) + save >= free_from(part)
 
 
 class _Attempt(Generic[T]):
@@ -410,7 +410,7 @@ class _Attempt(Generic[T]):
         """From when those are saved, where it was to begin before."""
         lease = self._lease
         cut = [each.after for each in aside if not _is_moved(each.part.value, each.after)]
-        free = max((self._start, *map(_free_from, cut)))
+        free = max((self._start, *map(free_from, cut)))
         if free <= self._asked:
             return lease
         delay = max(lease.max_delay - (free - self._asked), timedelta())
@@ -461,7 +461,8 @@ def _is_moved(before: Part, after: Part) -> bool:
     return after.window.start != before.window.start
 
 
-def _free_from(part: Part) -> datetime:
+def free_from(part: Part) -> datetime:
+    """But for disk that is kept."""
     saved = part.keeping.save if part.keeping and part.keeping.until else timedelta()
     return part.window.end + saved
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
-from intertie.broker.domain.giving_way import being_saved, could_give_way, counted_as
+from intertie.broker.domain.giving_way import being_saved, could_give_way, counted_as, free_from
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts, free_vector, link_key
 from intertie.broker.domain.load import scarcest
 from intertie.broker.domain.lost_hosts import HostRecord
@@ -77,7 +77,7 @@ def offers_of(
 ) -> tuple[Offer, ...]:
     """One for each window. Promises nothing: only a hold does. `before_others`: as for a lease that
     does not wait, for which others are put aside: who could be saved when a window begins is out of
-    its way, and the offer says from when on more would be."""
+    its way, and the offer says from when on more would be. Who is over by then stays as it is."""
     calendar = calendar_of(view, policy)
 
     def offered(window: Window) -> Offer:
@@ -88,17 +88,17 @@ def offers_of(
     leases = could_give_way(view, policy, now=now)
     moments = (*being_saved(view, now), *(each.free_from for each in leases))
     saved = sorted(set(map(_whole, moments)))
+    stay = sorted(leases, key=lambda each: free_from(each.part))
+    found: dict[Window, Offer] = {}
     with ExitStack() as aside:
-        for each in leases:  # who is being saved is counted until it is
-            before, after = {each.part.name: each.part}, {each.part.name: each.after}
-            aside.enter_context(counted_as(calendar, before, after, policy.admission))
-        return tuple(
-            replace(
-                offered(window),
-                room_from=spread([each for each in saved if each > window.start], MAX_MOMENTS),
-            )
-            for window in windows
-        )
+        for window in sorted(windows, key=lambda each: each.start, reverse=True):
+            while stay and free_from(stay[-1].part) > window.start:
+                each = stay.pop()  # who is being saved is counted until it is
+                before, after = {each.part.name: each.part}, {each.part.name: each.after}
+                aside.enter_context(counted_as(calendar, before, after, policy.admission))
+            later = [moment for moment in saved if moment > window.start]
+            found[window] = replace(offered(window), room_from=spread(later, MAX_MOMENTS))
+    return tuple(found[each] for each in windows)
 
 
 def _whole(moment: datetime) -> datetime:
