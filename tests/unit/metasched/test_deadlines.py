@@ -290,19 +290,28 @@ async def test_one_that_takes_its_time_makes_no_other_late(
     await passing
 
 
-async def test_late_already_it_is_tried_no_more_often_than_others() -> None:
+async def test_refused_it_is_tried_often_only_when_it_is_due_and_before_it_is_late() -> None:
     """It was every two seconds, for as long as it was to run, and each leaves records."""
     world, process = await running()
     promised = (await record_of(process)).plan.promised
     assert promised is not None
     world.north.recall(world.clock.now())
     world.north.vcpus = 0
-    await looked(world, process, (promised.start - world.clock.now()).total_seconds())
-    for tried in (30, 3):
+    await looked(world, process)
+    waits = (await record_of(process)).waits
+    assert waits is not None
+    late = promised.start + waits.ran + SLACK
+    for since, fewest, most in (
+        (promised.start, 25, 30),
+        (promised.start + SLACK, 0, 3),
+        (late - SLACK, 25, 30),
+        (late, 0, 3),
+    ):
+        await world.clock.advance((since - world.clock.now()).total_seconds())
         before = world.north.calls.count("prepare")
-        for _ in range(30):
+        for _ in range(29):
             await looked(world, process)
-        assert world.north.calls.count("prepare") - before <= tried
+        assert fewest <= world.north.calls.count("prepare") - before <= most, since
     assert (await record_of(process)).state is ClusterState.SUSPENDED
 
 

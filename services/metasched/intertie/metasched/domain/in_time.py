@@ -60,9 +60,13 @@ def is_due(record: ClusterRecord, *, now: datetime) -> bool:
 
 
 def is_urgent(record: ClusterRecord, *, now: datetime) -> bool:
-    """It is due, and is still done in time if it goes on now."""
-    promised = record.plan.promised
-    return is_due(record, now=now) and promised is not None and now < promised.start + SLACK
+    """It has just become due, or can be done in time for a minute yet: what was promised is for all
+    of it, with what it has run."""
+    promised, waits = record.plan.promised, record.waits
+    if promised is None or waits is None or not is_due(record, now=now):
+        return False
+    since = now - promised.start
+    return since < SLACK or waits.ran <= since < waits.ran + SLACK
 
 
 def out_of_time(record: ClusterRecord, *, now: datetime) -> ClusterRecord:

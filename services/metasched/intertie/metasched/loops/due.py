@@ -22,7 +22,8 @@ class Due:
 
     async def sweep(self) -> None:
         """All of them at once, since their sites have room for all of them on record. One that was
-        refused a moment ago is tried only where it would else be late."""
+        refused a moment ago is tried only when that has just come, and where it would else be
+        late."""
         now = self._clock.now()
         waiting = [each.record for each in await self._clusters.listed() if waits(each.record)]
         due = [each for each in waiting if is_due(each, now=now)]
