@@ -170,6 +170,13 @@ class MemoryHypervisor:
         if self.heeds_button:
             self.domains[name] = DomainState.POWERED_OFF
 
+    def switch_itself_off(self, name: str) -> None:
+        """The guest does; libvirt keeps only what it was told of apart from its running."""
+        if name in self.defined:
+            self.domains[name] = DomainState.POWERED_OFF
+        else:
+            del self.domains[name]
+
     async def send(self, name: str, route: Route) -> None:
         """As libvirt does it: the copy is whole and stands still, then it is off here."""
         self._check()
@@ -232,6 +239,7 @@ class MemoryHypervisor:
         if self.refuses_removal:
             raise HostFailure("libvirt: busy")
         self.domains.pop(name, None)
+        self.defined.pop(name, None)
 
     async def use_vcpus(self, name: str) -> None:
         self._check()

@@ -314,6 +314,23 @@ async def test_where_the_word_is_lost_the_site_has_it_taken_in(kept: bool) -> No
     assert (host.hypervisor.starts, len(host.hypervisor.restored)) == (0, 1)
 
 
+async def test_one_that_has_come_and_goes_on_is_there_still_once_it_is_off() -> None:
+    """A bug: libvirt forgets a guest that was restored and never defined as soon as it is off, so
+    one that had switched itself off was begun anew."""
+    host = await taking()
+    await come(host, Channel.MEMORY_FILE, Channel.DISK_FILE)
+    host.records.listing = wanted(None, 5, kept=False)
+    for _ in range(3):
+        await host.agent.sweep()
+        await turns(10)
+    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+    host.hypervisor.switch_itself_off(DOMAIN)
+    for _ in range(3):
+        await host.agent.sweep()
+    assert host.hypervisor.domains == {DOMAIN: DomainState.POWERED_OFF}
+    assert host.hypervisor.starts == 0
+
+
 async def test_what_does_not_come_after_all_is_thrown_away() -> None:
     host = await taking()
     await come(host, Channel.MEMORY_FILE, Channel.DISK_FILE)

@@ -54,6 +54,12 @@ ANEW = Switched(boots=1)
         (READY, Note(), ASIDE, ()),
         (replace(READY, memory=Memory.SAVED), Note(), ASIDE, ()),
         (replace(READY, memory=Memory.SAVED), Note(), AS_BEGUN, (Step.RESTORE,)),
+        (
+            replace(READY, memory=Memory.SAVED, domain=None),
+            Note(),
+            AS_BEGUN,
+            (Step.DEFINE, Step.RESTORE),
+        ),
         (replace(READY, memory=Memory.SAVED), Note(), OFF, (Step.DISCARD,)),
         (
             replace(READY, memory=Memory.SAVED),

@@ -293,8 +293,11 @@ def steps(
     needed: list[Step] = []
     if seen.memory is not Memory.NONE:
         if seen.memory is Memory.SAVED and not anew and switched.power is not Power.OFF:
-            # One that is to stand still does so once it runs.
-            return (Step.RESTORE,) if runs and switched.power is not Power.SAVED else ()
+            if not runs or switched.power is Power.SAVED:
+                return ()
+            # One that is to stand still does so once it runs. On a host that it has come to nobody
+            # has told libvirt of it, which would forget it as soon as it is off.
+            return (Step.RESTORE,) if seen.domain is not None else (Step.DEFINE, Step.RESTORE)
         needed.append(Step.DISCARD)
     if not seen.disk:
         if not seen.image:
