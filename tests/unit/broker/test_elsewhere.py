@@ -12,8 +12,10 @@ from intertie.broker.domain.migrating import arrived, dropped
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part, hosts_of
 from intertie.broker.domain.queueing import brought, outlooks, starting, stretches_over
+from intertie.broker.domain.snapshots import begun, grant_of
 from intertie.broker.domain.stretches import put_aside, suspended
 from intertie.common.intervals import Window
+from intertie.common.snapshot import SnapshotState
 from intertie.common.values import replace
 from tests.unit.broker.line import best_effort, name_of, part_of, saved, start, view, waits, written
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
@@ -144,6 +146,20 @@ def test_not_by_agents_that_do_not_know_how_nor_before_it_is_saved() -> None:
     here, host = put()
     here = with_parts(here, full(host, until=NOW + 9 * HOUR))
     assert brought_to(replace(here, seen={})) == {}
+
+
+def test_not_while_an_image_is_made_of_its_disk() -> None:
+    """A bug: it went, and the image that its owner had asked for before was lost."""
+    here, host = put()
+    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    kept = part_of(here, "a")
+    grant = grant_of(kept, "w-0", "before", "alice", now=NOW)
+    copied = begun(kept, grant, "s1", b"signed")
+    assert brought_to(with_parts(here, copied)) == {}
+    [made] = copied.snapshots
+    done = replace(made, shown=replace(made.shown, state=SnapshotState.READY))
+    here = with_parts(here, replace(copied, snapshots=(done,)))
+    assert brought_to(here) == {"w-0": other(host)}
 
 
 def test_it_is_tried_a_few_times_and_then_it_waits() -> None:

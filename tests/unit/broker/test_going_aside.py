@@ -187,6 +187,16 @@ def test_not_before_it_is_saved_nor_twice_at_a_time() -> None:
         asked(arrived, "w-0")
 
 
+def test_not_while_an_image_is_made_of_its_disk() -> None:
+    """A bug: it went, and the image that its owner had asked for before was lost."""
+    of = kept()
+    view = replace(view_of(hosts_that_know(), (of,)), seen={of.uid: saved(of)})
+    states = dict.fromkeys(("w-0", "w-1"), "SUSPENDED")
+    with pytest.raises(ActionIllegal, match="SNAPSHOT under way"):
+        begun(of, states, [], "n3", view, THREE, copied={"w-0"}, now=BEGUN)
+    assert begun(of, states, ["w-1"], "n3", view, THREE, copied={"w-0"}, now=BEGUN)
+
+
 @pytest.mark.parametrize("old", ["n1", "n3"])
 def test_an_agent_that_does_not_know_how_gets_nothing(old: str) -> None:
     with pytest.raises(NoCapacity):

@@ -30,6 +30,7 @@ from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part, Placed, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.snapshots import under_way
 from intertie.common.errors import DomainError, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.values import replace
@@ -85,7 +86,10 @@ def _elsewhere(
     there = now + _takes(part, [each.workspace for each in part.placed], view)
     window = Window(there, there + opening.span_s * _S)
     full = {each.host for each in opening.short(window) if each.host}
-    on_full = [each.workspace for each in part.placed if each.host in full]
+    copied = under_way(part, view.seen.get(part.uid, {}))
+    on_full = [
+        each.workspace for each in part.placed if each.host in full and each.workspace not in copied
+    ]
     for count in range(1, len(on_full) + 1):
         labels = on_full[:count]
         try:

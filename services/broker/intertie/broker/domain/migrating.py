@@ -83,9 +83,13 @@ def begun(
     if part.keeping is not None:
         check_kept(part, view.seen.get(part.uid, {}), now=now)
     aside = dict.fromkeys(wanted, part.keeping is not None)
-    for label in wanted if part.keeping is None else ():
-        _check_state(part, label, states[label], is_copied=label in copied)
-        aside[label] = part.switch_of(label).power is Power.SAVED
+    for label in wanted:
+        if part.keeping is None:
+            _check_state(part, label, states[label], is_copied=label in copied)
+            aside[label] = part.switch_of(label).power is Power.SAVED
+        elif label in copied:
+            stands = f"{states[label]} with a SNAPSHOT under way"
+            raise ActionIllegal(Action.MIGRATE.name, label, stands, "")
     check_free_to_move(part, now=now)
     after = part
     spec = part.spec if part.keeping is None else only_kept(part.spec)

@@ -57,6 +57,12 @@ def settled(part: Part, seen: Mapping[str, SeenPart]) -> Part:
     return part if after == part.snapshots else replace(part, snapshots=after)
 
 
+def under_way(part: Part, seen: Mapping[str, SeenPart]) -> frozenset[str]:
+    """Workspaces that an image is being made of. One that goes to another host ends that."""
+    found = settled(part, seen).snapshots
+    return frozenset(each.workspace for each in found if not each.shown.over)
+
+
 def _settled(part: Part, seen: Mapping[str, SeenPart]) -> Iterator[PartSnapshot]:
     there = {each.label for each in part.spec.workspaces}
     for each in part.snapshots:
