@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from intertie.broker.domain.cluster import HOST_LOST
-from intertie.broker.domain.fleet import HostFacts, Policy
+from intertie.broker.domain.fleet import HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HostState
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import NotCertain
@@ -16,7 +16,8 @@ from intertie.broker.loops.lost_hosts import LOOKED_AT_ONCE, LostHosts
 from intertie.common.values import replace
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
-from tests.unit.broker.samples import NOW, POLICY, facts, part
+from tests.unit.broker.samples import NOW, POLICY, facts, part, part_spec, workspace
+from tests.unit.broker.test_replacing import on
 
 THREE = replace(POLICY, hosts=("n1", "n2", "n3"))
 LOST_AFTER_S = 40
@@ -48,6 +49,8 @@ class Site:
         self.ledger = MemoryLedger(THREE)
         self.fence = Fence()
         self.silent = {"n1"}
+        self.epoch = 0
+        """Of which the host that was silent says that nothing of it runs."""
         for host in THREE.hosts:
             self.ledger.report(facts(host))
         self.lead()
@@ -61,7 +64,8 @@ class Site:
         for _ in range(0, seconds, 2):
             await self.clock.advance(2)
             for host in {*THREE.hosts} - self.silent:
-                self.ledger.report(facts(host, report_time=self.clock.now()))
+                said = facts(host, report_time=self.clock.now(), fenced_epoch=self.epoch)
+                self.ledger.report(said)
             await self.loop.sweep()
             await self.clock.settle()
 
@@ -197,3 +201,21 @@ async def test_a_host_that_is_admitted_no_more_stays_lost_while_something_is_on_
     await site.go_on(20)
     assert await site.state() is HostState.FENCING
     assert [host for host, _ in (await site.part(of.name)).silent] == ["n1"]
+
+
+async def test_a_host_comes_back_once_it_has_taken_away_what_it_had_of_others() -> None:
+    """A bug: it was let in while it had files of a workspace that was elsewhere by then. One that
+    came back there as it was put aside had come already, by its old disk."""
+    site = Site()
+    moved = on(part_spec(workspace("w")), "n2", generation=1)
+    await site.put(moved)
+    await site.go_on(LOST_AFTER_S + 10)
+    assert await site.state() is HostState.FENCED
+    site.ledger.see(SeenPart(host="n1", part_uid=moved.uid, generation=1))
+    site.silent = set()
+    site.epoch = 1
+    await site.go_on(20)
+    assert await site.state() is HostState.FENCED
+    site.ledger.unsee("n1", moved.uid)
+    await site.go_on(10)
+    assert await site.state() is HostState.UP

@@ -285,9 +285,13 @@ class LostHosts:
 
 
 def _has_parts(view: LedgerView, host: str) -> bool:
-    """Of those that count, one has something there, or had, or told it so."""
+    """Of those that count, one has something there, or had, or told it so; or the host says
+    something of one still, and so has not taken away what it had: a disk that was left there would
+    be taken for that of a workspace that comes back."""
     return any(
-        host in _places(each.value, view) for each in view.parts.values() if each.value.counted
+        host in _places(each.value, view) or host in view.seen.get(each.value.uid, ())
+        for each in view.parts.values()
+        if each.value.counted
     )
 
 
