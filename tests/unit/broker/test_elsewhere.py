@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
+import pytest
+
+from intertie.broker.domain import elsewhere
 from intertie.broker.domain.cluster import ClusterState
 from intertie.broker.domain.elsewhere import TRIES
 from intertie.broker.domain.fleet import Fleet
@@ -11,6 +15,7 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.migrating import arrived, dropped
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part, hosts_of
+from intertie.broker.domain.placement import place
 from intertie.broker.domain.queueing import brought, outlooks, starting, stretches_over
 from intertie.broker.domain.snapshots import begun, grant_of
 from intertie.broker.domain.stretches import put_aside, suspended
@@ -137,6 +142,23 @@ def test_only_as_many_as_are_too_many_go() -> None:
     here = with_parts(here, full(crowded, until=NOW + 9 * HOUR, vcpus=4 - counts[crowded] + 1))
     found = brought_to(here)
     assert list(found.values()) == [other(crowded)]
+
+
+def test_of_a_large_one_a_few_numbers_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug: each number of its workspaces was, and for each all hosts were gone through: on 1,000
+    hosts a lease of 100 workspaces held the leader up for seconds, each 5 s, for as long as there
+    was no room for it."""
+    tried = []
+
+    def counted(*asked: Any, **how: Any) -> Any:
+        tried.append(asked)
+        return place(*asked, **how)
+
+    monkeypatch.setattr(elsewhere, "place", counted)
+    here, _ = put(8)
+    assert sum(each.host == "n1" for each in part_of(here, "a").placed) == 4
+    assert brought_to(with_parts(here, full("n1", until=NOW + 9 * HOUR))) == {}
+    assert 0 < len(tried) <= 3
 
 
 def test_not_by_agents_that_do_not_know_how_nor_before_it_is_saved() -> None:

@@ -5,7 +5,7 @@ Nothing is reserved for when it is there: it goes on as any other does then, whe
 So it is brought elsewhere a few times at most.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.beginning import Beginning
@@ -33,6 +33,7 @@ from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.snapshots import under_way
 from intertie.common.errors import DomainError, NoCapacity
 from intertie.common.intervals import Window
+from intertie.common.quantities import Vector
 from intertie.common.values import replace
 
 TRIES = 2
@@ -90,39 +91,46 @@ def _elsewhere(
     on_full = [
         each.workspace for each in part.placed if each.host in full and each.workspace not in copied
     ]
-    for count in range(1, len(on_full) + 1):
+    free = free_hosts(calendar, view, policy, window, now=now)
+    found = None
+    fewest, most = 1, len(on_full)
+    while fewest <= most:
+        count = (fewest + most) // 2
         labels = on_full[:count]
         try:
-            placed = _placed(part, labels, full, window, view, policy, now=now)
+            placed = _placed(part, labels, full, free, view, policy)
             after = part
             for label in labels:
                 host = hosts_of(placed)[label]
                 after = on_its_way(part, after, label, host, aside=True, now=now)
             check_room(part, after, view, policy, now=now)
         except NoCapacity:
+            most = count - 1  # nor for more
             continue
         if opening.would_fit(placed, window):
-            assert after.keeping is not None
-            return replace(after, keeping=replace(after.keeping, moves=after.keeping.moves + 1))
-    return None
+            found, most = after, count - 1
+        else:
+            fewest = count + 1
+    if found is None or found.keeping is None:
+        return None
+    return replace(found, keeping=replace(found.keeping, moves=found.keeping.moves + 1))
 
 
 def _placed(
     part: Part,
     labels: Sequence[str],
     full: set[str],
-    window: Window,
+    free: Mapping[str, Vector],
     view: LedgerView,
     policy: Policy,
-    *,
-    now: datetime,
 ) -> tuple[Placed, ...]:
-    """With those on hosts that have room over that window for them to go on. NoCapacity."""
+    """With those on hosts that have room for them to go on. `free`: what hosts have over that
+    window. NoCapacity."""
     assert part.keeping is not None
     spec = with_room_for_memory(part.spec, part.keeping.mib_s)
     needs = {each.label: fixed_amounts(each) for each in spec.workspaces}
     fixed = {each.workspace: each.host for each in part.placed if each.workspace not in labels}
-    free = free_hosts(calendar_of(view, policy), view, policy, window, now=now)
+    free = dict(free)
     for each in part.placed:
         if each.host in free:
             # What is kept of it there is not free, and is its own.
@@ -131,16 +139,17 @@ def _placed(
     for label, host in fixed.items():
         if host in free:
             free[host] = free[host] - needs[label]
-    moved = [each for each in spec.workspaces if each.label in labels]
-    facts = view.fleet.facts
+    here, facts = hosts_of(part.placed), view.fleet.facts
+    moved = {
+        (here[each.label], each.environment.hypervisor)
+        for each in spec.workspaces
+        if each.label in labels
+    }
     rooms = {
         host: Room(facts=facts[host], free=room)
         for host, room in free.items()
         if host not in full
-        and all(
-            may_take(facts, part.host_of(each.label), host, each.environment.hypervisor, aside=True)
-            for each in moved
-        )
+        and all(may_take(facts, source, host, asked, aside=True) for source, asked in moved)
     }
     return place(spec, rooms, site=policy.site, fixed=fixed)
 
