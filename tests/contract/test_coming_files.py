@@ -72,6 +72,17 @@ async def test_what_has_come_is_the_same_over_this_hosts_image_once_it_is_taken_
     await run("qemu-img", "compare", "-q", source_disk, target_disk)
 
 
+async def test_a_memory_that_comes_is_for_nobody_else_to_read(hosts: Hosts) -> None:
+    """A bug: libvirt lets nobody else read what it saves, and where that had come all users of the
+    host could, the guest's keys and passwords among it."""
+    await hosts.send(MEMORY, b"secret")
+    files = hosts.target.files
+    assert files.come(UID, MEMORY).stat().st_mode & 0o777 == 0o600
+    await hosts.send(DISK, hosts.source.files.disk(UID).read_bytes())
+    await hosts.target.storage.take_in(UID)
+    assert files.saved(UID).stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("more", [-1, 1])
 async def test_what_is_not_whole_has_not_come(hosts: Hosts, more: int) -> None:
     disk = hosts.source.files.disk(UID).read_bytes()

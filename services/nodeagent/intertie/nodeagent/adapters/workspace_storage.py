@@ -122,6 +122,8 @@ class WorkspaceStorage:
             await asyncio.to_thread(_sync, self._files.disks)
 
         with path.open("wb") as file:
+            if channel is Channel.MEMORY_FILE:
+                os.fchmod(file.fileno(), 0o600)  # as libvirt had it
             yield ComingFile(file, size_bytes, whole)
 
     def coming_bytes(self, uid: str, channel: Channel) -> int:
