@@ -44,6 +44,7 @@ DOMAIN = f"it-{A_UID}"
 SAVED = Observed(image=True, disk=True, seed=True, memory=Memory.SAVED, domain=DomainState.OFF)
 KEPT_UNTIL = NOW + timedelta(hours=3)
 BETWEEN = Window(NOW - timedelta(hours=2), NOW - timedelta(hours=1))
+WAS_READY = Bearing(ready_time=NOW)
 TAKE, SEND, ANSWER = Role.TAKE, Role.SEND, Role.ANSWER
 
 
@@ -197,6 +198,32 @@ async def test_one_that_switched_itself_off_has_only_its_disk_and_stays_off() ->
     assert peers.bearing.powered_off
 
 
+async def test_one_that_may_be_frozen_goes_and_is_thawed_where_it_goes_on() -> None:
+    """A bug: it was waited for until it was thawed, which one that is put aside never is: nothing
+    was sent for half an hour, in which it could not go on either."""
+    peers = Deliveries()
+    host = await put_aside(peers)
+    known = host.state.load()
+    assert known is not None
+    part = known.parts[PART.uid]
+    frozen = part.with_note(A_UID, replace(part.note(A_UID), frozen=True))
+    host.state.save(replace(known, parts={PART.uid: frozen}))
+    host.start()
+    host.records.listing = wanted(SEND, 5)
+    await host.agent.sweep()
+    await turns(20)
+    assert peers.sent == [Channel.MEMORY_FILE, Channel.DISK_FILE]
+    target = await taking()
+    target.hypervisor.frozen.add(DOMAIN)
+    await come(target, Channel.MEMORY_FILE, Channel.DISK_FILE, bearing=peers.bearing)
+    target.records.listing = wanted(None, 5, kept=False)
+    for _ in range(4):
+        await target.agent.sweep()
+        await turns(10)
+    assert target.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
+    assert target.hypervisor.frozen == set()
+
+
 async def test_it_is_broken_off_by_a_newer_word_of_the_site() -> None:
     peers = Deliveries()
     host = await put_aside(peers)
@@ -265,9 +292,9 @@ async def taking(*, kept: bool = True) -> Host:
     return host
 
 
-async def come(host: Host, *channels: Channel) -> None:
+async def come(host: Host, *channels: Channel, bearing: Bearing = WAS_READY) -> None:
     arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
-    await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW))
+    await arrivals.begin(A_UID, 7, "n2", bearing)
     for channel in channels:
         async with arrivals.tunnel(A_UID, 7, "n2", channel, 3) as stream:
             await stream.send(b"256")

@@ -103,6 +103,7 @@ class NodeAgentServicer(rpc.NodeAgentServicer):
             ready_time=timestamp_from_proto(ready, "ready_time") if ready is not None else None,
             boots=request.boots,
             powered_off=request.powered_off,
+            frozen=request.frozen,
         )
         uid = request.workspace_uid
         try:

@@ -173,6 +173,7 @@ class GrpcPeers:
             number=migration.number,
             boots=bearing.boots,
             powered_off=bearing.powered_off,
+            frozen=bearing.frozen,
         )
         if bearing.ready_time is not None:
             request.ready_time.CopyFrom(timestamp_to_proto(bearing.ready_time))

@@ -70,6 +70,7 @@ class Bearing:
     boots: int = 0
     """As in Note."""
     powered_off: bool = False
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,12 @@ class Arrivals:
             raise WorkspaceNotRunning(workspace.name, "here already, as it came before")
         note = replace(self._knowledge.parts[part.uid].note(uid), was_ready=bearing.ready_time)
         if aside:
-            note = replace(note, boots=bearing.boots, powered_off=bearing.powered_off)
+            note = replace(
+                note,
+                boots=bearing.boots,
+                powered_off=bearing.powered_off,
+                frozen=bearing.frozen,
+            )
         else:
             self._check_network(workspace)
             self._room.look_again()

@@ -151,7 +151,9 @@ class GuestSteps:
                 self._listening.started(uid)
             case Step.SEND:
                 assert workspace.migration is not None
-                if not self._knowledge.may_start or self.snapshots.thawing.awaited(part.uid, uid):
+                if not self._knowledge.may_start:
+                    return
+                if not workspace.migration.aside and self.snapshots.thawing.awaited(part.uid, uid):
                     return
                 bearing = await self._bearing(part, workspace)
                 if not self._sending.send(uid, workspace.migration, bearing):
@@ -175,6 +177,7 @@ class GuestSteps:
             ready_time=note.ready_time or note.was_ready,
             boots=note.boots,
             powered_off=note.powered_off or itself,
+            frozen=note.frozen,
         )
 
     def check_network(self, workspace: WantedWorkspace) -> None:

@@ -27,7 +27,7 @@ from intertie.api.nodeagent.v1 import records_pb2 as intertie_dot_api_dot_nodeag
 from intertie.api.types.v1 import attach_pb2 as intertie_dot_api_dot_types_dot_v1_dot_attach__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)intertie/api/nodeagent/v1/nodeagent.proto\x12\x19intertie.api.nodeagent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'intertie/api/nodeagent/v1/records.proto\x1a\"intertie/api/types/v1/attach.proto\"\x92\x01\n\x15\x42\x65ginMigrationRequest\x12\x15\n\rworkspace_uid\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12.\n\nready_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x62oots\x18\x04 \x01(\x03\x12\x13\n\x0bpowered_off\x18\x05 \x01(\x08\"&\n\x16\x42\x65ginMigrationResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\t\"\xd5\x02\n\rTunnelRequest\x12=\n\x04open\x18\x01 \x01(\x0b\x32-.intertie.api.nodeagent.v1.TunnelRequest.OpenH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x1a\x84\x01\n\x04Open\x12\x15\n\rworkspace_uid\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x41\n\x07\x63hannel\x18\x03 \x01(\x0e\x32\x30.intertie.api.nodeagent.v1.TunnelRequest.Channel\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"e\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x0b\n\x07LIBVIRT\x10\x01\x12\n\n\x06MEMORY\x10\x02\x12\x08\n\x04\x44ISK\x10\x03\x12\r\n\tDISK_FILE\x10\x04\x12\x0f\n\x0bMEMORY_FILE\x10\x05\x42\x07\n\x05\x66rame\"\x1e\n\x0eTunnelResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"8\n\x0fTakeOverRequest\x12\x15\n\rworkspace_uid\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"\x12\n\x10TakeOverResponse\"\x11\n\x0fGetFactsRequest\"\x17\n\x15ListWorkspacesRequest\"L\n\x16ListWorkspacesResponse\x12\x32\n\x05parts\x18\x01 \x03(\x0b\x32#.intertie.api.nodeagent.v1.SeenPart\"\'\n\x17ListMeasurementsRequest\x12\x0c\n\x04part\x18\x01 \x01(\t\"X\n\x18ListMeasurementsResponse\x12<\n\x0cmeasurements\x18\x01 \x03(\x0b\x32&.intertie.api.nodeagent.v1.Measurement\"\x8d\x03\n\x0bMeasurement\x12\x0c\n\x04part\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\x39\n\x04kind\x18\x03 \x01(\x0e\x32+.intertie.api.nodeagent.v1.Measurement.Kind\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x12\n\noperations\x18\x06 \x01(\x03\x12\x13\n\x0b\x63pu_time_ns\x18\x07 \x01(\x03\x12\x12\n\noverlimits\x18\x08 \x01(\x03\x12\r\n\x05\x64rops\x18\t \x01(\x03\x12-\n\tread_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cNIC_TO_GUEST\x10\x01\x12\x12\n\x0eNIC_FROM_GUEST\x10\x02\x12\x0c\n\x08PAIR_OUT\x10\x03\x12\r\n\tDISK_READ\x10\x04\x12\x0e\n\nDISK_WRITE\x10\x05\x12\x0c\n\x08LINK_OUT\x10\x06\x12\x07\n\x03\x43PU\x10\x07\x32\xf7\x05\n\tNodeAgent\x12\\\n\x08GetFacts\x12*.intertie.api.nodeagent.v1.GetFactsRequest\x1a$.intertie.api.nodeagent.v1.HostFacts\x12u\n\x0eListWorkspaces\x12\x30.intertie.api.nodeagent.v1.ListWorkspacesRequest\x1a\x31.intertie.api.nodeagent.v1.ListWorkspacesResponse\x12{\n\x10ListMeasurements\x12\x32.intertie.api.nodeagent.v1.ListMeasurementsRequest\x1a\x33.intertie.api.nodeagent.v1.ListMeasurementsResponse\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x12u\n\x0e\x42\x65ginMigration\x12\x30.intertie.api.nodeagent.v1.BeginMigrationRequest\x1a\x31.intertie.api.nodeagent.v1.BeginMigrationResponse\x12\x61\n\x06Tunnel\x12(.intertie.api.nodeagent.v1.TunnelRequest\x1a).intertie.api.nodeagent.v1.TunnelResponse(\x01\x30\x01\x12\x63\n\x08TakeOver\x12*.intertie.api.nodeagent.v1.TakeOverRequest\x1a+.intertie.api.nodeagent.v1.TakeOverResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)intertie/api/nodeagent/v1/nodeagent.proto\x12\x19intertie.api.nodeagent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'intertie/api/nodeagent/v1/records.proto\x1a\"intertie/api/types/v1/attach.proto\"\xa2\x01\n\x15\x42\x65ginMigrationRequest\x12\x15\n\rworkspace_uid\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12.\n\nready_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x62oots\x18\x04 \x01(\x03\x12\x13\n\x0bpowered_off\x18\x05 \x01(\x08\x12\x0e\n\x06\x66rozen\x18\x06 \x01(\x08\"&\n\x16\x42\x65ginMigrationResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\t\"\xd5\x02\n\rTunnelRequest\x12=\n\x04open\x18\x01 \x01(\x0b\x32-.intertie.api.nodeagent.v1.TunnelRequest.OpenH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x1a\x84\x01\n\x04Open\x12\x15\n\rworkspace_uid\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x41\n\x07\x63hannel\x18\x03 \x01(\x0e\x32\x30.intertie.api.nodeagent.v1.TunnelRequest.Channel\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"e\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x0b\n\x07LIBVIRT\x10\x01\x12\n\n\x06MEMORY\x10\x02\x12\x08\n\x04\x44ISK\x10\x03\x12\r\n\tDISK_FILE\x10\x04\x12\x0f\n\x0bMEMORY_FILE\x10\x05\x42\x07\n\x05\x66rame\"\x1e\n\x0eTunnelResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"8\n\x0fTakeOverRequest\x12\x15\n\rworkspace_uid\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"\x12\n\x10TakeOverResponse\"\x11\n\x0fGetFactsRequest\"\x17\n\x15ListWorkspacesRequest\"L\n\x16ListWorkspacesResponse\x12\x32\n\x05parts\x18\x01 \x03(\x0b\x32#.intertie.api.nodeagent.v1.SeenPart\"\'\n\x17ListMeasurementsRequest\x12\x0c\n\x04part\x18\x01 \x01(\t\"X\n\x18ListMeasurementsResponse\x12<\n\x0cmeasurements\x18\x01 \x03(\x0b\x32&.intertie.api.nodeagent.v1.Measurement\"\x8d\x03\n\x0bMeasurement\x12\x0c\n\x04part\x18\x01 \x01(\t\x12\x11\n\tworkspace\x18\x02 \x01(\t\x12\x39\n\x04kind\x18\x03 \x01(\x0e\x32+.intertie.api.nodeagent.v1.Measurement.Kind\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\r\n\x05\x62ytes\x18\x05 \x01(\x03\x12\x12\n\noperations\x18\x06 \x01(\x03\x12\x13\n\x0b\x63pu_time_ns\x18\x07 \x01(\x03\x12\x12\n\noverlimits\x18\x08 \x01(\x03\x12\r\n\x05\x64rops\x18\t \x01(\x03\x12-\n\tread_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x86\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cNIC_TO_GUEST\x10\x01\x12\x12\n\x0eNIC_FROM_GUEST\x10\x02\x12\x0c\n\x08PAIR_OUT\x10\x03\x12\r\n\tDISK_READ\x10\x04\x12\x0e\n\nDISK_WRITE\x10\x05\x12\x0c\n\x08LINK_OUT\x10\x06\x12\x07\n\x03\x43PU\x10\x07\x32\xf7\x05\n\tNodeAgent\x12\\\n\x08GetFacts\x12*.intertie.api.nodeagent.v1.GetFactsRequest\x1a$.intertie.api.nodeagent.v1.HostFacts\x12u\n\x0eListWorkspaces\x12\x30.intertie.api.nodeagent.v1.ListWorkspacesRequest\x1a\x31.intertie.api.nodeagent.v1.ListWorkspacesResponse\x12{\n\x10ListMeasurements\x12\x32.intertie.api.nodeagent.v1.ListMeasurementsRequest\x1a\x33.intertie.api.nodeagent.v1.ListMeasurementsResponse\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x12u\n\x0e\x42\x65ginMigration\x12\x30.intertie.api.nodeagent.v1.BeginMigrationRequest\x1a\x31.intertie.api.nodeagent.v1.BeginMigrationResponse\x12\x61\n\x06Tunnel\x12(.intertie.api.nodeagent.v1.TunnelRequest\x1a).intertie.api.nodeagent.v1.TunnelResponse(\x01\x30\x01\x12\x63\n\x08TakeOver\x12*.intertie.api.nodeagent.v1.TakeOverRequest\x1a+.intertie.api.nodeagent.v1.TakeOverResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,35 +35,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'intertie.api.nodeagent.v1.n
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BEGINMIGRATIONREQUEST']._serialized_start=183
-  _globals['_BEGINMIGRATIONREQUEST']._serialized_end=329
-  _globals['_BEGINMIGRATIONRESPONSE']._serialized_start=331
-  _globals['_BEGINMIGRATIONRESPONSE']._serialized_end=369
-  _globals['_TUNNELREQUEST']._serialized_start=372
-  _globals['_TUNNELREQUEST']._serialized_end=713
-  _globals['_TUNNELREQUEST_OPEN']._serialized_start=469
-  _globals['_TUNNELREQUEST_OPEN']._serialized_end=601
-  _globals['_TUNNELREQUEST_CHANNEL']._serialized_start=603
-  _globals['_TUNNELREQUEST_CHANNEL']._serialized_end=704
-  _globals['_TUNNELRESPONSE']._serialized_start=715
-  _globals['_TUNNELRESPONSE']._serialized_end=745
-  _globals['_TAKEOVERREQUEST']._serialized_start=747
-  _globals['_TAKEOVERREQUEST']._serialized_end=803
-  _globals['_TAKEOVERRESPONSE']._serialized_start=805
-  _globals['_TAKEOVERRESPONSE']._serialized_end=823
-  _globals['_GETFACTSREQUEST']._serialized_start=825
-  _globals['_GETFACTSREQUEST']._serialized_end=842
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=844
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=867
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=869
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=945
-  _globals['_LISTMEASUREMENTSREQUEST']._serialized_start=947
-  _globals['_LISTMEASUREMENTSREQUEST']._serialized_end=986
-  _globals['_LISTMEASUREMENTSRESPONSE']._serialized_start=988
-  _globals['_LISTMEASUREMENTSRESPONSE']._serialized_end=1076
-  _globals['_MEASUREMENT']._serialized_start=1079
-  _globals['_MEASUREMENT']._serialized_end=1476
-  _globals['_MEASUREMENT_KIND']._serialized_start=1342
-  _globals['_MEASUREMENT_KIND']._serialized_end=1476
-  _globals['_NODEAGENT']._serialized_start=1479
-  _globals['_NODEAGENT']._serialized_end=2238
+  _globals['_BEGINMIGRATIONREQUEST']._serialized_end=345
+  _globals['_BEGINMIGRATIONRESPONSE']._serialized_start=347
+  _globals['_BEGINMIGRATIONRESPONSE']._serialized_end=385
+  _globals['_TUNNELREQUEST']._serialized_start=388
+  _globals['_TUNNELREQUEST']._serialized_end=729
+  _globals['_TUNNELREQUEST_OPEN']._serialized_start=485
+  _globals['_TUNNELREQUEST_OPEN']._serialized_end=617
+  _globals['_TUNNELREQUEST_CHANNEL']._serialized_start=619
+  _globals['_TUNNELREQUEST_CHANNEL']._serialized_end=720
+  _globals['_TUNNELRESPONSE']._serialized_start=731
+  _globals['_TUNNELRESPONSE']._serialized_end=761
+  _globals['_TAKEOVERREQUEST']._serialized_start=763
+  _globals['_TAKEOVERREQUEST']._serialized_end=819
+  _globals['_TAKEOVERRESPONSE']._serialized_start=821
+  _globals['_TAKEOVERRESPONSE']._serialized_end=839
+  _globals['_GETFACTSREQUEST']._serialized_start=841
+  _globals['_GETFACTSREQUEST']._serialized_end=858
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=860
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=883
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=885
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=961
+  _globals['_LISTMEASUREMENTSREQUEST']._serialized_start=963
+  _globals['_LISTMEASUREMENTSREQUEST']._serialized_end=1002
+  _globals['_LISTMEASUREMENTSRESPONSE']._serialized_start=1004
+  _globals['_LISTMEASUREMENTSRESPONSE']._serialized_end=1092
+  _globals['_MEASUREMENT']._serialized_start=1095
+  _globals['_MEASUREMENT']._serialized_end=1492
+  _globals['_MEASUREMENT_KIND']._serialized_start=1358
+  _globals['_MEASUREMENT_KIND']._serialized_end=1492
+  _globals['_NODEAGENT']._serialized_start=1495
+  _globals['_NODEAGENT']._serialized_end=2254
 # @@protoc_insertion_point(module_scope)

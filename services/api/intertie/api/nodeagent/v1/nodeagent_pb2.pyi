@@ -30,6 +30,7 @@ class BeginMigrationRequest(_message.Message):
     READY_TIME_FIELD_NUMBER: _builtins.int
     BOOTS_FIELD_NUMBER: _builtins.int
     POWERED_OFF_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
     workspace_uid: _builtins.str
     """WantedWorkspace.uid and Migration.number"""
     number: _builtins.int
@@ -38,6 +39,8 @@ class BeginMigrationRequest(_message.Message):
     started (WantedWorkspace.boots), and whether it has switched itself off and stays so.
     """
     powered_off: _builtins.bool
+    frozen: _builtins.bool
+    """Likewise: its file systems may be frozen, and it is to be asked to thaw them once it goes on."""
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp:
         """When it became ready; absent: it is not."""
@@ -50,10 +53,11 @@ class BeginMigrationRequest(_message.Message):
         ready_time: _timestamp_pb2.Timestamp | None = ...,
         boots: _builtins.int = ...,
         powered_off: _builtins.bool = ...,
+        frozen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ready_time", b"ready_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boots", b"boots", "number", b"number", "powered_off", b"powered_off", "ready_time", b"ready_time", "workspace_uid", b"workspace_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boots", b"boots", "frozen", b"frozen", "number", b"number", "powered_off", b"powered_off", "ready_time", b"ready_time", "workspace_uid", b"workspace_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
