@@ -343,6 +343,21 @@ async def test_the_target_makes_all_and_lets_it_go_on_when_told() -> None:
     assert seen.workspaces[0].ready_time == NOW
 
 
+async def test_one_that_may_be_frozen_is_thawed_where_it_goes_on() -> None:
+    """A bug: after a minute it is sent as it is, and nobody asked it there."""
+    host = await taking()
+    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW, frozen=True))
+    host.hypervisor.frozen.add(DOMAIN)
+    host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
+    await host.agent.sweep()
+    assert host.hypervisor.frozen
+    await arrivals.take_over(A_UID, 7, "n2")
+    await host.agent.sweep()
+    await turns(3)
+    assert host.hypervisor.frozen == set()
+
+
 async def test_where_the_word_is_lost_the_site_has_it_go_on() -> None:
     host = await taking()
     await host.agent.arrivals(None).begin(A_UID, 7, "n2", Bearing(ready_time=NOW))  # type: ignore[arg-type]

@@ -74,14 +74,13 @@ class Arrivals:
         is_there = aside and self._storage.has_disk(uid)
         if is_there or DeviceNames.domain(uid) in await self._hypervisor.states():
             raise WorkspaceNotRunning(workspace.name, "here already, as it came before")
-        note = replace(self._knowledge.parts[part.uid].note(uid), was_ready=bearing.ready_time)
+        note = replace(
+            self._knowledge.parts[part.uid].note(uid),
+            was_ready=bearing.ready_time,
+            frozen=bearing.frozen,
+        )
         if aside:
-            note = replace(
-                note,
-                boots=bearing.boots,
-                powered_off=bearing.powered_off,
-                frozen=bearing.frozen,
-            )
+            note = replace(note, boots=bearing.boots, powered_off=bearing.powered_off)
         else:
             self._check_network(workspace)
             self._room.look_again()

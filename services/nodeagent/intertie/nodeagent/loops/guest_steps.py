@@ -170,7 +170,7 @@ class GuestSteps:
         assert workspace.migration is not None
         note = self._knowledge.parts[part.uid].note(workspace.uid)
         if not workspace.migration.aside:
-            return Bearing(ready_time=note.ready_time)
+            return Bearing(ready_time=note.ready_time, frozen=note.frozen)
         state = (await self._hypervisor.states()).get(DeviceNames.domain(workspace.uid))
         itself = state is DomainState.POWERED_OFF and not (note.paused or note.starting)
         return Bearing(

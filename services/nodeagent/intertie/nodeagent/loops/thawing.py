@@ -57,7 +57,8 @@ class Thawing:
             task.add_done_callback(lambda _task: self._tasks.pop(uid, None))
 
     def awaited(self, part_uid: str, uid: str) -> bool:
-        """Nobody will ask it where it goes."""
+        """It stands still for its users until it is thawed, so better before it is sent. Where it
+        goes it is asked too, but by no agent of an earlier release."""
         tried = self._attempts.get(uid, Attempts()).count
         return self._is_frozen(part_uid, uid) and tried < _WAITED_FOR
 

@@ -40,7 +40,7 @@ class BeginMigrationRequest(_message.Message):
     """
     powered_off: _builtins.bool
     frozen: _builtins.bool
-    """Likewise: its file systems may be frozen, and it is to be asked to thaw them once it goes on."""
+    """Its file systems may be frozen: it is to be asked to thaw them once it goes on."""
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp:
         """When it became ready; absent: it is not."""
