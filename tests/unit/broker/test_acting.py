@@ -107,3 +107,13 @@ def test_one_that_an_amend_takes_away_begins_anew_when_it_comes_back() -> None:
     assert after is not None
     fewer = replace(after.spec, workspaces=after.spec.workspaces[:1])
     assert dict(with_terms(after, fewer, after.placed[:1]).switched).keys() == {"w-0"}
+
+
+def test_one_that_is_back_before_its_host_has_obeyed_is_not_started_anew_for_that() -> None:
+    """Its host never hears that it was away, and goes by how often it was to start anew."""
+    made, seen = standing(RUN, RUN)
+    after = acted(made, seen, Action.REBOOT, [])
+    assert after is not None
+    fewer = replace(after.spec, workspaces=after.spec.workspaces[:1])
+    back = with_terms(with_terms(after, fewer, after.placed[:1]), after.spec, after.placed)
+    assert dict(back.switched)["w-1"] == Switched(boots=1)

@@ -4,7 +4,7 @@ Workspaces that stay keep their hosts; only what is new of them is looked for. W
 counts until hosts have obeyed, see `ledger.demands_of`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 
 from intertie.broker.domain.board import Room
@@ -22,6 +22,7 @@ from intertie.broker.domain.link_room import no_link
 from intertie.broker.domain.part import Part, Placed, Shed, Standing, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.quotas import quota_shortfall
+from intertie.common.actions import Switched
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
@@ -123,11 +124,21 @@ def with_terms(part: Part, spec: PartSpec, placed: tuple[Placed, ...]) -> Part:
         spec=spec,
         placed=placed,
         terms=part.terms + 1,
-        switched=tuple(each for each in part.switched if each[0] in there),
+        switched=tuple(_switched(part, there)),
         snapshots=tuple(each for each in part.snapshots if each.workspace in there),
         unmoved=tuple(each for each in part.unmoved if each[0] in there),
     )
     return replace(after, shed=_making_a_difference(shed, after))
+
+
+def _switched(part: Part, there: Set[str]) -> Iterator[tuple[str, Switched]]:
+    """Of one that is given up, how often it was to start anew: should it come back before its host
+    has obeyed, its guest was never away, and a smaller number would start it once more."""
+    for label, how in part.switched:
+        if label in there:
+            yield label, how
+        elif how.boots:
+            yield label, Switched(boots=how.boots)
 
 
 def _with_what_is_left(part: Part) -> Iterator[Shed]:
