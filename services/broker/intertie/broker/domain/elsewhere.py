@@ -84,7 +84,7 @@ def _elsewhere(
     calendar = calendar_of(view, policy)
     paces = paces_of(view, policy)
     opening = Beginning(view.clusters[name].value, view, calendar, policy, paces, now)
-    there = now + _takes(part, [each.workspace for each in part.placed], view)
+    there = now + _takes(part, view)
     window = Window(there, there + opening.span_s * _S)
     full = {each.host for each in opening.short(window) if each.host}
     copied = under_way(part, view.seen.get(part.uid, {}))
@@ -154,16 +154,15 @@ def _placed(
     return place(spec, rooms, site=policy.site, fixed=fixed)
 
 
-def _takes(part: Part, labels: Sequence[str], view: LedgerView) -> timedelta:
-    """At most, to send these: each host one after the other, at half of its uplink."""
+def _takes(part: Part, view: LedgerView) -> timedelta:
+    """At most, to send all of it: each host one after the other, at half of its uplink."""
     sizes = {
         each.label: each.allocation.disk_mib + each.allocation.memory_mib
         for each in part.spec.workspaces
     }
     by_host: dict[str, int] = {}
-    for label in labels:
-        host = part.host_of(label)
-        by_host[host] = by_host.get(host, 0) + sizes[label]
+    for each in part.placed:
+        by_host[each.host] = by_host.get(each.host, 0) + sizes[each.workspace]
     longest = max((mib / _mib_s(view, host) for host, mib in by_host.items()), default=0.0)
     return timedelta(seconds=round(longest)) + _MARGIN
 

@@ -31,6 +31,7 @@ from intertie.broker.domain.part import Left, Part, Placed
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.stretches import counted_till, is_kept, is_saved
 from intertie.common.actions import Action, Power, allowed, standing
+from intertie.common.amend_rules import LAST_MINUTES
 from intertie.common.errors import (
     ActionIllegal,
     AmendPending,
@@ -52,8 +53,6 @@ _LONGEST_WHY = 200
 its way, so that a part whose workspaces may all go is never too large to say that they have not."""
 _OWN_CPU = "kvm"
 """Guests of it have their host's processors as they are, and do not go on by others."""
-LAST_MINUTES = timedelta(minutes=2)
-"""Of a window, in which none is begun."""
 
 
 def begun(
@@ -95,7 +94,7 @@ def begun(
     spec = part.spec if part.keeping is None else only_kept(part.spec)
     window = Window(now, part.ends)
     for label in wanted:
-        to = place_for(
+        to = _place_for(
             part, after, label, host, spec, window, view, policy, aside=aside[label], now=now
         )
         after = on_its_way(part, after, label, to, aside=aside[label], now=now)
@@ -174,7 +173,7 @@ def _check_state(part: Part, label: str, state: str, *, is_copied: bool) -> None
         raise ActionIllegal(Action.MIGRATE.name, label, stands, names)
 
 
-def place_for(
+def _place_for(
     before: Part,
     part: Part,
     label: str,
