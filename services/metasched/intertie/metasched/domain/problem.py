@@ -203,6 +203,18 @@ def beyond_standing(problem: Problem) -> Problem:
     )
 
 
+def over(problem: Problem, slots: Sequence[int]) -> Problem:
+    """The same over these of its windows alone, by their numbers."""
+    return replace(
+        problem,
+        windows=tuple(problem.windows[slot] for slot in slots),
+        sites=tuple(
+            replace(each, offers=tuple(each.offers[slot] for slot in slots))
+            for each in problem.sites
+        ),
+    )
+
+
 def problem_of(
     spec: ClusterSpec,
     windows: tuple[Window, ...],

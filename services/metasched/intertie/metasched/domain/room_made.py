@@ -1,7 +1,6 @@
 """A lease that is to begin at once, and has no room but what sites could make for it: it begins
 when they can have put others aside, at all of them at the same time."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window, spread
@@ -9,7 +8,7 @@ from intertie.common.spec import LeaseTerms
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import MOST_WINDOWS, windows_from
 from intertie.metasched.domain.plan import Plan, check
-from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.problem import Problem, over
 
 
 def windows_with_room_made(
@@ -24,18 +23,6 @@ def windows_with_room_made(
     said = {each + hold_within for site in problem.sites for each in site.offers[0].room_from}
     starts = sorted(each for each in said if first < each < before)
     return windows_from(lease, spread(starts, MOST_WINDOWS))
-
-
-def over(problem: Problem, slots: Sequence[int]) -> Problem:
-    """The same over these of its windows alone, by their numbers."""
-    return replace(
-        problem,
-        windows=tuple(problem.windows[slot] for slot in slots),
-        sites=tuple(
-            replace(each, offers=tuple(each.offers[slot] for slot in slots))
-            for each in problem.sites
-        ),
-    )
 
 
 def joined(one: Problem, other: Problem) -> Problem:

@@ -18,7 +18,7 @@ from intertie.common.leasing.lease import Lease
 from intertie.common.quantities import Vector
 from intertie.common.values import replace
 from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.problem import LinkRoom, Offer, Problem, Site
+from intertie.metasched.domain.problem import LinkRoom, Offer, Problem, Site, over
 from intertie.metasched.domain.waiting import seconds
 
 Solver = Callable[[Problem], Plan | None]
@@ -90,7 +90,7 @@ class Rooms:
 
     def _beside(self, lease: Lease, slot: int) -> "tuple[Problem, list[_Taken]]":
         """Its problem for that start, and what is taken in that window."""
-        problem = _at(self._problem(lease), slot)
+        problem = over(self._problem(lease), (slot,))
         return problem, [each for each in self._taken if each.window.overlaps(problem.windows[0])]
 
     def _problem(self, lease: Lease) -> Problem:
@@ -187,12 +187,3 @@ def _less(problem: Problem, taken: Sequence[_Taken]) -> Problem:
     for each in taken:
         problem = each.off(problem)
     return problem
-
-
-def _at(problem: Problem, slot: int) -> Problem:
-    """With that window alone."""
-    return replace(
-        problem,
-        windows=(problem.windows[slot],),
-        sites=tuple(replace(each, offers=(each.offers[slot],)) for each in problem.sites),
-    )

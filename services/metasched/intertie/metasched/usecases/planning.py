@@ -26,6 +26,7 @@ from intertie.metasched.domain.candidates import (
     check_disks,
     images_missing,
 )
+from intertie.metasched.domain.cuts import cuts_of
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.ports import Sites
@@ -34,11 +35,11 @@ from intertie.metasched.domain.problem import (
     Offer,
     Problem,
     beyond_standing,
+    over,
     problem_of,
 )
 from intertie.metasched.domain.room_made import (
     joined,
-    over,
     windows_with_room_made,
     with_room_made,
 )
@@ -58,16 +59,9 @@ FORECASTS = 1
 """At most so many looks ahead are taken at a time, each at many problems: beside those, so that no
 caller stands behind them."""
 
-_BETWEEN_SITES = frozenset({"uplink", "link_egress", "link_ingress"})
-"""What a site has to give of these depends on what is at the others."""
-
-
 HOLD_WITHIN = timedelta(seconds=5)
 """From what sites say they could make room for to their holding it, at a first attempt: who is put
 aside later than that is not saved in time. Most of it is time to spare."""
-
-_POLICY, _QUOTA = "policy", "quota_"
-"""Resources of shortfalls that are no matter of room."""
 
 
 class PlanUnsound(Exception):
@@ -119,7 +113,7 @@ class Brief:
         without, image_gone = dict(self.without), dict(self.image_gone)
         for site, error in refusals.items():
             if isinstance(error, NoCapacity):
-                cuts += _cuts_of(plan, site, error)
+                cuts += cuts_of(plan, site, error)
                 refused.extend(error.shortfalls)
             elif isinstance(error, ImageNotReady):
                 image_gone[site] = error
@@ -133,38 +127,6 @@ class Brief:
             image_gone=image_gone,
             hold_within=2 * self.hold_within,
         )
-
-
-def _cuts_of(plan: Plan, site: str, error: NoCapacity) -> list[Cut]:
-    """The refused counts at the site; with those elsewhere, where they made the difference. A
-    group that none of the site's hosts may run is left out there altogether, and so are all where
-    the site's policy takes no such lease, or has nothing left for the tenant."""
-    start, short = plan.window.start, error.shortfalls
-    here = next((each.counts for each in plan.sites if each.site == site), {})
-    barred = {each.group for each in short if each.resource == _POLICY and each.group}
-    if any(each.resource == _POLICY and not each.group for each in short):
-        # Too long, or too far ahead: a later start makes it no better.
-        return [Cut(start=start, counts={(group, site): 1}, onwards=True) for group in here]
-    quotas = [each for each in short if each.resource.startswith(_QUOTA)]
-    if any(not each.available for each in quotas):
-        barred |= here.keys()
-    if barred:
-        return [Cut(start=start, counts={(group, site): 1}) for group in sorted(barred)]
-    if quotas:
-        # Fewer of the largest group, so many as are left as if all workspaces took the same.
-        total, largest = sum(here.values()), max(here, key=lambda group: here[group])
-        most = min(each.available * total // each.wanted for each in quotas)
-        least = max(most - (total - here[largest]) + 1, 1)
-        fewer = {**here, largest: min(least, here[largest])}
-        return [Cut(start=start, counts={(group, site): count for group, count in fewer.items()})]
-    everywhere = any(each.resource in _BETWEEN_SITES for each in short)
-    counts = {
-        (group, each.site): count
-        for each in plan.sites
-        if everywhere or each.site == site
-        for group, count in each.counts.items()
-    }
-    return [Cut(start=start, counts=counts)]
 
 
 class Planning:

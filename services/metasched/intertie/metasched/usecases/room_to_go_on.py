@@ -6,8 +6,7 @@ from intertie.common.values import replace
 from intertie.metasched.domain.aside import where_it_was
 from intertie.metasched.domain.in_time import rooms_after, with_promise
 from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.problem import Problem
-from intertie.metasched.domain.room_made import over
+from intertie.metasched.domain.problem import Problem, over
 from intertie.metasched.usecases.planning import Brief, Planning
 
 
