@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 import structlog
 
+from intertie.broker.domain.giving_way import RoomToBeMade
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Ledger, Room
@@ -45,6 +47,12 @@ Decide = Callable[[LedgerView, datetime], Admitted]
 """Without I/O: between reading the ledger and standing in line nothing else is decided."""
 
 
+class DecideBeforeOthers(Protocol):
+    """The same, of what others may give way for. RoomToBeMade where they might, and not `alone`."""
+
+    def __call__(self, view: LedgerView, now: datetime, *, alone: bool = False) -> Admitted: ...
+
+
 async def contend(attempt: Callable[[], Awaitable[T]]) -> T:
     """Tries again, from its reading on, as long as another writer was first."""
     for _ in range(TRIES - 1):
@@ -80,7 +88,7 @@ class Admission:
         self._clock = clock
         self._room = room or Endless()
         self._at_work = AtWork()
-        self.making_room = asyncio.Lock()
+        self._making_room = asyncio.Lock()
         """Held by who decides that others give way, until that is written."""
 
     async def answered(self, request: RequestKey) -> RequestRecord | None:
@@ -97,6 +105,16 @@ class Admission:
         with self._at_work.on((request.caller, request.request_id)) as copies:
             async with copies.lock:
                 return await contend(lambda: self._attempt(request, decide))
+
+    async def admit_before_others(
+        self, request: RequestKey, decide: DecideBeforeOthers
+    ) -> RequestRecord:
+        """The same; where others might have to give way, that is decided for one at a time."""
+        try:
+            return await self.admit(request, decide)
+        except RoomToBeMade:
+            async with self._making_room:
+                return await self.admit(request, partial(decide, alone=True))
 
     async def _attempt(self, request: RequestKey, decide: Decide) -> RequestRecord:
         view = await self._ledger.view()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 
 import structlog
 
@@ -17,7 +16,6 @@ from intertie.broker.domain.deadlines import draft_in_time
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import (
     GivesWay,
-    RoomToBeMade,
     asked_before_others,
     draft_before_others,
     writes_of,
@@ -140,11 +138,7 @@ class CreateCluster:
             )
             return Admitted(change=change, answer=record.name, uid=record.uid)
 
-        try:
-            admitted = await self._admission.admit(order.request, decide)
-        except RoomToBeMade:
-            async with self._admission.making_room:
-                admitted = await self._admission.admit(order.request, partial(decide, alone=True))
+        admitted = await self._admission.admit_before_others(order.request, decide)
         log.info("create.admitted", cluster=admitted.answer, uid=admitted.uid)
         view = await self._ledger.view()
         record = view.clusters.get(admitted.answer)

@@ -1,13 +1,12 @@
 """HOLD of other terms for a part that stands: counts what they take beyond those in force."""
 
 from datetime import datetime
-from functools import partial
 
 import structlog
 
 from intertie.broker.domain.decision import Receipt
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import GivesWay, RoomToBeMade, writes_of
+from intertie.broker.domain.giving_way import GivesWay, writes_of
 from intertie.broker.domain.growing import amended_before_others, more_than
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
@@ -74,11 +73,7 @@ class HoldAmend:
         # What is decided and stands in line is not in the view, so of one part one at a time.
         with self._at_work.on(str(order.name)) as holds:
             async with holds.lock:
-                try:
-                    await self._admission.admit(order.request, decide)
-                except RoomToBeMade:
-                    async with self._admission.making_room:
-                        await self._admission.admit(order.request, partial(decide, alone=True))
+                await self._admission.admit_before_others(order.request, decide)
         reach("broker.amend_held")
         part = await self._known(order)
         body = amend_receipt_of(part, order.tx, now=self._clock.now())

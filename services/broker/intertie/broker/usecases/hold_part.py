@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import partial
 
 import structlog
 
@@ -10,7 +9,6 @@ from intertie.broker.domain.decision import MAX_TTL, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import (
     GivesWay,
-    RoomToBeMade,
     allotted_before_others,
     asked_before_others,
     writes_of,
@@ -107,11 +105,7 @@ class HoldPart:
             return Admitted(change=change, answer=part.name, uid=part.uid)
 
         reach("broker.before_hold")
-        try:
-            answer = await self._admission.admit(order.request, decide)
-        except RoomToBeMade:
-            async with self._admission.making_room:
-                answer = await self._admission.admit(order.request, partial(decide, alone=True))
+        answer = await self._admission.admit_before_others(order.request, decide)
         reach("broker.held")
         found = await known_part(self._ledger, PartName.parse(answer.answer))
         if found is None:

@@ -9,11 +9,11 @@ import structlog
 from intertie.broker.domain.amending import amend_before_others, check_open
 from intertie.broker.domain.cluster import ClusterRecord, ClusterView, view_of
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import RoomToBeMade, writes_of
+from intertie.broker.domain.giving_way import writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger
-from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
+from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.copies import AtWork
 from intertie.broker.usecases.forwarding import Forwarding
@@ -90,22 +90,14 @@ class UpdateCluster:
         # What is decided and stands in line is not in the view, so of one cluster one at a time.
         with self._at_work.on(str(order.name)) as updates:
             async with updates.lock:
-                admitted = await self._admit(order)
+                admitted = await self._admission.admit_before_others(
+                    order.request, partial(self._decide, order)
+                )
         log.info("update.amended", cluster=admitted.answer, paths=list(order.paths))
         return await self._as_it_is(order.name, admitted.uid)
 
-    async def _admit(self, order: UpdateOrder) -> RequestRecord:
-        def decide(view: LedgerView, now: datetime, *, alone: bool = False) -> Admitted:
-            return self._decide(order, view, now, alone=alone)
-
-        try:
-            return await self._admission.admit(order.request, decide)
-        except RoomToBeMade:
-            async with self._admission.making_room:
-                return await self._admission.admit(order.request, partial(decide, alone=True))
-
     def _decide(
-        self, order: UpdateOrder, view: LedgerView, now: datetime, *, alone: bool
+        self, order: UpdateOrder, view: LedgerView, now: datetime, *, alone: bool = False
     ) -> Admitted:
         cluster, part = self._there(order, view, now)
         record = cluster.value
