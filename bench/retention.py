@@ -31,6 +31,7 @@ from intertie.common.etcd.client import Compare, Etcd, Put
 from intertie.common.etcd.records import encode
 from intertie.common.process import collect_gently
 from intertie.common.values import replace
+from tests.fakes.room import FakeRoom
 from tests.integration.etcd_server import EtcdServer
 
 LIVE = 1_000
@@ -188,7 +189,7 @@ class _Desk:
         ledger, clock = self._ledger(), Late()
         await ledger.view()
         began = clock.monotonic()
-        await Retention(ledger, Forwarding(ledger, None, clock), clock).sweep()
+        await Retention(ledger, Forwarding(ledger, None, clock, FakeRoom()), clock).sweep()
         return clock.monotonic() - began
 
 

@@ -20,6 +20,7 @@ from intertie.broker.usecases.list_usage import ListUsage
 from intertie.client.usage_chain import Audit, Signed, Verdict
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.samples import POLICY
 from tests.unit.common_rpc.authority import NOW, MemoryAuthority, trust_in
 
@@ -68,7 +69,7 @@ class Accounts:
         self.ledger = BookLedger()
         self.chain = self.ledger.usage
         self.retention = Retention(
-            self.ledger, Forwarding(self.ledger, None, self.clock), self.clock
+            self.ledger, Forwarding(self.ledger, None, self.clock, FakeRoom()), self.clock
         )
         self.servicer = UsageServicer("north", ListUsage(self.chain))
         self.another_leads()

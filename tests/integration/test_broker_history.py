@@ -57,6 +57,7 @@ from intertie.common.spec import (
     Network,
     PairTerm,
 )
+from tests.fakes.room import FakeRoom
 from tests.integration.etcd_server import EtcdServer
 from tests.integration.fake_agents import FakeAgents
 from tests.integration.ledger_history import History, history, replay
@@ -120,8 +121,8 @@ class Client:
 
     def __post_init__(self) -> None:
         images, notary = OneImage(), PlainNotary()
-        admission = Admission(self.ledger, CLOCK)
-        forwarding = Forwarding(self.ledger, None, CLOCK)
+        admission = Admission(self.ledger, CLOCK, FakeRoom())
+        forwarding = Forwarding(self.ledger, None, CLOCK, FakeRoom())
         get = GetCluster(self.ledger, forwarding, "north")
         self.create = CreateCluster(
             self.ledger, images, admission, forwarding, POLICY, CLOCK, lambda: "seed"

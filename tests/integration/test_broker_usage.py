@@ -33,6 +33,7 @@ from intertie.common.rpc.signing import Signer
 from intertie.common.rpc.terms_proto import timestamp_to_proto
 from intertie.common.settings import TlsSettings
 from tests.contract.ledgers import Leads
+from tests.fakes.room import FakeRoom
 from tests.fakes.site_brokers import Federation
 from tests.fakes.site_brokers import create as create_over_two
 from tests.integration.broker_site import LARGE_HOST, Site, cluster_spec, create, site
@@ -314,7 +315,7 @@ async def test_a_leader_that_is_killed_between_batches_leaves_nothing_out_and_no
     next_term = await etcd.get("election/broker")
     assert next_term is not None
     second = EtcdLedger(etcd, Leads(next_term.create_revision), POLICY, CLOCK)
-    retention = Retention(second, Forwarding(second, None, CLOCK), LateClock())
+    retention = Retention(second, Forwarding(second, None, CLOCK, FakeRoom()), LateClock())
     await retention.sweep()
     kept = {each.value.name for each in await second.parts()}
     assert len(kept) == many - len(before), "what is not written down is not forgotten"

@@ -31,6 +31,7 @@ from intertie.common.part_spec import PartSpec
 from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.samples import COORDINATOR, POLICY, facts, part, part_spec, workspace
 from tests.unit.broker.test_passes import OneImage, Register
 
@@ -67,7 +68,7 @@ class Site:
         self.register = Register()
         self.standing = standing
         ledger, clock, notary = self.ledger, self.clock, self.notary
-        admission = Admission(ledger, clock)
+        admission = Admission(ledger, clock, FakeRoom())
         self._hold = HoldAmend(ledger, OneImage(), admission, notary, POLICY, clock)
         self._hold_part = HoldPart(
             ledger, OneImage(), admission, notary, POLICY, clock, lambda: "seed"

@@ -23,6 +23,7 @@ from intertie.common.values import replace
 from tests.contract.test_ledger import a_cluster
 from tests.fakes.clock import FakeClock
 from tests.fakes.etcd import MemoryEtcd
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part
 from tests.unit.broker.test_line import Leads
 
@@ -77,7 +78,7 @@ async def leads(store: MemoryEtcd, etcd: MemoryEtcd, clock: FakeClock) -> Retent
     await store.txn([], [DeleteKey(key)])
     done = await store.txn([], [Put(key, b"this")])
     ledger = EtcdLedger(etcd, Leads(done.revision), POLICY, clock)
-    return Retention(ledger, Forwarding(ledger, None, clock), clock)
+    return Retention(ledger, Forwarding(ledger, None, clock, FakeRoom()), clock)
 
 
 async def swept(clock: FakeClock, retention: Retention) -> None:

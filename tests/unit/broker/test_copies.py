@@ -19,6 +19,7 @@ from intertie.common.etcd.client import Compare, Op, Put, TxnResult
 from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.etcd import MemoryEtcd
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.samples import HOUR, POLICY, part
 from tests.unit.broker.test_line import Leads
 from tests.unit.broker.test_names_taken import LOCAL, World
@@ -50,7 +51,7 @@ class Desk:
     async def open(self) -> None:
         done = await self.etcd.txn([], [Put("election/broker", b"this")])
         self.ledger = EtcdLedger(self.etcd, Leads(done.revision), POLICY, self.clock)
-        self.admission = Admission(self.ledger, self.clock)
+        self.admission = Admission(self.ledger, self.clock, FakeRoom())
 
     async def admit(self, request: RequestKey = REQUEST) -> RequestRecord:
         return await self.admission.admit(request, self._decide)

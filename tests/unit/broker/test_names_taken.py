@@ -18,6 +18,7 @@ from intertie.common.spec import ClusterSpec
 from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.samples import HOUR, POLICY, facts, part
 from tests.unit.broker.test_passes import ALICE, NAME, SPEC, OneImage
 
@@ -82,9 +83,15 @@ class World:
         for host in ("n1", "n2"):
             self.ledger.report(facts(host, report_time=clock.now()))
         ledger = self.ledger
-        forwarding = Forwarding(ledger, self.beyond, clock)
+        forwarding = Forwarding(ledger, self.beyond, clock, FakeRoom())
         self._create = CreateCluster(
-            ledger, OneImage(), Admission(ledger, clock), forwarding, POLICY, clock, lambda: "seed"
+            ledger,
+            OneImage(),
+            Admission(ledger, clock, FakeRoom()),
+            forwarding,
+            POLICY,
+            clock,
+            lambda: "seed",
         )
 
     async def create(self, count: int) -> object:

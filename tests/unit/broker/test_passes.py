@@ -44,6 +44,7 @@ from intertie.common.spec import Allocation, ClusterSpec, Environment, Group, Le
 from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock, turns
 from tests.fakes.ledger import MemoryLedger
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.samples import (
     COORDINATOR,
     DIGEST,
@@ -117,10 +118,16 @@ class World:
         self.ledger = MemoryLedger(POLICY)
         self.alive()
         ledger, clock = self.ledger, self.clock
-        forwarding = Forwarding(ledger, None, clock)
+        forwarding = Forwarding(ledger, None, clock, FakeRoom())
         self.get = GetCluster(ledger, forwarding, "north")
         self.create = CreateCluster(
-            ledger, OneImage(), Admission(ledger, clock), forwarding, POLICY, clock, lambda: "seed"
+            ledger,
+            OneImage(),
+            Admission(ledger, clock, FakeRoom()),
+            forwarding,
+            POLICY,
+            clock,
+            lambda: "seed",
         )
         self.delete = DeleteCluster(ledger, self.get, forwarding, clock)
         self.reconcile = Reconcile(ledger, POLICY, clock)

@@ -22,6 +22,7 @@ from intertie.common.names import PartName
 from intertie.common.values import replace
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.ledger import MemoryLedger
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.samples import COORDINATOR, POLICY, facts, part, part_spec, workspace
 from tests.unit.broker.test_passes import OneImage
 
@@ -59,7 +60,7 @@ class World:
         return prepared
 
     async def hold(self, *, prepare: bool = False, **asked: Any) -> Part:
-        admission = Admission(self.ledger, self.clock)
+        admission = Admission(self.ledger, self.clock, FakeRoom())
         hold = HoldPart(
             self.ledger, OneImage(), admission, self.notary, POLICY, self.clock, lambda: "seed"
         )

@@ -26,6 +26,7 @@ from intertie.common.spec import LeaseTerms, normalise
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from tests.fakes.clock import START
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.line import name_of
 from tests.unit.broker.renegotiation import ABORT, META, Site
 from tests.unit.broker.samples import COORDINATOR, POLICY, part_spec, workspace
@@ -320,7 +321,7 @@ async def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_pro
     await here._hold_part(order, META)
     part = await here.agreed()
     await here.clock.advance(SAVE.total_seconds() + 1)
-    await Queue(here.ledger, POLICY, here.clock, lambda: "seed").sweep()
+    await Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom()).sweep()
     late = await here.part()
     assert late.keeping is not None
     assert late.keeping.save > SAVE
@@ -409,7 +410,7 @@ async def test_what_is_saved_late_counts_on() -> None:
     await here.clock.advance(600)
     await here.urgent()
     part = await here.agreed()
-    queue = Queue(here.ledger, POLICY, here.clock, lambda: "seed")
+    queue = Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom())
     await here.clock.advance(SAVE.total_seconds() + 1)
     await queue.sweep()
     late = await here.part()
@@ -432,7 +433,7 @@ async def test_who_was_admitted_without_what_is_saved_late_is_decided_anew() -> 
     await here.agreed()
     await here.clock.advance(SAVE.total_seconds() + 1)
     before = await here.ledger.view()
-    await Queue(here.ledger, POLICY, here.clock, lambda: "seed").sweep()
+    await Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom()).sweep()
     with pytest.raises(errors.StaleWrite):
         await here.ledger.commit(Change(writes=(), admitted_on=before.generation))
 

@@ -14,22 +14,12 @@ from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.common.errors import LedgerFull
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.line import best_effort, waits
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
 from tests.unit.broker.test_recalling import saved_part
 
 REQUEST = RequestKey(caller="meta", request_id="t1", digest="d")
-
-
-class Short:
-    """Has no room, until it has."""
-
-    def __init__(self) -> None:
-        self.short = True
-
-    def check(self) -> None:
-        if self.short:
-            raise LedgerFull("80 of 100 MiB")
 
 
 def admitted(view: LedgerView, *, takes: bool, waits: bool = False) -> Admitted:
@@ -42,7 +32,7 @@ def admitted(view: LedgerView, *, takes: bool, waits: bool = False) -> Admitted:
 async def test_what_takes_capacity_or_waits_for_it_is_refused_and_leaves_nothing(
     takes: bool, waits: bool
 ) -> None:
-    ledger, room = MemoryLedger(POLICY), Short()
+    ledger, room = MemoryLedger(POLICY), FakeRoom(short=True)
     admission = Admission(ledger, FakeClock(), room)
     with pytest.raises(LedgerFull):
         await admission.admit(REQUEST, lambda view, _: admitted(view, takes=takes, waits=waits))
@@ -57,14 +47,14 @@ async def test_what_takes_capacity_or_waits_for_it_is_refused_and_leaves_nothing
 
 async def test_what_takes_nothing_more_is_written() -> None:
     ledger = MemoryLedger(POLICY)
-    admission = Admission(ledger, FakeClock(), Short())
+    admission = Admission(ledger, FakeClock(), FakeRoom(short=True))
     await admission.admit(REQUEST, lambda view, _: admitted(view, takes=False))
     assert len(ledger.commits) == 1
 
 
 async def test_of_the_queue_what_was_put_aside_goes_on_and_nothing_starts() -> None:
     """A bug: each pass of the queue wrote new parts, with a fifth of the store left for ends."""
-    ledger, room, clock = MemoryLedger(POLICY), Short(), FakeClock(NOW)
+    ledger, room, clock = MemoryLedger(POLICY), FakeRoom(short=True), FakeClock(NOW)
     for host in ("n1", "n2"):
         ledger.report(facts(host, report_time=NOW))
     record = waits("a", best_effort(4, HOUR))

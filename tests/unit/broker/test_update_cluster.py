@@ -20,6 +20,7 @@ from intertie.common.spec import ClusterSpec
 from intertie.common.values import replace
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
+from tests.fakes.room import FakeRoom
 from tests.unit.broker.samples import POLICY, facts
 from tests.unit.broker.test_passes import ALICE, NAME, SPEC, OneImage
 
@@ -57,7 +58,9 @@ class World:
         for host in ("n1", "n2"):
             ledger.report(facts(host, report_time=clock.now()))
         self.images = NoImage()
-        admission, forwarding = Admission(ledger, clock), Forwarding(ledger, None, clock)
+        room = FakeRoom()
+        admission = Admission(ledger, clock, room)
+        forwarding = Forwarding(ledger, None, clock, room)
         get = GetCluster(ledger, forwarding, "north")
         self._create = CreateCluster(
             ledger, self.images, admission, forwarding, POLICY, clock, lambda: "seed"

@@ -12,8 +12,8 @@ from intertie.common import errors
 from intertie.common.spec import ClusterSpec, LeaseTerms
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterState
-from intertie.metasched.domain.problem import Cut
-from intertie.metasched.domain.room_made import joined, over, windows_with_room_made
+from intertie.metasched.domain.problem import Cut, over
+from intertie.metasched.domain.room_made import joined, windows_with_room_made
 from intertie.metasched.domain.solver import solve
 from intertie.metasched.usecases.create_cluster import PLANS
 from intertie.metasched.usecases.planning import HOLD_WITHIN

@@ -22,13 +22,6 @@ class Level(Enum):
     """etcd takes nothing."""
 
 
-class Endless:
-    """The room of a store without bounds."""
-
-    def check(self) -> None:
-        """Always."""
-
-
 class Fill(Struct, frozen=True, kw_only=True):
     """Of the fullest member, in octets."""
 

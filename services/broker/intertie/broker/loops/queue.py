@@ -23,7 +23,6 @@ from intertie.broker.domain.queueing import (
 from intertie.broker.domain.records import Change, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import LedgerFull, NoCapacity, StaleWrite
-from intertie.common.room import Endless
 
 log = structlog.get_logger(__name__)
 
@@ -38,13 +37,13 @@ class Queue:
         policy: Policy,
         clock: Clock,
         draw_seed: Callable[[], str],
-        room: Room | None = None,
+        room: Room,
     ) -> None:
         self._ledger = ledger
         self._policy = policy
         self._clock = clock
         self._draw_seed = draw_seed
-        self._room = room or Endless()
+        self._room = room
         self._told_s = float("-inf")
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:

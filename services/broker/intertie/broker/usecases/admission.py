@@ -17,7 +17,6 @@ from intertie.broker.usecases.copies import AtWork
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotFound, PartOver, StaleWrite
 from intertie.common.names import PartName
-from intertie.common.room import Endless
 from intertie.common.tasks import uninterrupted
 from intertie.common.values import Struct, replace
 
@@ -83,10 +82,10 @@ class Admission:
     """Takes capacity. Each is decided on the ledger with all that were decided before it, written
     or not; between replicas the ledger's generation decides."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, room: Room | None = None) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, room: Room) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._room = room or Endless()
+        self._room = room
         self._at_work = AtWork()
         self._making_room = asyncio.Lock()
         """Held by who decides that others give way, until that is written."""

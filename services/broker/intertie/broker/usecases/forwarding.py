@@ -42,7 +42,6 @@ from intertie.common.errors import (
     StaleWrite,
 )
 from intertie.common.names import ClusterName
-from intertie.common.room import Endless
 from intertie.common.spec import ClusterSpec
 
 log = structlog.get_logger(__name__)
@@ -57,12 +56,12 @@ class Forwarding:
         ledger: Ledger,
         metasched: Metasched | None,
         clock: Clock,
-        room: Room | None = None,
+        room: Room,
     ) -> None:
         self._ledger = ledger
         self._metasched = metasched
         self._clock = clock
-        self._room = room or Endless()
+        self._room = room
         self._at_work = AtWork()
 
     @property
