@@ -176,6 +176,14 @@ def test_which_may_not(of: Part, error: type[Exception]) -> None:
         asked(of, "w-0")
 
 
+def test_one_that_nobody_may_put_aside_is_told_that_its_kind_is_not_for_it() -> None:
+    """It has a deadline, over several sites, and no promise. A bug: it was told that it may be put
+    aside."""
+    of = kept(keeping=Keeping(mib_s=1, save=timedelta()))
+    with pytest.raises(FieldInvalid, match="for none with a deadline"):
+        asked(of, "w-0", state=WorkspaceState.RUNNING)
+
+
 def test_not_before_it_is_saved_nor_twice_at_a_time() -> None:
     with pytest.raises(ActionIllegal):
         asked(kept(), "w-0", state=WorkspaceState.RUNNING)

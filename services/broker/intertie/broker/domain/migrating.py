@@ -103,9 +103,11 @@ def begun(
 
 
 def check_kept(part: Part, seen: Mapping[str, SeenPart], *, now: datetime) -> None:
-    """Of a lease that may be put aside only what is, to its end, goes to another host."""
+    """Of best-effort leases only what is put aside goes to another host, if this site goes on with
+    it; of those with a deadline none."""
     if not is_kept(part, now=now):
-        raise FieldInvalid("action", "MIGRATE is not for leases that may be put aside, and run")
+        said = "MIGRATE is for best-effort leases only put aside, and for none with a deadline"
+        raise FieldInvalid("action", said)
     if part.coordinator:
         raise FieldInvalid("action", "MIGRATE is not for what its coordinator goes on with")
     assert part.keeping is not None
