@@ -118,6 +118,19 @@ def test_for_more_at_once_only_those_give_way_that_are_cancelled() -> None:
     assert (cancelled.after.window.end, cancelled.after.end_reason) == (LATER, "PREEMPTED")
 
 
+def test_for_more_at_once_one_with_a_deadline_begins_later_that_has_not_begun() -> None:
+    """Nothing of it has to be saved."""
+    here, _, _ = standing(view([]), 4)
+    lease = LeaseTerms(duration=2 * HOUR)
+    record, part = admitted("two", spec(group(count=2), lease=lease), here, now=NOW)
+    here = replace(here, parts={**here.parts, part.name: Versioned(value=part, revision=1)})
+    here, _ = in_time("late", by_deadline(6, deadline=NOW + 4 * HOUR), here)
+    assert part_of(here, "late").window == Window(NOW + HOUR, NOW + 2 * HOUR)
+    after, aside = changed(here, record, part, of(4, hours=2), GROUPS)
+    assert len(after.part.placed) == 4
+    assert [each.after.window for each in aside] == [Window(NOW + 3 * HOUR, NOW + 4 * HOUR)]
+
+
 def test_where_there_is_room_or_less_is_asked_for_nobody_is_asked() -> None:
     here, record, part = standing(view([]), 2)
     here = waiting(here, 4, cancellable=True)
