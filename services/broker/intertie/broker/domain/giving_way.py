@@ -202,8 +202,8 @@ class CouldGiveWay(Struct, frozen=True, kw_only=True):
 
 
 def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[CouldGiveWay]:
-    """As it would be were it decided now; but for those with a deadline that are promised nothing
-    yet."""
+    """As it would be were it decided now; but for this site's own with a deadline, for which later
+    room would have to be found first."""
     paces = paces_of(view, policy)
     found = []
     for record, part in _running(view, now=now):

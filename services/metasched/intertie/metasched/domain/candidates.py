@@ -20,7 +20,8 @@ def candidate_windows(
     lease: LeaseTerms, *, now: datetime, slot: timedelta, horizon: timedelta
 ) -> tuple[Window, ...]:
     """The earliest start, then one a slot up to the longest delay that the owner accepts; of one
-    with a deadline up to the last start that is in time, which is always one of them.
+    with a deadline up to the last start that is in time, which is always one of them unless it is
+    beyond the horizon.
 
     Slots are widened where more than 64 starts would come out. With a fixed end, a later
     start makes the lease shorter, and no window is empty. Nothing starts beyond the horizon,

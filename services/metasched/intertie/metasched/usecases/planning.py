@@ -104,7 +104,8 @@ class Brief:
 
     @property
     def before_others(self) -> bool:
-        """Sites make room for it. An amend is held as it is, and they make none."""
+        """Sites offer what they could make room for. What is added to a cluster that stands is
+        planned on what is free: for an amend sites make room only where they hold it."""
         return self.others_give_way or (self.spec.lease.kind is None and self.beside is None)
 
     def after(self, plan: Plan, refusals: Mapping[str, DomainError]) -> "Brief":
