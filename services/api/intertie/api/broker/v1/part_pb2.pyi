@@ -910,7 +910,7 @@ class Offer(_message.Message):
     @_builtins.property
     def room_from(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
         """Where `before_others` was asked for: when later than the window's start more of what
-        may be put aside could be saved, if that began now, the earliest first; at most 8.
+        may be put aside is saved, or could be if that began now, the earliest first; at most 8.
         A window that begins then, later by what it takes to have it held, may be given
         more. By the site's clock, whole seconds.
         """

@@ -36,7 +36,8 @@ class ListOffersRequest(_message.Message):
     """sites/{site}/tenants/{tenant}"""
     before_others: _builtins.bool
     """As for a lease that does not wait: what may be put aside for it counts as free in
-    windows that begin once it could be saved.
+    windows that begin once it could be saved. Not so the site's own leases with a
+    deadline, which give way, if they can, to a Hold.
     """
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Window]:

@@ -251,6 +251,7 @@ class PartsServicer:
         | no such part, or another coordinates it         | NOT_FOUND           | NOT_FOUND        | takes it for gone                  |
         | the part is over, or its end was asked for      | FAILED_PRECONDITION | PART_OVER        | takes it for gone                  |
         | a workspace's state does not allow it           | FAILED_PRECONDITION | ACTION_ILLEGAL   | tells its caller                   |
+        | MIGRATE of a part that is recallable            | INVALID_ARGUMENT    | FIELD_INVALID    | tells its caller                   |
         | MIGRATE: no other host has room                 | RESOURCE_EXHAUSTED  | NO_CAPACITY      | tells its caller                   |
         | MIGRATE: other terms for it are under way       | ABORTED             | AMEND_PENDING    | tells its caller                   |
         | MIGRATE in the window's last 2 minutes          | FAILED_PRECONDITION | LEASE_ENDING     | tells its caller                   |

@@ -190,7 +190,7 @@ class ClustersServicer:
         group whose count is a range gets as many as fit where its range was changed.
         What is given up is free for others once its host has given it up. Leases that wait
         give way as to Create, but only if they can be saved before it takes more: at the
-        old end, or when it begins.
+        old end, or when it begins. Over several sites none does for workspaces that are new.
 
         Idempotent: a second call with the same `request_id`, within 24 hours, changes
         nothing and returns the cluster as it is now. With `validate_only` the answer is the cluster as it would be.
@@ -267,7 +267,8 @@ class ClustersServicer:
         SNAPSHOT is of exactly one workspace. Returns once it is on record; what becomes of
         it is told by Workspace.snapshot. The image is in the store of the workspace's site.
         MIGRATE has workspaces go on at other hosts of their sites, with all that they are promised
-        there; those that are SUSPENDED, or of a cluster of one site that is, go as they are put aside.
+        there; those that are SUSPENDED, or of a best-effort cluster of one site that is, go as they
+        are put aside.
         While one is on its way, `migrating_to` says where to; it is where `host` says, and
         where it could not be brought there, `message` says why and it goes on where it is.
 
@@ -282,6 +283,7 @@ class ClustersServicer:
         | etag given and not current                           | ABORTED             | ETAG_STALE       | reads again, decides                    |
         | it is over, or its end was asked for                 | FAILED_PRECONDITION | CLUSTER_OVER     | makes a new cluster                     |
         | a workspace's state does not allow it                | FAILED_PRECONDITION | ACTION_ILLEGAL   | does one of those that the detail lists |
+        | MIGRATE of a lease with a deadline, or of a best-effort one that runs or is over several sites | INVALID_ARGUMENT | FIELD_INVALID | leaves them |
         | MIGRATE: no other host has room for what they have   | RESOURCE_EXHAUSTED  | NO_CAPACITY      | leaves them, or asks for fewer          |
         | MIGRATE: its terms are being changed, or were just   | ABORTED             | AMEND_PENDING    | asks again in a moment                  |
         | MIGRATE in the window's last 2 minutes               | FAILED_PRECONDITION | LEASE_ENDING     | leaves them                             |

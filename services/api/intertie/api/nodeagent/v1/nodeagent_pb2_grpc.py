@@ -161,7 +161,7 @@ class NodeAgentServicer:
         |------------------------------------------------|---------------------|--------------------|----------------------------|
         | it is not to come here from the caller by that | NOT_FOUND           | NOT_FOUND          | reads its record again     |
         | BeginMigration was not called by that          | NOT_FOUND           | NOT_FOUND          | calls it                   |
-        | nothing listens there, or two are open already | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
+        | nothing listens there, or enough are open      | FAILED_PRECONDITION | CONNECTION_REFUSED | takes it for having failed |
         | there is no room for the file, or it fails     | UNAVAILABLE         | SITE_UNREACHABLE   | takes it for having failed |
         | no such channel                                | INVALID_ARGUMENT    | FIELD_INVALID      | fixes it                   |
         """
