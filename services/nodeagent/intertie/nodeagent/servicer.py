@@ -35,8 +35,8 @@ _CHANNELS = {pb.TunnelRequest.Channel.Value(each.name): each for each in Channel
 
 
 class NodeAgentServicer(rpc.NodeAgentServicer):
-    """Reads; it changes nothing on the host, but that a guest that comes from another one goes on
-    here."""
+    """Reads; it changes nothing on the host, but for what comes from another one by the site's
+    word: its files, and that it goes on here."""
 
     def __init__(
         self,

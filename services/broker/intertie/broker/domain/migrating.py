@@ -1,7 +1,7 @@
 """Migration of workspaces between hosts of the site: whether and where to, and what is next.
 
 A workspace on its way counts on both hosts, until the one that does not have it in the end has
-obeyed (`Left`). Who has it is the word of the host that it comes from: nothing here rests on
+cleared it (`Left`). Who has it is the word of the host that it comes from: nothing here rests on
 silence, and on a host's loss only once that is fenced.
 """
 

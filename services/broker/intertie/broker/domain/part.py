@@ -114,7 +114,7 @@ class Shed(Struct, frozen=True, kw_only=True):
 
 class Left(Struct, frozen=True, kw_only=True):
     """What a migration has left of a workspace at a host where it is not, or is not any more:
-    counted there until that has obeyed. By the part's own terms, as there may be many of them."""
+    counted there until that has cleared it. By the part's own terms, as there may be many."""
 
     workspace: str
     host: str
