@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.fakes.site import FakeSite, MemorySites, T
+from tests.fakes.site import FakeSite
+from tests.fakes.sites import MemorySites, T
 
 
 class Crash(Exception):

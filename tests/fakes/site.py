@@ -1,17 +1,15 @@
-"""Sites in memory: parts that move as COMMIT.md has it, and wires that lose messages."""
+"""A site in memory, whose parts move as COMMIT.md has it."""
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import TypeVar
 
 from intertie.common.actions import Action
 from intertie.common.clock import Clock
 from intertie.common.errors import (
-    ClockSkew,
     DecisionInvalid,
     DecisionPending,
     DomainError,
@@ -21,24 +19,22 @@ from intertie.common.errors import (
     NotFound,
     PartOver,
     Shortfall,
-    SiteUnreachable,
     TermsStale,
 )
 from intertie.common.guarantees import Measured
 from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.part_rules import within
-from intertie.common.part_spec import PROMISED, PartSpec
+from intertie.common.part_spec import PROMISED
 from intertie.common.quantities import Vector
 from intertie.common.refund import RefundItem
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
-from intertie.metasched.domain.commit import Decision, Outcome, Receipt
-from intertie.metasched.domain.ports import HoldOrder, Prepared, Terms
+from intertie.metasched.domain.commit import Outcome, Receipt
+from intertie.metasched.domain.ports import HoldOrder, Terms
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer
-
-T = TypeVar("T")
+from tests.fakes.part import COUNTED, GONE, FakeAmend, FakePart, State
 
 
 class Fault(Enum):
@@ -57,57 +53,8 @@ class Late:
     ahead_s: float = 0.0
 
 
-class State(Enum):
-    PREPARED = "PREPARED"
-    CONFIRMED = "CONFIRMED"
-    ENDED = "ENDED"
-    RELEASED = "RELEASED"
-
-
 RESTORE = timedelta(seconds=5)
 """Going on takes so long at every site."""
-
-COUNTED = frozenset({State.PREPARED, State.CONFIRMED})
-GONE = frozenset({State.RELEASED})
-
-
-@dataclass(slots=True, kw_only=True)
-class FakeAmend:
-    """Other terms, PREPARED."""
-
-    tx: str
-    digest: str
-    replaces: int
-    spec: PartSpec
-    decide_by: datetime
-
-
-@dataclass(slots=True, kw_only=True)
-class FakePart:
-    state: State
-    spec: PartSpec
-    tx: str
-    digest: str
-    decide_by: datetime
-    end_reason: str = ""
-    end_message: str = ""
-    ending: bool = False
-    terms: int = 0
-    amend: FakeAmend | None = None
-    recalled_end: datetime | None = None
-    keep_until: datetime | None = None
-
-    @property
-    def ends(self) -> datetime:
-        return self.keep_until or self.spec.window.end
-
-    def vcpus(self) -> int:
-        """Of each workspace the more of what is in force and what is prepared."""
-        most: dict[str, int] = {}
-        for spec in (self.spec, *((self.amend.spec,) if self.amend else ())):
-            for each in spec.workspaces:
-                most[each.label] = max(most.get(each.label, 0), each.allocation.vcpus)
-        return sum(most.values())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,7 +101,7 @@ class FakeSite:
         return sum(
             part.vcpus()
             for part in self.parts.values()
-            if part.state in COUNTED and (window is None or _overlaps(part, window))
+            if part.state in COUNTED and (window is None or part.overlaps(window))
         )
 
     def recall(self, end: datetime) -> None:
@@ -169,16 +116,7 @@ class FakeSite:
                 continue
             window = Window(part.spec.window.start, end)
             part.spec, part.recalled_end = replace(part.spec, window=window), end
-            self._keep(part)
-
-    def _keep(self, part: FakePart) -> None:
-        terms = part.spec.recallable
-        assert terms is not None
-        if terms.cancellable:
-            part.end_reason = "PREEMPTED"
-        else:
-            promised = terms.promised
-            part.keep_until = promised.end if promised else part.spec.window.end + terms.keep_for
+            part.keep()
 
     def save(self) -> None:
         """What runs of parts whose windows are over is in memory no more."""
@@ -202,7 +140,7 @@ class FakeSite:
         saved = self._saved() if before_others else None
         used = self.used(window)
         if saved is not None and saved <= window.start:
-            used -= sum(each.vcpus() for each in self._may_give_way() if _overlaps(each, window))
+            used -= sum(each.vcpus() for each in self._may_give_way() if each.overlaps(window))
         free = max(self.vcpus - used, 0) + self.hidden_vcpus
         room = Vector(
             vcpus=free,
@@ -262,7 +200,7 @@ class FakeSite:
         if wanted > free and (saved := self._saved()) is not None:
             # Whoever fits then makes it: it is one or all.
             window = order.spec.window
-            aside = sum(each.vcpus() for each in self._may_give_way() if _overlaps(each, window))
+            aside = sum(each.vcpus() for each in self._may_give_way() if each.overlaps(window))
             if wanted <= free + aside and saved <= window.start:
                 assert self.saves_in is not None
                 self.recall(window.start - self.saves_in)
@@ -399,7 +337,7 @@ class FakeSite:
         part.spec, part.tx, part.terms = spec, tx, part.terms + 1
         part.recalled_end = recalled if late else None
         if part.spec.recallable is not None:
-            self._keep(part)
+            part.keep()
 
     def release(self, name: PartName, reason: str) -> None:
         part = self._part(name)
@@ -450,114 +388,3 @@ class FakeSite:
         if part is None:
             raise NotFound(str(name))
         return part
-
-
-def _overlaps(part: FakePart, window: Window) -> bool:
-    specs = [part.spec, *([part.amend.spec] if part.amend else [])]
-    spans = [each.window for each in specs]
-    spans += [
-        each.recallable.promised
-        for each in specs
-        if each.recallable is not None and each.recallable.promised is not None
-    ]
-    return any(each.overlaps(window) for each in spans)
-
-
-class MemorySites:
-    """domain.ports.Sites over fake sites."""
-
-    def __init__(self, *sites: FakeSite) -> None:
-        self.by_name = {site.name: site for site in sites}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.by_name)
-
-    async def offers(
-        self,
-        site: str,
-        tenant: str,
-        windows: tuple[Window, ...],
-        images: tuple[str, ...],
-        *,
-        before_others: bool = False,
-    ) -> tuple[Offer, ...]:
-        def asked(at: FakeSite) -> tuple[Offer, ...]:
-            return tuple(at.offer(each, before_others=before_others) for each in windows)
-
-        return await self._call(site, "offers", asked)
-
-    async def prepare(self, order: HoldOrder) -> Prepared:
-        def obey(at: FakeSite) -> Prepared:
-            return Prepared(receipt=at.prepare(order), seen=at.look(order.part))
-
-        return await self._call(order.part.site, "prepare", obey)
-
-    async def act(
-        self,
-        part: PartName,
-        action: Action,
-        workspaces: Sequence[str],
-        *,
-        image: str,
-        request_id: str,
-    ) -> PartSeen:
-        def obey(at: FakeSite) -> PartSeen:
-            at.acts.append((request_id, action, tuple(workspaces)))
-            return at.look(part)
-
-        return await self._call(part.site, "act", obey)
-
-    async def resolve(
-        self, part: PartName, decision: Decision, terms: Terms | None = None
-    ) -> PartSeen:
-        def obey(at: FakeSite) -> PartSeen:
-            at.resolve(part, decision.outcome, decision.tx, terms)
-            return at.look(part)
-
-        return await self._call(part.site, "resolve", obey)
-
-    async def release(self, part: PartName, reason: str) -> None:
-        await self._call(part.site, "release", lambda at: at.release(part, reason))
-
-    async def part(self, part: PartName) -> PartSeen:
-        return await self._call(part.site, "part", lambda at: at.look(part))
-
-    async def _call(self, name: str, method: str, act: Callable[[FakeSite], T]) -> T:
-        site = self.by_name[name]
-        site.calls.append(method)
-        if site.down:
-            raise SiteUnreachable(name, "it is down")
-        fault = site.faults[method].pop(0) if site.faults[method] else None
-        if isinstance(fault, DomainError):
-            raise fault
-        if isinstance(fault, Late):
-            await site.clock.sleep(fault.seconds)
-            raise ClockSkew(timedelta(seconds=fault.seconds + fault.ahead_s))
-        if fault is Fault.LOSE_REQUEST:
-            raise SiteUnreachable(name, "the request was lost")
-        answer = act(site)
-        if fault is Fault.LOSE_REPLY:
-            raise SiteUnreachable(name, "the reply was lost")
-        return answer
-
-
-def two_sites(clock: Clock, image: ImageFound, *, vcpus: int = 4) -> tuple[FakeSite, FakeSite]:
-    room = LinkRoom(egress_mbit_s=100, ingress_mbit_s=100, latency=timedelta(milliseconds=5))
-    north = FakeSite(
-        name="north",
-        clock=clock,
-        vcpus=vcpus,
-        links={"south": room},
-        images={"guest": image, image.digest: image},
-    )
-    return north, replace(
-        north,
-        name="south",
-        links={"north": room},
-        parts={},
-        calls=[],
-        faults=defaultdict(list),
-        acts=[],
-        seen={},
-    )

@@ -15,7 +15,7 @@ from intertie.metasched.domain.commit import Outcome
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from tests.fakes.clock import START
 from tests.fakes.crashing import Crash, CrashPlan
-from tests.fakes.site import FakePart, State
+from tests.fakes.part import FakePart, State
 from tests.unit.metasched.test_waiting import HOUR, queue, record_of, swept, waiting
 from tests.unit.metasched.world import NAME, Process, World
 

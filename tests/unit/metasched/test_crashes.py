@@ -9,7 +9,7 @@ from intertie.common import errors
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import Outcome
 from tests.fakes.crashing import Crash, CrashPlan
-from tests.fakes.site import State
+from tests.fakes.part import State
 from tests.unit.metasched.world import World, order, spec
 
 STEPS = 6

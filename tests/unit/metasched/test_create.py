@@ -11,7 +11,8 @@ from intertie.common.names import ClusterName, Parent
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import Outcome
-from tests.fakes.site import Fault, Late, State
+from tests.fakes.part import State
+from tests.fakes.site import Fault, Late
 from tests.unit.metasched.world import World, order, spec
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from intertie.common import errors
 from intertie.metasched.domain.cluster import ClusterState
-from tests.fakes.site import State
+from tests.fakes.part import State
 from tests.unit.metasched.world import NAME, Points, Process, World, order, spec
 
 

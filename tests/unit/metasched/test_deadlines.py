@@ -19,7 +19,8 @@ from intertie.metasched.domain.in_time import SLACK, goes_on_by
 from intertie.metasched.usecases.create_cluster import PLANS
 from tests.fakes.clock import START
 from tests.fakes.crashing import CrashPlan
-from tests.fakes.site import RESTORE, State
+from tests.fakes.part import State
+from tests.fakes.site import RESTORE
 from tests.unit.metasched.test_aside import ON_STEPS, check_whole, crashing, looked, parts
 from tests.unit.metasched.test_waiting import HOUR, filled, named, queue, record_of, swept, waiting
 from tests.unit.metasched.world import NAME, Process, World, order, spec

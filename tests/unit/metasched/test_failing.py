@@ -5,7 +5,7 @@ from intertie.metasched.domain.cluster import (
     WorkspaceSeen,
     WorkspaceState,
 )
-from tests.fakes.site import State
+from tests.fakes.part import State
 from tests.unit.metasched.world import NAME, Process, World, state, swept
 
 

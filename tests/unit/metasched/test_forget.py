@@ -16,7 +16,7 @@ from intertie.metasched.domain.commit import Outcome, Settled
 from intertie.metasched.domain.register import KEPT, forgettable
 from tests.fakes.clock import START
 from tests.fakes.crashing import CrashPlan
-from tests.fakes.site import State
+from tests.fakes.part import State
 from tests.unit.metasched.test_crashes import STEPS, crashed_at
 from tests.unit.metasched.world import NAME, Process, World, order, spec
 

@@ -19,7 +19,7 @@ from intertie.metasched.domain.cluster import (
 )
 from intertie.metasched.loops.refresh import RETENTION
 from tests.fakes.clock import START as NOW
-from tests.fakes.site import State
+from tests.fakes.part import State
 from tests.unit.metasched.world import NAME, Process, World, committed, order, spec, state, swept
 
 

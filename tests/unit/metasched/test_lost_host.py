@@ -4,7 +4,7 @@ from intertie.api.broker.v1 import part_pb2
 from intertie.metasched.convert import cluster_to_proto
 from intertie.metasched.convert_parts import part_from_proto
 from intertie.metasched.domain.cluster import ClusterState, view_of
-from tests.fakes.site import State
+from tests.fakes.part import State
 from tests.unit.metasched.world import NAME, Process, World, state
 
 

@@ -19,7 +19,8 @@ from intertie.metasched.usecases.create_cluster import PLANS
 from intertie.metasched.usecases.planning import HOLD_WITHIN
 from tests.fakes.clock import START
 from tests.fakes.crashing import Crash, CrashPlan
-from tests.fakes.site import FakeSite, State
+from tests.fakes.part import State
+from tests.fakes.site import FakeSite
 from tests.unit.metasched.problems import NOW, group, offer, problem, window
 from tests.unit.metasched.test_waiting import named, queue, swept, waiting
 from tests.unit.metasched.world import Process, World, order, spec

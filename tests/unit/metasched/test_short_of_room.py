@@ -7,7 +7,7 @@ import pytest
 from intertie.common.errors import LedgerFull
 from intertie.common.names import ClusterName
 from intertie.metasched.domain.cluster import ClusterState
-from tests.fakes.site import State
+from tests.fakes.part import State
 from tests.unit.metasched.test_update import standing, update
 from tests.unit.metasched.world import NAME, World, order, spec
 

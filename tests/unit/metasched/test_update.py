@@ -17,7 +17,8 @@ from intertie.metasched.domain.commit import Outcome
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.clock import START
 from tests.fakes.crashing import Crash, CrashPlan
-from tests.fakes.site import Fault, State
+from tests.fakes.part import State
+from tests.fakes.site import Fault
 from tests.unit.metasched.world import ALICE, NAME, Process, World, order, spec
 
 HOUR = timedelta(hours=1)

@@ -25,7 +25,7 @@ from intertie.metasched.usecases.create_cluster import PLANS
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.clock import START, turns
 from tests.fakes.crashing import Crash, CrashPlan
-from tests.fakes.site import State
+from tests.fakes.part import State
 from tests.unit.metasched.world import ALICE, NAME, Process, World, order, spec
 
 HOUR = timedelta(hours=1)

@@ -50,9 +50,11 @@ from intertie.metasched.usecases.watch_cluster import WatchCluster
 from tests.fakes.clock import FakeClock
 from tests.fakes.crashing import CrashingSites, CrashPlan
 from tests.fakes.etcd import MemoryElection, MemoryEtcd
+from tests.fakes.part import GONE, State
 from tests.fakes.plain_receipts import PlainReceipts
 from tests.fakes.room import FakeRoom
-from tests.fakes.site import GONE, FakeSite, MemorySites, State, two_sites
+from tests.fakes.site import FakeSite
+from tests.fakes.sites import MemorySites, two_sites
 
 IMAGE = ImageFound(digest="b3:" + "1" * 64, virtual_mib=64)
 COORDINATOR = "spiffe://meta.meta.intertie/metasched"
