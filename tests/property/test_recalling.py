@@ -41,10 +41,10 @@ from intertie.common.part_spec import PartSpec, Recallable
 from intertie.common.spec import LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.unit.broker.line import name_of, view, written
+from tests.unit.broker.recalling import saved_part
 from tests.unit.broker.samples import COORDINATOR, POLICY, WHOLE, facts, part_spec, workspace
 from tests.unit.broker.samples import NOW as BEGIN
 from tests.unit.broker.standing import group, spec
-from tests.unit.broker.test_recalling import saved_part
 
 HOSTS = ("n1", "n2")
 COUNTS = st.sampled_from((1, 2, 4, 6, 8, 8, 8))

@@ -21,10 +21,10 @@ from intertie.common.spec import ClusterSpec, LeaseTerms
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker.line import best_effort, by_deadline, in_time, part_of, start, view, waits
+from tests.unit.broker.recalling import Recalling, terms
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part_spec, workspace
 from tests.unit.broker.standing import admitted, group, spec
 from tests.unit.broker.test_giving_way import LATER, MINUTE
-from tests.unit.broker.test_recalling import Recalling, terms
 
 
 def standing(

@@ -21,9 +21,7 @@ from intertie.common.part_rules import validate_part
 from intertie.common.part_spec import PROMISED, Recallable
 from intertie.common.values import replace
 from tests.fakes.clock import START
-from tests.unit.broker.renegotiation import META
-from tests.unit.broker.samples import POLICY, facts, part, part_spec, workspace
-from tests.unit.broker.test_recalling import (
+from tests.unit.broker.recalling import (
     HOUR,
     MINUTE,
     NAME,
@@ -33,6 +31,8 @@ from tests.unit.broker.test_recalling import (
     Recalling,
     terms,
 )
+from tests.unit.broker.renegotiation import META
+from tests.unit.broker.samples import POLICY, facts, part, part_spec, workspace
 
 DEADLINE = START + 4 * HOUR
 ROOM = Window(DEADLINE - HOUR - MINUTE, DEADLINE)

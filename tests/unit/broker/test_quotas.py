@@ -30,6 +30,7 @@ from intertie.common.intervals import Window
 from intertie.common.spec import LeaseTerms
 from intertie.common.values import replace
 from tests.fakes.clock import START
+from tests.unit.broker.recalling import Recalling
 from tests.unit.broker.samples import (
     COORDINATOR,
     HOUR,
@@ -41,7 +42,6 @@ from tests.unit.broker.samples import (
     workspace,
 )
 from tests.unit.broker.standing import admitted, group, spec
-from tests.unit.broker.test_recalling import Recalling
 
 FLEET = Fleet.of([facts("n1"), facts("n2")], POLICY)
 LIMITED = replace(POLICY, admission=Quotas({"demo": {"vcpus": 3}, EACH_OTHER: {"memory_mib": 256}}))

@@ -4,15 +4,13 @@ and on going on."""
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.giving_way import draft_before_others, writes_of
-from intertie.broker.domain.ledger import LedgerView, demands_of
+from intertie.broker.domain.fleet import SeenPart
+from intertie.broker.domain.ledger import demands_of
 from intertie.broker.domain.offers import offers_of
-from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.part import PartState
 from intertie.broker.domain.pricing import ByLoad
 from intertie.broker.domain.records import Change
 from intertie.broker.domain.tariff import Tariff
@@ -20,109 +18,25 @@ from intertie.broker.domain.usage import reserved_window
 from intertie.broker.loops.queue import Queue
 from intertie.common import errors
 from intertie.common.intervals import Window
-from intertie.common.names import ClusterName, PartName
-from intertie.common.part_spec import HostEntry, PartSpec, Recallable
-from intertie.common.spec import LeaseTerms, normalise
+from intertie.common.names import PartName
+from intertie.common.part_spec import HostEntry
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.fakes.room import FakeRoom
-from tests.unit.broker.line import name_of
+from tests.unit.broker.recalling import (
+    HOUR,
+    MINUTE,
+    NAME,
+    RESTORE,
+    SAVE,
+    SECOND,
+    Recalling,
+    in_advance,
+    terms,
+)
 from tests.unit.broker.renegotiation import ABORT, META, Site
 from tests.unit.broker.samples import COORDINATOR, POLICY, part_spec, workspace
-from tests.unit.broker.standing import group, spec
-
-HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
-SAVE = RESTORE = 12 * SECOND
-"""Of four times 128 MiB on a host, at 50 MiB/s, and the margin."""
-NAME = PartName("north", "demo", "t1")
-
-
-def terms(count: int = 8, *, window: Window | None = None, **recallable: Any) -> PartSpec:
-    """All that the site has."""
-    may = {"keep_for": 2 * HOUR, **recallable}
-    asked = part_spec(
-        *(workspace(index=each) for each in range(count)),
-        window=window or Window(START, START + HOUR),
-    )
-    return replace(asked, recallable=Recallable(**may))
-
-
-def saved_part(here: LedgerView, part: Part) -> LedgerView:
-    """Its hosts say that its memory is in their pools."""
-    seen = {
-        host: SeenPart(
-            host=host,
-            part_uid=part.uid,
-            generation=part.generation,
-            obeyed_generation=part.generation,
-            workspaces=tuple(
-                SeenWorkspace(name=each.workspace, state=WorkspaceState.SUSPENDED)
-                for each in part.placed
-                if each.host == host
-            ),
-        )
-        for host in part.hosts()
-    }
-    return replace(here, seen={**here.seen, part.uid: seen})
-
-
-class Recalling(Site):
-    """With a part that fills it, committed."""
-
-    async def running(self, **recallable: Any) -> Recalling:
-        self.alive()
-        self.standing = replace(self.standing, name=str(NAME))
-        await self.hold(terms(**recallable), "t1", replaces=None)
-        await self.resolve(self.commit_of("t1", 0))
-        return self
-
-    async def urgent(self, count: int = 4, start_in: timedelta | None = None) -> None:
-        """A lease of the site that does not wait is admitted."""
-        self.alive()
-        now, view = self.clock.now(), await self.ledger.view()
-        lease = LeaseTerms(start_time=now + start_in if start_in else None, duration=HOUR)
-        asked = normalise(spec(group(count=count), lease=lease), now=now)
-        found = draft_before_others(
-            ClusterName.parse(name_of("urgent")), "urgent", asked, view, POLICY, now=now
-        )
-        assert found.aside
-        await self.ledger.commit(Change(writes=tuple(writes_of(found.aside, now=now))))
-
-    async def agreed(self, end: Any = None, tx: str = "s1", base: int = 0) -> Part:
-        part = await self.part()
-        may = part.spec.recallable
-        assert may is not None
-        asked = replace(
-            part.spec,
-            window=Window(part.window.start, end or part.window.end),
-            recallable=replace(may, put_aside=not may.cancellable),
-        )
-        return await self.shrink(asked, tx, base)
-
-    def saved(self, part: Part) -> None:
-        for report in saved_part(LedgerView(), part).seen[part.uid].values():
-            self.ledger.see(report)
-
-    async def suspended(self) -> Part:
-        """A minute after it was put aside, and saved."""
-        await self.running()
-        await self.clock.advance(600)
-        await self.urgent()
-        part = await self.agreed()
-        await self.clock.advance(60)
-        self.alive()
-        self.saved(part)
-        return await self.part()
-
-    def on(self, part: Part, **changes: Any) -> PartSpec:
-        may = part.spec.recallable
-        assert may is not None
-        now = self.clock.now()
-        window = Window(now, now + RESTORE + 50 * MINUTE)
-        return replace(
-            part.spec, **{"window": window, "recallable": replace(may, put_aside=False), **changes}
-        )
 
 
 async def test_what_it_takes_to_put_it_aside_counts_and_is_priced_as_it_is() -> None:
@@ -436,12 +350,6 @@ async def test_who_was_admitted_without_what_is_saved_late_is_decided_anew() -> 
     await Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom()).sweep()
     with pytest.raises(errors.StaleWrite):
         await here.ledger.commit(Change(writes=(), admitted_on=before.generation))
-
-
-def in_advance(start: timedelta, count: int = 4) -> PartSpec:
-    """Of a lease over several sites that does not wait."""
-    window = Window(START + start, START + start + HOUR)
-    return part_spec(*(workspace(index=each) for each in range(count)), window=window)
 
 
 async def test_a_hold_in_advance_puts_others_aside_that_are_saved_by_then() -> None:

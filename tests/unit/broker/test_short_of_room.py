@@ -16,8 +16,8 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.room import FakeRoom
 from tests.unit.broker.line import best_effort, waits
+from tests.unit.broker.recalling import saved_part
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
-from tests.unit.broker.test_recalling import saved_part
 
 REQUEST = RequestKey(caller="meta", request_id="t1", digest="d")
 
