@@ -17,7 +17,7 @@ from intertie.common.spec import LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker.line import name_of
-from tests.unit.broker.renegotiation import Site
+from tests.unit.broker.renegotiation import META, Site
 from tests.unit.broker.samples import POLICY, part_spec, workspace
 from tests.unit.broker.standing import group, spec
 
@@ -57,14 +57,25 @@ def saved_part(here: LedgerView, part: Part) -> LedgerView:
 
 
 class Recalling(Site):
-    """With a part that fills it, committed."""
+    """With a part, committed, and others beside it."""
 
     async def running(self, **recallable: Any) -> Recalling:
+        """With a part that fills it."""
+        return await self.with_part(terms(**recallable))
+
+    async def with_part(self, asked: PartSpec) -> Recalling:
         self.alive()
         self.standing = replace(self.standing, name=str(NAME))
-        await self.hold(terms(**recallable), "t1", replaces=None)
+        await self.hold(asked, "t1", replaces=None)
         await self.resolve(self.commit_of("t1", 0))
         return self
+
+    async def hold_other(self, asked: PartSpec, name: str = "t2") -> Part:
+        """A part beside it, held and no more."""
+        self.alive()
+        path = PartName("north", "demo", name)
+        part, _ = await self._hold_part(self.order(asked, name, name=path, replaces=None), META)
+        return part
 
     async def urgent(self, count: int = 4, start_in: timedelta | None = None) -> None:
         """A lease of the site that does not wait is admitted."""
@@ -93,9 +104,9 @@ class Recalling(Site):
         for report in saved_part(LedgerView(), part).seen[part.uid].values():
             self.ledger.see(report)
 
-    async def suspended(self) -> Part:
+    async def suspended(self, **recallable: Any) -> Part:
         """A minute after it was put aside, and saved."""
-        await self.running()
+        await self.running(**recallable)
         await self.clock.advance(600)
         await self.urgent()
         part = await self.agreed()

@@ -158,9 +158,8 @@ async def test_held_for_a_lease_over_several_sites_others_give_way_in_time() -> 
     standing = await here.commit("a1", 0)
     assert standing.state is PartState.CONFIRMED
 
-    may = here.order(terms(6), "t9", name=PartName("north", "demo", "t9"), replaces=None)
-    await here.hold(may.spec, "t9", name=may.name, replaces=None)
-    here.standing = replace(here.standing, name=str(may.name))
+    may = await here.hold_other(terms(6), "t9")
+    here.standing = replace(here.standing, name=may.name)
     await here.commit("t9", 0)
     here.standing = replace(here.standing, name=standing.name)
     await here.clock.advance(600)

@@ -18,7 +18,6 @@ from intertie.broker.domain.usage import reserved_window
 from intertie.broker.loops.queue import Queue
 from intertie.common import errors
 from intertie.common.intervals import Window
-from intertie.common.names import PartName
 from intertie.common.part_spec import HostEntry
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
@@ -27,7 +26,6 @@ from tests.fakes.room import FakeRoom
 from tests.unit.broker.recalling import (
     HOUR,
     MINUTE,
-    NAME,
     RESTORE,
     SAVE,
     SECOND,
@@ -35,7 +33,7 @@ from tests.unit.broker.recalling import (
     in_advance,
     terms,
 )
-from tests.unit.broker.renegotiation import ABORT, META, Site
+from tests.unit.broker.renegotiation import ABORT, Site
 from tests.unit.broker.samples import COORDINATOR, POLICY, part_spec, workspace
 
 
@@ -131,8 +129,7 @@ async def test_where_the_disk_is_promised_to_others_it_is_kept_for_as_long_as_it
         *(workspace(index=each, disk_mib=7900, vcpus=1, memory_mib=16) for each in range(2)),
         window=later,
     )
-    order = replace(here.order(other, "t2", replaces=None), name=PartName("north", "demo", "t2"))
-    await here._hold_part(order, META)
+    await here.hold_other(other)
     await here.clock.advance(600)
     part = await here.agreed(START + 600 * SECOND)
     assert later.start - SECOND <= part.ends <= later.start
@@ -182,12 +179,8 @@ async def test_it_goes_on_in_a_later_window_where_it_was() -> None:
 
 async def test_it_is_reserved_from_its_first_window_on() -> None:
     """A bug: it was from when it was held, which may be before."""
-    here = Recalling()
-    here.alive()
-    here.standing = replace(here.standing, name=str(NAME))
     window = Window(START + HOUR, START + 2 * HOUR)
-    await here.hold(terms(window=window), "t1", replaces=None)
-    await here.resolve(here.commit_of("t1", 0))
+    here = await Recalling().with_part(terms(window=window))
     assert reserved_window(await here.part()) == window
 
     here = Recalling()
@@ -215,8 +208,7 @@ async def test_what_is_not_saved_or_has_no_room_does_not_go_on() -> None:
         await here.hold(here.on(part), "a1", replaces=1)
     assert "still being saved" in str(refused.value.shortfalls)
     here.saved(part)
-    order = here.order(part_spec(workspace(), window=Window(here.clock.now(), START + HOUR)), "t2")
-    await here._hold_part(replace(order, name=PartName("north", "demo", "t2"), replaces=None), META)
+    await here.hold_other(part_spec(workspace(), window=Window(here.clock.now(), START + HOUR)))
     with pytest.raises(errors.NoCapacity) as refused:
         await here.hold(here.on(part), "a2", replaces=1)
     assert {each.resource for each in refused.value.shortfalls} >= {"vcpus"}
@@ -229,10 +221,7 @@ async def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_pro
     been promised to the lease for which it gave way."""
     here = await Recalling().running()
     await here.clock.advance(600)
-    here.alive()
-    other = PartName("north", "demo", "t2")
-    order = here.order(in_advance(600 * SECOND + SAVE, 8), "t2", name=other, replaces=None)
-    await here._hold_part(order, META)
+    await here.hold_other(in_advance(600 * SECOND + SAVE, 8))
     part = await here.agreed()
     await here.clock.advance(SAVE.total_seconds() + 1)
     await Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom()).sweep()
@@ -297,7 +286,7 @@ async def test_it_is_not_put_aside_while_other_terms_are_asked_for() -> None:
     here = Recalling()
     part = await here.suspended()
     await here.hold(here.on(part), "a1", replaces=1)
-    with pytest.raises((errors.NoCapacity, AssertionError)):
+    with pytest.raises(errors.NoCapacity):
         await here.urgent()
     assert (await here.part()).recalled_end is None
 
@@ -355,13 +344,10 @@ async def test_who_was_admitted_without_what_is_saved_late_is_decided_anew() -> 
 async def test_a_hold_in_advance_puts_others_aside_that_are_saved_by_then() -> None:
     """In the transaction that admits it. Now there is no time for it, and it cannot wait."""
     here = await Recalling().running()
-    other = PartName("north", "demo", "t2")
-    soon = here.order(in_advance(SAVE - SECOND), "t2", name=other, replaces=None)
     with pytest.raises(errors.NoCapacity):
-        await here._hold_part(soon, META)
+        await here.hold_other(in_advance(SAVE - SECOND))
     assert (await here.part()).recalled_end is None
-    order = here.order(in_advance(30 * MINUTE), "t2", name=other, replaces=None)
-    part, _ = await here._hold_part(order, META)
+    part = await here.hold_other(in_advance(30 * MINUTE))
     aside = await here.part()
     assert part.state is PartState.PREPARED
     assert part.window.start == START + 30 * MINUTE
@@ -378,8 +364,7 @@ async def test_a_hold_for_which_others_give_way_costs_what_its_offer_says() -> N
     asked = in_advance(30 * MINUTE)
     view, now = await here.ledger.view(), here.clock.now()
     [offer] = offers_of(view, by_load, (asked.window,), (), now=now, before_others=True)
-    other = PartName("north", "demo", "t2")
-    part, _ = await here._hold_part(here.order(asked, "t2", name=other, replaces=None), META)
+    part = await here.hold_other(asked)
     assert [each.rates for each in part.price] == [offer.rates]
     assert await here.vcpus(30 * MINUTE) == 4, "and nothing stays of it"
 
@@ -387,9 +372,8 @@ async def test_a_hold_for_which_others_give_way_costs_what_its_offer_says() -> N
 async def test_one_that_waits_puts_nobody_aside() -> None:
     here = await Recalling().running()
     window = in_advance(30 * MINUTE).window
-    order = here.order(terms(4, window=window), "t2", replaces=None)
     with pytest.raises(errors.NoCapacity):
-        await here._hold_part(replace(order, name=PartName("north", "demo", "t2")), META)
+        await here.hold_other(terms(4, window=window))
     assert (await here.part()).recalled_end is None
 
 
