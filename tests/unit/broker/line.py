@@ -124,6 +124,10 @@ def written(before: LedgerView, change: Change) -> LedgerView:
     return replace(before, parts=parts, clusters=clusters, vnis=vnis)
 
 
+def with_parts(before: LedgerView, *parts: Part) -> LedgerView:
+    return written(before, Change(writes=tuple(Write(record=each) for each in parts)))
+
+
 def start(
     before: LedgerView, cluster_id: str, *, now: datetime = NOW, policy: Policy = POLICY
 ) -> LedgerView:
@@ -135,21 +139,29 @@ def part_of(here: LedgerView, cluster_id: str) -> Part:
     return here.parts[here.clusters[name_of(cluster_id)].value.part].value
 
 
-def saved(here: LedgerView, cluster_id: str, **move: Any) -> LedgerView:
-    """Its hosts say that its memory is in their pools."""
-    part = part_of(here, cluster_id)
-    seen = {
+def reports_of(
+    part: Part, state: WorkspaceState = WorkspaceState.SUSPENDED, **move: Any
+) -> dict[str, SeenPart]:
+    """Its hosts have obeyed; they say that its memory is in their pools, or another state."""
+    return {
         host: SeenPart(
             host=host,
             part_uid=part.uid,
             generation=part.generation,
             obeyed_generation=part.generation,
             workspaces=tuple(
-                SeenWorkspace(name=each.workspace, state=WorkspaceState.SUSPENDED, **move)
+                SeenWorkspace(name=each.workspace, state=state, **move)
                 for each in part.placed
                 if each.host == host
             ),
         )
         for host in part.hosts()
     }
-    return replace(here, seen={**here.seen, part.uid: seen})
+
+
+def saved_part(here: LedgerView, part: Part, **move: Any) -> LedgerView:
+    return replace(here, seen={**here.seen, part.uid: reports_of(part, **move)})
+
+
+def saved(here: LedgerView, cluster_id: str, **move: Any) -> LedgerView:
+    return saved_part(here, part_of(here, cluster_id), **move)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.giving_way import draft_before_others, writes_of
-from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import Change
 from intertie.common.intervals import Window
@@ -16,7 +14,7 @@ from intertie.common.part_spec import PartSpec, Recallable
 from intertie.common.spec import LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.fakes.clock import START
-from tests.unit.broker.line import name_of
+from tests.unit.broker.line import name_of, reports_of
 from tests.unit.broker.renegotiation import META, Site
 from tests.unit.broker.samples import POLICY, part_spec, workspace
 from tests.unit.broker.standing import group, spec
@@ -35,25 +33,6 @@ def terms(count: int = 8, *, window: Window | None = None, **recallable: Any) ->
         window=window or Window(START, START + HOUR),
     )
     return replace(asked, recallable=Recallable(**may))
-
-
-def saved_part(here: LedgerView, part: Part) -> LedgerView:
-    """Its hosts say that its memory is in their pools."""
-    seen = {
-        host: SeenPart(
-            host=host,
-            part_uid=part.uid,
-            generation=part.generation,
-            obeyed_generation=part.generation,
-            workspaces=tuple(
-                SeenWorkspace(name=each.workspace, state=WorkspaceState.SUSPENDED)
-                for each in part.placed
-                if each.host == host
-            ),
-        )
-        for host in part.hosts()
-    }
-    return replace(here, seen={**here.seen, part.uid: seen})
 
 
 class Recalling(Site):
@@ -101,7 +80,7 @@ class Recalling(Site):
         return await self.shrink(asked, tx, base)
 
     def saved(self, part: Part) -> None:
-        for report in saved_part(LedgerView(), part).seen[part.uid].values():
+        for report in reports_of(part).values():
             self.ledger.see(report)
 
     async def suspended(self, **recallable: Any) -> Part:

@@ -11,7 +11,7 @@ from intertie.broker.domain.cluster import DEADLINE_MISSED, ClusterState, settle
 from intertie.broker.domain.deadlines import draft_in_time, sooner
 from intertie.broker.domain.giving_way import Admissible, draft_before_others, writes_of
 from intertie.broker.domain.in_time import SLACK
-from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
+from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import pinned
 from intertie.broker.domain.queueing import outlooks, starting, stretches_over
@@ -33,6 +33,7 @@ from tests.unit.broker.line import (
     start,
     view,
     waits,
+    with_parts,
     written,
 )
 from tests.unit.broker.samples import HOUR, NOW, POLICY
@@ -69,13 +70,13 @@ def after(here: LedgerView, found: Admissible, *, now: datetime) -> LedgerView:
         keeping=None,
     )
     here = written(here, Change(writes=tuple(writes_of(found.aside, now=now))))
-    return replace(here, parts={**here.parts, other.name: Versioned(value=other, revision=1)})
+    return with_parts(here, other)
 
 
 def told(here: LedgerView, cluster_id: str) -> LedgerView:
     """Its hosts know of it."""
     part = replace(part_of(here, cluster_id), generation=1)
-    return replace(here, parts={**here.parts, part.name: Versioned(value=part, revision=1)})
+    return with_parts(here, part)
 
 
 def passed(here: LedgerView, *, now: datetime) -> LedgerView:
@@ -246,9 +247,7 @@ def test_it_goes_on_only_where_it_can_run_to_its_end() -> None:
         name="sites/north/tenants/demo/parts/third",
         spec=found.draft.allotment.spec,
     )
-    known = Versioned(value=third, revision=1)
-    there = replace(here, parts={**here.parts, third.name: known})
-    assert not starting(there, POLICY, now=over)
+    assert not starting(with_parts(here, third), POLICY, now=over)
     assert starting(here, POLICY, now=over)
 
 

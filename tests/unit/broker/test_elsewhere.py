@@ -22,7 +22,17 @@ from intertie.broker.domain.stretches import put_aside, suspended
 from intertie.common.intervals import Window
 from intertie.common.snapshot import SnapshotState
 from intertie.common.values import replace
-from tests.unit.broker.line import best_effort, name_of, part_of, saved, start, view, waits, written
+from tests.unit.broker.line import (
+    best_effort,
+    name_of,
+    part_of,
+    saved,
+    start,
+    view,
+    waits,
+    with_parts,
+    written,
+)
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
 from tests.unit.broker.test_replacing import on
 
@@ -44,11 +54,6 @@ def full(host: str, *, until: datetime, vcpus: int = 4, name: str = "full") -> P
     spec = part_spec(workspace("x", 0, vcpus=vcpus))
     window = Window(NOW, until)
     return on(replace(spec, window=window), host, name=part(name).name, generation=1)
-
-
-def with_parts(here: LedgerView, *parts: Part) -> LedgerView:
-    more = {each.name: Versioned(value=each, revision=1) for each in parts}
-    return replace(here, parts={**here.parts, **more})
 
 
 def put(count: int = 1, *, aside: bool = True) -> tuple[LedgerView, str]:

@@ -32,6 +32,7 @@ from intertie.common.errors import (
 )
 from intertie.common.intervals import Window
 from intertie.common.values import replace
+from tests.unit.broker.line import reports_of
 from tests.unit.broker.samples import HOUR, facts, part, part_spec, workspace
 from tests.unit.broker.standing import view_of
 from tests.unit.broker.test_replacing import BEGUN, SMALL, THREE, fleet, on
@@ -53,19 +54,6 @@ def kept(**changes: Any) -> Part:
     )
 
 
-def saved(of: Part, state: WorkspaceState = WorkspaceState.SUSPENDED) -> dict[str, SeenPart]:
-    return {
-        each.host: SeenPart(
-            host=each.host,
-            part_uid=of.uid,
-            generation=of.generation,
-            obeyed_generation=of.generation,
-            workspaces=(SeenWorkspace(name=each.workspace, state=state),),
-        )
-        for each in of.placed
-    }
-
-
 def asked(
     of: Part,
     *labels: str,
@@ -75,7 +63,7 @@ def asked(
     hosts: Fleet | None = None,
 ) -> Part | None:
     view = view_of(hosts or hosts_that_know(), (of, *beside))
-    view = replace(view, seen={of.uid: saved(of, state)})
+    view = replace(view, seen={of.uid: reports_of(of, state)})
     known = {each.workspace: state.name for each in of.placed}
     return begun(of, known, labels, to, view, THREE, now=BEGUN)
 
@@ -198,7 +186,7 @@ def test_not_before_it_is_saved_nor_twice_at_a_time() -> None:
 def test_not_while_an_image_is_made_of_its_disk() -> None:
     """A bug: it went, and the image that its owner had asked for before was lost."""
     of = kept()
-    view = replace(view_of(hosts_that_know(), (of,)), seen={of.uid: saved(of)})
+    view = replace(view_of(hosts_that_know(), (of,)), seen={of.uid: reports_of(of)})
     states = dict.fromkeys(("w-0", "w-1"), "SUSPENDED")
     with pytest.raises(ActionIllegal, match="SNAPSHOT under way"):
         begun(of, states, [], "n3", view, THREE, copied={"w-0"}, now=BEGUN)

@@ -11,7 +11,7 @@ import pytest
 from intertie.broker.domain.amending import Amendment, amend_before_others
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.giving_way import GivesWay, RoomToBeMade
-from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part, PartState
 from intertie.common.amend_rules import DURATION, GROUPS
 from intertie.common.errors import NoCapacity
@@ -20,7 +20,16 @@ from intertie.common.names import PartName
 from intertie.common.spec import ClusterSpec, LeaseTerms
 from intertie.common.values import replace
 from tests.fakes.clock import START
-from tests.unit.broker.line import best_effort, by_deadline, in_time, part_of, start, view, waits
+from tests.unit.broker.line import (
+    best_effort,
+    by_deadline,
+    in_time,
+    part_of,
+    start,
+    view,
+    waits,
+    with_parts,
+)
 from tests.unit.broker.recalling import Recalling, terms
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part_spec, workspace
 from tests.unit.broker.standing import admitted, group, spec
@@ -33,8 +42,7 @@ def standing(
     """With a lease that does not wait, for an hour."""
     lease = LeaseTerms(start_time=start_time, duration=HOUR)
     record, part = admitted("one", spec(group(count=count), lease=lease), here, now=NOW)
-    parts = {**here.parts, part.name: Versioned(value=part, revision=1)}
-    return replace(here, parts=parts), record, part
+    return with_parts(here, part), record, part
 
 
 def waiting(here: LedgerView, count: int, hours: float = 4, **lease: Any) -> LedgerView:
@@ -123,7 +131,7 @@ def test_for_more_at_once_one_with_a_deadline_begins_later_that_has_not_begun() 
     here, _, _ = standing(view([]), 4)
     lease = LeaseTerms(duration=2 * HOUR)
     record, part = admitted("two", spec(group(count=2), lease=lease), here, now=NOW)
-    here = replace(here, parts={**here.parts, part.name: Versioned(value=part, revision=1)})
+    here = with_parts(here, part)
     here, _ = in_time("late", by_deadline(6, deadline=NOW + 4 * HOUR), here)
     assert part_of(here, "late").window == Window(NOW + HOUR, NOW + 2 * HOUR)
     after, aside = changed(here, record, part, of(4, hours=2), GROUPS)

@@ -15,8 +15,7 @@ from intertie.common.errors import LedgerFull
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.room import FakeRoom
-from tests.unit.broker.line import best_effort, waits
-from tests.unit.broker.recalling import saved_part
+from tests.unit.broker.line import best_effort, reports_of, waits
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
 
 REQUEST = RequestKey(caller="meta", request_id="t1", digest="d")
@@ -72,7 +71,7 @@ async def test_of_the_queue_what_was_put_aside_goes_on_and_nothing_starts() -> N
     await clock.advance(HOUR.total_seconds() / 2 + 60)
     for host in ("n1", "n2"):
         ledger.report(facts(host, report_time=clock.now()))
-    for report in saved_part(LedgerView(), aside).seen[aside.uid].values():
+    for report in reports_of(aside).values():
         ledger.see(report)
     await queue.sweep()
     [on] = (await ledger.view()).parts.values()
