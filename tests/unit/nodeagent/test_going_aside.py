@@ -20,7 +20,7 @@ from intertie.nodeagent.domain.domain_xml import domain_xml
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.keeping import is_put_aside
-from intertie.nodeagent.domain.machine import MachineFacts, machine_of
+from intertie.nodeagent.domain.machine import machine_of
 from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration, Outcome, Role
 from intertie.nodeagent.domain.ports import Deliver
 from intertie.nodeagent.domain.power import Memory
@@ -36,16 +36,26 @@ from intertie.nodeagent.domain.reconcile import (
 )
 from intertie.nodeagent.domain.told_migration import told_of
 from tests.fakes.clock import turns
+from tests.unit.nodeagent import migrations
 from tests.unit.nodeagent.host import Host
-from tests.unit.nodeagent.parts import A_UID, DIGEST, NOW, PART, WORKSPACE
-from tests.unit.nodeagent.test_migrating import Peers, said
+from tests.unit.nodeagent.migrations import (
+    ANSWER,
+    DOMAIN,
+    FACTS,
+    SEND,
+    TAKE,
+    Peers,
+    arrivals_at,
+    said,
+    taking,
+    up,
+)
+from tests.unit.nodeagent.parts import A_UID, NOW, PART, WORKSPACE
 
-DOMAIN = f"it-{A_UID}"
 SAVED = Observed(image=True, disk=True, seed=True, memory=Memory.SAVED, domain=DomainState.OFF)
 KEPT_UNTIL = NOW + timedelta(hours=3)
 BETWEEN = Window(NOW - timedelta(hours=2), NOW - timedelta(hours=1))
 WAS_READY = Bearing(ready_time=NOW)
-TAKE, SEND, ANSWER = Role.TAKE, Role.SEND, Role.ANSWER
 
 
 @pytest.mark.parametrize("phase", [Phase.STAGE, Phase.RUN, Phase.KEEP])
@@ -107,12 +117,8 @@ def test_what_has_come_is_not_put_aside_yet() -> None:
 
 
 def wanted(role: Role | None, generation: int, *, kept: bool = True) -> Listing:
-    migration = role and Migration(number=7, role=role, host="n2", agent_address="n2:1", aside=True)
-    workspace = replace(WORKSPACE, migration=migration)
-    part = replace(PART, workspaces=(workspace,), generation=generation)
-    if kept:
-        part = replace(part, window=BETWEEN, keep_until=KEPT_UNTIL)
-    return Listing(parts=(part,))
+    when = {"window": BETWEEN, "keep_until": KEPT_UNTIL} if kept else {}
+    return migrations.wanted(role, generation, aside=True, **when)
 
 
 class Deliveries(Peers):
@@ -141,13 +147,7 @@ class Deliveries(Peers):
 
 
 async def put_aside(peers: Deliveries) -> Host:
-    host = Host()
-    host.peers = peers
-    host.start()
-    host.images.here.add(DIGEST)
-    host.records.listing = replace_keep(wanted(None, 3, kept=False))
-    for _ in range(3):
-        await host.agent.sweep()
+    host = await up(peers, migrations.wanted(None, 3, keep_until=KEPT_UNTIL + timedelta(hours=3)))
     host.records.listing = wanted(None, 4)
     for _ in range(3):
         await host.agent.sweep()
@@ -157,9 +157,14 @@ async def put_aside(peers: Deliveries) -> Host:
     return host
 
 
-def replace_keep(listing: Listing) -> Listing:
-    [part] = listing.parts
-    return Listing(parts=(replace(part, keep_until=KEPT_UNTIL + timedelta(hours=3)),))
+async def on_its_way(peers: Deliveries) -> Host:
+    """Nothing of it has come yet."""
+    host = await put_aside(peers)
+    peers.may_send.clear()
+    host.records.listing = wanted(SEND, 5)
+    await host.agent.sweep()
+    await turns(5)
+    return host
 
 
 async def test_its_memory_and_its_disk_are_sent_and_then_it_is_given_up(
@@ -213,7 +218,7 @@ async def test_one_that_may_be_frozen_goes_and_is_thawed_where_it_goes_on() -> N
     await host.agent.sweep()
     await turns(20)
     assert peers.sent == [Channel.MEMORY_FILE, Channel.DISK_FILE]
-    target = await taking()
+    target = await taking(wanted(TAKE, 4))
     target.hypervisor.frozen.add(DOMAIN)
     await come(target, Channel.MEMORY_FILE, Channel.DISK_FILE, bearing=peers.bearing)
     target.records.listing = wanted(None, 5, kept=False)
@@ -226,11 +231,7 @@ async def test_one_that_may_be_frozen_goes_and_is_thawed_where_it_goes_on() -> N
 
 async def test_it_is_broken_off_by_a_newer_word_of_the_site() -> None:
     peers = Deliveries()
-    host = await put_aside(peers)
-    peers.may_send.clear()
-    host.records.listing = wanted(SEND, 5)
-    await host.agent.sweep()
-    await turns(5)
+    host = await on_its_way(peers)
     host.records.listing = wanted(ANSWER, 6)
     await host.agent.sweep()
     await turns(10)
@@ -245,11 +246,7 @@ async def test_it_is_broken_off_by_a_newer_word_of_the_site() -> None:
 
 async def test_what_ends_on_its_way_is_gone_at_once() -> None:
     peers = Deliveries()
-    host = await put_aside(peers)
-    peers.may_send.clear()
-    host.records.listing = wanted(SEND, 5)
-    await host.agent.sweep()
-    await turns(5)
+    host = await on_its_way(peers)
     [part] = wanted(SEND, 6).parts
     host.records.listing = Listing(parts=(replace(part, gone=True),))
     for _ in range(2):
@@ -283,17 +280,8 @@ async def test_what_cannot_be_sent_is_kept_and_goes_on_here() -> None:
     assert host.hypervisor.starts == 1, "with its memory"
 
 
-async def taking(*, kept: bool = True) -> Host:
-    host = Host()
-    host.images.here.add(DIGEST)
-    host.records.listing = wanted(TAKE, 4, kept=kept)
-    for _ in range(2):
-        await host.agent.sweep()
-    return host
-
-
 async def come(host: Host, *channels: Channel, bearing: Bearing = WAS_READY) -> None:
-    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    arrivals = arrivals_at(host)
     await arrivals.begin(A_UID, 7, "n2", bearing)
     for channel in channels:
         async with arrivals.tunnel(A_UID, 7, "n2", channel, 3) as stream:
@@ -303,10 +291,10 @@ async def come(host: Host, *channels: Channel, bearing: Bearing = WAS_READY) -> 
 
 
 async def test_the_target_takes_it_in_when_told_and_not_before() -> None:
-    host = await taking()
+    host = await taking(wanted(TAKE, 4))
     assert said(host).outcome is Outcome.READY
     assert not host.storage.has_disk(A_UID), "none is made over the image"
-    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    arrivals = arrivals_at(host)
     with pytest.raises(WorkspaceNotRunning):
         await arrivals.take_over(A_UID, 7, "n2")
     await come(host, Channel.MEMORY_FILE, Channel.DISK_FILE)
@@ -327,7 +315,7 @@ async def test_the_target_takes_it_in_when_told_and_not_before() -> None:
 @pytest.mark.parametrize("kept", [False, True])
 async def test_where_the_word_is_lost_the_site_has_it_taken_in(kept: bool) -> None:
     """And in its next window it goes on with what it had in memory."""
-    host = await taking(kept=kept)
+    host = await taking(wanted(TAKE, 4, kept=kept))
     await come(host, Channel.MEMORY_FILE, Channel.DISK_FILE)
     host.start()
     host.records.listing = wanted(None, 5, kept=kept)
@@ -344,7 +332,7 @@ async def test_where_the_word_is_lost_the_site_has_it_taken_in(kept: bool) -> No
 async def test_one_that_has_come_and_goes_on_is_there_still_once_it_is_off() -> None:
     """A bug: libvirt forgets a guest that was restored and never defined as soon as it is off, so
     one that had switched itself off was begun anew."""
-    host = await taking()
+    host = await taking(wanted(TAKE, 4))
     await come(host, Channel.MEMORY_FILE, Channel.DISK_FILE)
     host.records.listing = wanted(None, 5, kept=False)
     for _ in range(3):
@@ -359,7 +347,7 @@ async def test_one_that_has_come_and_goes_on_is_there_still_once_it_is_off() -> 
 
 
 async def test_what_does_not_come_after_all_is_thrown_away() -> None:
-    host = await taking()
+    host = await taking(wanted(TAKE, 4))
     await come(host, Channel.MEMORY_FILE, Channel.DISK_FILE)
     host.records.listing = Listing()
     await host.agent.sweep()
@@ -367,8 +355,8 @@ async def test_what_does_not_come_after_all_is_thrown_away() -> None:
 
 
 async def test_files_come_only_as_the_site_says_and_one_at_a_time() -> None:
-    host = await taking()
-    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    host = await taking(wanted(TAKE, 4))
+    arrivals = arrivals_at(host)
     way = A_UID, 7, "n2", Channel.DISK_FILE, 3
     with pytest.raises(NotFound, match="begun"):
         await arrivals.tunnel(*way).__aenter__()
@@ -388,11 +376,8 @@ async def test_files_come_only_as_the_site_says_and_one_at_a_time() -> None:
 
 
 def test_what_another_host_saved_has_its_files_here() -> None:
-    facts = MachineFacts(
-        hypervisors=("qemu",), architecture="x86_64", disk_cache="none", cgroups=True
-    )
     here, other = WorkspaceFiles(Path("/here/x")), WorkspaceFiles(Path("/there"))
-    saved = domain_xml("qemu", machine_of(PART, WORKSPACE, here, facts))
-    expected = domain_xml("qemu", machine_of(PART, WORKSPACE, other, facts))
+    saved = domain_xml("qemu", machine_of(PART, WORKSPACE, here, FACTS))
+    expected = domain_xml("qemu", machine_of(PART, WORKSPACE, other, FACTS))
     assert "".join(rooted(saved, Path("/there")).split()) == "".join(expected.split())
     assert "".join(rooted(expected, Path("/there")).split()) == "".join(expected.split())

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,14 +18,13 @@ from intertie.nodeagent.domain.domain_xml import domain_xml
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.handing_on import handed_on
-from intertie.nodeagent.domain.machine import MachineFacts, machine_of
+from intertie.nodeagent.domain.machine import machine_of
 from intertie.nodeagent.domain.memory_room import NoMemoryYet
-from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration, Outcome, Role, Route
+from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration, Outcome, Role
 from intertie.nodeagent.domain.network_plan import FdbEntry, plan_networks, sending_on_rules
 from intertie.nodeagent.domain.ports import Applied
 from intertie.nodeagent.domain.reconcile import (
     DomainState,
-    Listing,
     Note,
     Observed,
     Phase,
@@ -35,24 +33,27 @@ from intertie.nodeagent.domain.reconcile import (
 )
 from intertie.nodeagent.domain.told_migration import told_of
 from tests.fakes.clock import turns
-from tests.unit.nodeagent.host import Host
-from tests.unit.nodeagent.parts import A_MAC, A_UID, B_MAC, DIGEST, NOW, PART, PLACE, WORKSPACE
+from tests.unit.nodeagent.migrations import (
+    ANSWER,
+    DOMAIN,
+    FACTS,
+    SEND,
+    TAKE,
+    Peers,
+    arrivals_at,
+    carried,
+    running,
+    said,
+    taking,
+    wanted,
+)
+from tests.unit.nodeagent.parts import A_MAC, A_UID, B_MAC, NOW, PART, PLACE, WORKSPACE
 
-DOMAIN = f"it-{A_UID}"
 READY = Observed(image=True, disk=True, seed=True)
 OFF = replace(READY, domain=DomainState.OFF)
 RUNNING = replace(READY, domain=DomainState.RUNNING)
 IN_TRANSIT = replace(READY, domain=DomainState.IN_TRANSIT)
 SENT = replace(READY, domain=DomainState.SENT)
-TAKE, SEND, ANSWER = Role.TAKE, Role.SEND, Role.ANSWER
-ROUTE = Route(
-    libvirt=Path("/l"),
-    memory=Path("/m"),
-    disk=Path("/d"),
-    here=Path("/here"),
-    there=Path("/there"),
-    mib_s=8,
-)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +137,8 @@ async def test_a_copy_that_stood_still_is_not_taken_when_its_emulator_ends(
 ) -> None:
     """A bug: libvirt says of one that was ended by a signal that it switched itself off, and the
     site had it for taken while it ran at its source."""
-    host = await taking()
-    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    host = await taking(wanted(TAKE, 4))
+    arrivals = arrivals_at(host)
     await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW))
     host.hypervisor.domains[DOMAIN] = state
     await host.agent.sweep()
@@ -154,59 +155,14 @@ async def test_a_copy_that_stood_still_is_not_taken_when_its_emulator_ends(
 
 @pytest.mark.parametrize("state", [DomainState.POWERED_OFF, DomainState.STALLED])
 async def test_one_that_went_on_is_taken_whatever_became_of_it(state: DomainState) -> None:
-    host = await taking()
-    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    host = await taking(wanted(TAKE, 4))
+    arrivals = arrivals_at(host)
     await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW))
     host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
     await arrivals.take_over(A_UID, 7, "n2")
     host.hypervisor.domains[DOMAIN] = state
     await host.agent.sweep()
     assert said(host).outcome is Outcome.TAKEN
-
-
-def wanted(role: Role | None, generation: int, number: int = 7) -> Listing:
-    migration = role and Migration(number=number, role=role, host="n2", agent_address="n2:1")
-    workspace = replace(WORKSPACE, migration=migration)
-    part = replace(PART, workspaces=(workspace,), generation=generation)
-    return Listing(parts=(part,))
-
-
-class Peers:
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.refuses = ""
-
-    @contextlib.asynccontextmanager
-    async def route(self, uid: str, migration: Migration, bearing: Bearing) -> AsyncIterator[Route]:
-        if self.refuses:
-            raise HostFailure(self.refuses)
-        yield ROUTE
-
-    async def take_over(self, uid: str, migration: Migration) -> None:
-        self.told.append(f"{uid} {migration.number}")
-
-
-async def running(peers: Peers) -> Host:
-    host = Host()
-    host.peers = peers
-    host.start()
-    host.images.here.add(DIGEST)
-    host.records.listing = wanted(None, 3)
-    for _ in range(3):
-        await host.agent.sweep()
-    assert host.hypervisor.domains == {DOMAIN: DomainState.RUNNING}
-    return host
-
-
-def said(host: Host) -> Any:
-    report = host.agent.report
-    assert report is not None
-    [workspace] = report[0].workspaces
-    return workspace.migration
-
-
-async def carried(name: str, route: Route) -> None:
-    assert route == ROUTE
 
 
 async def test_it_is_given_up_before_the_other_host_is_told(
@@ -311,21 +267,12 @@ async def test_nothing_is_said_while_libvirt_is_silent() -> None:
     assert said(host) is None
 
 
-async def taking() -> Host:
-    host = Host()
-    host.images.here.add(DIGEST)
-    host.records.listing = wanted(TAKE, 4)
-    for _ in range(2):
-        await host.agent.sweep()
-    return host
-
-
 async def test_the_target_makes_all_and_lets_it_go_on_when_told() -> None:
-    host = await taking()
+    host = await taking(wanted(TAKE, 4))
     assert said(host).outcome is Outcome.READY
     assert host.hypervisor.domains == {}
     assert host.network.plan.taps
-    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    arrivals = arrivals_at(host)
     await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW))
     with pytest.raises(WorkspaceNotRunning):
         await arrivals.take_over(A_UID, 7, "n2")
@@ -345,8 +292,8 @@ async def test_the_target_makes_all_and_lets_it_go_on_when_told() -> None:
 
 async def test_one_that_may_be_frozen_is_thawed_where_it_goes_on() -> None:
     """A bug: after a minute it is sent as it is, and nobody asked it there."""
-    host = await taking()
-    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    host = await taking(wanted(TAKE, 4))
+    arrivals = arrivals_at(host)
     await arrivals.begin(A_UID, 7, "n2", Bearing(ready_time=NOW, frozen=True))
     host.hypervisor.frozen.add(DOMAIN)
     host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
@@ -359,8 +306,8 @@ async def test_one_that_may_be_frozen_is_thawed_where_it_goes_on() -> None:
 
 
 async def test_where_the_word_is_lost_the_site_has_it_go_on() -> None:
-    host = await taking()
-    await host.agent.arrivals(None).begin(A_UID, 7, "n2", Bearing(ready_time=NOW))  # type: ignore[arg-type]
+    host = await taking(wanted(TAKE, 4))
+    await arrivals_at(host).begin(A_UID, 7, "n2", Bearing(ready_time=NOW))
     host.hypervisor.domains[DOMAIN] = DomainState.PAUSED
     host.records.listing = wanted(None, 5)
     host.start()
@@ -372,8 +319,8 @@ async def test_where_the_word_is_lost_the_site_has_it_go_on() -> None:
 
 @pytest.mark.parametrize(("number", "host_name"), [(6, "n2"), (7, "n3")])
 async def test_nobody_else_brings_anything(number: int, host_name: str) -> None:
-    host = await taking()
-    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    host = await taking(wanted(TAKE, 4))
+    arrivals = arrivals_at(host)
     with pytest.raises(NotFound):
         await arrivals.begin(A_UID, number, host_name, Bearing())
     with pytest.raises(NotFound):
@@ -409,7 +356,7 @@ class Socket:
 
 async def test_a_tunnel_is_open_for_what_was_begun_and_no_longer_than_the_site_says() -> None:
     """A bug: whoever had been let in once had this host's libvirt for as long as they liked."""
-    host = await taking()
+    host = await taking(wanted(TAKE, 4))
     socket = Socket()
     arrivals = host.agent.arrivals(socket)
     way = A_UID, 7, "n2", Channel.LIBVIRT, 0
@@ -437,8 +384,8 @@ async def test_a_tunnel_is_open_for_what_was_begun_and_no_longer_than_the_site_s
 
 
 async def test_what_cannot_come_is_refused() -> None:
-    host = await taking()
-    arrivals = host.agent.arrivals(None)  # type: ignore[arg-type]
+    host = await taking(wanted(TAKE, 4))
+    arrivals = arrivals_at(host)
     host.memory_mib = 100
     with pytest.raises(NoMemoryYet):
         await arrivals.begin(A_UID, 7, "n2", Bearing())
@@ -469,12 +416,9 @@ def test_a_source_sends_on_what_still_comes() -> None:
 
 
 def test_the_document_is_the_other_hosts() -> None:
-    facts = MachineFacts(
-        hypervisors=("qemu",), architecture="x86_64", disk_cache="none", cgroups=True
-    )
     here, other = WorkspaceFiles(Path("/here/x")), WorkspaceFiles(Path("/there"))
-    machine = machine_of(PART, WORKSPACE, here, facts)
-    expected = domain_xml("qemu", machine_of(PART, WORKSPACE, other, facts))
+    machine = machine_of(PART, WORKSPACE, here, FACTS)
+    expected = domain_xml("qemu", machine_of(PART, WORKSPACE, other, FACTS))
     live = domain_xml("qemu", machine).replace(
         "</disk>",
         '<backingStore type="file"><source file="/here/x/cache/b"/></backingStore></disk>',

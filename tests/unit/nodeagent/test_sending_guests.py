@@ -18,8 +18,7 @@ from intertie.nodeagent.domain.migrating import Migration, Outcome, Role, Route
 from intertie.nodeagent.domain.reconcile import DomainState, Listing
 from tests.fakes.clock import turns
 from tests.unit.nodeagent.host import Host
-from tests.unit.nodeagent.parts import A_UID, DIGEST, PART, WORKSPACE
-from tests.unit.nodeagent.test_migrating import (
+from tests.unit.nodeagent.migrations import (
     ANSWER,
     DOMAIN,
     SEND,
@@ -27,8 +26,10 @@ from tests.unit.nodeagent.test_migrating import (
     carried,
     running,
     said,
+    up,
     wanted,
 )
+from tests.unit.nodeagent.parts import A_UID, PART, WORKSPACE
 
 OTHER = replace(WORKSPACE, name="a-1", uid="ffffffffffff", nics=())
 
@@ -43,17 +44,8 @@ def both_sent(generation: int, role: Role) -> Listing:
 
 
 async def both_running(peers: Peers) -> Host:
-    host = Host()
-    host.peers = peers
-    host.start()
-    host.images.here.add(DIGEST)
-    host.records.listing = Listing(
-        parts=(replace(PART, workspaces=(WORKSPACE, OTHER), generation=3),)
-    )
-    for _ in range(3):
-        await host.agent.sweep()
-    assert set(host.hypervisor.domains.values()) == {DomainState.RUNNING}
-    return host
+    part = replace(PART, workspaces=(WORKSPACE, OTHER), generation=3)
+    return await up(peers, Listing(parts=(part,)))
 
 
 async def test_one_that_waits_for_its_turn_is_answered_for_at_once() -> None:
