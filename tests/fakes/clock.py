@@ -47,6 +47,9 @@ class FakeClock:
         self._passed = target
         await self.settle()
 
+    async def advance_to(self, moment: datetime) -> None:
+        await self.advance((moment - self.now()).total_seconds())
+
     async def settle(self) -> None:
         """Lets tasks run that wait for nothing but their turn."""
         await turns(TURNS)

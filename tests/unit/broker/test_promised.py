@@ -49,7 +49,7 @@ async def held(
 
 async def goes_on_at_last(here: Recalling, part: Part) -> Part:
     """In its room, saved, after which nothing is left to promise."""
-    await here.clock.advance((ROOM.start - here.clock.now()).total_seconds())
+    await here.clock.advance_to(ROOM.start)
     here.alive()
     here.saved(part)
     assert part.spec.recallable is not None

@@ -295,7 +295,7 @@ async def test_what_is_kept_is_over_when_its_time_is_and_in_doubt_it_is_not() ->
     here = Recalling()
     part = await here.suspended()
     await here.hold(here.on(part), "a1", replaces=1)
-    await here.clock.advance((part.ends - here.clock.now()).total_seconds() + 1)
+    await here.clock.advance_to(part.ends + SECOND)
     await here.reconcile.sweep()
     assert (await here.part()).end_requested_time is None
     after = await here.commit("a1", 2)
@@ -303,7 +303,7 @@ async def test_what_is_kept_is_over_when_its_time_is_and_in_doubt_it_is_not() ->
 
     here = Recalling()
     part = await here.suspended()
-    await here.clock.advance((part.ends - here.clock.now()).total_seconds() + 1)
+    await here.clock.advance_to(part.ends + SECOND)
     with pytest.raises(errors.PartOver):
         await here.hold(here.on(part), "a1", replaces=1)
 

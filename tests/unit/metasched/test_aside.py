@@ -5,61 +5,31 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from intertie.common.refund import RefundItem
-from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
+from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import Outcome
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from tests.fakes.clock import START
-from tests.fakes.crashing import Crash, CrashPlan
-from tests.fakes.part import FakePart, State
-from tests.unit.metasched.test_waiting import HOUR, queue, record_of, swept, waiting
+from tests.fakes.crashing import CrashPlan
+from tests.fakes.part import State
+from tests.unit.metasched.waiting import (
+    ASIDE_STEPS,
+    HOUR,
+    ON_STEPS,
+    check_failed,
+    check_whole,
+    crashing,
+    looked,
+    parts,
+    record_of,
+    running,
+)
 from tests.unit.metasched.world import NAME, Process, World
 
 SECOND = timedelta(seconds=1)
-
-
-async def running(world: World, **lease: Any) -> Process:
-    """For ten minutes, at both sites."""
-    process = await world.process()
-    await queue(process, waiting(**lease))
-    await swept(world, process)
-    world.boot()
-    await swept(world, process)
-    assert (await record_of(process)).state is ClusterState.ACTIVE
-    await world.clock.advance(600 - (world.clock.now() - START).total_seconds())
-    return process
-
-
-async def looked(world: World, process: Process, seconds: float = 2) -> None:
-    """All loops once, and hosts have done what they are to."""
-    await process.aside.sweep()
-    await asyncio.gather(*process.aside.tell.begun())
-    for site in world.sites.by_name.values():
-        site.save()
-        site.finish()
-    await swept(world, process, seconds)
-    await asyncio.gather(*process.go_on.tell.begun())
-
-
-def parts(world: World) -> list[FakePart]:
-    return [
-        each
-        for site in world.sites.by_name.values()
-        for each in site.parts.values()
-        if each.state is not State.RELEASED
-    ]
-
-
-def check_whole(world: World, record: ClusterRecord) -> None:
-    """All sites have the terms on record, and nothing else."""
-    assert {each.terms for each in parts(world)} == {record.terms}
-    assert {each.spec.window for each in parts(world)} == {record.window}
-    assert {each.amend for each in parts(world)} == {None}
-    assert {each.recalled_end for each in parts(world)} == {None}
 
 
 async def test_what_one_site_puts_aside_is_put_aside_at_both_and_goes_on_at_both() -> None:
@@ -75,8 +45,7 @@ async def test_what_one_site_puts_aside_is_put_aside_at_both_and_goes_on_at_both
     ran = record.waits.ran
     assert ran == START + timedelta(minutes=10) - began
     check_whole(world, record)
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     record = await record_of(process)
     assert record.state is ClusterState.SCHEDULED
     assert record.waits is not None
@@ -88,8 +57,7 @@ async def test_what_one_site_puts_aside_is_put_aside_at_both_and_goes_on_at_both
     # It has run for as long as it was to once its second window is over.
     end = record.window.end - world.clock.now()
     await looked(world, process, end.total_seconds() + 1)
-    await looked(world, process)
-    await looked(world, process)
+    await looked(world, process, times=2)
     record = await record_of(process)
     assert record.state is ClusterState.ENDED
     assert record.waits is not None
@@ -144,8 +112,7 @@ async def test_an_earlier_end_that_comes_before_the_first_is_heard_of(again: str
         await process.aside.sweep()
         world.north.recall(now + 100 * SECOND)
         await asyncio.gather(*process.aside.tell.begun())
-    for _ in range(3):
-        await looked(world, process, 5)
+    await looked(world, process, 5, times=3)
     record = await record_of(process)
     assert (record.terms, record.window.end) == (2, now + 100 * SECOND)
     check_whole(world, record)
@@ -155,8 +122,7 @@ async def test_an_earlier_end_that_comes_before_the_first_is_heard_of(again: str
     await looked(world, process)
     assert (await record_of(process)).state is ClusterState.SUSPENDED
     world.north.vcpus = 4
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     record = await record_of(process)
     assert record.state is ClusterState.SCHEDULED
     check_whole(world, record)
@@ -183,8 +149,7 @@ async def test_however_long_leases_may_wait_by_now_it_is_put_aside(
     kept = min(timedelta(hours=hours), timedelta(days=30))
     assert {each.keep_until for each in parts(world)} == {now + kept}
     # What they agree to next is what holds by then.
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     assert (await record_of(process)).state is ClusterState.SCHEDULED
     agreed = {each.spec.recallable.keep_for for each in parts(world) if each.spec.recallable}
     assert agreed == {timedelta(hours=hours)}
@@ -201,20 +166,17 @@ async def test_it_goes_on_only_when_both_have_room_and_all_is_saved() -> None:
     process = await running(world)
     world.north.recall(world.clock.now())
     world.north.vcpus = 1
-    for _ in range(4):
-        await looked(world, process, 10)
+    await looked(world, process, 10, times=4)
     record = await record_of(process)
     assert (record.state, record.terms) == (ClusterState.SUSPENDED, 1)
     assert record.plan.shortfalls
     world.north.vcpus = 4
     world.south.down = True
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     assert (await record_of(process)).state is ClusterState.SUSPENDED
     world.south.down = False
     await world.clock.advance(5)
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     record = await record_of(process)
     assert record.state is ClusterState.SCHEDULED
     check_whole(world, record)
@@ -225,14 +187,12 @@ async def test_a_site_that_is_away_hears_of_both_in_their_order() -> None:
     process = await running(world)
     world.south.down = True
     world.north.recall(world.clock.now())
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     assert (await record_of(process)).state is ClusterState.SUSPENDED
     assert len({each.terms for each in parts(world)}) == 2
     world.south.down = False
     await world.clock.advance(5)
-    for _ in range(4):
-        await looked(world, process)
+    await looked(world, process, times=4)
     record = await record_of(process)
     assert record.state is ClusterState.SCHEDULED
     check_whole(world, record)
@@ -247,12 +207,8 @@ async def test_a_cancellable_one_ends_at_both() -> None:
     assert record.state is ClusterState.ACTIVE
     check_whole(world, record)
     await world.clock.advance(30)
-    for _ in range(3):
-        await looked(world, process)
-    record = await record_of(process)
-    assert record.state is ClusterState.CANCELLED
-    assert record.failure is not None
-    assert record.failure.reason == "PREEMPTED"
+    await looked(world, process, times=3)
+    await check_failed(process, "PREEMPTED", ClusterState.CANCELLED)
 
 
 async def test_put_aside_it_does_not_wait_for_ever_and_may_be_deleted() -> None:
@@ -263,12 +219,8 @@ async def test_put_aside_it_does_not_wait_for_ever_and_may_be_deleted() -> None:
     await looked(world, process, 290)
     assert (await record_of(process)).state is ClusterState.SUSPENDED
     await world.clock.advance(20)
-    for _ in range(4):
-        await looked(world, process)
-    record = await record_of(process)
-    assert record.state is ClusterState.FAILED
-    assert record.failure is not None
-    assert record.failure.reason == "WAITED_TOO_LONG"
+    await looked(world, process, times=4)
+    await check_failed(process, "WAITED_TOO_LONG")
     assert {each.state for each in parts(world)} == {State.ENDED}
 
     world = World()
@@ -276,29 +228,8 @@ async def test_put_aside_it_does_not_wait_for_ever_and_may_be_deleted() -> None:
     world.north.recall(world.clock.now())
     await looked(world, process)
     await process.delete(str(NAME))
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     assert (await record_of(process)).state is ClusterState.CANCELLED
-
-
-ASIDE_STEPS = 3
-"""Begun and decided in one write, and two sites told; a fourth settles it."""
-ON_STEPS = 6
-"""Begun, 2 prepares, commit, 2 told; a seventh settles it."""
-
-
-async def crashing(world: World, plan: CrashPlan, step: str) -> None:
-    process = await world.process(plan)
-    try:
-        if step == "aside":
-            await process.aside.sweep()
-            await asyncio.gather(*process.aside.tell.begun())
-        else:
-            await process.due.sweep()
-            await process.queue._start()
-            await asyncio.gather(*process.go_on.tell.begun())
-    except Crash:
-        pass
 
 
 async def recalled(world: World) -> None:
@@ -344,8 +275,7 @@ async def test_after_a_crash_at_any_step_it_is_whole(step: str, at: int, after: 
     await world.clock.advance(25)
     for site in world.sites.by_name.values():
         await world.ask_register(successor, site)
-    for _ in range(3):
-        await looked(world, successor)
+    await looked(world, successor, times=3)
     record = await record_of(successor)
     assert await successor.register.transactions() == ()
     assert record.state is ClusterState.SCHEDULED, "it was put aside, and went on"
@@ -380,8 +310,7 @@ async def test_delete_wins_over_going_on_that_is_not_decided() -> None:
     await process.delete(str(NAME))
     gate.set()
     await goes
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     record = await record_of(process)
     assert (record.state, record.terms, record.amend) == (ClusterState.CANCELLED, 1, None)
     assert {each.state for each in parts(world)} == {State.ENDED}

@@ -4,12 +4,13 @@ refused."""
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from intertie.common import errors
+from intertie.common.intervals import Window
 from intertie.common.part_spec import PROMISED
 from intertie.common.spec import ClusterSpec, Kind, LeaseTerms
 from intertie.common.tariff import Rates
@@ -21,8 +22,21 @@ from tests.fakes.clock import START
 from tests.fakes.crashing import CrashPlan
 from tests.fakes.part import State
 from tests.fakes.site import RESTORE
-from tests.unit.metasched.test_aside import ON_STEPS, check_whole, crashing, looked, parts
-from tests.unit.metasched.test_waiting import HOUR, filled, named, queue, record_of, swept, waiting
+from tests.unit.metasched.waiting import (
+    HOUR,
+    ON_STEPS,
+    check_failed,
+    check_whole,
+    crashing,
+    filled,
+    looked,
+    named,
+    parts,
+    queue,
+    record_of,
+    swept,
+    waiting,
+)
 from tests.unit.metasched.world import NAME, Process, World, order, spec
 
 
@@ -44,12 +58,10 @@ async def test_it_begins_now_where_there_is_room_and_is_done() -> None:
     terms = {each.spec.recallable for each in parts(world)}
     assert {each.deadline for each in terms if each} == {START + 1.5 * HOUR}
     world.boot()
-    for _ in range(2):
-        await looked(world, process)
+    await looked(world, process, times=2)
     assert (await record_of(process)).state is ClusterState.ACTIVE
     await looked(world, process, 3600)
-    for _ in range(2):
-        await looked(world, process)
+    await looked(world, process, times=2)
     record = await record_of(process)
     assert (record.state, record.failure) == (ClusterState.ENDED, None)
     assert record.waits is not None
@@ -125,17 +137,36 @@ async def running(hours: float = 4, world: World | None = None) -> tuple[World, 
     assert await queue(process, in_time(hours)) is ClusterState.SCHEDULED
     await process.create.drain()
     world.boot()
-    for _ in range(2):
-        await looked(world, process)
+    await looked(world, process, times=2)
     assert (await record_of(process)).state is ClusterState.ACTIVE
-    await world.clock.advance(600 - (world.clock.now() - START).total_seconds())
+    await world.clock.advance_to(START + timedelta(minutes=10))
     return world, process
+
+
+async def promised_to(process: Process) -> Window:
+    promised = (await record_of(process)).plan.promised
+    assert promised is not None
+    return promised
+
+
+async def waiting_for_its_room(hours: float = 4) -> tuple[World, Process, Window]:
+    """Put aside, where north has no room but that; it is in need of both sites."""
+    world, process = await running(hours)
+    promised = await promised_to(process)
+    world.north.recall(world.clock.now())
+    world.north.vcpus = 0
+    await looked(world, process)
+    assert (await record_of(process)).state is ClusterState.SUSPENDED
+    return world, process, promised
+
+
+async def looked_until(world: World, process: Process, moment: datetime) -> None:
+    await looked(world, process, (moment - world.clock.now()).total_seconds())
 
 
 async def test_room_to_go_on_in_is_promised_as_late_as_may_be() -> None:
     _, process = await running()
-    promised = (await record_of(process)).plan.promised
-    assert promised is not None
+    promised = await promised_to(process)
     assert promised.end == START + 4 * HOUR
     # Two guests with 128 MiB each, or four, come back at 50 MiB/s.
     restore = timedelta(seconds=-(-4 * 128 // 50) + 1)
@@ -149,8 +180,7 @@ async def test_the_latest_room_that_all_sites_have_is_promised() -> None:
     await process.create(order("o", named("other"), replace(spec(5), lease=ahead)))
     await process.create.drain()
     _, process = await running(world=world)
-    promised = (await record_of(process)).plan.promised
-    assert promised is not None
+    promised = await promised_to(process)
     assert promised.end <= START + 2.5 * HOUR
     assert promised.start >= START + HOUR
 
@@ -192,8 +222,7 @@ async def test_a_site_that_names_a_promise_where_there_is_none_is_heard_as_any_o
 async def test_put_aside_it_goes_on_sooner_and_keeps_its_promise() -> None:
     world, process = await running()
     world.north.recall(world.clock.now())
-    for _ in range(4):
-        await looked(world, process)
+    await looked(world, process, times=4)
     record = await record_of(process)
     assert record.state is ClusterState.SCHEDULED
     assert record.waits is not None
@@ -205,8 +234,7 @@ async def test_put_aside_it_goes_on_sooner_and_keeps_its_promise() -> None:
     world.boot()
     await looked(world, process, 60)
     world.south.recall(world.clock.now())
-    for _ in range(4):
-        await looked(world, process)
+    await looked(world, process, times=4)
     record = await record_of(process)
     assert (record.state, record.terms) == (ClusterState.SCHEDULED, 4)
     check_whole(world, record)
@@ -214,16 +242,11 @@ async def test_put_aside_it_goes_on_sooner_and_keeps_its_promise() -> None:
 
 
 async def test_sooner_it_goes_on_into_what_it_was_promised_and_has_it_no_more() -> None:
-    world, process = await running(2.3)
-    promised = (await record_of(process)).plan.promised
-    assert promised is not None
-    world.north.recall(world.clock.now())
-    world.north.vcpus = 0
-    await looked(world, process, 1800)
+    world, process, promised = await waiting_for_its_room(2.3)
+    await looked(world, process, 1798)
     assert (await record_of(process)).state is ClusterState.SUSPENDED
     world.north.vcpus = 4
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     record = await record_of(process)
     assert record.state is ClusterState.SCHEDULED
     assert record.window.start < promised.start < record.window.end < promised.end
@@ -232,24 +255,16 @@ async def test_sooner_it_goes_on_into_what_it_was_promised_and_has_it_no_more() 
 
 
 async def test_at_the_latest_it_goes_on_as_it_was_promised_and_is_done_in_time() -> None:
-    world, process = await running()
-    promised = (await record_of(process)).plan.promised
-    assert promised is not None
-    world.north.recall(world.clock.now())
-    world.north.vcpus = 0  # for anything but what it has promised
-    await looked(world, process)
-    record = await record_of(process)
-    assert record.state is ClusterState.SUSPENDED
+    world, process, promised = await waiting_for_its_room()
     assert {each.keep_until for each in parts(world)} == {promised.end}
-    await looked(world, process, (promised.start - world.clock.now()).total_seconds() - 5)
+    await looked_until(world, process, promised.start - timedelta(seconds=5))
     record = await record_of(process)
     assert record.waits is not None
     assert record.waits.foreseen == promised.start
     assert record.plan.reasons[-1] == goes_on_by(promised)
     assert record.state is ClusterState.SUSPENDED
     world.north.vcpus = 4
-    for _ in range(4):
-        await looked(world, process)
+    await looked(world, process, times=4)
     record = await record_of(process)
     assert record.state is ClusterState.SCHEDULED
     assert record.window.start < promised.start + timedelta(seconds=5)
@@ -266,13 +281,8 @@ async def test_one_that_takes_its_time_makes_no_other_late(
 ) -> None:
     """They went on one after the other, each once the one before it had, and when all had that
     were in line and begun before."""
-    world, process = await running()
-    promised = (await record_of(process)).plan.promised
-    assert promised is not None
-    world.north.recall(world.clock.now())
-    world.north.vcpus = 0
-    await looked(world, process)
-    await world.clock.advance((promised.start - world.clock.now()).total_seconds())
+    world, process, promised = await waiting_for_its_room()
+    await world.clock.advance_to(promised.start)
     world.north.vcpus = 4
     slow, over = asyncio.Event(), asyncio.Event()
 
@@ -293,12 +303,7 @@ async def test_one_that_takes_its_time_makes_no_other_late(
 
 async def test_refused_it_is_tried_often_only_when_it_is_due_and_before_it_is_late() -> None:
     """It was every two seconds, for as long as it was to run, and each leaves records."""
-    world, process = await running()
-    promised = (await record_of(process)).plan.promised
-    assert promised is not None
-    world.north.recall(world.clock.now())
-    world.north.vcpus = 0
-    await looked(world, process)
+    world, process, promised = await waiting_for_its_room()
     waits = (await record_of(process)).waits
     assert waits is not None
     late = promised.start + waits.ran + SLACK
@@ -308,7 +313,7 @@ async def test_refused_it_is_tried_often_only_when_it_is_due_and_before_it_is_la
         (late - SLACK, 25, 30),
         (late, 0, 3),
     ):
-        await world.clock.advance((since - world.clock.now()).total_seconds())
+        await world.clock.advance_to(since)
         before = world.north.calls.count("prepare")
         for _ in range(29):
             await looked(world, process)
@@ -317,52 +322,30 @@ async def test_refused_it_is_tried_often_only_when_it_is_due_and_before_it_is_la
 
 
 async def test_what_could_not_go_on_in_time_has_missed_its_deadline() -> None:
-    world, process = await running()
-    promised = (await record_of(process)).plan.promised
-    assert promised is not None
-    world.north.recall(world.clock.now())
-    world.north.vcpus = 0
-    await looked(world, process)
-    assert (await record_of(process)).state is ClusterState.SUSPENDED
+    world, process, promised = await waiting_for_its_room()
     world.south.down = True
-    await looked(world, process, (promised.end - world.clock.now()).total_seconds())
-    for _ in range(2):
-        await looked(world, process)
+    await looked_until(world, process, promised.end)
+    await looked(world, process, times=2)
     assert (await record_of(process)).end_reason == DEADLINE_MISSED
     world.south.down = False
     await world.clock.advance(5)
-    for _ in range(3):
-        await looked(world, process)
-    record = await record_of(process)
-    assert record.state is ClusterState.FAILED
-    assert record.failure is not None
-    assert record.failure.reason == DEADLINE_MISSED
+    await looked(world, process, times=3)
+    await check_failed(process, DEADLINE_MISSED)
 
 
 async def test_what_went_on_too_late_has_missed_it_too() -> None:
-    world, process = await running()
-    promised = (await record_of(process)).plan.promised
-    assert promised is not None
-    world.north.recall(world.clock.now())
-    world.north.vcpus = 0
-    await looked(world, process)
+    world, process, promised = await waiting_for_its_room()
     world.south.down = True
-    late = promised.start + timedelta(minutes=30)
-    await looked(world, process, (late - world.clock.now()).total_seconds())
+    await looked_until(world, process, promised.start + timedelta(minutes=30))
     world.south.down, world.north.vcpus = False, 4
     await world.clock.advance(5)
-    for _ in range(4):
-        await looked(world, process)
+    await looked(world, process, times=4)
     record = await record_of(process)
     assert (record.state, record.window.end) == (ClusterState.SCHEDULED, promised.end)
     world.boot()
-    await looked(world, process, (promised.end - world.clock.now()).total_seconds() + 1)
-    for _ in range(3):
-        await looked(world, process)
-    record = await record_of(process)
-    assert record.state is ClusterState.FAILED
-    assert record.failure is not None
-    assert record.failure.reason == DEADLINE_MISSED
+    await looked_until(world, process, promised.end + timedelta(seconds=1))
+    await looked(world, process, times=3)
+    await check_failed(process, DEADLINE_MISSED)
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -370,23 +353,17 @@ async def test_what_went_on_too_late_has_missed_it_too() -> None:
 async def test_wherever_its_coordinator_stops_it_goes_on_whole_and_in_time(
     at: int, after: bool
 ) -> None:
-    world, process = await running()
-    promised = (await record_of(process)).plan.promised
-    assert promised is not None
-    world.north.recall(world.clock.now())
-    world.north.vcpus = 0
-    for _ in range(2):
-        await looked(world, process)
+    world, process, promised = await waiting_for_its_room()
+    await looked(world, process)
     assert (await record_of(process)).state is ClusterState.SUSPENDED
-    await world.clock.advance((promised.start - world.clock.now()).total_seconds())
+    await world.clock.advance_to(promised.start)
     world.north.vcpus = 4
     await crashing(world, CrashPlan(at=at, after=after), "on")
     successor = await world.process()
     await world.clock.advance(20)
     for site in world.sites.by_name.values():
         await world.ask_register(successor, site)
-    for _ in range(4):
-        await looked(world, successor)
+    await looked(world, successor, times=4)
     record = await record_of(successor)
     assert await successor.register.transactions() == ()
     assert record.state is ClusterState.SCHEDULED
@@ -399,9 +376,8 @@ async def done(world: World, process: Process) -> None:
     """At the end of its window it has run for as long as it was to."""
     end = (await record_of(process)).window.end
     assert end <= START + 4 * HOUR
-    await looked(world, process, (end - world.clock.now()).total_seconds() + 1)
-    for _ in range(3):
-        await looked(world, process)
+    await looked_until(world, process, end + timedelta(seconds=1))
+    await looked(world, process, times=3)
     record = await record_of(process)
     assert (record.state, record.failure) == (ClusterState.ENDED, None)
     assert record.waits is not None

@@ -20,8 +20,7 @@ from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.usecases import planning
 from intertie.metasched.usecases.fits_aside import FitsAside
-from tests.unit.metasched.test_aside import looked
-from tests.unit.metasched.test_waiting import filled, named, queue, record_of, swept, waiting
+from tests.unit.metasched.waiting import filled, looked, named, queue, record_of, swept, waiting
 from tests.unit.metasched.world import NAME, Process, World, order
 
 
@@ -120,8 +119,7 @@ async def test_the_largest_that_is_taken_is_put_aside_and_goes_on() -> None:
     world.south.recall(world.clock.now())
     await looked(world, process)
     assert (await record_of(process)).state is ClusterState.SUSPENDED
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     record = await record_of(process)
     assert (record.state, record.terms) == (ClusterState.SCHEDULED, 2)
 

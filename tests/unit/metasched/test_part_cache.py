@@ -6,8 +6,7 @@ import pytest
 
 from intertie.common import errors
 from intertie.metasched.usecases.part_cache import KEPT_S, PartCache
-from tests.unit.metasched.test_aside import looked, running
-from tests.unit.metasched.test_waiting import named, queue, record_of, swept, waiting
+from tests.unit.metasched.waiting import looked, named, queue, record_of, running, swept, waiting
 from tests.unit.metasched.world import Process, World, order, spec
 
 
@@ -35,8 +34,7 @@ async def test_going_on_that_is_refused_leaves_what_was_known() -> None:
     process = await running(world)
     world.north.recall(world.clock.now())
     world.south.faults["prepare"] = [errors.NoCapacity(())] * 3
-    for _ in range(3):
-        await looked(world, process)
+    await looked(world, process, times=3)
     record = await record_of(process)
     assert remembered(process) == set(record.parts.values())
 

@@ -14,8 +14,7 @@ from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.problem import problem_of
 from intertie.metasched.usecases.create_cluster import PLANS
 from tests.fakes.site import FakeSite
-from tests.unit.metasched.test_aside import looked, running
-from tests.unit.metasched.test_waiting import named, queue, record_of, swept, waiting
+from tests.unit.metasched.waiting import looked, named, queue, record_of, running, swept, waiting
 from tests.unit.metasched.world import World, spec
 
 
@@ -80,14 +79,12 @@ async def test_going_on_that_is_refused_pauses_too() -> None:
     await looked(world, process)
     before = tries(world.north)
     world.north.faults["prepare"] = [errors.NoCapacity(())] * 1000
-    for _ in range(300):
-        await looked(world, process)
+    await looked(world, process, times=300)
     assert 5 <= tries(world.north) - before <= 10
     record = await record_of(process)
     assert (record.state, record.terms) == (ClusterState.SUSPENDED, 1)
     world.north.faults.clear()
-    for _ in range(151):
-        await looked(world, process)
+    await looked(world, process, times=151)
     assert (await record_of(process)).state is ClusterState.SCHEDULED
 
 

@@ -22,7 +22,7 @@ from tests.fakes.crashing import Crash, CrashPlan
 from tests.fakes.part import State
 from tests.fakes.site import FakeSite
 from tests.unit.metasched.problems import NOW, group, offer, problem, window
-from tests.unit.metasched.test_waiting import named, queue, swept, waiting
+from tests.unit.metasched.waiting import named, queue, swept, waiting
 from tests.unit.metasched.world import Process, World, order, spec
 
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)

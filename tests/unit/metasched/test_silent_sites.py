@@ -11,9 +11,8 @@ import pytest
 
 from intertie.common import errors
 from intertie.common.names import PartName
-from intertie.metasched.domain.cluster import ClusterState, PartSeen
-from tests.unit.metasched.test_aside import looked
-from tests.unit.metasched.test_waiting import named, queue, record_of, swept, waiting
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState, PartSeen
+from tests.unit.metasched.waiting import looked, named, queue, record_of, swept, waiting
 from tests.unit.metasched.world import Process, World
 
 NAMES = ("one", "two", "three")
@@ -32,6 +31,15 @@ async def three_running() -> tuple[World, Process]:
     states = [(await record_of(process, named(name))).state for name in NAMES]
     assert states == [ClusterState.ACTIVE] * len(NAMES)
     return world, process
+
+
+async def put_aside(world: World, process: Process) -> list[ClusterRecord]:
+    world.north.recall(world.clock.now())
+    world.south.recall(world.clock.now())
+    await looked(world, process)
+    records = [(await record_of(process, named(name))) for name in NAMES]
+    assert {each.state for each in records} == {ClusterState.SUSPENDED}
+    return records
 
 
 def silent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,11 +76,7 @@ async def test_looking_who_may_go_on_takes_one_deadline_where_a_site_is_away(
 ) -> None:
     """A bug: one for each lease that was put aside, and so long none of the others began."""
     world, process = await three_running()
-    world.north.recall(world.clock.now())
-    world.south.recall(world.clock.now())
-    await looked(world, process)
-    records = [(await record_of(process, named(name))) for name in NAMES]
-    assert {each.state for each in records} == {ClusterState.SUSPENDED}
+    records = await put_aside(world, process)
     silent(world, monkeypatch)
     await takes_one_deadline(world, process.queue._line.starting(records, now=world.clock.now()))
 
@@ -81,9 +85,7 @@ async def test_no_site_is_asked_who_is_put_aside_of_what_is_put_aside_already(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world, process = await three_running()
-    world.north.recall(world.clock.now())
-    world.south.recall(world.clock.now())
-    await looked(world, process)
+    await put_aside(world, process)
     await world.clock.advance(2)
     before = [*world.north.calls, *world.south.calls]
     await process.aside.sweep()

@@ -16,7 +16,7 @@ from intertie.metasched.domain.solver import solve
 from intertie.metasched.usecases import planning
 from tests.fakes.clock import turns
 from tests.unit.metasched.test_deadlines import in_time
-from tests.unit.metasched.test_waiting import filled, named, queue, record_of, waiting
+from tests.unit.metasched.waiting import filled, named, queue, record_of, waiting
 from tests.unit.metasched.world import World, order, spec
 
 

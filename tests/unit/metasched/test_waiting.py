@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -12,8 +11,6 @@ from intertie.common import errors
 from intertie.common.actions import Action
 from intertie.common.amend_rules import GROUPS
 from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS
-from intertie.common.names import ClusterName
-from intertie.common.spec import ClusterSpec, Kind, LeaseTerms
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
@@ -26,47 +23,8 @@ from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.clock import START, turns
 from tests.fakes.crashing import Crash, CrashPlan
 from tests.fakes.part import State
-from tests.unit.metasched.world import ALICE, NAME, Process, World, order, spec
-
-HOUR = timedelta(hours=1)
-
-
-def waiting(workers: int = 5, *, hours: float = 1, **lease: Any) -> ClusterSpec:
-    """With its head, one workspace more than workers: 6 of 8 vCPUs need both sites."""
-    terms = LeaseTerms(kind=Kind.BEST_EFFORT, duration=hours * HOUR, **lease)
-    return replace(spec(workers), lease=terms)
-
-
-def named(name: str) -> ClusterName:
-    return replace(NAME, cluster_id=name)
-
-
-async def record_of(process: Process, name: ClusterName = NAME) -> ClusterRecord:
-    stored = await process.clusters.get(str(name))
-    assert stored is not None
-    return stored.record
-
-
-async def swept(world: World, process: Process, seconds: float = 2) -> None:
-    await process.recover.sweep()
-    await process.settle.sweep()
-    await process.refresh.sweep()
-    await process.due.sweep()
-    await process.queue.sweep()
-    await asyncio.gather(*process.begin.tell.begun())
-    await world.clock.advance(seconds)
-
-
-async def filled(world: World, process: Process, workers: int = 5, *, hours: float = 1) -> None:
-    """Others have both sites."""
-    lease = LeaseTerms(duration=hours * HOUR)
-    await process.create(order("other", named("other"), replace(spec(workers), lease=lease)))
-    await process.create.drain()
-
-
-async def queue(process: Process, what: ClusterSpec, name: str = "c1") -> ClusterState:
-    view = await process.create(order(f"r-{name}", named(name), what))
-    return view.record.state
+from tests.unit.metasched.waiting import HOUR, filled, named, queue, record_of, swept, waiting
+from tests.unit.metasched.world import ALICE, NAME, World, order
 
 
 async def test_it_waits_until_all_of_its_sites_have_room_and_starts_at_all_of_them() -> None:
