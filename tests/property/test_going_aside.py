@@ -2,7 +2,7 @@
 killed and cut off at any moment: none ever runs twice, none goes on with a memory that is not its
 last, and none that no host was lost of begins anew.
 
-The site is that of `test_migrating`, whose guests also go while they run.
+The site is that of `moving_site`, whose guests also go while they run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from intertie.common.spec import OnHostLoss
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration
 from intertie.nodeagent.domain.ports import Deliver
-from tests.property.test_migrating import Libvirt, MovingSite, Peers, _as_host_failure, settled
+from tests.property.moving_site import Libvirt, MovingSite, Peers, as_host_failure, settled, started
+from tests.property.test_lost_hosts import Box
 from tests.unit.nodeagent.host import MemoryStorage
 
 STEPS = 160
@@ -109,7 +110,7 @@ class Couriers(Peers):
         self, uid: str, migration: Migration, bearing: Bearing
     ) -> AsyncIterator[Deliver]:
         await self._site.pause(3.0)
-        with _as_host_failure():
+        with as_host_failure():
             await self._arrivals(migration.host).begin(uid, migration.number, self._name, bearing)
 
         async def deliver(channel: Channel) -> None:
@@ -117,7 +118,7 @@ class Couriers(Peers):
             is_disk = channel is Channel.DISK_FILE
             text = f"{pool.disks[uid]} {pool.written.get(uid, 0)}" if is_disk else pool.kept[uid]
             await self._site.pause(8.0)
-            with _as_host_failure():
+            with as_host_failure():
                 tunnel = self._arrivals(migration.host).tunnel(
                     uid, migration.number, self._name, channel, 1
                 )
@@ -140,21 +141,17 @@ class PuttingAside(MovingSite):
         self.last: dict[str, Any] = {}
         """Of each guest, which life of it is the last, and what it was started with."""
         super().__init__(seed)
-        for name, box in self.boxes.items():
-            box.host.storage = Pool()
-            box.host.hypervisor = SavingLibvirt(self, name, box.host.storage.disks)
-            box.host.peers = Couriers(self, name)
-            box.start_agent()
         self.went_aside: set[str] = set()
 
-    def power_off(self, box: Any) -> None:
-        super().power_off(box)
-        before = box.host.hypervisor
-        after = SavingLibvirt(self, box.name, box.host.storage.disks)
-        after.defined, after.domains = before.defined, before.domains
-        box.host.hypervisor = after
+    def equip(self, box: Box) -> None:
+        box.host.storage = Pool()
+        super().equip(box)
+        box.host.peers = Couriers(self, box.name)
 
-    def kill(self, box: Any) -> None:
+    def libvirt_of(self, box: Box) -> Libvirt:
+        return SavingLibvirt(self, box.name, box.host.storage.disks)
+
+    def kill(self, box: Box) -> None:
         for task in box.host.agent._steps._memory._tasks.values():
             task.cancel()
         super().kill(box)
@@ -215,8 +212,7 @@ class PuttingAside(MovingSite):
 @pytest.mark.parametrize("seed", range(16))
 async def test_none_runs_twice_nor_with_an_older_memory(seed: int) -> None:
     site = PuttingAside(seed)
-    for _ in range(3):
-        await site.step()
+    await site.steps(3)
     await site.create("one", 2, OnHostLoss.RESTART)
     await site.create("two", 2, OnHostLoss.RESTART)
     for number in range(STEPS):
@@ -233,13 +229,7 @@ async def test_none_begins_anew_while_no_host_is_lost(seed: int, monkeypatch: An
     """Agents and brokers die, and are cut off, but no host is off, nor taken for lost."""
     monkeypatch.setattr("tests.property.test_lost_hosts.LOST_AFTER", timedelta(days=1))
     site = PuttingAside(seed)
-    for _ in range(3):
-        await site.step()
-    await site.create("one", 3, OnHostLoss.RESTART)
-    for _ in range(8):
-        await site.step()
-    before = site.lives()
-    assert len(before) == 3
+    before = await started(site)
     for _ in range(STEPS):
         await site.act()
         if site.rng.random() < 0.12:
@@ -251,13 +241,9 @@ async def test_none_begins_anew_while_no_host_is_lost(seed: int, monkeypatch: An
 
 
 async def settle(site: PuttingAside, steps: int) -> None:
-    for box in site.boxes.values():
-        box.wire.up = box.wire.writes = True
-        if not box.runs:
-            box.start_agent()
+    site.mend()
     for _ in range(4):
-        for _ in range(10):
-            await site.step()
+        await site.steps(10)
         await site.resume_all()
     await settled(site, steps)
 
@@ -265,12 +251,7 @@ async def settle(site: PuttingAside, steps: int) -> None:
 async def test_they_get_there_where_nothing_happens() -> None:
     """The simulation does come to what it is about."""
     site = PuttingAside(3)
-    for _ in range(3):
-        await site.step()
-    await site.create("one", 3, OnHostLoss.RESTART)
-    for _ in range(8):
-        await site.step()
-    before = site.lives()
+    before = await started(site)
     for _ in range(3):
         while len(site.lives()) > 0:
             await site.switch(Action.SUSPEND)

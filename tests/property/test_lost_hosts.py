@@ -241,6 +241,17 @@ class Site:
         self.states |= {each.value.state for each in view.hosts.values()}
         await self.clock.advance(STEP_S)
 
+    async def steps(self, count: int) -> None:
+        for _ in range(count):
+            await self.step()
+
+    def mend(self) -> None:
+        """Whoever was cut off or died is there again."""
+        for box in self.boxes.values():
+            box.wire.up = box.wire.writes = True
+            if not box.runs:
+                box.start_agent()
+
     def check(self) -> None:
         """The promise."""
         running: dict[str, str] = {}
@@ -275,8 +286,7 @@ class Site:
 @pytest.mark.parametrize("seed", range(12))
 async def test_no_workspace_ever_runs_twice(method: str, seed: int) -> None:
     site = Site(seed, method)
-    for _ in range(3):
-        await site.step()
+    await site.steps(3)
     await site.create("one", 3, OnHostLoss.RESTART)
     await site.create("two", 2, OnHostLoss.RESTART)
     await site.create("three", 1, OnHostLoss.END)
@@ -284,12 +294,8 @@ async def test_no_workspace_ever_runs_twice(method: str, seed: int) -> None:
         if number > 5 and site.rng.random() < 0.08:
             site.trouble()
         await site.step()
-    for box in site.boxes.values():
-        box.wire.up = box.wire.writes = True
-        if not box.runs:
-            box.start_agent()
-    for _ in range(40):
-        await site.step()
+    site.mend()
+    await site.steps(40)
     assert_settled(site, await site.ledger.view())
 
 
@@ -312,16 +318,13 @@ def assert_settled(site: Site, view: Any) -> None:
 async def test_a_lost_host_is_replaced_and_takes_away_what_it_had(method: str) -> None:
     """The simulation does come to what it is about."""
     site = Site(1, method)
-    for _ in range(3):
-        await site.step()
+    await site.steps(3)
     await site.create("one", 3, OnHostLoss.RESTART)
-    for _ in range(5):
-        await site.step()
+    await site.steps(5)
     lost = next(box for box in site.boxes.values() if box.guests)
     had = set(lost.guests)
     lost.wire.up = False
-    for _ in range(60):
-        await site.step()
+    await site.steps(60)
     elsewhere = {guest for box in site.boxes.values() if box is not lost for guest in box.guests}
     assert had <= elsewhere
     assert lost.guests == set()
@@ -333,8 +336,7 @@ async def test_a_lost_host_is_replaced_and_takes_away_what_it_had(method: str) -
             await site.step()
         assert lost.guests == set()
     lost.wire.up = True
-    for _ in range(20):
-        await site.step()
+    await site.steps(20)
     assert lost.host.storage.disks == {}
     assert lost.guests == set()
     assert (await site.ledger.view()).hosts[lost.name].value.state is HostState.UP
