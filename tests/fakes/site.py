@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Any
 
 from intertie.common.actions import Action
 from intertie.common.clock import Clock
@@ -89,10 +90,10 @@ class FakeSite:
     """That its policy lets anybody have; offers do not tell it."""
     ledger_full: bool = False
     """Its etcd is short of room."""
+    takes_no_lease: bool = False
+    """None is short enough for its policy, say."""
     unpromised_vcpus: int = 0
     """That are offered, and that nothing is promised of."""
-    takes_no_lease: bool = False
-    """Likewise: none is short enough, say."""
     saves_in: timedelta | None = None
     """How long it takes to put aside all that may be; None: it puts nobody aside for a hold."""
 
@@ -140,7 +141,7 @@ class FakeSite:
         saved = self._saved() if before_others else None
         used = self.used(window)
         if saved is not None and saved <= window.start:
-            used -= sum(each.vcpus() for each in self._may_give_way() if each.overlaps(window))
+            used -= self._given_way(window)
         free = max(self.vcpus - used, 0) + self.hidden_vcpus
         room = Vector(
             vcpus=free,
@@ -169,6 +170,10 @@ class FakeSite:
             and self.clock.now() < each.spec.window.end
         ]
 
+    def _given_way(self, window: Window) -> int:
+        """vCPUs of all that may."""
+        return sum(each.vcpus() for each in self._may_give_way() if each.overlaps(window))
+
     def _saved(self) -> datetime | None:
         """When all that may give way could be saved, if there is any."""
         if self.saves_in is None or not self._may_give_way():
@@ -190,32 +195,22 @@ class FakeSite:
         if self.ledger_full:
             raise LedgerFull(f"{self.name}: 82 of 100 MiB")
         if self.takes_no_lease:
-            raise NoCapacity((Shortfall(site=self.name, resource="policy", message="too long"),))
+            raise self._short(resource="policy", message="too long")
         if wanted > (left := self.quota_vcpus - self.used()):
-            short = Shortfall(
-                site=self.name, resource="quota_vcpus", wanted=wanted, available=left, unit="vCPU"
-            )
-            raise NoCapacity((short,))
+            raise self._short(resource="quota_vcpus", wanted=wanted, available=left, unit="vCPU")
         free = self.vcpus - self.used(order.spec.window)
         if wanted > free and (saved := self._saved()) is not None:
             # Whoever fits then makes it: it is one or all.
             window = order.spec.window
-            aside = sum(each.vcpus() for each in self._may_give_way() if each.overlaps(window))
-            if wanted <= free + aside and saved <= window.start:
+            if wanted <= free + self._given_way(window) and saved <= window.start:
                 assert self.saves_in is not None
                 self.recall(window.start - self.saves_in)
                 free = self.vcpus - self.used(window)
         if wanted > free:
-            short = Shortfall(
-                site=self.name, resource="vcpus", wanted=wanted, available=free, unit="vCPU"
-            )
-            raise NoCapacity((short,))
+            raise self._short(resource="vcpus", wanted=wanted, available=free, unit="vCPU")
         promised = order.spec.recallable.promised if order.spec.recallable else None
         if promised is not None and wanted > (free := self._promisable(promised)):
-            short = Shortfall(
-                site=self.name, resource="vcpus", wanted=wanted, available=free, field=PROMISED
-            )
-            raise NoCapacity((short,))
+            raise self._short(resource="vcpus", wanted=wanted, available=free, field=PROMISED)
         self.parts[name] = FakePart(
             state=State.PREPARED,
             spec=order.spec,
@@ -225,6 +220,9 @@ class FakeSite:
             terms=0 if order.replaces is None else order.replaces + 1,
         )
         return self.receipt(order.part)
+
+    def _short(self, **what: Any) -> NoCapacity:
+        return NoCapacity((Shortfall(site=self.name, **what),))
 
     def _promisable(self, window: Window) -> int:
         return self.vcpus - self.used(window) - self.unpromised_vcpus
@@ -251,14 +249,12 @@ class FakeSite:
         )
         if (wanted := self.used(window)) > self.vcpus:
             part.amend = None
-            short = Shortfall(
-                site=self.name,
+            raise self._short(
                 resource="vcpus",
                 wanted=wanted - before,
                 available=self.vcpus - before,
                 unit="vCPU",
             )
-            raise NoCapacity((short,))
         return self.receipt(order.part)
 
     def _check_window(self, part: FakePart, name: str, window: Window) -> None:
@@ -275,7 +271,7 @@ class FakeSite:
             self.seen.get(each.label, WorkspaceSeen(label="")).state is WorkspaceState.RUNNING
             for each in part.spec.workspaces
         ):
-            raise NoCapacity((Shortfall(site=self.name, resource="hosts", message="saving"),))
+            raise self._short(resource="hosts", message="saving")
 
     def receipt(self, name: PartName) -> Receipt:
         part = self._part(name)
