@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.admission_policy import Quotas
-from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.ledger import LedgerView, Versioned, demands_of
+from intertie.broker.domain.ledger import demands_of
 from intertie.broker.domain.offers import offers_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.recalling import allotted
@@ -20,6 +19,7 @@ from intertie.common.part_rules import validate_part
 from intertie.common.part_spec import PROMISED, Recallable
 from intertie.common.values import replace
 from tests.fakes.clock import START
+from tests.unit.broker.line import fleet
 from tests.unit.broker.recalling import (
     HOUR,
     MINUTE,
@@ -29,7 +29,8 @@ from tests.unit.broker.recalling import (
     Recalling,
     terms,
 )
-from tests.unit.broker.samples import POLICY, facts, part, part_spec, workspace
+from tests.unit.broker.samples import POLICY, part, part_spec, workspace
+from tests.unit.broker.standing import view_of
 
 DEADLINE = START + 4 * HOUR
 ROOM = Window(DEADLINE - HOUR - MINUTE, DEADLINE)
@@ -89,13 +90,11 @@ def test_what_is_kept_of_it_in_between_goes_off_the_quota_of_its_tenant() -> Non
     """Two disks and their memory take 512 MiB: as long as nobody of the tenant has any then."""
     between = Window(START + HOUR, ROOM.start)
     other = part("t2", spec=part_spec(workspace(), window=between), create_time=START)
-    fleet = Fleet.of([facts(each, report_time=START) for each in POLICY.hosts], POLICY)
     quota = Quotas({"demo": {"disk_mib": 512}})
     bounded = replace(POLICY, admission=quota)
 
     def asked(*parts: Part) -> None:
-        there = {each.name: Versioned(value=each, revision=1) for each in parts}
-        view = LedgerView(parts=there, fleet=fleet)
+        view = view_of(fleet(START), parts)
         found = allotted(terms(2, **MAY), view, bounded, tenant="demo", now=START)
         assert len(found.placed) == 2
 

@@ -188,12 +188,10 @@ async def test_what_is_put_aside_is_kept_for_as_long_as_its_tenant_may_have_the_
     kept = await (await Recalling().running()).part()
     later = Window(START + 1.5 * HOUR, START + 4 * HOUR)
     other = part("t2", spec=part_spec(workspace(), window=later), create_time=START)
-    fleet = Fleet.of([facts(each, report_time=START) for each in POLICY.hosts], POLICY)
     bounded = replace(POLICY, admission=Quotas({"demo": {"disk_mib": 8 * (128 + 128)}}))
     end, terms = START + HOUR / 6, kept.spec.recallable
     assert terms is not None
     asked = replace(kept.spec, window=Window(START, end), recallable=replace(terms, put_aside=True))
     decision = Decision(tx="s1", outcome=Outcome.COMMIT, digest="d", decided_by=COORDINATOR)
-    here = replace(view(kept, other), fleet=fleet)
-    after = put_aside_as_agreed(kept, decision, asked, here, bounded, end)
+    after = put_aside_as_agreed(kept, decision, asked, view(kept, other), bounded, end)
     assert later.start - timedelta(seconds=1) <= after.ends <= later.start
