@@ -3,7 +3,6 @@ TLS."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -87,23 +86,9 @@ async def test_leases_that_wait_give_way_to_it(here: Federation) -> None:
     made = await stub.Create(create("due", due, "r-due"))
     assert made.state == Cluster.SCHEDULED
     assert made.window.end_time.ToDatetime() <= due.lease.deadline.ToDatetime()
-    parts = await agreed_of(here, NAME, 1)
+    parts = await agreed(here, 1)
     begins = made.window.start_time.ToNanoseconds()
-    assert all(each.spec.window.end_time.ToNanoseconds() < begins for each in parts)
-
-
-async def agreed_of(here: Federation, name: str, terms: int) -> list[part_pb2.Part]:
-    async with asyncio.timeout(30):
-        while True:
-            found = [
-                each
-                for site in here.sites
-                for each in await here.parts(site)
-                if each.spec.cluster == name
-            ]
-            if {each.terms for each in found} == {terms}:
-                return found
-            await CLOCK.sleep(0.1)
+    assert all(each.spec.window.end_time.ToNanoseconds() < begins for each in parts.values())
 
 
 async def test_put_aside_by_one_site_it_goes_on_at_both_as_it_was_promised(
@@ -115,7 +100,7 @@ async def test_put_aside_by_one_site_it_goes_on_at_both_as_it_was_promised(
     due = in_time(timedelta(seconds=190), lasts=lasts)
     made = await stub.Create(create("c1", due))
     assert made.state == Cluster.SCHEDULED
-    south = next(each for each in await here.parts("south"))
+    [south] = await here.parts("south")
     promised, last = promise_of(south)
     assert last <= due.lease.deadline.ToDatetime(tzinfo=UTC)
 

@@ -122,9 +122,7 @@ async def agreed(here: Federation, terms: int) -> dict[str, part_pb2.Part]:
     async with asyncio.timeout(30):
         while True:
             parts = {
-                site: next(
-                    each for each in await here.parts(site) if each.spec.HasField("recallable")
-                )
+                site: next(each for each in await here.parts(site) if each.spec.cluster == NAME)
                 for site in here.sites
             }
             if {each.terms for each in parts.values()} == {terms}:
