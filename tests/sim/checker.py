@@ -17,6 +17,7 @@ from tests.integration import ledger_history
 from tests.sim.counting import COUNTED, forget, overfull, read, seconds, window_of
 from tests.sim.guests import broken_guests
 from tests.sim.heard import Heard
+from tests.sim.leading import Leading
 from tests.sim.services import SITES
 from tests.sim.switches import Switches, starts
 from tests.sim.terms import Terms, differing
@@ -31,20 +32,6 @@ BEGAN = frozenset({"CONFIRMED", "ENDED"})
 OVER = NEVER_BEGAN | {"ENDED"}
 EDGES = ledger_history.EDGES | {("", "PREPARED")}
 CLUSTER_OVER = frozenset({"ENDED", "REJECTED", "CANCELLED", "FAILED"})
-LEADERS_OWN = (
-    "ledger/",
-    "parts/",
-    "clusters/",
-    "requests/",
-    "forwards/",
-    "wanted/",
-    "hosts/",
-    "vni/",
-    "txs/",
-    "settled/",
-    "tombs/",
-    "archive/",
-)
 TAKING = ("spec", "placed", "gateway", "shed", "amend", "keeping")
 """Of a part's record: what says how much it takes, and when."""
 CHANGES = ("u-", "a-", "act-", "fwd-")
@@ -95,7 +82,7 @@ class _History:
         self.record = record
         self.wrong: list[str] = []
         self.sites = {site: _Site() for site in SITES}
-        self.holders: dict[str, str] = {}
+        self.leading = Leading(self.say)
         self.decisions: dict[str, Any] = {}
         self.txs: dict[str, Any] = {}
         self.waiting = Waiting(self.say)
@@ -125,7 +112,7 @@ class _History:
     # The history
 
     def take(self, written: Any) -> None:
-        self._leads(written)
+        self.leading.write(written)
         if written.store == "meta":
             self._meta(written)
             return
@@ -191,9 +178,7 @@ class _History:
             part = site.parts.get(
                 f"parts/{rest.partition('/')[0]}/{cluster['part'].rpartition('/')[2]}"
             )
-            versions = self.clusters[cluster["uid"]]
-            earlier = versions[-2][1] if len(versions) > 1 else None
-            self.waiting.cluster(written, earlier, cluster, part)
+            self.waiting.cluster(written, self._version_before(cluster), cluster, part)
             if part is None or part["state"] != "CONFIRMED":
                 continue
             if cluster["state"] not in ("SCHEDULED", "ACTIVE"):
@@ -202,26 +187,6 @@ class _History:
                 self.say(written, f"{key} has terms {cluster['terms']}, its part {part['terms']}")
             for problem in differing(cluster, cluster["window"], [part]):
                 self.say(written, problem)
-
-    def _leads(self, written: Any) -> None:
-        """No write of one that does not lead."""
-        holder = self.holders.get(written.store, "")
-        for key, value in written.puts:
-            if key.startswith("election/"):
-                self.holders[written.store] = written.writer
-            elif self._leaders_own(key, value) and written.writer != holder:
-                self.say(written, f"{key} by {written.writer}, while {holder or 'nobody'} leads")
-        for key in written.deleted:
-            if key.startswith("election/"):
-                self.holders[written.store] = ""
-            elif key.startswith(LEADERS_OWN) and written.writer != holder:
-                self.say(written, f"{key} deleted by {written.writer}, {holder or 'nobody'} leads")
-
-    @staticmethod
-    def _leaders_own(key: str, value: bytes) -> bool:
-        if key.startswith("decision/"):
-            return bool(read(value)["outcome"] == "COMMIT")
-        return key.startswith(LEADERS_OWN)
 
     def _meta(self, written: Any) -> None:
         clusters: dict[str, Any] = {}
@@ -237,10 +202,8 @@ class _History:
                 clusters[cluster["uid"]] = cluster
                 if late := begins_late(cluster):
                     self.say(written, late)
-                versions = self.clusters[cluster["uid"]]
-                self.waiting.over_sites(
-                    written, versions[-2][1] if len(versions) > 1 else None, cluster, self._part_at
-                )
+                before = self._version_before(cluster)
+                self.waiting.over_sites(written, before, cluster, self._part_at)
         self.terms.revision(written, clusters)
         for key in written.deleted:
             kind, _, rest = key.partition("/")
@@ -413,6 +376,11 @@ class _History:
     def _cluster(self, written: Any, key: str, cluster: Any) -> None:
         self.current[written.store, key] = cluster["uid"]
         self.clusters[cluster["uid"]].append((written.at, cluster))
+
+    def _version_before(self, cluster: Any) -> Any:
+        """The last but one that was written of it, or None."""
+        versions = self.clusters[cluster["uid"]]
+        return versions[-2][1] if len(versions) > 1 else None
 
     def _cluster_deleted(self, written: Any, key: str) -> None:
         uid = self.current.pop((written.store, key))
