@@ -273,8 +273,7 @@ async def test_after_a_crash_at_any_step_it_is_whole(step: str, at: int, after: 
     await crashing(world, CrashPlan(at=at, after=after), step)
     successor = await world.process()
     await world.clock.advance(25)
-    for site in world.sites.by_name.values():
-        await world.ask_register(successor, site)
+    await world.ask_register(successor)
     await looked(world, successor, times=3)
     record = await record_of(successor)
     assert await successor.register.transactions() == ()

@@ -68,8 +68,7 @@ async def test_sites_in_doubt_need_no_coordinator(step: int) -> None:
     await crashed_at(step, after=True, world=world)
     follower = await world.process(leads=False)
     await world.clock.advance(31)
-    for site in world.sites.by_name.values():
-        await world.ask_register(follower, site)
+    await world.ask_register(follower)
     world.check_all_or_nothing()
     for site in world.sites.by_name.values():
         assert all(part.state is not State.PREPARED for part in site.parts.values())

@@ -361,8 +361,7 @@ async def test_wherever_its_coordinator_stops_it_goes_on_whole_and_in_time(
     await crashing(world, CrashPlan(at=at, after=after), "on")
     successor = await world.process()
     await world.clock.advance(20)
-    for site in world.sites.by_name.values():
-        await world.ask_register(successor, site)
+    await world.ask_register(successor)
     await looked(world, successor, times=4)
     record = await record_of(successor)
     assert await successor.register.transactions() == ()

@@ -385,8 +385,7 @@ async def test_sites_in_doubt_need_no_coordinator(step: int) -> None:
     world = await crashed(step, after=True, what=update(spec(6)))
     follower = await world.process(leads=False)
     await world.clock.advance(31)
-    for site in world.sites.by_name.values():
-        await world.ask_register(follower, site)
+    await world.ask_register(follower)
     assert {each.amend for s in world.sites.by_name.values() for each in s.parts.values()} == {None}
     assert len({number for number, _ in terms(world)} - {(await standing(follower)).terms}) == 0
 

@@ -53,7 +53,6 @@ from tests.fakes.etcd import MemoryElection, MemoryEtcd
 from tests.fakes.part import GONE, State
 from tests.fakes.plain_receipts import PlainReceipts
 from tests.fakes.room import FakeRoom
-from tests.fakes.site import FakeSite
 from tests.fakes.sites import MemorySites, two_sites
 
 IMAGE = ImageFound(digest="b3:" + "1" * 64, virtual_mib=64)
@@ -278,20 +277,22 @@ class World:
         for _ in range(3):
             await process.recover.sweep()
             await process.settle.sweep()
+            await self.ask_register(process)
             for site in self.sites.by_name.values():
-                await self.ask_register(process, site)
                 site.finish()
             await process.refresh.sweep()
             await self.clock.advance(seconds / 3)
 
-    async def ask_register(self, process: Process, site: FakeSite) -> None:
-        for tx in site.in_doubt():
-            stands = await process.decisions.resolve(
-                tx, caller=f"broker of {site.name}", site=site.name, reason="in doubt"
-            )
-            for name, part in site.parts.items():
-                if tx in (part.tx, part.amend.tx if part.amend else ""):
-                    site.resolve(PartName.parse(name), stands.outcome, tx)
+    async def ask_register(self, process: Process) -> None:
+        """All sites that are in doubt do."""
+        for site in self.sites.by_name.values():
+            for tx in site.in_doubt():
+                stands = await process.decisions.resolve(
+                    tx, caller=f"broker of {site.name}", site=site.name, reason="in doubt"
+                )
+                for name, part in site.parts.items():
+                    if tx in (part.tx, part.amend.tx if part.amend else ""):
+                        site.resolve(PartName.parse(name), stands.outcome, tx)
 
     def states(self) -> dict[str, dict[str, State]]:
         """Of every transaction: the state of its part at each site that has one."""
