@@ -28,7 +28,7 @@ from intertie.common.errors import DecisionInvalid, FieldInvalid, NoCapacity, Pa
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec, Recallable
 from intertie.common.values import replace
-from tests.unit.broker.line import saved_part, view, with_parts, written
+from tests.unit.broker.line import saved_part, view, with_records, written
 from tests.unit.broker.samples import COORDINATOR, POLICY, WHOLE, facts, part_spec, workspace
 from tests.unit.broker.samples import NOW as BEGIN
 
@@ -281,7 +281,7 @@ class CoordinatedSite(RuleBasedStateMachine):
         if part.coordinator:
             self.terms.setdefault(part.name, part.terms)
             self.lasts.setdefault(part.name, part.window.duration)
-        self.view = with_parts(self.view, part)
+        self.view = with_records(self.view, part)
 
     def _aside(self, aside: tuple[GivesWay, ...]) -> None:
         self.view = written(self.view, Change(writes=tuple(writes_of(aside, now=self.now))))

@@ -37,22 +37,22 @@ def short_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Pool(MemoryStorage):
-    """Files with content: of a disk and of a memory, when their guest last ran."""
+    """Files with content: the number of the save that a disk, and a memory, are of."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.written: dict[str, int] = {}  # type: ignore[assignment]
-        self.kept: dict[str, int] = {}
+        self.on_disk: dict[str, int] = {}
+        self.in_memory: dict[str, int] = {}
 
     def memory_bytes(self, uid: str) -> int:
         return 1
 
     async def take_in(self, uid: str) -> None:
         memory = self.came.pop((uid, Channel.MEMORY_FILE), None)
-        size, written = self.came[uid, Channel.DISK_FILE].split()
-        self.written[uid] = int(written)
+        size, saved = self.came[uid, Channel.DISK_FILE].split()
+        self.on_disk[uid] = int(saved)
         if memory is not None:
-            self.kept[uid] = int(memory)
+            self.in_memory[uid] = int(memory)
             self.came[uid, Channel.MEMORY_FILE] = memory
         self.came[uid, Channel.DISK_FILE] = size
         await super().take_in(uid)
@@ -64,14 +64,14 @@ class SavingLibvirt(Libvirt):
     async def save(self, name: str, path: str) -> None:
         await super().save(name, path)
         uid, pool = name.removeprefix("it-"), self.pool
-        pool.written[uid] = pool.kept[uid] = next(self.site.boots)
+        pool.on_disk[uid] = pool.in_memory[uid] = next(self.site.boots)
 
     async def restore(self, name: str, path: str) -> None:
         self._check()
         uid, pool = name.removeprefix("it-"), self.pool
         if uid not in pool.disks:
             raise HostFailure("it has no disk here")
-        assert pool.kept[uid] == pool.written[uid], f"{uid} goes on with an older memory"
+        assert pool.in_memory[uid] == pool.on_disk[uid], f"{uid} goes on with an older memory"
         await self.site.pause(3.0)
         await super().restore(name, path)
         self.lives[name], self.guests[name] = self.aside.last[name]
@@ -116,7 +116,9 @@ class Couriers(Peers):
         async def deliver(channel: Channel) -> None:
             pool: Any = self._site.boxes[self._name].host.storage
             is_disk = channel is Channel.DISK_FILE
-            text = f"{pool.disks[uid]} {pool.written.get(uid, 0)}" if is_disk else pool.kept[uid]
+            text = (
+                f"{pool.disks[uid]} {pool.on_disk.get(uid, 0)}" if is_disk else pool.in_memory[uid]
+            )
             await self._site.pause(8.0)
             with as_host_failure():
                 tunnel = self._arrivals(migration.host).tunnel(

@@ -124,8 +124,8 @@ def written(before: LedgerView, change: Change) -> LedgerView:
     return replace(before, parts=parts, clusters=clusters, vnis=vnis)
 
 
-def with_parts(before: LedgerView, *parts: Part) -> LedgerView:
-    return written(before, Change(writes=tuple(Write(record=each) for each in parts)))
+def with_records(before: LedgerView, *records: Part | ClusterRecord) -> LedgerView:
+    return written(before, Change(writes=tuple(Write(record=each) for each in records)))
 
 
 def start(

@@ -33,7 +33,7 @@ from tests.unit.broker.line import (
     start,
     view,
     waits,
-    with_parts,
+    with_records,
     written,
 )
 from tests.unit.broker.samples import HOUR, NOW, POLICY
@@ -70,13 +70,13 @@ def after(here: LedgerView, found: Admissible, *, now: datetime) -> LedgerView:
         keeping=None,
     )
     here = written(here, Change(writes=tuple(writes_of(found.aside, now=now))))
-    return with_parts(here, other)
+    return with_records(here, other)
 
 
 def told(here: LedgerView, cluster_id: str) -> LedgerView:
     """Its hosts know of it."""
     part = replace(part_of(here, cluster_id), generation=1)
-    return with_parts(here, part)
+    return with_records(here, part)
 
 
 def passed(here: LedgerView, *, now: datetime) -> LedgerView:
@@ -247,7 +247,7 @@ def test_it_goes_on_only_where_it_can_run_to_its_end() -> None:
         name="sites/north/tenants/demo/parts/third",
         spec=found.draft.allotment.spec,
     )
-    assert not starting(with_parts(here, third), POLICY, now=over)
+    assert not starting(with_records(here, third), POLICY, now=over)
     assert starting(here, POLICY, now=over)
 
 

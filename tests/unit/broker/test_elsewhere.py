@@ -11,7 +11,7 @@ from intertie.broker.domain import elsewhere
 from intertie.broker.domain.cluster import ClusterState
 from intertie.broker.domain.elsewhere import TRIES
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.migrating import arrived, dropped
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part, hosts_of
@@ -30,7 +30,7 @@ from tests.unit.broker.line import (
     start,
     view,
     waits,
-    with_parts,
+    with_records,
     written,
 )
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
@@ -64,8 +64,7 @@ def put(count: int = 1, *, aside: bool = True) -> tuple[LedgerView, str]:
     kept = replace(kept, generation=2)
     off = suspended(record, kept, now=LATER + MINUTE)
     assert off.state is ClusterState.SUSPENDED
-    clusters = {**here.clusters, NAME: Versioned(value=off, revision=1)}
-    here = with_parts(replace(here, clusters=clusters, fleet=hosts(aside)), kept)
+    here = with_records(replace(here, fleet=hosts(aside)), off, kept)
     return saved(here, "a"), kept.placed[0].host
 
 
@@ -89,7 +88,7 @@ def brought_to(here: LedgerView, now: datetime = AT) -> dict[str, str]:
 
 def test_where_its_host_has_no_room_and_another_has_it_goes_there_and_goes_on() -> None:
     here, host = put()
-    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    here = with_records(here, full(host, until=NOW + 9 * HOUR))
     assert starting(here, POLICY, now=AT) == []
     assert brought_to(here) == {"w-0": other(host)}
     change = brought(here, POLICY, now=AT)
@@ -100,7 +99,7 @@ def test_where_its_host_has_no_room_and_another_has_it_goes_there_and_goes_on() 
     assert "on its way to another host" in short.message
     assert brought_to(moving) == {}, "one at a time"
     before = part_of(moving, "a")
-    there = with_parts(moving, arrived(before, before.moving[0]))
+    there = with_records(moving, arrived(before, before.moving[0]))
     there = saved(there, "a")
     assert starting(there, POLICY, now=AT) == [NAME]
     went_on = part_of(start(there, "a", now=AT), "a")
@@ -113,15 +112,15 @@ def test_while_it_moves_it_is_not_late() -> None:
     """Hosts that have yet to obey would make it one that is not saved: all that it had would count
     again on a host that has no room for it."""
     here, host = put()
-    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    here = with_records(here, full(host, until=NOW + 9 * HOUR))
     change = brought(here, POLICY, now=AT)
     assert change is not None
     moving = written(here, change)
-    moving = with_parts(moving, replace(part_of(moving, "a"), generation=3))
+    moving = with_records(moving, replace(part_of(moving, "a"), generation=3))
     assert all(each.admitted_on is None for each in stretches_over(moving, now=AT + MINUTE))
     there = part_of(moving, "a")
     there = replace(arrived(there, there.moving[0]), generation=4)
-    after = with_parts(moving, there)
+    after = with_records(moving, there)
     assert all(each.admitted_on is None for each in stretches_over(after, now=AT + MINUTE))
     assert starting(after, POLICY, now=AT + MINUTE) == [], "before its new host has it in order"
 
@@ -129,14 +128,14 @@ def test_while_it_moves_it_is_not_late() -> None:
 def test_where_its_host_has_room_soon_it_waits() -> None:
     here, host = put()
     assert brought_to(here) == {}, "it has room now"
-    soon = with_parts(here, full(host, until=AT + timedelta(seconds=20)))
+    soon = with_records(here, full(host, until=AT + timedelta(seconds=20)))
     assert brought_to(soon) == {}
 
 
 def test_where_no_other_host_has_room_it_waits() -> None:
     here, _ = put()
     parts = (full(each, until=NOW + 9 * HOUR, name=f"full{each}") for each in ("n1", "n2"))
-    assert brought_to(with_parts(here, *parts)) == {}
+    assert brought_to(with_records(here, *parts)) == {}
 
 
 def test_only_as_many_as_are_too_many_go() -> None:
@@ -144,7 +143,7 @@ def test_only_as_many_as_are_too_many_go() -> None:
     placed = part_of(here, "a").placed
     counts = {each: sum(p.host == each for p in placed) for each in ("n1", "n2")}
     crowded = max(counts, key=lambda each: counts[each])
-    here = with_parts(here, full(crowded, until=NOW + 9 * HOUR, vcpus=4 - counts[crowded] + 1))
+    here = with_records(here, full(crowded, until=NOW + 9 * HOUR, vcpus=4 - counts[crowded] + 1))
     found = brought_to(here)
     assert list(found.values()) == [other(crowded)]
 
@@ -162,41 +161,41 @@ def test_of_a_large_one_a_few_numbers_are_tried(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(elsewhere, "place", counted)
     here, _ = put(8)
     assert sum(each.host == "n1" for each in part_of(here, "a").placed) == 4
-    assert brought_to(with_parts(here, full("n1", until=NOW + 9 * HOUR))) == {}
+    assert brought_to(with_records(here, full("n1", until=NOW + 9 * HOUR))) == {}
     assert 0 < len(tried) <= 3
 
 
 def test_not_by_agents_that_do_not_know_how_nor_before_it_is_saved() -> None:
     here, host = put(aside=False)
-    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    here = with_records(here, full(host, until=NOW + 9 * HOUR))
     assert brought_to(here) == {}
     here, host = put()
-    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    here = with_records(here, full(host, until=NOW + 9 * HOUR))
     assert brought_to(replace(here, seen={})) == {}
 
 
 def test_not_while_an_image_is_made_of_its_disk() -> None:
     """A bug: it went, and the image that its owner had asked for before was lost."""
     here, host = put()
-    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    here = with_records(here, full(host, until=NOW + 9 * HOUR))
     kept = part_of(here, "a")
     grant = grant_of(kept, "w-0", "before", "alice", now=NOW)
     copied = begun(kept, grant, "s1", b"signed")
-    assert brought_to(with_parts(here, copied)) == {}
+    assert brought_to(with_records(here, copied)) == {}
     [made] = copied.snapshots
     done = replace(made, shown=replace(made.shown, state=SnapshotState.READY))
-    here = with_parts(here, replace(copied, snapshots=(done,)))
+    here = with_records(here, replace(copied, snapshots=(done,)))
     assert brought_to(here) == {"w-0": other(host)}
 
 
 def test_it_is_tried_a_few_times_and_then_it_waits() -> None:
     here, host = put()
-    here = with_parts(here, full(host, until=NOW + 9 * HOUR))
+    here = with_records(here, full(host, until=NOW + 9 * HOUR))
     for _ in range(TRIES):
         change = brought(here, POLICY, now=AT)
         assert change is not None
         here = written(here, change)
         back = dropped(part_of(here, "a"), part_of(here, "a").moving[0], "the tunnel broke")
-        assert brought_to(saved(with_parts(here, back), "a")) == {}, "until that is cleared"
-        here = saved(with_parts(here, replace(back, left=())), "a")
+        assert brought_to(saved(with_records(here, back), "a")) == {}, "until that is cleared"
+        here = saved(with_records(here, replace(back, left=())), "a")
     assert brought_to(here) == {}

@@ -36,7 +36,7 @@ from tests.unit.broker.line import (
     start,
     view,
     waits,
-    with_parts,
+    with_records,
     written,
 )
 from tests.unit.broker.samples import HOUR, NOW, POLICY
@@ -215,7 +215,7 @@ def test_it_runs_as_long_as_there_is_room_and_is_saved_in_time() -> None:
         placed=found.draft.allotment.placed,
         keeping=None,
     )
-    here = with_parts(here, reserved)
+    here = with_records(here, reserved)
     assert starting(here, POLICY, now=NOW) == [name_of("a")]
     part = part_of(start(here, "a"), "a")
     assert part.window == Window(NOW, NOW + HOUR - SAVE)
@@ -299,7 +299,7 @@ def test_to_go_on_for_as_long_as_there_is_room_is_one_step_of_its_terms() -> Non
         spec=replace(part_of(here, "a").spec, window=Window(NOW + HOUR, NOW + 9 * HOUR)),
         keeping=None,
     )
-    then = saved(with_parts(then, coming), "a")
+    then = saved(with_records(then, coming), "a")
     part = part_of(start(then, "a", now=LATER + MINUTE), "a")
     assert part.window.end == NOW + HOUR - SAVE
     assert part.terms == part_of(then, "a").terms + 1
@@ -370,7 +370,7 @@ def test_one_that_ends_sooner_than_it_could_be_saved_runs_to_its_end() -> None:
         placed=later.draft.allotment.placed,
         keeping=None,
     )
-    here = with_parts(here, other)
+    here = with_records(here, other)
     now = NOW + HOUR - 5 * SECOND
     found = asks(here, 4, now=now)
     there = after(here, found, now=now)

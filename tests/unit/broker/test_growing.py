@@ -28,7 +28,7 @@ from tests.unit.broker.line import (
     start,
     view,
     waits,
-    with_parts,
+    with_records,
 )
 from tests.unit.broker.recalling import Recalling, terms
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part_spec, workspace
@@ -42,13 +42,12 @@ def standing(
     """With a lease that does not wait, for an hour."""
     lease = LeaseTerms(start_time=start_time, duration=HOUR)
     record, part = admitted("one", spec(group(count=count), lease=lease), here, now=NOW)
-    return with_parts(here, part), record, part
+    return with_records(here, part), record, part
 
 
 def waiting(here: LedgerView, count: int, hours: float = 4, **lease: Any) -> LedgerView:
     record = waits("work", best_effort(count, hours * HOUR, **lease))
-    here = replace(here, clusters={**here.clusters, **view([record]).clusters})
-    return start(here, "work")
+    return start(with_records(here, record), "work")
 
 
 def changed(
@@ -131,7 +130,7 @@ def test_for_more_at_once_one_with_a_deadline_begins_later_that_has_not_begun() 
     here, _, _ = standing(view([]), 4)
     lease = LeaseTerms(duration=2 * HOUR)
     record, part = admitted("two", spec(group(count=2), lease=lease), here, now=NOW)
-    here = with_parts(here, part)
+    here = with_records(here, part)
     here, _ = in_time("late", by_deadline(6, deadline=NOW + 4 * HOUR), here)
     assert part_of(here, "late").window == Window(NOW + HOUR, NOW + 2 * HOUR)
     after, aside = changed(here, record, part, of(4, hours=2), GROUPS)

@@ -21,7 +21,7 @@ from intertie.common.tariff import Rates, part_hour
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker import renegotiation as several
-from tests.unit.broker.line import part_of, saved, start, with_parts
+from tests.unit.broker.line import part_of, saved, start, with_records
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts
 from tests.unit.broker.standing import admitted, group, spec, view_of
 from tests.unit.broker.test_giving_way import LATER, after, asks, running
@@ -85,5 +85,5 @@ def test_by_going_on() -> None:
     part = part_of(here, "a")
     assert part.window == Window(NOW, LATER)
     many = with_many(part, STEP / 2)
-    on = start(accounted(with_parts(here, many), many), "a", now=LATER + HOUR / 60)
+    on = start(accounted(with_records(here, many), many), "a", now=LATER + HOUR / 60)
     assert len(part_of(on, "a").price) == MOST
