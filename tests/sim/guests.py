@@ -23,13 +23,13 @@ MOVES = {"save": "it is being saved", "restore": "it is being restored"}
 @dataclass(slots=True)
 class _There:
     host: str
-    vcpus: int
     memory_mib: int
 
 
 def broken_guests(record: Record) -> Iterator[str]:
     """A workspace runs once at most, nothing is started on a disk that is being written to, and a
-    host's guests have no more than it has, but for moments."""
+    host's guests have no more memory than it has, but for moments. Processors are the ledger's
+    to count: a guest that is saved late keeps its own meanwhile, and quotas hold it to them."""
     running: dict[tuple[str, str], _There] = {}
     moving: dict[tuple[str, str], str] = {}
     saved: dict[tuple[str, str, str], bool] = {}
@@ -56,18 +56,15 @@ def broken_guests(record: Record) -> Iterator[str]:
         elif what != "change":
             moving.pop(key, None)
         if what in RUNS:
-            # One whose memory is moved stands still.
-            vcpus = 0 if what in MOVES else each.vcpus
-            running[key] = _There(each.host, vcpus, each.memory_mib)
+            running[key] = _There(each.host, each.memory_mib)
         elif there is not None and there.host == each.host:
             del running[key]
 
 
 def _too_much(running: dict[tuple[str, str], _There], at: float) -> Iterator[str]:
-    use: Counter[tuple[str, str, str]] = Counter()
+    use: Counter[tuple[str, str]] = Counter()
     for (site, _), each in running.items():
-        use[site, each.host, "vcpus"] += each.vcpus
-        use[site, each.host, "memory_mib"] += each.memory_mib
-    for (site, host, what), amount in use.items():
-        if amount > CAPACITY[what]:
-            yield f"{at:.3f} {site}/{host}: guests have {amount} of {CAPACITY[what]} {what}"
+        use[site, each.host] += each.memory_mib
+    for (site, host), amount in use.items():
+        if amount > (most := CAPACITY["memory_mib"]):
+            yield f"{at:.3f} {site}/{host}: guests have {amount} of {most} MiB"

@@ -85,7 +85,6 @@ class Guest:
     what: str
     """`start`, `change`, `save`, `saved`, `restore`, `restored`, `resume`, `off`, `power` or
     `gone`."""
-    vcpus: int
     memory_mib: int
 
 

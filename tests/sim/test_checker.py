@@ -17,7 +17,7 @@ from tests.sim.terms import Terms
 from tests.sim.waiting import Waiting
 
 PART = "sites/north/tenants/demo/parts/c1"
-PAUSED, SUSPENDED = 5, 9
+DEFINED, PAUSED, SUSPENDED = 3, 5, 9
 """Of intertie.cluster.v1.Workspace.State."""
 
 
@@ -214,6 +214,7 @@ def report(second: int, state: int, *, obeyed: int) -> bytes:
         ((report(12, PAUSED, obeyed=0), report(15, SUSPENDED, obeyed=2)), True),
         ((report(15, SUSPENDED, obeyed=2), report(12, PAUSED, obeyed=0)), True),
         ((report(12, SUSPENDED, obeyed=2), report(15, PAUSED, obeyed=0)), False),
+        ((report(12, DEFINED, obeyed=2), report(15, DEFINED, obeyed=0)), True),
     ],
 )
 def test_a_report_that_comes_after_a_newer_one_unsays_nothing(

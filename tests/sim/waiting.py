@@ -24,6 +24,9 @@ class Waiting:
         self._say = say
         self._told: dict[tuple[str, str, str], records_pb2.SeenPart] = {}
         """What each host said last, by site and part's uid."""
+        self._obeyed: dict[tuple[str, str, str], int] = {}
+        """The newest generation that each ever said it had obeyed, with nothing in memory. An agent
+        that has begun anew says 0 until it has looked."""
         self._uids: dict[str, str] = {}
 
     def wanted(self, wanted: records_pb2.WantedPart) -> None:
@@ -32,9 +35,12 @@ class Waiting:
     def seen(self, site: str, host: str, value: bytes) -> None:
         """By its own clock: a write that it has given up may come to etcd after a newer one."""
         report = records_pb2.SeenPart.FromString(value)
-        known = self._told.setdefault((site, host, report.part_uid), report)
+        of = site, host, report.part_uid
+        known = self._told.setdefault(of, report)
         if report.report_time.ToNanoseconds() >= known.report_time.ToNanoseconds():
-            self._told[site, host, report.part_uid] = report
+            self._told[of] = report
+        if not _in_memory(report):
+            self._obeyed[of] = max(report.obeyed_generation, self._obeyed.get(of, 0))
 
     def part(self, written: Any, before: Any, after: Any) -> None:
         """Only its window changes; to go on, all its memory is there, and nothing of it runs."""
@@ -53,11 +59,12 @@ class Waiting:
         if not goes_on or seconds(before["keeping"]["until"]) < window_of(after)[0]:
             return
         for host in sorted({each["host"] for each in after["placed"]}):
-            report = self._told.get((written.store, host, self._uids.get(name, "")))
+            of = written.store, host, self._uids.get(name, "")
+            report = self._told.get(of)
             if (
                 report is None
-                or report.obeyed_generation < before["generation"]
-                or any(each.state in HAS_MEMORY for each in report.workspaces)
+                or self._obeyed.get(of, 0) < before["generation"]
+                or _in_memory(report)
             ):
                 self._say(written, f"{name} goes on before {host} has saved it")
 
@@ -115,6 +122,10 @@ class Waiting:
         if after["state"] in ("SCHEDULED", "ACTIVE", "SUSPENDED"):
             for problem in _in_time(after, part, lasts - ran):
                 self._say(written, f"{name} {problem}")
+
+
+def _in_memory(report: records_pb2.SeenPart) -> bool:
+    return any(each.state in HAS_MEMORY for each in report.workspaces)
 
 
 def begins_late(cluster: Any) -> str:
