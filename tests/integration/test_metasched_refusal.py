@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,11 @@ from intertie.api.metasched.v1 import decisions_pb2
 from intertie.common import errors
 from intertie.common.etcd.client import Etcd
 from intertie.common.rpc.client import channel
+from intertie.metasched.domain.commit import Decision, TxRecord
 from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.ports import Prepared
+from intertie.metasched.usecases.coallocate import Coallocate
+from intertie.metasched.usecases.create_cluster import CreateCluster
 from intertie.metasched.usecases.planning import Brief, Planning
 from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.broker_site import HOST, cluster_spec
@@ -159,3 +164,38 @@ async def test_a_site_that_refuses_is_planned_around_where_there_is_room(
     ]
     assert await here.parts("south") == []
     assert sum(each.vcpus for each in await free(here, "north")) == FULL - 3
+
+
+async def test_what_another_replica_gave_up_meanwhile_is_planned_anew_and_not_refused(
+    here: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It led for a moment, found a transaction without a decision, and discarded its cluster."""
+    commit, undertake = Coallocate._commit, CreateCluster._undertake
+    creating: list[CreateCluster] = []
+    attempts: list[str] = []
+
+    async def watched(create: CreateCluster, *args: Any) -> Any:
+        creating.append(create)
+        return await undertake(create, *args)
+
+    async def overtaken(
+        coallocate: Coallocate, tx: TxRecord, prepared: Mapping[str, Prepared]
+    ) -> Decision:
+        attempts.append(tx.tx)
+        if len(attempts) == 1:
+            await coallocate.abort(tx, RuntimeError("its coordinator stopped"))
+            clusters = creating[0]._clusters
+            stored = await clusters.get(tx.cluster)
+            assert stored is not None
+            await clusters.delete(stored)
+        return await commit(coallocate, tx, prepared)
+
+    monkeypatch.setattr(CreateCluster, "_undertake", watched)
+    monkeypatch.setattr(Coallocate, "_commit", overtaken)
+    made = await here.clusters().Create(create("c1", two_groups()))
+    assert made.state == cluster_pb2.Cluster.SCHEDULED
+    assert len(attempts) == 2
+    await here.until_settled()
+    for site in ("north", "south"):
+        states = sorted(each.state for each in await here.parts(site))
+        assert states == sorted([part_pb2.Part.RELEASED, part_pb2.Part.CONFIRMED])

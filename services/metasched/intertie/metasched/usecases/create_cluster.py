@@ -233,8 +233,9 @@ class CreateCluster:
                     brief = after_refusal(brief, plan, error, last=number == PLANS)
                     read_at = await self._still_ours(order, uid)
             raise AssertionError("unreachable")
-        except (DomainError, Refused):
-            await self._discard(order, uid)
+        except (DomainError, Refused) as error:
+            if not await self._discard(order, uid) and isinstance(error, Aborted):
+                raise Overtaken from error
             raise
 
     async def _promised(self, order: Order, brief: Brief, plan: Plan) -> Plan:
@@ -294,20 +295,26 @@ class CreateCluster:
         return record
 
     async def _still_ours(self, order: Order, uid: str) -> int:
+        """When its record was read. Overtaken: a replica that led for a while has aborted and
+        discarded it, so that nothing of it is left, and the request stands for nothing."""
         stored = await self._clusters.get(str(order.name))
         if stored is None or stored.record.uid != uid:
-            raise Aborted("", "another replica took over")
+            raise Overtaken
         if stored.record.end_requested_time is not None:
             raise Aborted(stored.record.tx, "its end was asked for")
         return stored.read_at
 
-    async def _discard(self, order: Order, uid: str) -> None:
+    async def _discard(self, order: Order, uid: str) -> bool:
+        """Whether it was still on record, by all that is known."""
         try:
             stored = await self._clusters.get(str(order.name))
-            if stored and stored.record.uid == uid and stored.record.state in PENDING:
+            if stored is None or stored.record.uid != uid:
+                return False
+            if stored.record.state in PENDING:
                 await discard(self._clusters, stored, now=self._clock.now())
         except DomainError as error:
             log.warning("create.not_discarded", cluster=str(order.name), problem=str(error))
+        return True
 
     def _request(self, order: Order, record: ClusterRecord) -> RequestRecord:
         return RequestRecord(
