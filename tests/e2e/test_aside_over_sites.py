@@ -87,6 +87,7 @@ def test_it_is_put_aside_at_both_sites_for_one_and_goes_on_with_its_memory(user:
     assert pids(user.testbed) == [[], []]
 
 
+@pytest.mark.more_guests
 def test_one_with_a_deadline_goes_on_as_it_was_promised_and_is_done_in_time(user: User) -> None:
     """South is another's until just before it has to go on."""
     deadline = datetime.now(UTC) + timedelta(seconds=450)
