@@ -36,6 +36,10 @@ class GroupNeed:
     min_sites: int = 0
     saved_mib: int = 0
     """Of disk beside its own, for the memory of one workspace that may be put aside."""
+    count_field: str = "count"
+    """Where in its group the request says `fewest`."""
+    ignored: frozenset[str] = frozenset()
+    """Dimensions in which nothing is counted for it: to find out what stands in its way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,7 @@ class HostRoom:
 
     def suits(self, group: GroupNeed) -> bool:
         """Whether the host can run what the group is, room or not."""
-        return self.architecture == group.architecture and (
+        return group.architecture in ("", self.architecture) and (
             group.hypervisor in ("", ANY_HYPERVISOR) or group.hypervisor in self.hypervisors
         )
 
@@ -127,7 +131,8 @@ class Site:
     def takes(self, group: GroupNeed) -> Vector:
         """What one workspace of the group takes of a host here, promised pairs aside."""
         charged = self.charges(group)
-        return replace(charged, disk_mib=charged.disk_mib + group.saved_mib)
+        taken = replace(charged, disk_mib=charged.disk_mib + group.saved_mib)
+        return replace(taken, **dict.fromkeys(group.ignored, 0)) if group.ignored else taken
 
     def charges(self, group: GroupNeed) -> Vector:
         """What of that its owner is charged for."""
@@ -274,6 +279,7 @@ def _need_of(group: Group, *, aside: bool) -> GroupNeed:
         max_per_host=place.max_per_host,
         min_sites=place.min_sites,
         saved_mib=group.allocation.memory_mib if aside else 0,
+        count_field="count" if group.count else "min_count",
     )
 
 

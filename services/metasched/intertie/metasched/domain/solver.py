@@ -58,6 +58,23 @@ def solve(
     return _plan_of(model, problem, values, optimal) if values is not None else None
 
 
+def feasible(problem: Problem, *, effort: float) -> tuple[bool | None, float]:
+    """Whether there is any plan, good or bad, and the effort that it took to find out; None where
+    `effort` was not enough for that."""
+    if not problem.sites or not problem.windows:
+        return False, 0.0
+    model = build(problem)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = 1
+    solver.parameters.max_deterministic_time = effort
+    status = solver.solve(model.cp)
+    took = solver.response_proto.deterministic_time
+    if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return True, took
+    return (False if status == cp_model.INFEASIBLE else None), took
+
+
 def _stages(model: Model, problem: Problem) -> list[Callable[[int], Any]]:
     """What to minimize, one after another, given the start that the stage before has found. What
     the problem leaves no choice in is not among them."""

@@ -1,0 +1,330 @@
+"""What a request asks for, one requirement at a time, and the problem without it.
+
+A requirement that is left out is as if the request had never asked: no memory is counted, say, or
+any site is allowed. Nothing here knows of the model, which is asked about problems as ever.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+
+from intertie.common.quantities import RESOURCE_OF
+from intertie.common.spec import DEFAULT_DURATION, LeaseTerms
+from intertie.common.values import replace
+from intertie.metasched.domain.problem import (
+    ANY_HYPERVISOR,
+    GroupNeed,
+    ImageFound,
+    LatencyLimit,
+    Problem,
+    Promise,
+    over,
+)
+
+_LARGEST_DISK = 1 << 40
+"""MiB: any image fits."""
+
+
+class What(Enum):
+    """What kind of thing is asked for."""
+
+    COUNT = "COUNT"
+    VCPUS = "vcpus"
+    MEMORY = "memory_mib"
+    DISK = "disk_mib"
+    IOPS = "iops"
+    THROUGHPUT = "throughput_mib_s"
+    NIC = "uplink_mbit_s"
+    PAIR = "PAIR"
+    LATENCY = "LATENCY"
+    NETWORK = "NETWORK"
+    IMAGE = "IMAGE"
+    ARCHITECTURE = "ARCHITECTURE"
+    HYPERVISOR = "HYPERVISOR"
+    ALLOW_SITES = "allow_sites"
+    DENY_SITES = "deny_sites"
+    MAX_PER_SITE = "max_per_site"
+    MAX_PER_HOST = "max_per_host"
+    MIN_SITES = "min_sites"
+    MAX_SITES = "max_sites"
+    START = "START"
+    DURATION = "DURATION"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One requirement of a request."""
+
+    what: What
+    field: str
+    message: str
+    group: int = 0
+    """The position of its group, of what a group asks for."""
+    drop: Callable[[Problem], Problem] = lambda problem: problem
+    opens: frozenset[int] = frozenset()
+    """Windows that are possible only without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Which of a problem's windows the request allows, by their numbers, and which it would allow
+    if it asked for less."""
+
+    asked: tuple[int, ...]
+    later: tuple[int, ...] = ()
+    """For as long, from the earliest."""
+    shorter: tuple[int, ...] = ()
+    """From the same start, from the longest."""
+
+
+def without(problem: Problem, times: Times, dropped: Iterable[Asked]) -> Problem:
+    """The problem, over the windows that are left to it, without these requirements."""
+    left = list(dropped)
+    slots = {*times.asked, *(slot for each in left for slot in each.opens)}
+    problem = over(problem, sorted(slots, key=lambda slot: (problem.windows[slot].start, slot)))
+    for each in left:
+        problem = each.drop(problem)
+    return problem
+
+
+def asked_of(
+    problem: Problem, times: Times, networks: Sequence[str] = (), lease: LeaseTerms | None = None
+) -> tuple[Asked, ...]:
+    """All that is asked for; where several explanations are as good, what comes first is named
+    first. `networks` are the request's, in its order."""
+    found: list[Asked] = []
+    for at, group in enumerate(problem.groups):
+        found += _what_it_is(group, at)
+    for at, group in enumerate(problem.groups):
+        found += _amounts(problem, group, at)
+    found += (_promised(problem, each) for each in problem.promises)
+    found += (_bounded(each) for each in problem.limits)
+    found += _on_networks(problem, networks)
+    for at, group in enumerate(problem.groups):
+        found += _placed(group, at)
+    if problem.max_sites:
+        most = problem.max_sites
+        found.append(
+            Asked(
+                what=What.MAX_SITES,
+                field="spec.placement.max_sites",
+                message=f"at most {most} {'site' if most == 1 else 'sites'} in all",
+                drop=lambda problem: replace(problem, max_sites=0),
+            )
+        )
+    for at, group in enumerate(problem.groups):
+        found += _counted(group, at)
+    if lease is not None:
+        found += _timed(lease, times)
+    return tuple(found)
+
+
+def _what_it_is(group: GroupNeed, at: int) -> Iterator[Asked]:
+    """Its image, which all of the group have, and what its hosts must be."""
+    path = f"spec.groups[{at}].environment"
+    yield Asked(
+        what=What.IMAGE,
+        field=f"{path}.image",
+        message=f"image {group.image} for {group.name}",
+        group=at,
+        drop=lambda problem: _any_image(problem, at),
+    )
+    yield Asked(
+        what=What.ARCHITECTURE,
+        field=f"{path}.architecture",
+        message=f"{group.architecture} hosts for {group.name}",
+        group=at,
+        drop=_changing(at, architecture=""),
+    )
+    if group.hypervisor not in ("", ANY_HYPERVISOR):
+        yield Asked(
+            what=What.HYPERVISOR,
+            field=f"{path}.hypervisor",
+            message=f"hosts with {group.hypervisor} for {group.name}",
+            group=at,
+            drop=_changing(at, hypervisor=ANY_HYPERVISOR),
+        )
+
+
+_AMOUNTS = {
+    What.VCPUS: ("vcpus", "vCPUs"),
+    What.MEMORY: ("memory_mib", "MiB of memory"),
+    What.DISK: ("disk_mib", "MiB of disk"),
+    What.IOPS: ("disk.cap_iops", "operations a second of disk"),
+    What.THROUGHPUT: ("disk.cap_mib_s", "MiB/s of disk"),
+    What.NIC: ("nic.guarantee_mbit_s", "Mbit/s for its NICs"),
+}
+assert {each.value for each in _AMOUNTS} == set(RESOURCE_OF)
+
+
+def _amounts(problem: Problem, group: GroupNeed, at: int) -> Iterator[Asked]:
+    """How much each workspace of the group gets. What the request does not say of disk operations
+    and throughput, sites do by their defaults."""
+    for what, (name, unit) in _AMOUNTS.items():
+        dimension = what.value
+        amount = getattr(group.need, dimension)
+        if not any(getattr(site.takes(group), dimension) for site in problem.sites):
+            continue
+        said = f"{amount} {unit}" if amount else f"as many {unit} as sites give by default"
+        yield Asked(
+            what=what,
+            field=f"spec.groups[{at}].allocation.{name}",
+            message=f"{said} for each {group.name}",
+            group=at,
+            drop=_ignoring(at, dimension),
+        )
+
+
+def _promised(problem: Problem, promise: Promise) -> Asked:
+    return Asked(
+        what=What.PAIR,
+        field=promise.field,
+        message=f"{promise.mbit_s} Mbit/s between each {promise.a} and each {promise.b}"
+        f" on {promise.network}",
+        drop=lambda problem: replace(
+            problem, promises=tuple(each for each in problem.promises if each is not promise)
+        ),
+    )
+
+
+def _bounded(limit: LatencyLimit) -> Asked:
+    return Asked(
+        what=What.LATENCY,
+        field=limit.field,
+        message=f"at most {limit.most / timedelta(milliseconds=1):g} ms between {limit.a} and"
+        f" {limit.b} on {limit.network}",
+        drop=lambda problem: replace(
+            problem, limits=tuple(each for each in problem.limits if each is not limit)
+        ),
+    )
+
+
+def _on_networks(problem: Problem, networks: Sequence[str]) -> Iterator[Asked]:
+    """That groups can reach one another; without it there is nothing to promise on it either."""
+    for at, name in enumerate(networks):
+        members = [group.name for group in problem.groups if name in group.networks]
+        if not members:
+            continue
+
+        def drop(problem: Problem, name: str = name) -> Problem:
+            return replace(
+                problem,
+                groups=tuple(
+                    replace(each, networks=tuple(n for n in each.networks if n != name))
+                    for each in problem.groups
+                ),
+                promises=tuple(each for each in problem.promises if each.network != name),
+                limits=tuple(each for each in problem.limits if each.network != name),
+            )
+
+        yield Asked(
+            what=What.NETWORK,
+            field=f"spec.networks[{at}]",
+            message=f"network {name} for {', '.join(members)}",
+            drop=drop,
+        )
+
+
+def _placed(group: GroupNeed, at: int) -> Iterator[Asked]:
+    """Where the group may be, and how it is to be spread."""
+    name = group.name
+
+    def asked(what: What, message: str, nothing: object) -> Asked:
+        return Asked(
+            what=what,
+            field=f"spec.groups[{at}].placement.{what.value}",
+            message=message,
+            group=at,
+            drop=_changing(at, **{what.value: nothing}),
+        )
+
+    if group.allow_sites:
+        yield asked(What.ALLOW_SITES, f"{name} only at {', '.join(group.allow_sites)}", ())
+    if group.deny_sites:
+        yield asked(What.DENY_SITES, f"{name} not at {', '.join(group.deny_sites)}", ())
+    if group.max_per_site:
+        yield asked(What.MAX_PER_SITE, f"at most {group.max_per_site} {name} at one site", 0)
+    if group.max_per_host:
+        yield asked(What.MAX_PER_HOST, f"at most {group.max_per_host} {name} on one host", 0)
+    if group.min_sites > 1:
+        yield asked(What.MIN_SITES, f"{name} at {group.min_sites} sites or more", 0)
+
+
+def _counted(group: GroupNeed, at: int) -> Iterator[Asked]:
+    """How many; without it one is enough."""
+    if group.fewest > 1:
+        least = "" if group.count_field == "count" else "at least "
+        yield Asked(
+            what=What.COUNT,
+            field=f"spec.groups[{at}].{group.count_field}",
+            message=f"{least}{group.fewest} {group.name}",
+            group=at,
+            drop=_changing(at, fewest=1),
+        )
+
+
+def _timed(lease: LeaseTerms, times: Times) -> Iterator[Asked]:
+    """When, and for how long."""
+    if times.later:
+        field, said = _start_of(lease)
+        yield Asked(what=What.START, field=field, message=said, opens=frozenset(times.later))
+    if times.shorter:
+        ends = lease.end_time is not None and lease.duration is None
+        yield Asked(
+            what=What.DURATION,
+            field=f"spec.lease.{'end_time' if ends else 'duration'}",
+            message=f"until {lease.end_time:%Y-%m-%d %H:%M:%SZ}"
+            if ends
+            else f"for {lease.duration or DEFAULT_DURATION}",
+            opens=frozenset(times.shorter),
+        )
+
+
+def _start_of(lease: LeaseTerms) -> tuple[str, str]:
+    """What bounds the start, and that in words."""
+    if lease.deadline is not None:
+        return "spec.lease.deadline", f"done by {lease.deadline:%Y-%m-%d %H:%M:%SZ}"
+    first = f"{lease.start_time:%Y-%m-%d %H:%M:%SZ}" if lease.start_time else ""
+    if lease.max_delay:
+        late = f"at most {lease.max_delay} after {first}" if first else f"within {lease.max_delay}"
+        return "spec.lease.max_delay", f"a start {late}"
+    if first:
+        return "spec.lease.start_time", f"a start at {first}"
+    return "spec.lease.max_delay", "a start at once"
+
+
+def _changing(at: int, **changes: object) -> Callable[[Problem], Problem]:
+    return lambda problem: _with_group(problem, at, replace(problem.groups[at], **changes))
+
+
+def _ignoring(at: int, dimension: str) -> Callable[[Problem], Problem]:
+    def drop(problem: Problem) -> Problem:
+        group = problem.groups[at]
+        ignoring = replace(group, ignored=group.ignored | {dimension})
+        if dimension == "memory_mib":
+            ignoring = replace(ignoring, saved_mib=0)
+        if dimension == "disk_mib":
+            ignoring = replace(ignoring, need=replace(group.need, disk_mib=_LARGEST_DISK))
+        return _with_group(problem, at, ignoring)
+
+    return drop
+
+
+def _any_image(problem: Problem, at: int) -> Problem:
+    """As if all sites had one content under a name of the group's own."""
+    name = f"any {at}"
+    found = {name: ImageFound(digest=name)}
+    sites = tuple(
+        replace(
+            site,
+            offers=tuple(replace(each, images={**each.images, **found}) for each in site.offers),
+        )
+        for site in problem.sites
+    )
+    image = replace(problem.groups[at], image=name)
+    return _with_group(replace(problem, sites=sites), at, image)
+
+
+def _with_group(problem: Problem, at: int, group: GroupNeed) -> Problem:
+    return replace(problem, groups=(*problem.groups[:at], group, *problem.groups[at + 1 :]))
