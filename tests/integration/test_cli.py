@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from datetime import UTC, datetime
 
 from intertie.api.types.v1.action_pb2 import Action
 from intertie.common.errors import (
@@ -15,6 +16,13 @@ from intertie.common.errors import (
     NoCapacity,
     NotLeading,
     Shortfall,
+)
+from intertie.common.explanation import (
+    Change,
+    Conflict,
+    CounterOffer,
+    Explanation,
+    Requirement,
 )
 from tests.fakes.user_api import AUTHORITY
 from tests.integration.cli_place import SPEC, Place
@@ -70,6 +78,40 @@ async def test_no_capacity_is_a_table_site_by_site(place: Place) -> None:
     assert ["north", "link", "to", "south", "link_egress", "300", "Mbit/s", "200", "Mbit/s"] in rows
     assert "NO_CAPACITY" in said.err
     assert "Try: Ask for less" in said.err
+
+
+async def test_a_refusal_says_what_stands_against_what_and_what_could_be_had(place: Place) -> None:
+    count, vcpus = "spec.groups[0].count", "spec.groups[0].allocation.vcpus"
+    conflict = Conflict(
+        requirements=(
+            Requirement(field=count, message="2 node", enough=True),
+            Requirement(field=vcpus, message="9 vCPUs for each node", enough=True),
+        )
+    )
+    offer = CounterOffer(
+        changes=(Change(field=count, value="1"),),
+        message="1 node instead of 2",
+        start_time=datetime(2026, 3, 1, 12, tzinfo=UTC),
+        cost=0.5,
+    )
+    short = Shortfall(site="north", resource="vcpus", wanted=18, available=9, unit="vCPU",
+                      until=datetime(2026, 3, 1, 14, tzinfo=UTC))  # fmt: skip
+    told = Explanation(conflicts=(conflict,), complete=True, counter_offers=(offer,))
+    place.clusters.refusals = [NoCapacity((short,), told)]
+    said = await place.say("plan", "-f", str(place.spec))
+    assert said.code == 1
+    lines = said.err.splitlines()
+    assert "these cannot be had together; to give up one of them is enough" in lines
+    assert "  - groups[0].count (line 5): 2 node" in lines
+    assert "  - groups[0].allocation.vcpus (line 7): 9 vCPUs for each node" in lines
+    assert "as things stand, it could be had with" in lines
+    assert (
+        "  - 1 node instead of 2  (groups[0].count: 1; starts 2026-03-01 12:00:00Z, costs 0.5000)"
+        in lines
+    )
+    assert any("ENOUGH FROM" in each for each in lines)
+    assert any("2026-03-01 14:00:00Z" in each for each in lines)
+    assert "Try:" not in said.err
 
 
 async def test_a_field_that_the_service_refuses_is_named_with_its_line(place: Place) -> None:

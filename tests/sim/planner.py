@@ -3,11 +3,16 @@ own; here a plan is only what the sites are asked for."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from intertie.common.errors import NoCapacity
 from intertie.common.quantities import Vector
 from intertie.metasched.domain.candidates import allowed
 from intertie.metasched.domain.plan import Plan, SitePlan, check
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site, digest_at
 from intertie.metasched.domain.solver import _with_links
+from intertie.metasched.usecases.explaining import Explaining
+from intertie.metasched.usecases.planning import Brief
 
 
 def simple_plan(problem: Problem, *, effort: float = 0.0) -> Plan | None:
@@ -30,6 +35,13 @@ def simple_plan(problem: Problem, *, effort: float = 0.0) -> Plan | None:
         if not check(problem, plan):
             return plan
     return None
+
+
+async def unexplained(
+    _: Explaining, brief: Brief, refusal: NoCapacity, *, now: datetime
+) -> NoCapacity:
+    """In the place of Explaining: the model's answers are what it goes by."""
+    return refusal
 
 
 def _placed(problem: Problem, slot: int) -> tuple[SitePlan, ...] | None:

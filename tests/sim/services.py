@@ -46,11 +46,12 @@ from intertie.common.settings import (
     TrustSettings,
 )
 from intertie.metasched.settings import CommitSettings, MetaschedSettings
+from intertie.metasched.usecases.explaining import Explaining
 from tests.sim.etcd_client import ModelClient
 from tests.sim.etcd_model import EtcdModel
 from tests.sim.network import Network, Reached, SimChannel, SimServer, SimSigner, reached, replicas
 from tests.sim.network import verify as sim_verify
-from tests.sim.planner import simple_plan
+from tests.sim.planner import simple_plan, unexplained
 from tests.sim.virtual_loop import Process, current
 
 DIGEST = "b3:" + "ab" * 32
@@ -176,6 +177,7 @@ def seams(network: Network, at_point: Reached, power: Fence) -> Iterator[None]:
         (metasched_in_time, "DECIDED_BEFORE", DECIDED_BEFORE),
         (metasched_aside, "DECIDED_BEFORE", DECIDED_BEFORE),
         (metasched_planning, "shortfalls", lambda problem, *, effort: ()),
+        (Explaining, "__call__", unexplained),
         (points, "_folder", Path("/simulated")),
         (points, "_stand", reached(at_point)),
     ]

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import fields
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from intertie.common import errors
+from intertie.common.explanation import (
+    Change,
+    Conflict,
+    CounterOffer,
+    Explanation,
+    Requirement,
+)
 from intertie.common.rpc.errors import CODES, from_status, sentence, to_status
 from intertie.common.values import replace
 
@@ -21,14 +28,35 @@ NARROW = errors.Shortfall(
     peer="south",
     resource="link_egress",
     message="the link is narrow",
+    until=datetime(2026, 3, 1, 13, tzinfo=UTC),
     field="spec.groups[0].allocation.pairs[0].bandwidth.guarantee_mbit_s",
+)
+LATER = datetime(2026, 3, 1, 13, 30, tzinfo=UTC)
+EXPLANATION = Explanation(
+    conflicts=(
+        Conflict(
+            requirements=(
+                Requirement(field="spec.groups[1].count", message="12 worker", enough=True),
+                Requirement(field="spec.lease.max_delay", message="a start at once"),
+            )
+        ),
+    ),
+    complete=True,
+    counter_offers=(
+        CounterOffer(
+            changes=(Change(field="spec.groups[1].count", value="11"),),
+            message="11 worker instead of 12",
+            start_time=LATER,
+            cost=3.25,
+        ),
+    ),
 )
 SAMPLES: list[errors.DomainError] = [
     errors.FieldInvalid("spec.groups[1].count", "must be 1 or more"),
     errors.NotFound("sites/north/hosts/n1"),
     errors.NameTaken("a"),
     errors.RequestIdReuse("r-1"),
-    errors.NoCapacity((SHORTFALL, NARROW)),
+    errors.NoCapacity((SHORTFALL, NARROW), EXPLANATION),
     errors.ImageNotReady("debian", "north", "spec.groups[1].environment.image"),
     errors.ClockSkew(timedelta(seconds=-2.5)),
     errors.HoldExpired("p"),
@@ -100,6 +128,33 @@ def test_a_huge_refusal_stays_small_enough_for_metadata() -> None:
     back = from_status(status)
     assert isinstance(back, errors.NoCapacity)
     assert 0 < len(back.shortfalls) < 100
+
+
+def test_a_huge_explanation_stays_small_enough_and_whole_in_what_is_left_of_it() -> None:
+    many = replace(
+        EXPLANATION,
+        conflicts=EXPLANATION.conflicts * 900,
+        counter_offers=EXPLANATION.counter_offers * 900,
+    )
+    status = to_status(errors.NoCapacity((NARROW,) * 900, many))
+    assert status.ByteSize() < 32 * 1024
+    back = from_status(status)
+    assert isinstance(back, errors.NoCapacity)
+    assert 0 < len(back.shortfalls) < 100
+    assert not back.explanation.complete
+    assert set(back.explanation.conflicts) == set(EXPLANATION.conflicts)
+    assert back.explanation.counter_offers == EXPLANATION.counter_offers * len(
+        back.explanation.counter_offers
+    )
+
+
+def test_a_value_that_is_too_long_to_be_told_is_not_told_as_another() -> None:
+    [known] = EXPLANATION.counter_offers
+    long = replace(known, changes=(Change(field="spec.groups[0].networks", value="9" * 9999),))
+    told = replace(EXPLANATION, counter_offers=(long, known))
+    back = from_status(to_status(errors.NoCapacity((NARROW,), told)))
+    assert isinstance(back, errors.NoCapacity)
+    assert back.explanation == EXPLANATION
 
 
 @pytest.mark.parametrize(

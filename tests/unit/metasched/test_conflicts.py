@@ -1,4 +1,4 @@
-"""Which requirements cannot be met together: every one that there is, on problems solved by hand."""
+"""Which requirements cannot be met together: each that there is, on problems solved by hand."""
 
 from __future__ import annotations
 

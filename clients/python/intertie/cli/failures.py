@@ -8,7 +8,9 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
+from intertie.cli.explained import explained
 from intertie.cli.remedies import REMEDIES
+from intertie.cli.tables import instant
 from intertie.cli.terminal import print_table, quantity, shown, styled
 from intertie.client import ClientError, Document, DocumentInvalid
 from intertie.client.errors import ConfigInvalid, ConfigMissing, EndpointUnknown
@@ -42,12 +44,15 @@ def report(error: BaseException, notes: Console, *, document: Document | None = 
         case DocumentInvalid(problems=problems):
             for problem in problems:
                 _say(notes, str(problem), problem.remedy)
-        case NoCapacity(shortfalls=shortfalls):
+        case NoCapacity(shortfalls=shortfalls, explanation=explanation):
             _say(notes, f"it does not fit [{error.reason}]")
             print_table(notes, shortfall_table(shortfalls))
             for field in dict.fromkeys(each.field for each in shortfalls if each.field):
                 notes.print(styled(f"asked for in {_place(field, document)}"), soft_wrap=True)
-            _say_remedy(notes, REMEDIES[error.reason])
+            for line in explained(explanation, lambda field: _place(field, document)):
+                notes.print(styled(line), soft_wrap=True)
+            if not explanation.counter_offers:
+                _say_remedy(notes, REMEDIES[error.reason])
         case FieldInvalid(field=field, problem=problem):
             place = _place(field, document)
             remedy = "" if ";" in problem else REMEDIES[error.reason]
@@ -103,22 +108,29 @@ def _say_remedy(notes: Console, remedy: str) -> None:
 
 
 def shortfall_table(shortfalls: Iterable[Shortfall]) -> Table:
-    """Site by site, what was short and by how much."""
+    """Site by site, what was short, by how much and, where that is known, until when."""
+    shortfalls = list(shortfalls)
+    told = any(each.until for each in shortfalls)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("SITE", "WHERE", "GROUP", "RESOURCE"):
         table.add_column(title)
     table.add_column("WANTED", justify="right")
     table.add_column("AVAILABLE", justify="right")
+    if told:
+        table.add_column("ENOUGH FROM")
     table.add_column("")
     by_site: Callable[[Shortfall], str] = lambda each: each.site  # noqa: E731
     for site, of_site in groupby(sorted(shortfalls, key=by_site), key=by_site):
         for index, each in enumerate(of_site):
+            *amounts, sentence = _amounts(each)
             table.add_row(
                 styled("" if index else site or "(all)"),
                 styled(_where(each)),
                 styled(each.group),
                 styled(each.resource),
-                *_amounts(each),
+                *amounts,
+                *([instant(each.until) if each.until else ""] if told else []),
+                sentence,
             )
     return table
 

@@ -23,3 +23,7 @@ def moment(time: Timestamp) -> str:
     if not time.seconds:
         return ""
     return datetime.fromtimestamp(time.seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def instant(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -15,6 +15,7 @@ from intertie.client.attachment import Attachment
 from intertie.client.changes import Alive, Changed, ClusterEvent, Gone, Snapshot, SnapshotReason
 from intertie.client.clusters import OVER, Clusters, draw_request_id
 from intertie.client.config import Config, Endpoint, load
+from intertie.client.counter_offers import with_changes
 from intertie.client.document import Document, read_document
 from intertie.client.errors import ClientError
 from intertie.client.images import Images
@@ -55,5 +56,6 @@ __all__ = [
     "read_document",
     "to_plain",
     "to_yaml",
+    "with_changes",
     "write_document",
 ]

@@ -5,8 +5,10 @@ holds the one table that maps the types to gRPC.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar
+
+from intertie.common.explanation import UNEXPLAINED, Explanation
 
 
 class DomainError(Exception):
@@ -30,6 +32,7 @@ class Shortfall:
     peer: str = ""
     message: str = ""
     field: str = ""
+    until: datetime | None = None
 
     def __str__(self) -> str:
         if self.message:
@@ -87,10 +90,12 @@ class RequestIdReuse(DomainError):
 
 @dataclass(eq=False)
 class NoCapacity(DomainError):
-    """It fits nowhere; `shortfalls` says what was short, site by site."""
+    """It fits nowhere; `shortfalls` says what was short, site by site, `explanation` which of what
+    was asked for stands against what, where somebody has found that out."""
 
     reason = "NO_CAPACITY"
     shortfalls: tuple[Shortfall, ...]
+    explanation: Explanation = UNEXPLAINED
 
     def __str__(self) -> str:
         if not self.shortfalls:

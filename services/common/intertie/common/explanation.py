@@ -50,3 +50,6 @@ class Explanation:
 
     def __bool__(self) -> bool:
         return bool(self.conflicts or self.counter_offers)
+
+
+UNEXPLAINED = Explanation()

@@ -12,8 +12,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from intertie.api.types.v1 import resources_pb2
+from intertie.api.types.v1 import explanation_pb2, resources_pb2
 from intertie.common import errors
+from intertie.common.rpc.explanation_proto import explanation_from_proto, explanation_to_proto
 from intertie.common.rpc.shortfalls_proto import shortfall_from_proto, shortfall_to_proto
 
 DOMAIN = "intertie"
@@ -21,7 +22,9 @@ _MESSAGE_CHARACTERS = 1000
 _SHORTFALL_CHARACTERS = 250
 """Of each of its texts."""
 _SHORTFALLS = 64
-"""Details travel as trailing metadata, which gRPC bounds: the first ones say enough."""
+_SHORTFALLS_EXPLAINED = 40
+"""Details travel as trailing metadata, which gRPC bounds: the first ones say enough. Fewer where
+there is an explanation beside them."""
 
 CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.FieldInvalid: grpc.StatusCode.INVALID_ARGUMENT,
@@ -107,6 +110,8 @@ def to_status(error: errors.DomainError) -> status_pb2.Status:
     status.details.add().Pack(info)
     if (extra := _detail(error)) is not None:
         status.details.add().Pack(extra)
+    if isinstance(error, errors.NoCapacity) and error.explanation:
+        status.details.add().Pack(_explained(error))
     return status
 
 
@@ -188,8 +193,9 @@ def _detail(error: errors.DomainError) -> Message | None:
             )
             bad: Message = error_details_pb2.BadRequest(field_violations=[violation])
             return bad
-        case errors.NoCapacity(shortfalls=shortfalls):
-            told = [_cut_shortfall(each) for each in shortfalls[:_SHORTFALLS]]
+        case errors.NoCapacity(shortfalls=shortfalls, explanation=explanation):
+            most = _SHORTFALLS_EXPLAINED if explanation else _SHORTFALLS
+            told = [_cut_shortfall(each) for each in shortfalls[:most]]
             return resources_pb2.Shortfalls(shortfalls=map(shortfall_to_proto, told))
         case errors.ImageNotReady(image=image):
             return _unmet(error, image)
@@ -200,6 +206,12 @@ def _detail(error: errors.DomainError) -> Message | None:
             return resource
         case _:
             return None
+
+
+def _explained(error: errors.NoCapacity) -> Message:
+    return explanation_to_proto(
+        error.explanation, cut=lambda text: _cut(text, _SHORTFALL_CHARACTERS)
+    )
 
 
 def _unmet(error: errors.DomainError, subject: str) -> Message:
@@ -222,7 +234,12 @@ def _rebuild(
     if kind is errors.NoCapacity:
         short = resources_pb2.Shortfalls()
         any(each.Unpack(short) for each in status.details)
-        return errors.NoCapacity(tuple(shortfall_from_proto(each) for each in short.shortfalls))
+        why = explanation_pb2.Explanation()
+        any(each.Unpack(why) for each in status.details)
+        return errors.NoCapacity(
+            tuple(shortfall_from_proto(each) for each in short.shortfalls),
+            explanation_from_proto(why),
+        )
     if kind in _NUMBERS:
         return _NUMBERS[kind](at)
     if kind is errors.ImageNotReady:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from typing import Any
 
 from intertie.common.quantities import RESOURCE_OF
 from intertie.common.spec import DEFAULT_DURATION, LeaseTerms
@@ -76,6 +77,8 @@ class Times:
     """For as long, from the earliest."""
     shorter: tuple[int, ...] = ()
     """From the same start, from the longest."""
+    made: frozenset[int] = frozenset()
+    """Of the later ones, those that begin when others can have been put aside for it."""
 
 
 def without(problem: Problem, times: Times, dropped: Iterable[Asked]) -> Problem:
@@ -166,6 +169,8 @@ def _amounts(problem: Problem, group: GroupNeed, at: int) -> Iterator[Asked]:
         amount = getattr(group.need, dimension)
         if not any(getattr(site.takes(group), dimension) for site in problem.sites):
             continue
+        if what is What.VCPUS and amount == 1:
+            unit = "vCPU"
         said = f"{amount} {unit}" if amount else f"as many {unit} as sites give by default"
         yield Asked(
             what=what,
@@ -277,7 +282,7 @@ def _timed(lease: LeaseTerms, times: Times) -> Iterator[Asked]:
             message=f"until {lease.end_time:%Y-%m-%d %H:%M:%SZ}"
             if ends
             else f"for {lease.duration or DEFAULT_DURATION}",
-            opens=frozenset(times.shorter),
+            opens=frozenset(times.shorter[-1:]),
         )
 
 
@@ -294,7 +299,7 @@ def _start_of(lease: LeaseTerms) -> tuple[str, str]:
     return "spec.lease.max_delay", "a start at once"
 
 
-def _changing(at: int, **changes: object) -> Callable[[Problem], Problem]:
+def _changing(at: int, **changes: Any) -> Callable[[Problem], Problem]:
     return lambda problem: _with_group(problem, at, replace(problem.groups[at], **changes))
 
 

@@ -43,6 +43,7 @@ from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.waiting import nowhere, queued, queued_again, recallable_of
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
+from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.planning import Brief, Planning
@@ -117,6 +118,7 @@ class CreateCluster:
         self._register = register
         self._planning = planning
         self._room_to_go_on = RoomToGoOn(planning)
+        self._explaining = Explaining(planning)
         self._fits = fits
         self._enqueue = enqueue
         self._coallocate = coallocate
@@ -131,12 +133,15 @@ class CreateCluster:
         self._requests = Requests(self._tell)
 
     async def plan_only(self, order: Order) -> ClusterView:
-        """What would be done now. Takes and writes nothing."""
+        """What would be done now, or why nothing. Takes and writes nothing."""
         spec, now = self._normal(order.spec), self._clock.now()
         if spec.lease.kind is Kind.BEST_EFFORT:
             return await self._enqueue.plan_only(self._in_line(order, spec))
         brief = self._planning.brief(order.name.tenant, spec, now=now)
-        plan = await self._promised(order, brief, await self._planning.in_time(brief))
+        try:
+            plan = await self._promised(order, brief, await self._planning.in_time(brief))
+        except NoCapacity as refusal:
+            raise await self._explaining(brief, refusal, now=now) from None
         return await self._get_cluster.view(self._record(order, spec, plan, uid=self._uid()))
 
     async def __call__(self, order: Order) -> ClusterView:
@@ -233,6 +238,9 @@ class CreateCluster:
                     brief = after_refusal(brief, plan, error, last=number == PLANS)
                     read_at = await self._still_ours(order, uid)
             raise AssertionError("unreachable")
+        except NoCapacity as refusal:
+            await self._discard(order, uid)
+            raise await self._explaining(brief, refusal, now=self._clock.now()) from None
         except (DomainError, Refused) as error:
             if not await self._discard(order, uid) and isinstance(error, Aborted):
                 raise Overtaken from error

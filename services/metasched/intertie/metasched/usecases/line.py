@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from intertie.common.errors import Shortfall
+from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.leasing.lease import Lease
 from intertie.common.spec import ClusterSpec
@@ -17,6 +17,7 @@ from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.rooms import Rooms, starts_ahead
 from intertie.metasched.domain.waiting import in_order, left_of
+from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Brief, Planning
 
@@ -39,6 +40,7 @@ class Outlook:
 class Line:
     def __init__(self, planning: Planning, parts: PartCache, policy: QueuePolicy) -> None:
         self._planning = planning
+        self._explaining = Explaining(planning)
         self._parts = parts
         self.policy = policy
 
@@ -51,7 +53,11 @@ class Line:
         answer."""
         start = now + NOTHING_YET
         window = Window(start, start + spec.lease.window(now=now).duration)
-        return await self._planning(_brief(tenant, spec, (window,)))
+        brief = _brief(tenant, spec, (window,))
+        try:
+            return await self._planning(brief)
+        except NoCapacity as refusal:
+            raise await self._explaining(brief, refusal, now=now) from None
 
     async def starting(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[str]:
         """Names of those that have room at their sites and put off nobody before them, by what

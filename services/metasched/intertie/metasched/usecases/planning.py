@@ -158,7 +158,7 @@ class Planning:
         problem, silent = await self.problem(brief)
         check_disks(problem)
         plan = await self._at_work(_planned, problem, effort=self._effort.solver)
-        if later := self._room_made(brief, problem, plan):
+        if later := self.room_made(brief, problem, plan):
             more, gone = await self.problem(replace(brief, windows=later))
             better = await self._at_work(
                 _with_room_made, problem, plan, more, effort=self._effort.solver
@@ -169,7 +169,7 @@ class Planning:
             return _with_silent(plan, silent)
         raise await self._why_not(brief, problem, silent)
 
-    def _room_made(self, brief: Brief, problem: Problem, plan: Plan | None) -> tuple[Window, ...]:
+    def room_made(self, brief: Brief, problem: Problem, plan: Plan | None) -> tuple[Window, ...]:
         """What is tried once more for a lease that does not wait and cannot begin at once."""
         if not brief.before_others or not problem.windows:
             return ()

@@ -416,6 +416,7 @@ class Shortfall(_message.Message):
     PEER_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     FIELD_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     host: _builtins.str
     """Empty: the site as a whole, or a link."""
@@ -440,6 +441,13 @@ class Shortfall(_message.Message):
     """Path of the field in the request that asks for it, for what only one asks
     for: a latency; of a link's bandwidth the largest. Else empty.
     """
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When as much as is wanted would be free here, for as long as it is wanted, as things
+        stand. That promises nothing; absent where it is not known, or farther ahead than
+        is planned for.
+        """
+
     def __init__(
         self,
         *,
@@ -453,10 +461,11 @@ class Shortfall(_message.Message):
         peer: _builtins.str = ...,
         message: _builtins.str = ...,
         field: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "field", b"field", "group", b"group", "host", b"host", "message", b"message", "peer", b"peer", "resource", b"resource", "site", b"site", "unit", b"unit", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "field", b"field", "group", b"group", "host", b"host", "message", b"message", "peer", b"peer", "resource", b"resource", "site", b"site", "unit", b"unit", "until", b"until", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

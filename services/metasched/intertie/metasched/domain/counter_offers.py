@@ -1,0 +1,185 @@
+"""Other requests that would be accepted as things stand: each as near to what was asked for as any
+of its kind, in one respect or, where none is enough, in two or three."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from intertie.common.errors import FieldInvalid
+from intertie.common.explanation import Change, CounterOffer
+from intertie.common.intervals import Window
+from intertie.common.spec import ClusterSpec, normalise, validate
+from intertie.metasched.domain.candidates import check_disks
+from intertie.metasched.domain.conflicts import Budget, Conflicts
+from intertie.metasched.domain.levers import Lever, Step, Value, changed, levers_of
+from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.problem import Cut, Offer, Problem, problem_of
+from intertie.metasched.domain.requirements import Asked, Times
+from intertie.metasched.domain.solver import solve
+
+MOST_COMBINED = 3
+"""So many changes of several respects at a time, where none of one is enough."""
+TRIED = 64
+"""Of what has no order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What a request, and others like it, are planned on."""
+
+    spec: ClusterSpec
+    """Normalised."""
+    windows: tuple[Window, ...]
+    offers: Mapping[str, Sequence[Offer]]
+    """Of all sites, whether or not the request may use them, over these windows."""
+    times: Times
+    cuts: tuple[Cut, ...]
+    now: datetime
+
+    def problem(self, spec: ClusterSpec, slots: Sequence[int]) -> Problem:
+        ordered = sorted(slots, key=lambda slot: (self.windows[slot].start, slot))
+        return problem_of(
+            spec,
+            tuple(self.windows[slot] for slot in ordered),
+            {name: [each[slot] for slot in ordered] for name, each in self.offers.items()},
+            self.cuts,
+        )
+
+    @property
+    def whole(self) -> Problem:
+        """Of the request itself, over all windows, in their own order."""
+        return problem_of(self.spec, self.windows, self.offers, self.cuts)
+
+    def after(self, steps: Sequence[Step]) -> Problem | None:
+        """Of the request with these changes; None where it would be refused as malformed."""
+        spec = self.spec
+        slots: tuple[int, ...] = ()
+        for each in steps:
+            spec, slots = changed(spec, each.changes), each.slots or slots
+        try:
+            validate(spec, now=self.now)
+            problem = self.problem(normalise(spec, now=self.now), slots or self.times.asked)
+            check_disks(problem)
+        except FieldInvalid:
+            return None
+        return problem
+
+
+def counter_offers_of(
+    ground: Ground,
+    asked: Sequence[Asked],
+    found: Conflicts,
+    *,
+    budget: Callable[[], Budget],
+    effort: float,
+) -> tuple[CounterOffer, ...]:
+    """Where giving up one requirement is enough, one or two for each such; else some that change as
+    many as it takes. `budget` is for each of them, `effort` as in solver.solve."""
+    single = [each for each in found.given_up if len(each) == 1]
+    fewest = min((len(each) for each in found.given_up), default=0)
+    several = [each for each in found.given_up if len(each) == fewest]
+    whole = ground.whole
+    offers: list[CounterOffer] = []
+    for numbers in single or several:
+        if not single and len(offers) >= MOST_COMBINED:
+            break
+        # When comes last: by then it is known what is to fit.
+        ordered = sorted(numbers, key=lambda number: (bool(asked[number].opens), number))
+        if sum(bool(asked[number].opens) for number in numbers) > 1:
+            continue
+        ways = [levers_of(asked[number], ground.spec, whole, ground.times) for number in ordered]
+        for levers in _each_of(ways):
+            offer = offer_of(ground, levers, budget(), effort=effort)
+            if offer is not None and offer not in offers:
+                offers.append(offer)
+    return tuple(offers)
+
+
+def offer_of(
+    ground: Ground, levers: Sequence[Lever], budget: Budget, *, effort: float
+) -> CounterOffer | None:
+    """The least of each, those after it being as loose as can be; None where that is not enough."""
+    chosen: list[Step] = []
+    for number, lever in enumerate(levers):
+        rest = [each.most() for each in levers[number + 1 :]]
+        step = _least(lever, partial(_fits, ground, tuple(chosen), rest, budget))
+        if step is None:
+            return None
+        chosen.append(step)
+    problem = ground.after(chosen)
+    plan = solve(problem, effort=effort) if problem is not None else None
+    if problem is None or plan is None or check(problem, plan):
+        return None
+    return _told(chosen, plan)
+
+
+def reached(ground: Ground, asked: Asked, budget: Budget) -> int | None:
+    """Of a requirement that windows stand for: the first of them in which all the rest fits."""
+    for lever in levers_of(asked, ground.spec, ground.whole, ground.times):
+        step = _least(lever, partial(_fits, ground, (), (), budget))
+        if step is not None:
+            return step.slots[0]
+    return None
+
+
+def _told(steps: Sequence[Step], plan: Plan) -> CounterOffer:
+    return CounterOffer(
+        changes=tuple(
+            Change(field=field, value=json_of(value))
+            for each in steps
+            for field, value in each.changes.items()
+        ),
+        message=" and ".join(each.message for each in steps),
+        start_time=plan.window.start,
+        cost=plan.cost,
+    )
+
+
+def _fits(
+    ground: Ground, before: Sequence[Step], after: Sequence[Step], budget: Budget, step: Step
+) -> bool:
+    problem = ground.after([*before, step, *after])
+    return problem is not None and budget.fits(problem) is True
+
+
+def _least(lever: Lever, fits: Callable[[Step], bool]) -> Step | None:
+    """The first of its steps that fits."""
+    if not lever.ordered:
+        for value in lever.values[:TRIED]:
+            if fits(step := lever.step(value)):
+                return step
+        return lever.loosest if lever.loosest and _is_one(lever) and fits(lever.loosest) else None
+    low, high = 0, len(lever.values) - 1
+    if high < 0 or not fits(lever.step(lever.values[high])):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if fits(lever.step(lever.values[middle])):
+            high = middle
+        else:
+            low = middle + 1
+    return lever.step(lever.values[high])
+
+
+def _is_one(lever: Lever) -> bool:
+    """The loosest step is one that can be made, not a stand-in for several."""
+    return bool(lever.loosest and lever.loosest.changes)
+
+
+def _each_of(ways: Sequence[Sequence[Lever]]) -> list[tuple[Lever, ...]]:
+    """One lever of each; none where one of them has none."""
+    found: list[tuple[Lever, ...]] = [()]
+    for each in ways:
+        found = [(*before, lever) for before in found for lever in each]
+    return found
+
+
+def json_of(value: Value) -> str:
+    """As protobuf's JSON has it."""
+    if isinstance(value, datetime):
+        return json.dumps(value.isoformat().replace("+00:00", "Z"))
+    if isinstance(value, timedelta):
+        return json.dumps(f"{value / timedelta(seconds=1):.6f}".rstrip("0").rstrip(".") + "s")
+    return json.dumps(value)

@@ -1,0 +1,215 @@
+"""Finds out why a request has no plan, and what could be had instead, before it is refused."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+
+import structlog
+
+from intertie.common.errors import NoCapacity
+from intertie.common.explanation import Conflict, Explanation, Requirement
+from intertie.common.intervals import Window
+from intertie.common.spec import Kind
+from intertie.common.values import replace
+from intertie.metasched.domain.candidates import MOST_WINDOWS
+from intertie.metasched.domain.conflicts import Budget, Conflicts, conflicts_of, verdict_of
+from intertie.metasched.domain.counter_offers import Ground, counter_offers_of, reached
+from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.requirements import Asked, Times, What, asked_of
+from intertie.metasched.domain.time_around import (
+    between,
+    between_durations,
+    later_than,
+    shorter_than,
+)
+from intertie.metasched.domain.until import with_until
+from intertie.metasched.usecases.planning import Brief, Planning
+
+log = structlog.get_logger(__name__)
+
+AT_WORK = 1
+"""So many refusals are explained at a time, beside what is planned and looked ahead at: nobody
+who has a plan waits for one who has none."""
+WAITING = 4
+"""More than these are refused without: by what is short alone."""
+SIZE = 400_000
+"""Of all problems that the conflicts of one refusal are found on: see Budget. So for each
+counter-offer."""
+TIMES_EFFORT = 10
+"""What that may cost, in efforts of the planner."""
+
+
+class Explaining:
+    def __init__(self, planning: Planning) -> None:
+        self._planning = planning
+        self._at_work = asyncio.Semaphore(AT_WORK)
+        self._begun = 0
+
+    async def __call__(self, brief: Brief, refusal: NoCapacity, *, now: datetime) -> NoCapacity:
+        """The refusal, with what it is for. As it is where there is too much to do.
+
+        Sites are asked again, also those that the request keeps out, and for windows that it does
+        not allow. A lease that waits is explained by what its sites have when they have nothing
+        else: when, and for how long, is no matter then.
+        """
+        if self._begun >= AT_WORK + WAITING or not brief.windows:
+            return refusal
+        self._begun += 1
+        try:
+            async with self._at_work:
+                return await self._explained(brief, refusal, now)
+        finally:
+            self._begun -= 1
+
+    async def _explained(self, brief: Brief, refusal: NoCapacity, now: datetime) -> NoCapacity:
+        ground = await self._ground(brief, now)
+        asked, found = await asyncio.to_thread(self._conflicts, ground)
+        for each in asked:
+            if each.what in (What.START, What.DURATION) and found.enough(asked.index(each)):
+                ground = await self._nearer(brief, ground, each)
+        offers = await asyncio.to_thread(
+            counter_offers_of,
+            ground,
+            asked,
+            found,
+            budget=self._budget,
+            effort=self._planning.effort.solver,
+        )
+        log.info("explaining.explained", conflicts=len(found.sets), counter_offers=len(offers))
+        told = Explanation(
+            conflicts=_told(asked, found), complete=found.complete, counter_offers=offers
+        )
+        short = with_until(refusal.shortfalls, ground.whole, ground.times.later)
+        return NoCapacity(short, told)
+
+    async def _ground(self, brief: Brief, now: datetime) -> Ground:
+        """What all sites offer over the windows that are asked for, and around these."""
+        anywhere = _anywhere(brief)
+        first, _ = await self._planning.problem(anywhere)
+        asked = [*brief.windows, *self._planning.room_made(anywhere, first, None)]
+        later: list[Window] = []
+        shorter: tuple[Window, ...] = ()
+        made: tuple[Window, ...] = ()
+        lease, effort = brief.spec.lease, self._planning.effort
+        if lease.kind is not Kind.BEST_EFFORT:
+            if lease.kind is None and lease.start_time is not None:
+                unbound = replace(brief.spec, lease=replace(lease, start_time=None))
+                made = self._planning.room_made(replace(anywhere, spec=unbound), first, None)
+            around = later_than(asked, slot=effort.slot, horizon=effort.horizon)
+            later = sorted({*around, *made}.difference(asked), key=lambda each: each.start)
+            shorter = shorter_than(brief.windows[0])
+        count = len(asked) + len(later)
+        times = Times(
+            asked=tuple(range(len(asked))),
+            later=tuple(range(len(asked), count)),
+            shorter=tuple(range(count, count + len(shorter))),
+            made=frozenset(len(asked) + n for n, each in enumerate(later) if each in made),
+        )
+        ground = Ground(
+            spec=brief.spec, windows=(), offers={}, times=times, cuts=brief.cuts, now=now
+        )
+        ground = await self._with(anywhere, ground, (*asked, *later, *shorter))
+        return replace(ground, times=replace(times, later=_that_differ(ground)))
+
+    async def _with(self, brief: Brief, ground: Ground, windows: Sequence[Window]) -> Ground:
+        """The same over these windows as well; without sites that do not answer now."""
+        calls = [
+            replace(brief, windows=tuple(windows[at : at + MOST_WINDOWS]))
+            for at in range(0, len(windows), MOST_WINDOWS)
+        ]
+        answers = await asyncio.gather(*map(self._planning.problem, calls))
+        problems: list[Problem] = [problem for problem, _ in answers]
+        names = [{site.name for site in problem.sites} for problem in problems]
+        if ground.windows:
+            names.append(set(ground.offers))
+        there = set.intersection(*names)
+        return replace(
+            ground,
+            windows=(*ground.windows, *windows),
+            offers={
+                name: (
+                    *ground.offers.get(name, ()),
+                    *(offer for problem in problems for offer in problem.site(name).offers),
+                )
+                for name in sorted(there)
+            },
+        )
+
+    def _conflicts(self, ground: Ground) -> tuple[tuple[Asked, ...], Conflicts]:
+        spec, whole = ground.spec, ground.whole
+        networks = [network.name for network in spec.networks]
+        asked = asked_of(whole, ground.times, networks, spec.lease)
+        verdict = verdict_of(whole, ground.times, asked, self._budget())
+        return asked, conflicts_of(len(asked), verdict)
+
+    async def _nearer(self, brief: Brief, ground: Ground, asked: Asked) -> Ground:
+        """With windows between the last that does not do and the first that does."""
+        slot = await asyncio.to_thread(reached, ground, asked, self._budget())
+        if slot is None:
+            return ground
+        found, count = ground.windows[slot], len(ground.windows)
+        times = ground.times
+        if asked.what is What.START:
+            earlier = [each.start for each in ground.windows if each.start < found.start]
+            windows = between(max(earlier), found)
+            rest = times.later[times.later.index(slot) :]
+            times = replace(times, later=(*range(count, count + len(windows)), *rest))
+        else:
+            at = times.shorter.index(slot)
+            longer = ground.windows[times.shorter[at - 1] if at else times.asked[0]]
+            windows = between_durations(longer, found)
+            rest = times.shorter[at:]
+            times = replace(times, shorter=(*range(count, count + len(windows)), *rest))
+        if not windows:
+            return ground
+        return replace(await self._with(_anywhere(brief), ground, windows), times=times)
+
+    def _budget(self) -> Budget:
+        effort = self._planning.effort.solver
+        return Budget(effort=TIMES_EFFORT * effort, each=effort, size=SIZE)
+
+
+def _anywhere(brief: Brief) -> Brief:
+    """With every site allowed, and all that gives way giving way."""
+    groups = tuple(
+        replace(each, placement=replace(each.placement, allow_sites=(), deny_sites=()))
+        for each in brief.spec.groups
+    )
+    gives = brief.spec.lease.kind is Kind.DEADLINE
+    return replace(brief, spec=replace(brief.spec, groups=groups), others_give_way=gives)
+
+
+def _that_differ(ground: Ground) -> tuple[int, ...]:
+    """Those of the later windows over which something is offered that is not before."""
+    seen = {_offered(ground, slot) for slot in ground.times.asked}
+    found = []
+    for slot in ground.times.later:
+        offered = _offered(ground, slot)
+        if offered not in seen:
+            seen.add(offered)
+            found.append(slot)
+    return tuple(found)
+
+
+def _offered(ground: Ground, slot: int) -> tuple[object, ...]:
+    return tuple(
+        (each[slot].hosts, tuple(sorted(each[slot].links.items(), key=lambda link: link[0])))
+        for each in ground.offers.values()
+    )
+
+
+def _told(asked: Sequence[Asked], found: Conflicts) -> tuple[Conflict, ...]:
+    """The smallest first."""
+    return tuple(
+        Conflict(
+            requirements=tuple(
+                Requirement(
+                    field=asked[number].field,
+                    message=asked[number].message,
+                    enough=found.enough(number),
+                )
+                for number in sorted(each)
+            )
+        )
+        for each in sorted(found.sets, key=lambda each: (len(each), sorted(each)))
+    )
