@@ -10,6 +10,7 @@ import pytest
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.common import errors
 from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.explanation import Conflict, Explanation, Requirement
 from tests.integration.broker_meta import Meta, metasched
 from tests.integration.broker_site import Site, cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
@@ -88,11 +89,15 @@ async def test_another_sites_name_in_the_placement_hands_it_on(here: Site, beyon
 async def test_a_refusal_beyond_is_the_answer_and_leaves_no_record(
     here: Site, beyond: Meta
 ) -> None:
-    beyond.elsewhere.refusal = NoCapacity((Shortfall(site="south", resource="vcpus"),))
+    short = Shortfall(site="south", resource="vcpus")
+    asked = Requirement(field="spec.groups[0].count", message="20 node", enough=True)
+    told = Explanation(conflicts=(Conflict(requirements=(asked,)),), complete=True)
+    beyond.elsewhere.refusal = NoCapacity((short,), told)
     stub = here.clusters()
     refused = await refusal(stub.Create(create("wide", cluster_spec(count=20), "r1")))
     assert isinstance(refused, errors.NoCapacity)
     assert refused.shortfalls[0].site == "south"
+    assert refused.explanation == told
     assert not (await here.etcd.range("forwards/")).entries
     assert not (await here.etcd.range("requests/")).entries
     beyond.elsewhere.refusal = None

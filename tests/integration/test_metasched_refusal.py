@@ -11,6 +11,7 @@ import pytest
 from intertie.api.broker.v1 import part_pb2, site_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.metasched.v1 import decisions_pb2
+from intertie.client import with_changes
 from intertie.common import errors
 from intertie.common.etcd.client import Etcd
 from intertie.common.rpc.client import channel
@@ -199,3 +200,40 @@ async def test_what_another_replica_gave_up_meanwhile_is_planned_anew_and_not_re
     for site in ("north", "south"):
         states = sorted(each.state for each in await here.parts(site))
         assert states == sorted([part_pb2.Part.RELEASED, part_pb2.Part.CONFIRMED])
+
+
+async def test_each_counter_offer_is_accepted_as_it_is_sent(here: Federation) -> None:
+    """Over real brokers: south has 8 processors, of which others have 4 for an hour; and a link of
+    100 Mbit/s."""
+    south = cluster_spec(count=1, vcpus=HOST["vcpus"], pair_mbit_s=0)
+    request = create("taken", south)
+    request.parent = "-/tenants/other"
+    await at_south(here).Create(request)
+
+    stub, what = here.clusters(), two_groups(5, mbit_s=10)
+    planned = await refusal(stub.Create(create("c1", what, validate_only=True)))
+    refused = await refusal(stub.Create(create("c1", what)))
+    assert isinstance(planned, errors.NoCapacity)
+    assert isinstance(refused, errors.NoCapacity)
+    for each in (planned, refused):
+        [conflict] = each.explanation.conflicts
+        assert {requirement.field for requirement in conflict.requirements} == {
+            "spec.groups[1].count",
+            "spec.groups[1].allocation.vcpus",
+            "spec.groups[1].placement.allow_sites",
+            "spec.lease.max_delay",
+        }
+        [short] = [s for s in each.shortfalls if (s.site, s.resource) == ("south", "vcpus")]
+        assert (short.wanted, short.available) == (5, 4)
+        assert short.until is not None
+    offers = refused.explanation.counter_offers
+    assert {each.message for each in offers} >= {"4 worker instead of 5", "worker at north as well"}
+    assert any("later" in each.message for each in offers)
+    for number, offer in enumerate(offers):
+        changed = with_changes(what, offer)
+        plan = await stub.Create(create(f"p{number}", changed, validate_only=True))
+        assert plan.plan.cost == pytest.approx(offer.cost)
+        made = await stub.Create(create(f"c{number}", changed))
+        assert made.state == cluster_pb2.Cluster.SCHEDULED
+        await stub.Delete(clusters_pb2.DeleteClusterRequest(name=made.name))
+        await until_free(here, "south", HOST["vcpus"])

@@ -39,6 +39,6 @@ def with_changes(spec: ClusterSpec, offer: CounterOffer) -> ClusterSpec:
                 raise AttributeError(f"{last}[{at}]")
             holder.ClearField(last)
             json_format.ParseDict({last: json.loads(each.value)}, holder)
-        except (AttributeError, IndexError, json_format.ParseError) as error:
+        except (AttributeError, IndexError, ValueError, json_format.ParseError) as error:
             raise ValueError(f"{each.field} cannot be {each.value}: {error}") from error
     return changed

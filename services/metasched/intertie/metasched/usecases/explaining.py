@@ -14,7 +14,7 @@ from intertie.common.values import replace
 from intertie.metasched.domain.candidates import MOST_WINDOWS
 from intertie.metasched.domain.conflicts import Budget, Conflicts, conflicts_of, verdict_of
 from intertie.metasched.domain.counter_offers import Ground, counter_offers_of, reached
-from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.problem import Offer
 from intertie.metasched.domain.requirements import Asked, Times, What, asked_of
 from intertie.metasched.domain.time_around import (
     between,
@@ -106,9 +106,15 @@ class Explaining:
             made=frozenset(len(asked) + n for n, each in enumerate(later) if each in made),
         )
         ground = Ground(
-            spec=brief.spec, windows=(), offers={}, times=times, cuts=brief.cuts, now=now
+            spec=brief.spec,
+            windows=brief.windows,
+            offers={site.name: site.offers for site in first.sites},
+            times=times,
+            cuts=brief.cuts,
+            now=now,
         )
-        ground = await self._with(anywhere, ground, (*asked, *later, *shorter))
+        rest = (*asked[len(brief.windows) :], *later, *shorter)
+        ground = await self._with(anywhere, ground, rest)
         return replace(ground, times=replace(times, later=_that_differ(ground)))
 
     async def _with(self, brief: Brief, ground: Ground, windows: Sequence[Window]) -> Ground:
@@ -118,21 +124,15 @@ class Explaining:
             for at in range(0, len(windows), MOST_WINDOWS)
         ]
         answers = await asyncio.gather(*map(self._planning.problem, calls))
-        problems: list[Problem] = [problem for problem, _ in answers]
-        names = [{site.name for site in problem.sites} for problem in problems]
-        if ground.windows:
-            names.append(set(ground.offers))
-        there = set.intersection(*names)
+        more: dict[str, list[Offer]] = {name: list(of) for name, of in ground.offers.items()}
+        for problem, _ in answers:
+            for site in problem.sites:
+                more.setdefault(site.name, []).extend(site.offers)
+        together = (*ground.windows, *windows)
         return replace(
             ground,
-            windows=(*ground.windows, *windows),
-            offers={
-                name: (
-                    *ground.offers.get(name, ()),
-                    *(offer for problem in problems for offer in problem.site(name).offers),
-                )
-                for name in sorted(there)
-            },
+            windows=together,
+            offers={name: of for name, of in more.items() if len(of) == len(together)},
         )
 
     def _conflicts(self, ground: Ground) -> tuple[tuple[Asked, ...], Conflicts]:
