@@ -219,7 +219,6 @@ async def test_each_counter_offer_is_accepted_as_it_is_sent(here: Federation) ->
         [conflict] = each.explanation.conflicts
         assert {requirement.field for requirement in conflict.requirements} == {
             "spec.groups[1].count",
-            "spec.groups[1].allocation.vcpus",
             "spec.groups[1].placement.allow_sites",
             "spec.lease.max_delay",
         }

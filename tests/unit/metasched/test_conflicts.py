@@ -90,7 +90,7 @@ def test_a_default_of_all_sites_is_asked_for_by_saying_nothing() -> None:
 
 def test_the_least_of_a_range_is_named() -> None:
     given = problem([group(fewest=3, most=9, count_field="min_count")], {"a": offer(2)})
-    alone(given, f"{HEAD}.min_count", VCPUS)
+    alone(given, f"{HEAD}.min_count")
 
 
 def test_a_site_that_may_not_be_used_is_named_with_what_is_short_at_the_other() -> None:
@@ -110,7 +110,7 @@ def test_an_image_is_named_with_the_sites_that_are_allowed() -> None:
 def test_one_content_for_all_of_a_group_is_named_with_what_divides_them() -> None:
     other = {"guest": ImageFound(digest=OTHER_DIGEST, virtual_mib=64)}
     sites = linked({"a": offer(1), "b": offer(1, images=other)}, link())
-    alone(problem([group(fewest=2)], sites), f"{HEAD}.environment.image", COUNT, VCPUS)
+    alone(problem([group(fewest=2)], sites), f"{HEAD}.environment.image", COUNT)
 
 
 def test_a_disk_below_its_image_is_named_with_it() -> None:
@@ -128,6 +128,9 @@ def test_a_kind_of_host_that_is_nowhere_is_named() -> None:
 def test_spread_over_more_sites_than_there_are_is_named() -> None:
     sites = linked({"a": offer(9), "b": offer(0)}, link())
     spread = problem([group(fewest=2, min_sites=2)], sites)
+    alone(spread, f"{HEAD}.placement.min_sites")
+    roomier = linked({"a": offer(9), "b": offer(1)}, link())
+    spread = problem([group(fewest=2, min_sites=2, vcpus=2)], roomier)
     alone(spread, VCPUS, f"{HEAD}.placement.min_sites")
 
 
@@ -140,7 +143,7 @@ def test_bounds_on_one_site_and_one_host_are_named_with_the_count() -> None:
 
 def test_too_few_sites_in_all_are_named() -> None:
     sites = linked({"a": offer(2), "b": offer(2)}, link())
-    alone(problem([group(fewest=3)], sites, max_sites=1), VCPUS, MAX_SITES, COUNT)
+    alone(problem([group(fewest=3)], sites, max_sites=1), MAX_SITES, COUNT)
 
 
 def divided(**more: object) -> Problem:

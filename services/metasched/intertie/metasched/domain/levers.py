@@ -13,9 +13,8 @@ from intertie.common.spec import ANY_HYPERVISOR, ClusterSpec
 from intertie.common.spec_rules import MAX_LATENCY
 from intertie.common.term_rules import MIN_MEMORY_MIB
 from intertie.common.values import replace
-from intertie.metasched.domain.candidates import allowed
 from intertie.metasched.domain.problem import Problem
-from intertie.metasched.domain.requirements import Asked, Times, What
+from intertie.metasched.domain.requirements import Asked, Times, What, image_sizes
 
 Value = int | str | timedelta | datetime | tuple[str, ...]
 
@@ -127,13 +126,7 @@ def _memory(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -> 
 def _disk(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -> Iterator[Lever]:
     """Less, but no less than images need; or what the image at some site needs."""
     group = problem.groups[asked.group]
-    sizes = sorted(
-        {
-            site.images[group.image].virtual_mib
-            for site in problem.sites
-            if group.image in site.images and allowed(group, site.name)
-        }
-    )
+    sizes = image_sizes(problem, group)
     words = f"{{new}} MiB of disk instead of {{old}} for each {group.name}"
     larger = [each for each in sizes if each > group.need.disk_mib]
     held = [each for each in sizes if each <= group.need.disk_mib]

@@ -1,7 +1,8 @@
 """What a request asks for, one requirement at a time, and the problem without it.
 
-A requirement that is left out is as if the request had never asked: no memory is counted, say, or
-any site is allowed. Nothing here knows of the model, which is asked about problems as ever.
+A requirement that is left out is as if the request asked for the least that it could: for one
+workspace of a group, say, of 16 MiB, or for any site. Nothing here knows of the model, which is
+asked about problems as ever.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,9 +11,10 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from intertie.common.quantities import RESOURCE_OF
 from intertie.common.spec import DEFAULT_DURATION, LeaseTerms
+from intertie.common.term_rules import MIN_MEMORY_MIB
 from intertie.common.values import replace
+from intertie.metasched.domain.candidates import allowed
 from intertie.metasched.domain.problem import (
     ANY_HYPERVISOR,
     GroupNeed,
@@ -151,34 +153,42 @@ def _what_it_is(group: GroupNeed, at: int) -> Iterator[Asked]:
 
 
 _AMOUNTS = {
-    What.VCPUS: ("vcpus", "vCPUs"),
-    What.MEMORY: ("memory_mib", "MiB of memory"),
-    What.DISK: ("disk_mib", "MiB of disk"),
-    What.IOPS: ("disk.cap_iops", "operations a second of disk"),
-    What.THROUGHPUT: ("disk.cap_mib_s", "MiB/s of disk"),
-    What.NIC: ("nic.guarantee_mbit_s", "Mbit/s for its NICs"),
+    What.VCPUS: ("vcpus", "vCPUs", 1),
+    What.MEMORY: ("memory_mib", "MiB of memory", MIN_MEMORY_MIB),
+    What.DISK: ("disk_mib", "MiB of disk", 1),
+    What.IOPS: ("disk.cap_iops", "operations a second of disk", 1),
+    What.THROUGHPUT: ("disk.cap_mib_s", "MiB/s of disk", 1),
+    What.NIC: ("nic.guarantee_mbit_s", "Mbit/s for its NICs", 0),
 }
-assert {each.value for each in _AMOUNTS} == set(RESOURCE_OF)
+"""Field, unit, and the least that can be asked for. No disk is smaller than its image."""
 
 
 def _amounts(problem: Problem, group: GroupNeed, at: int) -> Iterator[Asked]:
     """How much each workspace of the group gets. What the request does not say of disk operations
     and throughput, sites do by their defaults."""
-    for what, (name, unit) in _AMOUNTS.items():
+    for what, (name, unit, least) in _AMOUNTS.items():
         dimension = what.value
         amount = getattr(group.need, dimension)
-        if not any(getattr(site.takes(group), dimension) for site in problem.sites):
+        most = max((getattr(site.takes(group), dimension) for site in problem.sites), default=0)
+        sizes = image_sizes(problem, group) if what is What.DISK else ()
+        least = min(sizes, default=least) or least
+        if most <= least and not any(size > amount for size in sizes):
             continue
-        if what is What.VCPUS and amount == 1:
-            unit = "vCPU"
         said = f"{amount} {unit}" if amount else f"as many {unit} as sites give by default"
         yield Asked(
             what=what,
             field=f"spec.groups[{at}].allocation.{name}",
             message=f"{said} for each {group.name}",
             group=at,
-            drop=_ignoring(at, dimension),
+            drop=_with_least(at, dimension, least),
         )
+
+
+def image_sizes(problem: Problem, group: GroupNeed) -> tuple[int, ...]:
+    """MiB of disk that its image needs, at the sites where it may be."""
+    places = (site for site in problem.sites if allowed(group, site.name))
+    found = (site.images[group.image] for site in places if group.image in site.images)
+    return tuple(sorted({each.virtual_mib for each in found}))
 
 
 def _promised(problem: Problem, promise: Promise) -> Asked:
@@ -303,15 +313,15 @@ def _changing(at: int, **changes: Any) -> Callable[[Problem], Problem]:
     return lambda problem: _with_group(problem, at, replace(problem.groups[at], **changes))
 
 
-def _ignoring(at: int, dimension: str) -> Callable[[Problem], Problem]:
+def _with_least(at: int, dimension: str, least: int) -> Callable[[Problem], Problem]:
     def drop(problem: Problem) -> Problem:
         group = problem.groups[at]
-        ignoring = replace(group, ignored=group.ignored | {dimension})
+        taking = replace(group, instead={**group.instead, dimension: least})
         if dimension == "memory_mib":
-            ignoring = replace(ignoring, saved_mib=0)
+            taking = replace(taking, saved_mib=min(group.saved_mib, least))
         if dimension == "disk_mib":
-            ignoring = replace(ignoring, need=replace(group.need, disk_mib=_LARGEST_DISK))
-        return _with_group(problem, at, ignoring)
+            taking = replace(taking, need=replace(group.need, disk_mib=_LARGEST_DISK))
+        return _with_group(problem, at, taking)
 
     return drop
 
