@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bench import (
     admission,
@@ -12,6 +12,7 @@ from bench import (
     control,
     coordination,
     deploy,
+    explain,
     guarantees,
     idle,
     retention,
@@ -24,17 +25,21 @@ BENCHES: dict[str, Callable[[bool], None]] = {
     "control": control.run,
     "coordination": coordination.run,
     "deploy": deploy.run,
+    "explain": explain.run,
     "guarantees": guarantees.run,
     "idle": idle.run,
     "retention": retention.run,
     "trace": trace.run,
 }
 
+OWN: dict[str, Callable[[Sequence[str]], None]] = {"explain": explain.main, "trace": trace.main}
+"""With options of their own."""
+
 
 def main() -> None:
-    """Runs those that are named, or all. `trace` alone has options of its own."""
-    if sys.argv[1:2] == ["trace"]:
-        trace.main(sys.argv[2:])
+    """Runs those that are named, or all. Some have options of their own."""
+    if sys.argv[1:2] and (own := OWN.get(sys.argv[1])) is not None:
+        own(sys.argv[2:])
         return
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *BENCHES], metavar="NAME")

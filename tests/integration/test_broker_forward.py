@@ -91,7 +91,7 @@ async def test_a_refusal_beyond_is_the_answer_and_leaves_no_record(
 ) -> None:
     short = Shortfall(site="south", resource="vcpus")
     asked = Requirement(field="spec.groups[0].count", message="20 node", enough=True)
-    told = Explanation(conflicts=(Conflict(requirements=(asked,)),), complete=True)
+    told = Explanation(conflicts=(Conflict(requirements=(asked,)),))
     beyond.elsewhere.refusal = NoCapacity((short,), told)
     stub = here.clusters()
     refused = await refusal(stub.Create(create("wide", cluster_spec(count=20), "r1")))

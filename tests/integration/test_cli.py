@@ -96,14 +96,15 @@ async def test_a_refusal_says_what_stands_against_what_and_what_could_be_had(pla
     )
     short = Shortfall(site="north", resource="vcpus", wanted=18, available=9, unit="vCPU",
                       until=datetime(2026, 3, 1, 14, tzinfo=UTC))  # fmt: skip
-    told = Explanation(conflicts=(conflict,), complete=True, counter_offers=(offer,))
+    told = Explanation(conflicts=(conflict,), counter_offers=(offer,))
     place.clusters.refusals = [NoCapacity((short,), told)]
     said = await place.say("plan", "-f", str(place.spec))
     assert said.code == 1
     lines = said.err.splitlines()
-    assert "these cannot be had together; to give up one of them is enough" in lines
-    assert "  - groups[0].count (line 5): 2 node" in lines
-    assert "  - groups[0].allocation.vcpus (line 7): 9 vCPUs for each node" in lines
+    assert "these cannot be had together" in lines
+    assert "  * groups[0].count (line 5): 2 node" in lines
+    assert "  * groups[0].allocation.vcpus (line 7): 9 vCPUs for each node" in lines
+    assert "it could be had without one with *" in lines
     assert "as things stand, it could be had with" in lines
     assert (
         "  - 1 node instead of 2  (groups[0].count: 1; starts 2026-03-01 12:00:00Z, costs 0.5000)"

@@ -37,7 +37,7 @@ START, DURATION = "spec.lease.max_delay", "spec.lease.duration"
 def told(
     given: Problem, times: Times | None = None, lease: LeaseTerms | None = None
 ) -> tuple[list[set[str]], list[set[str]]]:
-    """Conflicts, and what is enough to give up, by fields."""
+    """Conflicts, and ways of giving up what is enough, by fields."""
     times = times or Times(asked=tuple(range(len(given.windows))))
     asked = asked_of(given, times, ("lan",), lease)
     fields = [each.field for each in asked]
@@ -45,19 +45,19 @@ def told(
     assert all(each.message for each in asked)
     budget = Budget(effort=60, each=5, size=10**9)
     found = conflicts_of(len(asked), verdict_of(given, times, asked, budget))
-    assert found.complete
+    assert all(enough <= each for each, enough in zip(found.sets, found.enough, strict=True))
 
     def named(sets: Sequence[frozenset[int]]) -> list[set[str]]:
         return [{fields[number] for number in each} for each in sets]
 
-    return named(found.sets), named(found.given_up)
+    return named(found.sets), named(found.ways)
 
 
 def alone(given: Problem, *fields: str) -> None:
     """There is one conflict, and any one of it is enough."""
-    sets, given_up = told(given)
+    sets, ways = told(given)
     assert sets == [set(fields)]
-    assert sorted(given_up, key=sorted) == sorted(({each} for each in fields), key=sorted)
+    assert sorted(ways, key=sorted) == sorted(({each} for each in fields), key=sorted)
 
 
 def of(name: str, amount: int) -> Vector:
@@ -183,9 +183,9 @@ def at(slots: int) -> tuple[Problem, Times]:
 
 def test_when_and_for_how_long_are_requirements_as_well() -> None:
     given, times = at(3)
-    sets, given_up = told(given, times, LeaseTerms(duration=timedelta(hours=1)))
+    sets, ways = told(given, times, LeaseTerms(duration=timedelta(hours=1)))
     assert sets == [{VCPUS, START, DURATION}]
-    assert given_up == [{VCPUS}, {START}, {DURATION}]
+    assert ways == [{VCPUS}, {START}, {DURATION}]
 
 
 @pytest.mark.parametrize(
@@ -210,18 +210,18 @@ def test_an_end_that_is_given_is_named_as_that() -> None:
 
 def test_two_causes_are_two_conflicts_and_one_of_each_is_given_up() -> None:
     groups = [group("head", vcpus=9), group(need=of("memory_mib", 99999))]
-    sets, given_up = told(problem(groups, {"a": offer(8, 8)}))
+    sets, ways = told(problem(groups, {"a": offer(8, 8)}))
     memory = f"{WORKER}.allocation.memory_mib"
     assert sorted(map(sorted, sets)) == [[VCPUS], [memory]]
-    assert given_up == [{VCPUS, memory}]
+    assert ways == [{VCPUS, memory}]
 
 
 def test_what_is_in_both_of_two_conflicts_is_enough_to_give_up() -> None:
     given = problem([group(fewest=3, vcpus=2, max_per_host=1)], {"a": offer(5)})
-    sets, given_up = told(given)
+    sets, ways = told(given)
     per_host = f"{HEAD}.placement.max_per_host"
     assert sorted(map(sorted, sets)) == sorted([sorted({COUNT, VCPUS}), sorted({COUNT, per_host})])
-    assert given_up == [{COUNT}, {VCPUS, per_host}]
+    assert ways == [{COUNT}]
 
 
 def test_where_nothing_at_all_can_be_had_nothing_is_named() -> None:
@@ -229,7 +229,7 @@ def test_where_nothing_at_all_can_be_had_nothing_is_named() -> None:
     asked = asked_of(given, times)
     budget = Budget(effort=9, each=9, size=10**9)
     found = conflicts_of(len(asked), verdict_of(given, times, asked, budget))
-    assert found == Conflicts(complete=False)
+    assert found == Conflicts()
 
 
 def test_without_a_budget_nothing_is_claimed() -> None:
@@ -238,7 +238,7 @@ def test_without_a_budget_nothing_is_claimed() -> None:
     asked = asked_of(given, times)
     for budget in (Budget(effort=9, each=9, size=1), Budget(effort=0, each=9, size=10**9)):
         found = conflicts_of(len(asked), verdict_of(given, times, asked, budget))
-        assert found == Conflicts(complete=False)
+        assert found == Conflicts()
 
 
 def test_what_nobody_knows_of_is_not_taken_out() -> None:

@@ -11,33 +11,22 @@ from intertie.common.explanation import Conflict, CounterOffer, Explanation
 def explained(told: Explanation, place: Callable[[str], str]) -> Iterator[str]:
     """`place` says where the user wrote a field."""
     for number, conflict in enumerate(told.conflicts):
-        yield _heading(told, conflict, also=number > 0)
-        mixed = _is_mixed(conflict)
+        yield _heading(conflict, first=number == 0)
         for each in conflict.requirements:
-            mark = "*" if mixed and each.enough else "-"
-            yield f"  {mark} {place(each.field)}: {each.message}"
+            yield f"  {'*' if each.enough else '-'} {place(each.field)}: {each.message}"
+    if any(each.enough for conflict in told.conflicts for each in conflict.requirements):
+        of_each = " of each" if len(told.conflicts) > 1 else ""
+        yield f"it could be had without one with *{of_each}"
     if told.counter_offers:
         yield "as things stand, it could be had with"
     for offer in told.counter_offers:
         yield f"  - {_offered(offer)}"
 
 
-def _is_mixed(conflict: Conflict) -> bool:
-    return len({each.enough for each in conflict.requirements}) > 1
-
-
-def _heading(told: Explanation, conflict: Conflict, *, also: bool) -> str:
+def _heading(conflict: Conflict, *, first: bool) -> str:
     if len(conflict.requirements) == 1:
-        what = "this cannot be had" if not also else "nor can this"
-    else:
-        what = "these cannot be had together" if not also else "nor can these"
-    if _is_mixed(conflict):
-        return f"{what}; to give up one with * is enough"
-    if all(each.enough for each in conflict.requirements):
-        return f"{what}; to give up one of them is enough"
-    if also or len(told.conflicts) > 1:
-        return f"{what}; of each, one has to be given up"
-    return what
+        return "this cannot be had" if first else "nor can this"
+    return "these cannot be had together" if first else "nor can these"
 
 
 def _offered(offer: CounterOffer) -> str:

@@ -14,7 +14,7 @@ class Requirement:
     field: str
     message: str
     enough: bool = False
-    """The request could be had without it, whatever else stands in its way."""
+    """Without one such of each conflict, whichever, the request could be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +44,6 @@ class CounterOffer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     conflicts: tuple[Conflict, ...] = ()
-    complete: bool = False
-    """There are no other conflicts."""
     counter_offers: tuple[CounterOffer, ...] = ()
 
     def __bool__(self) -> bool:

@@ -30,17 +30,15 @@ def explanation_to_proto(
             )
             for conflict in value.conflicts
         ],
-        complete=value.complete,
         counter_offers=[
             _offer_to_proto(each, cut) for each in value.counter_offers if _can_be_told(each)
         ],
     )
     while told.ByteSize() > MOST_BYTES:
-        if len(told.conflicts) > 1 or not told.counter_offers:
-            del told.conflicts[-1]
-            told.complete = False
-        else:
+        if told.counter_offers:
             del told.counter_offers[-1]
+        else:
+            told.ClearField("conflicts")  # some of them would not be what it takes to give up
     return told
 
 
@@ -70,7 +68,6 @@ def explanation_from_proto(message: types_pb2.Explanation) -> Explanation:
             )
             for conflict in message.conflicts
         ),
-        complete=message.complete,
         counter_offers=tuple(
             CounterOffer(
                 changes=tuple(

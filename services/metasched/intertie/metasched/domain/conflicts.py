@@ -7,6 +7,7 @@ what is given up (R. Reiter, 1987). Both only ask whether a set of requirements 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from intertie.common.values import replace
 from intertie.metasched.domain.problem import Problem
@@ -17,24 +18,23 @@ Set = frozenset[int]
 Verdict = Callable[[Set], bool | None]
 """Whether all of these can be met, of requirements by their numbers; None: nobody knows."""
 
-MOST_CONFLICTS = 6
-MOST_GIVEN_UP = 3
+MOST_CONFLICTS = 4
+"""Beside those that it takes to say what is enough."""
+MOST_GIVEN_UP = 4
 """At one time."""
+MOST_WAYS = 32
+"""Of giving up one of each of several conflicts, that are tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflicts:
     sets: tuple[Set, ...] = ()
     """Each cannot be met, and could be without any one of it."""
-    given_up: tuple[Set, ...] = ()
-    """Without all of one of these the rest can be met, and without less of it not. The smallest
-    first."""
-    complete: bool = True
-    """There are no others: without one of each of `sets`, whichever, the rest can be met."""
-
-    def enough(self, number: int) -> bool:
-        """Whether to give it up alone is."""
-        return frozenset({number}) in self.given_up
+    enough: tuple[Set, ...] = ()
+    """Some of each: without one of these of each, whichever, all the rest can be met. Empty ones
+    where nobody knows."""
+    ways: tuple[Set, ...] = ()
+    """To choose them; each as small as it can be."""
 
 
 def conflicts_of(count: int, verdict: Verdict) -> Conflicts:
@@ -43,11 +43,12 @@ def conflicts_of(count: int, verdict: Verdict) -> Conflicts:
     everything = frozenset(range(count))
     sets: list[Set] = []
     given_up: list[Set] = []
-    complete = True
-    seen: set[Set] = set()
     waiting = deque([frozenset[int]()])
+    seen: set[Set] = set()
     while waiting:
         dropped = waiting.popleft()
+        if given_up and len(sets) >= MOST_CONFLICTS and len(dropped) > len(given_up[0]):
+            break
         if any(each <= dropped for each in given_up):
             continue
         known = next((each for each in sets if not each & dropped), None)
@@ -56,23 +57,59 @@ def conflicts_of(count: int, verdict: Verdict) -> Conflicts:
             answer = verdict(kept)
             if answer:
                 given_up.append(dropped)
-                continue
-            if answer is None or len(sets) == MOST_CONFLICTS:
-                complete = False
+            if answer is not False or (given_up and len(sets) >= MOST_CONFLICTS):
                 continue
             known = shrunk(sorted(kept), verdict)
             if not known:
-                return Conflicts(complete=False)
+                return Conflicts()
             sets.append(known)
-        if len(dropped) == MOST_GIVEN_UP:
-            complete = False
-            continue
-        for each in sorted(known):
-            child = dropped | {each}
-            if child not in seen:
-                seen.add(child)
-                waiting.append(child)
-    return Conflicts(sets=tuple(sets), given_up=tuple(given_up), complete=complete)
+        if len(dropped) < MOST_GIVEN_UP:
+            more = {dropped | {each} for each in known} - seen
+            seen |= more
+            waiting.extend(sorted(more, key=sorted))
+    if not given_up:
+        return Conflicts(sets=tuple(sets), enough=(frozenset(),) * len(sets))
+    alone = [each for each in given_up if len(each) == 1]
+    if alone:
+        every = frozenset[int]().union(*alone)
+        return Conflicts(
+            sets=tuple(sets), enough=tuple(each & every for each in sets), ways=tuple(alone)
+        )
+    return _several(everything, sets, given_up[0], verdict)
+
+
+def _several(everything: Set, sets: list[Set], least: Set, verdict: Verdict) -> Conflicts:
+    """Where it takes to give up `least`, and no less: of each of these a conflict that the others
+    are not in, and what could be given up in its place, in every combination."""
+    of: dict[int, Set] = {}
+    instead: dict[int, Set] = {}
+    for each in sorted(least):
+        kept = everything - (least - {each})
+        among = [known for known in sets if not known & (least - {each})]
+        of[each] = among[0] if among else shrunk(sorted(kept), verdict)
+        instead[each] = frozenset(
+            other for other in of[each] if other == each or verdict(kept - {other})
+        )
+    while True:
+        ways = {frozenset(way) for way in product(*(instead[each] for each in of))}
+        ordered = sorted(ways, key=lambda way: (len(way - least), sorted(way)))
+        bad = next((way for way in ordered if not verdict(everything - way)), None)
+        if bad is None and len(ordered) <= MOST_WAYS:
+            break
+        # What was found to be enough stays. Of the rest, what may not go with some other.
+        worst = max(instead, key=lambda each: len(instead[each]))
+        if bad is not None:
+            worst = next(each for each in instead if instead[each] & bad - least)
+            instead[worst] -= bad - least
+        else:
+            instead[worst] = frozenset({worst})
+    together = list(dict.fromkeys((*of.values(), *sets)))
+    enough = {of[each]: instead[each] for each in of}
+    return Conflicts(
+        sets=tuple(together),
+        enough=tuple(enough.get(each, each & least) for each in together),
+        ways=tuple(ordered),
+    )
 
 
 def shrunk(kept: Sequence[int], verdict: Verdict) -> Set:

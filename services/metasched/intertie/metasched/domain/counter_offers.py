@@ -77,13 +77,10 @@ def counter_offers_of(
 ) -> tuple[CounterOffer, ...]:
     """Where giving up one requirement is enough, one or two for each such; else some that change as
     many as it takes. `budget` is for each of them, `effort` as in solver.solve."""
-    single = [each for each in found.given_up if len(each) == 1]
-    fewest = min((len(each) for each in found.given_up), default=0)
-    several = [each for each in found.given_up if len(each) == fewest]
     whole = ground.whole
     offers: list[CounterOffer] = []
-    for numbers in single or several:
-        if not single and len(offers) >= MOST_COMBINED:
+    for numbers in found.ways:
+        if len(numbers) > 1 and len(offers) >= MOST_COMBINED:
             break
         # When comes last: by then it is known what is to fit.
         ordered = sorted(numbers, key=lambda number: (bool(asked[number].opens), number))

@@ -38,9 +38,9 @@ class GroupNeed:
     """Of disk beside its own, for the memory of one workspace that may be put aside."""
     count_field: str = "count"
     """Where in its group the request says `fewest`."""
-    instead: Mapping[str, int] = field(default_factory=dict)
-    """What is counted for it in these dimensions, whatever it needs: to find out what stands in its
-    way."""
+    at_most: Mapping[str, int] = field(default_factory=dict)
+    """No more is counted for it in these dimensions, whatever it needs: to find out what stands in
+    its way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,8 @@ class Site:
         """What one workspace of the group takes of a host here, promised pairs aside."""
         charged = self.charges(group)
         taken = replace(charged, disk_mib=charged.disk_mib + group.saved_mib)
-        return replace(taken, **group.instead) if group.instead else taken
+        counted = {name: min(getattr(taken, name), most) for name, most in group.at_most.items()}
+        return replace(taken, **counted) if counted else taken
 
     def charges(self, group: GroupNeed) -> Vector:
         """What of that its owner is charged for."""

@@ -316,7 +316,7 @@ def _changing(at: int, **changes: Any) -> Callable[[Problem], Problem]:
 def _with_least(at: int, dimension: str, least: int) -> Callable[[Problem], Problem]:
     def drop(problem: Problem) -> Problem:
         group = problem.groups[at]
-        taking = replace(group, instead={**group.instead, dimension: least})
+        taking = replace(group, at_most={**group.at_most, dimension: least})
         if dimension == "memory_mib":
             taking = replace(taking, saved_mib=min(group.saved_mib, least))
         if dimension == "disk_mib":

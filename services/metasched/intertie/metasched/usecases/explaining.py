@@ -64,8 +64,8 @@ class Explaining:
     async def _explained(self, brief: Brief, refusal: NoCapacity, now: datetime) -> NoCapacity:
         ground = await self._ground(brief, now)
         asked, found = await asyncio.to_thread(self._conflicts, ground)
-        for each in asked:
-            if each.what in (What.START, What.DURATION) and found.enough(asked.index(each)):
+        for number, each in enumerate(asked):
+            if each.opens and frozenset({number}) in found.ways:
                 ground = await self._nearer(brief, ground, each)
         offers = await asyncio.to_thread(
             counter_offers_of,
@@ -76,11 +76,8 @@ class Explaining:
             effort=self._planning.effort.solver,
         )
         log.info("explaining.explained", conflicts=len(found.sets), counter_offers=len(offers))
-        told = Explanation(
-            conflicts=_told(asked, found), complete=found.complete, counter_offers=offers
-        )
         short = with_until(refusal.shortfalls, ground.whole, ground.times.later)
-        return NoCapacity(short, told)
+        return NoCapacity(short, Explanation(conflicts=_told(asked, found), counter_offers=offers))
 
     async def _ground(self, brief: Brief, now: datetime) -> Ground:
         """What all sites offer over the windows that are asked for, and around these."""
@@ -200,16 +197,17 @@ def _offered(ground: Ground, slot: int) -> tuple[object, ...]:
 
 def _told(asked: Sequence[Asked], found: Conflicts) -> tuple[Conflict, ...]:
     """The smallest first."""
+    sets = sorted(zip(found.sets, found.enough, strict=True), key=lambda of: (len(of[0]), *of[0]))
     return tuple(
         Conflict(
             requirements=tuple(
                 Requirement(
                     field=asked[number].field,
                     message=asked[number].message,
-                    enough=found.enough(number),
+                    enough=number in enough,
                 )
                 for number in sorted(each)
             )
         )
-        for each in sorted(found.sets, key=lambda each: (len(each), sorted(each)))
+        for each, enough in sets
     )

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'intertie/api/types/v1/explanation.proto\x12\x15intertie.api.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\x0b\x45xplanation\x12\x32\n\tconflicts\x18\x01 \x03(\x0b\x32\x1f.intertie.api.types.v1.Conflict\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12;\n\x0e\x63ounter_offers\x18\x03 \x03(\x0b\x32#.intertie.api.types.v1.CounterOffer\"D\n\x08\x43onflict\x12\x38\n\x0crequirements\x18\x01 \x03(\x0b\x32\".intertie.api.types.v1.Requirement\"=\n\x0bRequirement\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x65nough\x18\x03 \x01(\x08\"\x8d\x01\n\x0c\x43ounterOffer\x12.\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1d.intertie.api.types.v1.Change\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63ost\x18\x04 \x01(\x01\"&\n\x06\x43hange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'intertie/api/types/v1/explanation.proto\x12\x15intertie.api.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"~\n\x0b\x45xplanation\x12\x32\n\tconflicts\x18\x01 \x03(\x0b\x32\x1f.intertie.api.types.v1.Conflict\x12;\n\x0e\x63ounter_offers\x18\x02 \x03(\x0b\x32#.intertie.api.types.v1.CounterOffer\"D\n\x08\x43onflict\x12\x38\n\x0crequirements\x18\x01 \x03(\x0b\x32\".intertie.api.types.v1.Requirement\"=\n\x0bRequirement\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x65nough\x18\x03 \x01(\x08\"\x8d\x01\n\x0c\x43ounterOffer\x12.\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1d.intertie.api.types.v1.Change\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63ost\x18\x04 \x01(\x01\"&\n\x06\x43hange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'intertie.api.types.v1.explanation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPLANATION']._serialized_start=100
-  _globals['_EXPLANATION']._serialized_end=244
-  _globals['_CONFLICT']._serialized_start=246
-  _globals['_CONFLICT']._serialized_end=314
-  _globals['_REQUIREMENT']._serialized_start=316
-  _globals['_REQUIREMENT']._serialized_end=377
-  _globals['_COUNTEROFFER']._serialized_start=380
-  _globals['_COUNTEROFFER']._serialized_end=521
-  _globals['_CHANGE']._serialized_start=523
-  _globals['_CHANGE']._serialized_end=561
+  _globals['_EXPLANATION']._serialized_start=99
+  _globals['_EXPLANATION']._serialized_end=225
+  _globals['_CONFLICT']._serialized_start=227
+  _globals['_CONFLICT']._serialized_end=295
+  _globals['_REQUIREMENT']._serialized_start=297
+  _globals['_REQUIREMENT']._serialized_end=358
+  _globals['_COUNTEROFFER']._serialized_start=361
+  _globals['_COUNTEROFFER']._serialized_end=502
+  _globals['_CHANGE']._serialized_start=504
+  _globals['_CHANGE']._serialized_end=542
 # @@protoc_insertion_point(module_scope)

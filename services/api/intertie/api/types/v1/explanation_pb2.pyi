@@ -29,15 +29,10 @@ class Explanation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONFLICTS_FIELD_NUMBER: _builtins.int
-    COMPLETE_FIELD_NUMBER: _builtins.int
     COUNTER_OFFERS_FIELD_NUMBER: _builtins.int
-    complete: _builtins.bool
-    """True: there are no other conflicts, and without one requirement of each, whichever, the
-    request could be had.
-    """
     @_builtins.property
     def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conflict]:
-        """The smallest first."""
+        """The smallest first. There may be others."""
 
     @_builtins.property
     def counter_offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CounterOffer]: ...
@@ -45,12 +40,11 @@ class Explanation(_message.Message):
         self,
         *,
         conflicts: _abc.Iterable[Global___Conflict] | None = ...,
-        complete: _builtins.bool = ...,
         counter_offers: _abc.Iterable[Global___CounterOffer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "conflicts", b"conflicts", "counter_offers", b"counter_offers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "counter_offers", b"counter_offers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,7 +88,9 @@ class Requirement(_message.Message):
     message: _builtins.str
     """The same in words: `12 worker`, `head within 2 ms of worker`."""
     enough: _builtins.bool
-    """True: to give up this one alone is enough, whatever other conflicts there are."""
+    """Without one such requirement of each conflict, whichever of them, the request could be had:
+    with the least that can be asked for in their place. None is where nobody knows.
+    """
     def __init__(
         self,
         *,
