@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from intertie.common.values import replace
+from intertie.metasched.domain.candidates import hindrance
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.requirements import Asked, Times, without
 from intertie.metasched.domain.solver import feasible
@@ -143,28 +144,37 @@ class Budget:
         self._effort, self._each, self._size = effort, each, size
 
     def fits(self, problem: Problem) -> bool | None:
+        problem = narrowed(problem)
         size = size_of(problem)
         if self._effort <= 0 or self._size < size:
             return None
         self._size -= size
-        answer, took = feasible(fewest(problem), effort=min(self._each, self._effort))
+        answer, took = feasible(problem, effort=min(self._each, self._effort))
         self._effort -= took
         return answer
 
 
 def size_of(problem: Problem) -> int:
-    """About how much there is to build: places of workspaces, over all windows."""
-    hosts = sum(len(each.offers[0].hosts) if each.offers else 0 for each in problem.sites)
-    return (hosts + 1) * (len(problem.groups) + len(problem.promises) + len(problem.windows))
+    """About how much there is to build: 50 to 100 us each."""
+    sites = len(problem.sites)
+    hosts = sum(len(each.offers[0].hosts) for each in problem.sites if each.offers)
+    of_hosts = len(problem.groups) + len(problem.promises) + len(problem.windows)
+    return (hosts + 1) * of_hosts + sites * (sites - 1) // 2 * (1 + len(problem.promises))
 
 
-def fewest(problem: Problem) -> Problem:
-    """With no more of any group than it has to have: who fits with more fits so too."""
+def narrowed(problem: Problem) -> Problem:
+    """With no more of any group than it has to have, as who fits with more fits so too; and without
+    sites that none may use."""
     return replace(
         problem,
         groups=tuple(
             replace(each, most=min(each.most, max(each.fewest, each.min_sites)))
             for each in problem.groups
+        ),
+        sites=tuple(
+            site
+            for site in problem.sites
+            if any(hindrance(group, site) is None for group in problem.groups)
         ),
     )
 

@@ -72,11 +72,11 @@ def counter_offers_of(
     asked: Sequence[Asked],
     found: Conflicts,
     *,
-    budget: Callable[[], Budget],
+    budget: Budget,
     effort: float,
 ) -> tuple[CounterOffer, ...]:
     """Where giving up one requirement is enough, one or two for each such; else some that change as
-    many as it takes. `budget` is for each of them, `effort` as in solver.solve."""
+    many as it takes. `budget` is for all of them, `effort` as in solver.solve."""
     whole = ground.whole
     offers: list[CounterOffer] = []
     for numbers in found.ways:
@@ -88,7 +88,7 @@ def counter_offers_of(
             continue
         ways = [levers_of(asked[number], ground.spec, whole, ground.times) for number in ordered]
         for levers in _each_of(ways):
-            offer = offer_of(ground, levers, budget(), effort=effort)
+            offer = offer_of(ground, levers, budget, effort=effort)
             if offer is not None and offer not in offers:
                 offers.append(offer)
     return tuple(offers)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from intertie.common.spec import DEFAULT_DURATION, LeaseTerms
 from intertie.common.term_rules import MIN_MEMORY_MIB
@@ -24,6 +24,8 @@ from intertie.metasched.domain.problem import (
     Promise,
     over,
 )
+
+T = TypeVar("T")
 
 _LARGEST_DISK = 1 << 40
 """MiB: any image fits."""
@@ -197,9 +199,7 @@ def _promised(problem: Problem, promise: Promise) -> Asked:
         field=promise.field,
         message=f"{promise.mbit_s} Mbit/s between each {promise.a} and each {promise.b}"
         f" on {promise.network}",
-        drop=lambda problem: replace(
-            problem, promises=tuple(each for each in problem.promises if each is not promise)
-        ),
+        drop=lambda problem: replace(problem, promises=_less(problem.promises, promise)),
     )
 
 
@@ -209,10 +209,14 @@ def _bounded(limit: LatencyLimit) -> Asked:
         field=limit.field,
         message=f"at most {limit.most / timedelta(milliseconds=1):g} ms between {limit.a} and"
         f" {limit.b} on {limit.network}",
-        drop=lambda problem: replace(
-            problem, limits=tuple(each for each in problem.limits if each is not limit)
-        ),
+        drop=lambda problem: replace(problem, limits=_less(problem.limits, limit)),
     )
+
+
+def _less(all_of: tuple[T, ...], one: T) -> tuple[T, ...]:
+    """Without one of those that are the same, if it is there."""
+    at = all_of.index(one) if one in all_of else len(all_of)
+    return (*all_of[:at], *all_of[at + 1 :])
 
 
 def _on_networks(problem: Problem, networks: Sequence[str]) -> Iterator[Asked]:

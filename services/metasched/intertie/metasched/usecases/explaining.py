@@ -32,9 +32,9 @@ AT_WORK = 1
 who has a plan waits for one who has none."""
 WAITING = 4
 """More than these are refused without: by what is short alone."""
-SIZE = 400_000
-"""Of all problems that the conflicts of one refusal are found on: see Budget. So for each
-counter-offer."""
+SIZE = 100_000
+"""Of all problems that the conflicts of one refusal are found on: see conflicts.size_of. So for its
+counter-offers."""
 TIMES_EFFORT = 10
 """What that may cost, in efforts of the planner."""
 
@@ -72,7 +72,7 @@ class Explaining:
             ground,
             asked,
             found,
-            budget=self._budget,
+            budget=self._budget(),
             effort=self._planning.effort.solver,
         )
         log.info("explaining.explained", conflicts=len(found.sets), counter_offers=len(offers))

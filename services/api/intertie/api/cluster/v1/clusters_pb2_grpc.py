@@ -127,13 +127,15 @@ class ClustersServicer:
         only where it could not be had if its sites had nothing else. Idempotent: a second
         call with the same `request_id`, within 24 hours, returns the first call's
         cluster as it is now and takes nothing. With `validate_only` nothing is
-        written or held: the answer carries the plan.
+        written or held: the answer carries the plan. NO_CAPACITY says what is short
+        (detail Shortfalls) and, of a meta-scheduler, what of the request stands against
+        what and what could be had instead (detail Explanation).
 
         | Condition                                | Code                | Reason           | Caller                              |
         |------------------------------------------|---------------------|------------------|-------------------------------------|
         | a field is malformed                     | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
         | no site has the image                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries        |
-        | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see detail |
+        | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see details |
         | etcd is short of room                    | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room  |
         | the name is in use                       | ALREADY_EXISTS      | NAME_TAKEN       | takes another name                  |
         | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
