@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import random
 import time
 from collections import Counter
@@ -99,6 +100,7 @@ class Planner:
 
 
 def run(quick: bool) -> None:
+    _quietly()
     asyncio.run(_run(limit=25 if quick else SINGLE, seconds=3600, seed=1))
 
 
@@ -110,6 +112,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="the object alone")
     parser.add_argument("--verbose", action="store_true", help="what did not hold")
     given = parser.parse_args(arguments)
+    _quietly()
     asyncio.run(
         _run(
             limit=given.limit,
@@ -121,10 +124,14 @@ def main(arguments: Sequence[str]) -> None:
     )
 
 
+def _quietly() -> None:
+    """Planning logs what it does, which is not what is printed here."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
 async def _run(
     *, limit: int, seconds: float, seed: int, only_json: bool = False, verbose: bool = False
 ) -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     begun = time.monotonic()
     single: list[Case] = []
     several: list[Case] = []

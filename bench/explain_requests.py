@@ -50,7 +50,7 @@ class Cause:
     """None: it cannot be done to these sites, or to this request."""
 
 
-def draw_request(draw: random.Random, sites: DrawnSites) -> ClusterSpec | None:
+def draw_request(draw: random.Random, sites: DrawnSites) -> ClusterSpec:
     """A head at one site and workers at another that it has a link to, or anywhere; and, on a
     network of its own, a store."""
     near, far = draw.choice(sites.neighbours())

@@ -3,8 +3,9 @@
 from itertools import chain, combinations, product
 
 from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from intertie.metasched.domain.conflicts import Budget, conflicts_of, verdict_of
+from intertie.metasched.domain.conflicts import MOST_GIVEN_UP, Budget, conflicts_of, verdict_of
 from intertie.metasched.domain.plan import check
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.requirements import Asked, Times, asked_of, without
@@ -66,3 +67,29 @@ def test_without_one_that_is_enough_of_each_conflict_it_can_be_had(problem: Prob
     for each in told.found.ways:
         assert told.can_be_met(everything - each)
         assert not any(told.can_be_met(everything - less) for less in smaller(each))
+
+
+@given(st.lists(st.frozensets(st.integers(0, 8), min_size=1, max_size=4), min_size=1, max_size=5))
+def test_of_any_conflicts_those_are_found_that_it_takes(drawn: list[frozenset[int]]) -> None:
+    """By the conflicts themselves, without a model: what is minimal, what is enough."""
+    minimal = {each for each in drawn if not any(other < each for other in drawn)}
+
+    def verdict(kept: frozenset[int]) -> bool:
+        return not any(each <= kept for each in minimal)
+
+    found = conflicts_of(9, verdict)
+    assert set(found.sets) <= minimal
+    least = min(
+        len(way) for way in map(frozenset, product(*minimal)) if all(way & each for each in minimal)
+    )
+    if least > MOST_GIVEN_UP:
+        assert not found.ways
+        return
+    assert len(found.sets) >= least
+    assert all(found.enough)
+    for choice in product(*found.enough):
+        assert verdict(frozenset(range(9)) - frozenset(choice))
+    assert found.ways
+    for way in found.ways:
+        assert len(way) == least
+        assert verdict(frozenset(range(9)) - way)

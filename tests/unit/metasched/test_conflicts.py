@@ -10,7 +10,13 @@ import pytest
 from intertie.common.quantities import Vector
 from intertie.common.spec import LeaseTerms
 from intertie.common.values import replace
-from intertie.metasched.domain.conflicts import Budget, Conflicts, conflicts_of, shrunk, verdict_of
+from intertie.metasched.domain.conflicts import (
+    Budget,
+    Conflicts,
+    conflicts_of,
+    shrunk,
+    verdict_of,
+)
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LatencyLimit, Problem
 from intertie.metasched.domain.requirements import Times, asked_of
 from tests.unit.metasched.problems import (
@@ -241,7 +247,7 @@ def test_without_a_budget_nothing_is_claimed() -> None:
         assert found == Conflicts()
 
 
-def test_what_nobody_knows_of_is_not_taken_out() -> None:
+def test_a_conflict_that_may_be_larger_than_it_has_to_be_is_not_told() -> None:
     """2 and 5 are in conflict; of what has 2 and not 7 nobody knows."""
 
     def verdict(kept: frozenset[int]) -> bool | None:
@@ -249,5 +255,16 @@ def test_what_nobody_knows_of_is_not_taken_out() -> None:
             return None
         return not {2, 5} <= kept
 
-    assert shrunk(range(9), verdict) >= {2, 5}
-    assert verdict(shrunk(range(9), verdict)) is not True
+    assert shrunk(range(9), verdict) is None
+    assert conflicts_of(9, verdict) == Conflicts()
+    assert shrunk(range(9), lambda kept: not {2, 5} <= kept) == frozenset({2, 5})
+
+
+def test_where_nobody_knows_what_would_be_enough_none_is_marked() -> None:
+    """2 and 5 are in conflict; whether it could be had without either nobody knows."""
+
+    def verdict(kept: frozenset[int]) -> bool | None:
+        return False if {2, 5} <= kept else None if len(kept) > 2 else True
+
+    found = conflicts_of(4 + 2, verdict)
+    assert found == Conflicts(sets=(frozenset({2, 5}),), enough=(frozenset(),))

@@ -20,7 +20,7 @@ Verdict = Callable[[Set], bool | None]
 """Whether all of these can be met, of requirements by their numbers; None: nobody knows."""
 
 MOST_CONFLICTS = 4
-"""Beside those that it takes to say what is enough."""
+"""Unless it takes more to say what is enough."""
 MOST_GIVEN_UP = 4
 """At one time."""
 MOST_WAYS = 32
@@ -61,6 +61,8 @@ def conflicts_of(count: int, verdict: Verdict) -> Conflicts:
             if answer is not False or (given_up and len(sets) >= MOST_CONFLICTS):
                 continue
             known = shrunk(sorted(kept), verdict)
+            if known is None:
+                continue
             if not known:
                 return Conflicts()
             sets.append(known)
@@ -69,7 +71,7 @@ def conflicts_of(count: int, verdict: Verdict) -> Conflicts:
             seen |= more
             waiting.extend(sorted(more, key=sorted))
     if not given_up:
-        return Conflicts(sets=tuple(sets), enough=(frozenset(),) * len(sets))
+        return _nobody_knows(sets)
     alone = [each for each in given_up if len(each) == 1]
     if alone:
         every = frozenset[int]().union(*alone)
@@ -87,7 +89,10 @@ def _several(everything: Set, sets: list[Set], least: Set, verdict: Verdict) -> 
     for each in sorted(least):
         kept = everything - (least - {each})
         among = [known for known in sets if not known & (least - {each})]
-        of[each] = among[0] if among else shrunk(sorted(kept), verdict)
+        conflict = among[0] if among else shrunk(sorted(kept), verdict)
+        if conflict is None:
+            return _nobody_knows(sets)
+        of[each] = conflict
         instead[each] = frozenset(
             other for other in of[each] if other == each or verdict(kept - {other})
         )
@@ -113,17 +118,33 @@ def _several(everything: Set, sets: list[Set], least: Set, verdict: Verdict) -> 
     )
 
 
-def shrunk(kept: Sequence[int], verdict: Verdict) -> Set:
-    """A smallest part of these, which cannot be met, that cannot either; smaller ones may exist
-    elsewhere. Empty where nothing at all can be met. What nobody knows of is taken to be possible:
-    then it may be larger than it needs to be."""
-    if verdict(frozenset()) is False:
+def _nobody_knows(sets: Sequence[Set]) -> Conflicts:
+    """What is enough."""
+    return Conflicts(sets=tuple(sets), enough=(frozenset[int](),) * len(sets))
+
+
+def shrunk(kept: Sequence[int], verdict: Verdict) -> Set | None:
+    """A part of these, which cannot be met, that cannot either, and could be without any one of it.
+    Empty where nothing at all can be met; None where nobody knows."""
+    unsure = False
+
+    def answered(these: Set) -> bool | None:
+        nonlocal unsure
+        answer = verdict(these)
+        unsure = unsure or answer is None
+        return answer
+
+    if answered(frozenset()) is False:
         return frozenset()
-    return _part(frozenset(), False, list(kept), verdict)
+    found = _part(frozenset(), False, list(kept), answered)
+    if unsure and not all(verdict(found - {each}) for each in found):
+        return None
+    return found
 
 
 def _part(beside: Set, grown: bool, among: list[int], verdict: Verdict) -> Set:
-    """What of `among` it takes to be in conflict, beside those."""
+    """What of `among` it takes to be in conflict, beside those. What nobody knows of is taken to be
+    possible: then there may be more in it than it takes."""
     if grown and verdict(beside) is False:
         return frozenset()
     if len(among) == 1:
