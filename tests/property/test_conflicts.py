@@ -5,7 +5,8 @@ from itertools import chain, combinations, product
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from intertie.metasched.domain.conflicts import MOST_GIVEN_UP, Budget, conflicts_of, verdict_of
+from intertie.metasched.domain.conflicts import MOST_GIVEN_UP, conflicts_of, verdict_of
+from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.plan import check
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.requirements import Asked, Times, asked_of, without
@@ -19,8 +20,8 @@ class Told:
     def __init__(self, problem: Problem) -> None:
         self.problem, self.times = problem, Times(asked=tuple(range(len(problem.windows))))
         self.asked = asked_of(problem, self.times, ("lan", "other"))
-        budget = Budget(effort=600, each=60, size=10**9)
-        verdict = verdict_of(problem, self.times, self.asked, budget)
+        feasibility = Feasibility(effort=600, each=60, size=10**9)
+        verdict = verdict_of(problem, self.times, self.asked, feasibility)
         self.found = conflicts_of(len(self.asked), verdict)
 
     def can_be_met(self, kept: frozenset[int]) -> bool:

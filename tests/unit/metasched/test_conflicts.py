@@ -11,12 +11,12 @@ from intertie.common.quantities import Vector
 from intertie.common.spec import LeaseTerms
 from intertie.common.values import replace
 from intertie.metasched.domain.conflicts import (
-    Budget,
     Conflicts,
     conflicts_of,
     shrunk,
     verdict_of,
 )
+from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LatencyLimit, Problem
 from intertie.metasched.domain.requirements import Times, asked_of
 from tests.unit.metasched.problems import (
@@ -49,8 +49,8 @@ def told(
     fields = [each.field for each in asked]
     assert len(set(fields)) == len(fields)
     assert all(each.message for each in asked)
-    budget = Budget(effort=60, each=5, size=10**9)
-    found = conflicts_of(len(asked), verdict_of(given, times, asked, budget))
+    feasibility = Feasibility(effort=60, each=5, size=10**9)
+    found = conflicts_of(len(asked), verdict_of(given, times, asked, feasibility))
     assert all(enough <= each for each, enough in zip(found.sets, found.enough, strict=True))
 
     def named(sets: Sequence[frozenset[int]]) -> list[set[str]]:
@@ -233,8 +233,8 @@ def test_what_is_in_both_of_two_conflicts_is_enough_to_give_up() -> None:
 def test_where_nothing_at_all_can_be_had_nothing_is_named() -> None:
     given, times = problem([group()], {"a": offer()}), Times(asked=(0,))
     asked = asked_of(given, times)
-    budget = Budget(effort=9, each=9, size=10**9)
-    found = conflicts_of(len(asked), verdict_of(given, times, asked, budget))
+    feasibility = Feasibility(effort=9, each=9, size=10**9)
+    found = conflicts_of(len(asked), verdict_of(given, times, asked, feasibility))
     assert found == Conflicts()
 
 
@@ -242,8 +242,11 @@ def test_without_a_budget_nothing_is_claimed() -> None:
     given = problem([group(vcpus=9)], {"a": offer(8)})
     times = Times(asked=(0,))
     asked = asked_of(given, times)
-    for budget in (Budget(effort=9, each=9, size=1), Budget(effort=0, each=9, size=10**9)):
-        found = conflicts_of(len(asked), verdict_of(given, times, asked, budget))
+    for feasibility in (
+        Feasibility(effort=9, each=9, size=1),
+        Feasibility(effort=0, each=9, size=10**9),
+    ):
+        found = conflicts_of(len(asked), verdict_of(given, times, asked, feasibility))
         assert found == Conflicts()
 
 

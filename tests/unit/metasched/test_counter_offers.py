@@ -23,8 +23,9 @@ from intertie.common.spec import (
     normalise,
 )
 from intertie.common.values import replace
-from intertie.metasched.domain.conflicts import Budget, conflicts_of, verdict_of
+from intertie.metasched.domain.conflicts import conflicts_of, verdict_of
 from intertie.metasched.domain.counter_offers import Ground, counter_offers_of, json_of
+from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.levers import changed, value_at
 from intertie.metasched.domain.problem import HostRoom, ImageFound, Offer
 from intertie.metasched.domain.requirements import Times, asked_of
@@ -71,10 +72,10 @@ def offered(
 ) -> tuple[CounterOffer, ...]:
     ground = ground_of(spec, sites)
     asked = asked_of(ground.whole, ground.times, ("lan",), ground.spec.lease)
-    budget = Budget(effort=60, each=5, size=10**9)
-    found = conflicts_of(len(asked), verdict_of(ground.whole, ground.times, asked, budget))
-    budget = Budget(effort=60, each=5, size=size)
-    return counter_offers_of(ground, asked, found, budget=budget, effort=2.0)
+    feasibility = Feasibility(effort=60, each=5, size=10**9)
+    found = conflicts_of(len(asked), verdict_of(ground.whole, ground.times, asked, feasibility))
+    feasibility = Feasibility(effort=60, each=5, size=size)
+    return counter_offers_of(ground, asked, found, feasibility=feasibility, effort=2.0)
 
 
 def told(spec: ClusterSpec, sites: Mapping[str, Offer | Sequence[Offer]]) -> dict[str, list[str]]:

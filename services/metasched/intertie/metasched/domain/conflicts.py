@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from intertie.common.values import replace
-from intertie.metasched.domain.candidates import hindrance
+from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.requirements import Asked, Times, without
-from intertie.metasched.domain.solver import feasible
 
 Set = frozenset[int]
 Verdict = Callable[[Set], bool | None]
@@ -156,51 +154,9 @@ def _part(beside: Set, grown: bool, among: list[int], verdict: Verdict) -> Set:
     return of_first | of_second
 
 
-class Budget:
-    """How much may be asked of the solver; it does not depend on the machine."""
-
-    def __init__(self, *, effort: float, each: float, size: int) -> None:
-        """`effort` in all, `each` for one problem: CP-SAT's deterministic time. `size` is the sum
-        of the problems' sizes, as they are built too."""
-        self._effort, self._each, self._size = effort, each, size
-
-    def fits(self, problem: Problem) -> bool | None:
-        problem = narrowed(problem)
-        size = size_of(problem)
-        if self._effort <= 0 or self._size < size:
-            return None
-        self._size -= size
-        answer, took = feasible(problem, effort=min(self._each, self._effort))
-        self._effort -= took
-        return answer
-
-
-def size_of(problem: Problem) -> int:
-    """About how much there is to build: 50 to 100 us each."""
-    sites = len(problem.sites)
-    hosts = sum(len(each.offers[0].hosts) for each in problem.sites if each.offers)
-    of_hosts = len(problem.groups) + len(problem.promises) + len(problem.windows)
-    return (hosts + 1) * of_hosts + sites * (sites - 1) // 2 * (1 + len(problem.promises))
-
-
-def narrowed(problem: Problem) -> Problem:
-    """With no more of any group than it has to have, as who fits with more fits so too; and without
-    sites that none may use."""
-    return replace(
-        problem,
-        groups=tuple(
-            replace(each, most=min(each.most, max(each.fewest, each.min_sites)))
-            for each in problem.groups
-        ),
-        sites=tuple(
-            site
-            for site in problem.sites
-            if any(hindrance(group, site) is None for group in problem.groups)
-        ),
-    )
-
-
-def verdict_of(problem: Problem, times: Times, asked: Sequence[Asked], budget: Budget) -> Verdict:
+def verdict_of(
+    problem: Problem, times: Times, asked: Sequence[Asked], feasibility: Feasibility
+) -> Verdict:
     """Nothing is asked twice, and what follows from an answer is not asked at all."""
     possible: list[Set] = []
     impossible: list[Set] = []
@@ -212,7 +168,7 @@ def verdict_of(problem: Problem, times: Times, asked: Sequence[Asked], budget: B
         if any(each <= these for each in impossible):
             return False
         dropped = [each for number, each in enumerate(asked) if number not in these]
-        answer = budget.fits(without(problem, times, dropped))
+        answer = feasibility.of(without(problem, times, dropped))
         if answer is not None:
             (possible if answer else impossible).append(these)
         return answer

@@ -12,7 +12,8 @@ from intertie.common.explanation import Change, CounterOffer
 from intertie.common.intervals import Window
 from intertie.common.spec import ClusterSpec, normalise, validate
 from intertie.metasched.domain.candidates import check_disks
-from intertie.metasched.domain.conflicts import Budget, Conflicts
+from intertie.metasched.domain.conflicts import Conflicts
+from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.levers import Lever, Step, Value, changed, levers_of
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import Cut, Offer, Problem, problem_of
@@ -72,11 +73,11 @@ def counter_offers_of(
     asked: Sequence[Asked],
     found: Conflicts,
     *,
-    budget: Budget,
+    feasibility: Feasibility,
     effort: float,
 ) -> tuple[CounterOffer, ...]:
     """Where giving up one requirement is enough, one or two for each such; else some that change as
-    many as it takes. `budget` is for all of them, `effort` as in solver.solve."""
+    many as it takes. `feasibility` is for all of them, `effort` as in solver.solve."""
     whole = ground.whole
     offers: list[CounterOffer] = []
     for numbers in found.ways:
@@ -88,20 +89,20 @@ def counter_offers_of(
             continue
         ways = [levers_of(asked[number], ground.spec, whole, ground.times) for number in ordered]
         for levers in _each_of(ways):
-            offer = offer_of(ground, levers, budget, effort=effort)
+            offer = offer_of(ground, levers, feasibility, effort=effort)
             if offer is not None and offer not in offers:
                 offers.append(offer)
     return tuple(offers)
 
 
 def offer_of(
-    ground: Ground, levers: Sequence[Lever], budget: Budget, *, effort: float
+    ground: Ground, levers: Sequence[Lever], feasibility: Feasibility, *, effort: float
 ) -> CounterOffer | None:
     """The least of each, those after it being as loose as can be; None where that is not enough."""
     chosen: list[Step] = []
     for number, lever in enumerate(levers):
         rest = [each.most() for each in levers[number + 1 :]]
-        step = _least(lever, partial(_fits, ground, tuple(chosen), rest, budget))
+        step = _least(lever, partial(_fits, ground, tuple(chosen), rest, feasibility))
         if step is None:
             return None
         chosen.append(step)
@@ -112,10 +113,10 @@ def offer_of(
     return _told(chosen, plan)
 
 
-def reached(ground: Ground, asked: Asked, budget: Budget) -> int | None:
+def reached(ground: Ground, asked: Asked, feasibility: Feasibility) -> int | None:
     """Of a requirement that windows stand for: the first of them in which all the rest fits."""
     for lever in levers_of(asked, ground.spec, ground.whole, ground.times):
-        step = _least(lever, partial(_fits, ground, (), (), budget))
+        step = _least(lever, partial(_fits, ground, (), (), feasibility))
         if step is not None:
             return step.slots[0]
     return None
@@ -135,10 +136,14 @@ def _told(steps: Sequence[Step], plan: Plan) -> CounterOffer:
 
 
 def _fits(
-    ground: Ground, before: Sequence[Step], after: Sequence[Step], budget: Budget, step: Step
+    ground: Ground,
+    before: Sequence[Step],
+    after: Sequence[Step],
+    feasibility: Feasibility,
+    step: Step,
 ) -> bool:
     problem = ground.after([*before, step, *after])
-    return problem is not None and budget.fits(problem) is True
+    return problem is not None and feasibility.of(problem) is True
 
 
 def _least(lever: Lever, fits: Callable[[Step], bool]) -> Step | None:

@@ -58,11 +58,11 @@ def solve(
     return _plan_of(model, problem, values, optimal) if values is not None else None
 
 
-def feasible(problem: Problem, *, effort: float) -> tuple[bool | None, float]:
-    """Whether there is any plan, good or bad, and the effort that it took to find out; None where
-    `effort` was not enough for that."""
+def any_plan(problem: Problem, *, effort: float) -> tuple[Plan | None, bool, float]:
+    """Some plan, good or bad; whether it is known by that if there is one, or `effort` was not
+    enough to find out; and the effort that it took."""
     if not problem.sites or not problem.windows:
-        return False, 0.0
+        return None, True, 0.0
     model = build(problem)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
@@ -71,8 +71,8 @@ def feasible(problem: Problem, *, effort: float) -> tuple[bool | None, float]:
     status = solver.solve(model.cp)
     took = solver.response_proto.deterministic_time
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return True, took
-    return (False if status == cp_model.INFEASIBLE else None), took
+        return _plan_of(model, problem, _values(model, solver), False), True, took
+    return None, status == cp_model.INFEASIBLE, took
 
 
 def _stages(model: Model, problem: Problem) -> list[Callable[[int], Any]]:

@@ -12,8 +12,9 @@ from intertie.common.intervals import Window
 from intertie.common.spec import Kind
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import MOST_WINDOWS
-from intertie.metasched.domain.conflicts import Budget, Conflicts, conflicts_of, verdict_of
+from intertie.metasched.domain.conflicts import Conflicts, conflicts_of, verdict_of
 from intertie.metasched.domain.counter_offers import Ground, counter_offers_of, reached
+from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.problem import Offer
 from intertie.metasched.domain.requirements import Asked, Times, What, asked_of
 from intertie.metasched.domain.time_around import (
@@ -32,9 +33,8 @@ AT_WORK = 1
 who has a plan waits for one who has none."""
 WAITING = 4
 """More than these are refused without: by what is short alone."""
-SIZE = 100_000
-"""Of all problems that the conflicts of one refusal are found on: see conflicts.size_of. So for its
-counter-offers."""
+SIZE = 200_000
+"""Of all problems of one refusal that the model is asked about: see feasibility.size_of."""
 TIMES_EFFORT = 10
 """What that may cost, in efforts of the planner."""
 
@@ -62,18 +62,16 @@ class Explaining:
             self._begun -= 1
 
     async def _explained(self, brief: Brief, refusal: NoCapacity, now: datetime) -> NoCapacity:
-        ground = await self._ground(brief, now)
-        asked, found = await asyncio.to_thread(self._conflicts, ground)
+        ground, effort = await self._ground(brief, now), self._planning.effort.solver
+        feasibility = Feasibility(effort=TIMES_EFFORT * effort, each=effort, size=SIZE)
+        asked, found = await asyncio.to_thread(_conflicts, ground, feasibility)
         for number, each in enumerate(asked):
             if each.opens and frozenset({number}) in found.ways:
-                ground = await self._nearer(brief, ground, each)
+                slot = await asyncio.to_thread(reached, ground, each, feasibility)
+                if slot is not None:
+                    ground = await self._nearer(brief, ground, each, slot)
         offers = await asyncio.to_thread(
-            counter_offers_of,
-            ground,
-            asked,
-            found,
-            budget=self._budget(),
-            effort=self._planning.effort.solver,
+            counter_offers_of, ground, asked, found, feasibility=feasibility, effort=effort
         )
         log.info("explaining.explained", conflicts=len(found.sets), counter_offers=len(offers))
         short = with_until(refusal.shortfalls, ground.whole, ground.times.later)
@@ -132,18 +130,8 @@ class Explaining:
             offers={name: of for name, of in more.items() if len(of) == len(together)},
         )
 
-    def _conflicts(self, ground: Ground) -> tuple[tuple[Asked, ...], Conflicts]:
-        spec, whole = ground.spec, ground.whole
-        networks = [network.name for network in spec.networks]
-        asked = asked_of(whole, ground.times, networks, spec.lease)
-        verdict = verdict_of(whole, ground.times, asked, self._budget())
-        return asked, conflicts_of(len(asked), verdict)
-
-    async def _nearer(self, brief: Brief, ground: Ground, asked: Asked) -> Ground:
-        """With windows between the last that does not do and the first that does."""
-        slot = await asyncio.to_thread(reached, ground, asked, self._budget())
-        if slot is None:
-            return ground
+    async def _nearer(self, brief: Brief, ground: Ground, asked: Asked, slot: int) -> Ground:
+        """With windows between the first that does and the one before, which does not."""
         found, count = ground.windows[slot], len(ground.windows)
         times = ground.times
         if asked.what is What.START:
@@ -161,9 +149,13 @@ class Explaining:
             return ground
         return replace(await self._with(_anywhere(brief), ground, windows), times=times)
 
-    def _budget(self) -> Budget:
-        effort = self._planning.effort.solver
-        return Budget(effort=TIMES_EFFORT * effort, each=effort, size=SIZE)
+
+def _conflicts(ground: Ground, feasibility: Feasibility) -> tuple[tuple[Asked, ...], Conflicts]:
+    spec, whole = ground.spec, ground.whole
+    networks = [network.name for network in spec.networks]
+    asked = asked_of(whole, ground.times, networks, spec.lease)
+    verdict = verdict_of(whole, ground.times, asked, feasibility)
+    return asked, conflicts_of(len(asked), verdict)
 
 
 def _anywhere(brief: Brief) -> Brief:

@@ -1,0 +1,94 @@
+"""Whether there is any plan, of many problems that differ little: the model is asked seldom."""
+
+from intertie.common.values import replace
+from intertie.metasched.domain.candidates import hindrance
+from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.problem import GroupNeed, HostRoom, Problem, Site
+from intertie.metasched.domain.solver import any_plan
+
+REMEMBERED = 16
+"""Plans that were found, the last ones."""
+
+
+class Feasibility:
+    """Bounded in what it asks the model in all, in such a way that it is the same on every machine.
+
+    A plan that was found for one problem is one for the next if its check finds it sound there. And
+    where there are fewer places than workspaces of a group, there is none.
+    """
+
+    def __init__(self, *, effort: float, each: float, size: int) -> None:
+        """`effort` in all, `each` for one problem: CP-SAT's deterministic time. `size` is the sum
+        over the problems: see size_of."""
+        self._effort, self._each, self._size = effort, each, size
+        self._plans: list[Plan] = []
+
+    def of(self, problem: Problem) -> bool | None:
+        """None: it could not be found out, for it is too hard, or too much was asked."""
+        problem = narrowed(problem)
+        if any(not has_places(problem, group) for group in problem.groups):
+            return False
+        if any(not check(problem, plan) for plan in self._plans):
+            return True
+        size = size_of(problem)
+        if self._effort <= 0 or self._size < size:
+            return None
+        self._size -= size
+        plan, known, took = any_plan(problem, effort=min(self._each, self._effort))
+        self._effort -= took
+        if plan is not None:
+            self._plans = [plan, *self._plans[: REMEMBERED - 1]]
+        return plan is not None if known else None
+
+
+def size_of(problem: Problem) -> int:
+    """About how much there is to build: 50 to 100 us each."""
+    sites = len(problem.sites)
+    hosts = sum(len(each.offers[0].hosts) for each in problem.sites if each.offers)
+    of_hosts = len(problem.groups) + len(problem.promises) + len(problem.windows)
+    return (hosts + 1) * of_hosts + sites * (sites - 1) // 2 * (1 + len(problem.promises))
+
+
+def narrowed(problem: Problem) -> Problem:
+    """With no more of any group than it has to have, as who fits with more fits so too; and without
+    sites that none may use."""
+    return replace(
+        problem,
+        groups=tuple(
+            replace(each, most=min(each.most, max(each.fewest, each.min_sites)))
+            for each in problem.groups
+        ),
+        sites=tuple(
+            site
+            for site in problem.sites
+            if any(hindrance(group, site) is None for group in problem.groups)
+        ),
+    )
+
+
+def has_places(problem: Problem, group: GroupNeed) -> bool:
+    """Whether there are as many places for the group as it has to have, in some window, if it were
+    alone and no links counted: without them there is no plan."""
+    sites = [site for site in problem.sites if hindrance(group, site) is None]
+    wanted = max(group.fewest, group.min_sites)
+    for slot in range(len(problem.windows)):
+        places = [_places(group, site, slot, wanted) for site in sites]
+        if sum(places) >= wanted and sum(map(bool, places)) >= group.min_sites:
+            return True
+    return False
+
+
+def _places(group: GroupNeed, site: Site, slot: int, most: int) -> int:
+    takes = [(name, amount) for name, amount in site.takes(group).items() if amount]
+    places = 0
+    for host in site.offers[slot].hosts:
+        if places >= most:
+            break
+        if host.suits(group):
+            places += _on_host(group, host, takes, most)
+    return min(places, group.max_per_site or most, most)
+
+
+def _on_host(group: GroupNeed, host: HostRoom, takes: list[tuple[str, int]], most: int) -> int:
+    fit = min((max(getattr(host.free, name), 0) // amount for name, amount in takes), default=most)
+    return min(fit, group.max_per_host or most)
