@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from intertie.metasched.domain.conflicts import MOST_GIVEN_UP, conflicts_of, verdict_of
-from intertie.metasched.domain.feasibility import Feasibility
+from intertie.metasched.domain.feasibility import Feasibility, has_places
 from intertie.metasched.domain.plan import check
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.requirements import Asked, Times, asked_of, without
@@ -68,6 +68,21 @@ def test_without_one_that_is_enough_of_each_conflict_it_can_be_had(problem: Prob
     for each in told.found.ways:
         assert told.can_be_met(everything - each)
         assert not any(told.can_be_met(everything - less) for less in smaller(each))
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems())
+def test_where_there_are_too_few_places_there_is_no_plan(problem: Problem) -> None:
+    if not all(has_places(problem, group) for group in problem.groups):
+        assert solve(problem) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(problems(), min_size=1, max_size=4))
+def test_whatever_was_asked_before_there_is_a_plan_or_there_is_none(asked: list[Problem]) -> None:
+    feasibility = Feasibility(effort=600, each=60, size=10**9)
+    for problem in [*asked, *asked]:
+        assert feasibility.of(problem) is (solve(problem) is not None)
 
 
 @given(st.lists(st.frozensets(st.integers(0, 8), min_size=1, max_size=4), min_size=1, max_size=5))
