@@ -254,8 +254,9 @@ def _choices(sets: Sequence[Sequence[str]]) -> Iterator[list[str]]:
     yield from map(list, islice(chosen, MOST_CHOICES))
 
 
-def _share(found: Sequence[bool]) -> float:
-    return sum(found) / len(found) if found else 0.0
+def _share(found: Sequence[bool]) -> float | None:
+    """None: of nothing."""
+    return round(sum(found) / len(found), 4) if found else None
 
 
 def _report(
@@ -276,20 +277,21 @@ def _report(
         rows += [
             Row(
                 what=f"{name}: {what}",
-                value=100 * _share(found),
+                value=100 * share,
                 unit="%",
                 against=f"{sum(found)} of {len(found)}",
             )
             for what, found in figures.items()
+            if (share := _share(found)) is not None
         ]
         rows.append(Row(what=f"{name}: with a counter-offer", value=offered, unit="requests"))
         rows.append(Row(what=f"{name}: to refuse, mean", value=sum(ms) / len(ms), unit="ms"))
         rows.append(Row(what=f"{name}: to refuse, p99", value=percentile(ms, 0.99), unit="ms"))
         result[name.replace(" ", "_")] = {
             "requests": len(cases),
-            **{what: round(_share(found), 4) for what, found in figures.items()},
+            **{what: _share(found) for what, found in figures.items()},
             **{f"{what}_of": len(found) for what, found in figures.items()},
-            "one_conflict": round(_share([case.conflicts == 1 for case in cases]), 4),
+            "one_conflict": _share([case.conflicts == 1 for case in cases]),
             "with_counter_offer": offered,
             "ms_mean": round(sum(ms) / len(ms), 1),
             "ms_p99": round(percentile(ms, 0.99), 1),

@@ -33,7 +33,7 @@ AT_WORK = 1
 who has a plan waits for one who has none."""
 WAITING = 4
 """More than these are refused without: by what is short alone."""
-SIZE = 200_000
+SIZE = 100_000
 """Of all problems of one refusal that the model is asked about: see feasibility.size_of."""
 TIMES_EFFORT = 10
 """What that may cost, in efforts of the planner."""
