@@ -91,7 +91,7 @@ TWO = linked({"a": offer(4, 4), "b": offer(4)}, link())
 @pytest.mark.parametrize(
     ("allocation", "message", "value"),
     [
-        ({"vcpus": 7}, "4 vCPUs instead of 7 for each worker", "4"),
+        ({"vcpus": 7}, "4 vCPU instead of 7 for each worker", "4"),
         ({"memory_mib": 65537}, "65536 MiB of memory instead of 65537 for each worker", "65536"),
         ({"disk_mib": 70000}, "65536 MiB of disk instead of 70000 for each worker", "65536"),
         (

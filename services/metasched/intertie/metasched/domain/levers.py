@@ -114,7 +114,7 @@ def _count(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -> I
 
 
 def _vcpus(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -> Iterator[Lever]:
-    words = f"{{new}} vCPUs instead of {{old}} for each {_name(asked, problem)}"
+    words = f"{{new}} vCPU instead of {{old}} for each {_name(asked, problem)}"
     yield _number(asked, spec, _down(1), words)
 
 

@@ -155,7 +155,7 @@ def _what_it_is(group: GroupNeed, at: int) -> Iterator[Asked]:
 
 
 _AMOUNTS = {
-    What.VCPUS: ("vcpus", "vCPUs", 1),
+    What.VCPUS: ("vcpus", "vCPU", 1),
     What.MEMORY: ("memory_mib", "MiB of memory", MIN_MEMORY_MIB),
     What.DISK: ("disk_mib", "MiB of disk", 1),
     What.IOPS: ("disk.cap_iops", "operations a second of disk", 1),
