@@ -214,8 +214,7 @@ async def test_two_causes_are_offered_a_change_of_both() -> None:
     assert sorted(map(sorted, fields(told))) == [["spec.groups[0].allocation.memory_mib"], [VCPUS]]
     assert all(each.enough for c in told.conflicts for each in c.requirements)
     message = (
-        "65536 MiB of memory instead of 70000 for each head and"
-        " 4 vCPU instead of 5 for each worker"
+        "65536 MiB of memory instead of 70000 for each head and 4 vCPU instead of 5 for each worker"
     )
     assert said(told) == {message: "65536, 4"}
     await all_accepted(process, what, told)
