@@ -16,7 +16,9 @@ from tests.e2e.one_site import SITE, begin, create_all, one_site
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
-HOSTS = tuple(HostSpec(name=name, memory_mib=1024) for name in ("n1", "n2", "n3"))
+HOSTS = tuple(
+    HostSpec(name=name, memory_mib=1024, uplink_mbps=1000) for name in ("n1", "n2", "n3")
+)
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 COUNT = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/count; sleep 0.2; done"
 PING = 'ping -i 0.1 {} | while read -r line; do echo "$(cut -d" " -f1 /proc/uptime) $line"; done'
