@@ -26,8 +26,8 @@ DISK = "$(cat /run/intertie/disk)"
 PORT = 5000
 TIMES = 3
 LONGEST_GAP_S = 2.0
-"""About half a second, of which it stands still for 0.3 s; the rest is for a machine that is busy.
-Without any way to it, it would be as long as the ping goes on."""
+"""About 1.2 s, for most of which it stands still while its memory is sent; the rest is for a machine
+that is busy. Without any way to it, it would be as long as the ping goes on."""
 
 
 @pytest.fixture(scope="module")
