@@ -11,12 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, ReceiptBody
+from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.giving_way import (
-    GivesWay,
-    allotted_before_others,
-    writes_of,
-)
+from intertie.broker.domain.giving_way import allotted_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import Allotment

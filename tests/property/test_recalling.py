@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
 from intertie.broker.domain.difference import with_terms
-from intertie.broker.domain.giving_way import (
-    allotted_before_others,
-    draft_before_others,
-)
+from intertie.broker.domain.giving_way import allotted_before_others, draft_before_others
 from intertie.broker.domain.growing import amended_before_others, more_than
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.offers import Offer, offers_of

@@ -18,9 +18,10 @@ import intertie.broker.domain.archiving as archiving
 import intertie.broker.domain.beginning as beginning
 import intertie.broker.domain.book as book
 import intertie.broker.domain.difference as difference
-import intertie.broker.domain.giving_way as giving_way
+import intertie.broker.domain.fewest as fewest
 import intertie.broker.domain.ledger as ledger
 import intertie.broker.domain.part as part_module
+import intertie.broker.domain.preemptible as preemptible
 import intertie.broker.domain.renegotiating as renegotiating
 import intertie.broker.loops.retention as retention
 import intertie.broker.main as broker_main
@@ -215,7 +216,8 @@ def _begins_before_saved() -> Iterator[None]:
 
     with (
         mock.patch.object(ledger, "stretch_demands", stretch_demands),
-        mock.patch.object(giving_way, "free_from", lambda part: part.window.end),
+        mock.patch.object(fewest, "free_from", lambda part: part.window.end),
+        mock.patch.object(preemptible, "free_from", lambda part: part.window.end),
     ):
         yield
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState, Waits
 from intertie.broker.domain.deadlines import draft_in_time
+from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.giving_way import GivesWay, writes_of
+from intertie.broker.domain.giving_way import writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import Image, pinned

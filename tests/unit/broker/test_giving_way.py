@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from intertie.broker.domain import giving_way
+from intertie.broker.domain import fewest
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState, settled
 from intertie.broker.domain.fleet import MemoryMove, Policy
@@ -93,7 +93,7 @@ def test_no_more_are_asked_than_are_needed(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append(record.name.rpartition("/")[2])
         return put_aside(part, record, *rest, **more)
 
-    monkeypatch.setattr(giving_way, "put_aside", counting)
+    monkeypatch.setattr(fewest, "put_aside", counting)
     assert aside(asks(here, 1, now=LATER)) == asked == ["f"]
     asked.clear()
     assert aside(asks(here, 3, now=LATER)) == ["f", "e", "d"]

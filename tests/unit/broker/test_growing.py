@@ -10,7 +10,8 @@ import pytest
 
 from intertie.broker.domain.amending import Amendment, amend_before_others
 from intertie.broker.domain.cluster import ClusterRecord
-from intertie.broker.domain.giving_way import GivesWay, RoomToBeMade
+from intertie.broker.domain.fewest import GivesWay
+from intertie.broker.domain.giving_way import RoomToBeMade
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part, PartState
 from intertie.common.amend_rules import DURATION, GROUPS

@@ -8,8 +8,9 @@ from datetime import datetime
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.difference import Difference, Found
+from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import GivesWay, said_of
+from intertie.broker.domain.giving_way import said_of
 from intertie.broker.domain.growing import amended_before_others, more_from
 from intertie.broker.domain.ledger import LedgerView, with_site_caps
 from intertie.broker.domain.part import Part

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
+from intertie.broker.domain.counted_as import counted_as
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import Admissible, counted_as, draft_before_others
+from intertie.broker.domain.giving_way import Admissible, draft_before_others
 from intertie.broker.domain.in_time import moved
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
 from intertie.broker.domain.pace import paces_of

@@ -5,14 +5,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
+from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import (
-    GivesWay,
-    check_alone,
-    could_give_way,
-    with_others_saved,
-)
+from intertie.broker.domain.giving_way import check_alone, with_others_saved
 from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.preemptible import could_give_way
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_rules import within

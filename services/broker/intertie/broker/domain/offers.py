@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
+from intertie.broker.domain.counted_as import counted_as
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
-from intertie.broker.domain.giving_way import being_saved, could_give_way, counted_as, free_from
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts, free_vector, link_key
 from intertie.broker.domain.load import scarcest
 from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import PartState
 from intertie.broker.domain.planning import Image
+from intertie.broker.domain.preemptible import being_saved, could_give_way, free_from
 from intertie.broker.domain.tariff import kind_of
 from intertie.common.calendar import Calendar
 from intertie.common.errors import NotFound

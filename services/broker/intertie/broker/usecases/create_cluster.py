@@ -13,13 +13,9 @@ from intertie.broker.domain.cluster import (
     view_of,
 )
 from intertie.broker.domain.deadlines import draft_in_time
+from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import (
-    GivesWay,
-    asked_before_others,
-    draft_before_others,
-    writes_of,
-)
+from intertie.broker.domain.giving_way import asked_before_others, draft_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned, free_vnis
 from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.planning import Draft, Image, check_disks, elsewhere, pinned

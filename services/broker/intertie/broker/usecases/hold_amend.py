@@ -5,8 +5,9 @@ from datetime import datetime
 import structlog
 
 from intertie.broker.domain.decision import Receipt
+from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import GivesWay, writes_of
+from intertie.broker.domain.giving_way import writes_of
 from intertie.broker.domain.growing import amended_before_others, more_than
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part

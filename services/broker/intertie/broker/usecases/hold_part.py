@@ -6,13 +6,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from intertie.broker.domain.decision import MAX_TTL, Receipt, ReceiptBody
+from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import (
-    GivesWay,
-    allotted_before_others,
-    asked_before_others,
-    writes_of,
-)
+from intertie.broker.domain.giving_way import allotted_before_others, asked_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import AmendState, Part, PartState
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary

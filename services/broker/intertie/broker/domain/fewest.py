@@ -1,0 +1,196 @@
+"""As few of those that could be put aside as are enough for a lease that does not wait."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.counted_as import counted_as
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.in_time import put_off
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
+from intertie.broker.domain.pace import paces_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.preemptible import free_from, in_order, is_over_first
+from intertie.broker.domain.recalling import recalled
+from intertie.broker.domain.stretches import must_be_done, put_aside, save_of
+from intertie.common.errors import NoCapacity
+from intertie.common.spec import LeaseTerms
+from intertie.common.values import Struct, replace
+
+T = TypeVar("T")
+SPARED_AT_MOST = 32
+"""Of those that were found to give way, so many are asked whether it can be done without them."""
+
+
+class GivesWay(Struct, frozen=True, kw_only=True):
+    record: Versioned[ClusterRecord]
+    part: Versioned[Part]
+    after: Part
+
+
+class Fewest(Generic[T]):
+    """With how many of them out of the way it fits. Whoever is tried is counted as put aside on the
+    book's own calendar, one more or one less at a time, and as before once this is over."""
+
+    def __init__(
+        self,
+        drafted: Callable[[LeaseTerms, LedgerView], T],
+        lease: LeaseTerms,
+        view: LedgerView,
+        policy: Policy,
+        running: Sequence[tuple[Versioned[ClusterRecord], Part]],
+        now: datetime,
+    ) -> None:
+        """`drafted`: what is asked for, with such terms of lease."""
+        self._drafted = drafted
+        self._lease = lease
+        self._policy = policy
+        self._now = now
+        self._asked = self._start = lease.start_time or now
+        self._calendar = calendar_of(view, policy)
+        self._view = replace(view, demands=self._calendar)
+        self._paces = paces_of(view, policy)
+        self._parts = view.parts
+        self._next = iter(in_order(running, policy, now))
+        self._order: list[GivesWay] = []
+        """Those of them that were asked so far, and can."""
+        self._counted: dict[str, tuple[GivesWay, AbstractContextManager[None]]] = {}
+        """By part, who is out of the way at this moment."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for name in [*self._counted]:
+            self._back(name)
+
+    def fewest(self, start: datetime) -> tuple[T, tuple[GivesWay, ...]] | None:
+        """The first in the policy's order that are enough, less those that the rest can do
+        without. It begins at `start` at the earliest. To ask one costs as much as to see whether it
+        fits without it, so no more are asked than are needed, or twice as many."""
+        self._start = start
+        self._first(0)
+        if start > self._asked and (found := self._fits()) is not None:
+            return found
+        low, high = 1, 1
+        while (found := self._fits() if self._first(high) else None) is None:
+            if len(self._order) < high:
+                return None
+            low, high = high + 1, high * 2
+        high = min(high, len(self._order))
+        while low < high:
+            middle = (low + high) // 2
+            self._first(middle)
+            if (fewer := self._fits()) is not None:
+                found, high = fewer, middle
+            else:
+                low = middle + 1
+        self._first(high)
+        for each in self._order[: min(high, SPARED_AT_MOST)]:
+            if len(self._counted) == 1:
+                break
+            self._back(each.after.name)
+            if (fewer := self._fits()) is not None:
+                found = fewer
+            else:
+                self._away(each)
+        return found
+
+    def _fits(self) -> tuple[T, tuple[GivesWay, ...]] | None:
+        """With those out of the way that are."""
+        aside = [each for each, _ in self._counted.values()]
+        if not all(self._can_be_kept(each.after) for each in aside):
+            return None
+        try:
+            found = self._drafted(self._later(aside), self._view)
+        except NoCapacity:
+            return None
+        return found, tuple(each for each in aside if each.after is not each.part.value)
+
+    def _first(self, count: int) -> int:
+        """Has the first so many in order out of the way, or all that can; returns how many."""
+        for each in self._order[count:]:
+            self._back(each.after.name)
+        for each in self._order[:count]:
+            self._away(each)
+        while len(self._order) < count and (found := next(self._next, None)) is not None:
+            # What one with a deadline is promised must be free beside all before it.
+            record, part = found
+            if (after := self._aside(record.value, part)) is None:
+                continue
+            self._order.append(GivesWay(record=record, part=self._parts[part.name], after=after))
+            self._away(self._order[-1])
+        return len(self._counted)
+
+    def _away(self, each: GivesWay) -> None:
+        if each.after.name not in self._counted:
+            counted = self._with(each.after)
+            counted.__enter__()
+            self._counted[each.after.name] = each, counted
+
+    def _back(self, name: str) -> None:
+        if name in self._counted:
+            _, counted = self._counted.pop(name)
+            counted.__exit__(None, None, None)
+
+    def _later(self, aside: Sequence[GivesWay]) -> LeaseTerms:
+        """From when those are saved, where it was to begin before."""
+        lease = self._lease
+        cut = [each.after for each in aside if not _is_moved(each.part.value, each.after)]
+        free = max((self._start, *map(free_from, cut)))
+        if free <= self._asked:
+            return lease
+        delay = max(lease.max_delay - (free - self._asked), timedelta())
+        return replace(lease, start_time=free, max_delay=delay)
+
+    def _with(self, after: Part) -> AbstractContextManager[None]:
+        before = {after.name: self._parts[after.name].value}
+        return counted_as(self._calendar, before, {after.name: after}, self._policy.admission)
+
+    def _aside(self, record: ClusterRecord, part: Part) -> Part | None:
+        """None where it is over by then as it is, or where its disk is promised to others later, so
+        that it cannot be kept, or where it would not be done in time. The same where it is over
+        before it were saved: what it has is promised to others from its end on."""
+        save = save_of(part, record, self._paces)
+        at = self._asked - save
+        if at >= part.window.end:
+            return None
+        if is_over_first(part, at, save, now=self._now):
+            return part
+        if part.coordinator:
+            found = recalled(part, record, at, self._paces, self._policy, now=self._now)
+            tried = iter(() if found is None else (found,))
+        elif must_be_done(record.spec):
+            calendar, paces, policy = self._calendar, self._paces, self._policy
+            tried = put_off(part, record, at, calendar, paces, policy, now=self._now)
+        else:
+            tried = iter([put_aside(part, record, at, self._paces, self._policy, now=self._now)])
+        for after in tried:
+            with self._with(after):
+                if self._can_be_kept(after):
+                    return after
+        return None
+
+    def _can_be_kept(self, part: Part) -> bool:
+        """All that it takes but for what it took already."""
+        had, demands = demands_of(self._parts[part.name].value)[0].window, demands_of(part)
+        first = demands[0].window
+        less = first.start == had.start and first.end <= had.end
+        return all(
+            self._calendar.free(key, demand.window) >= 0
+            for demand in (demands[1:] if less else demands)
+            for key in demand.amounts
+        )
+
+
+def _is_moved(before: Part, after: Part) -> bool:
+    """As a whole: it has not begun."""
+    return after.window.start != before.window.start

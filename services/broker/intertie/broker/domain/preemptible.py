@@ -1,0 +1,121 @@
+"""Who could be put aside for a lease that does not wait, in which order, and when that is done."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.openings import seconds
+from intertie.broker.domain.pace import paces_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.recalling import as_lease, recalled
+from intertie.broker.domain.stretches import (
+    may_give_way,
+    must_be_done,
+    put_aside,
+    runs_for,
+    save_of,
+)
+from intertie.common.leasing.lease import Lease, State
+from intertie.common.leasing.requests import BestEffort
+from intertie.common.values import Struct
+
+_S = timedelta(seconds=1)
+
+
+def running_leases(
+    view: LedgerView, *, now: datetime
+) -> list[tuple[Versioned[ClusterRecord], Part]]:
+    found = []
+    for each in view.in_line():
+        part = view.parts.get(each.value.part)
+        if part is not None and may_give_way(part.value, now=now):
+            found.append((each, part.value))
+    found += [
+        (as_lease(each.value), each.value)
+        for each in view.recallables()
+        if may_give_way(each.value, now=now)
+    ]
+    return found
+
+
+def being_saved(view: LedgerView, at: datetime) -> Iterator[datetime]:
+    """When each is that is being saved at that moment."""
+    own = (view.parts.get(each.value.part) for each in view.in_line())
+    for each in (*own, *view.recallables()):
+        if each is not None and each.value.window.end <= at < free_from(each.value):
+            yield free_from(each.value)
+
+
+def all_saved_by(view: LedgerView, at: datetime) -> datetime:
+    """When all of those are: nobody need give way for what others give way for already."""
+    return max(being_saved(view, at), default=at)
+
+
+def is_over_first(part: Part, at: datetime, save: timedelta, *, now: datetime) -> bool:
+    """It runs, and is out of the way anyway before it were saved if that began `at`, or now."""
+    return part.window.start <= now and max(at, now) + save >= free_from(part)
+
+
+class CouldGiveWay(Struct, frozen=True, kw_only=True):
+    free_from: datetime
+    """All that it takes but disk is free from then on."""
+    part: Part
+    after: Part
+    """The same where it is over before it were saved."""
+
+
+def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[CouldGiveWay]:
+    """As it would be were it decided now; but for this site's own with a deadline, for which later
+    room would have to be found first."""
+    paces = paces_of(view, policy)
+    found = []
+    for record, part in running_leases(view, now=now):
+        elsewhere = bool(part.coordinator)
+        if part.name in view.amended or (must_be_done(record.value.spec) and not elsewhere):
+            continue
+        after: Part | None = part
+        if not is_over_first(part, now, save_of(part, record.value, paces), now=now):
+            way = recalled if elsewhere else put_aside
+            after = way(part, record.value, now, paces, policy, now=now)
+        if after is not None:
+            found.append(CouldGiveWay(free_from=free_from(after), part=part, after=after))
+    return found
+
+
+def free_from(part: Part) -> datetime:
+    """But for disk that is kept."""
+    saved = part.keeping.save if part.keeping and part.keeping.until else timedelta()
+    return part.window.end + saved
+
+
+def in_order(
+    running: Sequence[tuple[Versioned[ClusterRecord], Part]], policy: Policy, now: datetime
+) -> list[tuple[Versioned[ClusterRecord], Part]]:
+    """Who gives way first; those with a deadline only where the others are not enough."""
+    now_s, order = seconds(now), policy.queue.order
+    of = {record.value.name: (record, part) for record, part in running}
+    leases = [_lease(record.value, part, now_s) for record, part in running]
+    ranks = {each.request.name: order.rank(each, now_s) for each in leases}
+    first = policy.queue.preemption.for_reservation(
+        leases, sum(each.nodes for each in leases), lambda each: ranks[each.request.name], now_s
+    )
+    found = [of[each.request.name] for each in first]
+    return sorted(found, key=lambda each: must_be_done(each[0].value.spec))
+
+
+def _lease(record: ClusterRecord, part: Part, now_s: int) -> Lease:
+    assert record.waits is not None
+    restore = part.keeping.restore if part.keeping is not None else timedelta()
+    return Lease(
+        request=BestEffort(
+            name=record.name,
+            nodes=max(1, len(part.spec.workspaces)),
+            duration_s=max(1, -(-runs_for(record.spec) // _S)),
+        ),
+        submit_s=seconds(record.create_time),
+        state=State.RUNNING,
+        since_s=min(seconds(part.window.start + restore), now_s),
+        banked_s=record.waits.ran // _S,
+    )
