@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import with_site_defaults
+from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.common.names import workspace_label
 from intertie.common.spec import (
     Allocation,

@@ -219,7 +219,8 @@ def test_it_is_there_once_its_source_or_the_target_says_so() -> None:
         assert there is not None
         assert hosts_of(there.placed) == {"w-0": "n3", "w-1": "n2"}
         assert there.moving == ()
-        assert there.left == (Left(workspace="w-0", host="n1", generation=there.generation + 1),)
+        left = Left(workspace="w-0", host="n1", generation=there.generation + 1, live=True)
+        assert there.left == (left,)
         [demand] = demands_of(there)
         assert demand.amounts["host/n1/vcpus"] == 1, "until it has obeyed"
         assert there.left_hosts() == ("n1",)

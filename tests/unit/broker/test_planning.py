@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.ledger import LedgerView, Versioned, amounts_of, with_site_defaults
+from intertie.broker.domain.ledger import LedgerView, Versioned, amounts_of
 from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.broker.domain.planning import Image, allot, check_disks, draft, elsewhere
+from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.common.errors import FieldInvalid, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName

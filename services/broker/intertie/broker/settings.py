@@ -20,7 +20,7 @@ from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.errors import FieldInvalid
-from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS, PREEMPTIONS
+from intertie.common.leasing.plugins import BACKFILLINGS, MIGRATIONS, ORDERS, PREEMPTIONS
 from intertie.common.names import check_label
 from intertie.common.settings import (
     EtcdSettings,
@@ -132,6 +132,10 @@ class QueueSettings(Section):
     preemption: Literal["last-in-order", "least-done"] = "last-in-order"
     """Who of those that run gives way to a lease that does not wait: who is last in that order; who
     has run the shortest."""
+    migration: Literal["first", "in-advance", "never"] = "first"
+    """Whether who gives way goes to other hosts of the site instead of being put aside, where these
+    have room: also if a lease that begins at once begins up to two minutes later for that; only if
+    no lease begins later for it; not at all."""
     worth_s: float = Field(default=60.0, ge=1)
     """A stretch that is not to a lease's end is at least so long."""
     pool_mib_s: int = Field(default=50, ge=1)
@@ -145,6 +149,7 @@ class QueueSettings(Section):
             order=ORDERS[self.order],
             backfilling=BACKFILLINGS[self.backfilling],
             preemption=PREEMPTIONS[self.preemption],
+            migration=MIGRATIONS[self.migration],
             worth=timedelta(seconds=self.worth_s),
             pool_mib_s=self.pool_mib_s,
             longest_wait=timedelta(hours=self.longest_wait_hours),

@@ -3,7 +3,7 @@
 Workspaces that stay keep their addresses; see `difference` for where they and new ones are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from intertie.broker.domain.cluster import ClusterRecord
@@ -11,8 +11,8 @@ from intertie.broker.domain.difference import Difference, Found
 from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import said_of
-from intertie.broker.domain.growing import amended_before_others, more_from
-from intertie.broker.domain.ledger import LedgerView, with_site_caps
+from intertie.broker.domain.growing import amended_before_others, more_from, more_than_counted
+from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import (
     as_many_as_fit,
@@ -23,6 +23,7 @@ from intertie.broker.domain.planning import (
 from intertie.broker.domain.price import amended as priced
 from intertie.broker.domain.price import amount_of, shortened
 from intertie.broker.domain.refusing import check_window
+from intertie.broker.domain.site_caps import with_site_caps
 from intertie.broker.domain.usage import charged_until
 from intertie.common.amend_rules import (
     DURATION,
@@ -32,6 +33,7 @@ from intertie.common.amend_rules import (
     amended,
     window_of,
 )
+from intertie.common.calendar import Demand
 from intertie.common.errors import AmendPending, ClusterOver, LeaseEnding, NoCapacity
 from intertie.common.layout import Numbers, number_in
 from intertie.common.names import ClusterName
@@ -137,7 +139,13 @@ def amend_before_others(
         larger=GROUPS in paths,
         now=now,
     )
-    after, aside = amended_before_others(amendment, moments, view, policy, now=now, alone=alone)
+
+    def takes(found: Amendment | None) -> Iterable[Demand]:
+        return more_than_counted(part, found.part if found else part, policy, now=now)
+
+    after, aside = amended_before_others(
+        amendment, moments, view, policy, takes=takes, now=now, alone=alone
+    )
     if after is None or not aside:
         return after, ()
     reasons = (*after.record.reasons, *said_of(aside))

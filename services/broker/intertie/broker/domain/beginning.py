@@ -10,7 +10,6 @@ from intertie.broker.domain.ledger import (
     LedgerView,
     demands_of,
     with_room_for_memory,
-    with_site_defaults,
 )
 from intertie.broker.domain.pace import Paces, paces_of
 from intertie.broker.domain.part import Part, PartState, Placed
@@ -21,6 +20,7 @@ from intertie.broker.domain.planning import (
     part_spec_of,
     pinned,
 )
+from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.broker.domain.stretches import counted_till, is_saved, left_of, runs_whole, stretch
 from intertie.broker.domain.usage import charged_when_on
 from intertie.common.calendar import Calendar, Demand

@@ -310,6 +310,7 @@ def _takes_the_same(one: Part, other: Part) -> bool:
         and one.left is other.left
         and one.amend is other.amend
         and one.keeping is other.keeping
+        and one.vacating is other.vacating
     )
 
 

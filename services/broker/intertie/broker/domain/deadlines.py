@@ -56,7 +56,9 @@ def draft_in_time(
         last = replace(roomy, lease=LeaseTerms(start_time=latest, duration=lasts))
         for asked in (last, roomy):
             try:
-                found = draft_before_others(name, uid, asked, view, policy, now=now, alone=alone)
+                found = draft_before_others(
+                    name, uid, asked, view, policy, now=now, alone=alone, patient=False
+                )
             except NoCapacity:
                 continue
             if found.draft.allotment.spec.window.end <= deadline:

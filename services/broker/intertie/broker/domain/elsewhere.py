@@ -26,7 +26,7 @@ from intertie.broker.domain.migrating import (
     may_take,
     on_its_way,
 )
-from intertie.broker.domain.pace import paces_of
+from intertie.broker.domain.pace import paces_of, to_send
 from intertie.broker.domain.part import Part, Placed, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.records import Change, Write
@@ -40,8 +40,6 @@ TRIES = 2
 """From one stretch to the next."""
 LOOKED_AT = 8
 """The first of those that wait."""
-_MARGIN = timedelta(seconds=30)
-"""For hosts to be told, and to make what it needs."""
 _S = timedelta(seconds=1)
 
 
@@ -84,7 +82,7 @@ def _elsewhere(
     calendar = calendar_of(view, policy)
     paces = paces_of(view, policy)
     opening = Beginning(view.clusters[name].value, view, calendar, policy, paces, now)
-    there = now + _takes(part, view)
+    there = now + to_send([(part.spec, part.placed)], view)
     window = Window(there, there + opening.span_s * _S)
     full = {each.host for each in opening.short(window) if each.host}
     copied = under_way(part, view.seen.get(part.uid, {}))
@@ -152,21 +150,3 @@ def _placed(
         and all(may_take(facts, source, host, asked, aside=True) for source, asked in moved)
     }
     return place(spec, rooms, site=policy.site, fixed=fixed)
-
-
-def _takes(part: Part, view: LedgerView) -> timedelta:
-    """At most, to send all of it: each host one after the other, at half of its uplink."""
-    sizes = {
-        each.label: each.allocation.disk_mib + each.allocation.memory_mib
-        for each in part.spec.workspaces
-    }
-    by_host: dict[str, int] = {}
-    for each in part.placed:
-        by_host[each.host] = by_host.get(each.host, 0) + sizes[each.workspace]
-    longest = max((mib / _mib_s(view, host) for host, mib in by_host.items()), default=0.0)
-    return timedelta(seconds=round(longest)) + _MARGIN
-
-
-def _mib_s(view: LedgerView, host: str) -> int:
-    facts = view.fleet.facts.get(host)
-    return max(facts.capacity.uplink_mbit_s // 16 if facts is not None else 0, 1)

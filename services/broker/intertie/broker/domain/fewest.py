@@ -1,7 +1,7 @@
 """As few of those that could be put aside as are enough for a lease that does not wait."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -16,11 +16,14 @@ from intertie.broker.domain.part import Part
 from intertie.broker.domain.preemptible import free_from, in_order, is_over_first
 from intertie.broker.domain.recalling import recalled
 from intertie.broker.domain.stretches import must_be_done, put_aside, save_of
+from intertie.broker.domain.vacating import called_off, on_its_way_out
+from intertie.common.calendar import Demand
 from intertie.common.errors import NoCapacity
 from intertie.common.spec import LeaseTerms
 from intertie.common.values import Struct, replace
 
 T = TypeVar("T")
+_ASKED_FOR = "asked for"
 SPARED_AT_MOST = 32
 """Of those that were found to give way, so many are asked whether it can be done without them."""
 
@@ -43,9 +46,18 @@ class Fewest(Generic[T]):
         policy: Policy,
         running: Sequence[tuple[Versioned[ClusterRecord], Part]],
         now: datetime,
+        *,
+        takes: Callable[[T], Iterable[Demand]],
+        patience: timedelta = timedelta(),
+        before: datetime | None = None,
     ) -> None:
-        """`drafted`: what is asked for, with such terms of lease."""
+        """`drafted`: what is asked for, with such terms of lease; `takes`: what that takes. By
+        `patience` it may begin later so that others need not be put aside, if that is `before`
+        then."""
         self._drafted = drafted
+        self._takes = takes
+        self._patience = patience
+        self._before = before
         self._lease = lease
         self._policy = policy
         self._now = now
@@ -75,8 +87,14 @@ class Fewest(Generic[T]):
     def fewest(self, start: datetime) -> tuple[T, tuple[GivesWay, ...]] | None:
         """The first in the policy's order that are enough, less those that the rest can do
         without. It begins at `start` at the earliest. To ask one costs as much as to see whether it
-        fits without it, so no more are asked than are needed, or twice as many."""
+        fits without it, so no more are asked than are needed, or twice as many. Who of them can go
+        to other hosts by then does."""
         self._start = start
+        found = self._enough()
+        return self._by_migration(*found) if found is not None else None
+
+    def _enough(self) -> tuple[T, tuple[GivesWay, ...]] | None:
+        start = self._start
         self._first(0)
         if start > self._asked and (found := self._fits()) is not None:
             return found
@@ -107,13 +125,63 @@ class Fewest(Generic[T]):
     def _fits(self) -> tuple[T, tuple[GivesWay, ...]] | None:
         """With those out of the way that are."""
         aside = [each for each, _ in self._counted.values()]
-        if not all(self._can_be_kept(each.after) for each in aside):
+        if not all(self._can_be_kept(each.after) for each in aside if not _goes(each.after)):
             return None
         try:
             found = self._drafted(self._later(aside), self._view)
         except NoCapacity:
             return None
         return found, tuple(each for each in aside if each.after is not each.part.value)
+
+    def _by_migration(
+        self, found: T, aside: tuple[GivesWay, ...]
+    ) -> tuple[T, tuple[GivesWay, ...]]:
+        """The same with those of them on their way to other hosts for whom there is room there
+        beside it; the others are put aside."""
+        if not self._policy.queue.migration.moves:
+            return found, aside
+        begins = self._later(aside).start_time or self._asked
+        for each in aside:
+            with self._taken(found):
+                self._back(each.after.name)
+                goes = self._on_its_way_out(each)
+            if goes is None or not self._is_in_time(goes, begins):
+                self._away(each)
+                continue
+            self._away(replace(each, after=goes))
+            if (better := self._fits()) is not None:
+                found, aside = better
+            else:
+                self._back(goes.name)
+                self._away(each)
+        return found, aside
+
+    def _on_its_way_out(self, each: GivesWay) -> Part | None:
+        """What is asked for is counted."""
+        others = [one.after for one, _ in self._counted.values() if _goes(one.after)]
+        known = (self._parts.get(one.value.part) for one in self._view.in_line())
+        others += [one.value for one in known if one is not None and _goes(one.value)]
+        part, record = each.part.value, each.record.value
+        at = self._asked - save_of(part, record, self._paces)
+        paces, view, policy = self._paces, self._view, self._policy
+        return on_its_way_out(part, record, at, others, paces, view, policy, now=self._now)
+
+    def _is_in_time(self, goes: Part, begins: datetime) -> bool:
+        free = free_from(goes)
+        return free <= begins + self._patience and (self._before is None or free < self._before)
+
+    @contextmanager
+    def _taken(self, found: T) -> Iterator[None]:
+        """It is on the book's calendar too."""
+        keys = []
+        for number, demand in enumerate(self._takes(found)):
+            keys.append(f"{_ASKED_FOR}#{number}")
+            self._calendar.add(Demand(keys[-1], demand.window, demand.amounts))
+        try:
+            yield
+        finally:
+            for key in keys:
+                self._calendar.remove(key)
 
     def _first(self, count: int) -> int:
         """Has the first so many in order out of the way, or all that can; returns how many."""
@@ -163,6 +231,8 @@ class Fewest(Generic[T]):
         at = self._asked - save
         if at >= part.window.end:
             return None
+        if part.vacating is not None:
+            return called_off(part, self._asked, now=self._now)
         if is_over_first(part, at, save, now=self._now):
             return part
         if part.coordinator:
@@ -189,6 +259,11 @@ class Fewest(Generic[T]):
             for demand in (demands[1:] if less else demands)
             for key in demand.amounts
         )
+
+
+def _goes(part: Part) -> bool:
+    """To other hosts, instead of being put aside."""
+    return part.vacating is not None and not part.vacating.called_off
 
 
 def _is_moved(before: Part, after: Part) -> bool:

@@ -1,23 +1,25 @@
 """Who is put aside for a lease that does not wait, in the transaction that admits it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.counted_as import counted_as
 from intertie.broker.domain.fewest import Fewest, GivesWay
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import LedgerView, calendar_of
+from intertie.broker.domain.ledger import LedgerView, amounts_of, calendar_of
 from intertie.broker.domain.pace import paces_of
-from intertie.broker.domain.part import Part
+from intertie.broker.domain.part import Part, hosts_of
 from intertie.broker.domain.planning import Allotment, Draft, allot, draft
-from intertie.broker.domain.preemptible import all_saved_by, running_leases
+from intertie.broker.domain.preemptible import all_saved_by, free_from, running_leases
 from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.recalling import allotted
 from intertie.broker.domain.records import Write
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import save_of, suspended, window_changed
+from intertie.broker.domain.vacating import GOES, called_off
+from intertie.common.calendar import Demand
 from intertie.common.errors import NoCapacity
 from intertie.common.names import ClusterName
 from intertie.common.part_rules import for_promise_alone
@@ -46,12 +48,13 @@ def draft_before_others(
     *,
     now: datetime,
     alone: bool = True,
+    patient: bool = True,
 ) -> Admissible:
     """As `planning.draft`; where that has no room at the start that was asked for, leases give way
     that wait. One that begins at once begins when they are saved, which is no delay that its owner
-    has to allow. NoCapacity where they would have to for nothing.
-    RoomToBeMade where they might have to, and others may be asked to at the same time: not
-    `alone`."""
+    has to allow, or have gone to other hosts, if it is `patient`. NoCapacity where they would have
+    to for nothing. RoomToBeMade where they might have to, and others may be asked to at the same
+    time: not `alone`."""
     asked = spec.lease.window(now=now).start
     found: Draft | None = None
     problem: NoCapacity | None = None
@@ -71,7 +74,19 @@ def draft_before_others(
         def drafted(lease: LeaseTerms, view: LedgerView) -> Draft:
             return draft(name, uid, replace(spec, lease=lease), view, policy, now=now)
 
-        with Fewest(drafted, spec.lease, view, policy, running, now) as attempt:
+        at_once = spec.lease.start_time is None and spec.lease.end_time is None
+        patience = policy.queue.migration.longest_delay if patient and at_once else timedelta()
+        with Fewest(
+            drafted,
+            spec.lease,
+            view,
+            policy,
+            running,
+            now,
+            takes=lambda found: _taken_by(found.allotment),
+            patience=patience,
+            before=found.start if found is not None else None,
+        ) as attempt:
             better = attempt.fewest(asked) or (attempt.fewest(saved) if saved > asked else None)
         if better is not None:
             sooner, aside = better
@@ -109,10 +124,15 @@ def allotted_before_others(
                 unpromised.append(error)
             raise
 
-    found = with_others_saved(attempt, start, view, policy, now=now)
+    found = with_others_saved(attempt, start, view, policy, takes=_taken_by, now=now)
     if found is None:
         raise next(iter(unpromised), problem)
     return found
+
+
+def _taken_by(found: Allotment) -> Iterator[Demand]:
+    spec = found.spec
+    yield Demand("", spec.window, amounts_of(spec, hosts_of(found.placed), found.gateway))
 
 
 def check_alone(view: LedgerView, *, now: datetime, alone: bool) -> None:
@@ -127,6 +147,7 @@ def with_others_saved(
     view: LedgerView,
     policy: Policy,
     *,
+    takes: Callable[[T], Iterable[Demand]],
     now: datetime,
 ) -> tuple[T, tuple[GivesWay, ...]] | None:
     """What there is room for with others out of the way from `since` on who can be saved by then,
@@ -134,6 +155,8 @@ def with_others_saved(
     paces = paces_of(view, policy)
 
     def in_time(record: ClusterRecord, part: Part) -> bool:
+        if part.vacating is not None:
+            return free_from(called_off(part, since, now=now)) <= since
         return part.window.start > now or now + save_of(part, record, paces) <= since
 
     running = [
@@ -144,7 +167,9 @@ def with_others_saved(
     if not running:
         return None
     lease = LeaseTerms(start_time=since)
-    with Fewest(lambda _, view: attempt(view), lease, view, policy, running, now) as tried:
+    with Fewest(
+        lambda _, view: attempt(view), lease, view, policy, running, now, takes=takes
+    ) as tried:
         return tried.fewest(since)
 
 
@@ -169,6 +194,8 @@ def said_of(aside: Sequence[GivesWay]) -> Iterator[str]:
     """For its plan."""
     if count := len(aside):
         yield f"{count} {'lease gives' if count == 1 else 'leases give'} way that may have to"
+    if count := sum(bool(each.after.moving) for each in aside):
+        yield f"of these {count} {'goes' if count == 1 else 'go'} to other hosts meanwhile"
 
 
 def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:
@@ -178,5 +205,7 @@ def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:
         if not each.record.revision:
             continue  # its cluster is on record elsewhere
         record = window_changed(each.record.value, each.after)
+        if each.after.vacating is not None and not each.after.vacating.called_off:
+            record = replace(record, reasons=(GOES,))
         after = suspended(record, each.after, now=now)
         yield Write(record=after, read_at=each.record.revision)

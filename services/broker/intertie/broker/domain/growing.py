@@ -1,15 +1,18 @@
 """Other terms for a lease that stands may take more than there is: then leases give way that wait,
 as far as they can be saved before they are in the way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
+from intertie.broker.domain.difference import more_of
 from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import check_alone, with_others_saved
-from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.ledger import LedgerView, demands_of
+from intertie.broker.domain.part import Part
 from intertie.broker.domain.preemptible import could_give_way
+from intertie.common.calendar import Demand
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_rules import within
@@ -25,12 +28,13 @@ def amended_before_others(
     view: LedgerView,
     policy: Policy,
     *,
+    takes: Callable[[T], Iterable[Demand]],
     now: datetime,
     alone: bool = True,
 ) -> tuple[T, tuple[GivesWay, ...]]:
     """What `attempt` finds, which is other terms; where it has no room, with those out of the way
-    who can be saved by one of the moments at which they take more, see `more_from`. NoCapacity
-    where that is not enough; RoomToBeMade as `check_alone`."""
+    who can be saved by one of the moments at which they take more, see `more_from`. `takes` says
+    what they take. NoCapacity where that is not enough; RoomToBeMade as `check_alone`."""
     try:
         return attempt(view), ()
     except NoCapacity as error:
@@ -39,7 +43,7 @@ def amended_before_others(
         raise problem
     check_alone(view, now=now, alone=alone)
     for since in moments:
-        found = with_others_saved(attempt, since, view, policy, now=now)
+        found = with_others_saved(attempt, since, view, policy, takes=takes, now=now)
         if found is not None:
             return found
     raise NoCapacity((*problem.shortfalls, *_too_late(moments[-1], view, policy, now)))
@@ -59,6 +63,14 @@ def more_than(spec: PartSpec, asked: PartSpec, *, now: datetime) -> tuple[dateti
     longer = asked.window.end > spec.window.end
     larger = not within(replace(asked, window=spec.window), spec)
     return more_from(spec.window, longer=longer, larger=larger, now=now)
+
+
+def more_than_counted(
+    part: Part, after: Part, policy: Policy, *, now: datetime
+) -> Iterator[Demand]:
+    """What other terms for it take, or are held to take."""
+    had, has = demands_of(part, policy.admission), demands_of(after, policy.admission)
+    return more_of(had, has, since=now)
 
 
 def _too_late(

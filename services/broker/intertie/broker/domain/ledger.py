@@ -18,14 +18,14 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
-from intertie.broker.domain.part import Amend, Keeping, Part, Placed, Standing, hosts_of
+from intertie.broker.domain.part import Amend, Keeping, Part, Placed, Standing, Vacating, hosts_of
 from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord, Tomb
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec, PartWorkspace
 from intertie.common.quantities import DIMENSIONS, Vector
-from intertie.common.spec import Allocation, capped_disk
+from intertie.common.spec import Allocation
 from intertie.common.values import Struct, field, replace
 
 T = TypeVar("T")
@@ -128,25 +128,6 @@ def host_keys(host: str) -> tuple[str, ...]:
 
 def link_key(peer: str, direction: str) -> str:
     return f"link/{peer}/{direction}"
-
-
-def with_site_defaults(spec: PartSpec, policy: Policy) -> PartSpec:
-    """Every disk has a cap: the site's default where none was given. IOPS and throughput are
-    admitted by the sum of caps, since that is what makes each floor hold."""
-    capped = tuple(
-        each if each.allocation is allocation else replace(each, allocation=allocation)
-        for each in spec.workspaces
-        for allocation in (with_site_caps(each.allocation, policy),)
-    )
-    same = all(one is other for one, other in zip(capped, spec.workspaces, strict=True))
-    return spec if same else replace(spec, workspaces=capped)
-
-
-def with_site_caps(allocation: Allocation, policy: Policy) -> Allocation:
-    disk = capped_disk(
-        allocation.disk, iops=policy.default_disk_cap_iops, mib_s=policy.default_disk_cap_mib_s
-    )
-    return allocation if disk is allocation.disk else replace(allocation, disk=disk)
 
 
 def fixed_amounts(workspace: PartWorkspace) -> Vector:
@@ -264,6 +245,8 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
     The first demand is named as the part is, each further one with its number.
     """
     if part.keeping is not None:
+        if part.vacating is not None:
+            return _either_way(part, part.vacating, part.keeping, admission)
         stretch = stretch_demands(part, part.keeping, admission)
         if part.amend is None or part.amend.keeping is None:
             return stretch
@@ -278,7 +261,7 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
         all_of.append(part.amend)
     terms = [(each.spec.window.end, takes_by_workspace(each)) for each in all_of]
     own = part.window.end, takes_by_workspace(part)
-    here = (part.window.end, _wherever(part)) if between else own
+    here = (part.window.end, _wherever(part, part.between())) if between else own
     demands: list[Demand] = []
     start = part.window.start
     for end in sorted({end for end, _ in (*terms, own)}):
@@ -299,12 +282,12 @@ def _most(terms: Sequence[tuple[datetime, Takes]], end: datetime) -> dict[str, i
     return amounts
 
 
-def _wherever(part: Part) -> Takes:
+def _wherever(part: Part, between: Iterable[Placed]) -> Takes:
     """Of a part with workspaces between hosts, what it takes whichever of them are where: each all
     of its own at each host where it may come to be; and what two are promised of each other the
     uplink of each host where one of them may be without the other, once."""
     at = {each.workspace: {each.host} for each in part.placed}
-    for each in part.between():
+    for each in between:
         at[each.workspace].add(each.host)
     pairs = pair_mbit_s(part.spec)
     takes = {each: amount for each, amount in takes_by_workspace(part).items() if not each[0]}
@@ -329,8 +312,13 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     host_of = hosts_of(part.placed)
     spec = with_room_for_memory(part.spec, keeping.mib_s) if keeping.has_room else part.spec
     amounts = amounts_of(spec, host_of, part.gateway)
-    amounts |= _off_quotas(part, admission, amounts)
-    _add(amounts, between := _kept_at(part.between(), spec))
+    off = _off_quotas(part, admission, amounts)
+    live = part.between(live=True)
+    if live:
+        takes = _wherever(replace(part, spec=spec), live)
+        amounts = _most(((part.window.end, takes),), part.window.end)
+    amounts |= off
+    _add(amounts, between := _kept_at(part.between(live=False), spec))
     promised = keeping.promised
     if keeping.until is None and promised is None:
         return (Demand(part.name, part.window, amounts),)
@@ -342,6 +330,7 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
     demands = [Demand(part.name, Window(part.window.start, saved), amounts)]
     kept = _kept_at(part.placed, spec)
     kept |= _off_quotas(part, admission, kept)
+    _add(kept, _kept_at(live, spec))
     _add(kept, between)
     for window, taken in (
         (Window(saved, idle) if saved < idle else None, kept),
@@ -350,6 +339,27 @@ def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) ->
         if window is not None:
             demands.append(Demand(demand_key(part.name, len(demands)), window, taken))
     return tuple(demands)
+
+
+def _either_way(
+    part: Part, vacating: Vacating, keeping: Keeping, admission: AdmissionPolicy
+) -> tuple[Demand, ...]:
+    """Of one that gives way by migration: as it counts if it is put aside, wherever its workspaces
+    are by then, and as it does once they are there, unless that does not help it any more."""
+    window = Window(part.window.start, vacating.by)
+    aside = replace(
+        part,
+        spec=replace(part.spec, window=window),
+        keeping=vacating.keeping or keeping,
+        vacating=None,
+    )
+    demands = stretch_demands(aside, vacating.keeping or keeping, admission)
+    if vacating.called_off:
+        return demands
+    to = hosts_of(part.placed) | {each.workspace: each.host for each in part.moving}
+    placed = tuple(replace(each, host=to[each.workspace]) for each in part.placed)
+    there = replace(part, placed=placed, moving=(), vacating=None)
+    return _overlaid(part.name, demands, stretch_demands(there, keeping, admission))
 
 
 def _kept_at(places: Iterable[Placed], spec: PartSpec) -> dict[str, int]:
@@ -484,17 +494,3 @@ def free_hosts(
         facts.host: free_vector(calendar, facts, policy, window)
         for facts in view.fleet.alive(now=now)
     }
-
-
-def free_vnis(view: LedgerView, count: int) -> tuple[int, ...]:
-    """VXLAN ids that no part of this site has. Those given back are given again late, so that
-    what is still on its way under an old id finds nobody."""
-    found: list[int] = []
-    for candidate in chain(range(view.next_vni, LAST_VNI + 1), range(FIRST_VNI, view.next_vni)):
-        if len(found) == count:
-            break
-        if candidate not in view.vnis:
-            found.append(candidate)
-    if len(found) < count:
-        raise LookupError("no VXLAN id is left")
-    return tuple(found)

@@ -94,7 +94,7 @@ def begun(
     spec = part.spec if part.keeping is None else only_kept(part.spec)
     window = Window(now, part.ends)
     for label in wanted:
-        to = _place_for(
+        to = place_for(
             part, after, label, host, spec, window, view, policy, aside=aside[label], now=now
         )
         after = on_its_way(part, after, label, to, aside=aside[label], now=now)
@@ -129,7 +129,7 @@ def on_its_way(
     before: Part, part: Part, label: str, host: str, *, aside: bool, now: datetime
 ) -> Part:
     """`before`: as its hosts were told last."""
-    if (keeping := counted_till(part, now).keeping) is not None:
+    if aside and (keeping := counted_till(part, now).keeping) is not None:
         part = replace(part, keeping=replace(keeping, saved=True))
     number = before.generation + 1
     moving = Moving(workspace=label, host=host, number=number, since=now, aside=aside)
@@ -175,7 +175,7 @@ def _check_state(part: Part, label: str, state: str, *, is_copied: bool) -> None
         raise ActionIllegal(Action.MIGRATE.name, label, stands, names)
 
 
-def _place_for(
+def place_for(
     before: Part,
     part: Part,
     label: str,
@@ -269,7 +269,7 @@ def next_of(
     """The part after what its hosts say; None while there is nothing to do."""
     after = part
     for each in part.moving:
-        after = _after(after, each, seen, fleet.fenced, now=now)
+        after = _after(after, each, seen, fleet.fenced, late=_is_late(part, each, now), now=now)
     return None if after is part else after
 
 
@@ -282,6 +282,9 @@ def until(part: Part) -> datetime | None:
         if each.state is MovingState.SENDING
         or (each.state is MovingState.PREPARING and part.host_of(each.workspace) not in sending)
     ]
+    answering = all(each.state is MovingState.ANSWERING for each in part.moving)
+    if part.vacating is not None and not answering:
+        moments.append(part.vacating.broken_off)
     return min(moments, default=None)
 
 
@@ -291,8 +294,10 @@ def _after(
     seen: Mapping[str, SeenPart],
     fenced: Collection[str],
     *,
+    late: str,
     now: datetime,
 ) -> Part:
+    """`late`: why it is not waited for any longer; empty while it is."""
     source = part.host_of(moving.workspace)
     said, heard = _said(seen, source, moving), _said(seen, moving.host, moving)
     given = said is not None and said.outcome is MigrationOutcome.GIVEN
@@ -300,7 +305,7 @@ def _after(
     if given or taken:
         return arrived(part, moving)
     if moving.state is MovingState.PREPARING:
-        return _prepared(part, moving, heard, fenced, now=now)
+        return _prepared(part, moving, heard, fenced, late=late, now=now)
     if source in fenced:
         # Nothing of it runs there, and nothing will. What may have come to run at the other host
         # without a word of it is taken away there before anything is begun elsewhere.
@@ -314,6 +319,8 @@ def _after(
         why = said.message
     elif now - moving.since >= SENT_WITHIN:
         why = f"not sent within {SENT_WITHIN.total_seconds():.0f} s"
+    else:
+        why = late
     if why and moving.state is MovingState.SENDING:
         why = why[:_LONGEST_WHY]
         return _with(part, moving, moving.move(MovingState.ANSWERING, now=now, why=why))
@@ -326,6 +333,7 @@ def _prepared(
     heard: SeenMigration | None,
     fenced: Collection[str],
     *,
+    late: str,
     now: datetime,
 ) -> Part:
     """Nobody but the other host knows of it. It waits while its own sends another one of the part,
@@ -336,14 +344,26 @@ def _prepared(
             return dropped(part, moving, f"host {host} was lost")
     is_ready = heard is not None and heard.outcome is MigrationOutcome.READY
     waits = source in _sending(part)
-    if is_ready and not waits:
+    if is_ready and not waits and not late:
         return _with(part, moving, moving.move(MovingState.SENDING, now=now))
     if heard is not None and heard.outcome is MigrationOutcome.FAILED:
         return dropped(part, moving, heard.message)
+    if late:
+        return dropped(part, moving, late)
     if now - moving.since >= PREPARED_WITHIN and not waits:
         why = f"not ready for it within {PREPARED_WITHIN.total_seconds():.0f} s"
         return dropped(part, moving, why)
     return part
+
+
+def _is_late(part: Part, moving: Moving, now: datetime) -> str:
+    """Why it is broken off, where it goes for another lease."""
+    vacating = part.vacating
+    if vacating is None or moving.aside or now < vacating.broken_off:
+        return ""
+    if vacating.called_off:
+        return "others need the room there, too"
+    return "not there in time for the lease that it makes room for"
 
 
 def _sending(part: Part) -> frozenset[str]:
@@ -392,7 +412,12 @@ def dropped(part: Part, moving: Moving, why: str) -> Part:
 
 
 def _left(part: Part, moving: Moving, host: str) -> Left:
-    return Left(workspace=moving.workspace, host=host, generation=part.generation + 1)
+    return Left(
+        workspace=moving.workspace,
+        host=host,
+        generation=part.generation + 1,
+        live=not moving.aside,
+    )
 
 
 def _placed_at(placed: tuple[Placed, ...], moving: Moving) -> tuple[Placed, ...]:

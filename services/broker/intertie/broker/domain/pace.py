@@ -1,4 +1,5 @@
-"""How long it takes to put a lease aside and to go on with it, learned a host at a time."""
+"""How long it takes to put a lease aside and to go on with it, learned a host at a time; and how
+long to send workspaces to other hosts."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,10 @@ from intertie.common.values import Struct, field
 
 MARGIN = timedelta(seconds=1)
 """Of one that moves nothing yet: to be told, and to begin."""
+
+
+TO_PREPARE = timedelta(seconds=30)
+"""For hosts to be told of a migration, and to make what it needs."""
 
 
 class Paces(Struct, frozen=True, kw_only=True):
@@ -64,6 +69,24 @@ def paces_of(view: LedgerView, policy: Policy) -> Paces:
                 _slowest(saved, host, each.saved)
                 _slowest(restored, host, each.restored)
     return Paces(declared=policy.queue.pool_mib_s, saved=saved, restored=restored)
+
+
+def to_send(moves: Iterable[tuple[PartSpec, Iterable[Placed]]], view: LedgerView) -> timedelta:
+    """At most, until workspaces are at other hosts with all that they have: from each host that
+    they are placed on one after the other, at half of its uplink, which is what migrations get."""
+    by_host: dict[str, int] = {}
+    for spec, placed in moves:
+        allocations = {each.label: each.allocation for each in spec.workspaces}
+        for each in placed:
+            has = allocations[each.workspace]
+            by_host[each.host] = by_host.get(each.host, 0) + has.disk_mib + has.memory_mib
+    longest = max((mib / _sent_mib_s(view, host) for host, mib in by_host.items()), default=0.0)
+    return timedelta(seconds=round(longest)) + TO_PREPARE
+
+
+def _sent_mib_s(view: LedgerView, host: str) -> int:
+    facts = view.fleet.facts.get(host)
+    return max(facts.capacity.uplink_mbit_s // 16 if facts is not None else 0, 1)
 
 
 def still(workspace: SeenWorkspace) -> bool:

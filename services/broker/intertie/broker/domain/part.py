@@ -120,6 +120,8 @@ class Left(Struct, frozen=True, kw_only=True):
     host: str
     generation: int
     """The first of what hosts are told in which that one has no part in it."""
+    live: bool = False
+    """It went, or was to go, while it ran: there may be all of it, and not its disk alone."""
 
 
 class AmendState(Enum):
@@ -200,6 +202,34 @@ class Keeping(Struct, frozen=True, kw_only=True):
         return bool(self.save or self.restore) or self.until is not None
 
 
+ANSWERED_WITHIN = timedelta(seconds=10)
+"""A migration that is broken off: by then both of its hosts have said who has the workspace."""
+
+
+class Vacating(Struct, frozen=True, kw_only=True):
+    """Of a part that gives way by migration: workspaces of it are on their way to other hosts. If
+    one does not get there the part is put aside, and counts as if it were."""
+
+    leaves: tuple[Placed, ...]
+    """Where they were, and are not to be."""
+    by: datetime
+    """The end of its window, if it is put aside."""
+    keeping: Keeping | None
+    """Likewise; None: it is cancelled instead."""
+    called_off: bool = False
+    """It is put aside wherever they are, as others need the room where they are going, too."""
+
+    @property
+    def broken_off(self) -> datetime:
+        """What is on its way then goes no further."""
+        return self.by - ANSWERED_WITHIN
+
+    @property
+    def free_from(self) -> datetime:
+        """Where they were there is room for others from then on."""
+        return self.by + (self.keeping.save if self.keeping is not None else timedelta())
+
+
 class Part(Struct, frozen=True, kw_only=True):
     name: str
     state: PartState
@@ -257,6 +287,8 @@ class Part(Struct, frozen=True, kw_only=True):
     """Workspaces that are on their way to another host, at most once each: counted there too."""
     left: tuple[Left, ...] = ()
     """At most one a workspace."""
+    vacating: Vacating | None = None
+    """Some of `moving` are for another lease."""
     unmoved: tuple[tuple[str, str], ...] = ()
     """Workspaces, by label, that did not get to where they were to go last, and why."""
     keeping: Keeping | None = None
@@ -324,11 +356,16 @@ class Part(Struct, frozen=True, kw_only=True):
     def moving_of(self, workspace: str) -> Moving | None:
         return next((each for each in self.moving if each.workspace == workspace), None)
 
-    def between(self) -> tuple[Placed, ...]:
-        """Where its workspaces may come to be, or may be still, beside where they are placed."""
-        moving = ((each.workspace, each.host) for each in self.moving)
-        left = ((each.workspace, each.host) for each in self.left)
-        return tuple(Placed(workspace=label, host=host) for label, host in (*moving, *left))
+    def between(self, *, live: bool | None = None) -> tuple[Placed, ...]:
+        """Where its workspaces may come to be, or may be still, beside where they are placed.
+        `live`: only those that go while they run, or only the others."""
+        moving = ((each.workspace, each.host, not each.aside) for each in self.moving)
+        left = ((each.workspace, each.host, each.live) for each in self.left)
+        return tuple(
+            Placed(workspace=label, host=host)
+            for label, host, runs in (*moving, *left)
+            if live is None or live is runs
+        )
 
     def vni_of(self, network: str) -> int:
         return next((each.vni for each in self.network_ids if each.network == network), 0)

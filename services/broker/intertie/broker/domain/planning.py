@@ -15,13 +15,12 @@ from intertie.broker.domain.ledger import (
     gateway_mbit_s,
     host_key,
     keyed,
-    with_site_caps,
-    with_site_defaults,
 )
 from intertie.broker.domain.link_room import link_shortfalls
 from intertie.broker.domain.part import Placed, leaves_site
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.refusing import check_quotas, check_window
+from intertie.broker.domain.site_caps import with_site_caps, with_site_defaults
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window

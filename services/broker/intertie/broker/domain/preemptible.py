@@ -17,6 +17,7 @@ from intertie.broker.domain.stretches import (
     runs_for,
     save_of,
 )
+from intertie.broker.domain.vacating import called_off
 from intertie.common.leasing.lease import Lease, State
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.values import Struct
@@ -76,7 +77,9 @@ def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[C
         if part.name in view.amended or (must_be_done(record.value.spec) and not elsewhere):
             continue
         after: Part | None = part
-        if not is_over_first(part, now, save_of(part, record.value, paces), now=now):
+        if part.vacating is not None:
+            after = called_off(part, now, now=now)
+        elif not is_over_first(part, now, save_of(part, record.value, paces), now=now):
             way = recalled if elsewhere else put_aside
             after = way(part, record.value, now, paces, policy, now=now)
         if after is not None:
@@ -85,7 +88,9 @@ def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[C
 
 
 def free_from(part: Part) -> datetime:
-    """But for disk that is kept."""
+    """But for disk that is kept. Of one that gives way by migration, the hosts that it leaves."""
+    if part.vacating is not None:
+        return part.vacating.free_from
     saved = part.keeping.save if part.keeping and part.keeping.until else timedelta()
     return part.window.end + saved
 

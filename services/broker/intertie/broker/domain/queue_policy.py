@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from intertie.common.leasing.backfilling import Backfilling
 from intertie.common.leasing.order import Order
-from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS, PREEMPTIONS
-from intertie.common.leasing.preemption import Preemption
+from intertie.common.leasing.plugins import BACKFILLINGS, MIGRATIONS, ORDERS, PREEMPTIONS
+from intertie.common.leasing.preemption import ByMigration, Preemption
 from intertie.common.values import Struct
 
 
@@ -13,6 +13,7 @@ class QueuePolicy(Struct, frozen=True, kw_only=True):
     order: Order = ORDERS["first-come"]
     backfilling: Backfilling = BACKFILLINGS["aggressive"]
     preemption: Preemption = PREEMPTIONS["last-in-order"]
+    migration: ByMigration = MIGRATIONS["first"]
     worth: timedelta = timedelta(minutes=1)
     """A stretch that is not to the lease's end is at least so long."""
     pool_mib_s: int = 50

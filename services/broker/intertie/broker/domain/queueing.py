@@ -23,7 +23,6 @@ from intertie.broker.domain.ledger import (
     Versioned,
     calendar_of,
     demands_of,
-    free_vnis,
 )
 from intertie.broker.domain.openings import Openings, seconds
 from intertie.broker.domain.pace import paces_of
@@ -40,8 +39,11 @@ from intertie.broker.domain.stretches import (
     saved_or_late,
     suspended,
     takes_longer,
+    window_changed,
 )
 from intertie.broker.domain.tariff import BEST_EFFORT, DEADLINE
+from intertie.broker.domain.vacating import HAS_GONE, vacated
+from intertie.broker.domain.vnis import free_vnis
 from intertie.common.calendar import Calendar
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
@@ -281,6 +283,8 @@ def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
             same = Unchanged(kind=Part, name=found.value.name, read_at=found.revision)
             yield Change(writes=(Write(record=record, read_at=each.revision),), unchanged=(same,))
         kept.append(found)
+        if (change := _vacated(each, found, view, now=now)) is not None:
+            yield change
     for part in kept:
         after = saved_or_late(part.value, view.seen.get(part.value.uid, {}), now=now)
         if after is not part.value:
@@ -288,6 +292,23 @@ def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
                 writes=(Write(record=after, read_at=part.revision),),
                 admitted_on=view.generation if takes_longer(after, part.value) else None,
             )
+
+
+def _vacated(
+    cluster: Versioned[ClusterRecord], found: Versioned[Part], view: LedgerView, *, now: datetime
+) -> Change | None:
+    """Of one that gives way by migration, what has become of that."""
+    part = vacated(found.value, now=now)
+    if part is found.value:
+        return None
+    write = Write(record=part, read_at=found.revision)
+    if part.vacating is not None:  # late
+        return Change(writes=(write,), admitted_on=view.generation)
+    record = window_changed(cluster.value, part)
+    if part.window == found.value.window:
+        record = replace(record, reasons=(HAS_GONE,))
+    record = suspended(record, part, now=now)
+    return Change(writes=(write, Write(record=record, read_at=cluster.revision)))
 
 
 def waited_too_long(record: ClusterRecord, policy: Policy, *, now: datetime) -> ClusterRecord:

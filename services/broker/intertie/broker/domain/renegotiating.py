@@ -20,7 +20,7 @@ from intertie.broker.domain.decision import (
 )
 from intertie.broker.domain.difference import Difference, with_terms
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import LedgerView, free_vnis, with_site_defaults
+from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import (
     Amend,
     AmendState,
@@ -40,8 +40,10 @@ from intertie.broker.domain.recalling import (
     went_on,
 )
 from intertie.broker.domain.refusing import check_window
+from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.usage import charged_until
+from intertie.broker.domain.vnis import free_vnis
 from intertie.common.errors import (
     AmendPending,
     DecisionInvalid,

@@ -91,6 +91,7 @@ def may_give_way(part: Part, *, now: datetime) -> bool:
         and part.state is PartState.CONFIRMED
         and part.end_requested_time is None
         and part.amend is None
+        and not (part.vacating is not None and part.vacating.called_off)
         and now < part.window.end
     )
 
@@ -102,14 +103,7 @@ def put_aside(
     of one that is cancelled instead. A coordinator elsewhere is to see it, and counts its terms."""
     assert part.keeping is not None
     end = max(at, now, part.window.start + TICK)
-    own = not part.coordinator
-    after = replace(
-        part,
-        spec=replace(part.spec, window=Window(part.window.start, end)),
-        price=until(part.price, end),
-        terms=part.terms + 1 if own else part.terms,
-        recalled_end=None if own else end,
-    )
+    after = cut(part, end)
     if record.spec.lease.cancellable:
         return replace(after, end_reason=PREEMPTED)
     keeping = replace(
@@ -119,6 +113,18 @@ def put_aside(
         until=end + longest_wait(record.spec, policy),
     )
     return replace(after, keeping=keeping)
+
+
+def cut(part: Part, end: datetime) -> Part:
+    """The part with that earlier end."""
+    own = not part.coordinator
+    return replace(
+        part,
+        spec=replace(part.spec, window=Window(part.window.start, end)),
+        price=until(part.price, end),
+        terms=part.terms + 1 if own else part.terms,
+        recalled_end=None if own else end,
+    )
 
 
 def window_changed(record: ClusterRecord, part: Part) -> ClusterRecord:

@@ -16,7 +16,7 @@ from intertie.broker.domain.deadlines import draft_in_time
 from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import asked_before_others, draft_before_others, writes_of
-from intertie.broker.domain.ledger import LedgerView, Versioned, free_vnis
+from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import NetworkId, Part, PartState
 from intertie.broker.domain.planning import Draft, Image, check_disks, elsewhere, pinned
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeCluster
@@ -24,6 +24,7 @@ from intertie.broker.domain.price import amount_of
 from intertie.broker.domain.queueing import digests, outlooks, queued, told
 from intertie.broker.domain.records import Change, RequestKey, Write, forward_uid
 from intertie.broker.domain.tariff import DEADLINE
+from intertie.broker.domain.vnis import free_vnis
 from intertie.broker.usecases.admission import Admission, Admitted
 from intertie.broker.usecases.find_images import find_images
 from intertie.broker.usecases.forwarding import Forwarding, check_no_cluster, still_free

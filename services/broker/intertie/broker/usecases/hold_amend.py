@@ -8,7 +8,7 @@ from intertie.broker.domain.decision import Receipt
 from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import writes_of
-from intertie.broker.domain.growing import amended_before_others, more_than
+from intertie.broker.domain.growing import amended_before_others, more_than, more_than_counted
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
@@ -90,7 +90,15 @@ class HoldAmend:
             return held(part, _asked(order), view, self._policy, now=now)
 
         moments = more_than(part.spec, order.spec, now=now) if part.keeping is None else ()
-        return amended_before_others(attempt, moments, view, self._policy, now=now, alone=alone)
+        return amended_before_others(
+            attempt,
+            moments,
+            view,
+            self._policy,
+            takes=lambda after: more_than_counted(part, after, self._policy, now=now),
+            now=now,
+            alone=alone,
+        )
 
     async def _known(self, order: HoldOrder) -> Part:
         found = await known_part(self._ledger, order.name)

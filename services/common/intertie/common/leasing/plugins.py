@@ -1,8 +1,10 @@
 """The plug-ins that a site's queue or a meta-scheduler's may be told to use, by name."""
 
+from datetime import timedelta
+
 from intertie.common.leasing.backfilling import Aggressive, Backfilling, Conservative
 from intertie.common.leasing.order import FirstCome, MostHeldUp, Order, ShortestFirst
-from intertie.common.leasing.preemption import LastInOrder, LeastDone, Preemption
+from intertie.common.leasing.preemption import ByMigration, LastInOrder, LeastDone, Preemption
 
 BACKFILLINGS: dict[str, Backfilling] = {
     "aggressive": Aggressive(),
@@ -16,4 +18,9 @@ ORDERS: dict[str, Order] = {
 PREEMPTIONS: dict[str, Preemption] = {
     "last-in-order": LastInOrder(),
     "least-done": LeastDone(),
+}
+MIGRATIONS: dict[str, ByMigration] = {
+    "first": ByMigration(longest_delay=timedelta(minutes=2)),
+    "in-advance": ByMigration(longest_delay=timedelta()),
+    "never": ByMigration(longest_delay=timedelta(), moves=False),
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from intertie.common.errors import FieldInvalid
@@ -89,6 +90,16 @@ class FarInOrder(LastInOrder):
         held = sum(other.nodes for other in chosen)
         far = sum(other.nodes * rank(other) for other in chosen)
         return chosen if far >= self.factor * own * held else []
+
+
+@dataclass(frozen=True, slots=True)
+class ByMigration:
+    """Who gives way to a reservation goes to other hosts while it runs, where there is room."""
+
+    longest_delay: timedelta
+    """By which one that is to begin at once may begin later than if others were suspended."""
+    moves: bool = True
+    """Any of them does."""
 
 
 def _last_first(leases: Sequence[Lease], rank: Rank) -> list[Lease]:
