@@ -26,18 +26,18 @@ from intertie.broker.domain.part import ANSWERED_WITHIN, Part, PartState, hosts_
 from intertie.broker.domain.preemptible import free_from
 from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import stretches_over
-from intertie.broker.domain.records import Change
+from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.snapshots import begun, grant_of
 from intertie.broker.domain.vacating import GOES, HAS_GONE
 from intertie.broker.domain.wanted import Role, wanted_of
-from intertie.common.amend_rules import DURATION
+from intertie.common.amend_rules import GROUPS
 from intertie.common.errors import NoCapacity
 from intertie.common.etcd.records import decode, encode
 from intertie.common.intervals import Window
 from intertie.common.leasing.plugins import MIGRATIONS
 from intertie.common.names import ClusterName
 from intertie.common.quantities import DIMENSIONS
-from intertie.common.spec import LeaseTerms, normalise
+from intertie.common.spec import ClusterSpec, LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.unit.broker.line import (
     best_effort,
@@ -509,23 +509,26 @@ def test_for_a_part_that_is_held_and_for_more_time_it_is_the_same() -> None:
     )
     assert not gives_way.after.moving
 
-    lease = LeaseTerms(duration=HOUR)
-    allocation = replace(ALLOCATION, vcpus=4)
-    record, part = admitted(
-        "one", spec(group(allocation=allocation), lease=lease), view([]), now=NOW
-    )
+
+def test_for_one_to_come_that_is_to_be_larger_others_go_before_it_begins() -> None:
+    lease = LeaseTerms(start_time=NOW + HOUR, duration=HOUR)
+
+    def of(vcpus: int) -> ClusterSpec:
+        return spec(group(allocation=replace(ALLOCATION, vcpus=vcpus)), lease=lease)
+
+    record, part = admitted("one", of(2), view([]), now=NOW)
     [there] = part.placed
-    other = "n2" if there.host == "n1" else "n1"
-    here = placed_on(other, "a", with_records(view([]), part))
-    coming, _ = admitted(
-        "two", spec(group(allocation=allocation), lease=lease), view([]), now=NOW
-    )
-    longer = spec(group(allocation=allocation), lease=LeaseTerms(duration=2 * HOUR))
+    here = placed_on(there.host, "b", with_records(view([]), part))
     amendment, aside = amend_before_others(
-        record, part, longer, (DURATION,), here, POLICY, now=LATER, alone=True
+        record, part, of(4), (GROUPS,), here, POLICY, now=LATER, alone=True
     )
     assert amendment is not None
-    assert aside == ()
+    [gives_way] = aside
+    assert [each.host for each in gives_way.after.moving] == ["n2" if there.host == "n1" else "n1"]
+    assert gives_way.after.vacating is not None
+    assert gives_way.after.vacating.free_from == NOW + HOUR
+    writes = (*writes_of(aside, now=LATER), Write(record=amendment.part))
+    assert least_free(written(here, Change(writes=writes))) >= 0
 
 
 def test_offers_say_what_could_be_had_of_those_on_their_way() -> None:
