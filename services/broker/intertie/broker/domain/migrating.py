@@ -319,8 +319,7 @@ def _after(
         why = said.message
     elif now - moving.since >= SENT_WITHIN:
         why = f"not sent within {SENT_WITHIN.total_seconds():.0f} s"
-    else:
-        why = late
+    why = why or late
     if why and moving.state is MovingState.SENDING:
         why = why[:_LONGEST_WHY]
         return _with(part, moving, moving.move(MovingState.ANSWERING, now=now, why=why))

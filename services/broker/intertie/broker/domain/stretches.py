@@ -91,7 +91,6 @@ def may_give_way(part: Part, *, now: datetime) -> bool:
         and part.state is PartState.CONFIRMED
         and part.end_requested_time is None
         and part.amend is None
-        and not (part.vacating is not None and part.vacating.called_off)
         and now < part.window.end
     )
 

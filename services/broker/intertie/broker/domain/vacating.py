@@ -148,11 +148,13 @@ def _to_go(part: Part) -> tuple[Placed, ...]:
 def called_off(part: Part, since: datetime, *, now: datetime) -> Part:
     """Others need what it was to have at the other hosts too: it is put aside, so that there is
     room `since` then, or as soon as what is on its way has been broken off. No later than it was to
-    be."""
+    be; the same where that is on record already."""
     vacating = part.vacating
     assert vacating is not None
     save = vacating.free_from - vacating.by
     by = min(vacating.by, max(since - save, now + ANSWERED_WITHIN))
+    if vacating.called_off and by == vacating.by:
+        return part
     return replace(part, vacating=replace(_later(vacating, by), called_off=True))
 
 
