@@ -346,7 +346,7 @@ def _either_way(
 ) -> tuple[Demand, ...]:
     """Of one that gives way by migration: as it counts if it is put aside, wherever its workspaces
     are by then, and as it does once they are there, unless that does not help it any more."""
-    window = Window(part.window.start, vacating.by)
+    window = Window(part.window.start, vacating.by + vacating.late)
     aside = replace(
         part,
         spec=replace(part.spec, window=window),

@@ -218,6 +218,8 @@ class Vacating(Struct, frozen=True, kw_only=True):
     """Likewise; None: it is cancelled instead."""
     called_off: bool = False
     """It is put aside wherever they are, as others need the room where they are going, too."""
+    late: timedelta = timedelta()
+    """By which it is not known in time where they are: it counts for so much longer."""
 
     @property
     def broken_off(self) -> datetime:
@@ -227,7 +229,8 @@ class Vacating(Struct, frozen=True, kw_only=True):
     @property
     def free_from(self) -> datetime:
         """Where they were there is room for others from then on."""
-        return self.by + (self.keeping.save if self.keeping is not None else timedelta())
+        save = self.keeping.save if self.keeping is not None else timedelta()
+        return self.by + self.late + save
 
 
 class Part(Struct, frozen=True, kw_only=True):

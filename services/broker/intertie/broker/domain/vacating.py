@@ -7,7 +7,7 @@ has its room on record whatever becomes of a migration.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from intertie.broker.domain.cluster import PREEMPTED, ClusterRecord
 from intertie.broker.domain.fleet import Policy, SeenPart, WorkspaceState
@@ -151,7 +151,7 @@ def called_off(part: Part, since: datetime, *, now: datetime) -> Part:
     be; the same where that is on record already."""
     vacating = part.vacating
     assert vacating is not None
-    save = vacating.free_from - vacating.by
+    save = vacating.keeping.save if vacating.keeping is not None else timedelta()
     by = min(vacating.by, max(since - save, now + ANSWERED_WITHIN))
     if vacating.called_off and by == vacating.by:
         return part
@@ -169,8 +169,8 @@ def vacated(part: Part, *, now: datetime) -> Part:
     if part.moving:
         if now < vacating.free_from:
             return part
-        late = now - vacating.free_from + LATE
-        return replace(part, vacating=_later(vacating, vacating.by + late))
+        late = vacating.late + now - vacating.free_from + LATE
+        return replace(part, vacating=replace(vacating, late=late))
     host_of = hosts_of(part.placed)
     stays = any(host_of.get(each.workspace) == each.host for each in vacating.leaves)
     after = replace(part, vacating=None)
