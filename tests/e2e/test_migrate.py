@@ -224,3 +224,43 @@ def test_one_that_gave_way_goes_on_where_there_is_room(user: User) -> None:
     assert user.in_guest("waits", "a-0", BOOT) == boot
     user.delete("urgent")
     user.delete("waits")
+
+
+@pytest.mark.more_guests
+def test_one_gives_way_by_going_to_another_host_while_it_runs(user: User) -> None:
+    """Two hosts are needed whole. It has some of one, and there is room for it beside a third guest
+    on another."""
+    small = group("a", memory_mib=128)
+    work = spec(small)
+    work["lease"] |= {"kind": "BEST_EFFORT"}
+    create_all(user, {"work": work, "stays": spec(small)})
+
+    def host_of(name: str) -> str:
+        [found] = user.show(name)["workspaces"]
+        return str(found["host"])
+
+    if host_of("work") == host_of("stays"):
+        user.do("cluster", "migrate", "stays", "a-0")
+    before, there = host_of("work"), host_of("stays")
+    assert before != there
+    boot = user.in_guest("work", "a-0", BOOT)
+    begin(user, "work", "a-0", COUNT)
+    counted = int(user.in_guest("work", "a-0", "sleep 1; cat /tmp/count"))
+    user.create("urgent", spec(group("a", 2, memory_mib=660, max_per_host=1)), wait=False)
+    shown = user.show("work")
+    assert shown["state"] == "ACTIVE"
+    assert shown["workspaces"][0]["migrating_to"] == there
+    eventually(lambda: host_of("work") == there, within_s=120, what="it has gone")
+    for name in ("urgent", "work"):
+        eventually(
+            lambda name=name: all(each.get("ready") for each in user.show(name)["workspaces"]),  # type: ignore[misc]
+            within_s=180,
+            what=f"{name} is ready",
+        )
+    assert before in {each["host"] for each in user.show("urgent")["workspaces"]}
+    assert user.show("work")["state"] == "ACTIVE"
+    assert not user.show("work").get("terms"), "it was never put aside"
+    assert user.in_guest("work", "a-0", BOOT) == boot
+    assert int(user.in_guest("work", "a-0", "sleep 1; cat /tmp/count")) > counted
+    for name in ("urgent", "stays", "work"):
+        user.delete(name)

@@ -12,7 +12,7 @@ from hypothesis.stateful import invariant, rule
 
 from intertie.broker.domain.difference import with_terms
 from intertie.broker.domain.giving_way import allotted_before_others, draft_before_others
-from intertie.broker.domain.growing import amended_before_others, more_than
+from intertie.broker.domain.growing import amended_before_others, more_than, more_than_counted
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.offers import Offer, offers_of
 from intertie.broker.domain.part import Part, PartState
@@ -120,7 +120,14 @@ class Site(CoordinatedSite):
             return held(part, asked, view, POLICY, now=self.now)
 
         try:
-            after, aside = amended_before_others(attempt, moments, self.view, POLICY, now=self.now)
+            after, aside = amended_before_others(
+                attempt,
+                moments,
+                self.view,
+                POLICY,
+                takes=lambda after: more_than_counted(part, after, POLICY, now=self.now),
+                now=self.now,
+            )
         except NoCapacity as error:
             said = [each for each in error.shortfalls if "cluster of its own" in each.message]
             assert not said or more, "of one that is to last longer others are saved in time"

@@ -249,6 +249,7 @@ class LeaseTerms(_message.Message):
         """Runs when there is room, for `duration` in all, in stretches: it is put aside for
         leases of no kind and for those with a deadline, and goes on later. Over several
         sites, for which a meta-scheduler is asked, it is put aside and goes on as a whole.
+        At one site it may have workspaces go to other hosts instead, see `migrating_to`.
         """
         DEADLINE: LeaseTerms._Kind.ValueType  # 2
         """Done by `deadline`: admitted only if there is room for all of it by then, which is
@@ -266,6 +267,7 @@ class LeaseTerms(_message.Message):
     """Runs when there is room, for `duration` in all, in stretches: it is put aside for
     leases of no kind and for those with a deadline, and goes on later. Over several
     sites, for which a meta-scheduler is asked, it is put aside and goes on as a whole.
+    At one site it may have workspaces go to other hosts instead, see `migrating_to`.
     """
     DEADLINE: LeaseTerms.Kind.ValueType  # 2
     """Done by `deadline`: admitted only if there is room for all of it by then, which is
