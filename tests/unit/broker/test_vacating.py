@@ -320,6 +320,21 @@ def test_a_target_that_is_lost_changes_nothing_for_the_other_lease() -> None:
     assert part_of(here, "b").window.end == ALONE - SAVE
 
 
+def test_who_is_put_aside_beside_one_that_goes_runs_until_then() -> None:
+    """It could be saved at once, and nobody had its room for most of a minute."""
+    here = one("c", "n1", best_effort(2, 4 * HOUR), split(), now=NOW + 2 * MINUTE)
+    here = one("d", "n2", best_effort(3, 4 * HOUR), here, now=NOW + 3 * MINUTE)
+    found = asks(here)
+    ways = {each.record.value.name.rpartition("/")[2]: each.after for each in found.aside}
+    [goes] = [each for each in ways.values() if each.moving]
+    [aside] = [each for each in ways.values() if not each.moving]
+    assert goes.vacating is not None
+    assert goes.vacating.free_from == found.draft.start
+    assert free_from(aside) == found.draft.start
+    assert aside.window.end > LATER + SENT
+    assert least_free(after(here, found)) >= 0
+
+
 def test_for_an_advance_lease_only_who_is_there_before_its_start() -> None:
     here = split()
     found = asks(here, start_time=ALONE)

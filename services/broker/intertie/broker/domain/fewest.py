@@ -137,34 +137,62 @@ class Fewest(Generic[T]):
         self, found: T, aside: tuple[GivesWay, ...]
     ) -> tuple[T, tuple[GivesWay, ...]]:
         """The same with those of them on their way to other hosts for whom there is room there
-        beside it; the others are put aside."""
+        beside it; the others are put aside, no sooner than they have to be."""
         if not self._policy.queue.migration.moves:
             return found, aside
-        begins = self._later(aside).start_time or self._asked
+        begins = self._begins()
         for each in aside:
-            with self._taken(found):
-                self._back(each.after.name)
-                goes = self._on_its_way_out(each)
+            goes = self._on_its_way_out(each, found)
             if goes is None or not self._is_in_time(goes, begins):
-                self._away(each)
                 continue
-            self._away(replace(each, after=goes))
-            if (better := self._fits()) is not None:
+            if (better := self._instead(each, goes)) is not None:
                 found, aside = better
-            else:
-                self._back(goes.name)
-                self._away(each)
+        if (since := self._begins()) > begins:
+            for each in [one for one in aside if not _goes(one.after)]:
+                after = self._postponed(each, since)
+                if after is not None and (later := self._instead(each, after)) is not None:
+                    found, aside = later
         return found, aside
 
-    def _on_its_way_out(self, each: GivesWay) -> Part | None:
-        """What is asked for is counted."""
-        others = [one.after for one, _ in self._counted.values() if _goes(one.after)]
-        known = (self._parts.get(one.value.part) for one in self._view.in_line())
-        others += [one.value for one in known if one is not None and _goes(one.value)]
+    def _begins(self) -> datetime:
+        return self._later([each for each, _ in self._counted.values()]).start_time or self._asked
+
+    def _instead(self, each: GivesWay, after: Part) -> tuple[T, tuple[GivesWay, ...]] | None:
+        """What fits with that in the place of how it is out of the way; as before where nothing
+        does."""
+        self._back(after.name)
+        self._away(replace(each, after=after))
+        if (found := self._fits()) is None:
+            self._back(after.name)
+            self._away(each)
+        return found
+
+    def _on_its_way_out(self, each: GivesWay, found: T) -> Part | None:
+        """Beside all others that are out of the way, and what is asked for."""
         part, record = each.part.value, each.record.value
-        at = self._asked - save_of(part, record, self._paces)
-        paces, view, policy = self._paces, self._view, self._policy
-        return on_its_way_out(part, record, at, others, paces, view, policy, now=self._now)
+        known = (self._parts.get(one.value.part) for one in self._view.in_line())
+        counted = [one.after for one, _ in self._counted.values()]
+        others = [*counted, *(one.value for one in known if one is not None)]
+        self._back(part.name)
+        with self._taken(found):
+            goes = on_its_way_out(
+                part,
+                record,
+                self._asked - save_of(part, record, self._paces),
+                [one for one in others if _goes(one)],
+                self._paces,
+                self._view,
+                self._policy,
+                now=self._now,
+            )
+        self._away(each)
+        return goes
+
+    def _postponed(self, each: GivesWay, since: datetime) -> Part | None:
+        self._back(each.after.name)
+        after = self._aside(each.record.value, each.part.value, since)
+        self._away(each)
+        return after
 
     def _is_in_time(self, goes: Part, begins: datetime) -> bool:
         free = free_from(goes)
@@ -192,7 +220,7 @@ class Fewest(Generic[T]):
         while len(self._order) < count and (found := next(self._next, None)) is not None:
             # What one with a deadline is promised must be free beside all before it.
             record, part = found
-            if (after := self._aside(record.value, part)) is None:
+            if (after := self._aside(record.value, part, self._asked)) is None:
                 continue
             self._order.append(GivesWay(record=record, part=self._parts[part.name], after=after))
             self._away(self._order[-1])
@@ -223,16 +251,17 @@ class Fewest(Generic[T]):
         before = {after.name: self._parts[after.name].value}
         return counted_as(self._calendar, before, {after.name: after}, self._policy.admission)
 
-    def _aside(self, record: ClusterRecord, part: Part) -> Part | None:
-        """None where it is over by then as it is, or where its disk is promised to others later, so
-        that it cannot be kept, or where it would not be done in time. The same where it is over
-        before it were saved: what it has is promised to others from its end on."""
+    def _aside(self, record: ClusterRecord, part: Part, since: datetime) -> Part | None:
+        """Out of the way from then on. None where it is over by then as it is, or where its disk is
+        promised to others later, so that it cannot be kept, or where it would not be done in time.
+        The same where it is over before it were saved: what it has is promised to others from its
+        end on."""
         save = save_of(part, record, self._paces)
-        at = self._asked - save
+        at = since - save
         if at >= part.window.end:
             return None
         if part.vacating is not None:
-            return called_off(part, self._asked, now=self._now)
+            return called_off(part, since, now=self._now)
         if is_over_first(part, at, save, now=self._now):
             return part
         if part.coordinator:
