@@ -197,6 +197,11 @@ def test_who_is_killed_while_it_is_sent_leaves_one(user: User, side: str, daemon
     )
 
 
+def clear(user: User) -> None:
+    if user.say("cluster", "show", "pair").code == 0:
+        user.delete("pair")
+
+
 def big(count: int = 1, **more: Any) -> dict[str, Any]:
     """Of which a host has room for one."""
     return group("a", count, memory_mib=600, max_per_host=1, **more)
@@ -204,7 +209,7 @@ def big(count: int = 1, **more: Any) -> dict[str, Any]:
 
 def test_one_that_gave_way_goes_on_where_there_is_room(user: User) -> None:
     """Its own host has none for an hour; another one has, and has nothing of it yet."""
-    user.delete("pair")
+    clear(user)
     waits = spec(big())
     waits["lease"] |= {"kind": "BEST_EFFORT"}
     create_all(user, {"waits": waits})
@@ -230,6 +235,7 @@ def test_one_that_gave_way_goes_on_where_there_is_room(user: User) -> None:
 def test_one_gives_way_by_going_to_another_host_while_it_runs(user: User) -> None:
     """Two hosts are needed whole. It has some of one, and there is room for it beside a third guest
     on another."""
+    clear(user)
     small = group("a", memory_mib=128)
     work = spec(small)
     work["lease"] |= {"kind": "BEST_EFFORT"}
