@@ -37,7 +37,7 @@ from intertie.common.intervals import Window
 from intertie.common.leasing.plugins import MIGRATIONS
 from intertie.common.names import ClusterName
 from intertie.common.quantities import DIMENSIONS
-from intertie.common.spec import ClusterSpec, LeaseTerms, normalise
+from intertie.common.spec import ClusterSpec, Kind, LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.unit.broker.line import (
     best_effort,
@@ -89,6 +89,12 @@ def runs(here: LedgerView, cluster_id: str) -> LedgerView:
 def split() -> LedgerView:
     """`a` has one vCPU of four on n1, and `b`, which came later, one on n2."""
     return placed_on("n2", "b", placed_on("n1", "a", view([])), now=NOW + MINUTE)
+
+
+def sized(cluster_id: str, host: str, vcpus: int, here: LedgerView) -> LedgerView:
+    lease = LeaseTerms(kind=Kind.BEST_EFFORT, duration=4 * HOUR)
+    allocation = replace(ALLOCATION, vcpus=vcpus)
+    return one(cluster_id, host, spec(group(allocation=allocation), lease=lease), here)
 
 
 def asks(
@@ -333,6 +339,23 @@ def test_who_is_put_aside_beside_one_that_goes_runs_until_then() -> None:
     assert free_from(aside) == found.draft.start
     assert aside.window.end > LATER + SENT
     assert least_free(after(here, found)) >= 0
+
+
+def test_nobody_goes_to_room_that_one_beside_it_has_until_it_is_gone() -> None:
+    """A bug that the property test has found: one that could be cancelled at once left its room to
+    another on its way, and was then let run on, or go elsewhere itself, until the lease began."""
+    here = view([])
+    for name, host, vcpus in (("a", "n1", 1), ("b", "n2", 2)):
+        here = sized(name, host, vcpus, here)
+    here = one("c", "n1", best_effort(3, 4 * HOUR, cancellable=True), here, now=NOW + MINUTE)
+    part = part_of(here, "c")
+    hosts = ("n2", "n2", "n1")
+    placed = tuple(replace(at, host=host) for at, host in zip(part.placed, hosts, strict=True))
+    here = runs(with_records(here, replace(part, placed=placed)), "c")
+    here = one("d", "n1", best_effort(1, 4 * HOUR), here, now=NOW + 2 * MINUTE)
+    for start_time in (None, LATER + MINUTE):
+        then = after(here, asks(here, start_time=start_time))
+        assert least_free(then) >= 0
 
 
 def test_for_an_advance_lease_only_who_is_there_before_its_start() -> None:

@@ -19,6 +19,7 @@ from intertie.broker.domain.stretches import must_be_done, put_aside, save_of
 from intertie.broker.domain.vacating import called_off, on_its_way_out
 from intertie.common.calendar import Demand
 from intertie.common.errors import NoCapacity
+from intertie.common.intervals import Window
 from intertie.common.spec import LeaseTerms
 from intertie.common.values import Struct, replace
 
@@ -162,10 +163,22 @@ class Fewest(Generic[T]):
         does."""
         self._back(after.name)
         self._away(replace(each, after=after))
-        if (found := self._fits()) is None:
+        found = self._fits() if self._has_room(after) else None
+        if found is None:
             self._back(after.name)
             self._away(each)
         return found
+
+    def _has_room(self, part: Part) -> bool:
+        """As it is counted: others may have been promised what it had when it was to be out of the
+        way sooner."""
+        return all(
+            self._calendar.free(key, Window(max(demand.window.start, self._now), demand.window.end))
+            >= 0
+            for demand in demands_of(part)
+            if demand.window.end > self._now
+            for key in demand.amounts
+        )
 
     def _on_its_way_out(self, each: GivesWay, found: T) -> Part | None:
         """Beside all others that are out of the way, and what is asked for."""
