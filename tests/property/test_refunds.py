@@ -11,7 +11,7 @@ from intertie.broker.domain import refunds
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart, measured_of
 from intertie.broker.domain.part import Part, Placed
-from intertie.broker.domain.price import amount_of, with_less
+from intertie.broker.domain.price import amount_of, at_agreed_rates
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.refunds import with_breaches, with_end, within_price
 from intertie.broker.domain.stretch import Stretch
@@ -232,7 +232,7 @@ def test_records_give_back_no_more_than_they_charge_however_the_price_changes(
             window = Window(NOW, now + timedelta(seconds=value + 1))
             spec = replace(found.spec, window=window)
             charges = charged_until(found, account, now=now)
-            price_now = with_less(found.price, spec, now=now)
+            price_now = at_agreed_rates(found.price, spec, now=now)
             found = replace(found, spec=spec, charged=charges, price=price_now)
         record()
         assert (

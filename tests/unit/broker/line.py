@@ -25,6 +25,16 @@ from tests.unit.broker.standing import group, spec
 IMAGES: Mapping[str, Image] = {DIGEST: Image(digest=DIGEST, size_bytes=1, virtual_size_bytes=1)}
 
 
+class ImagesHere:
+    """See domain.ports.Images."""
+
+    def __init__(self) -> None:
+        self.here = dict(IMAGES)
+
+    async def find(self, tenant: str, image: str) -> Image | None:
+        return self.here.get(image)
+
+
 def best_effort(count: int = 1, lasts: timedelta = HOUR, **lease: Any) -> ClusterSpec:
     terms = LeaseTerms(**{"duration": lasts, "kind": Kind.BEST_EFFORT, **lease})
     return spec(group(count=count), lease=terms)

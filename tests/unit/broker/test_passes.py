@@ -35,9 +35,11 @@ from intertie.common.errors import (
     NotLeading,
     RequestIdReuse,
     SiteUnreachable,
+    StaleWrite,
 )
 from intertie.common.etcd.client import MAX_OPERATIONS
 from intertie.common.guarantees import GuaranteeKind
+from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, PartName
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.spec import Allocation, ClusterSpec, Environment, Group, LeaseTerms, Network
@@ -247,6 +249,32 @@ async def test_a_cluster_that_is_deleted_before_its_hosts_were_told(world: World
     assert (await world.ledger.view()).vnis == {}
     again = await world.make("r2")
     assert again.state is ClusterState.SCHEDULED
+
+
+async def test_hosts_are_told_of_a_new_part_after_those_that_gave_way_for_it(world: World) -> None:
+    """A bug: the guests of both ran at one time, where hosts were told of the new one first and
+    the leader stopped then, or had lost a race for the other."""
+    ledger, sweep = world.ledger, world.reconcile.sweep
+    await ledger.commit(Change(writes=(Write(record=part("old"), read_at=0),)))
+    await sweep()
+    [old] = await ledger.parts()
+    shorter = replace(old.value.spec, window=Window(START, START + timedelta(minutes=10)))
+    less = Write(record=replace(old.value, spec=shorter), read_at=old.revision)
+    await ledger.commit(Change(writes=(Write(record=part("new"), read_at=0), less)))
+    before, whole = len(ledger.commits), ledger.commit
+
+    async def beaten(change: Change) -> int:
+        if any(each.part == old.value.name for each in change.wanted.values()):
+            raise StaleWrite("old")
+        return await whole(change)
+
+    ledger.commit = beaten  # type: ignore[method-assign]
+    await sweep()
+    assert len(ledger.commits) == before, "of neither"
+    ledger.commit = whole  # type: ignore[method-assign]
+    await sweep(frozenset({old.value.name}))
+    told = [wanted.part for each in ledger.commits[before:] for wanted in each.wanted.values()]
+    assert told == [old.value.name, part("new").name]
 
 
 async def test_a_part_on_very_many_hosts_ends_in_transactions_that_a_store_takes(

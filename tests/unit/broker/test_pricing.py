@@ -14,8 +14,8 @@ from intertie.broker.domain.price import (
     amount_of,
     applied,
     asked_for,
+    at_agreed_rates,
     shortened,
-    with_less,
 )
 from intertie.broker.domain.pricing import ByLoad, Flat
 from intertie.broker.domain.stretch import Stretch
@@ -142,10 +142,10 @@ def test_an_end_that_is_heard_of_late_is_the_end_of_the_price_too() -> None:
     policy = replace(POLICY, pricing=Flat(tariff=Tariff(rates=Rates(vcpu_hour=1))))
     first = asked_for(part_spec(workspace()), EMPTY, policy, now=NOW)
     short = part_spec(workspace(), window=Window(NOW, NOW + HOUR / 4))
-    [late] = with_less((first,), short, now=NOW + HOUR / 2)
+    [late] = at_agreed_rates((first,), short, now=NOW + HOUR / 2)
     assert late == replace(first, window=short.window)
-    assert with_less((first,), short, now=NOW + HOUR / 4) == (late,)
-    assert amount_of(with_less((first,), short, now=NOW + HOUR / 8)) == amount_of((late,))
+    assert at_agreed_rates((first,), short, now=NOW + HOUR / 4) == (late,)
+    assert amount_of(at_agreed_rates((first,), short, now=NOW + HOUR / 8)) == amount_of((late,))
 
 
 def test_terms_that_are_changed_before_the_start_replace_those_before() -> None:

@@ -23,6 +23,7 @@ from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.fakes.room import FakeRoom
+from tests.unit.broker.line import ImagesHere
 from tests.unit.broker.recalling import (
     HOUR,
     MINUTE,
@@ -224,7 +225,7 @@ async def test_one_that_was_saved_late_does_not_go_on_where_others_have_been_pro
     await here.hold_other(in_advance(600 * SECOND + SAVE, 8))
     part = await here.agreed()
     await here.clock.advance(SAVE.total_seconds() + 1)
-    await Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom()).sweep()
+    await Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom(), ImagesHere()).sweep()
     late = await here.part()
     assert late.keeping is not None
     assert late.keeping.save > SAVE
@@ -313,7 +314,7 @@ async def test_what_is_saved_late_counts_on() -> None:
     await here.clock.advance(600)
     await here.urgent()
     part = await here.agreed()
-    queue = Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom())
+    queue = Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom(), ImagesHere())
     await here.clock.advance(SAVE.total_seconds() + 1)
     await queue.sweep()
     late = await here.part()
@@ -336,7 +337,7 @@ async def test_who_was_admitted_without_what_is_saved_late_is_decided_anew() -> 
     await here.agreed()
     await here.clock.advance(SAVE.total_seconds() + 1)
     before = await here.ledger.view()
-    await Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom()).sweep()
+    await Queue(here.ledger, POLICY, here.clock, lambda: "seed", FakeRoom(), ImagesHere()).sweep()
     with pytest.raises(errors.StaleWrite):
         await here.ledger.commit(Change(writes=(), admitted_on=before.generation))
 

@@ -15,7 +15,7 @@ from intertie.common.errors import LedgerFull
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.room import FakeRoom
-from tests.unit.broker.line import best_effort, reports_of, waits
+from tests.unit.broker.line import ImagesHere, best_effort, reports_of, waits
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part
 
 REQUEST = RequestKey(caller="meta", request_id="t1", digest="d")
@@ -58,7 +58,7 @@ async def test_of_the_queue_what_was_put_aside_goes_on_and_nothing_starts() -> N
         ledger.report(facts(host, report_time=NOW))
     record = waits("a", best_effort(4, HOUR))
     await ledger.commit(Change(writes=(Write(record=record),)))
-    queue = Queue(ledger, POLICY, clock, lambda: "seed", room)
+    queue = Queue(ledger, POLICY, clock, lambda: "seed", room, ImagesHere())
     await queue.sweep()
     assert (await ledger.view()).parts == {}
     room.short = False

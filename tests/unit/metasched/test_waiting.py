@@ -24,7 +24,7 @@ from tests.fakes.clock import START, turns
 from tests.fakes.crashing import Crash, CrashPlan
 from tests.fakes.part import State
 from tests.unit.metasched.waiting import HOUR, filled, named, queue, record_of, swept, waiting
-from tests.unit.metasched.world import ALICE, NAME, World, order
+from tests.unit.metasched.world import ALICE, NAME, World, order, spec
 
 
 async def test_it_waits_until_all_of_its_sites_have_room_and_starts_at_all_of_them() -> None:
@@ -63,6 +63,24 @@ async def test_it_is_planned_at_what_sites_ask_for_its_kind() -> None:
     await queue(process, waiting())
     await swept(world, process)
     assert (await record_of(process)).plan.cost == pytest.approx(6 * (0.5 + 1 / 8))
+
+
+async def test_one_with_a_range_begins_with_as_many_as_there_is_room_for() -> None:
+    """And has so many for as long as it runs."""
+    world = World()
+    process = await world.process()
+    await filled(world, process, 2)  # 3 of 8
+    await queue(process, replace(waiting(), groups=spec(3, most=7).groups))
+    await swept(world, process)
+    record = await record_of(process)
+    assert record.state is ClusterState.SCHEDULED
+    assert record.counts() == {"head": 1, "worker": 4}
+    await process.delete(str(named("other")))
+    world.north.finish()
+    world.south.finish()
+    await swept(world, process, 60)
+    await swept(world, process, 60)
+    assert (await record_of(process)).counts() == record.counts()
 
 
 async def test_a_site_that_refuses_what_it_offered_leaves_it_in_the_queue() -> None:

@@ -214,7 +214,7 @@ class Broker:
         self._expire = Expire(ledger, clock)
         self._in_doubt = InDoubt(ledger, GrpcRegisters(metascheds), resolve, clock)
         self._reconcile = Reconcile(ledger, policy, clock)
-        self._queue = Queue(ledger, policy, clock, _seed, room)
+        self._queue = Queue(ledger, policy, clock, _seed, room, images)
         self._retention = Retention(ledger, forwarding, clock)
         lost_after = timedelta(seconds=settings.fencing.lost_after_s)
         fence = fence_of(settings.fencing)

@@ -20,7 +20,7 @@ from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.errors import FieldInvalid
-from intertie.common.leasing.plugins import BACKFILLINGS, MIGRATIONS, ORDERS, PREEMPTIONS
+from intertie.common.leasing.plugins import BACKFILLINGS, MIGRATIONS, ORDERS, PREEMPTIONS, RESIZINGS
 from intertie.common.names import check_label
 from intertie.common.settings import (
     EtcdSettings,
@@ -136,6 +136,12 @@ class QueueSettings(Section):
     """Whether who gives way goes to other hosts of the site instead of being put aside, where these
     have room: also if a lease that begins at once begins up to two minutes later for that; only if
     no lease begins later for it; not at all."""
+    resizing: Literal["grow", "steady"] = "grow"
+    """What becomes of best-effort leases that say how many workspaces they want at least and at
+    most, while they run: they get more into room that nobody waits for, and are left with fewer
+    before anybody is put aside; they keep what they began with."""
+    resize_pause_s: float = Field(default=60.0, ge=0)
+    """After it got more or was left with fewer, a lease gets no more for so long."""
     worth_s: float = Field(default=60.0, ge=1)
     """A stretch that is not to a lease's end is at least so long."""
     pool_mib_s: int = Field(default=50, ge=1)
@@ -150,6 +156,8 @@ class QueueSettings(Section):
             backfilling=BACKFILLINGS[self.backfilling],
             preemption=PREEMPTIONS[self.preemption],
             migration=MIGRATIONS[self.migration],
+            resizing=RESIZINGS[self.resizing],
+            resize_pause=timedelta(seconds=self.resize_pause_s),
             worth=timedelta(seconds=self.worth_s),
             pool_mib_s=self.pool_mib_s,
             longest_wait=timedelta(hours=self.longest_wait_hours),

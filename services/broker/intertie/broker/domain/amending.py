@@ -1,29 +1,28 @@
 """A cluster of this site that stands gets other terms: its difference is placed, no more.
 
-Workspaces that stay keep their addresses; see `difference` for where they and new ones are.
+Workspaces that stay keep their addresses, see `other_counts`; and `difference` for where they and
+new ones are.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from intertie.broker.domain.cluster import ClusterRecord
-from intertie.broker.domain.difference import Difference, Found
 from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import said_of
 from intertie.broker.domain.growing import amended_before_others, more_from, more_than_counted
 from intertie.broker.domain.ledger import LedgerView
+from intertie.broker.domain.other_counts import OtherCounts
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import (
     as_many_as_fit,
     elsewhere,
-    part_spec_of,
     why_not_more,
 )
 from intertie.broker.domain.price import amended as priced
 from intertie.broker.domain.price import amount_of, shortened
 from intertie.broker.domain.refusing import check_window
-from intertie.broker.domain.site_caps import with_site_caps
 from intertie.broker.domain.usage import charged_until
 from intertie.common.amend_rules import (
     DURATION,
@@ -35,7 +34,6 @@ from intertie.common.amend_rules import (
 )
 from intertie.common.calendar import Demand
 from intertie.common.errors import AmendPending, ClusterOver, LeaseEnding, NoCapacity
-from intertie.common.layout import Numbers, number_in
 from intertie.common.names import ClusterName
 from intertie.common.spec import ClusterSpec, Group
 from intertie.common.values import Struct, replace
@@ -78,9 +76,10 @@ def amend(
         raise AmendPending(record.name)
     if shortfall := elsewhere(spec, policy.site):
         raise NoCapacity((shortfall,))
-    if (window := window_of(spec.lease, record.window)).end > record.window.end:
+    window = window_of(spec.lease, record.window)
+    if window.end > record.window.end:
         check_window(window, policy, ClusterName.parse(record.name).tenant, now=now)
-    at = _Attempts(record, part, spec, view, policy, now)
+    at = OtherCounts(record, part, spec, window, view, policy, now)
     had = dict(record.counts)
     kept = {
         old.name: had[old.name] if _range(old) == _range(new) else _within(new, had[old.name])
@@ -158,63 +157,3 @@ def _range(group: Group) -> tuple[int, int]:
 
 def _within(group: Group, count: int) -> int:
     return min(max(count, group.fewest), group.most)
-
-
-class _Attempts:
-    """What the part would be with so many workspaces of each group."""
-
-    def __init__(
-        self,
-        record: ClusterRecord,
-        part: Part,
-        spec: ClusterSpec,
-        view: LedgerView,
-        policy: Policy,
-        now: datetime,
-    ) -> None:
-        self._name = ClusterName.parse(record.name)
-        self._part = part
-        self._spec = _as_placed(part, record.spec, spec, policy)
-        self._window = window_of(spec.lease, record.window)
-        self._numbers = _numbers(part)
-        self._site = policy.site
-        self._difference = Difference(part, view, policy, now)
-
-    def __call__(self, counts: Mapping[str, int]) -> Found:
-        return self._difference(
-            part_spec_of(
-                self._name,
-                self._part.spec.cluster_uid,
-                self._spec,
-                counts,
-                self._window,
-                self._site,
-                self._numbers,
-            )
-        )
-
-
-def _as_placed(part: Part, standing: ClusterSpec, spec: ClusterSpec, policy: Policy) -> ClusterSpec:
-    """With images and caps as the part has them: neither an image that has got another digest nor
-    a default that the operator has changed is any of an amend's business."""
-    there = {each.group: each for each in part.spec.workspaces}
-
-    def group(old: Group, new: Group) -> Group:
-        known = there[new.name]
-        same = old.allocation == new.allocation
-        allocation = known.allocation if same else with_site_caps(new.allocation, policy)
-        return replace(new, environment=known.environment, allocation=allocation)
-
-    groups = zip(standing.groups, spec.groups, strict=True)
-    return replace(spec, groups=tuple(group(old, new) for old, new in groups))
-
-
-def _numbers(part: Part) -> Numbers:
-    """Who has which address, those included that hosts have not taken away yet."""
-    found: dict[str, dict[str, int]] = {}
-    for spec in (*(each.spec for each in part.shed), part.spec):
-        for network in spec.networks:
-            known = found.setdefault(network.name, {})
-            for member in network.members:
-                known[member.workspace] = number_in(network.subnet, member.address)
-    return found

@@ -20,11 +20,11 @@ from intertie.broker.domain.ledger import (
     LedgerView,
     Versioned,
     counted_demands,
-    demand_key,
     demands_of,
     standing_of,
 )
 from intertie.broker.domain.lost_hosts import HostRecord
+from intertie.broker.domain.overlay import demand_key
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import (
     Change,

@@ -132,6 +132,8 @@ class Waits(Struct, frozen=True, kw_only=True):
     """In stretches that are over."""
     foreseen: datetime | None = None
     """When it would start, by the last look; None: not within sight."""
+    resized: datetime | None = None
+    """When it last got more workspaces, or was left with fewer, while it ran."""
 
 
 class ClusterRecord(Struct, frozen=True, kw_only=True):

@@ -17,11 +17,13 @@ from intertie.broker.domain.ledger import (
     host_key,
     larger,
     takes_by_workspace,
+    with_room_for_memory,
 )
 from intertie.broker.domain.link_room import no_link
 from intertie.broker.domain.part import Part, Placed, Shed, Standing, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.quotas import quota_shortfall
+from intertie.broker.domain.stretches import GIVEN_UP_WITHIN
 from intertie.common.actions import Switched
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
@@ -60,8 +62,9 @@ class Difference:
         placed = staying
         if len(staying) < len(spec.workspaces):
             rooms = self._rooms(with_terms(part, spec, staying), spec.window)
-            placed = place(spec, rooms, site=self._policy.site, fixed=fixed)
-        after = with_terms(part, spec, placed)
+            placed = place(self._roomy(spec), rooms, site=self._policy.site, fixed=fixed)
+        by = None if part.keeping is None else self._now + GIVEN_UP_WITHIN
+        after = with_terms(part, spec, placed, given_up_by=by)
         more = tuple(
             more_of(self._counted, demands_of(after, self._policy.admission), since=self._now)
         )
@@ -74,6 +77,13 @@ class Difference:
         if short:
             raise NoCapacity(tuple(short))
         return Found(part=after, takes_more=any(demand.amounts for demand in more))
+
+    def _roomy(self, spec: PartSpec) -> PartSpec:
+        """With room for the memory of those that may be put aside."""
+        keeping = self._part.keeping
+        if keeping is None or not keeping.has_room:
+            return spec
+        return with_room_for_memory(spec, keeping.mib_s)
 
     def _rooms(self, staying: Part, window: Window) -> dict[str, Room]:
         """Hosts as those that stay leave them, over all of the time to come."""
@@ -107,14 +117,21 @@ class Difference:
             yield shortfall_of(site, resource, wanted, available)
 
 
-def with_terms(part: Part, spec: PartSpec, placed: tuple[Placed, ...]) -> Part:
+def with_terms(
+    part: Part,
+    spec: PartSpec,
+    placed: tuple[Placed, ...],
+    *,
+    given_up_by: datetime | None = None,
+) -> Part:
     """The part once other terms are in force: those that were count beside them, as far as that
-    makes a difference."""
+    makes a difference. `given_up_by`: see `Shed.until`."""
     before = Shed(
         spec=part.spec,
         placed=part.placed,
         gateway=part.gateway,
         generation=part.generation + 1,
+        until=given_up_by,
     )
     there = {each.label for each in spec.workspaces}
     shed = (*part.shed, *_with_what_is_left(part), before)
@@ -159,10 +176,10 @@ def _making_a_difference(shed: tuple[Shed, ...], after: Part) -> tuple[Shed, ...
     what is in force or for others of them."""
     kept = list(shed)
     for each in shed:
-        ends, others = each.spec.window.end, [of for of in kept if of is not each]
-        beside: list[Standing] = [after]
-        beside += [of for of in others if of.generation >= each.generation]
-        most = larger(takes_by_workspace(of) for of in beside if of.spec.window.end >= ends)
+        others = [of for of in kept if of is not each]
+        beside: list[Standing] = [after] if after.window.end >= each.ends else []
+        beside += [of for of in others if of.generation >= each.generation and of.ends >= each.ends]
+        most = larger(map(takes_by_workspace, beside))
         if all(amount <= most.get(key, 0) for key, amount in takes_by_workspace(each).items()):
             kept = others
     return tuple(kept)

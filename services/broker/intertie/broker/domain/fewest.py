@@ -1,4 +1,5 @@
-"""As few of those that could be put aside as are enough for a lease that does not wait."""
+"""As few of those that could be put aside as are enough for a lease that does not wait; and before
+that, of workspaces that others can do without."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -11,10 +12,12 @@ from intertie.broker.domain.counted_as import counted_as
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.in_time import put_off
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
+from intertie.broker.domain.malleable import FewerOf
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.preemptible import free_from, in_order, is_over_first
 from intertie.broker.domain.recalling import recalled
+from intertie.broker.domain.running import Running
 from intertie.broker.domain.stretches import must_be_done, put_aside, save_of
 from intertie.broker.domain.vacating import called_off, on_its_way_out
 from intertie.common.calendar import Demand
@@ -33,6 +36,14 @@ class GivesWay(Struct, frozen=True, kw_only=True):
     record: Versioned[ClusterRecord]
     part: Versioned[Part]
     after: Part
+    fewer: ClusterRecord | None = None
+    """Its cluster, where it goes on with fewer workspaces and is not put aside."""
+
+    @property
+    def free_from(self) -> datetime:
+        """What it has no more, but for disk that is kept."""
+        given_up = self.after.gives_up_by if self.fewer is not None else None
+        return given_up or free_from(self.after)
 
 
 class Fewest(Generic[T]):
@@ -45,16 +56,17 @@ class Fewest(Generic[T]):
         lease: LeaseTerms,
         view: LedgerView,
         policy: Policy,
-        running: Sequence[tuple[Versioned[ClusterRecord], Part]],
+        running: Sequence[Running],
         now: datetime,
         *,
         takes: Callable[[T], Iterable[Demand]],
         patience: timedelta = timedelta(),
         before: datetime | None = None,
+        fewer: Sequence[FewerOf] = (),
     ) -> None:
         """`drafted`: what is asked for, with such terms of lease; `takes`: what that takes. By
         `patience` it may begin later so that others need not be put aside, if that is `before`
-        then."""
+        then. `fewer`: those that go on with fewer workspaces before anybody is put aside."""
         self._drafted = drafted
         self._takes = takes
         self._patience = patience
@@ -67,7 +79,8 @@ class Fewest(Generic[T]):
         self._view = replace(view, demands=self._calendar)
         self._paces = paces_of(view, policy)
         self._parts = view.parts
-        self._next = iter(in_order(running, policy, now))
+        self._fewer = {each.part.name: each for each in fewer}
+        self._next = self._ways(in_order(running, policy, now))
         self._order: list[GivesWay] = []
         """Those of them that were asked so far, and can."""
         self._counted: dict[str, tuple[GivesWay, AbstractContextManager[None]]] = {}
@@ -112,21 +125,46 @@ class Fewest(Generic[T]):
                 found, high = fewer, middle
             else:
                 low = middle + 1
-        self._first(high)
-        for each in self._order[: min(high, SPARED_AT_MOST)]:
-            if len(self._counted) == 1:
+        return self._spared(found, self._order[:high])
+
+    def with_nobody(self, start: datetime) -> tuple[T, tuple[GivesWay, ...]] | None:
+        """From then on, with nobody out of the way who is not already."""
+        self._start = start
+        self._first(0)
+        return self._fits()
+
+    def _spared(
+        self, found: tuple[T, tuple[GivesWay, ...]], chosen: list[GivesWay]
+    ) -> tuple[T, tuple[GivesWay, ...]]:
+        """Without those that the rest can do without; and those that have fewer, the last in order
+        first, have as few fewer as are enough."""
+        for each in [each for each in chosen if each.fewer is None][:SPARED_AT_MOST]:
+            if len(chosen) == 1:
                 break
-            self._back(each.after.name)
-            if (fewer := self._fits()) is not None:
-                found = fewer
-            else:
-                self._away(each)
+            rest = [of for of in chosen if of is not each]
+            self._count(rest)
+            if (spared := self._fits()) is not None:
+                found, chosen = spared, rest
+        for each in [each for each in reversed(chosen) if each.fewer is not None]:
+            others = [of for of in chosen if of is not each]
+            fewer = self._fewer[each.after.name]
+            low, high = 0 if others else 1, fewer.most
+            while low < high:
+                middle = (low + high) // 2
+                tried = [self._with_fewer(fewer, middle), *others] if middle else others
+                self._count(tried)
+                if (spared := self._fits()) is not None:
+                    found, chosen, high = spared, tried, middle
+                else:
+                    low = middle + 1
+        self._count(chosen)
         return found
 
     def _fits(self) -> tuple[T, tuple[GivesWay, ...]] | None:
         """With those out of the way that are."""
         aside = [each for each, _ in self._counted.values()]
-        if not all(self._can_be_kept(each.after) for each in aside if not _goes(each.after)):
+        kept = (each.after for each in aside if not each.fewer and not _goes(each.after))
+        if not all(map(self._can_be_kept, kept)):
             return None
         try:
             found = self._drafted(self._later(aside), self._view)
@@ -142,14 +180,14 @@ class Fewest(Generic[T]):
         if not self._policy.queue.migration.moves:
             return found, aside
         begins = self._begins()
-        for each in aside:
+        for each in [one for one in aside if one.fewer is None]:
             goes = self._on_its_way_out(each, found)
             if goes is None or not self._is_in_time(goes, begins):
                 continue
             if (better := self._instead(each, goes)) is not None:
                 found, aside = better
         if (since := self._begins()) > begins:
-            for each in [one for one in aside if not _goes(one.after)]:
+            for each in [one for one in aside if not (one.fewer or _goes(one.after))]:
                 after = self._postponed(each, since)
                 if after is not None and (later := self._instead(each, after)) is not None:
                     found, aside = later
@@ -226,18 +264,42 @@ class Fewest(Generic[T]):
 
     def _first(self, count: int) -> int:
         """Has the first so many in order out of the way, or all that can; returns how many."""
-        for each in self._order[count:]:
-            self._back(each.after.name)
-        for each in self._order[:count]:
-            self._away(each)
+        self._count(self._order[:count])
         while len(self._order) < count and (found := next(self._next, None)) is not None:
-            # What one with a deadline is promised must be free beside all before it.
-            record, part = found
-            if (after := self._aside(record.value, part, self._asked)) is None:
-                continue
-            self._order.append(GivesWay(record=record, part=self._parts[part.name], after=after))
-            self._away(self._order[-1])
-        return len(self._counted)
+            self._order.append(found)
+            self._count(self._order)
+        return min(count, len(self._order))
+
+    def _ways(self, running: Sequence[Running]) -> Iterator[GivesWay]:
+        """Each is found beside all before it: what one with a deadline is promised must be free
+        beside these."""
+        for each in self._fewer.values():
+            yield self._with_fewer(each, each.most)
+        for record, part in running:
+            if part.name in self._fewer:
+                self._back(part.name)  # it is put aside with all that it has
+            after = self._aside(record.value, part, self._asked)
+            if part.name in self._fewer:
+                self._count(self._order)
+            if after is not None:
+                yield GivesWay(record=record, part=self._parts[part.name], after=after)
+
+    def _with_fewer(self, of: FewerOf, number: int) -> GivesWay:
+        part, after = self._parts[of.part.name], of.without(number)
+        return GivesWay(record=of.record, part=part, after=after.part, fewer=after.record)
+
+    def _count(self, chosen: Sequence[GivesWay]) -> None:
+        """Has these out of the way and nobody else: of one part the last, unless that changes
+        nothing."""
+        ways: dict[str, GivesWay] = {}
+        for each in chosen:
+            if each.after is not each.part.value or each.after.name not in ways:
+                ways[each.after.name] = each
+        for name, (way, _) in [*self._counted.items()]:
+            if ways.get(name) is not way:
+                self._back(name)
+        for each in ways.values():
+            self._away(each)
 
     def _away(self, each: GivesWay) -> None:
         if each.after.name not in self._counted:
@@ -253,8 +315,8 @@ class Fewest(Generic[T]):
     def _later(self, aside: Sequence[GivesWay]) -> LeaseTerms:
         """From when those are saved, where it was to begin before."""
         lease = self._lease
-        cut = [each.after for each in aside if not _is_moved(each.part.value, each.after)]
-        free = max((self._start, *map(free_from, cut)))
+        cut = [each for each in aside if not _is_moved(each.part.value, each.after)]
+        free = max((self._start, *(each.free_from for each in cut)))
         if free <= self._asked:
             return lease
         delay = max(lease.max_delay - (free - self._asked), timedelta())

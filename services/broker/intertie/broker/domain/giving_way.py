@@ -1,4 +1,5 @@
-"""Who is put aside for a lease that does not wait, in the transaction that admits it."""
+"""Who is put aside for a lease that does not wait, in the transaction that admits it; and before
+that, who goes on with fewer workspaces."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -9,15 +10,26 @@ from intertie.broker.domain.counted_as import counted_as
 from intertie.broker.domain.fewest import Fewest, GivesWay
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, amounts_of, calendar_of
+from intertie.broker.domain.malleable import fewer_of
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part, hosts_of
 from intertie.broker.domain.planning import Allotment, Draft, allot, draft
-from intertie.broker.domain.preemptible import all_saved_by, free_from, running_leases
+from intertie.broker.domain.preemptible import (
+    all_saved_by,
+    being_given_up,
+    free_from,
+    running_leases,
+)
 from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.recalling import allotted
 from intertie.broker.domain.records import Write
 from intertie.broker.domain.stretch import Stretch
-from intertie.broker.domain.stretches import save_of, suspended, window_changed
+from intertie.broker.domain.stretches import (
+    GIVEN_UP_WITHIN,
+    save_of,
+    suspended,
+    window_changed,
+)
 from intertie.broker.domain.vacating import GOES, called_off
 from intertie.common.calendar import Demand
 from intertie.common.errors import NoCapacity
@@ -74,6 +86,8 @@ def draft_before_others(
         def drafted(lease: LeaseTerms, view: LedgerView) -> Draft:
             return draft(name, uid, replace(spec, lease=lease), view, policy, now=now)
 
+        fewer = tuple(fewer_of(running, view, policy, now=now))
+        given_up = max(being_given_up(view, asked), default=asked)
         at_once = spec.lease.start_time is None and spec.lease.end_time is None
         patience = policy.queue.migration.longest_delay if patient and at_once else timedelta()
         with Fewest(
@@ -86,8 +100,11 @@ def draft_before_others(
             takes=lambda found: _taken_by(found.allotment),
             patience=patience,
             before=found.start if found is not None else None,
+            fewer=fewer,
         ) as attempt:
-            better = attempt.fewest(asked) or (attempt.fewest(saved) if saved > asked else None)
+            better = attempt.with_nobody(given_up) if given_up > asked else None
+            better = better or attempt.fewest(asked)
+            better = better or (attempt.fewest(saved) if saved > asked else None)
         if better is not None:
             sooner, aside = better
             if found is None or sooner.start < found.start:
@@ -159,16 +176,44 @@ def with_others_saved(
             return free_from(called_off(part, since, now=now)) <= since
         return part.window.start > now or now + save_of(part, record, paces) <= since
 
-    running = [
-        (record, part)
-        for record, part in running_leases(view, now=now)
-        if part.name not in view.amended and in_time(record.value, part)
-    ]
-    if not running:
+    running = [each for each in running_leases(view, now=now) if each[1].name not in view.amended]
+    fewer = tuple(fewer_of(running, view, policy, now=now))
+    if now + GIVEN_UP_WITHIN > since:
+        fewer = ()
+    aside = [(record, part) for record, part in running if in_time(record.value, part)]
+    if not aside and not fewer:
         return None
     lease = LeaseTerms(start_time=since)
     with Fewest(
-        lambda _, view: attempt(view), lease, view, policy, running, now, takes=takes
+        lambda _, view: attempt(view), lease, view, policy, aside, now, takes=takes, fewer=fewer
+    ) as tried:
+        return tried.fewest(since)
+
+
+def with_fewer(
+    attempt: Callable[[LedgerView], T],
+    since: datetime,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> tuple[T, tuple[GivesWay, ...]] | None:
+    """As `with_others_saved`, with nobody put aside: others go on with fewer workspaces. `since` is
+    late enough for them to have given these up."""
+    running = [each for each in running_leases(view, now=now) if each[1].name not in view.amended]
+    fewer = tuple(fewer_of(running, view, policy, now=now))
+    if not fewer:
+        return None
+    lease = LeaseTerms(start_time=since)
+    with Fewest(
+        lambda _, view: attempt(view),
+        lease,
+        view,
+        policy,
+        (),
+        now,
+        takes=lambda _: (),
+        fewer=fewer,
     ) as tried:
         return tried.fewest(since)
 
@@ -204,8 +249,10 @@ def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:
         yield Write(record=each.after, read_at=each.part.revision)
         if not each.record.revision:
             continue  # its cluster is on record elsewhere
-        record = window_changed(each.record.value, each.after)
-        if each.after.vacating is not None and not each.after.vacating.called_off:
-            record = replace(record, reasons=(GOES,))
-        after = suspended(record, each.after, now=now)
+        after = each.fewer
+        if after is None:
+            record = window_changed(each.record.value, each.after)
+            if each.after.vacating is not None and not each.after.vacating.called_off:
+                record = replace(record, reasons=(GOES,))
+            after = suspended(record, each.after, now=now)
         yield Write(record=after, read_at=each.record.revision)

@@ -10,7 +10,6 @@ All counting is the Calendar's. This module says only which resource a part take
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain, pairwise
 from typing import Generic, TypeVar
 
 from intertie.broker.domain.account import Account
@@ -18,7 +17,17 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HELD, HostRecord, HostState
-from intertie.broker.domain.part import Amend, Keeping, Part, Placed, Standing, Vacating, hosts_of
+from intertie.broker.domain.overlay import beyond, demand_key, most_of, sum_of
+from intertie.broker.domain.part import (
+    Amend,
+    Keeping,
+    Part,
+    Placed,
+    Shed,
+    Standing,
+    Vacating,
+    hosts_of,
+)
 from intertie.broker.domain.quotas import counted_for
 from intertie.broker.domain.records import ForwardRecord, RequestRecord, Tomb
 from intertie.common.calendar import Calendar, Demand
@@ -247,10 +256,12 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
     if part.keeping is not None:
         if part.vacating is not None:
             return _either_way(part, part.vacating, part.keeping, admission)
-        stretch = stretch_demands(part, part.keeping, admission)
-        if part.amend is None or part.amend.keeping is None:
-            return stretch
-        return _overlaid(part.name, stretch, _goes_on(part, part.amend, admission))
+        taken = stretch_demands(part, part.keeping, admission)
+        if part.amend is not None and part.amend.keeping is not None:
+            taken = most_of(part.name, taken, _goes_on(part, part.amend, admission))
+        if part.shed:
+            taken = sum_of(part.name, taken, (*_given_up(part, part.keeping, admission),))
+        return taken
     between = bool(part.moving or part.left)
     if not (part.shed or between) and part.amend is None:
         amounts = amounts_of(part.spec, hosts_of(part.placed), part.gateway)
@@ -359,7 +370,7 @@ def _either_way(
     to = hosts_of(part.placed) | {each.workspace: each.host for each in part.moving}
     placed = tuple(replace(each, host=to[each.workspace]) for each in part.placed)
     there = replace(part, placed=placed, moving=(), vacating=None)
-    return _overlaid(part.name, demands, stretch_demands(there, keeping, admission))
+    return most_of(part.name, demands, stretch_demands(there, keeping, admission))
 
 
 def _kept_at(places: Iterable[Placed], spec: PartSpec) -> dict[str, int]:
@@ -381,20 +392,20 @@ def _goes_on(part: Part, amend: Amend, admission: AdmissionPolicy) -> tuple[Dema
     return stretch_demands(after, amend.keeping, admission)
 
 
-def _overlaid(name: str, *of: Sequence[Demand]) -> tuple[Demand, ...]:
-    """Of each resource, the most that any of them takes at each moment."""
-    moments = sorted({at for each in of for d in each for at in (d.window.start, d.window.end)})
-    demands: list[Demand] = []
-    for start, end in pairwise(moments):
-        amounts: dict[str, int] = {}
-        for demand in chain.from_iterable(of):
-            if demand.window.contains(start):
-                for key, amount in demand.amounts.items():
-                    amounts[key] = max(amount, amounts.get(key, 0))
-        if amounts:
-            key = demand_key(name, len(demands))
-            demands.append(Demand(key, Window(start, end), amounts))
-    return tuple(demands)
+def _given_up(part: Part, keeping: Keeping, admission: AdmissionPolicy) -> Iterator[Demand]:
+    """What hosts of a part that its site may put aside may have beyond what is in force."""
+
+    def takes(terms: Part | Shed) -> Takes:
+        roomy = with_room_for_memory(terms.spec, keeping.mib_s) if keeping.has_room else terms.spec
+        return takes_by_workspace(replace(terms, spec=roomy))
+
+    has, start = takes(part), part.window.start
+    had = [(each.ends, beyond(takes(each), has)) for each in part.shed]
+    for end in sorted({until for until, _ in had if until > start}):
+        amounts = _most(had, end)
+        amounts |= _off_quotas(part, admission, amounts)
+        yield Demand(part.name, Window(start, end), amounts)
+        start = end
 
 
 def with_room_for_memory(spec: PartSpec, mib_s: int) -> PartSpec:
@@ -417,10 +428,6 @@ def _off_quotas(
     if admission is ACCEPT_ALL:
         return {}
     return counted_for(part.path.tenant, admission, amounts)
-
-
-def demand_key(part: str, number: int) -> str:
-    return f"{part}#{number}" if number else part
 
 
 class Capacities(Mapping[str, int]):

@@ -107,6 +107,14 @@ class Shed(Struct, frozen=True, kw_only=True):
     gateway: str
     generation: int
     """The first of what hosts are told in which they are in force no more."""
+    until: datetime | None = None
+    """Of a part that its site may put aside: from when on what it gave up is promised to others. It
+    is later where hosts have not obeyed by then."""
+
+    @property
+    def ends(self) -> datetime:
+        """When it counts no more, whatever its hosts say."""
+        return self.until or self.spec.window.end
 
     def hosts(self) -> tuple[str, ...]:
         return _hosts(self.placed, self.gateway)
@@ -369,6 +377,12 @@ class Part(Struct, frozen=True, kw_only=True):
             for label, host, runs in (*moving, *left)
             if live is None or live is runs
         )
+
+    @property
+    def gives_up_by(self) -> datetime | None:
+        """When what it gave up is there for others; None where it has given up nothing, or not by
+        a moment."""
+        return max((each.until for each in self.shed if each.until is not None), default=None)
 
     def vni_of(self, network: str) -> int:
         return next((each.vni for each in self.network_ids if each.network == network), 0)

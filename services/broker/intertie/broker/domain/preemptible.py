@@ -3,31 +3,25 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import LedgerView, Versioned
-from intertie.broker.domain.openings import seconds
+from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.recalling import as_lease, recalled
+from intertie.broker.domain.running import Running, chosen
 from intertie.broker.domain.stretches import (
     may_give_way,
     must_be_done,
     put_aside,
-    runs_for,
     save_of,
 )
 from intertie.broker.domain.vacating import called_off
-from intertie.common.leasing.lease import Lease, State
-from intertie.common.leasing.requests import BestEffort
+from intertie.common.leasing.lease import Lease
+from intertie.common.leasing.preemption import Rank
 from intertie.common.values import Struct
 
-_S = timedelta(seconds=1)
 
-
-def running_leases(
-    view: LedgerView, *, now: datetime
-) -> list[tuple[Versioned[ClusterRecord], Part]]:
+def running_leases(view: LedgerView, *, now: datetime) -> list[Running]:
     found = []
     for each in view.in_line():
         part = view.parts.get(each.value.part)
@@ -42,11 +36,21 @@ def running_leases(
 
 
 def being_saved(view: LedgerView, at: datetime) -> Iterator[datetime]:
-    """When each is that is being saved at that moment."""
+    """When each is that is being saved at that moment, and what each is giving up is there."""
     own = (view.parts.get(each.value.part) for each in view.in_line())
     for each in (*own, *view.recallables()):
         if each is not None and each.value.window.end <= at < free_from(each.value):
             yield free_from(each.value)
+    yield from being_given_up(view, at)
+
+
+def being_given_up(view: LedgerView, at: datetime) -> Iterator[datetime]:
+    """When what each is giving up at that moment is there for others."""
+    for each in view.in_line():
+        part = view.parts.get(each.value.part)
+        by = part.value.gives_up_by if part is not None else None
+        if by is not None and by > at:
+            yield by
 
 
 def all_saved_by(view: LedgerView, at: datetime) -> datetime:
@@ -95,32 +99,12 @@ def free_from(part: Part) -> datetime:
     return part.window.end + saved
 
 
-def in_order(
-    running: Sequence[tuple[Versioned[ClusterRecord], Part]], policy: Policy, now: datetime
-) -> list[tuple[Versioned[ClusterRecord], Part]]:
+def in_order(running: Sequence[Running], policy: Policy, now: datetime) -> list[Running]:
     """Who gives way first; those with a deadline only where the others are not enough."""
-    now_s, order = seconds(now), policy.queue.order
-    of = {record.value.name: (record, part) for record, part in running}
-    leases = [_lease(record.value, part, now_s) for record, part in running]
-    ranks = {each.request.name: order.rank(each, now_s) for each in leases}
-    first = policy.queue.preemption.for_reservation(
-        leases, sum(each.nodes for each in leases), lambda each: ranks[each.request.name], now_s
-    )
-    found = [of[each.request.name] for each in first]
+
+    def preempted(leases: Sequence[Lease], rank: Rank, now_s: int) -> list[Lease]:
+        nodes = sum(each.nodes for each in leases)
+        return policy.queue.preemption.for_reservation(leases, nodes, rank, now_s)
+
+    found = chosen(running, preempted, policy, now)
     return sorted(found, key=lambda each: must_be_done(each[0].value.spec))
-
-
-def _lease(record: ClusterRecord, part: Part, now_s: int) -> Lease:
-    assert record.waits is not None
-    restore = part.keeping.restore if part.keeping is not None else timedelta()
-    return Lease(
-        request=BestEffort(
-            name=record.name,
-            nodes=max(1, len(part.spec.workspaces)),
-            duration_s=max(1, -(-runs_for(record.spec) // _S)),
-        ),
-        submit_s=seconds(record.create_time),
-        state=State.RUNNING,
-        since_s=min(seconds(part.window.start + restore), now_s),
-        banked_s=record.waits.ran // _S,
-    )

@@ -63,8 +63,11 @@ def amended(
     return applied(agreed, spec, asked.rates, asked.kind, now=now)
 
 
-def with_less(agreed: Sequence[Stretch], spec: PartSpec, *, now: datetime) -> tuple[Stretch, ...]:
-    """With terms that take nothing more, for which nobody was asked: at the rates there are."""
+def at_agreed_rates(
+    agreed: Sequence[Stretch], spec: PartSpec, *, now: datetime
+) -> tuple[Stretch, ...]:
+    """With terms that take nothing more, for which nobody was asked, or that their owner has not
+    asked for: at the rates there are."""
     if not agreed:
         return ()
     return applied(agreed, spec, agreed[-1].rates, agreed[-1].kind, now=now)

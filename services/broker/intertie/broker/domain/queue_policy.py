@@ -4,8 +4,9 @@ from datetime import timedelta
 
 from intertie.common.leasing.backfilling import Backfilling
 from intertie.common.leasing.order import Order
-from intertie.common.leasing.plugins import BACKFILLINGS, MIGRATIONS, ORDERS, PREEMPTIONS
+from intertie.common.leasing.plugins import BACKFILLINGS, MIGRATIONS, ORDERS, PREEMPTIONS, RESIZINGS
 from intertie.common.leasing.preemption import ByMigration, Preemption
+from intertie.common.leasing.resizing import Resizing
 from intertie.common.values import Struct
 
 
@@ -14,6 +15,9 @@ class QueuePolicy(Struct, frozen=True, kw_only=True):
     backfilling: Backfilling = BACKFILLINGS["aggressive"]
     preemption: Preemption = PREEMPTIONS["last-in-order"]
     migration: ByMigration = MIGRATIONS["first"]
+    resizing: Resizing = RESIZINGS["grow"]
+    resize_pause: timedelta = timedelta(minutes=1)
+    """After it got more or was left with fewer, a lease gets no more for so long."""
     worth: timedelta = timedelta(minutes=1)
     """A stretch that is not to the lease's end is at least so long."""
     pool_mib_s: int = 50

@@ -4,7 +4,7 @@ A lease that is QUEUED is on record with its specification, and takes nothing. T
 admission like any other, of a part with an ordinary window.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.beginning import Beginning, openings_of
@@ -24,6 +24,7 @@ from intertie.broker.domain.ledger import (
     calendar_of,
     demands_of,
 )
+from intertie.broker.domain.malleable import Resized
 from intertie.broker.domain.openings import Openings, seconds
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import NetworkId, Part
@@ -31,8 +32,10 @@ from intertie.broker.domain.planning import Image, why_not_more
 from intertie.broker.domain.price import amount_of, asked_for, shortened
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.broker.domain.refusing import check_queue
+from intertie.broker.domain.resizing import more, room_for
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import (
+    given_up_or_late,
     longest_wait,
     must_be_done,
     runs_for,
@@ -167,6 +170,20 @@ def brought(view: LedgerView, policy: Policy, *, now: datetime) -> Change | None
     return brought_elsewhere(view, names, policy, now=now)
 
 
+def room_made(view: LedgerView, policy: Policy, *, now: datetime) -> Change | None:
+    """Some that run go on with fewer workspaces, for the first in line; None where none does."""
+    line = _in_order(waiting(view), policy, now=now)
+    return room_for(line[0], view, policy, now=now) if line else None
+
+
+def given_more(
+    view: LedgerView, policy: Policy, but: Collection[str], *, now: datetime
+) -> tuple[Resized, Change] | None:
+    """One that runs gets more workspaces; None where none does. `but`: names of those that do
+    not."""
+    return more(_in_order(waiting(view), policy, now=now), but, view, policy, now=now)
+
+
 def outlooks(view: LedgerView, policy: Policy, *, now: datetime) -> dict[str, Outlook]:
     """What becomes of those that wait, if nothing else comes: each gets the first start that puts
     off none before it."""
@@ -287,6 +304,7 @@ def stretches_over(view: LedgerView, *, now: datetime) -> Iterator[Change]:
             yield change
     for part in kept:
         after = saved_or_late(part.value, view.seen.get(part.value.uid, {}), now=now)
+        after = given_up_or_late(after, now=now)
         if after is not part.value:
             yield Change(
                 writes=(Write(record=after, read_at=part.revision),),

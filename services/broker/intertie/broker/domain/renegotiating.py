@@ -32,7 +32,7 @@ from intertie.broker.domain.part import (
     Placed,
 )
 from intertie.broker.domain.preparing import endpoints_of
-from intertie.broker.domain.price import applied, asked_for_rest, shortened, with_less
+from intertie.broker.domain.price import applied, asked_for_rest, at_agreed_rates, shortened
 from intertie.broker.domain.recalling import (
     held_again,
     not_after_recall,
@@ -319,14 +319,14 @@ def shrunk(
         tx=decision.tx,
         digest=decision.digest,
         charged=charged_until(part, account, now=now),
-        price=shortened(with_less(part.price, spec, now=now), account),
+        price=shortened(at_agreed_rates(part.price, spec, now=now), account),
     )
 
 
 def _priced(part: Part, amend: Amend, *, now: datetime) -> tuple[Stretch, ...]:
     """At the rates that were asked when they were held, from when they are in force."""
     if amend.price is None:
-        return with_less(part.price, amend.spec, now=now)
+        return at_agreed_rates(part.price, amend.spec, now=now)
     return applied(part.price, amend.spec, amend.price.rates, amend.price.kind, now=now)
 
 

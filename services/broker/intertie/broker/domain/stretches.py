@@ -19,6 +19,9 @@ TICK = timedelta(milliseconds=1)
 """One that is broken off at once still has an end after its start."""
 LATE = timedelta(seconds=30)
 """What has not been saved in time is counted for so much longer, again and again."""
+GIVEN_UP_WITHIN = timedelta(seconds=5)
+"""For hosts to hear that workspaces are given up, and to end them; then others are promised what
+they had."""
 
 
 def runs_for(spec: ClusterSpec) -> timedelta:
@@ -167,6 +170,19 @@ def is_saved(part: Part, seen: Mapping[str, SeenPart]) -> bool:
     )
 
 
+def given_up_or_late(part: Part, *, now: datetime) -> Part:
+    """What its hosts have not given up in time counts on, as it is there. The same where all have,
+    or still may, or end all of it by themselves."""
+    if now >= part.ends or all(each.until is None or each.until > now for each in part.shed):
+        return part
+    late = now + LATE
+    shed = tuple(
+        each if each.until is None or each.until > now else replace(each, until=late)
+        for each in part.shed
+    )
+    return replace(part, shed=shed)
+
+
 def saved_or_late(part: Part, seen: Mapping[str, SeenPart], *, now: datetime) -> Part:
     """As it counts by what its hosts say: once all is saved nothing is taken for that any more, and
     what is not in time counts on, as it is there. The same where that is on record."""
@@ -190,7 +206,7 @@ def counted_till(part: Part, now: datetime) -> Part:
 
 
 def takes_longer(part: Part, than: Part) -> bool:
-    """To be saved, by what is counted of it."""
+    """To be saved, or to be given up, by what is counted of it."""
     assert part.keeping is not None
     assert than.keeping is not None
-    return part.keeping.save > than.keeping.save
+    return part.keeping.save > than.keeping.save or part.shed is not than.shed

@@ -1,5 +1,5 @@
 """Starts the leases that wait, as soon as there is room for them, and tells the others what they
-wait for."""
+wait for; and gives those that run more workspaces, or fewer."""
 
 from collections.abc import Callable
 
@@ -10,24 +10,30 @@ from intertie.broker.domain.deadlines import sooner
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
-from intertie.broker.domain.ports import Ledger, Room
+from intertie.broker.domain.ports import Images, Ledger, Room
 from intertie.broker.domain.queueing import (
     brought,
+    given_more,
     outlooks,
+    room_made,
     started,
     starting,
     stretches_over,
     told,
     waited_too_long,
+    waiting,
 )
 from intertie.broker.domain.records import Change, Write
 from intertie.common.clock import Clock
-from intertie.common.errors import LedgerFull, NoCapacity, StaleWrite
+from intertie.common.errors import LedgerFull, NoCapacity, SiteUnreachable, StaleWrite
 
 log = structlog.get_logger(__name__)
 
 TELL_S = 5.0
-"""What they wait for changes with every admission; so often it is told at most."""
+"""What they wait for changes with every admission; so often it is told at most, and so
+often those that run may get more."""
+RESIZED_AT_MOST = 8
+"""Leases that get more in one pass."""
 
 
 class Queue:
@@ -38,13 +44,16 @@ class Queue:
         clock: Clock,
         draw_seed: Callable[[], str],
         room: Room,
+        images: Images,
     ) -> None:
         self._ledger = ledger
         self._policy = policy
         self._clock = clock
         self._draw_seed = draw_seed
         self._room = room
+        self._images = images
         self._told_s = float("-inf")
+        self._in_vain_s = float("-inf")
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """Costs nothing where nobody waits, whatever was touched."""
@@ -55,11 +64,13 @@ class Queue:
             return
         await self._give_up(view)
         await self._start()
+        await self._make_room()
         await self._begin_sooner()
         if self._clock.monotonic() - self._told_s >= TELL_S:
             self._told_s = self._clock.monotonic()
             await self._bring_elsewhere()
             await self._tell()
+            await self._give_more()
 
     async def _note(self) -> None:
         """What time alone has made of them, one after the other, each on the ledger with those
@@ -131,6 +142,52 @@ class Queue:
             assert isinstance(write.record, Part)
             moving = {each.workspace: each.host for each in write.record.moving}
             log.info("queue.brought_elsewhere", part=write.record.name, moving=moving)
+
+    async def _make_room(self) -> None:
+        """For the first in line. Where that was in vain, it is tried again after a while."""
+        view = await self._ledger.view()
+        if not waiting(view) or self._clock.monotonic() - self._in_vain_s < TELL_S:
+            return
+        if (change := room_made(view, self._policy, now=self._clock.now())) is None:
+            self._in_vain_s = self._clock.monotonic()
+            return
+        names = [each.record.name for each in change.writes if isinstance(each.record, Part)]
+        try:
+            await self._ledger.submit(change)
+        except StaleWrite as error:
+            log.debug("queue.lost_race", key=error.key)
+            return
+        log.info("queue.left_with_fewer", parts=names)
+
+    async def _give_more(self) -> None:
+        """To one after the other, each on the ledger with those before it. Whoever runs an image
+        that is not here any more gets none."""
+        but: set[str] = set()
+        try:
+            self._room.check()
+            for _ in range(RESIZED_AT_MOST):
+                view = await self._ledger.view()
+                found = given_more(view, self._policy, but, now=self._clock.now())
+                if found is None:
+                    return
+                after, change = found
+                but.add(after.record.name)
+                if await self._has_images(after.part):
+                    await self._ledger.submit(change)
+                    counts = dict(after.record.counts)
+                    log.info("queue.given_more", cluster=after.record.name, counts=counts)
+        except LedgerFull as refusal:
+            log.info("queue.short_of_room", why=str(refusal))
+        except SiteUnreachable as error:
+            log.info("queue.no_images", why=str(error))
+        except StaleWrite as error:
+            log.debug("queue.lost_race", key=error.key)
+
+    async def _has_images(self, part: Part) -> bool:
+        for digest in sorted({each.environment.image for each in part.spec.workspaces}):
+            if await self._images.find(part.path.tenant, digest) is None:
+                return False
+        return True
 
     async def _tell(self) -> None:
         view = await self._ledger.view()

@@ -1,7 +1,7 @@
 """Tells agents what is wanted, and takes note of what they say."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,6 +19,7 @@ from intertie.broker.domain.cluster import (
 )
 from intertie.broker.domain.fleet import Fleet, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
+from intertie.broker.domain.malleable import without_failed
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.reconcile import NEVER, End, GivenUp, Note, Step, Tell, step_of, until
@@ -71,6 +72,8 @@ class Reconcile:
         self._footing: tuple[object, ...] = ()
         self._part_of: dict[str, str] = {}
         """Names by uid, of the parts that hosts may speak of."""
+        self._held_back: set[str] = set()
+        """Names of new parts of which hosts were not told in the last pass."""
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """Over everything where that is None."""
@@ -82,8 +85,26 @@ class Reconcile:
             self._forget(view)
         else:
             parts = clusters = self._concerned(view, touched)
-        steps = [*self._part_steps(view, parts, now), *self._cluster_steps(view, clusters, now)]
-        await asyncio.gather(*(self._guarded(step) for step in steps))
+        steps = [*self._part_steps(view, parts, now)]
+        new = [each for each in steps if _is_new(each[1])]
+        known = [each for each in steps if not _is_new(each[1])]
+        takes: list[Callable[[], Awaitable[None]]] = [partial(self._take, *each) for each in known]
+        takes += self._cluster_steps(view, clusters, now)
+        done = await asyncio.gather(*(self._guarded(step) for step in takes))
+        late = [found for (found, _), told in zip(known, done, strict=False) if not told]
+        await self._tell_of_new(new, late)
+
+    async def _tell_of_new(
+        self, new: Sequence[tuple[Versioned[Part], Step]], late: Sequence[Versioned[Part]]
+    ) -> None:
+        """After all else that hosts are to be told: another part may have given way for one. `late`
+        are those of which they could not be told."""
+        busy = {host for each in late for host in each.value.hosts()}
+        clear = [each for each in new if busy.isdisjoint(each[0].value.hosts())]
+        self._held_back = {each[0].value.name for each in new}.difference(
+            each[0].value.name for each in clear
+        )
+        await asyncio.gather(*(self._guarded(partial(self._take, *each)) for each in clear))
 
     def _stand_on(self, fleet: Fleet) -> None:
         """What hosts are told of a part goes by what other hosts say of themselves."""
@@ -103,7 +124,7 @@ class Reconcile:
 
     def _concerned(self, view: LedgerView, touched: frozenset[str]) -> list[str]:
         """Parts, by name or uid, and the clusters that they are of."""
-        names = dict.fromkeys(touched)
+        names = dict.fromkeys((*touched, *self._held_back))
         for each in touched:
             name = self._part_of.get(each, each)
             part = view.parts.get(name)
@@ -114,7 +135,7 @@ class Reconcile:
 
     def _part_steps(
         self, view: LedgerView, names: Iterable[str], now: datetime
-    ) -> Iterator[Callable[[], Awaitable[None]]]:
+    ) -> Iterator[tuple[Versioned[Part], Step]]:
         parts, told_of, seen_of = view.parts, view.told, view.seen
         for name in names:
             found = parts.get(name)
@@ -138,7 +159,7 @@ class Reconcile:
             told, seen = told_of.get(uid), seen_of.get(uid)
             step = step_of(part, told or {}, seen or {}, view.fleet, self._policy, now=now)
             if step is not None:
-                yield partial(self._take, found, step)
+                yield found, step
                 continue
             self._quiet_parts[name] = _Quiet(found, uid, told, seen, until(part, now=now))
 
@@ -209,7 +230,7 @@ class Reconcile:
             uid = part.value.uid if part else ""
             seen = seen_of.get(uid)
             workspaces = workspaces_of(part.value, seen or {}) if part else ()
-            change = self._judged(cluster, part, workspaces, now)
+            change = self._judged(cluster, part, workspaces, view, now)
             if change is not None:
                 yield partial(self._note, change)
             elif not failed(workspaces):
@@ -222,12 +243,22 @@ class Reconcile:
         cluster: Versioned[ClusterRecord],
         part: Versioned[Part] | None,
         workspaces: tuple[WorkspaceView, ...],
+        view: LedgerView,
         now: datetime,
     ) -> Change | None:
         record = cluster.value
         if part is not None and self._lost(record.uid, bool(failed(workspaces)), now):
             if part.value.state is not PartState.CONFIRMED or part.value.end_requested_time:
                 return None
+            names = {each.label for each in failed(workspaces)}
+            fewer = without_failed(cluster, part.value, names, view, self._policy, now=now)
+            if fewer is not None:
+                return Change(
+                    writes=(
+                        Write(record=fewer.record, read_at=cluster.revision),
+                        Write(record=fewer.part, read_at=part.revision),
+                    )
+                )
             after = lost(record, workspaces, now=now)
             ending = part.value.ending(now=now, reason=WORKSPACE_FAILED)
             return Change(
@@ -252,19 +283,27 @@ class Reconcile:
         assert isinstance(record, ClusterRecord)
         log.info("reconcile.cluster", cluster=record.name, state=record.state.name)
 
-    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
-        """One part that another has just written does not keep the others waiting. A step is made
-        when it is its turn: whoever stops before leaves nothing behind that was not awaited."""
+    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Whether it was taken. One part that another has just written does not keep the others
+        waiting. A step is made when it is its turn: whoever stops before leaves nothing behind that
+        was not awaited."""
         try:
             await step()
         except StaleWrite as error:
             log.debug("reconcile.lost_race", key=error.key)
+            return False
+        return True
 
     def _lost(self, uid: str, fails: bool, now: datetime) -> bool:
         if not fails:
             self._failing_since.pop(uid, None)
             return False
         return now - self._failing_since.setdefault(uid, now) >= PATIENCE
+
+
+def _is_new(step: Step) -> bool:
+    """Hosts are told of the part for the first time."""
+    return isinstance(step, Tell) and step.part.generation == 1
 
 
 def _only(quiet: dict[str, _Quiet], there: Container[str]) -> dict[str, _Quiet]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from intertie.common.leasing.backfilling import Aggressive, Backfilling, Conservative
 from intertie.common.leasing.order import FirstCome, MostHeldUp, Order, ShortestFirst
 from intertie.common.leasing.preemption import ByMigration, LastInOrder, LeastDone, Preemption
+from intertie.common.leasing.resizing import Grow, Resizing, Steady
 
 BACKFILLINGS: dict[str, Backfilling] = {
     "aggressive": Aggressive(),
@@ -23,4 +24,8 @@ MIGRATIONS: dict[str, ByMigration] = {
     "first": ByMigration(longest_delay=timedelta(minutes=2)),
     "in-advance": ByMigration(longest_delay=timedelta()),
     "never": ByMigration(longest_delay=timedelta(), moves=False),
+}
+RESIZINGS: dict[str, Resizing] = {
+    "grow": Grow(),
+    "steady": Steady(),
 }

@@ -1,0 +1,48 @@
+"""A lease that runs, as the plug-ins of the queue see it."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import Versioned
+from intertie.broker.domain.openings import seconds
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.stretches import runs_for
+from intertie.common.leasing.lease import Lease, State
+from intertie.common.leasing.preemption import Rank
+from intertie.common.leasing.requests import BestEffort
+
+_S = timedelta(seconds=1)
+
+Running = tuple[Versioned[ClusterRecord], Part]
+Choice = Callable[[Sequence[Lease], Rank, int], list[Lease]]
+"""A plug-in's, of those that run: by their ranks, at a moment."""
+
+
+def chosen(
+    running: Sequence[Running], choice: Choice, policy: Policy, now: datetime
+) -> list[Running]:
+    """Those of them that a plug-in names, in its order."""
+    now_s, order = seconds(now), policy.queue.order
+    of = {record.value.name: (record, part) for record, part in running}
+    leases = [_lease(record.value, part, now_s) for record, part in running]
+    ranks = {each.request.name: order.rank(each, now_s) for each in leases}
+    named = choice(leases, lambda each: ranks[each.request.name], now_s)
+    return [of[each.request.name] for each in named]
+
+
+def _lease(record: ClusterRecord, part: Part, now_s: int) -> Lease:
+    assert record.waits is not None
+    restore = part.keeping.restore if part.keeping is not None else timedelta()
+    return Lease(
+        request=BestEffort(
+            name=record.name,
+            nodes=max(1, len(part.spec.workspaces)),
+            duration_s=max(1, -(-runs_for(record.spec) // _S)),
+        ),
+        submit_s=seconds(record.create_time),
+        state=State.RUNNING,
+        since_s=min(seconds(part.window.start + restore), now_s),
+        banked_s=record.waits.ran // _S,
+    )
