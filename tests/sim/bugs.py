@@ -19,10 +19,13 @@ import intertie.broker.domain.beginning as beginning
 import intertie.broker.domain.book as book
 import intertie.broker.domain.difference as difference
 import intertie.broker.domain.fewest as fewest
+import intertie.broker.domain.giving_way as giving_way
 import intertie.broker.domain.ledger as ledger
+import intertie.broker.domain.malleable as malleable
 import intertie.broker.domain.part as part_module
 import intertie.broker.domain.preemptible as preemptible
 import intertie.broker.domain.renegotiating as renegotiating
+import intertie.broker.domain.resizing as resizing
 import intertie.broker.loops.retention as retention
 import intertie.broker.main as broker_main
 import intertie.broker.usecases.hold_amend as hold_amend
@@ -33,9 +36,13 @@ import intertie.nodeagent.loops.report as report
 from intertie.broker.adapters import keys
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.domain.admission_policy import AdmissionPolicy
+from intertie.broker.domain.cluster import ClusterState
 from intertie.broker.domain.decision import Decision, Outcome
+from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.part import NEXT, Keeping, Part, PartState
+from intertie.broker.domain.planning import as_many_as_fit
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
+from intertie.broker.domain.running import Running
 from intertie.broker.loops.in_doubt import InDoubt
 from intertie.broker.usecases.admission import Admission, Decide
 from intertie.common.actions import Power
@@ -44,7 +51,7 @@ from intertie.common.errors import EtcdUnavailable
 from intertie.common.etcd.client import Compare, Entry, Op, Snapshot, TxnResult
 from intertie.common.intervals import Window
 from intertie.common.part_spec import Recallable
-from intertie.common.spec import LeaseTerms
+from intertie.common.spec import ClusterSpec, LeaseTerms
 from intertie.common.values import replace as replace_record
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.room_made import windows_with_room_made
@@ -193,8 +200,8 @@ def _given_up_at_commit() -> Iterator[None]:
     """What other terms give up is free when they are in force, and not when hosts have obeyed."""
     whole = difference.with_terms
 
-    def with_terms(*given: Any) -> Part:
-        return replace_record(whole(*given), shed=())
+    def with_terms(*given: Any, **more: Any) -> Part:
+        return replace_record(whole(*given, **more), shed=())
 
     with (
         mock.patch.object(difference, "with_terms", with_terms),
@@ -230,6 +237,44 @@ def _moves_named_starts() -> AbstractContextManager[Any]:
         return whole(problem, replace_record(lease, start_time=None), **given)
 
     return mock.patch.object(planning, "windows_with_room_made", windows)
+
+
+@contextmanager
+def _left_with_fewer_at_once() -> Iterator[None]:
+    """What a malleable lease gives up for others is theirs when it is decided, and not when its
+    hosts have had the time to end it."""
+    with ExitStack() as stack:
+        for module in (difference, giving_way, resizing):
+            stack.enter_context(mock.patch.object(module, "GIVEN_UP_WITHIN", timedelta()))
+        yield
+
+
+@contextmanager
+def _more_than_it_may() -> Iterator[None]:
+    """A best-effort lease gets all that there is room for, whatever it wants at most."""
+    whole = as_many_as_fit
+
+    def most(spec: ClusterSpec, *given: Any) -> Any:
+        groups = tuple(
+            replace_record(each, count=0, min_count=each.fewest, max_count=each.most + 2)
+            for each in spec.groups
+        )
+        return whole(replace_record(spec, groups=groups), *given)
+
+    def more_for(running: Sequence[Running], policy: Policy, *, now: datetime) -> list[Running]:
+        return [
+            each
+            for each in running
+            if malleable._may_be_resized(each, now=now)
+            and each[0].value.state is ClusterState.ACTIVE
+            and not each[1].shed
+        ]
+
+    with (
+        mock.patch.object(malleable, "as_many_as_fit", most),
+        mock.patch.object(resizing, "more_for", more_for),
+    ):
+        yield
 
 
 @contextmanager
@@ -374,14 +419,14 @@ def _deaf(profile: Profile) -> Profile:
 
 BUGS: dict[str, Bug] = {
     "generation-not-compared": Bug(
-        _without(lambda each: each.key == keys.GENERATION), "is promised", seed=1, profile=_late
+        _without(lambda each: each.key == keys.GENERATION), "is promised", seed=8, profile=_late
     ),
     "election-key-not-compared": Bug(
         _without(lambda each: each.key.startswith("election/") and each.number > 0), "leads"
     ),
-    "prepared-part-expires": Bug(_prepared_expires, "went from PREPARED to EXPIRED", seed=4),
+    "prepared-part-expires": Bug(_prepared_expires, "went from PREPARED to EXPIRED", seed=6),
     "tombstone-dropped-early": Bug(_tombstone_early, "tombstone"),
-    "site-in-doubt-decides-alone": Bug(_decides_alone, "let go alone", profile=_late),
+    "site-in-doubt-decides-alone": Bug(_decides_alone, "let go alone", seed=1, profile=_late),
     "txn-retried-blindly": Bug(_retried_blindly, "leads", profile=_slow),
     "idempotency-record-apart": Bug(_record_apart, "were made for"),
     "decision-written-blindly": Bug(
@@ -395,13 +440,15 @@ BUGS: dict[str, Bug] = {
     "old-terms-given-up-at-commit": Bug(_given_up_at_commit, "given up before its hosts"),
     "begun-before-others-are-saved": Bug(_begins_before_saved, "is promised", profile=_waiting),
     "named-start-moved-for-others": Bug(_moves_named_starts, "is to begin at", profile=_waiting),
-    "goes-on-before-it-is-saved": Bug(_goes_on_unsaved, "goes on before", seed=4, profile=_waiting),
+    "left-with-fewer-at-once": Bug(_left_with_fewer_at_once, "is free at once", profile=_waiting),
+    "more-than-it-wants-at-most": Bug(_more_than_it_may, " has [0, 1", profile=_waiting),
+    "goes-on-before-it-is-saved": Bug(_goes_on_unsaved, "goes on before", seed=9, profile=_waiting),
     "promised-and-not-counted": Bug(_promised_uncounted, "is promised", profile=_waiting),
     "put-aside-without-a-promise": Bug(
         _recalled_unpromised, "is promised nothing", profile=_waiting
     ),
     "suspend-and-resume-overlap": Bug(_overlapping, "it is being saved", profile=_switching),
-    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=3, profile=_switching),
-    "window-ends-a-second-early": Bug(_ends_early, "is promised"),
+    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=6, profile=_switching),
+    "window-ends-a-second-early": Bug(_ends_early, "is promised", seed=1),
     "lost-event-no-relist": Bug(_no_relist, "after its end", profile=_deaf),
 }

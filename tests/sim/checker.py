@@ -157,6 +157,7 @@ class _History:
         if sorted(made) != sorted(answered):
             self.say(written, f"{sorted(made)} were made for {sorted(answered)}")
         self._terms_of_clusters(written, site)
+        self.waiting.revision(written)
         for key in written.deleted:
             self._deleted(written, site, key)
 
@@ -444,16 +445,18 @@ class _History:
 
 
 def _otherwise(before: Any, part: Any) -> bool:
-    """Whether it may take more. That what is not saved in time counts on is not among it: it is
-    there, and what was promised to others by then begins once it is not."""
+    """Whether it may take more. That what is not saved or given up in time counts on is not among
+    it: it is there, and what was promised to others by then begins once it is not."""
     if part["keeping"] and before["keeping"] and part["terms"] == before["terms"]:
-        before = {**before, "keeping": {**before["keeping"], "save": part["keeping"]["save"]}}
+        keeping = {**before["keeping"], "save": part["keeping"]["save"]}
+        before = {**before, "keeping": keeping, "shed": part["shed"]}
     return any(part[what] != before[what] for what in TAKING)
 
 
 def _is_late(before: Any, part: Any) -> bool:
     same = all(part[what] == before[what] for what in ("terms", "recalled_end"))
-    return bool(part["keeping"] != before["keeping"] and same)
+    counts_on = part["keeping"] and part["shed"] != before["shed"]
+    return bool((part["keeping"] != before["keeping"] or counts_on) and same)
 
 
 def _is_answer(key: str) -> bool:

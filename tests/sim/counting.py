@@ -103,12 +103,30 @@ def taken_at(part: Any, moment: float, given_up_late: Iterable[Any] = ()) -> Tak
     """All that the part takes at a moment. `given_up_late`: terms that were in force before and
     that hosts may still have, whatever the part's own record says of them."""
     if part["keeping"] is not None:
-        return largest(_of_stretch(*each, moment) for each in _stretches(part))
+        takes = dict(largest(_of_stretch(*each, moment) for each in _stretches(part)))
+        for key, amount in _given_up(part, moment).items():
+            takes[key] = takes.get(key, 0) + amount
+        return takes
     terms = [part, *part["shed"], *given_up_late]
     if part["amend"] is not None:
         terms.append(part["amend"])
     begin = window_of(part)[0]
     return largest(takes_of(each) for each in terms if begin <= moment < window_of(each)[1])
+
+
+def _given_up(part: Any, moment: float) -> Takes:
+    """What hosts may still have of one that may be put aside, and was left with fewer workspaces:
+    beyond what is in force, until the moment by which it is said to be gone."""
+    has, beyond = _whole(part, part["keeping"]), Takes()
+    for each in part["shed"]:
+        if window_of(part)[0] <= moment < _gone_by(each):
+            for key, amount in _whole(each, part["keeping"]).items():
+                beyond[key] = max(beyond.get(key, 0), amount - has.get(key, 0))
+    return beyond
+
+
+def _gone_by(shed: Any) -> float:
+    return seconds(shed["until"]) if shed["until"] else window_of(shed)[1]
 
 
 def _stretches(part: Any) -> Iterator[tuple[Any, Any]]:
@@ -124,9 +142,7 @@ def _of_stretch(part: Any, keeping: Any, moment: float) -> Takes:
     saved, then its disks and memory alone, and all of it again over what it is promised."""
     start, end = window_of(part)
     until, promised = keeping["until"], keeping["promised"]
-    whole = takes_of(part)
-    if keeping["save"] != "P0D" and span(keeping["save"]):
-        whole = _roomy(part, keeping["mib_s"])
+    whole = _whole(part, keeping)
     if until is None and promised is None:
         return whole if start <= moment < end else {}
     if promised is not None and seconds(promised["start"]) <= moment < seconds(promised["end"]):
@@ -138,6 +154,12 @@ def _of_stretch(part: Any, keeping: Any, moment: float) -> Takes:
     if moment < end + saved - 1e-6:  # of a sum of two that are not whole
         return whole
     return {key: amount for key, amount in whole.items() if key[1].endswith(" disk_mib")}
+
+
+def _whole(terms: Any, keeping: Any) -> Takes:
+    if keeping["save"] != "P0D" and span(keeping["save"]):
+        return _roomy(terms, keeping["mib_s"])
+    return takes_of(terms)
 
 
 def _roomy(part: Any, mib_s: int) -> Takes:
@@ -165,7 +187,8 @@ def begins(part: Any) -> tuple[float, ...]:
 
 def ends(part: Any) -> float:
     if part["keeping"] is not None:
-        return max(_last_of(*each) for each in _stretches(part))
+        stretches = (_last_of(*each) for each in _stretches(part))
+        return max((*stretches, *map(_gone_by, part["shed"])))
     terms = [part, *part["shed"]]
     if part["amend"] is not None:
         terms.append(part["amend"])

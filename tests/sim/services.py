@@ -213,7 +213,7 @@ def broker_settings(site: str, number: int) -> BrokerSettings:
         imagestore=PeerSettings(address="images:1", server_name=f"images.{site}.site.intertie"),
         policy=PolicySettings(hosts=HOSTS),
         fencing=FencingSettings(method="command", command=("power",), lost_after_s=LOST_AFTER_S),
-        queue=QueueSettings(worth_s=5.0, pool_mib_s=POOL_MIB_S),
+        queue=QueueSettings(worth_s=5.0, pool_mib_s=POOL_MIB_S, resize_pause_s=5.0),
         links=(LinkSettings(peer=other, egress_mbit_s=LINK_MBIT_S, ingress_mbit_s=LINK_MBIT_S),),
         metascheds=(
             NamedPeerSettings(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 from intertie.api.nodeagent.v1 import records_pb2
-from tests.sim.counting import COUNTED, span, taken_at, takes_of, window_of
+from tests.sim.counting import COUNTED, seconds, span, taken_at, takes_of, window_of
 
 Say = Callable[[Any, str], None]
 AMOUNTS = ("vcpus", "memory_mib", "disk_mib")
@@ -43,13 +43,23 @@ class Terms:
         if steps not in (0, 1):
             self._say(written, f"{name} has terms {after['terms']} after {before['terms']}")
         if after["keeping"] is not None:
-            return  # see `waiting`
+            self._of_one_that_waits(written, before, after, steps)  # see `waiting`
+            return
         if before["spec"] != after["spec"] and not steps:
             self._say(written, f"{name} has other terms under the same number")
         self._of_amend(written, before, after, steps)
         late = self.given_up[written.store][name]
         if steps and before["state"] in COUNTED:
             late.append({**before, "generation": before["generation"] + 1})
+        self._still_counted(written, after)
+
+    def _of_one_that_waits(self, written: Any, before: Any, after: Any, steps: int) -> None:
+        """What it is left without counts until its hosts have ended it, or have had the time to."""
+        late = self.given_up[written.store][after["name"]]
+        until = [each["until"] for each in after["shed"] if each["until"]]
+        if steps and until and len(after["placed"]) < len(before["placed"]):
+            generation = before["generation"] + 1
+            late.append({**before, "generation": generation, "until": seconds(max(until))})
         self._still_counted(written, after)
 
     def _of_amend(self, written: Any, before: Any, after: Any, steps: int) -> None:
@@ -99,6 +109,7 @@ class Terms:
         late[:] = [each for each in left if not self._is_given_up(written.store, part, each)]
         for each in late:
             begin, end = window_of(each)
+            end = min(each.get("until", end), window_of(part)[1])
             moment = (max(begin, written.at) + end) / 2
             if moment >= end:
                 continue

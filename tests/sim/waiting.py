@@ -1,5 +1,5 @@
-"""What must hold of leases that run when there is room, or are done by a deadline, and are put
-aside for others: from records as plain JSON.
+"""What must hold of leases that run when there is room, or are done by a deadline: that are put
+aside for others, and have more workspaces at times and fewer. From records as plain JSON.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from intertie.api.nodeagent.v1 import records_pb2
-from tests.sim.counting import seconds, span, window_of
+from tests.sim.counting import seconds, span, taken_at, takes_of, window_of
 
 Say = Callable[[Any, str], None]
 HAS_MEMORY = frozenset({4, 5})
 """RUNNING and PAUSED, of intertie.cluster.v1.Workspace.State."""
 TICK_S = 1.1
 """As near as a moment is told: ends are at whole seconds, at times."""
+GIVEN_UP_S = 5.0
+"""For so long it counts, at least, what one is left without."""
 
 
 class Waiting:
@@ -28,6 +30,8 @@ class Waiting:
         """The newest generation that each ever said it had obeyed, with nothing in memory. An agent
         that has begun anew says 0 until it has looked."""
         self._uids: dict[str, str] = {}
+        self._resized: dict[str, Any] = {}
+        """Parts as they were, by name, that have other workspaces by the revision at hand."""
 
     def wanted(self, wanted: records_pb2.WantedPart) -> None:
         self._uids[wanted.part] = wanted.part_uid
@@ -43,13 +47,14 @@ class Waiting:
             self._obeyed[of] = max(report.obeyed_generation, self._obeyed.get(of, 0))
 
     def part(self, written: Any, before: Any, after: Any) -> None:
-        """Only its window changes; to go on, all its memory is there, and nothing of it runs."""
+        """Only its window changes, or how many workspaces it has; to go on, all its memory is
+        there, and nothing of it runs."""
         keeping, name = after["keeping"], after["name"]
         if keeping is None:
             return
         had, has = before["spec"], after["spec"]
         if _but_when(had) != _but_when(has):
-            self._say(written, f"{name} has other terms, and only its window may change")
+            self._resized[name] = before
         another = had["window"] != has["window"]
         if another and after["recalled_end"] != before["recalled_end"]:
             self._recalled(written, before, after)
@@ -110,6 +115,8 @@ class Waiting:
             return
         name, lease = after["name"], after["spec"]["lease"]
         ran = span(waits["ran"])
+        if before is not None and waits["resized"] != before["waits"]["resized"]:
+            self._sized(written, before, after, part)
         if before is not None and ran < span(before["waits"]["ran"]):
             self._say(written, f"{name} has run for {ran} s, and for longer before")
         lasts = span(lease["duration"])
@@ -122,6 +129,46 @@ class Waiting:
         if after["state"] in ("SCHEDULED", "ACTIVE", "SUSPENDED"):
             for problem in _in_time(after, part, lasts - ran):
                 self._say(written, f"{name} {problem}")
+
+    def revision(self, written: Any) -> None:
+        """All of it was gone through."""
+        for name in self._resized:
+            self._say(written, f"{name} has other terms, and only its window may change")
+        self._resized.clear()
+
+    def _sized(self, written: Any, before: Any, after: Any, part: Any) -> None:
+        """It has as many as it wants at least, and not more than it wants at most: who stays is as
+        it was and where it was, and who goes is counted for as long as hosts may need."""
+        name, had = after["name"], self._resized.pop(part["name"], None)
+        if had is None or before["state"] not in ("SCHEDULED", "ACTIVE"):
+            self._say(written, f"{name} is said to have other workspaces, and is {after['state']}")
+            return
+        if after["spec"]["lease"]["kind"] != "BEST_EFFORT":
+            self._say(written, f"{name} has other workspaces, and is no lease that may")
+        if had["spec"]["window"] != part["spec"]["window"]:
+            self._say(written, f"{name} has other workspaces and another window")
+        for each in after["spec"]["groups"]:
+            there = {
+                of["index"] for of in part["spec"]["workspaces"] if of["group"] == each["name"]
+            }
+            least, most = each["min_count"] or each["count"], each["max_count"] or each["count"]
+            if there != set(range(len(there))) or not least <= len(there) <= most:
+                self._say(written, f"{name} has {sorted(there)} of {least} to {most}")
+        was, now = _each_of(had), _each_of(part)
+        for label in was.keys() & now.keys():
+            if was[label] != now[label]:
+                self._say(written, f"{name}: {label} stays, and is another")
+        counted = taken_at(part, seconds(after["waits"]["resized"]) + GIVEN_UP_S - TICK_S)
+        short = [key for key, amount in takes_of(had).items() if amount > counted.get(key, 0)]
+        if short:
+            said = " ".join(sorted(short)[0])
+            self._say(written, f"{name}: what it is left without is free at once: {said}")
+
+
+def _each_of(part: Any) -> dict[str, Any]:
+    where = {each["workspace"]: each["host"] for each in part["placed"]}
+    labels = {f"{each['group']}-{each['index']}": each for each in part["spec"]["workspaces"]}
+    return {label: (each, where[label]) for label, each in labels.items()}
 
 
 def _in_memory(report: records_pb2.SeenPart) -> bool:

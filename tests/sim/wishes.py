@@ -53,10 +53,12 @@ def spec_of(
 def waiting_spec(draw: random.Random, site: str, now_s: float) -> cluster_pb2.ClusterSpec:
     """A lease that runs when there is room, or that is to be done by a deadline."""
     group = _group(draw, "worker", site)
-    if draw.random() < 0.2:
-        group.count, group.min_count, group.max_count = 0, 1, 3
+    malleable = draw.random() < 0.4
+    if malleable:
+        group.count, group.min_count, group.max_count = 0, 1, draw.choice((3, 5))
+        group.allocation.vcpus = 2
     group.allocation.memory_mib = draw.choice((256, 512))
-    lasts = draw.randrange(10, 60)
+    lasts = draw.randrange(30, 90) if malleable else draw.randrange(10, 60)
     lease = cluster_pb2.LeaseTerms(kind=cluster_pb2.LeaseTerms.BEST_EFFORT)
     lease.duration.FromSeconds(lasts)
     if draw.random() < 0.4:
