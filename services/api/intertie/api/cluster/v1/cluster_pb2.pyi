@@ -82,7 +82,11 @@ class Group(_message.Message):
     """How many. Set `count`, or `min_count` and `max_count`."""
     min_count: _builtins.int
     max_count: _builtins.int
-    """The planner gives as many as fit, up to this."""
+    """The planner gives as many as fit, up to this. A BEST_EFFORT lease of one site may have
+    more or fewer of them while it runs, where its site lets it: up to this into room that
+    nobody waits for, and down to `min_count` before others are put aside. Those with the
+    highest indices go, and what was on their disks is gone.
+    """
     @_builtins.property
     def environment(self) -> _resources_pb2.Environment: ...
     @_builtins.property
