@@ -96,3 +96,36 @@ def test_one_is_put_aside_with_its_memory_and_goes_on_after_the_other(user: User
     )
     user.delete("work")
     assert pids(user) == [[], []]
+
+
+@pytest.mark.more_guests
+def test_one_with_a_range_has_what_others_leave_it(user: User) -> None:
+    """Its second guest comes when another lease is over, and is gone when the next one comes; its
+    first one runs on."""
+    one = spec(group("a", memory_mib=128))
+    create_all(user, {"first": one})
+    wanted = {**group("w", memory_mib=128), "count": 0, "min_count": 1, "max_count": 2}
+    lease = {"kind": "BEST_EFFORT", "duration": "1h"}
+    create_all(user, {"many": {**spec(wanted), "lease": lease}})
+    assert len(user.show("many")["workspaces"]) == 1
+    booted = user.in_guest("many", "w-0", BOOT)
+
+    user.delete("first")
+    eventually(
+        lambda: [each.get("ready") for each in user.show("many")["workspaces"]] == [True, True],
+        within_s=READY_WITHIN_S,
+        what="it has a second one",
+    )
+    user.in_guest("many", "w-0", "ping -c 2 -W 3 10.1.0.11")
+    assert user.show("many")["terms"] == 1
+
+    create_all(user, {"urgent": one})
+    shown = user.show("many")
+    assert (shown["state"], shown["terms"]) == ("ACTIVE", 2)
+    [left] = shown["workspaces"]
+    assert left["name"].endswith("/w-0")
+    assert [len(each) for each in pids(user)] == [1, 1]
+    assert user.in_guest("many", "w-0", BOOT) == booted
+    user.delete("many")
+    user.delete("urgent")
+    assert pids(user) == [[], []]
