@@ -7,31 +7,21 @@ from datetime import datetime
 
 from intertie.common.errors import NoCapacity
 from intertie.common.quantities import Vector
+from intertie.metasched.domain.assemble import assembled
 from intertie.metasched.domain.candidates import allowed
-from intertie.metasched.domain.plan import Plan, SitePlan, check
-from intertie.metasched.domain.problem import GroupNeed, Problem, Site, digest_at
-from intertie.metasched.domain.solver import _with_links
+from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.planning import Brief
 
 
 def simple_plan(problem: Problem, *, effort: float = 0.0) -> Plan | None:
     """In the place of intertie.metasched.usecases.planning._planned."""
-    for slot, window in enumerate(problem.windows):
+    for slot in range(len(problem.windows)):
         sites = _placed(problem, slot)
         if sites is None:
             continue
-        plan = Plan(
-            window=window,
-            sites=sites,
-            images={
-                group.name: digest_at(problem.site(each.site), group)
-                for group in problem.groups
-                for each in sites
-                if group.name in each.counts
-            },
-        )
-        plan = _with_links(plan, problem)
+        plan = assembled(problem, slot, sites, routes={}, optimal=True)
         if not check(problem, plan):
             return plan
     return None
@@ -44,7 +34,7 @@ async def unexplained(
     return refusal
 
 
-def _placed(problem: Problem, slot: int) -> tuple[SitePlan, ...] | None:
+def _placed(problem: Problem, slot: int) -> dict[str, list[dict[str, int]]] | None:
     rooms = {site.name: [host.free for host in site.offers[slot].hosts] for site in problem.sites}
     packing: dict[str, list[dict[str, int]]] = {
         name: [{} for _ in hosts] for name, hosts in rooms.items()
@@ -54,11 +44,7 @@ def _placed(problem: Problem, slot: int) -> tuple[SitePlan, ...] | None:
         for _ in range(group.fewest):
             if not _put(group, among, rooms, packing):
                 return None
-    return tuple(
-        SitePlan(site=site.name, counts=counts, packing=tuple(packing[site.name]))
-        for site in problem.sites
-        if (counts := _total(packing[site.name]))
-    )
+    return packing
 
 
 def _put(
@@ -77,11 +63,3 @@ def _put(
                 here[group.name] = here.get(group.name, 0) + 1
                 return True
     return False
-
-
-def _total(hosts: list[dict[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for host in hosts:
-        for group, count in host.items():
-            total[group] = total.get(group, 0) + count
-    return total

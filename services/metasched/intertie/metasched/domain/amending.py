@@ -22,6 +22,7 @@ from intertie.metasched.domain.cluster import LIVE, ClusterRecord
 from intertie.metasched.domain.parts import digest_of, part_specs, said
 from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
 from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.routes import hops
 
 DECIDED_BEFORE = timedelta(seconds=60)
 """The end of the old window: a site that hears of a longer one later finds its guests gone."""
@@ -96,8 +97,8 @@ def beside_standing(problem: Problem, record: ClusterRecord, growth: Growth) -> 
     reserved: dict[frozenset[str], int] = {}
     for link in record.plan.links:
         if link.from_site < link.to_site:
-            key = frozenset((link.from_site, link.to_site))
-            reserved[key] = reserved.get(key, 0) + link.mbit_s
+            for key in map(frozenset, hops(link.route)):
+                reserved[key] = reserved.get(key, 0) + link.mbit_s
     return replace(problem, standing=growth.standing, least=growth.least, reserved=reserved)
 
 
@@ -132,7 +133,7 @@ def target_of(
         group.name: grown.count(group.name) if grown else growth.base[group.name]
         for group in spec.groups
     }
-    sites = _site_plans(record, spec, counts, homes)
+    sites = _site_plans(record, spec, counts, homes, grown)
     _check_spread(spec, sites)
     before = record.layout()
     numbers = _numbers(record, before)
@@ -148,6 +149,7 @@ def target_of(
         images={**(grown.images if grown else {}), **record.plan.images},
         cost=_cost(record, window, grown, now),
         optimal=record.plan.optimal if grown is None else grown.optimal,
+        bound=None,
         reasons=_reasons(record, sites),
         shortfalls=grown.shortfalls if grown else (),
         homes=homes,
@@ -189,10 +191,16 @@ def _homes(record: ClusterRecord, growth: Growth, grown: Plan | None) -> dict[st
 
 
 def _site_plans(
-    record: ClusterRecord, spec: ClusterSpec, counts: Mapping[str, int], homes: Mapping[str, str]
+    record: ClusterRecord,
+    spec: ClusterSpec,
+    counts: Mapping[str, int],
+    homes: Mapping[str, str],
+    grown: Plan | None,
 ) -> tuple[SitePlan, ...]:
-    """A site that has nothing left keeps its part, empty, until the cluster ends."""
+    """A site that has nothing left keeps its part, empty, until the cluster ends; one that only
+    forwards has one like it."""
     at: dict[str, dict[str, int]] = {site: {} for site in record.parts}
+    at |= {site: {} for site in (grown.site_names if grown else ()) if site not in at}
     for group in spec.groups:
         for index in range(counts[group.name]):
             of_site = at.setdefault(homes[workspace_label(group.name, index)], {})
@@ -230,7 +238,7 @@ def _links(
 ) -> tuple[LinkPlan, ...]:
     """What promised pairs need between their sites, each direction."""
     known = (*record.plan.links, *(grown.links if grown else ()))
-    latency = {(each.from_site, each.to_site): each.latency for each in known}
+    way = {(each.from_site, each.to_site): each for each in known}
     needed: dict[tuple[str, str, str], int] = {}
     for network, pairs in placed.pairs.items():
         for pair in pairs:
@@ -245,7 +253,8 @@ def _links(
             to_site=two,
             network=network,
             mbit_s=mbit_s,
-            latency=latency.get((one, two), timedelta()),
+            latency=way[one, two].latency if (one, two) in way else timedelta(),
+            via=way[one, two].via if (one, two) in way else (),
         )
         for (one, two, network), mbit_s in sorted(needed.items())
     )

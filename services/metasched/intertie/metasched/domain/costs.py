@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from intertie.common.quantities import Vector
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 
+COST_SCALE = 1_000_000
+"""Who compares plans counts in whole millionths of the unit of account."""
+
 
 def site_hour(
     problem: Problem,
@@ -41,3 +44,8 @@ def workspace_hour(problem: Problem, site: Site, slot: int, group: GroupNeed) ->
         elif group.name == promise.b:
             ends += problem.group(promise.a).most * promise.mbit_s
     return site.offers[slot].rates.hour(site.charges(group), pair_mbit_s=ends)
+
+
+def link_hour(one: Site, two: Site, slot: int) -> float:
+    """An hour of 1 Mbit/s each way on their link: each end asks for both of its halves."""
+    return 2 * sum(site.offers[slot].rates.link_mbit_s_hour for site in (one, two))

@@ -236,7 +236,9 @@ def _reasons(problem: Problem, plan: Plan) -> Iterator[str]:
     if delay > timedelta():
         yield f"it starts {delay} after the earliest start: before, it does not fit as a whole"
     for link in plan.links:
-        if link.from_site < link.to_site:
+        if link.from_site < link.to_site and link.via:
+            yield f"{link.from_site} and {link.to_site} reach one another by {', '.join(link.via)}"
+        if link.from_site < link.to_site and link.mbit_s:
             yield (
                 f"{link.from_site} and {link.to_site} exchange up to {link.mbit_s} Mbit/s each"
                 f" way on {link.network}, as promised"
@@ -246,6 +248,8 @@ def _reasons(problem: Problem, plan: Plan) -> Iterator[str]:
 def _why_these_sites(problem: Problem, plan: Plan) -> Iterator[str]:
     for each in plan.sites:
         what = " and ".join(f"{count} {name}" for name, count in each.counts.items())
+        if not what:
+            continue  # it forwards what others send, which is said of them
         grounds = []
         for name in each.counts:
             group = problem.group(name)

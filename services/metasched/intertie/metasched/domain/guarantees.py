@@ -43,6 +43,8 @@ def _promises(spec: ClusterSpec, plan: Plan, placed: Layout) -> Iterator[Guarant
         group = spec.group(label.rpartition("-")[0])
         yield from of_workspace(label, group.allocation, group.networks)
     for link in plan.links:
+        if not link.mbit_s:
+            continue  # only the way is planned
         yield Guarantee(
             kind=GuaranteeKind.LINK_BANDWIDTH,
             source=link.from_site,

@@ -2,56 +2,17 @@
 rule."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
-from itertools import combinations
 from typing import Any
 
 from ortools.sat.python import cp_model
 
 from intertie.common.quantities import DIMENSIONS
 from intertie.metasched.domain.candidates import hindrance
-from intertie.metasched.domain.problem import (
-    GroupNeed,
-    Problem,
-    Promise,
-    Site,
-    digest_at,
-    latency,
-    least_half,
-    linked,
-)
+from intertie.metasched.domain.problem import GroupNeed, Problem, Site, digest_at
+from intertie.metasched.domain.route_rules import ROUTE_RULES
+from intertie.metasched.domain.variables import Model, Rule, product
 
-
-class Rule(Enum):
-    """Rules that may be broken, as little as possible, to find out what speaks against a plan."""
-
-    HOSTS = "HOSTS"
-    LINKS = "LINKS"
-    LATENCY = "LATENCY"
-
-
-@dataclass(slots=True, kw_only=True)
-class Model:
-    """Variables that several rules speak of."""
-
-    cp: cp_model.CpModel = field(default_factory=cp_model.CpModel)
-    relaxed: frozenset[Rule] = frozenset()
-    start: list[Any] = field(default_factory=list)
-    """One boolean a candidate window."""
-    on: dict[tuple[str, str, int], Any] = field(default_factory=dict)
-    """Workspaces of (group, site, host)."""
-    at: dict[tuple[str, str], Any] = field(default_factory=dict)
-    """Workspaces of (group, site)."""
-    present: dict[tuple[str, str], Any] = field(default_factory=dict)
-    """Whether (group, site) has any."""
-    total: dict[str, Any] = field(default_factory=dict)
-    used: dict[str, Any] = field(default_factory=dict)
-    """Whether the site has any workspace."""
-    traffic: dict[tuple[str, str], Any] = field(default_factory=dict)
-    """Promised Mbit/s between two sites, each direction; sites in order of name."""
-    excess: list[Any] = field(default_factory=list)
-    """By how much relaxed rules are broken."""
+__all__ = ["Rule", "build"]
 
 
 _RULES: list[Callable[[Model, Problem], None]] = []
@@ -65,9 +26,9 @@ def _rule(function: Callable[[Model, Problem], None]) -> Callable[[Model, Proble
 
 def build(problem: Problem, relaxed: frozenset[Rule] = frozenset()) -> Model:
     """One function a rule, called in order; each reads as its docstring."""
-    model = Model(relaxed=relaxed)
+    model = Model(cp=cp_model.CpModel(), relaxed=relaxed)
     _variables(model, problem)
-    for rule in _RULES:
+    for rule in (*_RULES, *ROUTE_RULES):
         rule(model, problem)
     return model
 
@@ -170,7 +131,7 @@ def _pairs_on_host(model: Model, problem: Problem, site: str, host: int) -> Any:
         a, b = problem.group(promise.a), problem.group(promise.b)
         a_here, b_here = model.on[a.name, site, host], model.on[b.name, site, host]
         most = a.most * b.most
-        within = _product(model, a_here, b_here, most)
+        within = product(model, a_here, b_here, most)
         if a is b:
             leaving = _times_total(model, a_here, a, most) - within
         else:
@@ -186,7 +147,7 @@ def _pairs_on_host(model: Model, problem: Problem, site: str, host: int) -> Any:
 def _times_total(model: Model, variable: Any, group: GroupNeed, most: int) -> Any:
     if group.fewest == group.most:
         return variable * group.most
-    return _product(model, variable, model.total[group.name], most)
+    return product(model, variable, model.total[group.name], most)
 
 
 @_rule
@@ -206,6 +167,15 @@ def _keep_to_bounds(model: Model, problem: Problem) -> None:
 
 
 @_rule
+def _keep_apart(model: Model, problem: Problem) -> None:
+    """Of groups that are to be apart, no two are at one site."""
+    for groups in problem.apart:
+        for site in problem.sites:
+            here = [model.present[name, site.name] for name in sorted(groups)]
+            model.cp.add_at_most_one(here)
+
+
+@_rule
 def _run_one_image_in_a_group(model: Model, problem: Problem) -> None:
     """All workspaces of a group run the same content, also where sites use one name for several."""
     for group in problem.groups:
@@ -217,76 +187,6 @@ def _run_one_image_in_a_group(model: Model, problem: Problem) -> None:
         for site in problem.sites:
             if digest := digest_at(site, group):
                 model.cp.add_implication(model.present[group.name, site.name], chosen[digest])
-
-
-@_rule
-def _link_sites_that_share_a_network(model: Model, problem: Problem) -> None:
-    """Two sites with workspaces on one network have a link to one another, known to both."""
-    for one, two in _site_pairs(problem):
-        if linked(one, two):
-            continue
-        for a in problem.groups:
-            for b in problem.groups:
-                if set(a.networks) & set(b.networks):
-                    model.cp.add_bool_or(
-                        ~model.present[a.name, one.name], ~model.present[b.name, two.name]
-                    )
-
-
-@_rule
-def _never_overfill_a_link(model: Model, problem: Problem) -> None:
-    """What is promised between two sites fits both halves of their link, in both directions."""
-    for one, two in _site_pairs(problem):
-        demand = sum(
-            promise.mbit_s * _crossing(model, problem, promise, one.name, two.name)
-            for promise in problem.promises
-        )
-        key = one.name, two.name
-        most = sum(
-            promise.mbit_s * problem.group(promise.a).most * problem.group(promise.b).most
-            for promise in problem.promises
-        )
-        model.traffic[key] = model.cp.new_int_var(0, most, f"{one.name}-{two.name}")
-        model.cp.add(model.traffic[key] == demand)
-        over: Any = 0
-        if Rule.LINKS in model.relaxed:
-            over = model.cp.new_int_var(0, most, f"over {one.name}-{two.name}")
-            model.excess.append(over)
-        free = sum(least_half(one, two, slot) * start for slot, start in enumerate(model.start))
-        had = problem.reserved.get(frozenset(key), 0)
-        model.cp.add(model.traffic[key] <= free + had + over)
-
-
-def _crossing(model: Model, problem: Problem, promise: Promise, one: str, two: str) -> Any:
-    """How many pairs of the promise have one end at each of the two sites."""
-    most = problem.group(promise.a).most * problem.group(promise.b).most
-    there = _product(model, model.at[promise.a, one], model.at[promise.b, two], most)
-    if promise.a == promise.b:
-        return there
-    return there + _product(model, model.at[promise.a, two], model.at[promise.b, one], most)
-
-
-def _product(model: Model, one: Any, two: Any, most: int) -> Any:
-    product = model.cp.new_int_var(0, most, "")
-    model.cp.add_multiplication_equality(product, [one, two])
-    return product
-
-
-@_rule
-def _keep_latency_bounds(model: Model, problem: Problem) -> None:
-    """Two groups with a bound are not at two sites whose link is longer than the bound."""
-    for limit in problem.limits:
-        for one in problem.sites:
-            for two in problem.sites:
-                if one is two or not linked(one, two) or latency(one, two) <= limit.most:
-                    continue
-                both = [model.present[limit.a, one.name], model.present[limit.b, two.name]]
-                if Rule.LATENCY in model.relaxed:
-                    over = model.cp.new_bool_var(f"far {one.name}-{two.name}")
-                    model.excess.append(over)
-                    model.cp.add_bool_or(~both[0], ~both[1], over)
-                else:
-                    model.cp.add_bool_or(~both[0], ~both[1])
 
 
 @_rule
@@ -311,7 +211,3 @@ def _leave_out_what_was_refused(model: Model, problem: Problem) -> None:
 
 def _hosts(site: Site) -> int:
     return max(len(offer.hosts) for offer in site.offers)
-
-
-def _site_pairs(problem: Problem) -> list[tuple[Site, Site]]:
-    return list(combinations(sorted(problem.sites, key=lambda site: site.name), 2))

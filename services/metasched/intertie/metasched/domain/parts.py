@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 from intertie.common.names import workspace_label
@@ -122,13 +123,15 @@ def _networks(
 
 
 def _links(links: tuple[LinkPlan, ...], site: str) -> tuple[LinkReservation, ...]:
-    """The site's own halves: what it sends to each peer, and what it takes from it."""
+    """The site's own halves: what it sends to each peer, and what it takes from it, its own and
+    what it forwards."""
     halves: dict[tuple[str, str], list[int]] = {}
     for link in links:
-        if link.from_site == site:
-            halves.setdefault((link.to_site, link.network), [0, 0])[0] += link.mbit_s
-        elif link.to_site == site:
-            halves.setdefault((link.from_site, link.network), [0, 0])[1] += link.mbit_s
+        for one, two in pairwise(link.route) if link.mbit_s else ():
+            if one == site:
+                halves.setdefault((two, link.network), [0, 0])[0] += link.mbit_s
+            elif two == site:
+                halves.setdefault((one, link.network), [0, 0])[1] += link.mbit_s
     return tuple(
         LinkReservation(peer=peer, network=network, egress_mbit_s=out, ingress_mbit_s=into)
         for (peer, network), (out, into) in sorted(halves.items())

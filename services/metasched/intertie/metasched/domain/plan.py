@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from typing import TypeVar
 
 from intertie.common.errors import Shortfall
@@ -36,19 +36,31 @@ class LinkPlan:
     to_site: str
     network: str
     mbit_s: int
+    """0 where nothing is promised, but the way goes over others."""
     latency: timedelta
+    """Over the whole way."""
+    via: tuple[str, ...] = ()
+    """The sites that forward it, from the first; none where it takes their own link."""
+
+    @property
+    def route(self) -> tuple[str, ...]:
+        return (self.from_site, *self.via, self.to_site)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     window: Window
     sites: tuple[SitePlan, ...]
-    """By name; only those that get something, or had something before an amend."""
+    """By name; only those that get something, or had something before an amend. One that forwards
+    what others send one another, and gets no workspace, is among them without counts."""
     links: tuple[LinkPlan, ...] = ()
     images: Mapping[str, str]
     """Group to digest."""
     cost: float = 0.0
     optimal: bool = True
+    bound: float | None = None
+    """No plan of as many workspaces that starts then, and is at as few sites, costs less. None
+    where nothing is known."""
     reasons: tuple[str, ...] = ()
     shortfalls: tuple[Shortfall, ...] = ()
     homes: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +69,13 @@ class Plan:
     promised: Window | None = None
     """Of a lease with a deadline: room after its window in which it goes on at the latest if a site
     puts it aside. None: none may."""
+
+    @property
+    def gap(self) -> float | None:
+        """How much of its cost there is above the bound, at most."""
+        if self.bound is None:
+            return None
+        return max(self.cost - self.bound, 0.0) / self.cost if self.cost > 0 else 0.0
 
     def count(self, group: str, site: str = "") -> int:
         """Workspaces of the group at the site; everywhere, without one."""
@@ -117,6 +136,7 @@ def check(problem: Problem, plan: Plan) -> tuple[Shortfall, ...]:
         *_groups_are_where_they_may_be(problem, plan),
         *_images_are_there(plan, problem, offers),
         *_hosts_have_room(problem, plan, offers),
+        *_routes_lead_there(problem, plan, offers),
         *_links_have_room(problem, plan, offers),
         *_latencies_are_kept(problem, plan, offers),
         *_refusals_are_heeded(problem, plan),
@@ -149,8 +169,14 @@ def _groups_are_where_they_may_be(problem: Problem, plan: Plan) -> Iterator[Shor
                 yield _broken(home, "policy", f"too many of {group.name}", group=group.name)
         if len(homes) < group.min_sites:
             yield _broken("", "policy", f"{group.name} at too few sites", group=group.name)
-    if problem.max_sites and len(plan.sites) > problem.max_sites:
-        yield _broken("", "policy", f"{len(plan.sites)} sites")
+    taken = [each.site for each in plan.sites if any(each.counts.values())]
+    if problem.max_sites and len(taken) > problem.max_sites:
+        yield _broken("", "policy", f"{len(taken)} sites")
+    for groups in problem.apart:
+        for home in taken:
+            together = [name for name in sorted(groups) if plan.count(name, home)]
+            if len(together) > 1:
+                yield _broken(home, "policy", f"{' and '.join(together)} are to be apart")
 
 
 def _images_are_there(
@@ -235,29 +261,80 @@ def _pairs_of(problem: Problem, homes: Mapping[str, Sequence[H]]) -> Iterator[tu
             yield promise, one, two
 
 
+def _route(plan: Plan, one: str, two: str) -> tuple[str, ...]:
+    """How one gets to the other: by their own link, if nothing else is said."""
+    for link in plan.links:
+        if (link.from_site, link.to_site) == (one, two):
+            return link.route
+    return one, two
+
+
+def _routes_lead_there(
+    problem: Problem, plan: Plan, offers: Mapping[str, Offer]
+) -> Iterator[Shortfall]:
+    for link in plan.links:
+        one, two, route = link.from_site, link.to_site, link.route
+        if route != _route(plan, one, two) or route != _route(plan, two, one)[::-1]:
+            yield _broken(one, "link_egress", f"two routes between {one} and {two}", peer=two)
+        if len(set(route)) < len(route):
+            yield _broken(one, "link_egress", f"{' '.join(route)} goes in a circle", peer=two)
+        for site in link.via:
+            if site not in offers or not problem.site(site).forwards:
+                yield _broken(site, "policy", f"{site} forwards nothing")
+            if site not in plan.site_names:
+                yield _broken(site, "policy", f"{site} is not asked to forward")
+        far = _far(offers, route)
+        if link.via and far is not None and far != link.latency:
+            yield _broken(one, "latency", f"{one} and {two} are {_ms(far)} apart", peer=two)
+    pairs = {(link.from_site, link.to_site) for link in plan.links}
+    for one, two in (*_sites_that_share_a_network(problem, plan), *sorted(pairs)):
+        for here, there in pairwise(_route(plan, one, two)):
+            if not _is_link(offers, here, there):
+                yield _broken(here, "link_egress", f"no link from {here} to {there}", peer=there)
+
+
+def _is_link(offers: Mapping[str, Offer], one: str, two: str) -> bool:
+    """Both are there and know it."""
+    return one in offers and two in offers and two in offers[one].links and one in offers[two].links
+
+
+def _far(offers: Mapping[str, Offer], route: Sequence[str]) -> timedelta | None:
+    """One way over the route, link by link as the slower end declares it; None where one is
+    missing."""
+    far = timedelta()
+    for one, two in pairwise(route):
+        if not _is_link(offers, one, two):
+            return None
+        far += max(offers[one].links[two].latency, offers[two].links[one].latency)
+    return far
+
+
 def _links_have_room(
     problem: Problem, plan: Plan, offers: Mapping[str, Offer]
 ) -> Iterator[Shortfall]:
     needed: Counter[tuple[str, str, str]] = Counter()
-    largest: dict[frozenset[str], Promise] = {}
+    sent: Counter[tuple[str, str]] = Counter()
+    largest: dict[tuple[str, str], Promise] = {}
     for promise, one, two in _promised_pairs(problem, plan):
-        if one != two:
-            needed[one, two, promise.network] += promise.mbit_s
-            needed[two, one, promise.network] += promise.mbit_s
-            between_them = frozenset((one, two))
-            before = largest.setdefault(between_them, promise)
-            largest[between_them] = max(before, promise, key=lambda each: each.mbit_s)
-    planned = {(link.from_site, link.to_site, link.network): link.mbit_s for link in plan.links}
+        if one == two:
+            continue
+        for begin, end in ((one, two), (two, one)):
+            needed[begin, end, promise.network] += promise.mbit_s
+            for link in pairwise(_route(plan, begin, end)):
+                sent[link] += promise.mbit_s
+                before = largest.setdefault(link, promise)
+                largest[link] = max(before, promise, key=lambda each: each.mbit_s)
+    planned = {
+        (link.from_site, link.to_site, link.network): link.mbit_s
+        for link in plan.links
+        if link.mbit_s or not link.via
+    }
     if planned != dict(needed):
         yield _broken("", "link_egress", "planned links and promised pairs differ")
-    between: Counter[tuple[str, str]] = Counter()
-    for (one, two, _), mbit_s in needed.items():
-        between[one, two] += mbit_s
-    for one, two in _sites_that_share_a_network(problem, plan):
-        if two not in offers[one].links or one not in offers[two].links:
-            yield _broken(one, "link_egress", f"no link from {one} to {two}", peer=two)
-            continue
-        wanted = between[one, two] - problem.reserved.get(frozenset((one, two)), 0)
+    for (one, two), mbit_s in sent.items():
+        if not _is_link(offers, one, two):
+            continue  # told of as a missing link
+        wanted = mbit_s - problem.reserved.get(frozenset((one, two)), 0)
         for site, peer, resource, free in (
             (one, two, "link_egress", offers[one].links[two].egress_mbit_s),
             (two, one, "link_ingress", offers[two].links[one].ingress_mbit_s),
@@ -270,8 +347,8 @@ def _links_have_room(
                     wanted=wanted,
                     available=max(free, 0),
                     unit="Mbit/s",
-                    group=largest[frozenset((one, two))].a,
-                    field=largest[frozenset((one, two))].field,
+                    group=largest[one, two].a,
+                    field=largest[one, two].field,
                 )
 
 
@@ -299,11 +376,8 @@ def _latencies_are_kept(
                     continue
                 if not (one.counts.get(limit.a, 0) and two.counts.get(limit.b, 0)):
                     continue
-                there, back = offers[one.site].links, offers[two.site].links
-                if two.site not in there or one.site not in back:
-                    continue  # told of as a missing link
-                found = max(there[two.site].latency, back[one.site].latency)
-                if found > limit.most:
+                found = _far(offers, _route(plan, one.site, two.site))
+                if found is not None and found > limit.most:  # a missing link is told of as such
                     yield Shortfall(
                         site=one.site,
                         peer=two.site,

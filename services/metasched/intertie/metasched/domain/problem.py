@@ -124,6 +124,9 @@ class Site:
     name: str
     offers: tuple[Offer, ...]
     """One for each candidate window of the problem."""
+    forwards: bool = False
+    """Whether what others send one another may go over its links. No site's gateway does that yet,
+    so no offer says it, and all traffic between two sites takes their own link."""
 
     @property
     def images(self) -> Mapping[str, ImageFound]:
@@ -169,6 +172,8 @@ class Problem:
     promises: tuple[Promise, ...] = ()
     limits: tuple[LatencyLimit, ...] = ()
     max_sites: int = 0
+    apart: tuple[frozenset[str], ...] = ()
+    """Groups of which no two may be at one site."""
     cuts: tuple[Cut, ...] = ()
     standing: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Workspaces that are there already and stay where they are, by (group, site): they count by
@@ -289,31 +294,3 @@ def digest_at(site: Site, group: GroupNeed) -> str:
     """Of the group's image there; empty where there is none."""
     found = site.images.get(group.image)
     return found.digest if found else ""
-
-
-def halves(one: Site, two: Site, slot: int) -> tuple[LinkRoom, LinkRoom] | None:
-    """What either end has to say of their link, from the first and from the second."""
-    there = one.offers[slot].links.get(two.name)
-    back = two.offers[slot].links.get(one.name)
-    return (there, back) if there is not None and back is not None else None
-
-
-def linked(one: Site, two: Site) -> bool:
-    """Both know the link, in every window."""
-    return all(halves(one, two, slot) is not None for slot in range(len(one.offers)))
-
-
-def latency(one: Site, two: Site) -> timedelta:
-    """The longer of what the two ends declare."""
-    both = halves(one, two, 0)
-    return max(half.latency for half in both) if both else timedelta()
-
-
-def least_half(one: Site, two: Site, slot: int) -> int:
-    """Mbit/s each way that both ends have free on their link."""
-    both = halves(one, two, slot)
-    if both is None:
-        return 0
-    there, back = both
-    least = min(there.egress_mbit_s, there.ingress_mbit_s, back.egress_mbit_s, back.ingress_mbit_s)
-    return max(least, 0)

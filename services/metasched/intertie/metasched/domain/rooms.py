@@ -10,6 +10,7 @@ is said not to is looked at again in the next pass, on what the sites offer then
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
@@ -155,16 +156,9 @@ class _Taken:
         return replace(offer, hosts=hosts, links=links)
 
     def _off_link(self, site: str, peer: str, link: LinkRoom) -> LinkRoom:
-        sent = sum(
-            each.mbit_s
-            for each in self.plan.links
-            if (each.from_site, each.to_site) == (site, peer)
-        )
-        came = sum(
-            each.mbit_s
-            for each in self.plan.links
-            if (each.from_site, each.to_site) == (peer, site)
-        )
+        over = [(hop, each.mbit_s) for each in self.plan.links for hop in pairwise(each.route)]
+        sent = sum(mbit_s for hop, mbit_s in over if hop == (site, peer))
+        came = sum(mbit_s for hop, mbit_s in over if hop == (peer, site))
         return replace(
             link,
             egress_mbit_s=max(link.egress_mbit_s - sent, 0),

@@ -6,36 +6,42 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
-from intertie.metasched.domain.costs import site_hour, workspace_hour
-from intertie.metasched.domain.model import Model, Rule, build
-from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
-from intertie.metasched.domain.problem import Problem, digest_at, latency
-
-COST_SCALE = 1_000_000
-"""The solver counts in whole millionths of the unit of account."""
+from intertie.metasched.domain.assemble import assembled
+from intertie.metasched.domain.costs import COST_SCALE, link_hour, workspace_hour
+from intertie.metasched.domain.model import build
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.routes import Route, hops, pair_of
+from intertie.metasched.domain.variables import Model, Rule
 
 
 def solve(
-    problem: Problem, *, effort: float = 2.0, relaxed: frozenset[Rule] = frozenset()
+    problem: Problem,
+    *,
+    effort: float = 2.0,
+    relaxed: frozenset[Rule] = frozenset(),
+    hint: Plan | None = None,
 ) -> Plan | None:
     """The best plan, or None if no plan was found within `effort`.
 
     Best is: least broken, where rules are relaxed; then most workspaces, then the earliest
-    start, then the fewest sites, then the least cost. `effort` is CP-SAT's deterministic time
-    for each of these, not seconds: the same problem gives the same plan on every machine.
+    start, then the fewest sites, then the least cost, then the shortest routes. `effort` is
+    CP-SAT's deterministic time for each of these, not seconds: the same problem gives the same
+    plan on every machine. It begins with the plan `hint`, where there is one.
     """
     if not problem.sites or not problem.windows:
         return None
     model = build(problem, relaxed)
+    if hint is not None:
+        _begin_with(model, problem, hint)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 1
     solver.parameters.max_deterministic_time = effort
-    optimal = True
-    stages = _stages(model, problem)
+    optimal, bound = model.all_routes, None
     slot, values = 0, None
-    for stage in stages:
-        objective = stage(slot)
+    for stage in _stages(model, problem):
+        objective = stage(model, problem, slot)
         free = not isinstance(objective, int)
         if not free and values is not None:
             continue
@@ -47,15 +53,19 @@ def solve(
                 return None
             optimal = False
             break  # a later stage ran out of effort: the plan so far stands
+        if stage is _cost and free and optimal:
+            bound = solver.best_objective_bound / COST_SCALE
         optimal = optimal and status == cp_model.OPTIMAL
         slot = next(n for n, each in enumerate(model.start) if solver.boolean_value(each))
         values = _values(model, solver)
         if free:
             model.cp.add(objective <= round(solver.objective_value))
-        model.cp.clear_hints()  # type: ignore[no-untyped-call]
+        model.cp.clear_hints()
         for number, value in values.items():
             model.cp.add_hint(model.cp.get_int_var_from_proto_index(number), value)
-    return _plan_of(model, problem, values, optimal) if values is not None else None
+    if values is None:
+        return None
+    return _plan_of(model, problem, values, optimal=optimal, bound=bound)
 
 
 def any_plan(problem: Problem, *, effort: float) -> tuple[Plan | None, bool, float]:
@@ -71,41 +81,81 @@ def any_plan(problem: Problem, *, effort: float) -> tuple[Plan | None, bool, flo
     status = solver.solve(model.cp)
     took = solver.response_proto.deterministic_time
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        return _plan_of(model, problem, _values(model, solver), False), True, took
+        plan = _plan_of(model, problem, _values(model, solver), optimal=False, bound=None)
+        return plan, True, took
     return None, status == cp_model.INFEASIBLE, took
 
 
-def _stages(model: Model, problem: Problem) -> list[Callable[[int], Any]]:
+Stage = Callable[[Model, Problem, int], Any]
+
+
+def _stages(model: Model, problem: Problem) -> list[Stage]:
     """What to minimize, one after another, given the start that the stage before has found. What
     the problem leaves no choice in is not among them."""
-    stages: list[Callable[[int], Any]] = []
+    stages: list[Stage] = []
     if model.excess:
-        stages.append(lambda _: sum(model.excess))
+        stages.append(lambda model, *_: sum(model.excess))
     if any(group.fewest != group.most for group in problem.groups):
-        stages.append(lambda _: -sum(model.total.values()))
+        stages.append(lambda model, *_: -sum(model.total.values()))
     if len(problem.windows) > 1:
-        stages.append(lambda _: sum(number * each for number, each in enumerate(model.start)))
+        stages.append(lambda model, *_: sum(n * each for n, each in enumerate(model.start)))
     if len(problem.sites) > 1:
-        stages.append(lambda _: sum(model.used.values()))
-    return [*stages, lambda slot: _cost(model, problem, slot)]
+        stages.append(lambda model, *_: sum(model.used.values()))
+    stages.append(_cost)
+    if any(len(routes) > 1 for routes in model.taken.values()):
+        stages.append(_length)
+    return stages
 
 
 def _cost(model: Model, problem: Problem, slot: int) -> Any:
+    """As if there were as many of each group as there may be."""
     hours = problem.windows[slot].duration / timedelta(hours=1)
     cost: Any = 0
     for site in problem.sites:
         for group in problem.groups:
             price = round(workspace_hour(problem, site, slot, group) * hours * COST_SCALE)
             cost += price * model.at[group.name, site.name]
-    for (one, two), mbit_s in model.traffic.items():
-        rate = _link_hour(problem, one, slot) + _link_hour(problem, two, slot)
-        cost += round(2 * rate * hours * COST_SCALE) * mbit_s
+    for flows in model.flow.values():
+        for route, flow in flows.items():
+            ends = [(problem.site(a), problem.site(b)) for a, b in hops(route)]
+            rate = sum(link_hour(*link, slot) for link in ends)
+            cost += round(rate * hours * COST_SCALE) * flow
     return cost
 
 
-def _link_hour(problem: Problem, site: str, slot: int) -> float:
-    """Each site charges for both of its halves."""
-    return problem.site(site).offers[slot].rates.link_mbit_s_hour
+def _length(model: Model, problem: Problem, slot: int) -> Any:
+    """Links that are on routes between sites that both have workspaces; a Mbit/s counts as one
+    more."""
+    return sum(
+        (len(route) - 1) * flow + (len(route) - 2) * taken
+        for pair, routes in model.flow.items()
+        for route, flow in routes.items()
+        for taken in (model.taken[pair].get(route, 0),)
+    )
+
+
+def _begin_with(model: Model, problem: Problem, plan: Plan) -> None:
+    """Where each workspace is in the plan, when, and by which routes."""
+    hints: list[tuple[Any, int]] = [
+        (each, window == plan.window)
+        for each, window in zip(model.start, problem.windows, strict=True)
+    ]
+    packings = {each.site: each.packing for each in plan.sites}
+    for (group, site, host), variable in model.on.items():
+        packing = packings.get(site, ())
+        hints.append((variable, packing[host].get(group, 0) if host < len(packing) else 0))
+    for (group, site), variable in model.at.items():
+        hints.append((variable, plan.count(group, site)))
+    routes = {pair_of(link.from_site, link.to_site): link for link in plan.links}
+    for pair, taken in model.taken.items():
+        way: Route = pair
+        if pair in routes:
+            link = routes[pair]
+            way = link.route if link.from_site == pair[0] else link.route[::-1]
+        hints += [(each, route == way) for route, each in taken.items()]
+    for variable, value in hints:
+        if not isinstance(variable, int):
+            model.cp.add_hint(variable, value)
 
 
 def _values(model: Model, solver: cp_model.CpSolver) -> dict[int, int]:
@@ -115,72 +165,37 @@ def _values(model: Model, solver: cp_model.CpSolver) -> dict[int, int]:
     }
 
 
-def _plan_of(model: Model, problem: Problem, values: Mapping[int, int], optimal: bool) -> Plan:
+def _plan_of(
+    model: Model, problem: Problem, values: Mapping[int, int], *, optimal: bool, bound: float | None
+) -> Plan:
     def value(variable: Any) -> int:
-        return values[variable.index]
+        return variable if isinstance(variable, int) else values[variable.index]
 
     slot = next(number for number, each in enumerate(model.start) if value(each))
-    window = problem.windows[slot]
-    hours = window.duration / timedelta(hours=1)
-    totals = {group.name: value(model.total[group.name]) for group in problem.groups}
-    sites = []
-    for site in problem.sites:
-        counts = _above_zero({g.name: value(model.at[g.name, site.name]) for g in problem.groups})
-        if not counts:
-            continue
-        offer = site.offers[slot]
-        traffic = sum(value(v) for pair, v in model.traffic.items() if site.name in pair)
-        cost = hours * site_hour(problem, site, slot, counts, totals, traffic)
-        packing = tuple(
-            _above_zero({g.name: value(model.on[g.name, site.name, k]) for g in problem.groups})
-            for k in range(len(offer.hosts))
-        )
-        sites.append(SitePlan(site=site.name, counts=counts, packing=packing, cost=cost))
-    plan = Plan(
-        window=window,
-        sites=tuple(sites),
-        images={
-            group.name: digest_at(problem.site(each.site), group)
-            for group in problem.groups
-            for each in sites
-            if group.name in each.counts
+    return assembled(
+        problem,
+        slot,
+        packings={
+            site.name: tuple(
+                _above_zero({g.name: value(model.on[g.name, site.name, k]) for g in problem.groups})
+                for k in range(len(site.offers[slot].hosts))
+            )
+            for site in problem.sites
         },
-        cost=sum(each.cost for each in sites),
+        routes={
+            pair: route
+            for pair, routes in model.taken.items()
+            for route, taken in routes.items()
+            if value(taken)
+        },
+        counts={
+            site.name: _above_zero(
+                {g.name: value(model.at[g.name, site.name]) for g in problem.groups}
+            )
+            for site in problem.sites
+        },
         optimal=optimal,
-    )
-    return _with_links(plan, problem)
-
-
-def _with_links(plan: Plan, problem: Problem) -> Plan:
-    links = []
-    for one in plan.sites:
-        for two in plan.sites:
-            mbit_s: dict[str, int] = {}
-            for promise in problem.promises if one is not two else ():
-                pairs = one.counts.get(promise.a, 0) * two.counts.get(promise.b, 0)
-                if promise.a != promise.b:
-                    pairs += two.counts.get(promise.a, 0) * one.counts.get(promise.b, 0)
-                if pairs:
-                    mbit_s[promise.network] = (
-                        mbit_s.get(promise.network, 0) + pairs * promise.mbit_s
-                    )
-            for network, amount in mbit_s.items():
-                links.append(
-                    LinkPlan(
-                        from_site=one.site,
-                        to_site=two.site,
-                        network=network,
-                        mbit_s=amount,
-                        latency=latency(problem.site(one.site), problem.site(two.site)),
-                    )
-                )
-    return Plan(
-        window=plan.window,
-        sites=plan.sites,
-        links=tuple(links),
-        images=plan.images,
-        cost=plan.cost,
-        optimal=plan.optimal,
+        bound=bound,
     )
 
 
