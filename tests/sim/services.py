@@ -170,7 +170,7 @@ def seams(network: Network, at_point: Reached, power: Fence) -> Iterator[None]:
         (delegation, "verify", sim_verify),
         (broker_client, "replica_channel", _replica_channel(network)),
         (metasched_planning, "_planned", simple_plan),
-        (metasched_planning, "solve", simple_plan),
+        (metasched_planning, "best_plan", simple_plan),
         # A world is over in minutes, and so are its leases.
         (broker_recalling, "TOLD_WITHIN", timedelta(seconds=5)),
         (metasched_in_time, "SLACK", timedelta(seconds=40)),

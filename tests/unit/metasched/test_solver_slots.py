@@ -10,9 +10,9 @@ from intertie.common.leasing.plugins import BACKFILLINGS
 from intertie.common.spec import ClusterSpec
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.queue_policy import QueuePolicy
-from intertie.metasched.domain.solver import solve
 from intertie.metasched.usecases import planning
 from tests.fakes.clock import turns
 from tests.unit.metasched.test_deadlines import in_time
@@ -53,9 +53,9 @@ async def test_no_problem_is_solved_twice_in_one_look(
 
     def counted(problem: Problem, **options: Any) -> Plan | None:
         solved.append(problem)
-        return solve(problem, **options)
+        return best_plan(problem, **options)
 
-    monkeypatch.setattr(planning, "solve", counted)
+    monkeypatch.setattr(planning, "best_plan", counted)
     assert await process.queue._line.starting(records, now=world.clock.now()) == []
     assert solved
     assert not any(each in solved[:at] for at, each in enumerate(solved))

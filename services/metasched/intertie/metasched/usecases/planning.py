@@ -29,6 +29,7 @@ from intertie.metasched.domain.candidates import (
 from intertie.metasched.domain.cuts import cuts_of
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.ports import Sites
 from intertie.metasched.domain.problem import (
     Cut,
@@ -43,7 +44,6 @@ from intertie.metasched.domain.room_made import (
     windows_with_room_made,
     with_room_made,
 )
-from intertie.metasched.domain.solver import solve
 
 log = structlog.get_logger(__name__)
 
@@ -216,7 +216,7 @@ class Planning:
         return await self._at_work(look, self._solved)
 
     def _solved(self, problem: Problem) -> Plan | None:
-        return solve(problem, effort=self._effort.solver)
+        return best_plan(problem, effort=self._effort.solver)
 
     def short(self, problem: Problem) -> tuple[Shortfall, ...]:
         """What keeps it from having a plan. As long as several solvers take."""
@@ -285,7 +285,7 @@ class Planning:
 
 
 def _planned(problem: Problem, *, effort: float) -> Plan | None:
-    plan = solve(problem, effort=effort)
+    plan = best_plan(problem, effort=effort)
     if plan is None:
         return None
     unsound = check(problem, plan)

@@ -1,0 +1,294 @@
+"""A problem over one window as pieces that each go to one site, and what it costs to put them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from math import gcd
+
+from intertie.common.tariff import Rates
+from intertie.metasched.domain.assemble import assembled
+from intertie.metasched.domain.costs import COST_SCALE, workspace_hour
+from intertie.metasched.domain.graph import FAR, FINE, MICROSECOND, Demand, Graph, Way
+from intertie.metasched.domain.packing import Packer, Packing
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.problem import Problem, digest_at
+from intertie.metasched.domain.routes import pair_of
+
+NONE: Packing = Packing((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """So many workspaces of a group that stay together."""
+
+    group: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """What two pieces have to do with one another where they are at two sites."""
+
+    mbit_s: int
+    """Promised, each way; -1 where they need not reach one another."""
+    most_us: int | None
+    apart: bool
+    """They may not be at one site."""
+
+
+class Reach:
+    """What a tie costs at the least, by where its pieces are."""
+
+    __slots__ = ("_found", "_graph", "_tie")
+
+    def __init__(self, graph: Graph, tie: Tie) -> None:
+        self._graph, self._tie = graph, tie
+        self._found: list[list[int] | None] = [None] * len(graph.names)
+
+    def beside(self, site: int) -> list[int]:
+        """With one piece there, and the other at each site."""
+        found = self._found[site]
+        if found is None:
+            found = self._graph.costs_from(site, self._tie.mbit_s, self._tie.most_us)
+            if self._tie.apart:
+                found[site] = FAR
+            self._found[site] = found
+        return found
+
+
+@dataclass(slots=True)
+class Placed:
+    """Where pieces are so far, by their numbers, and on which hosts; by sites' numbers."""
+
+    where: dict[int, int] = field(default_factory=dict)
+    packings: dict[int, Packing] = field(default_factory=dict)
+    """Of the sites that have any."""
+    on: dict[int, int] = field(default_factory=dict)
+    """How many pieces each site has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All pieces put, with the ways between them."""
+
+    where: Mapping[int, int]
+    packings: Mapping[int, Packing]
+    demands: tuple[Demand, ...]
+    ways: tuple[Way, ...]
+    cost: int
+    """Smaller is better: in units of the board, sites included."""
+
+
+class Board:
+    """What a search asks for. Sites are numbered as in the problem."""
+
+    def __init__(self, problem: Problem, slot: int, pieces: Sequence[Piece]) -> None:
+        self.problem, self.slot, self.pieces = problem, slot, tuple(pieces)
+        totals = {group.name: 0 for group in problem.groups}
+        for piece in pieces:
+            totals[piece.group] += piece.count
+        self.graph = Graph(problem, slot)
+        self.packer = Packer(problem, slot, totals)
+        self._empty = [self.packer.empty(site) for site in problem.sites]
+        self.ties: list[dict[int, Tie]] = [{} for _ in pieces]
+        """Of each piece, to others."""
+        self._tie_pieces()
+        self.spread = len(pieces) > 1 and all(
+            len(ties) == len(pieces) - 1 and all(each.apart for each in ties.values())
+            for ties in self.ties
+        )
+        """Each piece goes to a site of its own."""
+        alone = {piece: self._alone(piece) for piece in dict.fromkeys(self.pieces)}
+        prices = [cost for costs in alone.values() for cost in costs if cost < FAR]
+        self.unit = max(gcd(*self.graph.price, *prices), 1)
+        self.graph.in_units_of(self.unit)
+        self.alone = [
+            [cost // self.unit if cost < FAR else FAR for cost in alone[piece]]
+            for piece in self.pieces
+        ]
+        """Of each piece: what it costs at each site, FAR where it may not be or does not fit."""
+        self.site_cost = 0 if self.spread else self._above_all_costs()
+        """Fewer sites come before less cost."""
+        self._reaches: dict[Tie, Reach] = {}
+        self._digests = self._several_digests()
+
+    def _tie_pieces(self) -> None:
+        problem, groups = self.problem, {group.name: group for group in self.problem.groups}
+        promised: dict[tuple[str, str], int] = {}
+        for promise in problem.promises:
+            key = pair_of(promise.a, promise.b)
+            promised[key] = promised.get(key, 0) + promise.mbit_s
+        most_us: dict[tuple[str, str], int] = {}
+        for limit in problem.limits:
+            key, most = pair_of(limit.a, limit.b), limit.most // MICROSECOND
+            most_us[key] = min(most, most_us.get(key, most))
+        for one, a in enumerate(self.pieces):
+            for two in range(one):
+                b = self.pieces[two]
+                key = pair_of(a.group, b.group)
+                mbit_s = promised.get(key, 0) * a.count * b.count
+                apart = a.group != b.group and any(
+                    a.group in each and b.group in each for each in problem.apart
+                )
+                together = set(groups[a.group].networks) & set(groups[b.group].networks)
+                if mbit_s or apart or together or key in promised or key in most_us:
+                    meet = bool(mbit_s or together or key in promised or key in most_us)
+                    tie = Tie(mbit_s if meet else -1, most_us.get(key), apart)
+                    self.ties[one][two] = self.ties[two][one] = tie
+
+    def _alone(self, piece: Piece) -> list[int]:
+        hours = self.problem.windows[self.slot].duration / timedelta(hours=1)
+        group = self.problem.group(piece.group)
+        prices: dict[tuple[Rates, int, int], int] = {}
+        """Sites that ask the same have the same price."""
+        costs = []
+        for at, site in enumerate(self.problem.sites):
+            fits = self.packer.may(site, piece.group) and self.packer.with_more(
+                site, self._empty[at], piece.group, piece.count
+            )
+            if not fits:
+                costs.append(FAR)
+                continue
+            offer = site.offers[0]
+            key = site.offers[self.slot].rates, offer.default_iops, offer.default_mib_s
+            if key not in prices:
+                hour = workspace_hour(self.problem, site, self.slot, group)
+                prices[key] = round(hour * hours * COST_SCALE) * FINE * piece.count
+            costs.append(prices[key])
+        return costs
+
+    def _above_all_costs(self) -> int:
+        highest = max(self.graph.price, default=0) * len(self.graph.names)
+        links = sum(max(tie.mbit_s, 0) for ties in self.ties for tie in ties.values()) * highest
+        return 1 + links + sum(max((c for c in a if c < FAR), default=0) for a in self.alone)
+
+    def _several_digests(self) -> dict[str, list[str]]:
+        """Of groups whose image is not the same everywhere: what it is at each site."""
+        found = {
+            group.name: [digest_at(site, group) for site in self.problem.sites]
+            for group in self.problem.groups
+        }
+        return {name: each for name, each in found.items() if len({d for d in each if d}) > 1}
+
+    def reach(self, tie: Tie) -> "Reach":
+        """The same for all like ties."""
+        if tie not in self._reaches:
+            self._reaches[tie] = Reach(self.graph, tie)
+        return self._reaches[tie]
+
+    def least(self, tie: Tie) -> int:
+        """What it costs wherever they are."""
+        return max(tie.mbit_s, 0) * self.graph.cheapest if tie.apart else 0
+
+    def put(self, placed: Placed, piece: int, site: int) -> Packing | None:
+        """The site's packing with the piece, which is put there; None if it may not be there.
+        `take_back` undoes it."""
+        if self.spread:
+            if site in placed.on:
+                return None
+            before = NONE
+        else:
+            group = self.pieces[piece].group
+            if not self._may_join(placed, piece, site):
+                return None
+            before = placed.packings.get(site, self._empty[site])
+            after = self.packer.with_more(
+                self.problem.sites[site], before, group, self.pieces[piece].count
+            )
+            if after is None:
+                return None
+            placed.packings[site] = after
+        placed.where[piece] = site
+        placed.on[site] = placed.on.get(site, 0) + 1
+        return before
+
+    def take_back(self, placed: Placed, piece: int, before: Packing) -> None:
+        """Of the last that was put: `before` is what `put` gave."""
+        site = placed.where.pop(piece)
+        placed.on[site] -= 1
+        if before is not NONE:
+            placed.packings[site] = before
+        if not placed.on[site]:
+            del placed.on[site]
+            placed.packings.pop(site, None)
+
+    def _may_join(self, placed: Placed, piece: int, site: int) -> bool:
+        problem, name = self.problem, self.pieces[piece].group
+        if problem.max_sites and site not in placed.on and len(placed.on) >= problem.max_sites:
+            return False
+        others = [other for other in placed.where if self.pieces[other].group == name]
+        digests = self._digests.get(name)
+        if digests and any(digests[placed.where[o]] != digests[site] for o in others):
+            return False
+        group = problem.group(name)
+        if group.min_sites > 1:
+            homes = {placed.where[other] for other in others} | {site}
+            of_group = sum(each.group == name for each in self.pieces)
+            if len(homes) + of_group - len(others) - 1 < group.min_sites:
+                return False
+        return not any(
+            tie.apart and placed.where.get(other) == site for other, tie in self.ties[piece].items()
+        )
+
+    def laid_out(self, placed: Placed) -> Layout | None:
+        """With ways for all that the sites send one another; None where there are none, or where a
+        site has refused as much."""
+        between: dict[tuple[int, int], Demand] = {}
+        for one, ties in enumerate(self.ties):
+            for two, tie in ties.items():
+                a, b = placed.where[one], placed.where[two]
+                if two > one or a == b or tie.mbit_s < 0:
+                    continue
+                key = (a, b) if a < b else (b, a)
+                before = between.get(key)
+                mbit_s, most_us = tie.mbit_s, tie.most_us
+                if before is not None:
+                    mbit_s += before.mbit_s
+                    both = [each for each in (most_us, before.most_us) if each is not None]
+                    most_us = min(both, default=None)
+                between[key] = Demand(*key, mbit_s, most_us)
+        demands = tuple(between.values())
+        found = self.graph.ways(demands)
+        if found is None or self._refused(placed):
+            return None
+        cost, ways = found
+        cost += self.site_cost * len(placed.on)
+        cost += sum(self.alone[piece][site] for piece, site in placed.where.items())
+        return Layout(dict(placed.where), dict(placed.packings), demands, tuple(ways), cost)
+
+    def _refused(self, placed: Placed) -> bool:
+        problem = self.problem
+        start = problem.windows[self.slot].start
+        for cut in problem.cuts:
+            if cut.holds_at(start) and all(
+                self._count(placed, group, site) >= count
+                for (group, site), count in cut.counts.items()
+            ):
+                return True
+        return False
+
+    def _count(self, placed: Placed, group: str, site: str) -> int:
+        return sum(
+            self.pieces[piece].count
+            for piece, at in placed.where.items()
+            if self.pieces[piece].group == group and self.graph.names[at] == site
+        )
+
+    def plan(self, layout: Layout, *, optimal: bool, bound: int | None) -> Plan:
+        names = self.graph.names
+        packings = {names[at]: each.counts for at, each in layout.packings.items()}
+        if self.spread:
+            for piece, at in layout.where.items():
+                site, what = self.problem.sites[at], self.pieces[piece]
+                packing = self.packer.with_more(site, self._empty[at], what.group, what.count)
+                assert packing is not None
+                packings[names[at]] = packing.counts
+        ways = (tuple(names[at] for at in way) for way in layout.ways)
+        return assembled(
+            self.problem,
+            self.slot,
+            packings,
+            {pair_of(way[0], way[-1]): way for way in ways},
+            optimal=optimal,
+            bound=None if bound is None else bound * self.unit // FINE / COST_SCALE,
+        )

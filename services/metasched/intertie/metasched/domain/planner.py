@@ -1,0 +1,103 @@
+"""The planner: a first plan at once, then the best one of the model where that is small enough,
+and better ones of the first plan where it is not."""
+
+from intertie.common.values import replace
+from intertie.metasched.domain.candidates import hindrance
+from intertie.metasched.domain.construct import Begun, constructed
+from intertie.metasched.domain.improve import improve
+from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.solver import solve
+
+EASY_MODEL, LARGEST_MODEL, LARGEST_UNPLANNED = 500, 3_000, 20_000
+"""Terms of a model that needs no plan to begin with, of one that is solved to have the best plan,
+and of one that is solved to have a plan at all."""
+HINT_STEPS = 200
+"""Of a first plan, where the model is solved after it, at the effort of 1; else:"""
+FIRST_STEPS = 1_500
+STEPS = 4_000
+"""Of all that is done for a plan without the model, at the effort of 1."""
+PATIENCE = 200
+
+
+def best_plan(problem: Problem, *, effort: float = 2.0) -> Plan | None:
+    """The best plan found within `effort`, or None if none was; every one is checked.
+
+    Best is as in `solver.solve`. `effort` is CP-SAT's deterministic time for each of its
+    objectives, and counts steps where no model is solved: the same problem gives the same plan on
+    every machine. `Plan.optimal` says that there is no better one, `Plan.bound` what none costs
+    less than.
+    """
+    if not problem.sites or not problem.windows:
+        return None
+    pruned = without_useless_sites(problem)
+    if not pruned.sites:
+        return None
+    size = model_size(pruned)
+    exact = solve(pruned, effort=effort) if size <= EASY_MODEL else None
+    if exact is not None and exact.optimal:
+        return exact
+    small = size <= LARGEST_MODEL or bool(problem.standing)
+    begun = constructed(pruned, steps=round((HINT_STEPS if small else FIRST_STEPS) * effort))
+    first = _sound(problem, _plan_of(begun)) if begun is not None else None
+    if first is not None and first.optimal:
+        return first
+    if size <= EASY_MODEL:
+        return _better(problem, exact, first)
+    if small or (begun is None and size <= LARGEST_UNPLANNED):
+        return _better(problem, solve(pruned, effort=effort, hint=first), first)
+    if begun is None:
+        return None
+    improve(begun.search, steps=round(STEPS * effort), patience=PATIENCE)
+    return _better(problem, _sound(problem, _plan_of(begun)), first)
+
+
+def without_useless_sites(problem: Problem) -> Problem:
+    """But for the sites that can have no workspace and forward nothing: nothing is lost by that."""
+    sites = tuple(
+        site
+        for site in problem.sites
+        if site.forwards
+        or any(hindrance(group, site) is None for group in problem.groups)
+        or any(at == site.name for _, at in (*problem.standing, *problem.least))
+    )
+    return replace(problem, sites=sites) if len(sites) < len(problem.sites) else problem
+
+
+def model_size(problem: Problem) -> int:
+    """Roughly how many terms its model has."""
+    hosts = sum(max(len(offer.hosts) for offer in site.offers) for site in problem.sites)
+    pairs = len(problem.sites) * (len(problem.sites) - 1) // 2
+    routes = pairs * (8 if any(site.forwards for site in problem.sites) else 1)
+    groups, promises = len(problem.groups), len(problem.promises)
+    return hosts * (6 * groups + 3 * promises) + pairs * 2 * promises + routes
+
+
+def _plan_of(begun: Begun) -> Plan:
+    search = begun.search
+    assert search.best is not None
+    sites_alike = search.board.spread or len(search.best.packings) == 1
+    known = begun.whole and begun.slot == 0 and sites_alike
+    bound = search.bound() - search.board.site_cost
+    optimal = known and search.cost - search.board.site_cost <= bound
+    return search.board.plan(
+        search.best, optimal=optimal, bound=bound if known and not optimal else None
+    )
+
+
+def _sound(problem: Problem, plan: Plan) -> Plan | None:
+    """A plan of a search, unless it breaks a rule that the search does not know."""
+    return plan if not check(problem, plan) else None
+
+
+def _better(problem: Problem, one: Plan | None, other: Plan | None) -> Plan | None:
+    """The first where they are alike."""
+
+    def rank(plan: Plan) -> tuple[int, int, int, float]:
+        placed = sum(plan.count(group.name) for group in problem.groups)
+        taken = sum(any(each.counts.values()) for each in plan.sites)
+        return -placed, problem.windows.index(plan.window), taken, plan.cost
+
+    if one is None or other is None:
+        return one or other
+    return one if rank(one) <= rank(other) else other

@@ -1,0 +1,175 @@
+"""Branch and bound over where pieces go: all of a few of them, or the best beginnings of many."""
+
+from collections.abc import Collection, Mapping
+from operator import add
+
+from intertie.metasched.domain.board import Board, Layout, Placed
+from intertie.metasched.domain.graph import FAR
+
+
+class Search:
+    """Keeps the best layout that it has met. What it does is counted in steps, not in time: a step
+    is a piece that is put somewhere; to find ways for all that is sent is ten."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.best: Layout | None = None
+        self.steps = 0
+        self._until = 0
+        self._width = 0
+        self._near = [
+            [
+                (other, board.reach(tie), board.least(tie))
+                for other, tie in ties.items()
+                if tie.mbit_s > 0
+                or (tie.mbit_s == 0 and (tie.most_us is not None or not board.graph.whole))
+            ]
+            for ties in board.ties
+        ]
+        """Of each piece: others, and what the tie to each costs, and costs at least."""
+        self._weight = [sum(max(tie.mbit_s, 0) for tie in ties.values()) for ties in board.ties]
+
+    @property
+    def cost(self) -> int:
+        return self.best.cost if self.best is not None else FAR
+
+    def first(self) -> int:
+        """The piece to begin with: the one of which most is promised."""
+        pieces = self.board.pieces
+        return max(range(len(pieces)), key=lambda at: (self._weight[at], pieces[at].count, -at))
+
+    def bound(self) -> int:
+        """No layout costs less: each piece at its cheapest site, each tie at its least."""
+        ties = sum(least for near in self._near for _, _, least in near) // 2
+        sites = self.board.site_cost
+        return ties + sites + sum(min(costs) for costs in self.board.alone)
+
+    def run(
+        self,
+        free: Collection[int],
+        where: Mapping[int, int],
+        *,
+        steps: int,
+        width: int,
+        start: tuple[int, int] | None = None,
+    ) -> bool:
+        """Puts the free pieces beside the others, which are where they are, with `start` first,
+        trying no more than `width` sites for one after another. Whether it became better."""
+        board, placed, before = self.board, Placed(), self.best
+        for piece, site in where.items():
+            if piece not in free and board.put(placed, piece, site) is None:
+                return False
+        cost = board.site_cost * len(placed.on)
+        for piece, site in placed.where.items():
+            cost += board.alone[piece][site]
+            cost += sum(
+                reach.beside(site)[placed.where[other]]
+                for other, reach, _ in self._near[piece]
+                if other < piece and other in placed.where
+            )
+        costs: dict[int, list[int]] = {}
+        inner = 0
+        for piece in free:
+            here = board.alone[piece]
+            for other, reach, least in self._near[piece]:
+                if other in placed.where:
+                    here = list(map(add, here, reach.beside(placed.where[other])))
+                elif other < piece:
+                    inner += least
+            costs[piece] = here
+        self._until, self._width = self.steps + steps, width
+        order = self._in_order(free, placed.where, start)
+        mins = {piece: min(here) for piece, here in costs.items()}
+        if start is not None:
+            self._try(order, 0, placed, costs, mins, cost, inner, [start[1]])
+        else:
+            self._put_next(order, 0, placed, costs, mins, cost, inner)
+        return self.best is not before
+
+    def _in_order(
+        self, free: Collection[int], done: Collection[int], start: tuple[int, int] | None
+    ) -> list[int]:
+        """Each beside those before it to which most is promised."""
+        order = [] if start is None else [start[0]]
+        left = {piece: (0, self._weight[piece], -piece) for piece in free if piece not in order}
+        for known in (*done, *order):
+            self._weigh(left, known)
+        while left:
+            piece = max(left, key=left.__getitem__)
+            del left[piece]
+            order.append(piece)
+            self._weigh(left, piece)
+        return order
+
+    def _weigh(self, left: dict[int, tuple[int, int, int]], known: int) -> None:
+        for other, tie in self.board.ties[known].items():
+            if other in left and tie.mbit_s > 0:
+                near, weight, last = left[other]
+                left[other] = near + tie.mbit_s, weight, last
+
+    def _put_next(
+        self,
+        order: list[int],
+        at: int,
+        placed: Placed,
+        costs: Mapping[int, list[int]],
+        mins: Mapping[int, int],
+        cost: int,
+        inner: int,
+    ) -> None:
+        """`costs`: of each piece that is left, at each site, beside those that are placed; `inner`:
+        what is between those that are left, at least."""
+        if at == len(order):
+            self.steps += 10
+            found = self.board.laid_out(placed)
+            if found is not None and found.cost < self.cost:
+                self.best = found
+            return
+        here = costs[order[at]]
+        most = self.cost - cost - inner - sum(mins[piece] for piece in order[at + 1 :])
+        on, dear = placed.on, self.board.site_cost
+        if self.board.spread:
+            found_at = [(c, s) for s, c in enumerate(here) if c < most and c < FAR and s not in on]
+        else:
+            found_at = [
+                (c if s in on else c + dear, s) for s, c in enumerate(here) if c < most and c < FAR
+            ]
+        found_at.sort()
+        self._try(order, at, placed, costs, mins, cost, inner, [site for _, site in found_at])
+
+    def _try(
+        self,
+        order: list[int],
+        at: int,
+        placed: Placed,
+        costs: Mapping[int, list[int]],
+        mins: Mapping[int, int],
+        cost: int,
+        inner: int,
+        sites: list[int],
+    ) -> None:
+        board, piece, tried = self.board, order[at], 0
+        later = order[at + 1 :]
+        for site in sites:
+            if costs[piece][site] >= FAR:
+                continue
+            new_costs, new_mins, new_inner = dict(costs), dict(mins), inner
+            for other, reach, least in self._near[piece]:
+                if other in costs and other not in placed.where:
+                    column = list(map(add, costs[other], reach.beside(site)))
+                    new_costs[other], new_mins[other] = column, min(column)
+                    new_inner -= least
+            opened = 0 if site in placed.on else board.site_cost
+            new_cost = cost + costs[piece][site] + opened
+            at_least = new_cost + new_inner + sum(new_mins[each] for each in later)
+            if at_least >= min(self.cost, FAR):
+                continue
+            before = board.put(placed, piece, site)
+            if before is None:
+                continue
+            self.steps += 1
+            self._put_next(order, at + 1, placed, new_costs, new_mins, new_cost, new_inner)
+            board.take_back(placed, piece, before)
+            tried += 1
+            if self.steps > self._until or tried >= self._width:
+                return
