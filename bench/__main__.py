@@ -17,6 +17,7 @@ from bench import (
     idle,
     retention,
     trace,
+    vne,
 )
 
 BENCHES: dict[str, Callable[[bool], None]] = {
@@ -30,9 +31,14 @@ BENCHES: dict[str, Callable[[bool], None]] = {
     "idle": idle.run,
     "retention": retention.run,
     "trace": trace.run,
+    "vne": vne.run,
 }
 
-OWN: dict[str, Callable[[Sequence[str]], None]] = {"explain": explain.main, "trace": trace.main}
+OWN: dict[str, Callable[[Sequence[str]], None]] = {
+    "explain": explain.main,
+    "trace": trace.main,
+    "vne": vne.main,
+}
 """With options of their own."""
 
 
