@@ -102,6 +102,23 @@ def linked(sites: Mapping[str, Offer | Sequence[Offer]], room_of: LinkRoom) -> d
     }
 
 
+def chained(
+    links: Mapping[tuple[str, str], LinkRoom], offers: Mapping[str, Offer]
+) -> dict[str, Offer]:
+    """The sites with these links, the same from both ends."""
+    found = dict(offers)
+    for (one, two), room_of in links.items():
+        for here, there in ((one, two), (two, one)):
+            found[here] = replace(found[here], links={**found[here].links, there: room_of})
+    return found
+
+
+def forwarding(given: Problem, *names: str) -> Problem:
+    """The same, but that these sites forward what others send."""
+    sites = (replace(site, forwards=site.name in names) for site in given.sites)
+    return replace(given, sites=tuple(sites))
+
+
 def problem(
     groups: Sequence[GroupNeed], sites: Mapping[str, Offer | Sequence[Offer]], **more: Any
 ) -> Problem:

@@ -11,6 +11,8 @@ from intertie.metasched.domain.problem import Cut, LatencyLimit, Problem
 from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import (
     OTHER_DIGEST,
+    chained,
+    forwarding,
     group,
     link,
     linked,
@@ -94,6 +96,111 @@ BROKEN: dict[str, tuple[str, Change]] = {
         ),
     ),
 }
+
+
+ROUTED = forwarding(
+    problem(
+        [group("head", allow_sites=("a",)), group(fewest=2, allow_sites=("c",))],
+        chained(
+            {("a", "b"): link(20), ("b", "c"): link(20), ("b", "d"): link(20)},
+            {"a": offer(2), "b": offer(), "c": offer(2), "d": offer()},
+        ),
+        promises=(promise("worker", "head", 10),),
+        limits=(
+            LatencyLimit(a="head", b="worker", network="lan", most=timedelta(milliseconds=10)),
+        ),
+    ),
+    "b",
+)
+
+NARROW = dict.fromkeys("acd", link(20, ingress=19))
+
+
+def with_links(plan: Plan, **changes: object) -> Plan:
+    links = tuple(replace(each, **changes) for each in plan.links)  # type: ignore[arg-type]
+    return replace(plan, links=links)
+
+
+BROKEN_ROUTES: dict[str, tuple[str, Change]] = {
+    "no way": ("link_egress", lambda plan: (ROUTED, with_links(plan, via=()))),
+    "no link": ("link_egress", lambda plan: (ROUTED, with_links(plan, via=("d",)))),
+    "a circle": ("link_egress", lambda plan: (ROUTED, with_links(plan, via=("b", "d", "b")))),
+    "unknown": ("policy", lambda plan: (ROUTED, with_links(plan, via=("z",)))),
+    "does not forward": ("policy", lambda plan: (forwarding(ROUTED), plan)),
+    "not asked": (
+        "policy",
+        lambda plan: (
+            ROUTED,
+            replace(plan, sites=tuple(each for each in plan.sites if each.site != "b")),
+        ),
+    ),
+    "another way back": (
+        "link_egress",
+        lambda plan: (
+            ROUTED,
+            replace(plan, links=(plan.links[0], *with_links(plan, via=()).links[1:])),
+        ),
+    ),
+    "another latency": (
+        "latency",
+        lambda plan: (ROUTED, with_links(plan, latency=timedelta(milliseconds=9))),
+    ),
+    "too far": (
+        "latency",
+        lambda plan: (
+            replace(
+                ROUTED,
+                limits=tuple(
+                    replace(each, most=timedelta(milliseconds=9)) for each in ROUTED.limits
+                ),
+            ),
+            plan,
+        ),
+    ),
+    "a narrow link on the way": (
+        "link_ingress",
+        lambda plan: (
+            replace(
+                ROUTED,
+                sites=tuple(
+                    replace(
+                        each,
+                        offers=(
+                            replace(
+                                each.offers[0], links=dict.fromkeys("acd", link(20, ingress=19))
+                            ),
+                        ),
+                    )
+                    if each.name == "b"
+                    else each
+                    for each in ROUTED.sites
+                ),
+            ),
+            plan,
+        ),
+    ),
+    "less than promised": ("link_egress", lambda plan: (ROUTED, with_links(plan, mbit_s=0))),
+    "together": (
+        "policy",
+        lambda plan: (
+            replace(ROUTED, apart=(frozenset({"head", "worker"}),)),
+            replace(
+                plan,
+                sites=(replace(plan.sites[0], counts={"head": 1, "worker": 2}), *plan.sites[1:2]),
+            ),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_ROUTES)
+def test_a_broken_route_is_found(name: str) -> None:
+    plan = solve(ROUTED)
+    assert plan is not None
+    assert check(ROUTED, plan) == ()
+    resource, change = BROKEN_ROUTES[name]
+    given, broken = change(plan)
+    assert resource in {each.resource for each in check(given, broken)}
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -93,11 +93,16 @@ class Board:
         self.ties: list[dict[int, Tie]] = [{} for _ in pieces]
         """Of each piece, to others."""
         self._tie_pieces()
-        self.spread = len(pieces) > 1 and all(
-            len(ties) == len(pieces) - 1 and all(each.apart for each in ties.values())
-            for ties in self.ties
+        self.spread = (
+            len(pieces) > 1
+            and not problem.max_sites
+            and all(group.min_sites < 2 for group in problem.groups)
+            and all(
+                len(ties) == len(pieces) - 1 and all(each.apart for each in ties.values())
+                for ties in self.ties
+            )
         )
-        """Each piece goes to a site of its own."""
+        """Each piece goes to a site of its own, and nothing else is asked of where it goes."""
         alone = {piece: self._alone(piece) for piece in dict.fromkeys(self.pieces)}
         prices = [cost for costs in alone.values() for cost in costs if cost < FAR]
         self.unit = max(gcd(*self.graph.price, *prices), 1)

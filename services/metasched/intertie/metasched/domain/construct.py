@@ -12,7 +12,7 @@ from intertie.metasched.domain.search import Search
 MOST_PIECES = 64
 """Of which a cluster is made at first; then of single workspaces, if that does not fit."""
 MOST_SINGLES = 256
-STARTS = 12
+STARTS = 24
 """Sites that are begun with, the most promising first, even where something is found already."""
 DIVE_STEPS, DIVE_WIDTH = 40, 3
 """From each: how long it is looked for, and how many sites are tried for one piece."""

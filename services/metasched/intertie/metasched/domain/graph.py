@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 
 from intertie.metasched.domain.costs import COST_SCALE, link_hour
 from intertie.metasched.domain.problem import Problem
-from intertie.metasched.domain.routes import latency, least_half, links_of
+from intertie.metasched.domain.routes import latency, least_half, linked_sites
 
 FAR = 1 << 100
 """More than any plan costs: it cannot be."""
@@ -47,23 +47,20 @@ class Graph:
         self.far_us: list[int] = []
         self.near: list[list[tuple[int, int]]] = [[] for _ in self.names]
         """Of each site: to whom it is linked, and by which link."""
-        for name, peers in links_of(problem).items():
-            for peer in peers:
-                if name >= peer:
-                    continue
-                one, two = problem.sites[number[name]], problem.sites[number[peer]]
-                self.near[number[name]].append((number[peer], len(self.free)))
-                self.near[number[peer]].append((number[name], len(self.free)))
-                self.free.append(least_half(one, two, slot))
-                rate = link_hour(one, two, slot)
-                self.price.append(max(round(rate * hours * COST_SCALE) * FINE, 1))
-                self.far_us.append(latency(one, two) // MICROSECOND)
+        for one, two in linked_sites(problem):
+            here, there = number[one.name], number[two.name]
+            self.near[here].append((there, len(self.free)))
+            self.near[there].append((here, len(self.free)))
+            self.free.append(least_half(one, two, slot))
+            price = round(link_hour(one, two, slot) * hours * COST_SCALE)
+            self.price.append(max(price * FINE, 1))
+            self.far_us.append(latency(one, two) // MICROSECOND)
         self.uniform = len(set(self.price)) <= 1
         self.whole = self._reaches_all()
         """From every site there is a way to every other, however little is free; else that may
         be so."""
         self.cheapest = min(self.price, default=0)
-        self._steps: dict[int, list[list[int]]] = {}
+        self._steps: dict[int, tuple[list[list[int]], dict[tuple[str, ...], int]]] = {}
         self._wide: dict[int, list[list[tuple[int, int]]]] = {}
 
     def _reaches_all(self) -> bool:
@@ -100,39 +97,38 @@ class Graph:
 
     def _steps_from(self, start: int, mbit_s: int) -> list[int]:
         """The same where all links cost the same, and time does not count."""
-        step = self.cheapest * mbit_s
-        costs = [FAR] * len(self.names)
-        costs[start] = cost = 0
-        known = 1 << start
-        for reached in self._reached(mbit_s):
-            cost += step
-            new = reached[start] & ~known
-            known |= new
-            while new:
-                lowest = new & -new
-                costs[lowest.bit_length() - 1] = cost
-                new ^= lowest
+        reached, prices = self._reached(mbit_s)
+        above = 1 << len(self.names)
+        # Of each site, from the first one: '1' where it is reached over so many links.
+        within = (bin(bits[start] | above)[:2:-1] for bits in reached)
+        costs = list(map(prices.__getitem__, zip(*within, strict=True)))
+        costs[start] = 0
         return costs
 
-    def _reached(self, mbit_s: int) -> list[list[int]]:
-        """Of each site, whom it reaches over one link, over two at most, and so on: a bit each."""
+    def _reached(self, mbit_s: int) -> tuple[list[list[int]], dict[tuple[str, ...], int]]:
+        """Of each site, whom it reaches over one link, over two at most, and so on, a bit each; and
+        what that costs, by in which of these one is."""
         found = self._steps.get(mbit_s)
         if found is None:
             near = [[peer for peer, _ in near] for near in self.wide(mbit_s)]
             one = [sum(1 << peer for peer in peers) for peers in near]
             beyond = [[peer for peer in peers if self.forwards[peer]] for peers in near]
-            found = [one]
-            while True:
-                last, more = found[-1], []
+            reached, more = [one], list[int]()
+            while more != reached[-1]:
+                if more:
+                    reached.append(more)
+                last, more = reached[-1], []
                 for site, peers in enumerate(beyond):
                     bits = last[site]
                     for peer in peers:
                         bits |= last[peer]
                     more.append(bits)
-                if more == last:
-                    break
-                found.append(more)
-            self._steps[mbit_s] = found
+            count, step = len(reached), self.cheapest * mbit_s
+            prices = {
+                ("0",) * at + ("1",) * (count - at): step * (at + 1) if at < count else FAR
+                for at in range(count + 1)
+            }
+            found = self._steps[mbit_s] = reached, prices
         return found
 
     def _tree(

@@ -5,7 +5,7 @@ from random import Random
 
 from intertie.metasched.domain.search import Search
 
-SIZES = (2, 3, 4)
+SIZES = (2, 3, 4, 5, 6)
 """Of neighbourhoods: pieces that are taken up together."""
 ROUND_STEPS, ROUND_WIDTH = 200, 50
 """Of one neighbourhood: nearly always all of it."""

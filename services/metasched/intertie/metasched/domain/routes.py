@@ -56,17 +56,13 @@ def hops(route: Sequence[str]) -> Iterator[Pair]:
     return (pair_of(one, two) for one, two in pairwise(route))
 
 
-def links_of(problem: Problem) -> Mapping[str, tuple[str, ...]]:
-    """To whom each site is linked, in every window, in order of name."""
+def linked_sites(problem: Problem) -> Iterator[tuple[Site, Site]]:
+    """All that are linked in every window, by name; the lesser of each two first."""
     sites = {site.name: site for site in problem.sites}
-    return {
-        name: tuple(
-            peer
-            for peer in sorted(site.offers[0].links)
-            if peer in sites and peer != name and linked(site, sites[peer])
-        )
-        for name, site in sites.items()
-    }
+    for name, site in sorted(sites.items()):
+        for peer in sorted(site.offers[0].links):
+            if peer in sites and peer > name and linked(site, sites[peer]):
+                yield site, sites[peer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,10 @@ class Routes:
 
 def routes_of(problem: Problem) -> Routes:
     """Of every pair of sites: its link, and the ways over sites that forward."""
-    near = links_of(problem)
+    near: dict[str, list[str]] = {site.name: [] for site in problem.sites}
+    for one, two in linked_sites(problem):
+        near[one.name].append(two.name)
+        near[two.name].append(one.name)
     forwards = frozenset(site.name for site in problem.sites if site.forwards)
     names = sorted(near)
     found: dict[Pair, tuple[Route, ...]] = {}
@@ -97,7 +96,7 @@ def routes_of(problem: Problem) -> Routes:
 
 
 def _between(
-    pair: Pair, near: Mapping[str, tuple[str, ...]], forwards: frozenset[str]
+    pair: Pair, near: Mapping[str, Sequence[str]], forwards: frozenset[str]
 ) -> tuple[tuple[Route, ...], bool]:
     first, last = pair
     if not forwards:
