@@ -28,7 +28,7 @@ from intertie.metasched.domain.planner import best_plan
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 INSTANCES = ("default-seed0", "overload-seed3")
 QUICK = 60
-EFFORT = 1.0
+EFFORT = 0.2
 ADMISSIONS = ("priced", "all")
 
 

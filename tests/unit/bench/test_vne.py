@@ -15,7 +15,7 @@ from intertie.metasched.domain.plan import check
 from intertie.metasched.domain.planner import best_plan
 from tests.unit.bench.vne_instances import instance
 
-EFFORT = 0.25
+EFFORT = 0.05
 
 
 def replayed(given: Instance, done: vne.Done) -> int:

@@ -1,14 +1,22 @@
 """Routes between sites over others that forward, on instances small enough to solve by hand."""
 
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from intertie.common.tariff import Rates
+from intertie.common.leasing.lease import Lease
+from intertie.common.leasing.requests import BestEffort
+from intertie.common.spec import ClusterSpec, GroupPlacement, layout, normalise
+from intertie.common.tariff import Rates, part_hour
 from intertie.common.values import replace
+from intertie.metasched.domain.amending import beside_standing
 from intertie.metasched.domain.explain import explained
+from intertie.metasched.domain.parts import part_specs
 from intertie.metasched.domain.plan import LinkPlan, Plan, check
-from intertie.metasched.domain.problem import LatencyLimit, LinkRoom, Problem
+from intertie.metasched.domain.problem import LatencyLimit, LinkRoom, Problem, problem_of
+from intertie.metasched.domain.rooms import Rooms
 from intertie.metasched.domain.routes import MOST_ROUTES, hops, routes_of
 from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import (
@@ -19,7 +27,9 @@ from tests.unit.metasched.problems import (
     offer,
     problem,
     promise,
+    window,
 )
+from tests.unit.metasched.world import spec
 
 HEAD, WORKER = group("head", allow_sites=("a",)), group(fewest=3, allow_sites=("c",))
 OFFERS = {"a": offer(9), "b": offer(), "c": offer(9)}
@@ -192,3 +202,58 @@ def test_ways_that_are_left_out_leave_it_open_whether_a_plan_is_the_best() -> No
 def test_the_links_of_a_route_are_named_the_same_both_ways() -> None:
     assert list(hops(("c", "a", "b"))) == [("a", "c"), ("a", "b")]
     assert sorted(hops(("b", "a", "c"))) == sorted(hops(("c", "a", "b")))
+
+
+def over_b_of_a_cluster() -> tuple[ClusterSpec, Problem, Plan]:
+    """The same of a specification."""
+    wanted = spec(3, mbit_s=30)
+    wanted = replace(
+        wanted,
+        groups=tuple(
+            replace(each, placement=GroupPlacement(allow_sites=(site,)))
+            for each, site in zip(wanted.groups, "ac", strict=True)
+        ),
+    )
+    wanted = normalise(wanted, now=window().start)
+    sites = chained({("a", "b"): link(90), ("b", "c"): link(90)}, OFFERS)
+    asked = Rates(link_mbit_s_hour=1.0)
+    offers = {name: (replace(each, rates=asked),) for name, each in sites.items()}
+    given = forwarding(problem_of(wanted, (window(),), offers), "b")
+    return wanted, given, planned(given)
+
+
+def test_whoever_forwards_holds_its_halves_of_both_links_and_asks_for_them() -> None:
+    wanted, given, plan = over_b_of_a_cluster()
+    totals = {group.name: plan.count(group.name) for group in wanted.groups}
+    where = layout("uid", wanted, totals, plan.site_of(), "one")
+    parts = part_specs("metascheds/m/tenants/t/clusters/one", "uid", wanted, plan, where)
+    held = {
+        site: [(each.peer, each.egress_mbit_s, each.ingress_mbit_s) for each in part.links]
+        for site, part in parts.items()
+    }
+    assert held == {"a": [("b", 90, 90)], "b": [("a", 90, 90), ("c", 90, 90)], "c": [("b", 90, 90)]}
+    assert parts["b"].workspaces == ()
+    assert {each.site: each.cost for each in plan.sites} == {
+        site: part_hour(given.site(site).offers[0].rates, part) for site, part in parts.items()
+    }
+
+
+def test_an_amend_has_what_it_had_of_every_link_on_the_way() -> None:
+    _, given, plan = over_b_of_a_cluster()
+    record: Any = SimpleNamespace(plan=plan)
+    growth: Any = SimpleNamespace(standing={}, least={})
+    had = beside_standing(given, record, growth).reserved
+    assert had == {frozenset("ab"): 90, frozenset("bc"): 90}
+
+
+def test_what_another_is_to_get_first_is_taken_off_every_link_on_the_way() -> None:
+    _, given, _ = over_b_of_a_cluster()
+    one, two = (
+        Lease(request=BestEffort(name=name, nodes=1, duration_s=3600), submit_s=0)
+        for name in ("one", "two")
+    )
+    rooms = Rooms({"one": given, "two": given}, [window().start], solve)
+    start_s = rooms.now_s
+    assert rooms.fits(two, start_s, start_s + 3600)
+    rooms.take(one, start_s, start_s + 3600)
+    assert not rooms.fits(two, start_s, start_s + 3600)

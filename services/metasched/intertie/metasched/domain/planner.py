@@ -9,13 +9,13 @@ from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.solver import solve
 
-EASY_MODEL, LARGEST_MODEL, LARGEST_UNPLANNED = 500, 3_000, 20_000
+EASY_MODEL, LARGEST_MODEL, LARGEST_UNPLANNED = 500, 3_000, 6_000
 """Terms of a model that needs no plan to begin with, of one that is solved to have the best plan,
 and of one that is solved to have a plan at all."""
-HINT_STEPS = 200
+HINT_STEPS = 1_000
 """Of a first plan, where the model is solved after it, at the effort of 1; else:"""
-FIRST_STEPS = 1_500
-STEPS = 4_000
+FIRST_STEPS = 7_500
+STEPS = 20_000
 """Of all that is done for a plan without the model, at the effort of 1."""
 PATIENCE = 200
 
