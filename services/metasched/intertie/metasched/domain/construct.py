@@ -27,11 +27,16 @@ class Begun:
     whole: bool
 
 
+def stands(problem: Problem) -> bool:
+    """Whether some of the cluster is there already, or has to be where it was."""
+    return bool(problem.standing or problem.least or problem.reserved)
+
+
 def constructed(problem: Problem, *, steps: int) -> Begun | None:
     """In the first window in which all that is wanted was placed; else, in the one where most of
     it was. None where nothing was found in so many steps in all, or where some of the cluster
     stands already: what stays is not searched for here."""
-    if problem.standing or problem.least or problem.reserved:
+    if stands(problem):
         return None
     budget = Budget(steps)
     most = {group.name: group.most for group in problem.groups}

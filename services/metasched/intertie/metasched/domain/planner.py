@@ -3,7 +3,7 @@ and better ones of the first plan where it is not."""
 
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import hindrance
-from intertie.metasched.domain.construct import Begun, constructed
+from intertie.metasched.domain.construct import Begun, constructed, stands
 from intertie.metasched.domain.improve import improve
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import Problem
@@ -37,7 +37,7 @@ def best_plan(problem: Problem, *, effort: float = 2.0) -> Plan | None:
     exact = solve(pruned, effort=effort) if size <= EASY_MODEL else None
     if exact is not None and exact.optimal:
         return exact
-    small = size <= LARGEST_MODEL or bool(problem.standing)
+    small = size <= LARGEST_MODEL or stands(problem)
     begun = constructed(pruned, steps=round((HINT_STEPS if small else FIRST_STEPS) * effort))
     first = _sound(problem, _plan_of(begun)) if begun is not None else None
     if first is not None and first.optimal:
