@@ -112,7 +112,8 @@ def problems(draw: st.DrawFn) -> Problem:
 def rank(given: Problem, plan: Plan) -> tuple[int, int, int]:
     """Smaller is better: as the planner's objective has it, down to the number of sites."""
     placed = sum(plan.count(group.name) for group in given.groups)
-    return -placed, given.windows.index(plan.window), len(plan.sites)
+    taken = sum(bool(each.counts) for each in plan.sites)
+    return -placed, given.windows.index(plan.window), taken
 
 
 def with_more(given: Problem) -> Problem:

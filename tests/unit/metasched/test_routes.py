@@ -34,6 +34,7 @@ from tests.unit.metasched.world import spec
 HEAD, WORKER = group("head", allow_sites=("a",)), group(fewest=3, allow_sites=("c",))
 OFFERS = {"a": offer(9), "b": offer(), "c": offer(9)}
 PAIRS = (promise("head", "worker", 30),)
+AB, BC = (("a", "b"), ("b", "a")), (("b", "c"), ("c", "b"))
 
 
 def over_b(first: LinkRoom, second: LinkRoom, **more: object) -> Problem:
@@ -128,6 +129,14 @@ def test_the_shortest_of_like_ways_is_taken() -> None:
     links = {("a", "c"): link(90), ("a", "b"): link(90), ("b", "c"): link(90)}
     given = forwarding(problem([HEAD, WORKER], chained(links, OFFERS), promises=PAIRS), "b")
     assert ways(planned(given)) == {("a", "c"): (), ("c", "a"): ()}
+
+
+def test_of_places_that_cost_the_same_those_nearer_one_another_are_taken() -> None:
+    """In a chain there is one way from each site to each, and some are shorter."""
+    chain = chained({("a", "b"): link(), ("b", "c"): link()}, {name: offer(1) for name in "abc"})
+    near = problem([group("x"), group("y")], chain, promises=(promise("x", "y", 1),))
+    plan = planned(forwarding(near, "a", "b", "c"))
+    assert ways(plan) in (dict.fromkeys(pairs, ()) for pairs in (AB, BC))
 
 
 def test_the_cheaper_way_is_taken_and_whoever_forwards_is_paid() -> None:

@@ -121,7 +121,8 @@ def _dive(search: Search, steps: int) -> None:
     pieces = range(len(board.pieces))
     bound = search.bound()
     for number, site in enumerate(sites):
-        if search.best is not None and (number >= STARTS or search.cost <= bound):
+        enough = number >= STARTS or search.steps >= STARTS * DIVE_STEPS
+        if search.best is not None and (enough or search.cost <= bound):
             return
         if search.steps >= steps:
             return

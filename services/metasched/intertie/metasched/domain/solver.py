@@ -102,7 +102,7 @@ def _stages(model: Model, problem: Problem) -> list[Stage]:
     if len(problem.sites) > 1:
         stages.append(lambda model, *_: sum(model.used.values()))
     stages.append(_cost)
-    if any(len(routes) > 1 for routes in model.taken.values()):
+    if any(len(route) > 2 for routes in model.taken.values() for route in routes):
         stages.append(_length)
     return stages
 
