@@ -244,6 +244,13 @@ def test_what_a_site_refused_is_not_asked_again_at_that_start() -> None:
     assert (later.count("worker", "a"), later.window) == (3, window(1))
 
 
+def test_a_group_of_which_none_is_wanted_any_more_has_pairs_with_nobody() -> None:
+    """As where all of it stands already, and one asks what is short beyond that."""
+    none = [replace(group("head"), fewest=0, most=0), group(fewest=2)]
+    pairs = (promise("worker", "head", 10),)
+    assert planned(problem(none, {"a": offer(2)}, promises=pairs)).count("worker") == 2
+
+
 def test_the_same_problem_gives_the_same_plan() -> None:
     sites = linked({name: offer(3, 3) for name in "abc"}, link())
     given = problem([group(fewest=7)], sites, promises=(promise("worker", "worker", 1),))

@@ -30,7 +30,8 @@ def assembled(
     counts = {site: here for site, here in counts.items() if here}
     links = links_between(problem, counts, routes)
     traffic = _traffic_of(links)
-    totals = _total(list(counts.values()))
+    totals = dict.fromkeys((group.name for group in problem.groups), 0)
+    totals |= _total(list(counts.values()))
     hours = problem.windows[slot].duration / timedelta(hours=1)
     sites = tuple(
         SitePlan(

@@ -12,6 +12,7 @@ from intertie.metasched.domain.search import Search
 MOST_PIECES = 64
 """Of which a cluster is made at first; then of single workspaces, if that does not fit."""
 MOST_SINGLES = 256
+"""What is more than that in pieces is not searched for."""
 STARTS = 24
 """Sites that are begun with, the most promising first, even where something is found already."""
 DIVE_STEPS, DIVE_WIDTH = 40, 3
@@ -101,12 +102,13 @@ def _cuts(counts: Mapping[str, int]) -> Iterator[list[Piece]]:
     total = sum(counts.values())
     size = max(-(-total // MOST_PIECES), 1)
     for each in dict.fromkeys((size, 1)):
-        if each == size or total <= MOST_SINGLES:
-            yield [
-                Piece(group, min(each, count - done))
-                for group, count in counts.items()
-                for done in range(0, count, each)
-            ]
+        pieces = [
+            Piece(group, min(each, count - done))
+            for group, count in counts.items()
+            for done in range(0, count, each)
+        ]
+        if len(pieces) <= MOST_SINGLES:
+            yield pieces
 
 
 def _dive(search: Search, steps: int) -> None:

@@ -1,0 +1,93 @@
+"""The planner beyond the model: what is too large for it, and what it begins with."""
+
+from intertie.common.values import replace
+from intertie.metasched.domain.construct import MOST_SINGLES, constructed
+from intertie.metasched.domain.plan import check
+from intertie.metasched.domain.planner import (
+    LARGEST_MODEL,
+    LARGEST_UNPLANNED,
+    best_plan,
+    model_size,
+    without_useless_sites,
+)
+from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.solver import solve
+from tests.unit.metasched.problems import (
+    chained,
+    forwarding,
+    group,
+    link,
+    offer,
+    problem,
+    promise,
+    room,
+)
+
+
+def ring(sites: int, *, vcpus: int = 2, mbit_s: int = 20) -> Problem:
+    """Six pairs of which each promises 10, at sites of a ring that all forward, all apart."""
+    names = [f"s{at:02}" for at in range(sites)]
+    links = {(names[at], names[(at + 1) % sites]): link(mbit_s) for at in range(sites)}
+    groups = [group(name, vcpus=2) for name in "uvwxyz"]
+    pairs = tuple(promise(one, two, 10) for one, two in ("uv", "vw", "wx", "xy", "yz", "uz"))
+    offers = chained(links, {name: offer(vcpus) for name in names})
+    apart = (frozenset("uvwxyz"),)
+    return forwarding(problem(groups, offers, promises=pairs, apart=apart), *names)
+
+
+def test_what_is_too_large_for_the_model_has_a_plan_all_the_same() -> None:
+    """u to z beside one another, and 10 from u to z all the way back: 5 + 5 links."""
+    given = ring(40)
+    assert model_size(given) > LARGEST_UNPLANNED
+    plan = best_plan(given, effort=0.5)
+    assert plan is not None
+    assert check(given, plan) == ()
+    sent = [each for each in plan.links if each.mbit_s and each.from_site < each.to_site]
+    assert sum(len(each.route) - 1 for each in sent) == 10
+    assert best_plan(given, effort=0.5) == plan
+
+
+def test_what_never_fits_has_no_plan_however_large() -> None:
+    assert best_plan(ring(40, vcpus=1), effort=0.5) is None
+    assert best_plan(ring(40, mbit_s=9), effort=0.1) is None
+
+
+def test_a_hint_changes_nothing_of_how_good_a_plan_is() -> None:
+    given = ring(7)
+    assert model_size(given) <= LARGEST_MODEL
+    begun = constructed(given, steps=400)
+    assert begun is not None
+    assert begun.search.best is not None
+    hint = begun.search.board.plan(begun.search.best, optimal=False, bound=None)
+    with_it, without = solve(given, hint=hint), solve(given)
+    assert with_it is not None
+    assert without is not None
+    assert with_it.optimal
+    assert (with_it.cost, len(with_it.links)) == (without.cost, len(without.links))
+
+
+def test_sites_that_can_have_nothing_are_left_out_unless_they_forward() -> None:
+    offers = chained({("a", "b"): link(), ("b", "c"): link()}, {n: offer(4) for n in "abc"})
+    only_a = problem([group(allow_sites=("a",))], offers)
+    assert [site.name for site in without_useless_sites(only_a).sites] == ["a"]
+    assert [s.name for s in without_useless_sites(forwarding(only_a, "b")).sites] == ["a", "b"]
+    standing = replace(only_a, standing={("worker", "c"): 1})
+    assert [site.name for site in without_useless_sites(standing).sites] == ["a", "c"]
+
+
+def test_more_groups_than_can_be_searched_are_left_to_the_model() -> None:
+    many = [group(f"g{at}", networks=()) for at in range(MOST_SINGLES + 1)]
+    large = room(MOST_SINGLES + 1, memory_mib=1 << 20, disk_mib=1 << 20)
+    given = problem(many, {"a": offer(large)})
+    assert constructed(given, steps=100) is None
+    assert best_plan(given) is not None
+
+
+def test_what_stands_is_left_to_the_model() -> None:
+    given = problem([group(fewest=2)], {"a": offer(4)})
+    assert constructed(given, steps=100) is not None
+    standing = replace(given, standing={("worker", "a"): 1})
+    assert constructed(standing, steps=100) is None
+    plan = best_plan(standing)
+    assert plan is not None
+    assert sum(host["worker"] for host in plan.sites[0].packing) == 1
