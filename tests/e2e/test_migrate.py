@@ -16,9 +16,7 @@ from tests.e2e.one_site import SITE, begin, create_all, one_site
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
-HOSTS = tuple(
-    HostSpec(name=name, memory_mib=1024, uplink_mbps=1000) for name in ("n1", "n2", "n3")
-)
+HOSTS = tuple(HostSpec(name=name, memory_mib=1024, uplink_mbps=1000) for name in ("n1", "n2", "n3"))
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 COUNT = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/count; sleep 0.2; done"
 PING = 'ping -i 0.1 {} | while read -r line; do echo "$(cut -d" " -f1 /proc/uptime) $line"; done'
@@ -26,8 +24,8 @@ DISK = "$(cat /run/intertie/disk)"
 PORT = 5000
 TIMES = 3
 LONGEST_GAP_S = 2.0
-"""About 1.2 s, for most of which it stands still while its memory is sent; the rest is for a machine
-that is busy. Without any way to it, it would be as long as the ping goes on."""
+"""About 1.2 s, for most of which it stands still while its memory is sent; the rest is for a
+machine that is busy. Without any way to it, it would be as long as the ping goes on."""
 
 
 @pytest.fixture(scope="module")
