@@ -20,9 +20,8 @@ _FLAGS = (
     | libvirt.VIR_MIGRATE_PAUSED
 )
 _MEMORY_WHILE_IT_RUNS = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_AUTO_CONVERGE
-"""Under KVM. An emulated guest stands still while its memory is sent, as it runs on only while its
-disk is: QEMU's emulator can write to a page that it has just been told to watch, and miss that it
-did. The copy then has an old page, and its kernel falls over, now and then on a busy machine."""
+"""Under KVM. An emulated guest stands still while its memory is sent, and runs on only while its
+disk is: sent while it ran, its kernel fell over after the move now and then (ADR 25)."""
 
 _DOWNTIME_MS = 100
 """In which what is left of its memory is to be sent while it stands still; QEMU's own default is
