@@ -232,7 +232,7 @@ class Site(RuleBasedStateMachine):
         for each in part.placed:
             moving = part.moving_of(each.workspace)
             goes = moving is not None and part.vacating is not None
-            if part.vacating is not None and part.vacating.called_off:
+            if part.vacating is not None and (part.vacating.called_off or self._in_vain(part)):
                 runs = moment < part.vacating.free_from
                 places = {each.host} | ({moving.host} if moving else set())
             elif goes:
@@ -249,6 +249,16 @@ class Site(RuleBasedStateMachine):
             if moment < part.ends:
                 for host in {each.host} | ({moving.host} if moving else set()):
                     disk[host] += octets
+
+    def _in_vain(self, part: Part) -> bool:
+        """One stays where it was, so all of them are put aside."""
+        assert part.vacating is not None
+        goes = {each.workspace for each in part.moving}
+        was = {(each.workspace, each.host) for each in part.vacating.leaves}
+        return any(
+            (each.workspace, each.host) in was and each.workspace not in goes
+            for each in part.placed
+        )
 
     def _admit(self, count: int, vcpus: int, start: datetime | None, lasts: timedelta) -> None:
         lease = LeaseTerms(start_time=start, duration=lasts)

@@ -19,7 +19,7 @@ from intertie.broker.domain.giving_way import (
     writes_of,
 )
 from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of, host_key
-from intertie.broker.domain.migrating import next_of, until
+from intertie.broker.domain.migrating import dropped, next_of, until
 from intertie.broker.domain.moving import MovingState
 from intertie.broker.domain.offers import offers_of
 from intertie.broker.domain.part import ANSWERED_WITHIN, Part, PartState, hosts_of
@@ -260,6 +260,31 @@ def test_one_that_does_not_get_there_is_put_aside_in_time_for_the_other() -> Non
     assert here.clusters[name_of("b")].value.state is ClusterState.SUSPENDED
     [shown] = workspaces_of(part, {})
     assert shown.message == "it was to go to n1, and stays: no room"
+
+
+def test_where_one_workspace_stays_the_others_go_no_further_and_it_counts_as_put_aside() -> None:
+    """A bug that the property test has found: it counted as if it might yet run on where it was, in
+    room that had been promised to the other lease."""
+    here = one("b", "n2", best_effort(2, 4 * HOUR), placed_on("n1", "a", view([])))
+    here = after(here, asks(here))
+    part = part_of(here, "b")
+    assert [each.workspace for each in part.moving] == ["w-0", "w-1"]
+    first, second = part.moving
+    sent = replace(part, moving=(first.move(MovingState.SENDING, now=LATER), second))
+    one_stays = dropped(sent, sent.moving[0], "the tunnel broke")
+    at = LATER + 5 * SECOND
+    assert least_free(with_records(here, one_stays), ALONE + 4 * SECOND) >= 0
+    neither = next_of(one_stays, {}, here.fleet, now=at)
+    assert neither is not None
+    assert neither.moving == ()
+    assert neither.unmoved[-1][1].endswith("another one of the lease stays")
+    both_sent = replace(one_stays, moving=(second.move(MovingState.SENDING, now=LATER),))
+    asked = next_of(both_sent, {}, here.fleet, now=at)
+    assert asked is not None
+    assert asked.moving[0].state is MovingState.ANSWERING
+    aside = part_of(passed(with_records(here, neither), at), "b")
+    assert part.vacating is not None
+    assert aside.window.end == part.vacating.by
 
 
 def test_one_that_is_late_is_broken_off_and_its_source_says_who_has_it() -> None:

@@ -365,7 +365,7 @@ def _either_way(
         vacating=None,
     )
     demands = stretch_demands(aside, vacating.keeping or keeping, admission)
-    if vacating.called_off:
+    if vacating.called_off or part.vacates_in_vain():
         return demands
     to = hosts_of(part.placed) | {each.workspace: each.host for each in part.moving}
     placed = tuple(replace(each, host=to[each.workspace]) for each in part.placed)

@@ -358,7 +358,11 @@ def _prepared(
 def _is_late(part: Part, moving: Moving, now: datetime) -> str:
     """Why it is broken off, where it goes for another lease."""
     vacating = part.vacating
-    if vacating is None or moving.aside or now < vacating.broken_off:
+    if vacating is None or moving.aside:
+        return ""
+    if part.vacates_in_vain():
+        return "another one of the lease stays"
+    if now < vacating.broken_off:
         return ""
     if vacating.called_off:
         return "others need the room there, too"

@@ -367,6 +367,14 @@ class Part(Struct, frozen=True, kw_only=True):
     def moving_of(self, workspace: str) -> Moving | None:
         return next((each for each in self.moving if each.workspace == workspace), None)
 
+    def vacates_in_vain(self) -> bool:
+        """It gives way by migration, and some workspace stays where it was."""
+        leaves = self.vacating.leaves if self.vacating is not None else ()
+        return any(
+            self.host_of(each.workspace) == each.host and self.moving_of(each.workspace) is None
+            for each in leaves
+        )
+
     def between(self, *, live: bool | None = None) -> tuple[Placed, ...]:
         """Where its workspaces may come to be, or may be still, beside where they are placed.
         `live`: only those that go while they run, or only the others."""

@@ -76,14 +76,15 @@ def on_its_way_out(
     assert part.keeping is not None
     spec = with_room_for_memory(part.spec, part.keeping.mib_s) if keeping else part.spec
     window = Window(now, part.window.end)
-    after = replace(part, vacating=vacating)
+    after = replace(part, vacating=replace(vacating, leaves=()))
     try:
-        for each in leaves:
+        for number, each in enumerate(leaves, start=1):
             label = each.workspace
             host = place_for(
                 part, after, label, "", spec, window, view, policy, aside=False, now=now
             )
             after = on_its_way(part, after, label, host, aside=False, now=now)
+            after = replace(after, vacating=replace(vacating, leaves=leaves[:number]))
         check_room(part, after, view, policy, now=now)
     except DomainError:
         return None
@@ -171,10 +172,8 @@ def vacated(part: Part, *, now: datetime) -> Part:
             return part
         late = vacating.late + now - vacating.free_from + LATE
         return replace(part, vacating=replace(vacating, late=late))
-    host_of = hosts_of(part.placed)
-    stays = any(host_of.get(each.workspace) == each.host for each in vacating.leaves)
     after = replace(part, vacating=None)
-    if not stays and not vacating.called_off:
+    if not (vacating.called_off or part.vacates_in_vain()):
         return after
     vacating = _later(vacating, max(vacating.by, now))
     after = cut(after, vacating.by)
