@@ -45,6 +45,7 @@ from tests.unit.broker.line import (
 )
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part_spec, workspace
 from tests.unit.broker.standing import group, spec
+from tests.unit.broker.test_elsewhere import full
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 LATER = NOW + 10 * MINUTE
@@ -208,6 +209,24 @@ def test_what_one_in_line_could_use_before_it_is_over_is_for_that_one() -> None:
     soon = with_records(here, waits("soon", best_effort(4, lasts=HOUR), now=NOW + 4 * MINUTE))
     assert count_of(grow(soon), "c") == 3
     assert starting(soon, POLICY, now=LATER) == [name_of("soon")]
+
+
+def test_what_one_in_line_could_use_until_a_reservation_is_for_that_one_too() -> None:
+    """It would be put aside then, so there is no room for all of it."""
+    here = with_records(view([]), full("n2", until=NOW + 9 * HOUR))
+    asked = best_effort(1, lasts=20 * MINUTE), best_effort(2, lasts=5 * MINUTE), between(1, 2)
+    for name, each in zip("abc", asked, strict=True):
+        here = start(with_records(here, waits(name, each)), name)
+    here = active(here, "c")
+    reserved = full("n1", until=NOW + 9 * HOUR, vcpus=1, name="reserved")
+    later = Window(NOW + HOUR, NOW + 9 * HOUR)
+    here = with_records(here, replace(reserved, spec=replace(reserved.spec, window=later)))
+    assert count_of(here, "c") == 1
+    assert count_of(grow(here), "c") == 2
+    waiting = with_records(here, waits("x", best_effort(3, 2 * HOUR), now=NOW + 4 * MINUTE))
+    assert starting(waiting, POLICY, now=LATER) == []
+    assert count_of(grow(waiting), "c") == 1
+    assert starting(waiting, POLICY, now=NOW + 20 * MINUTE) == [name_of("x")]
 
 
 def test_a_look_leaves_nothing_counted() -> None:

@@ -23,6 +23,9 @@ MAX_STARTS = 32
 class Opening(Protocol):
     """One lease that waits, and where it could go."""
 
+    span_s: int
+    """For how long there has to be room for it to begin."""
+
     def take(self, window: Window) -> Sequence[Demand] | None:
         """What it would take over that window; None where there is no room for it."""
         ...
@@ -76,7 +79,11 @@ class Openings:
         return None
 
     def take(self, lease: Lease, start_s: int, end_s: int) -> None:
+        """Where it would have to be put aside before that, what it needs to begin."""
         found = self._find(lease, start_s, end_s)
+        if found is None:
+            span_s = self._of[lease.request.name].span_s
+            found = self._find(lease, start_s, min(end_s, start_s + span_s))
         for number, demand in enumerate(found or ()):
             key = f"openings/{len(self._counted)}/{number}"
             self._calendar.add(Demand(key, demand.window, demand.amounts))
