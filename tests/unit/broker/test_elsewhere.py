@@ -16,11 +16,18 @@ from intertie.broker.domain.migrating import arrived, dropped
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part, hosts_of
 from intertie.broker.domain.placement import place
-from intertie.broker.domain.queueing import brought, outlooks, starting, stretches_over
+from intertie.broker.domain.queueing import (
+    brought,
+    given_more,
+    outlooks,
+    starting,
+    stretches_over,
+)
 from intertie.broker.domain.snapshots import begun, grant_of
 from intertie.broker.domain.stretches import put_aside, suspended
 from intertie.common.intervals import Window
 from intertie.common.snapshot import SnapshotState
+from intertie.common.spec import Kind, LeaseTerms
 from intertie.common.values import replace
 from tests.unit.broker.line import (
     best_effort,
@@ -34,6 +41,7 @@ from tests.unit.broker.line import (
     written,
 )
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
+from tests.unit.broker.standing import group, spec
 from tests.unit.broker.test_replacing import on
 
 MINUTE = timedelta(minutes=1)
@@ -106,6 +114,35 @@ def test_where_its_host_has_no_room_and_another_has_it_goes_there_and_goes_on() 
     assert hosts_of(went_on.placed) == {"w-0": other(host)}
     assert went_on.keeping is not None
     assert went_on.keeping.moves == 0
+
+
+def test_while_it_moves_nobody_gets_the_room_in_which_it_is_to_go_on() -> None:
+    here, host = put()
+    beside = full(other(host), until=AT - MINUTE, vcpus=3, name="beside")
+    here = with_records(here, full(host, until=NOW + 9 * HOUR), beside)
+    many = spec(
+        group(count=0, min_count=1, max_count=4),
+        lease=LeaseTerms(duration=4 * HOUR, kind=Kind.BEST_EFFORT),
+    )
+    here = start(with_records(here, waits("many", many)), "many")
+    record = here.clusters[name_of("many")].value.move(ClusterState.ACTIVE, now=NOW)
+    here = with_records(here, record)
+    assert len(part_of(here, "many").placed) == 1
+
+    def gets(there: LedgerView) -> int:
+        found = given_more(there, POLICY, (), now=AT)
+        return len(found[0].part.placed) if found is not None else 1
+
+    assert gets(here) == 4
+    change = brought(here, POLICY, now=AT)
+    assert change is not None
+    moving = written(here, change)
+    assert gets(moving) == 1
+    before = part_of(moving, "a")
+    there = replace(arrived(before, before.moving[0]), generation=3)
+    arriving = with_records(moving, there)
+    assert gets(arriving) == 1, "its host has yet to say that it has it"
+    assert gets(saved(arriving, "a")) == 3, "it goes on in the rest"
 
 
 def test_while_it_moves_it_is_not_late() -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from intertie.broker.domain.beginning import Beginning
 from intertie.broker.domain.board import Room
-from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.fleet import Policy, SeenPart
 from intertie.broker.domain.ledger import (
     LedgerView,
     Versioned,
@@ -31,6 +31,7 @@ from intertie.broker.domain.part import Part, Placed, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.snapshots import under_way
+from intertie.broker.domain.stretches import is_saved
 from intertie.common.errors import DomainError, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
@@ -60,6 +61,12 @@ def brought_elsewhere(
             write = Write(record=after, read_at=part.revision)
             return Change(writes=(write,), admitted_on=view.generation)
     return None
+
+
+def is_on_its_way(part: Part, seen: Mapping[str, SeenPart]) -> bool:
+    """It is not where it is to go on, or not all of its hosts say yet that it is."""
+    went = part.keeping is not None and part.keeping.saved
+    return bool(part.moving) or (went and not is_saved(part, seen))
 
 
 def _put_aside(view: LedgerView, name: str) -> Versioned[Part] | None:

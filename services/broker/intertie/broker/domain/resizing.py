@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from intertie.broker.domain.beginning import Beginning, openings_of
+from intertie.broker.domain.elsewhere import is_on_its_way
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import with_fewer, writes_of
 from intertie.broker.domain.ledger import LedgerView, calendar_of
@@ -56,14 +57,15 @@ def more(
     now: datetime,
 ) -> tuple[Resized, Change] | None:
     """One that runs gets all that it may have and there is room for until it ends, beside the first
-    start of each in line; None where none does. `but`: names of clusters that do not."""
+    start of each in line; None where none does, nor while one in line is on its way to hosts that
+    have room for it now. `but`: names of clusters that do not."""
     running = [
         each
         for each in running_leases(view, now=now)
         if each[0].value.name not in but and each[1].name not in view.amended
     ]
     may = list(islice(more_for(running, policy, now=now), LOOKED_AT))
-    if not may or len(line) > IN_LINE_AT_MOST:
+    if not may or len(line) > IN_LINE_AT_MOST or any(_is_on_its_way(each, view) for each in line):
         return None
     calendar = calendar_of(view, policy)
     openings = openings_of(view, line, calendar, policy, now)
@@ -83,6 +85,11 @@ def more(
                 )
                 return after, Change(writes=writes, admitted_on=view.generation)
     return None
+
+
+def _is_on_its_way(lease: Lease, view: LedgerView) -> bool:
+    part = view.parts.get(view.clusters[lease.request.name].value.part)
+    return part is not None and is_on_its_way(part.value, view.seen.get(part.value.uid, {}))
 
 
 def _window(opening: Beginning, at: datetime) -> Window:
