@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from intertie.broker.domain.cluster import ClusterState
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.migrating import dropped, on_its_way
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.loops.queue import TELL_S, Queue
@@ -137,6 +138,28 @@ async def test_what_it_got_in_addition_and_fails_does_not_end_it() -> None:
     assert found is not None
     assert found.value.reasons[0] == "goes on without what failed: w-5"
     assert found.value.name == name_of("many")
+
+
+async def test_what_fails_while_it_goes_to_other_hosts_is_given_up_once_that_is_over() -> None:
+    """A bug: while anything of it was on its way it could do without nothing, and ended."""
+    world = await malleable_beside(10 * MINUTE, most=8)
+    await world.passes(600)
+    await world.passes(TELL_S)
+    assert await world.has("many") == (ClusterState.ACTIVE, 8)
+    [found] = [each for each in await world.ledger.parts() if len(each.value.placed) == 8]
+    part = found.value
+    host = {"n1": "n2", "n2": "n1"}[part.host_of("w-0")]
+    going = on_its_way(part, part, "w-0", host, aside=False, now=world.clock.now())
+    await world.ledger.commit(Change(writes=(Write(record=going, read_at=found.revision),)))
+    world.fails = {"w-5"}
+    await world.passes()
+    await world.passes(PATIENCE.total_seconds() + 1)
+    assert await world.has("many") == (ClusterState.ACTIVE, 8)
+    found = (await world.ledger.view()).parts[part.name]
+    stays = dropped(found.value, found.value.moving[0], "host n3 was lost")
+    await world.ledger.commit(Change(writes=(Write(record=stays, read_at=found.revision),)))
+    await world.passes(1)
+    assert await world.has("many") == (ClusterState.ACTIVE, 5)
 
 
 async def test_without_what_it_wants_at_least_it_ends() -> None:

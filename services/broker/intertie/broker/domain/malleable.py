@@ -98,15 +98,31 @@ def without_failed(
 ) -> Resized | None:
     """It goes on without those workspaces, and those of higher indices, where it wants no more than
     the others: what it has got in addition does not end it. None where it does."""
-    counts = dict(record.value.counts)
-    for group in record.value.spec.groups:
+    counts = _counts_without(record.value, failed)
+    if counts is None:
+        return None
+    for fewer in fewer_of([(record, part)], view, policy, now=now):
+        return fewer.left_with(counts, f"goes on without what failed: {', '.join(sorted(failed))}")
+    return None
+
+
+def waits_to_do_without(record: ClusterRecord, part: Part, failed: Collection[str]) -> bool:
+    """It goes on without those, but not before all of it is at one host each."""
+    return (
+        _is_malleable(record, part)
+        and _is_between_hosts(part)
+        and _counts_without(record, failed) is not None
+    )
+
+
+def _counts_without(record: ClusterRecord, failed: Collection[str]) -> dict[str, int] | None:
+    counts = dict(record.counts)
+    for group in record.spec.groups:
         labels = (workspace_label(group.name, index) for index in range(counts[group.name]))
         counts[group.name] = sum(1 for _ in takewhile(lambda each: each not in failed, labels))
         if counts[group.name] < group.fewest:
             return None
-    for fewer in fewer_of([(record, part)], view, policy, now=now):
-        return fewer.left_with(counts, f"goes on without what failed: {', '.join(sorted(failed))}")
-    return None
+    return counts
 
 
 def more_for(running: Sequence[Running], policy: Policy, *, now: datetime) -> Iterator[Running]:
@@ -182,15 +198,20 @@ def _other_counts(
 def _may_be_resized(running: Running, *, now: datetime) -> bool:
     record, part = running[0].value, running[1]
     return (
-        record.spec.lease.kind is Kind.BEST_EFFORT
+        _is_malleable(record, part)
         and record.end_requested_time is None
-        and not part.coordinator
-        and not part.moving
-        and not part.left
-        and part.vacating is None
+        and not _is_between_hosts(part)
         and part.window.start <= now
         and may_give_way(part, now=now)
     )
+
+
+def _is_malleable(record: ClusterRecord, part: Part) -> bool:
+    return record.spec.lease.kind is Kind.BEST_EFFORT and not part.coordinator
+
+
+def _is_between_hosts(part: Part) -> bool:
+    return bool(part.moving or part.left) or part.vacating is not None
 
 
 def _to_spare(record: ClusterRecord) -> int:

@@ -19,7 +19,7 @@ from intertie.broker.domain.cluster import (
 )
 from intertie.broker.domain.fleet import Fleet, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
-from intertie.broker.domain.malleable import without_failed
+from intertie.broker.domain.malleable import waits_to_do_without, without_failed
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.reconcile import NEVER, End, GivenUp, Note, Step, Tell, step_of, until
@@ -259,6 +259,8 @@ class Reconcile:
                         Write(record=fewer.part, read_at=part.revision),
                     )
                 )
+            if waits_to_do_without(record, part.value, names):
+                return None
             after = lost(record, workspaces, now=now)
             ending = part.value.ending(now=now, reason=WORKSPACE_FAILED)
             return Change(
