@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
-from intertie.broker.domain.cluster import HOST_LOST
+from intertie.broker.domain.cluster import HOST_LOST, ClusterRecord
 from intertie.broker.domain.fleet import HostFacts, Policy, SeenPart
 from intertie.broker.domain.lost_hosts import HostState
+from intertie.broker.domain.migrating import on_its_way
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import NotCertain
+from intertie.broker.domain.queueing import started
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.loops.lost_hosts import LOOKED_AT_ONCE, LostHosts
 from intertie.common.values import replace
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
+from tests.unit.broker.line import view, waits
 from tests.unit.broker.samples import NOW, POLICY, facts, part, part_spec, workspace
+from tests.unit.broker.test_malleable import between
 from tests.unit.broker.test_replacing import on
 
 THREE = replace(POLICY, hosts=("n1", "n2", "n3"))
@@ -108,6 +112,66 @@ async def test_a_part_of_a_co_allocation_ends_with_its_reason() -> None:
     assert ended.end_requested_time is not None
     assert ended.end_reason == HOST_LOST
     assert ended.end_message == "host n1 was lost, and with it w-0"
+
+
+async def many_on(site: Site, *hosts: str) -> Part:
+    """A lease that wants two of its four workspaces at least, with the last two on those hosts."""
+    record = waits("many", between(2, 4))
+    here = view([record])
+    fleet = (await site.ledger.view()).fleet
+    change = started(replace(here, fleet=fleet), record.name, THREE, "seed", now=NOW)
+    await site.ledger.commit(Change(writes=(Write(record=record),)))
+    of = next(each.record for each in change.writes if isinstance(each.record, Part))
+    first, second, *_ = of.placed
+    there = [replace(each, host=at) for each, at in zip(of.placed[2:], hosts, strict=True)]
+    there = [replace(first, host="n2"), replace(second, host="n2"), *there]
+    running = next(each.record for each in change.writes if isinstance(each.record, ClusterRecord))
+    placed = replace(of, placed=tuple(there), generation=1)
+    await site.put(placed)
+    stored = await site.ledger.cluster("demo", "many")
+    assert stored is not None
+    write = Write(record=running, read_at=stored.revision)
+    await site.ledger.commit(Change(writes=(write,)))
+    return placed
+
+
+async def test_what_one_can_do_without_and_was_there_does_not_end_the_rest_of_it() -> None:
+    """A bug: it was HOST_LOST, though ones that fail are given up."""
+    site = Site()
+    of = await many_on(site, "n1", "n1")
+    await site.go_on(LOST_AFTER_S + 10)
+    after = await site.part(of.name)
+    assert after.end_requested_time is None
+    assert {each.workspace: each.host for each in after.placed} == {"w-0": "n2", "w-1": "n2"}
+    found = await site.ledger.cluster("demo", "many")
+    assert found is not None
+    assert dict(found.value.counts) == {"w": 2}
+    assert found.value.terms == after.terms
+
+
+async def test_what_it_cannot_do_without_ends_it() -> None:
+    site = Site()
+    of = await many_on(site, "n1", "n1")
+    at = tuple(replace(each, host={"n1": "n2", "n2": "n1"}[each.host]) for each in of.placed)
+    found = (await site.ledger.view()).parts[of.name]
+    change = Change(writes=(Write(record=replace(of, placed=at), read_at=found.revision),))
+    await site.ledger.commit(change)
+    await site.go_on(LOST_AFTER_S + 10)
+    assert (await site.part(of.name)).end_reason == HOST_LOST
+
+
+async def test_what_it_can_do_without_is_given_up_once_nothing_of_it_is_between_hosts() -> None:
+    site = Site()
+    of = await many_on(site, "n1", "n1")
+    found = (await site.ledger.view()).parts[of.name]
+    going = on_its_way(of, of, "w-0", "n3", aside=False, now=NOW)
+    await site.ledger.commit(Change(writes=(Write(record=going, read_at=found.revision),)))
+    await site.go_on(LOST_AFTER_S + 10)
+    assert (await site.part(of.name)).end_requested_time is None
+    found = (await site.ledger.view()).parts[of.name]
+    await site.ledger.commit(Change(writes=(Write(record=of, read_at=found.revision),)))
+    await site.go_on(20)
+    assert len((await site.part(of.name)).placed) == 2
 
 
 async def test_a_new_leader_has_watched_nothing_yet() -> None:

@@ -19,6 +19,7 @@ from intertie.broker.domain.lost_hosts import (
     let_go,
     next_of,
 )
+from intertie.broker.domain.malleable import waits_to_do_without, without_failed
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Fence, Ledger, NotCertain
 from intertie.broker.domain.records import Change, Write
@@ -263,14 +264,42 @@ class LostHosts:
                     admitted_on=view.generation,
                     unwanted=tuple((host, part.uid) for host in left if host in told),
                 )
-            case Over(why=why) if concerned(part, fenced):
-                change = self._over(view, found, become, now=now)
-                log.warning("host.part_ends", part=part.name, why=why)
+            case Over() if concerned(part, fenced):
+                over = self._fewer_or_over(view, found, become, fenced, now=now)
+                if over is None:
+                    return
+                change = over
             case _:
                 return
         if await self._commit(change, part):
             hosts = list(change.parts()[0].hosts())
             log.warning("host.part_without", part=part.name, hosts=hosts)
+
+    def _fewer_or_over(
+        self,
+        view: LedgerView,
+        found: Versioned[Part],
+        over: Over,
+        lost: Collection[str],
+        *,
+        now: datetime,
+    ) -> Change | None:
+        """None while it has to wait before it can go on without what was there."""
+        part, cluster = found.value, view.clusters.get(found.value.spec.cluster)
+        if cluster is not None and cluster.value.part == part.name:
+            names = {each.workspace for each in part.placed if each.host in lost}
+            fewer = without_failed(cluster, part, names, view, self._policy, now=now)
+            if fewer is not None:
+                return Change(
+                    writes=(
+                        Write(record=fewer.part, read_at=found.revision),
+                        Write(record=fewer.record, read_at=cluster.revision),
+                    )
+                )
+            if waits_to_do_without(cluster.value, part, names):
+                return None
+        log.warning("host.part_ends", part=part.name, why=over.why)
+        return self._over(view, found, over, now=now)
 
     def _over(
         self, view: LedgerView, found: Versioned[Part], over: Over, *, now: datetime
