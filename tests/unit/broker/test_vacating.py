@@ -344,6 +344,22 @@ def test_what_nobody_has_answered_in_time_counts_on_and_is_put_aside_after_that(
     assert here.clusters[name_of("b")].value.state is ClusterState.SUSPENDED
 
 
+def test_what_is_saved_later_than_was_counted_is_decided_like_an_admission() -> None:
+    """A bug: its answer came after the end that it was to have, and who was admitted at that
+    moment had not counted that it is saved from then on."""
+    here = after(split(), asks(split()))
+    here = noted(here, said(part_of(here, "b"), "n1", MigrationOutcome.READY), LATER + SECOND)
+    here = noted(here, {}, ALONE - SAVE - ANSWERED_WITHIN)
+    kept = said(part_of(here, "b"), "n2", MigrationOutcome.KEPT)
+    for late in (timedelta(), SECOND, MINUTE):
+        now = ALONE - SAVE + late
+        there = noted(here, kept, now)
+        [change] = stretches_over(there, now=now)
+        aside = part_of(written(there, change), "b")
+        assert free_from(aside) == ALONE + late
+        assert change.admitted_on == (here.generation if late else None)
+
+
 def test_a_target_that_is_lost_changes_nothing_for_the_other_lease() -> None:
     here = after(split(), asks(split()))
     here = noted(here, {}, LATER + SECOND, fenced=["n1"])

@@ -29,6 +29,7 @@ from intertie.broker.domain.openings import Openings, seconds
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import NetworkId, Part
 from intertie.broker.domain.planning import Image, why_not_more
+from intertie.broker.domain.preemptible import free_from
 from intertie.broker.domain.price import amount_of, asked_for, shortened
 from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.broker.domain.refusing import check_queue
@@ -326,7 +327,15 @@ def _vacated(
     if part.window == found.value.window:
         record = replace(record, reasons=(HAS_GONE,))
     record = suspended(record, part, now=now)
-    return Change(writes=(write, Write(record=record, read_at=cluster.revision)))
+    return Change(
+        writes=(write, Write(record=record, read_at=cluster.revision)),
+        admitted_on=view.generation if _is_saved_later(part, found.value) else None,
+    )
+
+
+def _is_saved_later(part: Part, than: Part) -> bool:
+    """It is put aside, and is not saved by when it was to be: it takes more than was counted."""
+    return part.window != than.window and free_from(part) > free_from(than)
 
 
 def waited_too_long(record: ClusterRecord, policy: Policy, *, now: datetime) -> ClusterRecord:
