@@ -551,6 +551,7 @@ def test_who_comes_next_may_have_it_put_aside_where_it_was_and_was_to_be() -> No
     [called_off] = [each.after for each in found.aside if each.record.value.name == name_of("b")]
     assert called_off.vacating is not None
     assert called_off.vacating.called_off
+    assert found.draft.reasons[-1] == "2 leases give way that may have to", "none goes elsewhere"
     free = now + ANSWERED_WITHIN + SAVE
     assert free_from(called_off) == free == found.draft.start
     there = written(here, Change(writes=tuple(writes_of(found.aside, now=now))))

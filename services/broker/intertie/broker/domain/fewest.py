@@ -19,7 +19,7 @@ from intertie.broker.domain.preemptible import free_from, in_order, is_over_firs
 from intertie.broker.domain.recalling import recalled
 from intertie.broker.domain.running import Running
 from intertie.broker.domain.stretches import must_be_done, put_aside, save_of
-from intertie.broker.domain.vacating import called_off, on_its_way_out
+from intertie.broker.domain.vacating import called_off, goes, on_its_way_out
 from intertie.common.calendar import Demand
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
@@ -163,7 +163,7 @@ class Fewest(Generic[T]):
     def _fits(self) -> tuple[T, tuple[GivesWay, ...]] | None:
         """With those out of the way that are."""
         aside = [each for each, _ in self._counted.values()]
-        kept = (each.after for each in aside if not each.fewer and not _goes(each.after))
+        kept = (each.after for each in aside if not each.fewer and not goes(each.after))
         if not all(map(self._can_be_kept, kept)):
             return None
         try:
@@ -181,13 +181,13 @@ class Fewest(Generic[T]):
             return found, aside
         begins = self._begins()
         for each in [one for one in aside if one.fewer is None]:
-            goes = self._on_its_way_out(each, found)
-            if goes is None or not self._is_in_time(goes, begins):
+            after = self._on_its_way_out(each, found)
+            if after is None or not self._is_in_time(after, begins):
                 continue
-            if (better := self._instead(each, goes)) is not None:
+            if (better := self._instead(each, after)) is not None:
                 found, aside = better
         if (since := self._begins()) > begins:
-            for each in [one for one in aside if not (one.fewer or _goes(one.after))]:
+            for each in [one for one in aside if not (one.fewer or goes(one.after))]:
                 after = self._postponed(each, since)
                 if after is not None and (later := self._instead(each, after)) is not None:
                     found, aside = later
@@ -226,18 +226,18 @@ class Fewest(Generic[T]):
         others = [*counted, *(one.value for one in known if one is not None)]
         self._back(part.name)
         with self._taken(found):
-            goes = on_its_way_out(
+            after = on_its_way_out(
                 part,
                 record,
                 self._asked - save_of(part, record, self._paces),
-                [one for one in others if _goes(one)],
+                [one for one in others if goes(one)],
                 self._paces,
                 self._view,
                 self._policy,
                 now=self._now,
             )
         self._away(each)
-        return goes
+        return after
 
     def _postponed(self, each: GivesWay, since: datetime) -> Part | None:
         self._back(each.after.name)
@@ -245,8 +245,8 @@ class Fewest(Generic[T]):
         self._away(each)
         return after
 
-    def _is_in_time(self, goes: Part, begins: datetime) -> bool:
-        free = free_from(goes)
+    def _is_in_time(self, part: Part, begins: datetime) -> bool:
+        free = free_from(part)
         return free <= begins + self._patience and (self._before is None or free < self._before)
 
     @contextmanager
@@ -363,11 +363,6 @@ class Fewest(Generic[T]):
             for demand in (demands[1:] if less else demands)
             for key in demand.amounts
         )
-
-
-def _goes(part: Part) -> bool:
-    """To other hosts, instead of being put aside."""
-    return part.vacating is not None and not part.vacating.called_off
 
 
 def _is_moved(before: Part, after: Part) -> bool:

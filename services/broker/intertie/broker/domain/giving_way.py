@@ -30,7 +30,7 @@ from intertie.broker.domain.stretches import (
     suspended,
     window_changed,
 )
-from intertie.broker.domain.vacating import GOES, called_off
+from intertie.broker.domain.vacating import GOES, called_off, goes
 from intertie.common.calendar import Demand
 from intertie.common.errors import NoCapacity
 from intertie.common.names import ClusterName
@@ -239,7 +239,7 @@ def said_of(aside: Sequence[GivesWay]) -> Iterator[str]:
     """For its plan."""
     if count := len(aside):
         yield f"{count} {'lease gives' if count == 1 else 'leases give'} way that may have to"
-    if count := sum(bool(each.after.moving) for each in aside):
+    if count := sum(goes(each.after) for each in aside):
         yield f"of these {count} {'goes' if count == 1 else 'go'} to other hosts meanwhile"
 
 
@@ -252,7 +252,7 @@ def writes_of(aside: Sequence[GivesWay], *, now: datetime) -> Iterator[Write]:
         after = each.fewer
         if after is None:
             record = window_changed(each.record.value, each.after)
-            if each.after.vacating is not None and not each.after.vacating.called_off:
+            if goes(each.after):
                 record = replace(record, reasons=(GOES,))
             after = suspended(record, each.after, now=now)
         yield Write(record=after, read_at=each.record.revision)

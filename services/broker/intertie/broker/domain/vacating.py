@@ -146,6 +146,11 @@ def _to_go(part: Part) -> tuple[Placed, ...]:
     )
 
 
+def goes(part: Part) -> bool:
+    """To other hosts, instead of being put aside."""
+    return part.vacating is not None and not part.vacating.called_off
+
+
 def called_off(part: Part, since: datetime, *, now: datetime) -> Part:
     """Others need what it was to have at the other hosts too: it is put aside, so that there is
     room `since` then, or as soon as what is on its way has been broken off. No later than it was to
