@@ -20,6 +20,7 @@ from intertie.broker.domain.queueing import (
     brought,
     given_more,
     outlooks,
+    room_made,
     starting,
     stretches_over,
 )
@@ -143,6 +144,22 @@ def test_while_it_moves_nobody_gets_the_room_in_which_it_is_to_go_on() -> None:
     arriving = with_records(moving, there)
     assert gets(arriving) == 1, "its host has yet to say that it has it"
     assert gets(saved(arriving, "a")) == 3, "it goes on in the rest"
+
+
+def test_others_are_left_with_fewer_for_the_first_in_line_that_waits_for_room_alone() -> None:
+    """A bug: for as long as what the first had was not saved, its host silent, nobody was."""
+    here, host = put()
+    many = spec(
+        group(count=0, min_count=1, max_count=4),
+        lease=LeaseTerms(duration=4 * HOUR, kind=Kind.BEST_EFFORT),
+    )
+    here = with_records(here, full(host, until=NOW + 9 * HOUR), waits("many", many))
+    here = start(here, "many")
+    here = with_records(here, waits("x", best_effort(2), now=LATER))
+    assert room_made(here, POLICY, now=AT) is None, "that is `a`, which is to go on elsewhere"
+    change = room_made(replace(here, seen={}), POLICY, now=AT)
+    assert change is not None
+    assert len(part_of(written(here, change), "many").placed) == 2
 
 
 def test_while_it_moves_it_is_not_late() -> None:

@@ -85,6 +85,18 @@ class Beginning:
         except NoCapacity:
             return None
 
+    def held_up(self) -> str:
+        """Why it could not go on, had it all the room that there is; empty where it could."""
+        before = self._before
+        if before is None:
+            return ""
+        if before.moving:
+            return "it is on its way to another host"
+        if not is_saved(before, self._view.seen.get(before.uid, {})):
+            return "what it had in memory is still being saved"
+        silent = next((each for each in before.hosts() if each not in self._alive), None)
+        return f"{silent} has it, and is silent" if silent is not None else ""
+
     def would_fit(self, placed: tuple[Placed, ...], window: Window) -> bool:
         """Of one that is put aside: it could go on over that window, were it on those hosts."""
         assert self._before is not None
@@ -142,12 +154,8 @@ class Beginning:
 
     def _fits(self, window: Window, counts: Counts) -> Part:
         if (before := self._before) is not None:
-            if before.moving:
-                raise NoCapacity((self._says("it is on its way to another host"),))
-            if not is_saved(before, self._view.seen.get(before.uid, {})):
-                raise NoCapacity((self._says("what it had in memory is still being saved"),))
-            if silent := [each for each in before.hosts() if each not in self._alive]:
-                raise NoCapacity((self._says(f"{silent[0]} has it, and is silent"),))
+            if why := self.held_up():
+                raise NoCapacity((self._says(why),))
             part = self._stretched(before, window)
         else:
             part = self._stretched(self._placed(window, counts), window)

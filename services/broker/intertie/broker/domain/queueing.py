@@ -173,8 +173,7 @@ def brought(view: LedgerView, policy: Policy, *, now: datetime) -> Change | None
 
 def room_made(view: LedgerView, policy: Policy, *, now: datetime) -> Change | None:
     """Some that run go on with fewer workspaces, for the first in line; None where none does."""
-    line = _in_order(waiting(view), policy, now=now)
-    return room_for(line[0], view, policy, now=now) if line else None
+    return room_for(_in_order(waiting(view), policy, now=now), view, policy, now=now)
 
 
 def given_more(

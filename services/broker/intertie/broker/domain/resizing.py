@@ -27,11 +27,17 @@ LOOKED_AT = 16
 _S = timedelta(seconds=1)
 
 
-def room_for(first: Lease, view: LedgerView, policy: Policy, *, now: datetime) -> Change | None:
-    """Others go on with fewer workspaces, as few as are enough, so that this one can begin once
-    those are gone. None where it can without, or cannot for all that."""
+def room_for(
+    line: Sequence[Lease], view: LedgerView, policy: Policy, *, now: datetime
+) -> Change | None:
+    """Others go on with fewer workspaces, as few as are enough, so that the first of these that
+    waits for room alone can begin once those are gone. None where it can without, or cannot for all
+    that."""
     calendar = calendar_of(view, policy)
-    opening = openings_of(view, [first], calendar, policy, now)[first.request.name]
+    openings = openings_of(view, line[:IN_LINE_AT_MOST], calendar, policy, now)
+    opening = next((each for each in openings.values() if not each.held_up()), None)
+    if opening is None:
+        return None
     moments = (now, *being_given_up(view, now))
     if any(opening.take(_window(opening, at)) is not None for at in moments):
         return None

@@ -88,10 +88,12 @@ class Queue:
             match change.writes[0].record:
                 case ClusterRecord(name=name):
                     log.info("queue.suspended", cluster=name)
+                case Part(name=name) if len(change.writes) > 1:
+                    log.info("queue.migration_over", part=name)
                 case Part(name=name) if change.admitted_on is None:
                     log.info("queue.saved", part=name)
                 case Part(name=name):
-                    log.warning("queue.saved_late", part=name)
+                    log.warning("queue.counts_on", part=name)
 
     async def _give_up(self, view: LedgerView) -> None:
         """Those that have waited for too long."""
