@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from intertie.broker.domain.cluster import ClusterState
-from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
+from intertie.broker.domain.fleet import Policy, SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.migrating import dropped, on_its_way
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import Change, Write
@@ -17,7 +17,7 @@ from tests.fakes.ledger import MemoryLedger
 from tests.fakes.room import FakeRoom
 from tests.unit.broker.line import ImagesHere, best_effort, name_of, waits
 from tests.unit.broker.samples import DIGEST, NOW, POLICY, facts
-from tests.unit.broker.test_malleable import between
+from tests.unit.broker.test_malleable import STEADY, between
 
 MINUTE = timedelta(minutes=1)
 
@@ -25,12 +25,12 @@ MINUTE = timedelta(minutes=1)
 class World:
     """The broker's queue and what tells hosts, and hosts that do as they are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = POLICY) -> None:
         self.clock = FakeClock(NOW)
-        self.ledger = MemoryLedger(POLICY)
+        self.ledger = MemoryLedger(policy)
         self.room, self.images = FakeRoom(), ImagesHere()
-        self.queue = Queue(self.ledger, POLICY, self.clock, lambda: "seed", self.room, self.images)
-        self.reconcile = Reconcile(self.ledger, POLICY, self.clock)
+        self.queue = Queue(self.ledger, policy, self.clock, lambda: "seed", self.room, self.images)
+        self.reconcile = Reconcile(self.ledger, policy, self.clock)
         self.fails: set[str] = set()
         """Labels of workspaces."""
 
@@ -138,6 +138,18 @@ async def test_what_it_got_in_addition_and_fails_does_not_end_it() -> None:
     assert found is not None
     assert found.value.reasons[0] == "goes on without what failed: w-5"
     assert found.value.name == name_of("many")
+
+
+async def test_what_it_can_do_without_and_fails_ends_no_steady_one() -> None:
+    """A bug: the policy says who is left with fewer for others, and that was asked here too."""
+    world = World(STEADY)
+    await world.asks("many", between(2, 5))
+    await world.passes()
+    assert await world.has("many") == (ClusterState.ACTIVE, 5)
+    world.fails = {"w-3"}
+    await world.passes(1)
+    await world.passes(PATIENCE.total_seconds() + 1)
+    assert await world.has("many") == (ClusterState.ACTIVE, 3)
 
 
 async def test_what_fails_while_it_goes_to_other_hosts_is_given_up_once_that_is_over() -> None:

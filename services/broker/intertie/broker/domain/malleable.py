@@ -75,14 +75,8 @@ class FewerOf:
 def fewer_of(
     running: Sequence[Running], view: LedgerView, policy: Policy, *, now: datetime
 ) -> Iterator[FewerOf]:
-    """Those of them that are left with fewer before anybody is put aside, in the policy's order;
-    none that is over before it could have given them up."""
-    by = now + GIVEN_UP_WITHIN
-    may = [
-        each
-        for each in running
-        if _may_be_resized(each, now=now) and _to_spare(each[0].value) and each[1].window.end > by
-    ]
+    """Those of them that are left with fewer before anybody is put aside, in the policy's order."""
+    may = [each for each in running if _may_have_fewer(each, now=now) and _to_spare(each[0].value)]
     for record, part in chosen(may, policy.queue.resizing.for_others, policy, now):
         yield FewerOf(record, part, view, policy, now)
 
@@ -97,13 +91,13 @@ def without_failed(
     now: datetime,
 ) -> Resized | None:
     """It goes on without those workspaces, and those of higher indices, where it wants no more than
-    the others: what it has got in addition does not end it. None where it does."""
+    the others: what it has got in addition does not end it. What the policy says is of those
+    that are left with fewer for others. None where it wants them."""
     counts = _counts_without(record.value, failed)
-    if counts is None:
+    if counts is None or not _may_have_fewer((record, part), now=now):
         return None
-    for fewer in fewer_of([(record, part)], view, policy, now=now):
-        return fewer.left_with(counts, f"goes on without what failed: {', '.join(sorted(failed))}")
-    return None
+    fewer = FewerOf(record, part, view, policy, now)
+    return fewer.left_with(counts, f"goes on without what failed: {', '.join(sorted(failed))}")
 
 
 def waits_to_do_without(record: ClusterRecord, part: Part, failed: Collection[str]) -> bool:
@@ -204,6 +198,11 @@ def _may_be_resized(running: Running, *, now: datetime) -> bool:
         and part.window.start <= now
         and may_give_way(part, now=now)
     )
+
+
+def _may_have_fewer(running: Running, *, now: datetime) -> bool:
+    """It is not over before it could have given them up."""
+    return _may_be_resized(running, now=now) and running[1].window.end > now + GIVEN_UP_WITHIN
 
 
 def _is_malleable(record: ClusterRecord, part: Part) -> bool:
