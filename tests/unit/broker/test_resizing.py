@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from intertie.broker.domain.cluster import ClusterState
 from intertie.broker.domain.fleet import Policy, SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.migrating import dropped, on_its_way
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.records import Change, Write
+from intertie.broker.loops import queue
 from intertie.broker.loops.queue import TELL_S, Queue
 from intertie.broker.loops.reconcile import PATIENCE, Reconcile
 from intertie.common.spec import ClusterSpec
@@ -113,6 +116,28 @@ async def test_who_runs_an_image_that_is_not_here_any_more_gets_no_more() -> Non
     await world.passes(600)
     await world.passes(TELL_S)
     assert await world.has("many") == (ClusterState.ACTIVE, 3)
+
+
+async def test_who_has_no_image_any_more_is_not_in_the_way_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug: as many as get more in a pass were looked at, and these were the first in each."""
+    monkeypatch.setattr(queue, "RESIZED_AT_MOST", 1)
+    world = World()
+    await world.asks("short", best_effort(4, lasts=10 * MINUTE))
+    for name in ("first", "second"):
+        await world.asks(name, between(2, 4))
+    await world.passes()
+
+    async def has_images(_: Queue, part: Part) -> bool:
+        return part.spec.cluster != name_of("first")
+
+    monkeypatch.setattr(Queue, "_has_images", has_images)
+    await world.passes(600)
+    for _ in range(3):
+        await world.passes(TELL_S)
+    assert await world.has("first") == (ClusterState.ACTIVE, 2)
+    assert await world.has("second") == (ClusterState.ACTIVE, 4)
 
 
 async def test_nobody_gets_more_while_the_store_is_short_of_room() -> None:

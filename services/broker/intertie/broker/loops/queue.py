@@ -34,6 +34,8 @@ TELL_S = 5.0
 often those that run may get more."""
 RESIZED_AT_MOST = 8
 """Leases that get more in one pass."""
+NO_IMAGES_S = 60.0
+"""For so long nobody looks again for an image that was not here."""
 
 
 class Queue:
@@ -54,6 +56,8 @@ class Queue:
         self._images = images
         self._told_s = float("-inf")
         self._in_vain_s = float("-inf")
+        self._no_images: dict[str, float] = {}
+        """Clusters that could have more, and whose image was not here, and since when."""
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """Costs nothing where nobody waits, whatever was touched."""
@@ -163,8 +167,12 @@ class Queue:
 
     async def _give_more(self) -> None:
         """To one after the other, each on the ledger with those before it. Whoever runs an image
-        that is not here any more gets none."""
-        but: set[str] = set()
+        that is not here any more gets none, and is not in the way of others."""
+        at = self._clock.monotonic()
+        self._no_images = {
+            name: since for name, since in self._no_images.items() if at - since < NO_IMAGES_S
+        }
+        but = set(self._no_images)
         try:
             self._room.check()
             for _ in range(RESIZED_AT_MOST):
@@ -178,6 +186,8 @@ class Queue:
                     await self._ledger.submit(change)
                     counts = dict(after.record.counts)
                     log.info("queue.given_more", cluster=after.record.name, counts=counts)
+                else:
+                    self._no_images[after.record.name] = at
         except LedgerFull as refusal:
             log.info("queue.short_of_room", why=str(refusal))
         except SiteUnreachable as error:
