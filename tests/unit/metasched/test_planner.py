@@ -1,6 +1,7 @@
 """The planner beyond the model: what is too large for it, and what it begins with."""
 
 from intertie.common.values import replace
+from intertie.metasched.domain.candidates import without_useless_sites
 from intertie.metasched.domain.construct import MOST_SINGLES, constructed
 from intertie.metasched.domain.plan import check
 from intertie.metasched.domain.planner import (
@@ -8,7 +9,6 @@ from intertie.metasched.domain.planner import (
     LARGEST_UNPLANNED,
     best_plan,
     model_size,
-    without_useless_sites,
 )
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.solver import solve

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from intertie.common.errors import FieldInvalid, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.spec import DEFAULT_DURATION, LeaseTerms
+from intertie.common.values import replace
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 
 MOST_WINDOWS = 64
@@ -90,6 +91,18 @@ def hindrance(group: GroupNeed, site: Site) -> Shortfall | None:
 
 def usable_sites(problem: Problem, group: GroupNeed) -> tuple[str, ...]:
     return tuple(site.name for site in problem.sites if hindrance(group, site) is None)
+
+
+def without_useless_sites(problem: Problem) -> Problem:
+    """But for the sites that can have no workspace and forward nothing: nothing is lost by that."""
+    sites = tuple(
+        site
+        for site in problem.sites
+        if site.forwards
+        or any(hindrance(group, site) is None for group in problem.groups)
+        or any(at == site.name for _, at in (*problem.standing, *problem.least))
+    )
+    return replace(problem, sites=sites) if len(sites) < len(problem.sites) else problem
 
 
 def images_missing(problem: Problem) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Whether there is any plan, of many problems that differ little: the model is asked seldom."""
 
 from intertie.common.values import replace
-from intertie.metasched.domain.candidates import hindrance
+from intertie.metasched.domain.candidates import hindrance, without_useless_sites
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import GroupNeed, HostRoom, Problem, Site
 from intertie.metasched.domain.solver import any_plan
@@ -51,17 +51,12 @@ def size_of(problem: Problem) -> int:
 
 def narrowed(problem: Problem) -> Problem:
     """With no more of any group than it has to have, as who fits with more fits so too; and without
-    sites that none may use."""
+    sites that can have none and forward nothing."""
     return replace(
-        problem,
+        without_useless_sites(problem),
         groups=tuple(
             replace(each, most=min(each.most, max(each.fewest, each.min_sites)))
             for each in problem.groups
-        ),
-        sites=tuple(
-            site
-            for site in problem.sites
-            if any(hindrance(group, site) is None for group in problem.groups)
         ),
     )
 

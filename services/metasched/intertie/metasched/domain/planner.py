@@ -1,8 +1,7 @@
 """The planner: a first plan at once, then the best one of the model where that is small enough,
 and better ones of the first plan where it is not."""
 
-from intertie.common.values import replace
-from intertie.metasched.domain.candidates import hindrance
+from intertie.metasched.domain.candidates import without_useless_sites
 from intertie.metasched.domain.construct import Begun, constructed, stands
 from intertie.metasched.domain.improve import improve
 from intertie.metasched.domain.plan import Plan, check
@@ -50,18 +49,6 @@ def best_plan(problem: Problem, *, effort: float = 2.0) -> Plan | None:
         return None
     improve(begun.search, steps=round(STEPS * effort), patience=PATIENCE)
     return _better(problem, _sound(problem, _plan_of(begun)), first)
-
-
-def without_useless_sites(problem: Problem) -> Problem:
-    """But for the sites that can have no workspace and forward nothing: nothing is lost by that."""
-    sites = tuple(
-        site
-        for site in problem.sites
-        if site.forwards
-        or any(hindrance(group, site) is None for group in problem.groups)
-        or any(at == site.name for _, at in (*problem.standing, *problem.least))
-    )
-    return replace(problem, sites=sites) if len(sites) < len(problem.sites) else problem
 
 
 def model_size(problem: Problem) -> int:
