@@ -1,7 +1,9 @@
 """Whether there is any plan: what is said without the model, and what with it."""
 
 from intertie.metasched.domain.feasibility import Feasibility
+from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.routes import MOST_ROUTES, routes_of
 from tests.unit.metasched.problems import (
     chained,
     forwarding,
@@ -28,3 +30,16 @@ def test_a_site_that_only_forwards_is_part_of_what_is_possible() -> None:
     assert found(given) is False
     narrow = chained({("a", "b"): link(90), ("b", "z"): link(89)}, offers)
     assert found(forwarding(problem([HEAD, WORKER], narrow, promises=PAIRS), "b")) is False
+
+
+def test_what_no_known_route_carries_may_go_by_one_that_is_left_out() -> None:
+    """By eight of two links none does, by one of three it does."""
+    between = [f"m{at}" for at in range(MOST_ROUTES)]
+    links = {(one, name): link(10) for name in between for one in ("a", "z")}
+    links |= {("a", "n0"): link(90), ("n0", "n1"): link(90), ("n1", "z"): link(90)}
+    empty = {name: offer() for name in (*between, "n0", "n1")}
+    sites = chained(links, {"a": offer(9), "z": offer(9), **empty})
+    given = forwarding(problem([HEAD, WORKER], sites, promises=PAIRS), *empty)
+    assert not routes_of(given).complete
+    assert best_plan(given) is not None
+    assert found(given) is not False

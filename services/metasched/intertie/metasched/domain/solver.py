@@ -70,7 +70,7 @@ def solve(
 
 def any_plan(problem: Problem, *, effort: float) -> tuple[Plan | None, bool, float]:
     """Some plan, good or bad; whether it is known by that if there is one, or `effort` was not
-    enough to find out; and the effort that it took."""
+    enough to find out, or routes are left out of the model; and the effort that it took."""
     if not problem.sites or not problem.windows:
         return None, True, 0.0
     model = build(problem)
@@ -83,7 +83,7 @@ def any_plan(problem: Problem, *, effort: float) -> tuple[Plan | None, bool, flo
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         plan = _plan_of(model, problem, _values(model, solver), optimal=False, bound=None)
         return plan, True, took
-    return None, status == cp_model.INFEASIBLE, took
+    return None, status == cp_model.INFEASIBLE and model.all_routes, took
 
 
 Stage = Callable[[Model, Problem, int], Any]
