@@ -24,11 +24,17 @@ from intertie.common.spec import (
 )
 from intertie.common.values import replace
 from intertie.metasched.domain.conflicts import conflicts_of, verdict_of
-from intertie.metasched.domain.counter_offers import Ground, counter_offers_of, json_of
+from intertie.metasched.domain.counter_offers import (
+    Ground,
+    counter_offers_of,
+    json_of,
+    offer_of,
+)
 from intertie.metasched.domain.feasibility import Feasibility
-from intertie.metasched.domain.levers import changed, value_at
+from intertie.metasched.domain.levers import changed, levers_of, value_at
+from intertie.metasched.domain.planner import LARGEST_MODEL, best_plan, model_size
 from intertie.metasched.domain.problem import HostRoom, ImageFound, Offer
-from intertie.metasched.domain.requirements import Times, asked_of
+from intertie.metasched.domain.requirements import Times, What, asked_of
 from tests.unit.metasched.problems import DIGEST, IMAGES, NOW, link, linked, offer, room, window
 
 HOUR = timedelta(hours=1)
@@ -216,6 +222,27 @@ def test_the_first_start_that_fits_is_offered_though_a_later_one_does_not() -> N
 def test_what_is_offered_has_the_start_and_the_cost_of_its_plan() -> None:
     [offer_] = offered(workers(9), {"a": offer(4, price=0.5)})
     assert (offer_.start_time, offer_.cost) == (NOW, 4 * 0.5)
+
+
+def test_what_is_offered_is_planned_as_the_request_would_be() -> None:
+    """At more sites than the model is solved for: it costs what it will."""
+    sites = linked(
+        {f"s{at:03}": offer(*(4,) * 10, price=99 - at) for at in range(60)},
+        link(),
+    )
+    ground = ground_of(workers(40, vcpus=5), sites)
+    assert model_size(ground.whole) > LARGEST_MODEL
+    asked = asked_of(ground.whole, ground.times, ("lan",), ground.spec.lease)
+    (vcpus,) = (each for each in asked if each.what is What.VCPUS)
+    (lever,) = levers_of(vcpus, ground.spec, ground.whole, ground.times)
+    feasibility = Feasibility(effort=60, each=5, size=10**9)
+    found = offer_of(ground, [lever], feasibility, effort=0.02)
+    four = ground.after([lever.step(4)])
+    assert four is not None
+    planned = best_plan(four, effort=0.02)
+    assert found is not None
+    assert planned is not None
+    assert (found.start_time, found.cost) == (planned.window.start, planned.cost)
 
 
 def test_what_a_change_would_make_malformed_is_not_offered() -> None:

@@ -16,9 +16,9 @@ from intertie.metasched.domain.conflicts import Conflicts
 from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.levers import Lever, Step, Value, changed, levers_of
 from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import Cut, Offer, Problem, problem_of
 from intertie.metasched.domain.requirements import Asked, Times
-from intertie.metasched.domain.solver import solve
 
 MOST_COMBINED = 3
 """So many changes of several respects at a time, where none of one is enough."""
@@ -77,7 +77,7 @@ def counter_offers_of(
     effort: float,
 ) -> tuple[CounterOffer, ...]:
     """Where giving up one requirement is enough, one or two for each such; else some that change as
-    many as it takes. `feasibility` is for all of them, `effort` as in solver.solve."""
+    many as it takes. `feasibility` is for all of them, `effort` as in planner.best_plan."""
     whole = ground.whole
     offers: list[CounterOffer] = []
     for numbers in found.ways:
@@ -107,7 +107,7 @@ def offer_of(
             return None
         chosen.append(step)
     problem = ground.after(chosen)
-    plan = solve(problem, effort=effort) if problem is not None else None
+    plan = best_plan(problem, effort=effort) if problem is not None else None
     if problem is None or plan is None or check(problem, plan):
         return None
     return _told(chosen, plan)
