@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -268,3 +269,28 @@ async def test_where_there_is_too_much_to_do_a_refusal_is_told_at_once(
     assert len(explained) == 3
     assert 1 <= sum(explained) < 3
     assert all(each.shortfalls for each in results if isinstance(each, errors.NoCapacity))
+
+
+async def test_all_that_grows_with_what_sites_offer_is_done_beside_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug: with 100 sites, to compare their offers and to find when there is room kept everybody
+    from being answered for a second."""
+    process = await World().process()
+    threads: dict[str, list[int]] = {}
+
+    def watched(name: str) -> None:
+        done = getattr(explaining, name)
+
+        def watching(*args: Any, **options: Any) -> Any:
+            threads.setdefault(name, []).append(threading.get_ident())
+            return done(*args, **options)
+
+        monkeypatch.setattr(explaining, name, watching)
+
+    for name in ("with_until", "_that_differ", "_conflicts", "counter_offers_of"):
+        watched(name)
+    with pytest.raises(errors.NoCapacity):
+        await process.create.plan_only(order("", named("plan"), spec(9)))
+    assert len(threads) == 4
+    assert not any(threading.get_ident() in each for each in threads.values())

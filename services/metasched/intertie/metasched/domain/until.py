@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from intertie.common.errors import Shortfall
-from intertie.common.quantities import RESOURCE_OF, Vector
+from intertie.common.quantities import RESOURCE_OF
 from intertie.common.values import replace
 from intertie.metasched.domain.problem import Problem, Site
 
@@ -35,8 +35,5 @@ def _free(short: Shortfall, sites: Sequence[Site], slot: int) -> int:
     dimension = _DIMENSION.get(short.resource)
     if dimension is None:
         return 0
-    total = Vector()
-    for site in sites:
-        for host in site.offers[slot].hosts:
-            total += host.free.at_least_zero()
-    return int(getattr(total, dimension))
+    hosts = (host for site in sites for host in site.offers[slot].hosts)
+    return sum(max(getattr(host.free, dimension), 0) for host in hosts)

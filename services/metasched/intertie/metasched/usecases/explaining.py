@@ -6,7 +6,7 @@ from datetime import datetime
 
 import structlog
 
-from intertie.common.errors import NoCapacity
+from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.explanation import Conflict, Explanation, Requirement
 from intertie.common.intervals import Window
 from intertie.common.spec import Kind
@@ -74,7 +74,7 @@ class Explaining:
             counter_offers_of, ground, asked, found, feasibility=feasibility, effort=effort
         )
         log.info("explaining.explained", conflicts=len(found.sets), counter_offers=len(offers))
-        short = with_until(refusal.shortfalls, ground.whole, ground.times.later)
+        short = await asyncio.to_thread(_with_until, refusal.shortfalls, ground)
         return NoCapacity(short, Explanation(conflicts=_told(asked, found), counter_offers=offers))
 
     async def _ground(self, brief: Brief, now: datetime) -> Ground:
@@ -110,7 +110,8 @@ class Explaining:
         )
         rest = (*asked[len(brief.windows) :], *later, *shorter)
         ground = await self._with(anywhere, ground, rest)
-        return replace(ground, times=replace(times, later=_that_differ(ground)))
+        differ = await asyncio.to_thread(_that_differ, ground)
+        return replace(ground, times=replace(times, later=differ))
 
     async def _with(self, brief: Brief, ground: Ground, windows: Sequence[Window]) -> Ground:
         """The same over these windows as well; without sites that do not answer now."""
@@ -185,6 +186,10 @@ def _offered(ground: Ground, slot: int) -> tuple[object, ...]:
         (each[slot].hosts, tuple(sorted(each[slot].links.items(), key=lambda link: link[0])))
         for each in ground.offers.values()
     )
+
+
+def _with_until(short: Sequence[Shortfall], ground: Ground) -> tuple[Shortfall, ...]:
+    return with_until(short, ground.whole, ground.times.later)
 
 
 def _told(asked: Sequence[Asked], found: Conflicts) -> tuple[Conflict, ...]:
