@@ -238,6 +238,11 @@ def test_where_nothing_at_all_can_be_had_nothing_is_named() -> None:
     assert found == Conflicts()
 
 
+def test_what_can_be_had_by_now_is_in_no_conflict_and_needs_no_change() -> None:
+    """Sites may have more to give when they are asked again, to explain a refusal."""
+    assert conflicts_of(3, lambda _: True) == Conflicts()
+
+
 def test_without_a_budget_nothing_is_claimed() -> None:
     given = problem([group(vcpus=9)], {"a": offer(8)})
     times = Times(asked=(0,))

@@ -37,8 +37,8 @@ class Conflicts:
 
 
 def conflicts_of(count: int, verdict: Verdict) -> Conflicts:
-    """Of requirements 0 to `count`, which cannot all be met. None where they cannot be met for
-    something else, or where nobody knows."""
+    """Of requirements 0 to `count`. None where all can be met, where they cannot for something
+    else, or where nobody knows."""
     everything = frozenset(range(count))
     sets: list[Set] = []
     given_up: list[Set] = []
@@ -54,6 +54,8 @@ def conflicts_of(count: int, verdict: Verdict) -> Conflicts:
         if known is None:
             kept = everything - dropped
             answer = verdict(kept)
+            if answer and not dropped:
+                return Conflicts()
             if answer:
                 given_up.append(dropped)
             if answer is not False or (given_up and len(sets) >= MOST_CONFLICTS):
