@@ -5,6 +5,7 @@ from intertie.metasched.domain.candidates import without_useless_sites
 from intertie.metasched.domain.construct import MOST_SINGLES, constructed
 from intertie.metasched.domain.plan import check
 from intertie.metasched.domain.planner import (
+    EASY_MODEL,
     LARGEST_MODEL,
     LARGEST_UNPLANNED,
     best_plan,
@@ -81,6 +82,19 @@ def test_more_groups_than_can_be_searched_are_left_to_the_model() -> None:
     given = problem(many, {"a": offer(large)})
     assert constructed(given, steps=100) is None
     assert best_plan(given) is not None
+
+
+def test_two_that_need_one_host_are_seen_to_be_cheaper_there() -> None:
+    """No uplink at a has room for what the two promise one another, which takes none of one host:
+    one after another they do not fit there."""
+    narrow, wide = [room(2, uplink_mbit_s=9)] * 60, [room(2, uplink_mbit_s=10)] * 60
+    sites = {"a": offer(*narrow, price=1), "b": offer(*wide, price=2)}
+    given = problem([group("u"), group("v")], sites, promises=(promise("u", "v", 10),))
+    assert EASY_MODEL < model_size(given) <= LARGEST_MODEL
+    plan = best_plan(given)
+    assert plan is not None
+    assert plan.optimal
+    assert plan.site_names == ("a",)
 
 
 def test_what_stands_is_left_to_the_model() -> None:

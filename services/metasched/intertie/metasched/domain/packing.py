@@ -36,6 +36,8 @@ class Packer:
             if promise.a != promise.b:
                 self._promises[promise.b].append((promise.a, promise.mbit_s))
         self._takes: dict[tuple[str, int, int], Vector] = {}
+        self.narrow = False
+        """Some host was not taken for its uplink, which may do once there are more on it."""
         self._most = self._mosts(problem, slot)
 
     def empty(self, site: Site) -> Packing:
@@ -100,7 +102,10 @@ class Packer:
         there = here.get(need.name, 0) + 1
         if not host.suits(need) or (need.max_per_host and there > need.max_per_host):
             return False
-        return self._leaving({**here, need.name: there}) <= left.uplink_mbit_s
+        if self._leaving({**here, need.name: there}) <= left.uplink_mbit_s:
+            return True
+        self.narrow = True
+        return False
 
     def _leaving(self, here: Mapping[str, int]) -> int:
         """Mbit/s of the pairs that have one end on a host with these, and the other elsewhere."""

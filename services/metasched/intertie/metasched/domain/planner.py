@@ -64,7 +64,7 @@ def _plan_of(begun: Begun) -> Plan:
     search = begun.search
     assert search.best is not None
     sites_alike = search.board.spread or len(search.best.packings) == 1
-    known = begun.whole and begun.slot == 0 and sites_alike
+    known = begun.whole and begun.slot == 0 and sites_alike and not search.board.packer.narrow
     bound = search.bound() - search.board.site_cost
     optimal = known and search.cost - search.board.site_cost <= bound
     return search.board.plan(
