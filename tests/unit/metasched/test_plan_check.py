@@ -52,6 +52,27 @@ BROKEN: dict[str, tuple[str, Change]] = {
     "image": ("image", lambda plan: (GIVEN, replace(plan, images={"head": OTHER_DIGEST}))),
     "many a host": ("hosts", lambda plan: (with_groups(max_per_host=1), plan)),
     "unfit host": ("hosts", lambda plan: (with_groups(hypervisor="xen"), plan)),
+    "a host twice": (
+        "policy",
+        lambda plan: (
+            problem(GIVEN.groups, linked({"a": offer(2), "b": offer(1)}, link(20))),
+            replace(
+                plan,
+                sites=(
+                    plan.sites[0],
+                    *[
+                        replace(plan.sites[1], counts={"worker": 1}, packing=({"worker": 1},))
+                        for _ in range(2)
+                    ],
+                ),
+                links=(),
+            ),
+        ),
+    ),
+    "a link twice": (
+        "link_egress",
+        lambda plan: (GIVEN, replace(plan, links=(*plan.links, plan.links[0]))),
+    ),
     "links left out": ("link_egress", lambda plan: (GIVEN, replace(plan, links=()))),
     "refused": (
         "policy",

@@ -170,6 +170,9 @@ def _groups_are_where_they_may_be(problem: Problem, plan: Plan) -> Iterator[Shor
         if len(homes) < group.min_sites:
             yield _broken("", "policy", f"{group.name} at too few sites", group=group.name)
     taken = [each.site for each in plan.sites if any(each.counts.values())]
+    for site, times in Counter(plan.site_names).items():
+        if times > 1:  # each would be measured against all that is free there
+            yield _broken(site, "policy", f"{times} parts at one site")
     if problem.max_sites and len(taken) > problem.max_sites:
         yield _broken("", "policy", f"{len(taken)} sites")
     for groups in problem.apart:
@@ -324,12 +327,11 @@ def _links_have_room(
                 sent[link] += promise.mbit_s
                 before = largest.setdefault(link, promise)
                 largest[link] = max(before, promise, key=lambda each: each.mbit_s)
-    planned = {
-        (link.from_site, link.to_site, link.network): link.mbit_s
-        for link in plan.links
-        if link.mbit_s or not link.via
-    }
-    if planned != dict(needed):
+    planned: Counter[tuple[str, str, str]] = Counter()
+    for each in plan.links:
+        if each.mbit_s or not each.via:
+            planned[each.from_site, each.to_site, each.network] += each.mbit_s
+    if dict(planned) != dict(needed):
         yield _broken("", "link_egress", "planned links and promised pairs differ")
     for (one, two), mbit_s in sent.items():
         if not _is_link(offers, one, two):
