@@ -2,6 +2,9 @@
 
 from datetime import timedelta
 
+import pytest
+
+from intertie.metasched.domain import explain
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import LatencyLimit, Problem
@@ -39,6 +42,18 @@ def test_a_site_that_is_not_used_has_a_reason() -> None:
 def test_the_dearer_site_is_not_used_because_it_is_dearer() -> None:
     given = problem([group()], {"a": offer(1, price=1), "b": offer(1, price=2)})
     assert any("b is not used: it would cost 2, not 1" in each for each in plan_of(given).reasons)
+
+
+def test_no_model_is_solved_to_say_why_each_of_many_sites_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug: with 100 sites, that took thirteen times as long as to plan."""
+    sites = {f"s{at:02}": offer(3, price=at + 1) for at in range(9)}
+    given = problem([group(fewest=3)], sites)
+    plan = plan_of(given)
+    monkeypatch.setattr(explain, "solve", None)
+    reasons = explained(given, plan).reasons
+    assert "s08 is not used: it would cost 27, not 3" in reasons
 
 
 def test_fewer_than_the_most_are_explained() -> None:
