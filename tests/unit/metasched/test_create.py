@@ -8,7 +8,9 @@ import pytest
 
 from intertie.common import errors
 from intertie.common.names import ClusterName, Parent
+from intertie.common.spec import Network
 from intertie.common.values import replace
+from intertie.metasched.domain import planner
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import Outcome
 from tests.fakes.part import State
@@ -376,3 +378,21 @@ async def test_a_start_is_put_off_only_as_long_as_the_owner_accepts() -> None:
     late = replace(spec(3), lease=replace(spec().lease, max_delay=timedelta(minutes=7)))
     view = await process.create(order(what=late))
     assert view.record.window.start == world.clock.now()
+
+
+async def test_a_thousand_groups_are_refused_for_what_they_are_before_anything_is_solved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    process = await world.process()
+    monkeypatch.setattr(planner, "solve", None)
+    one = spec().groups[0]
+    many = replace(
+        spec(),
+        groups=tuple(replace(one, name=f"g{number}") for number in range(1000)),
+        networks=(Network(name="lan", subnet="10.0.0.0/16"),),
+    )
+    for call in (process.create.plan_only, process.create):
+        with pytest.raises(errors.FieldInvalid, match=r"spec\.groups.*1000 groups"):
+            await call(order(what=many))
+    assert world.states() == {}

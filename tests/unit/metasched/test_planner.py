@@ -1,14 +1,18 @@
 """The planner beyond the model: what is too large for it, and what it begins with."""
 
+import pytest
+
+from intertie.common.errors import FieldInvalid
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import without_useless_sites
-from intertie.metasched.domain.construct import MOST_SINGLES, constructed
+from intertie.metasched.domain.construct import MOST_PIECES, MOST_SINGLES, constructed
 from intertie.metasched.domain.plan import check
 from intertie.metasched.domain.planner import (
     EASY_MODEL,
     LARGEST_MODEL,
     LARGEST_UNPLANNED,
     best_plan,
+    check_size,
     model_size,
 )
 from intertie.metasched.domain.problem import Problem
@@ -82,6 +86,18 @@ def test_more_groups_than_can_be_searched_are_left_to_the_model() -> None:
     given = problem(many, {"a": offer(large)})
     assert constructed(given, steps=100) is None
     assert best_plan(given) is not None
+
+
+def test_too_many_groups_to_be_planned_are_told_as_that_and_not_as_short_of_room() -> None:
+    """What nobody looks for is not known to have no room."""
+    large = room(999, memory_mib=1 << 20, disk_mib=1 << 20)
+    sites = {"a": offer(large, large), "b": offer(large, large)}
+    searched = [group(f"g{at}", fewest=2) for at in range(MOST_SINGLES - MOST_PIECES)]
+    check_size(problem(searched, sites))
+    many = [group(f"g{at}") for at in range(MOST_SINGLES + 1)]
+    check_size(problem(many, {"a": offer(large)}))
+    with pytest.raises(FieldInvalid, match=r"spec\.groups.*has 257 groups.*up to 192"):
+        check_size(problem(many, sites))
 
 
 def test_two_that_need_one_host_are_seen_to_be_cheaper_there() -> None:

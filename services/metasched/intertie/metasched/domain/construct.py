@@ -33,6 +33,12 @@ def stands(problem: Problem) -> bool:
     return bool(problem.standing or problem.least or problem.reserved)
 
 
+def can_be_searched(problem: Problem) -> bool:
+    """Whether the least that is wanted comes in few enough pieces."""
+    fewest = {group.name: group.fewest for group in problem.groups}
+    return next(_cuts(fewest), None) is not None
+
+
 def constructed(problem: Problem, *, steps: int) -> Begun | None:
     """In the first window in which all that is wanted was placed; else, in the one where most of
     it was. None where nothing was found in so many steps in all, or where some of the cluster

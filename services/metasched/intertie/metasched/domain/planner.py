@@ -1,8 +1,16 @@
 """The planner: a first plan at once, then the best one of the model where that is small enough,
 and better ones of the first plan where it is not."""
 
+from intertie.common.errors import FieldInvalid
 from intertie.metasched.domain.candidates import without_useless_sites
-from intertie.metasched.domain.construct import Begun, constructed, stands
+from intertie.metasched.domain.construct import (
+    MOST_PIECES,
+    MOST_SINGLES,
+    Begun,
+    can_be_searched,
+    constructed,
+    stands,
+)
 from intertie.metasched.domain.improve import improve
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import Problem
@@ -49,6 +57,18 @@ def best_plan(problem: Problem, *, effort: float = 2.0) -> Plan | None:
         return None
     improve(begun.search, steps=round(STEPS * effort), patience=PATIENCE)
     return _better(problem, _sound(problem, _plan_of(begun)), first)
+
+
+def check_size(problem: Problem) -> None:
+    """FieldInvalid where there are more groups than are searched for, over more hosts than the
+    model is solved for: nobody would look for a plan."""
+    size = model_size(without_useless_sites(problem))
+    if size > LARGEST_UNPLANNED and not stands(problem) and not can_be_searched(problem):
+        raise FieldInvalid(
+            "spec.groups",
+            f"has {len(problem.groups)} groups, too many to be planned over as many hosts as these"
+            f" sites have; up to {MOST_SINGLES - MOST_PIECES} are planned over any",
+        )
 
 
 def model_size(problem: Problem) -> int:

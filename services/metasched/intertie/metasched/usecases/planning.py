@@ -29,7 +29,7 @@ from intertie.metasched.domain.candidates import (
 from intertie.metasched.domain.cuts import cuts_of
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan, check
-from intertie.metasched.domain.planner import best_plan
+from intertie.metasched.domain.planner import best_plan, check_size
 from intertie.metasched.domain.ports import Sites
 from intertie.metasched.domain.problem import (
     Cut,
@@ -151,12 +151,13 @@ class Planning:
     async def __call__(self, brief: Brief) -> Plan:
         """The best plan that the sites' offers allow, checked and explained.
 
-        FieldInvalid where a disk is smaller than its image;
+        FieldInvalid where a disk is smaller than its image, or groups are too many to be planned;
         SiteUnreachable or LedgerFull where there is none but a site that may be used gave no offer;
         ImageNotReady where no site that may be used has an image; else NoCapacity.
         """
         problem, silent = await self.problem(brief)
         check_disks(problem)
+        check_size(problem)
         plan = await self._at_work(_planned, problem, effort=self._effort.solver)
         if later := self.room_made(brief, problem, plan):
             more, gone = await self.problem(replace(brief, windows=later))
