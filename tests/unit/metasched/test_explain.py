@@ -1,12 +1,14 @@
 """Why a plan is as it is, and what was short where there is none."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from intertie.metasched.domain import explain
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.planner import LARGEST_UNPLANNED, model_size
 from intertie.metasched.domain.problem import LatencyLimit, Problem
 from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import group, link, linked, offer, problem, promise, room
@@ -115,3 +117,23 @@ def test_latency_is_told_with_both_spans() -> None:
 
 def test_a_site_that_is_not_known_is_told() -> None:
     assert ("z", "policy") in told(problem([group(allow_sites=("z",))], {"a": offer(1)}))
+
+
+def test_where_the_model_is_too_large_it_is_not_solved_to_say_what_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What no search has found may be there all the same."""
+    sites = linked({f"s{at}": offer(*[room(1)] * 200) for at in range(5)}, link(9))
+    given = problem([group(fewest=100)], sites)
+    assert model_size(given) > LARGEST_UNPLANNED
+    sizes: list[int] = []
+
+    def watched(asked: Problem, **options: Any) -> Plan | None:
+        sizes.append(model_size(asked))
+        return solve(asked, **options)
+
+    monkeypatch.setattr(explain, "solve", watched)
+    [short] = shortfalls(given)
+    assert "too many hosts to try them all" in short.message
+    assert sizes
+    assert max(sizes) <= LARGEST_UNPLANNED

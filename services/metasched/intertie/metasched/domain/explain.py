@@ -11,6 +11,7 @@ from intertie.metasched.domain.candidates import allowed, hindrance, usable_site
 from intertie.metasched.domain.model import Rule
 from intertie.metasched.domain.packing import Packer, Packing
 from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.planner import LARGEST_UNPLANNED, model_size
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 from intertie.metasched.domain.solver import solve
 
@@ -69,11 +70,15 @@ def shortfalls(problem: Problem, *, effort: float = 2.0) -> tuple[Shortfall, ...
                 )
             )
     if not found:
+        not_solved = model_size(problem) > LARGEST_UNPLANNED
         found.append(
             Shortfall(
                 site="",
                 resource="policy",
-                message="each site has room, but no plan keeps all bounds on sites, spread,"
+                message="each site has room, but no plan was found that keeps all bounds on sites,"
+                " spread, links and latency at once; there are too many hosts to try them all"
+                if not_solved
+                else "each site has room, but no plan keeps all bounds on sites, spread,"
                 " links and latency at once",
             )
         )
@@ -149,7 +154,10 @@ def _short_together(problem: Problem) -> Iterator[Shortfall]:
 
 
 def _short_between(problem: Problem, effort: float) -> tuple[Shortfall, ...]:
-    """Links and latencies that keep a cluster from being divided, in the least bad division."""
+    """Links and latencies that keep a cluster from being divided, in the least bad division. None
+    where the model would be too large to be solved for a plan, too."""
+    if model_size(problem) > LARGEST_UNPLANNED:
+        return ()
     for relaxed in _RELAXATIONS:
         plan = solve(problem, effort=effort, relaxed=relaxed)
         if plan is None:
