@@ -1,6 +1,7 @@
-"""However leases come, and whatever becomes of the migrations by which others give way to them: no
-host is promised more than it has at any moment, nor has more guests than it has room for, and
-whoever was admitted begins when it was told to.
+"""However leases come, and whatever becomes of the migrations by which others give way to them,
+and of the workspaces that others get or are left without: no host is promised more than it has at
+any moment, nor has more guests than it has room for, and whoever was admitted begins when it was
+told to.
 
 What hosts have is counted here from windows, placements and where guests are, and shares nothing
 with the ledger's counting.
@@ -30,10 +31,16 @@ from intertie.broker.domain.giving_way import draft_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.migrating import next_of
 from intertie.broker.domain.moving import Moving, MovingState
-from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.broker.domain.planning import draft
 from intertie.broker.domain.queue_policy import QueuePolicy
-from intertie.broker.domain.queueing import started, starting, stretches_over
+from intertie.broker.domain.queueing import (
+    given_more,
+    room_made,
+    started,
+    starting,
+    stretches_over,
+)
 from intertie.broker.domain.records import Change
 from intertie.common.errors import NoCapacity
 from intertie.common.leasing.plugins import MIGRATIONS
@@ -97,13 +104,20 @@ class Site(RuleBasedStateMachine):
         vcpus=st.integers(1, 2),
         minutes=st.integers(3, 60),
         cancellable=st.booleans(),
+        spare=st.integers(0, 3),
     )
-    def submit(self, count: int, vcpus: int, minutes: int, cancellable: bool) -> None:
+    def submit(
+        self, count: int, vcpus: int, minutes: int, cancellable: bool, spare: int = 0
+    ) -> None:
+        """`spare`: workspaces that it may have beyond those that it wants."""
         lease = LeaseTerms(
             kind=Kind.BEST_EFFORT, duration=minutes * MINUTE, cancellable=cancellable
         )
         allocation = replace(ALLOCATION, vcpus=vcpus)
-        asked = spec(group(count=count, allocation=allocation), lease=lease)
+        wants = group(count=count, allocation=allocation)
+        if spare:
+            wants = replace(wants, count=0, min_count=count, max_count=count + spare)
+        asked = spec(wants, lease=lease)
         try:
             record = waits(self._name(), asked, now=self.now, policy=self.policy)
         except NoCapacity:
@@ -148,7 +162,7 @@ class Site(RuleBasedStateMachine):
         for _ in range(steps):
             self.now += STEP
             self._hosts_go_on()
-        if any(each.value.vacating for each in self.view.parts.values()):
+        if any(each.value.vacating or each.value.shed for each in self.view.parts.values()):
             self.late_until = self.now + MINUTE
         self._pass()
 
@@ -173,13 +187,23 @@ class Site(RuleBasedStateMachine):
         for part in self._counted():
             if not self._in_use(part):
                 continue
-            for each in part.placed:
+            for each in (*part.placed, *self._given_up(part)):
                 vcpus[self.there.get((part.name, each.workspace), each.host)] += self._size(part)
             for moving in part.moving:
                 if moving.state is not MovingState.PREPARING:
                     at = self.there.get((part.name, moving.workspace), "")
                     vcpus[moving.host] += self._size(part) if at != moving.host else 0
         assert max(vcpus.values(), default=0) <= VCPUS, dict(vcpus)
+
+    @invariant()
+    def whoever_runs_has_what_it_wants_and_no_more_than_it_may(self) -> None:
+        for each in self.view.clusters.values():
+            part = self.view.parts.get(each.value.part)
+            if part is None:
+                continue
+            [wants] = each.value.spec.groups
+            assert wants.fewest <= len(part.value.placed) <= wants.most
+            assert dict(each.value.counts) == {"w": len(part.value.placed)}
 
     def teardown(self) -> None:
         """When nothing more comes, all that waits is done with what it was to do."""
@@ -206,6 +230,12 @@ class Site(RuleBasedStateMachine):
     def _counted(self) -> list[Part]:
         return [each.value for each in self.view.parts.values() if each.value.counted]
 
+    def _given_up(self, part: Part) -> list[Placed]:
+        """What its hosts have not ended yet."""
+        there = {each.workspace for each in part.placed}
+        shed = {each.workspace: each for terms in part.shed for each in terms.placed}
+        return [each for label, each in shed.items() if label not in there]
+
     def _size(self, part: Part) -> int:
         return part.spec.workspaces[0].allocation.vcpus
 
@@ -219,6 +249,7 @@ class Site(RuleBasedStateMachine):
     def _moments(self) -> Iterator[datetime]:
         for part in self._counted():
             yield from (part.window.start, part.window.end, self._saved_at(part), part.ends)
+            yield from (each.ends for each in part.shed)
             if part.vacating is not None:
                 yield from (part.vacating.by, part.vacating.free_from)
 
@@ -229,6 +260,10 @@ class Site(RuleBasedStateMachine):
             return
         has_room = part.keeping is not None and part.keeping.has_room
         octets = 256 if has_room else 128
+        for each in self._given_up(part):
+            if any(moment < of.ends and each in of.placed for of in part.shed):
+                vcpus[each.host] += self._size(part)
+                disk[each.host] += octets
         for each in part.placed:
             moving = part.moving_of(each.workspace)
             goes = moving is not None and part.vacating is not None
@@ -388,8 +423,10 @@ class Site(RuleBasedStateMachine):
                 self._know(after)
                 after = next_of(after, self._seen(after), self.view.fleet, now=self.now)
             part = self.view.parts[part.name].value
-            if part.left:
-                self._know(replace(part, left=(), generation=part.generation + 1))
+            if part.left or (part.shed and part.generation >= part.shed[-1].generation):
+                part = replace(part, left=(), shed=())
+            if part is not self.view.parts[part.name].value or part.shed:
+                self._know(replace(part, generation=part.generation + 1))
         for part in self._counted():
             is_due = part.keeping is None or part.window.end > self.now
             if is_due or self._saved_at(part) <= self.now:
@@ -403,6 +440,20 @@ class Site(RuleBasedStateMachine):
             except NoCapacity:
                 continue
             self.view = written(self.view, change)
+        self._all_there()
+        made = room_made(self.view, self.policy, now=self.now)
+        self.view = written(self.view, made) if made is not None else self.view
+        while (found := given_more(self.view, self.policy, (), now=self.now)) is not None:
+            self.view = written(self.view, found[1])
+
+    def _all_there(self) -> None:
+        for each in self.view.clusters.values():
+            part = self.view.parts.get(each.value.part)
+            begun = part is not None and part.value.window.contains(self.now)
+            if begun and each.value.state is ClusterState.SCHEDULED:
+                record = each.value.move(ClusterState.ACTIVE, now=self.now)
+                known = {record.name: Versioned(value=record, revision=1)}
+                self.view = replace(self.view, clusters={**self.view.clusters, **known})
 
     def _know(self, part: Part) -> None:
         known = {part.name: Versioned(value=part, revision=1)}
