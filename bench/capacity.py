@@ -16,13 +16,8 @@ from datetime import timedelta
 
 from bench.big_site import BigSite, asked, big_site
 from bench.report import Row, show
-from intertie.broker.domain.ledger import (
-    LedgerView,
-    amounts_alone,
-    calendar_of,
-    free_vector,
-    keyed,
-)
+from intertie.broker.domain.amounts import amounts_alone, keyed
+from intertie.broker.domain.ledger import LedgerView, calendar_of, free_vector
 from intertie.broker.domain.planning import draft
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.intervals import Window

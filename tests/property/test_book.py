@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from intertie.broker.domain.book import Book
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.difference import with_terms
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.migrating import arrived, dropped
 from intertie.broker.domain.moving import Moving
 from intertie.broker.domain.part import NEXT, NetworkId, Part, PartState

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.acting import acted
-from intertie.broker.domain.ledger import demands_of
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.part import workspace_uid
 from intertie.broker.domain.records import Change, Write
 from intertie.common.actions import Action

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intertie.broker.domain import placement
+from intertie.broker.domain.amounts import fixed_amounts, pair_mbit_s
 from intertie.broker.domain.board import Board, Room, best_fit, largest_first, sum_free
-from intertie.broker.domain.ledger import fixed_amounts, pair_mbit_s
 from intertie.broker.domain.placement import Preference
 from intertie.common.part_spec import PairPromise, PartSpec, PartWorkspace
 from intertie.common.quantities import Vector

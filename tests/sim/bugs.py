@@ -17,6 +17,7 @@ from unittest import mock
 import intertie.broker.domain.archiving as archiving
 import intertie.broker.domain.beginning as beginning
 import intertie.broker.domain.book as book
+import intertie.broker.domain.demands as demands
 import intertie.broker.domain.difference as difference
 import intertie.broker.domain.fewest as fewest
 import intertie.broker.domain.giving_way as giving_way
@@ -169,7 +170,7 @@ def _on_totals() -> AbstractContextManager[Any]:
 @contextmanager
 def _ends_early() -> Iterator[None]:
     """A second too little at the end of every window."""
-    whole = ledger.demands_of
+    whole = demands.demands_of
 
     def demands_of(part: Part, admission: AdmissionPolicy) -> tuple[Demand, ...]:
         *before, last = whole(part, admission)
@@ -213,7 +214,7 @@ def _given_up_at_commit() -> Iterator[None]:
 @contextmanager
 def _begins_before_saved() -> Iterator[None]:
     """What gives way is counted until its window's end, and not until it is saved."""
-    whole = ledger.stretch_demands
+    whole = demands.stretch_demands
 
     def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) -> Any:
         first, *rest = whole(part, keeping, admission)
@@ -222,7 +223,7 @@ def _begins_before_saved() -> Iterator[None]:
         return (first, *rest)
 
     with (
-        mock.patch.object(ledger, "stretch_demands", stretch_demands),
+        mock.patch.object(demands, "stretch_demands", stretch_demands),
         mock.patch.object(fewest, "free_from", lambda part: part.window.end),
         mock.patch.object(preemptible, "free_from", lambda part: part.window.end),
     ):
@@ -280,14 +281,14 @@ def _more_than_it_may() -> Iterator[None]:
 @contextmanager
 def _promised_uncounted() -> Iterator[None]:
     """What is promised to a lease over several sites counts only once it was put aside."""
-    whole = ledger.stretch_demands
+    whole = demands.stretch_demands
 
     def stretch_demands(part: Part, keeping: Keeping, admission: AdmissionPolicy) -> Any:
         if keeping.until is None:
             keeping = replace_record(keeping, promised=None)
         return whole(part, keeping, admission)
 
-    with mock.patch.object(ledger, "stretch_demands", stretch_demands):
+    with mock.patch.object(demands, "stretch_demands", stretch_demands):
         yield
 
 

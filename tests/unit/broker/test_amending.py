@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.amending import Amendment, amend, check_open
+from intertie.broker.domain.amounts import host_key
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Fleet, SeenPart
-from intertie.broker.domain.ledger import demands_of, host_key
 from intertie.broker.domain.part import Part, Placed
 from intertie.broker.domain.reconcile import GivenUp, Step, Tell, step_of
 from intertie.common.amend_rules import DURATION, GROUPS

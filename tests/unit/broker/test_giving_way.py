@@ -10,9 +10,10 @@ import pytest
 from intertie.broker.domain import fewest
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState, settled
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import MemoryMove, Policy
 from intertie.broker.domain.giving_way import Admissible, draft_before_others, writes_of
-from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Keeping, Part
 from intertie.broker.domain.pricing import Flat

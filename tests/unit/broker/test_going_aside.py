@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.admission_policy import Quotas
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import (
     Fleet,
     MigrationOutcome,
@@ -16,7 +17,6 @@ from intertie.broker.domain.fleet import (
     SeenWorkspace,
     WorkspaceState,
 )
-from intertie.broker.domain.ledger import demands_of
 from intertie.broker.domain.migrating import begun, next_of
 from intertie.broker.domain.moving import MovingState
 from intertie.broker.domain.part import Keeping, Part, hosts_of

@@ -9,6 +9,7 @@ import pytest
 
 from intertie.broker.domain.admission_policy import Quotas
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Policy, WorkspaceState
 from intertie.broker.domain.giving_way import (
     Admissible,
@@ -16,7 +17,7 @@ from intertie.broker.domain.giving_way import (
     draft_before_others,
     writes_of,
 )
-from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of
+from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.price import amount_of
 from intertie.broker.domain.queue_policy import QueuePolicy

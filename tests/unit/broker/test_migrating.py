@@ -11,6 +11,8 @@ import pytest
 from intertie.broker.domain import migrating
 from intertie.broker.domain.acting import acted
 from intertie.broker.domain.admission_policy import Quotas
+from intertie.broker.domain.amounts import amounts_of
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.difference import with_terms
 from intertie.broker.domain.fleet import (
     Fleet,
@@ -20,7 +22,6 @@ from intertie.broker.domain.fleet import (
     SeenWorkspace,
     WorkspaceState,
 )
-from intertie.broker.domain.ledger import amounts_of, demands_of
 from intertie.broker.domain.migrating import begun, next_of
 from intertie.broker.domain.moving import Moving, MovingState
 from intertie.broker.domain.part import Keeping, Left, Part, hosts_of

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intertie.broker.domain.amounts import amounts_of
 from intertie.broker.domain.board import Room
-from intertie.broker.domain.ledger import amounts_of
 from intertie.broker.domain.placement import place
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.part_spec import PartSpec, PartWorkspace

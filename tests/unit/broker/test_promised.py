@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.admission_policy import Quotas
-from intertie.broker.domain.ledger import demands_of
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.offers import offers_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.recalling import allotted

@@ -18,8 +18,9 @@ from intertie.broker.domain.admission_policy import (
 from intertie.broker.domain.amending import amend
 from intertie.broker.domain.book import Book
 from intertie.broker.domain.decision import Decision, Outcome
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Fleet, Policy
-from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import allot
 from intertie.broker.domain.quotas import tenant_key

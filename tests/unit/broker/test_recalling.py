@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import SeenPart
-from intertie.broker.domain.ledger import demands_of
 from intertie.broker.domain.offers import offers_of
 from intertie.broker.domain.part import PartState
 from intertie.broker.domain.pricing import ByLoad

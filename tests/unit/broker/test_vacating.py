@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.amending import amend_before_others
+from intertie.broker.domain.amounts import host_key
 from intertie.broker.domain.cluster import ClusterState, workspaces_of
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Fleet, MigrationOutcome, Policy, SeenMigration, SeenPart
 from intertie.broker.domain.fleet import WorkspaceState as State
 from intertie.broker.domain.giving_way import (
@@ -18,7 +20,7 @@ from intertie.broker.domain.giving_way import (
     draft_before_others,
     writes_of,
 )
-from intertie.broker.domain.ledger import LedgerView, calendar_of, demands_of, host_key
+from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.migrating import dropped, next_of, until
 from intertie.broker.domain.moving import MovingState
 from intertie.broker.domain.offers import offers_of

@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from intertie.broker.domain.amounts import with_room_for_memory
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import (
-    LedgerView,
-    demands_of,
-    with_room_for_memory,
-)
+from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.pace import Paces, paces_of
 from intertie.broker.domain.part import Part, PartState, Placed
 from intertie.broker.domain.planning import (

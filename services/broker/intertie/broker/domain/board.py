@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from intertie.broker.domain.amounts import fixed_amounts
 from intertie.broker.domain.fleet import HostFacts
-from intertie.broker.domain.ledger import fixed_amounts
 from intertie.common.part_spec import PartWorkspace
 from intertie.common.quantities import Vector
 from intertie.common.spec import ANY_HYPERVISOR

@@ -13,6 +13,7 @@ from typing import Any
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterRecord
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Fleet, SeenPart
 from intertie.broker.domain.ledger import (
     FIRST_VNI,
@@ -20,7 +21,6 @@ from intertie.broker.domain.ledger import (
     LedgerView,
     Versioned,
     counted_demands,
-    demands_of,
     standing_of,
 )
 from intertie.broker.domain.lost_hosts import HostRecord

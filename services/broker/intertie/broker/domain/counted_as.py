@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from intertie.broker.domain.admission_policy import AdmissionPolicy
-from intertie.broker.domain.ledger import demands_of
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.overlay import demand_key
 from intertie.broker.domain.part import Part
 from intertie.common.calendar import Calendar, Demand

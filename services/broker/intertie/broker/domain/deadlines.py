@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.counted_as import counted_as
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import Admissible, draft_before_others
 from intertie.broker.domain.in_time import moved
-from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Keeping, Part
 from intertie.broker.domain.planning import Draft, draft
@@ -120,7 +121,7 @@ def _not_begun(
 
 
 def _with_room_for_memory(spec: ClusterSpec, mib_s: int) -> ClusterSpec:
-    """As `ledger.with_room_for_memory`, of a part that is not made yet."""
+    """As `amounts.with_room_for_memory`, of a part that is not made yet."""
 
     def roomy(has: Allocation) -> Allocation:
         disk = replace(has.disk, cap_mib_s=max(has.disk.cap_mib_s, mib_s))

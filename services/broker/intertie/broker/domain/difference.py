@@ -1,24 +1,22 @@
 """What other terms of a part take beyond those that it has, and on which hosts.
 
 Workspaces that stay keep their hosts; only what is new of them is looked for. What is given up
-counts until hosts have obeyed, see `ledger.demands_of`.
+counts until hosts have obeyed, see `demands.demands_of`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
 
-from intertie.broker.domain.board import Room
-from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import (
-    LedgerView,
-    calendar_of,
-    demands_of,
-    free_vector,
+from intertie.broker.domain.amounts import (
     host_key,
     larger,
     takes_by_workspace,
     with_room_for_memory,
 )
+from intertie.broker.domain.board import Room
+from intertie.broker.domain.demands import demands_of
+from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.ledger import LedgerView, calendar_of, free_vector
 from intertie.broker.domain.link_room import no_link
 from intertie.broker.domain.part import Part, Placed, Shed, Standing, hosts_of
 from intertie.broker.domain.placement import place

@@ -8,17 +8,11 @@ So it is brought elsewhere a few times at most.
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from intertie.broker.domain.amounts import fixed_amounts, with_room_for_memory
 from intertie.broker.domain.beginning import Beginning
 from intertie.broker.domain.board import Room
 from intertie.broker.domain.fleet import Policy, SeenPart
-from intertie.broker.domain.ledger import (
-    LedgerView,
-    Versioned,
-    calendar_of,
-    fixed_amounts,
-    free_hosts,
-    with_room_for_memory,
-)
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, free_hosts
 from intertie.broker.domain.migrating import (
     check_free_to_move,
     check_kept,

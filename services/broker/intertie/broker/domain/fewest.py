@@ -9,9 +9,10 @@ from typing import Generic, Self, TypeVar
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.counted_as import counted_as
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.in_time import put_off
-from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of, demands_of
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.malleable import FewerOf
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from intertie.broker.domain.amounts import amounts_of
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.counted_as import counted_as
 from intertie.broker.domain.fewest import Fewest, GivesWay
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import LedgerView, amounts_of, calendar_of
+from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.malleable import fewer_of
 from intertie.broker.domain.pace import paces_of
 from intertie.broker.domain.part import Part, hosts_of

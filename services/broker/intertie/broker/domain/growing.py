@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.difference import more_of
 from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import check_alone, with_others_saved
-from intertie.broker.domain.ledger import LedgerView, demands_of
+from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.preemptible import could_give_way
 from intertie.common.calendar import Demand

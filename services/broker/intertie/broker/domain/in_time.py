@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 
+from intertie.broker.domain.amounts import host_key
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import host_key
 from intertie.broker.domain.pace import Paces
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.stretches import LEAST, left_of, put_aside

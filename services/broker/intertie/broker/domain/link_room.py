@@ -1,7 +1,7 @@
 """What is short of the reservations that a part asks for on links to other sites."""
 
+from intertie.broker.domain.amounts import link_key
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import link_key
 from intertie.common.calendar import Calendar
 from intertie.common.errors import Shortfall
 from intertie.common.part_spec import PartSpec

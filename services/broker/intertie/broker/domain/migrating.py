@@ -8,7 +8,9 @@ silence, and on a host's loss only once that is fenced.
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from intertie.broker.domain.amounts import with_room_for_memory
 from intertie.broker.domain.board import Room
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.difference import at_host, least, more_of, shortfall_of
 from intertie.broker.domain.fleet import (
     Fleet,
@@ -19,13 +21,7 @@ from intertie.broker.domain.fleet import (
     SeenPart,
     WorkspaceState,
 )
-from intertie.broker.domain.ledger import (
-    LedgerView,
-    calendar_of,
-    demands_of,
-    free_hosts,
-    with_room_for_memory,
-)
+from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts
 from intertie.broker.domain.moving import Moving, MovingState
 from intertie.broker.domain.part import Left, Part, Placed
 from intertie.broker.domain.placement import place

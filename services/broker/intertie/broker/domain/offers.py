@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
+from intertie.broker.domain.amounts import link_key
 from intertie.broker.domain.counted_as import counted_as
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
-from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts, free_vector, link_key
+from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts, free_vector
 from intertie.broker.domain.load import scarcest
 from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import PartState

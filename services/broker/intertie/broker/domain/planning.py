@@ -5,17 +5,10 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
+from intertie.broker.domain.amounts import amounts_alone, gateway_mbit_s, host_key, keyed
 from intertie.broker.domain.board import Room
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import (
-    LedgerView,
-    amounts_alone,
-    calendar_of,
-    free_hosts,
-    gateway_mbit_s,
-    host_key,
-    keyed,
-)
+from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts
 from intertie.broker.domain.link_room import link_shortfalls
 from intertie.broker.domain.part import Placed, leaves_site
 from intertie.broker.domain.placement import place

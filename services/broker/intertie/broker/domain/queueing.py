@@ -15,15 +15,10 @@ from intertie.broker.domain.cluster import (
     Failure,
     Waits,
 )
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.elsewhere import brought_elsewhere
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import (
-    Capacities,
-    LedgerView,
-    Versioned,
-    calendar_of,
-    demands_of,
-)
+from intertie.broker.domain.ledger import Capacities, LedgerView, Versioned, calendar_of
 from intertie.broker.domain.malleable import Resized
 from intertie.broker.domain.openings import Openings, seconds
 from intertie.broker.domain.pace import paces_of

@@ -9,6 +9,7 @@ goes on, the long way.
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.account import Account
+from intertie.broker.domain.amounts import host_key, with_room_for_memory
 from intertie.broker.domain.cluster import (
     PREEMPTED,
     WORKSPACE_FAILED,
@@ -17,17 +18,11 @@ from intertie.broker.domain.cluster import (
     Waits,
 )
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, check, remotes_of
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.in_time import SLACK
-from intertie.broker.domain.ledger import (
-    LedgerView,
-    Versioned,
-    calendar_of,
-    demands_of,
-    host_key,
-    with_room_for_memory,
-)
+from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.migrating import only_kept
 from intertie.broker.domain.pace import Paces, paces_of
 from intertie.broker.domain.part import Amend, AmendState, Keeping, Part, hosts_of

@@ -3,15 +3,12 @@
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
+from intertie.broker.domain.amounts import with_room_for_memory
 from intertie.broker.domain.board import Room
+from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import (
-    LedgerView,
-    calendar_of,
-    demands_of,
-    with_room_for_memory,
-)
+from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.part import AmendState, Moved, Part, PartState, Placed, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.planning import free_hosts_over

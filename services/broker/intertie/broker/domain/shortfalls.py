@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+from intertie.broker.domain.amounts import fixed_amounts, pair_mbit_s
 from intertie.broker.domain.board import Board, Room, best_fit, largest_first, sum_free
-from intertie.broker.domain.ledger import fixed_amounts, pair_mbit_s
 from intertie.common.errors import Shortfall
 from intertie.common.part_spec import PartSpec, PartWorkspace
 from intertie.common.quantities import DIMENSIONS, RESOURCE_OF, UNIT_OF, Vector

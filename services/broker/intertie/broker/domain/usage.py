@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 
 from intertie.broker.domain.account import Account, ChainEntry, UsageHead
+from intertie.broker.domain.amounts import amounts_alone, amounts_of
 from intertie.broker.domain.charge import Alike, Charge, PastCharge, Reserved
 from intertie.broker.domain.fleet import SeenPart
-from intertie.broker.domain.ledger import amounts_alone, amounts_of
 from intertie.broker.domain.part import Part, PartState, hosts_of
 from intertie.broker.domain.price import amount_of, terms_of
 from intertie.broker.domain.refunds import owed_at_end

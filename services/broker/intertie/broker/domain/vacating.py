@@ -1,7 +1,7 @@
 """A lease gives way by migration: workspaces of it go, while they run, to other hosts of the site
 that have room for all of their terms, and those that they leave are another lease's.
 
-Until it is known that they are there the part counts both ways (`ledger.demands_of`): as it does
+Until it is known that they are there the part counts both ways (`demands.demands_of`): as it does
 then, and as it does if it is put aside, which it is where they do not get there. So the other lease
 has its room on record whatever becomes of a migration.
 """
@@ -9,15 +9,10 @@ has its room on record whatever becomes of a migration.
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from intertie.broker.domain.amounts import fixed_amounts, host_key, with_room_for_memory
 from intertie.broker.domain.cluster import PREEMPTED, ClusterRecord
 from intertie.broker.domain.fleet import Policy, SeenPart, WorkspaceState
-from intertie.broker.domain.ledger import (
-    LedgerView,
-    calendar_of,
-    fixed_amounts,
-    host_key,
-    with_room_for_memory,
-)
+from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.migrating import (
     check_free_to_move,
     check_room,
