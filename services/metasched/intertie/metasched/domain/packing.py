@@ -56,6 +56,11 @@ class Packer:
         put = self._put(site, packing, group, count)
         if put is not None or not any(packing.counts):
             return put
+        left = Vector()
+        for free in packing.free:
+            left += free
+        if not self.takes(site, group) * count <= left:
+            return None  # however they are put
         wanted = {name: packing.count(name) for name in self._groups}
         wanted[group] += count
         again = self.empty(site)
