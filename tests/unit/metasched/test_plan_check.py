@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from intertie.common.values import replace
-from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.plan import Plan, check, is_sound
 from intertie.metasched.domain.problem import Cut, LatencyLimit, Problem
 from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import (
@@ -34,6 +34,7 @@ def a_plan() -> Plan:
     plan = solve(GIVEN)
     assert plan is not None
     assert check(GIVEN, plan) == ()
+    assert is_sound(GIVEN, plan)
     return plan
 
 
@@ -229,3 +230,4 @@ def test_a_broken_rule_is_found(name: str) -> None:
     resource, change = BROKEN[name]
     given, plan = change(a_plan())
     assert resource in {each.resource for each in check(given, plan)}
+    assert not is_sound(given, plan)

@@ -2,19 +2,24 @@
 
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import hindrance, without_useless_sites
-from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.packing import fits_at_all
+from intertie.metasched.domain.plan import Plan, is_sound
+from intertie.metasched.domain.planner import EASY_MODEL, first_plan, model_size
 from intertie.metasched.domain.problem import GroupNeed, HostRoom, Problem, Site
 from intertie.metasched.domain.solver import any_plan
 
 REMEMBERED = 16
 """Plans that were found, the last ones."""
+STEPS = 300
+"""Of a search before the model is asked."""
 
 
 class Feasibility:
     """Bounded in what it asks the model in all, in such a way that it is the same on every machine.
 
-    A plan that was found for one problem is one for the next if its check finds it sound there. And
-    where there are fewer places than workspaces of a group, there is none.
+    A plan that was found for one problem is one for the next if its check finds it sound there; one
+    of a short search is one. And where there are fewer places than workspaces of a group, or less
+    of anything than all take together, there is none.
     """
 
     def __init__(self, *, effort: float, each: float, size: int) -> None:
@@ -28,13 +33,17 @@ class Feasibility:
         problem = narrowed(problem)
         if any(not has_places(problem, group) for group in problem.groups):
             return False
-        if any(not check(problem, plan) for plan in self._plans):
+        if not has_room(problem):
+            return False
+        if any(is_sound(problem, plan) for plan in self._plans):
             return True
         size = size_of(problem)
         if self._effort <= 0 or self._size < size:
             return None
         self._size -= size
-        plan, known, took = any_plan(problem, effort=min(self._each, self._effort))
+        plan, known, took = searched(problem), True, 0.0
+        if plan is None:
+            plan, known, took = any_plan(problem, effort=min(self._each, self._effort))
         self._effort -= took
         if plan is not None:
             self._plans = [plan, *self._plans[: REMEMBERED - 1]]
@@ -71,6 +80,18 @@ def has_places(problem: Problem, group: GroupNeed) -> bool:
         if sum(places) >= wanted and sum(map(bool, places)) >= group.min_sites:
             return True
     return False
+
+
+def has_room(problem: Problem) -> bool:
+    """Whether all hosts together have what the least of all takes, in some window: without that
+    there is no plan."""
+    fewest = {group.name: group.fewest for group in problem.groups}
+    return any(fits_at_all(problem, slot, fewest) for slot in range(len(problem.windows)))
+
+
+def searched(problem: Problem) -> Plan | None:
+    """What is found without a model, where one would be long in solving."""
+    return first_plan(problem, steps=STEPS) if model_size(problem) > EASY_MODEL else None
 
 
 def _places(group: GroupNeed, site: Site, slot: int, most: int) -> int:

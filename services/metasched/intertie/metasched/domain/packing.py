@@ -146,9 +146,13 @@ def fits_at_all(problem: Problem, slot: int, counts: Mapping[str, int]) -> bool:
     for site in problem.sites:
         for host in site.offers[slot].hosts:
             free += host.free.at_least_zero()
-    least = Vector()
+    groups, least = {group.name: group for group in problem.groups}, Vector()
     for name, count in counts.items():
         # What sites do by their defaults is left out, for it is not the same everywhere.
-        need = replace(problem.group(name).need, iops=0, throughput_mib_s=0)
-        least += need * count
+        need = replace(groups[name].need, iops=0, throughput_mib_s=0)
+        counted = {
+            dimension: min(getattr(need, dimension), most)
+            for dimension, most in groups[name].at_most.items()
+        }
+        least += replace(need, **counted) * count
     return least <= free

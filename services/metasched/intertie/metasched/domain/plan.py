@@ -124,23 +124,32 @@ def check(problem: Problem, plan: Plan) -> tuple[Shortfall, ...]:
     Counts workspace by workspace and pair by pair, and shares no code with the model:
     it is run before anything is held.
     """
+    return tuple(_breaks(problem, plan))
+
+
+def is_sound(problem: Problem, plan: Plan) -> bool:
+    """Whether the check finds nothing: it ends at the first thing that it does."""
+    return next(_breaks(problem, plan), None) is None
+
+
+def _breaks(problem: Problem, plan: Plan) -> Iterator[Shortfall]:
     if plan.window not in problem.windows:
-        return (_broken("", "policy", f"{plan.window} is no candidate"),)
+        yield _broken("", "policy", f"{plan.window} is no candidate")
+        return
     slot = problem.windows.index(plan.window)
     offers = {site.name: site.offers[slot] for site in problem.sites}
     unknown = [name for name in plan.site_names if name not in offers]
     if unknown:
-        return tuple(_broken(name, "policy", f"{name} offers nothing") for name in unknown)
-    return (
-        *_counts_are_in_range(problem, plan),
-        *_groups_are_where_they_may_be(problem, plan),
-        *_images_are_there(plan, problem, offers),
-        *_hosts_have_room(problem, plan, offers),
-        *_routes_lead_there(problem, plan, offers),
-        *_links_have_room(problem, plan, offers),
-        *_latencies_are_kept(problem, plan, offers),
-        *_refusals_are_heeded(problem, plan),
-    )
+        yield from (_broken(name, "policy", f"{name} offers nothing") for name in unknown)
+        return
+    yield from _counts_are_in_range(problem, plan)
+    yield from _groups_are_where_they_may_be(problem, plan)
+    yield from _images_are_there(plan, problem, offers)
+    yield from _hosts_have_room(problem, plan, offers)
+    yield from _routes_lead_there(problem, plan, offers)
+    yield from _links_have_room(problem, plan, offers)
+    yield from _latencies_are_kept(problem, plan, offers)
+    yield from _refusals_are_heeded(problem, plan)
 
 
 def _broken(

@@ -12,7 +12,7 @@ from intertie.metasched.domain.construct import (
     stands,
 )
 from intertie.metasched.domain.improve import improve
-from intertie.metasched.domain.plan import Plan, check
+from intertie.metasched.domain.plan import Plan, is_sound
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.solver import solve
 
@@ -59,6 +59,12 @@ def best_plan(problem: Problem, *, effort: float = 2.0) -> Plan | None:
     return _better(problem, _sound(problem, _plan_of(begun)), first)
 
 
+def first_plan(problem: Problem, *, steps: int) -> Plan | None:
+    """A plan of a search of so many steps; None where it has found none."""
+    begun = constructed(problem, steps=steps)
+    return _sound(problem, _plan_of(begun)) if begun is not None else None
+
+
 def check_size(problem: Problem) -> None:
     """FieldInvalid where there are more groups than are searched for, over more hosts than the
     model is solved for: nobody would look for a plan."""
@@ -94,7 +100,7 @@ def _plan_of(begun: Begun) -> Plan:
 
 def _sound(problem: Problem, plan: Plan) -> Plan | None:
     """A plan of a search, unless it breaks a rule that the search does not know."""
-    return plan if not check(problem, plan) else None
+    return plan if is_sound(problem, plan) else None
 
 
 def _better(problem: Problem, one: Plan | None, other: Plan | None) -> Plan | None:
