@@ -271,6 +271,12 @@ async def test_where_there_is_too_much_to_do_a_refusal_is_told_at_once(
     assert all(each.shortfalls for each in results if isinstance(each, errors.NoCapacity))
 
 
+async def test_who_waits_and_who_does_not_are_explained_one_after_another() -> None:
+    """A bug: each kind had its own turn, so two were explained at a time."""
+    process = await World().process()
+    assert process.queue._line._explaining is process.create._explaining
+
+
 async def test_all_that_grows_with_what_sites_offer_is_done_beside_the_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -36,6 +36,7 @@ from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluste
 from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
+from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.go_on import GoOn
@@ -187,7 +188,8 @@ class World:
             draw=draw,
             room=self.room,
         )
-        line = Line(planning, parts, self.queue_policy)
+        explaining = Explaining(planning)
+        line = Line(planning, explaining, parts, self.queue_policy)
         pauses = Pauses(self.clock)
         fits = FitsAside(register, self.queue_policy, COORDINATOR)
         begin = BeginWaiting(
@@ -232,6 +234,7 @@ class World:
             clusters=clusters,
             register=register,
             planning=planning,
+            explaining=explaining,
             fits=fits,
             enqueue=EnqueueCluster(clusters, line, fits, get, self.clock),
             coallocate=coallocate,

@@ -58,6 +58,7 @@ from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluste
 from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
+from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.go_on import GoOn
@@ -134,7 +135,8 @@ class Metasched:
         )
         room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
         queue_policy = settings.queue.policy()
-        line = Line(planning, parts, queue_policy)
+        explaining = Explaining(planning)
+        line = Line(planning, explaining, parts, queue_policy)
         pauses = Pauses(clock)
         fits = FitsAside(register, queue_policy, commit_terms.coordinator)
         self._begin = BeginWaiting(
@@ -179,6 +181,7 @@ class Metasched:
             clusters=clusters,
             register=register,
             planning=planning,
+            explaining=explaining,
             fits=fits,
             enqueue=EnqueueCluster(clusters, line, fits, get, clock),
             coallocate=coallocate,

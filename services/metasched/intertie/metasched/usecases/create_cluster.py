@@ -102,6 +102,7 @@ class CreateCluster:
         clusters: Clusters,
         register: Register,
         planning: Planning,
+        explaining: Explaining,
         fits: FitsAside,
         enqueue: EnqueueCluster,
         coallocate: Coallocate,
@@ -118,7 +119,7 @@ class CreateCluster:
         self._register = register
         self._planning = planning
         self._room_to_go_on = RoomToGoOn(planning)
-        self._explaining = Explaining(planning)
+        self._explaining = explaining
         self._fits = fits
         self._enqueue = enqueue
         self._coallocate = coallocate

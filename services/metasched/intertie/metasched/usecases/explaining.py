@@ -40,6 +40,8 @@ TIMES_EFFORT = 10
 
 
 class Explaining:
+    """One for all who refuse, so that no more are explained at a time than AT_WORK."""
+
     def __init__(self, planning: Planning) -> None:
         self._planning = planning
         self._at_work = asyncio.Semaphore(AT_WORK)

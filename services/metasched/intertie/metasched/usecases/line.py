@@ -38,9 +38,11 @@ class Outlook:
 
 
 class Line:
-    def __init__(self, planning: Planning, parts: PartCache, policy: QueuePolicy) -> None:
+    def __init__(
+        self, planning: Planning, explaining: Explaining, parts: PartCache, policy: QueuePolicy
+    ) -> None:
         self._planning = planning
-        self._explaining = Explaining(planning)
+        self._explaining = explaining
         self._parts = parts
         self.policy = policy
 
