@@ -28,6 +28,7 @@ from intertie.common.etcd.election import Election
 from intertie.common.etcd.feed import Feed
 from intertie.common.etcd.room import Room
 from intertie.common.logs import configure
+from intertie.common.process import collect_gently, switch_often
 from intertie.common.rpc.credentials import Credentials
 from intertie.common.rpc.server import ListenFailed, Registration, Server
 from intertie.common.settings import SettingsInvalid, load
@@ -323,6 +324,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         settings = load(MetaschedSettings, arguments.config)
+        collect_gently()
+        switch_often()
         configure("metasched", settings.log.level)
         points.stop_in(settings.fault_points)
         uvloop.run(_serve(settings))
