@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from intertie.broker.domain import resizing
 from intertie.broker.domain.cluster import ClusterState
 from intertie.broker.domain.fleet import Policy, SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.migrating import dropped, on_its_way
@@ -15,11 +16,13 @@ from intertie.broker.loops import queue
 from intertie.broker.loops.queue import TELL_S, Queue
 from intertie.broker.loops.reconcile import PATIENCE, Reconcile
 from intertie.common.spec import ClusterSpec
+from intertie.common.values import replace
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.fakes.room import FakeRoom
 from tests.unit.broker.line import ImagesHere, best_effort, name_of, waits
 from tests.unit.broker.samples import DIGEST, NOW, POLICY, facts
+from tests.unit.broker.standing import ALLOCATION, group, spec
 from tests.unit.broker.test_malleable import STEADY, between
 
 MINUTE = timedelta(minutes=1)
@@ -138,6 +141,28 @@ async def test_who_has_no_image_any_more_is_not_in_the_way_of_others(
         await world.passes(TELL_S)
     assert await world.has("first") == (ClusterState.ACTIVE, 2)
     assert await world.has("second") == (ClusterState.ACTIVE, 4)
+
+
+async def test_who_has_no_room_for_more_is_not_in_the_way_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug: of those that would get more the first few were looked at, and always the same."""
+    for module in (queue, resizing):
+        monkeypatch.setattr(module, "LOOKED_AT", 1)
+    world = World()
+    await world.asks("short", best_effort(1, lasts=10 * MINUTE))
+    await world.asks("long", best_effort(2))
+    whole = group(count=0, min_count=1, max_count=2, allocation=replace(ALLOCATION, vcpus=4))
+    await world.asks("large", spec(whole, lease=between(1, 2).lease))
+    await world.asks("small", between(1, 2))
+    await world.passes()
+    assert await world.has("large") == (ClusterState.ACTIVE, 1)
+    assert await world.has("small") == (ClusterState.ACTIVE, 1)
+    await world.passes(600)
+    for _ in range(3):
+        await world.passes(TELL_S)
+    assert await world.has("large") == (ClusterState.ACTIVE, 1)
+    assert await world.has("small") == (ClusterState.ACTIVE, 2)
 
 
 async def test_nobody_gets_more_while_the_store_is_short_of_room() -> None:

@@ -14,6 +14,7 @@ from intertie.broker.domain.malleable import Resized, grown, more_for
 from intertie.broker.domain.openings import Openings
 from intertie.broker.domain.preemptible import being_given_up, running_leases
 from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.running import Running
 from intertie.broker.domain.stretches import GIVEN_UP_WITHIN
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
@@ -23,7 +24,7 @@ from intertie.common.values import replace
 IN_LINE_AT_MOST = 16
 """Where more wait, nobody gets more: to see what of the room these could use costs too much."""
 LOOKED_AT = 16
-"""Of those that would get more, so many are tried, in the policy's order."""
+"""Of those that would get more, so many are tried at a time, in the policy's order."""
 _S = timedelta(seconds=1)
 
 
@@ -65,12 +66,7 @@ def more(
     """One that runs gets all that it may have and there is room for until it ends, beside the first
     start of each in line; None where none does, nor while one in line is on its way to hosts that
     have room for it now. `but`: names of clusters that do not."""
-    running = [
-        each
-        for each in running_leases(view, now=now)
-        if each[0].value.name not in but and each[1].name not in view.amended
-    ]
-    may = list(islice(more_for(running, policy, now=now), LOOKED_AT))
+    may = _looked_at(but, view, policy, now=now)
     if not may or len(line) > IN_LINE_AT_MOST or any(_is_on_its_way(each, view) for each in line):
         return None
     calendar = calendar_of(view, policy)
@@ -91,6 +87,24 @@ def more(
                 )
                 return after, Change(writes=writes, admitted_on=view.generation)
     return None
+
+
+def looked_at(
+    but: Collection[str], view: LedgerView, policy: Policy, *, now: datetime
+) -> list[str]:
+    """Names of the clusters for which `more` looks for room, but for those."""
+    return [record.value.name for record, _ in _looked_at(but, view, policy, now=now)]
+
+
+def _looked_at(
+    but: Collection[str], view: LedgerView, policy: Policy, *, now: datetime
+) -> list[Running]:
+    running = [
+        each
+        for each in running_leases(view, now=now)
+        if each[0].value.name not in but and each[1].name not in view.amended
+    ]
+    return list(islice(more_for(running, policy, now=now), LOOKED_AT))
 
 
 def _is_on_its_way(lease: Lease, view: LedgerView) -> bool:

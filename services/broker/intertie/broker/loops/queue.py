@@ -1,7 +1,7 @@
 """Starts the leases that wait, as soon as there is room for them, and tells the others what they
 wait for; and gives those that run more workspaces, or fewer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -24,6 +24,7 @@ from intertie.broker.domain.queueing import (
     waiting,
 )
 from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.resizing import LOOKED_AT, looked_at
 from intertie.common.clock import Clock
 from intertie.common.errors import LedgerFull, NoCapacity, SiteUnreachable, StaleWrite
 
@@ -58,6 +59,8 @@ class Queue:
         self._in_vain_s = float("-inf")
         self._no_images: dict[str, float] = {}
         """Clusters that could have more, and whose image was not here, and since when."""
+        self._had_their_turn: set[str] = set()
+        """Clusters that had no room for more, while there are others to look at."""
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """Costs nothing where nobody waits, whatever was touched."""
@@ -172,13 +175,14 @@ class Queue:
         self._no_images = {
             name: since for name, since in self._no_images.items() if at - since < NO_IMAGES_S
         }
-        but = set(self._no_images)
+        but = {*self._no_images, *self._had_their_turn}
         try:
             self._room.check()
             for _ in range(RESIZED_AT_MOST):
                 view = await self._ledger.view()
                 found = given_more(view, self._policy, but, now=self._clock.now())
                 if found is None:
+                    self._next_turn(looked_at(but, view, self._policy, now=self._clock.now()))
                     return
                 after, change = found
                 but.add(after.record.name)
@@ -194,6 +198,13 @@ class Queue:
             log.info("queue.no_images", why=str(error))
         except StaleWrite as error:
             log.debug("queue.lost_race", key=error.key)
+
+    def _next_turn(self, in_vain: Sequence[str]) -> None:
+        """Those for whom there is no room are not in the way of others for whom there may be."""
+        if len(in_vain) < LOOKED_AT:
+            self._had_their_turn = set()
+        else:
+            self._had_their_turn.update(in_vain)
 
     async def _has_images(self, part: Part) -> bool:
         for digest in sorted({each.environment.image for each in part.spec.workspaces}):
