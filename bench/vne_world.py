@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
@@ -73,22 +75,31 @@ def read_instance(path: Path) -> Instance:
     """FieldInvalid where the file has not what it is to have."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-        return Instance(
-            cpus=tuple(read["substrate"]["nodes"]),
-            links=tuple((u, v, width) for u, v, width in read["substrate"]["links"]),
-            requests=tuple(
-                Request(
-                    id=each["id"],
-                    arrival_s=each["arrival"],
-                    lifetime_s=each["lifetime"],
-                    cpus=tuple(each["nodes"]),
-                    links=tuple((a, b, width) for a, b, width in each["links"]),
-                )
-                for each in read["requests"]
-            ),
-        )
+        cpus, links = _graph(read["substrate"])
+        return Instance(cpus=cpus, links=links, requests=tuple(map(_request, read["requests"])))
     except (ValueError, KeyError, TypeError) as error:
         raise FieldInvalid(path.name, f"is no instance: {error!r}") from error
+
+
+def _graph(read: Any) -> tuple[tuple[int, ...], tuple[tuple[int, int, int], ...]]:
+    """What nodes have, and links between two of them. ValueError where these are no numbers of
+    such a graph."""
+    cpus = tuple(read["nodes"])
+    links = tuple((u, v, width) for u, v, width in read["links"])
+    whole = all(isinstance(each, int) and each >= 0 for link in (cpus, *links) for each in link)
+    if not whole or any(u == v or max(u, v) >= len(cpus) for u, v, _ in links):
+        raise ValueError(f"{len(cpus)} nodes cannot have these numbers: {cpus}, {links}"[:200])
+    return cpus, links
+
+
+def _request(read: Any) -> Request:
+    cpus, links = _graph(read)
+    arrival_s, lifetime_s = read["arrival"], read["lifetime"]
+    if not (0 <= arrival_s < math.inf and 0 < lifetime_s < math.inf):
+        raise ValueError(f"from {arrival_s} s for {lifetime_s} s")
+    return Request(
+        id=read["id"], arrival_s=arrival_s, lifetime_s=lifetime_s, cpus=cpus, links=links
+    )
 
 
 class Substrate:

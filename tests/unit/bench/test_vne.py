@@ -184,3 +184,40 @@ def test_a_file_that_is_no_instance_is_refused(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(FieldInvalid, match="is no instance"):
             read_instance(file)
+
+
+NO_GRAPHS: list[dict[str, object]] = [
+    {"nodes": [1, -2]},
+    {"nodes": [1, 1.5]},
+    {"links": [[0, 2, 5]]},
+    {"links": [[-1, 0, 5]]},
+    {"links": [[1, 1, 5]]},
+    {"links": [[0, 1, -5]]},
+]
+NO_TIMES: list[dict[str, object]] = [{"lifetime": 0}, {"arrival": float("nan")}, {"arrival": -1}]
+
+
+@pytest.mark.parametrize(
+    ("of", "changed"),
+    [(of, each) for of in ("substrate", "request") for each in NO_GRAPHS]
+    + [("request", each) for each in NO_TIMES],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    tmp_path: Path, of: str, changed: dict[str, object]
+) -> None:
+    graph = {"nodes": [1, 2], "links": [[0, 1, 5]]}
+    given: dict[str, dict[str, object]] = {
+        "substrate": {**graph},
+        "request": {"id": 0, "arrival": 0.5, "lifetime": 9, **graph},
+    }
+    file = tmp_path / "small.json"
+
+    def written() -> Path:
+        said = {"substrate": given["substrate"], "requests": [given["request"]]}
+        file.write_text(json.dumps(said))
+        return file
+
+    assert len(read_instance(written()).requests) == 1
+    given[of].update(changed)
+    with pytest.raises(FieldInvalid, match="is no instance"):
+        read_instance(written())
