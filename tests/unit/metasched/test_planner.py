@@ -1,9 +1,13 @@
 """The planner beyond the model: what is too large for it, and what it begins with."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.values import replace
+from intertie.metasched.domain import construct
+from intertie.metasched.domain.board import Board, Piece
 from intertie.metasched.domain.candidates import without_useless_sites
 from intertie.metasched.domain.construct import MOST_PIECES, MOST_SINGLES, constructed
 from intertie.metasched.domain.plan import check
@@ -98,6 +102,25 @@ def test_too_many_groups_to_be_planned_are_told_as_that_and_not_as_short_of_room
     check_size(problem(many, {"a": offer(large)}))
     with pytest.raises(FieldInvalid, match=r"spec\.groups.*has 257 groups.*up to 192"):
         check_size(problem(many, sites))
+
+
+def test_effort_is_spent_where_nothing_can_be_tried_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No host has room for one of them: each window that is looked at costs 80 steps, and is looked
+    at once, as no two of them are in one piece."""
+    begun: list[int] = []
+
+    class Counted(Board):
+        def __init__(self, problem: Problem, slot: int, pieces: Sequence[Piece]) -> None:
+            begun.append(slot)
+            super().__init__(problem, slot, pieces)
+
+    monkeypatch.setattr(construct, "Board", Counted)
+    many = [group(f"g{at}", vcpus=3) for at in range(80)]
+    given = problem(many, {"a": [offer(*[2] * 200)] * 20})
+    assert constructed(given, steps=400) is None
+    assert begun == [0, 1, 2, 3, 4]
 
 
 def test_two_that_need_one_host_are_seen_to_be_cheaper_there() -> None:

@@ -78,7 +78,7 @@ def _in_window(
     for pieces in _cuts(counts):
         search = Search(Board(problem, slot, pieces))
         _dive(search, budget.steps)
-        budget.steps -= search.steps
+        budget.steps -= search.steps + len(pieces)  # a board of so many takes its time as well
         if search.best is not None:
             return search
     return None
@@ -106,7 +106,7 @@ def _as_many_as_fit(problem: Problem, slot: int, budget: Budget) -> tuple[Search
 def _cuts(counts: Mapping[str, int]) -> Iterator[list[Piece]]:
     """Into pieces of as many workspaces as there have to be in one, then of one."""
     total = sum(counts.values())
-    size = max(-(-total // MOST_PIECES), 1)
+    size = min(max(-(-total // MOST_PIECES), 1), max(counts.values(), default=1) or 1)
     for each in dict.fromkeys((size, 1)):
         pieces = [
             Piece(group, min(each, count - done))
