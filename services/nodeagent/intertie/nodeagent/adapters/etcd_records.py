@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from intertie.api.nodeagent.v1 import records_pb2 as pb
 from intertie.common.errors import EtcdUnavailable, FieldInvalid
-from intertie.common.etcd.client import DeleteKey, Etcd, EtcdRefused, Op, Put
+from intertie.common.etcd.client import Compare, DeleteKey, Etcd, EtcdRefused, Op, Put
 from intertie.nodeagent.convert import (
     facts_to_proto,
     measured_to_proto,
@@ -44,6 +44,8 @@ class EtcdRecords:
         self._share = f"{_INCAST}{host}/share"
         self._refused: dict[str, bytes] = {}
         self._revision = 0
+        self._written_at: dict[str, int] = {}
+        """Of keys of parts, the revision of the last write, as far as that is known; 0: none is."""
 
     async def wanted(self) -> Listing:
         try:
@@ -92,10 +94,12 @@ class EtcdRecords:
 
     async def write_seen(self, part: SeenPart, *, now: datetime) -> None:
         message = seen_to_proto(part, now=now)
-        await self._write(Put(f"{self._seen}parts/{part.uid}", message.SerializeToString()))
+        await self._write_next(Put(f"{self._seen}parts/{part.uid}", message.SerializeToString()))
 
     async def delete_seen(self, part_uid: str) -> None:
-        await self._write(DeleteKey(f"{self._seen}parts/{part_uid}"))
+        key = f"{self._seen}parts/{part_uid}"
+        await self._write_next(DeleteKey(key))
+        self._written_at.pop(key, None)
 
     async def write_facts(self, facts: HostFacts, *, now: datetime) -> None:
         message = facts_to_proto(facts, now=now)
@@ -132,6 +136,30 @@ class EtcdRecords:
     async def share_hints(self) -> AsyncIterator[None]:
         async for _ in self._hints(_INCAST, 0):
             yield
+
+    async def _write_next(self, op: Op) -> None:
+        """After what is there. A write whose answer was lost may be on its way for as long as it
+        likes: it must not come after this one, for the site would go by a guest of before."""
+        while True:
+            at = await self._last_written(op.key)
+            try:
+                result = await self._etcd.txn([Compare.mod(op.key, at)], [op])
+            except (EtcdUnavailable, EtcdRefused) as error:
+                self._written_at.pop(op.key, None)
+                raise RecordsUnreadable(f"{op.key}: {error}") from error
+            if result.succeeded:
+                self._written_at[op.key] = result.revision if isinstance(op, Put) else 0
+                return
+            self._written_at.pop(op.key, None)  # it has come by now
+
+    async def _last_written(self, key: str) -> int:
+        if key not in self._written_at:
+            try:
+                entry = await self._etcd.get(key)
+            except (EtcdUnavailable, EtcdRefused) as error:
+                raise RecordsUnreadable(f"{key}: {error}") from error
+            self._written_at[key] = entry.mod_revision if entry is not None else 0
+        return self._written_at[key]
 
     async def _write(self, op: Op) -> None:
         """Unguarded: nobody else writes this host's keys, and every value is complete."""

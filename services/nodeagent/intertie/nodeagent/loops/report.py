@@ -20,7 +20,7 @@ _ALL_S = 30.0
 """How often everything is written again: whatever became of the records, they are right by then."""
 _AGAIN_S = 10.0
 """After a write whose answer was lost, the one that follows it, or the deletion, is done again so
-much later: the lost one may be applied after both, over what is newer. More than a pass takes."""
+much later: a first write that was lost may come after the deletion. More than a pass takes."""
 
 
 class Reporter:
