@@ -229,3 +229,17 @@ def test_a_report_that_comes_after_a_newer_one_unsays_nothing(
     aside, on = kept(1, 0, 10, until=moment(59)), kept(2, 20, 30, until=None)
     waiting.part(written(9), aside, on)
     assert said == ([] if is_saved else [f"{PART} goes on before n1 has saved it"])
+
+
+@pytest.mark.parametrize(("terms", "wrong"), [(2, 0), (1, 1)])
+def test_one_that_goes_on_from_an_end_of_its_site_s_own_is_not_recalled(
+    terms: int, wrong: int
+) -> None:
+    """Its coordinator has never agreed on that end, for it goes on already."""
+    said: list[str] = []
+    waiting = Waiting(lambda written, problem: said.append(problem))
+    waiting.wanted(records_pb2.WantedPart(part=PART, part_uid="1"))
+    waiting.seen("north", "n1", report(12, SUSPENDED, obeyed=2))
+    aside, on = kept(1, 0, 10, until=moment(59)), kept(terms, 20, 30, until=None)
+    waiting.part(written(9), {**aside, "recalled_end": moment(10)}, on)
+    assert len(said) == wrong

@@ -56,11 +56,12 @@ class Waiting:
         if _but_when(had) != _but_when(has):
             self._resized[name] = before
         another = had["window"] != has["window"]
-        if another and after["recalled_end"] != before["recalled_end"]:
+        later = window_of(after)[0] > window_of(before)[0]
+        if another and not later and after["recalled_end"] != before["recalled_end"]:
             self._recalled(written, before, after)
         elif another and after["terms"] != before["terms"] + 1:
             self._say(written, f"{name} has another window under the same number")
-        goes_on = window_of(after)[0] > window_of(before)[0] and before["keeping"]["until"]
+        goes_on = later and before["keeping"]["until"]
         if not goes_on or seconds(before["keeping"]["until"]) < window_of(after)[0]:
             return
         for host in sorted({each["host"] for each in after["placed"]}):
