@@ -449,7 +449,7 @@ BUGS: dict[str, Bug] = {
         _recalled_unpromised, "is promised nothing", profile=_waiting
     ),
     "suspend-and-resume-overlap": Bug(_overlapping, "it is being saved", profile=_switching),
-    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=6, profile=_switching),
+    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=9, profile=_switching),
     "window-ends-a-second-early": Bug(_ends_early, "is promised", seed=1),
     "lost-event-no-relist": Bug(_no_relist, "after its end", profile=_deaf),
 }
