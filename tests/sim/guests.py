@@ -23,13 +23,15 @@ MOVES = {"save": "it is being saved", "restore": "it is being restored"}
 @dataclass(slots=True)
 class _There:
     host: str
+    vcpus: int
     memory_mib: int
 
 
 def broken_guests(record: Record) -> Iterator[str]:
     """A workspace runs once at most, nothing is started on a disk that is being written to, and a
-    host's guests have no more memory than it has, but for moments. Processors are the ledger's
-    to count: a guest that is saved late keeps its own meanwhile, and quotas hold it to them."""
+    host's guests have no more than it has, but for moments. An agent that stands still between
+    what it starts and what it saves has both with their processors: those are what agents do not
+    look at (ADR 20)."""
     running: dict[tuple[str, str], _There] = {}
     moving: dict[tuple[str, str], str] = {}
     saved: dict[tuple[str, str, str], bool] = {}
@@ -37,7 +39,7 @@ def broken_guests(record: Record) -> Iterator[str]:
     last = 0.0
     for each in record.guests:
         if each.at > last + MOMENT_S:
-            yield from _too_much(running, last)
+            yield from _too_much(record, running, last)
         last = each.at
         key, what = (each.site, each.domain), each.what
         at = f"{each.at:.3f} {each.site}/{each.host}"
@@ -56,15 +58,27 @@ def broken_guests(record: Record) -> Iterator[str]:
         elif what != "change":
             moving.pop(key, None)
         if what in RUNS:
-            running[key] = _There(each.host, each.memory_mib)
+            # One whose memory is moved stands still.
+            vcpus = 0 if what in MOVES else each.vcpus
+            running[key] = _There(each.host, vcpus, each.memory_mib)
         elif there is not None and there.host == each.host:
             del running[key]
 
 
-def _too_much(running: dict[tuple[str, str], _There], at: float) -> Iterator[str]:
-    use: Counter[tuple[str, str]] = Counter()
+def _too_much(record: Record, running: dict[tuple[str, str], _There], at: float) -> Iterator[str]:
+    use: Counter[tuple[str, str, str]] = Counter()
     for (site, _), each in running.items():
-        use[site, each.host] += each.memory_mib
-    for (site, host), amount in use.items():
-        if amount > (most := CAPACITY["memory_mib"]):
-            yield f"{at:.3f} {site}/{host}: guests have {amount} of {most} MiB"
+        use[site, each.host, "vcpus"] += each.vcpus
+        use[site, each.host, "memory_mib"] += each.memory_mib
+    for (site, host, what), amount in use.items():
+        if amount > CAPACITY[what] and not (what == "vcpus" and _stands(record, site, host, at)):
+            yield f"{at:.3f} {site}/{host}: guests have {amount} of {CAPACITY[what]} {what}"
+
+
+def _stands(record: Record, site: str, host: str, at: float) -> bool:
+    """Whether the host's agent stood still then."""
+    agent = f"agent-{site}-{host}"
+    return any(
+        each.service == agent and each.begin - MOMENT_S <= at <= each.end + MOMENT_S
+        for each in record.paused
+    )

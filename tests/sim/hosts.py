@@ -81,11 +81,13 @@ class SimHost:
     def _saved(self, generations: dict[str, int]) -> None:
         self._record.saves.append(Save(self._loop.time(), self.site, self.name, generations))
 
-    def _notes(self, domain: str, what: str, memory_mib: int) -> None:
+    def _notes(self, domain: str, what: str, vcpus: int, memory_mib: int) -> None:
         now = self._loop.time()
         if what == "start":
             self._record.starts.append(Start(now, self.site, self.name, domain))
-        self._record.guests.append(Guest(now, self.site, self.name, domain, what, memory_mib))
+        self._record.guests.append(
+            Guest(now, self.site, self.name, domain, what, vcpus, memory_mib)
+        )
 
 
 class _State(MemoryState):
@@ -123,7 +125,7 @@ class Hypervisor(MemoryHypervisor):
         self,
         loop: VirtualLoop,
         storage: _Storage,
-        notes: Callable[[str, str, int], None],
+        notes: Callable[[str, str, int, int], None],
     ) -> None:
         super().__init__(storage.disks)
         self._loop = loop
@@ -232,7 +234,8 @@ class Hypervisor(MemoryHypervisor):
     def _note(self, name: str, what: str) -> None:
         guest = self.guests.get(name)
         has = guest.terms if guest is not None else None
-        self._notes(name, what, has.memory_mib if has is not None else 0)
+        vcpus, memory = (has.vcpus, has.memory_mib) if has is not None else (0, 0)
+        self._notes(name, what, vcpus, memory)
 
 
 async def run_agent(process: Process, store: EtcdModel, host: SimHost) -> None:

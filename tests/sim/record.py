@@ -85,6 +85,7 @@ class Guest:
     what: str
     """`start`, `change`, `save`, `saved`, `restore`, `restored`, `resume`, `off`, `power` or
     `gone`."""
+    vcpus: int
     memory_mib: int
 
 
@@ -96,6 +97,15 @@ class Save:
     site: str
     host: str
     generations: dict[str, int]
+
+
+@dataclass(slots=True)
+class Paused:
+    """The process of a service stood still."""
+
+    service: str
+    begin: float
+    end: float
 
 
 @dataclass(slots=True)
@@ -111,6 +121,7 @@ class Record:
     points: dict[str, int] = field(default_factory=dict)
     """How often a fault befell a process at each named point."""
     faults: dict[str, int] = field(default_factory=dict)
+    paused: list[Paused] = field(default_factory=list)
     fell: list[str] = field(default_factory=list)
     """Processes that nobody killed."""
     ended_at: float = 0.0

@@ -11,13 +11,14 @@ import pytest
 from intertie.api.nodeagent.v1 import records_pb2
 from tests.sim.checker import broken
 from tests.sim.etcd_model import Written
-from tests.sim.record import Profile, Record
+from tests.sim.guests import broken_guests
+from tests.sim.record import Guest, Paused, Profile, Record
 from tests.sim.switches import Switches
 from tests.sim.terms import Terms
 from tests.sim.waiting import Waiting
 
 PART = "sites/north/tenants/demo/parts/c1"
-DEFINED, PAUSED, SUSPENDED = 3, 5, 9
+PAUSED, SUSPENDED = 5, 9
 """Of intertie.cluster.v1.Workspace.State."""
 
 
@@ -214,7 +215,6 @@ def report(second: int, state: int, *, obeyed: int) -> bytes:
         ((report(12, PAUSED, obeyed=0), report(15, SUSPENDED, obeyed=2)), True),
         ((report(15, SUSPENDED, obeyed=2), report(12, PAUSED, obeyed=0)), True),
         ((report(12, SUSPENDED, obeyed=2), report(15, PAUSED, obeyed=0)), False),
-        ((report(12, DEFINED, obeyed=2), report(15, DEFINED, obeyed=0)), True),
     ],
 )
 def test_a_report_that_comes_after_a_newer_one_unsays_nothing(
@@ -243,3 +243,24 @@ def test_one_that_goes_on_from_an_end_of_its_site_s_own_is_not_recalled(
     aside, on = kept(1, 0, 10, until=moment(59)), kept(terms, 20, 30, until=None)
     waiting.part(written(9), {**aside, "recalled_end": moment(10)}, on)
     assert len(said) == wrong
+
+
+@pytest.mark.parametrize(
+    ("agent", "judged"),
+    [("agent-north-n1", False), ("agent-north-n2", True), ("", True)],
+)
+def test_processors_of_a_guest_that_is_saved_late_count_unless_its_agent_stands_still(
+    agent: str, judged: bool
+) -> None:
+    """Memory counts in any case."""
+    record = Record(Profile(seed=0))
+    record.guests = [
+        Guest(20.0, "north", "n1", "it-a", "start", 6, 128),
+        Guest(28.0, "north", "n1", "it-b", "start", 4, 128),
+        Guest(42.0, "north", "n1", "it-a", "save", 6, 128),
+    ]
+    if agent:
+        record.paused.append(Paused(agent, 28.0, 42.0))
+    assert bool([*broken_guests(record)]) == judged
+    record.guests[0].memory_mib = record.guests[1].memory_mib = 1 << 20
+    assert [*broken_guests(record)]

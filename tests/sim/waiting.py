@@ -26,9 +26,6 @@ class Waiting:
         self._say = say
         self._told: dict[tuple[str, str, str], records_pb2.SeenPart] = {}
         """What each host said last, by site and part's uid."""
-        self._obeyed: dict[tuple[str, str, str], int] = {}
-        """The newest generation that each ever said it had obeyed, with nothing in memory. An agent
-        that has begun anew says 0 until it has looked."""
         self._uids: dict[str, str] = {}
         self._resized: dict[str, Any] = {}
         """Parts as they were, by name, that have other workspaces by the revision at hand."""
@@ -39,12 +36,9 @@ class Waiting:
     def seen(self, site: str, host: str, value: bytes) -> None:
         """By its own clock: a write that it has given up may come to etcd after a newer one."""
         report = records_pb2.SeenPart.FromString(value)
-        of = site, host, report.part_uid
-        known = self._told.setdefault(of, report)
+        known = self._told.setdefault((site, host, report.part_uid), report)
         if report.report_time.ToNanoseconds() >= known.report_time.ToNanoseconds():
-            self._told[of] = report
-        if not _in_memory(report):
-            self._obeyed[of] = max(report.obeyed_generation, self._obeyed.get(of, 0))
+            self._told[site, host, report.part_uid] = report
 
     def part(self, written: Any, before: Any, after: Any) -> None:
         """Only its window changes, or how many workspaces it has; to go on, all its memory is
@@ -65,12 +59,11 @@ class Waiting:
         if not goes_on or seconds(before["keeping"]["until"]) < window_of(after)[0]:
             return
         for host in sorted({each["host"] for each in after["placed"]}):
-            of = written.store, host, self._uids.get(name, "")
-            report = self._told.get(of)
+            report = self._told.get((written.store, host, self._uids.get(name, "")))
             if (
                 report is None
-                or self._obeyed.get(of, 0) < before["generation"]
-                or _in_memory(report)
+                or report.obeyed_generation < before["generation"]
+                or any(each.state in HAS_MEMORY for each in report.workspaces)
             ):
                 self._say(written, f"{name} goes on before {host} has saved it")
 
@@ -170,10 +163,6 @@ def _each_of(part: Any) -> dict[str, Any]:
     where = {each["workspace"]: each["host"] for each in part["placed"]}
     labels = {f"{each['group']}-{each['index']}": each for each in part["spec"]["workspaces"]}
     return {label: (each, where[label]) for label, each in labels.items()}
-
-
-def _in_memory(report: records_pb2.SeenPart) -> bool:
-    return any(each.state in HAS_MEMORY for each in report.workspaces)
 
 
 def begins_late(cluster: Any) -> str:

@@ -13,7 +13,7 @@ from tests.sim.etcd_model import EtcdModel
 from tests.sim.hosts import SimHost, run_agent
 from tests.sim.network import Network
 from tests.sim.power import PowerSwitch
-from tests.sim.record import Profile, Record
+from tests.sim.record import Paused, Profile, Record
 from tests.sim.services import HOSTS, SITES, run_broker, run_metasched, seams
 from tests.sim.surroundings import Logs, NoCollection
 from tests.sim.trouble import BadStore, BadWires, make_trouble
@@ -125,6 +125,8 @@ class World:
         process = self.processes[service]
         self._count("paused")
         process.pause()
+        now = self.loop.time()
+        self.record.paused.append(Paused(service, now, now + seconds))
         self.loop.later(seconds, process.resume)
 
     def at_point(self, process: Process, name: str) -> None:
@@ -196,6 +198,8 @@ class World:
             store.down = False
         for process in self.processes.values():
             process.resume()
+        for paused in self.record.paused:
+            paused.end = min(paused.end, self.loop.time())
 
     def _settled(self) -> bool:
         """Only for an early end: what is judged is the history."""
