@@ -5,13 +5,23 @@ from typing import Any
 
 import pytest
 
+from intertie.common.values import replace
 from intertie.metasched.domain import explain
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.planner import LARGEST_UNPLANNED, model_size
 from intertie.metasched.domain.problem import LatencyLimit, Problem
 from intertie.metasched.domain.solver import solve
-from tests.unit.metasched.problems import group, link, linked, offer, problem, promise, room
+from tests.unit.metasched.problems import (
+    IMAGES,
+    group,
+    link,
+    linked,
+    offer,
+    problem,
+    promise,
+    room,
+)
 
 
 def plan_of(given: Problem) -> Plan:
@@ -137,3 +147,21 @@ def test_where_the_model_is_too_large_it_is_not_solved_to_say_what_is_short(
     assert "too many hosts to try them all" in short.message
     assert sizes
     assert max(sizes) <= LARGEST_UNPLANNED
+
+
+def test_links_are_told_of_where_the_sites_that_count_are_few() -> None:
+    """A bug: the model of sites that can have nothing was counted as well, and found too large."""
+    names = ["a", "b", *(f"s{at:02}" for at in range(60))]
+    sites = {name: offer(2, images=IMAGES if name in "ab" else {}) for name in names}
+    groups = [group("head", allow_sites=("a",)), group(allow_sites=("b",))]
+    promises = (promise("worker", "head", 10),)
+    given = problem(groups, linked(sites, link(9)), promises=promises)
+    assert model_size(given) > LARGEST_UNPLANNED
+    short = [each for each in shortfalls(given) if each.site in ("a", "b")]
+    assert {(each.resource, each.wanted, each.available) for each in short} == {
+        ("link_egress", 10, 9),
+        ("link_ingress", 10, 9),
+    }
+    roomy = replace(problem(groups, linked(sites, link()), promises=promises), max_sites=1)
+    assert model_size(roomy) > LARGEST_UNPLANNED
+    assert not any("too many hosts" in str(each) for each in shortfalls(roomy))

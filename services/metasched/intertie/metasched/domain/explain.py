@@ -7,7 +7,12 @@ from intertie.common.errors import Shortfall
 from intertie.common.quantities import Vector
 from intertie.common.values import replace
 from intertie.metasched.domain.assemble import assembled
-from intertie.metasched.domain.candidates import allowed, hindrance, usable_sites
+from intertie.metasched.domain.candidates import (
+    allowed,
+    hindrance,
+    usable_sites,
+    without_useless_sites,
+)
 from intertie.metasched.domain.model import Rule
 from intertie.metasched.domain.packing import Packer, Packing
 from intertie.metasched.domain.plan import Plan, check
@@ -70,14 +75,13 @@ def shortfalls(problem: Problem, *, effort: float = 2.0) -> tuple[Shortfall, ...
                 )
             )
     if not found:
-        not_solved = model_size(problem) > LARGEST_UNPLANNED
         found.append(
             Shortfall(
                 site="",
                 resource="policy",
                 message="each site has room, but no plan was found that keeps all bounds on sites,"
                 " spread, links and latency at once; there are too many hosts to try them all"
-                if not_solved
+                if _too_large(problem)
                 else "each site has room, but no plan keeps all bounds on sites, spread,"
                 " links and latency at once",
             )
@@ -156,7 +160,8 @@ def _short_together(problem: Problem) -> Iterator[Shortfall]:
 def _short_between(problem: Problem, effort: float) -> tuple[Shortfall, ...]:
     """Links and latencies that keep a cluster from being divided, in the least bad division. None
     where the model would be too large to be solved for a plan, too."""
-    if model_size(problem) > LARGEST_UNPLANNED:
+    problem = without_useless_sites(problem)
+    if _too_large(problem):
         return ()
     for relaxed in _RELAXATIONS:
         plan = solve(problem, effort=effort, relaxed=relaxed)
@@ -168,6 +173,11 @@ def _short_between(problem: Problem, effort: float) -> tuple[Shortfall, ...]:
             if each.resource in ("latency", "link_egress", "link_ingress")
         )
     return ()
+
+
+def _too_large(problem: Problem) -> bool:
+    """Of the sites that count in a plan, as in planner.best_plan."""
+    return model_size(without_useless_sites(problem)) > LARGEST_UNPLANNED
 
 
 def _wanted(groups: list[GroupNeed], sites: Sequence[Site]) -> Vector:
