@@ -28,7 +28,7 @@ def assembled(
     if counts is None:
         counts = {site: _total(hosts) for site, hosts in packings.items()}
     counts = {site: here for site, here in counts.items() if here}
-    links = links_between(problem, counts, routes)
+    links = _links_between(problem, counts, routes)
     traffic = _traffic_of(links)
     totals = dict.fromkeys((group.name for group in problem.groups), 0)
     totals |= _total(list(counts.values()))
@@ -68,7 +68,7 @@ def assembled(
     )
 
 
-def links_between(
+def _links_between(
     problem: Problem, counts: Mapping[str, Counts], routes: Mapping[Pair, Route]
 ) -> tuple[LinkPlan, ...]:
     """What is promised between all sites with these counts, each direction; and each route over

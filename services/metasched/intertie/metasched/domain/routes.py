@@ -73,11 +73,6 @@ class Routes:
     """From the first of the pair to the second; empty where there is none."""
     complete: bool
 
-    @property
-    def direct(self) -> bool:
-        """No pair has any but its own link."""
-        return all(len(route) == 2 for routes in self.of.values() for route in routes)
-
 
 def routes_of(problem: Problem) -> Routes:
     """Of every pair of sites: its link, and the ways over sites that forward."""
