@@ -22,7 +22,7 @@ def table(*titles: str, right: Sequence[str] = ()) -> Table:
 def moment(time: Timestamp) -> str:
     if not time.seconds:
         return ""
-    return datetime.fromtimestamp(time.seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return instant(datetime.fromtimestamp(time.seconds, tz=UTC))
 
 
 def instant(when: datetime) -> str:

@@ -13,12 +13,12 @@ from intertie.metasched.domain.candidates import (
     usable_sites,
     without_useless_sites,
 )
-from intertie.metasched.domain.model import Rule
 from intertie.metasched.domain.packing import Packer, Packing
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.planner import LARGEST_UNPLANNED, model_size
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 from intertie.metasched.domain.solver import solve
+from intertie.metasched.domain.variables import Rule
 
 _RELAXATIONS = (
     frozenset({Rule.LATENCY}),

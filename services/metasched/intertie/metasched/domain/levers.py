@@ -14,7 +14,7 @@ from intertie.common.spec_rules import MAX_LATENCY
 from intertie.common.term_rules import MIN_MEMORY_MIB
 from intertie.common.values import replace
 from intertie.metasched.domain.problem import Problem
-from intertie.metasched.domain.requirements import Asked, Times, What, image_sizes
+from intertie.metasched.domain.requirements import Asked, Times, What, image_sizes, in_ms
 
 Value = int | str | timedelta | datetime | tuple[str, ...]
 
@@ -171,7 +171,7 @@ def _latency(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) ->
 
     def step(value: int) -> Step:
         span = value * _MICROSECOND
-        words = f"{_ms(span)} instead of {_ms(now)} between {between}"
+        words = f"{in_ms(span)} instead of {in_ms(now)} between {between}"
         return Step(changes={asked.field: span}, message=words)
 
     yield Lever(values=_up(most // _MICROSECOND)(now // _MICROSECOND), step=step)
@@ -303,10 +303,6 @@ _MAKERS: dict[What, Maker] = {
 
 def _name(asked: Asked, problem: Problem) -> str:
     return problem.groups[asked.group].name
-
-
-def _ms(span: timedelta) -> str:
-    return f"{span / timedelta(milliseconds=1):g} ms"
 
 
 def _span(span: timedelta) -> str:

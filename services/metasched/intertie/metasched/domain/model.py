@@ -12,9 +12,6 @@ from intertie.metasched.domain.problem import GroupNeed, Problem, Site, digest_a
 from intertie.metasched.domain.route_rules import ROUTE_RULES
 from intertie.metasched.domain.variables import Model, Rule, product
 
-__all__ = ["Rule", "build"]
-
-
 _RULES: list[Callable[[Model, Problem], None]] = []
 
 

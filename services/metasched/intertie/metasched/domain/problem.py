@@ -6,11 +6,9 @@ from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
-from intertie.common.spec import ClusterSpec, Group, demand_of
+from intertie.common.spec import ANY_HYPERVISOR, ClusterSpec, Group, demand_of
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
-
-ANY_HYPERVISOR = "any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

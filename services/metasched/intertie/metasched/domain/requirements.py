@@ -11,12 +11,11 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
-from intertie.common.spec import DEFAULT_DURATION, LeaseTerms
+from intertie.common.spec import ANY_HYPERVISOR, DEFAULT_DURATION, LeaseTerms
 from intertie.common.term_rules import MIN_MEMORY_MIB
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import allowed
 from intertie.metasched.domain.problem import (
-    ANY_HYPERVISOR,
     GroupNeed,
     ImageFound,
     LatencyLimit,
@@ -207,10 +206,13 @@ def _bounded(limit: LatencyLimit) -> Asked:
     return Asked(
         what=What.LATENCY,
         field=limit.field,
-        message=f"at most {limit.most / timedelta(milliseconds=1):g} ms between {limit.a} and"
-        f" {limit.b} on {limit.network}",
+        message=f"at most {in_ms(limit.most)} between {limit.a} and {limit.b} on {limit.network}",
         drop=lambda problem: replace(problem, limits=_less(problem.limits, limit)),
     )
+
+
+def in_ms(span: timedelta) -> str:
+    return f"{span / timedelta(milliseconds=1):g} ms"
 
 
 def _less(all_of: tuple[T, ...], one: T) -> tuple[T, ...]:

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
-from intertie.metasched.domain.candidates import MOST_WINDOWS
+from intertie.metasched.domain.candidates import MOST_WINDOWS, TICK
 
 SHORTER = 32
 """Parts of its duration that are tried, but for the whole."""
 CLOSEST = timedelta(seconds=60)
 """Later starts are whole minutes."""
-TICK = timedelta(seconds=1)
 
 
 def later_than(
