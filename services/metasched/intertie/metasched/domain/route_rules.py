@@ -43,10 +43,7 @@ def _reach_sites_that_share_a_network(model: Model, problem: Problem) -> None:
 def _send_what_is_promised(model: Model, problem: Problem) -> None:
     """Two sites send one another what is promised between the workspaces of the one and those of
     the other, each way, over the route that they take."""
-    most = sum(
-        promise.mbit_s * problem.group(promise.a).most * problem.group(promise.b).most
-        for promise in problem.promises
-    )
+    most = _promised_at_most(problem)
     for pair, routes in model.taken.items():
         demand = sum(
             promise.mbit_s * _crossing(model, problem, promise, *pair)
@@ -67,7 +64,7 @@ def _send_what_is_promised(model: Model, problem: Problem) -> None:
 
 def _never_overfill_a_link(model: Model, problem: Problem) -> None:
     """What goes over a link fits both of its halves, in both directions."""
-    sites = {site.name: site for site in problem.sites}
+    sites, most = {site.name: site for site in problem.sites}, _promised_at_most(problem)
     over_link: dict[Pair, list[Any]] = {}
     for flows in model.flow.values():
         for route, flow in flows.items():
@@ -77,15 +74,19 @@ def _never_overfill_a_link(model: Model, problem: Problem) -> None:
         one, two = sites[link[0]], sites[link[1]]
         over: Any = 0
         if Rule.LINKS in model.relaxed:
-            most = sum(
-                promise.mbit_s * problem.group(promise.a).most * problem.group(promise.b).most
-                for promise in problem.promises
-            )
             over = model.cp.new_int_var(0, most * len(flows_there), f"over {link[0]}-{link[1]}")
             model.excess.append(over)
         free = sum(least_half(one, two, slot) * start for slot, start in enumerate(model.start))
         had = problem.reserved.get(frozenset(link), 0)
         model.cp.add(sum(flows_there) <= free + had + over)
+
+
+def _promised_at_most(problem: Problem) -> int:
+    """Mbit/s each way, were all of every group there and no two at one site."""
+    return sum(
+        promise.mbit_s * problem.group(promise.a).most * problem.group(promise.b).most
+        for promise in problem.promises
+    )
 
 
 def _crossing(model: Model, problem: Problem, promise: Promise, one: str, two: str) -> Any:
