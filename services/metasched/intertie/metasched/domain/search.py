@@ -78,12 +78,12 @@ class Search:
                     inner += least
             costs[piece] = here
         self._until, self._width = self.steps + steps, width
+        if start is not None:
+            piece, there = start
+            costs[piece] = [c if site == there else FAR for site, c in enumerate(costs[piece])]
         order = self._in_order(free, placed.where, start)
         mins = {piece: min(here) for piece, here in costs.items()}
-        if start is not None:
-            self._try(order, 0, placed, costs, mins, cost, inner, [start[1]])
-        else:
-            self._put_next(order, 0, placed, costs, mins, cost, inner)
+        self._put_next(order, 0, placed, costs, mins, cost, inner)
         return self.best is not before
 
     def _in_order(
@@ -125,42 +125,25 @@ class Search:
             if found is not None and found.cost < self.cost:
                 self.best = found
             return
-        here = costs[order[at]]
-        most = self.cost - cost - inner - sum(mins[piece] for piece in order[at + 1 :])
-        on, dear = placed.on, self.board.site_cost
-        if self.board.spread:
+        board, piece, later, tried = self.board, order[at], order[at + 1 :], 0
+        here = costs[piece]
+        most = self.cost - cost - inner - sum(mins[each] for each in later)
+        on, dear = placed.on, board.site_cost
+        if board.spread:
             found_at = [(c, s) for s, c in enumerate(here) if c < most and c < FAR and s not in on]
         else:
             found_at = [
                 (c if s in on else c + dear, s) for s, c in enumerate(here) if c < most and c < FAR
             ]
         found_at.sort()
-        self._try(order, at, placed, costs, mins, cost, inner, [site for _, site in found_at])
-
-    def _try(
-        self,
-        order: list[int],
-        at: int,
-        placed: Placed,
-        costs: Mapping[int, list[int]],
-        mins: Mapping[int, int],
-        cost: int,
-        inner: int,
-        sites: list[int],
-    ) -> None:
-        board, piece, tried = self.board, order[at], 0
-        later = order[at + 1 :]
-        for site in sites:
-            if costs[piece][site] >= FAR:
-                continue
+        for _, site in found_at:
             new_costs, new_mins, new_inner = dict(costs), dict(mins), inner
             for other, reach, least in self._near[piece]:
                 if other in costs and other not in placed.where:
                     column = list(map(add, costs[other], reach.beside(site)))
                     new_costs[other], new_mins[other] = column, min(column)
                     new_inner -= least
-            opened = 0 if site in placed.on else board.site_cost
-            new_cost = cost + costs[piece][site] + opened
+            new_cost = cost + here[site] + (0 if site in on else dear)
             at_least = new_cost + new_inner + sum(new_mins[each] for each in later)
             if at_least >= min(self.cost, FAR):
                 continue
