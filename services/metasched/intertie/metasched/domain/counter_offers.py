@@ -1,5 +1,5 @@
 """Other requests that would be accepted as things stand: each as near to what was asked for as any
-of its kind, in one respect or, where none is enough, in two or three."""
+of its kind, in one respect or, where none is enough, in as many as it takes."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from intertie.metasched.domain.problem import Cut, Offer, Problem, problem_of
 from intertie.metasched.domain.requirements import Asked, Times
 
 MOST_COMBINED = 3
-"""So many changes of several respects at a time, where none of one is enough."""
+"""So many offers that change several respects at a time, where none of one is enough."""
 TRIED = 64
 """Of what has no order."""
 

@@ -51,7 +51,8 @@ class Feasibility:
 
 
 def size_of(problem: Problem) -> int:
-    """About how much there is to build: 50 to 100 us each."""
+    """About how much there is to build, which windows add to: 50 to 100 us each. How long it is in
+    solving goes by planner.model_size."""
     sites = len(problem.sites)
     hosts = sum(len(each.offers[0].hosts) for each in problem.sites if each.offers)
     of_hosts = len(problem.groups) + len(problem.promises) + len(problem.windows)

@@ -109,7 +109,7 @@ Global___Requirement: _TypeAlias = Requirement  # noqa: Y015
 @_typing.final
 class CounterOffer(_message.Message):
     """Another request that was planned, and would be accepted as things stand: what was asked
-    for, with the least change of one kind that is enough; of two or three, where no change of
+    for, with the least change of one kind that is enough; of two or more, where no change of
     one is. It promises nothing: a site may have given the room away meanwhile.
     """
 
