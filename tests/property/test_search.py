@@ -27,7 +27,7 @@ from intertie.metasched.domain.problem import (
     Site,
 )
 from intertie.metasched.domain.solver import solve
-from tests.property.test_plan import rank, with_more
+from tests.property.test_plan import assert_no_worse_with_more, rank
 from tests.unit.metasched.problems import IMAGES, OTHER_DIGEST, window
 
 OTHERS = {"guest": ImageFound(digest=OTHER_DIGEST, virtual_mib=64)}
@@ -189,11 +189,7 @@ def test_more_capacity_never_makes_the_best_plan_worse(given_problem: Problem) -
     if plan is None:
         return
     assert check(given_problem, plan) == ()
-    if plan.optimal:
-        better_problem = with_more(given_problem)
-        better = best_plan(better_problem)
-        assert better is not None
-        assert rank(better_problem, better) <= rank(given_problem, plan)
+    assert_no_worse_with_more(given_problem, plan, best_plan)
 
 
 @settings(max_examples=50, deadline=None)
