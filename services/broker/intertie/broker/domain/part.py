@@ -11,8 +11,8 @@ from intertie.broker.domain.stretch import Stretch
 from intertie.common.actions import Switched
 from intertie.common.errors import IllegalMove
 from intertie.common.intervals import Window
-from intertie.common.names import PartName, uid_of, workspace_label
-from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
+from intertie.common.names import PartName, uid_of
+from intertie.common.part_spec import PartNetwork, PartSpec
 from intertie.common.refund import RefundItem
 from intertie.common.snapshot import Snapshot
 from intertie.common.values import Struct, replace
@@ -486,10 +486,6 @@ def _hosts(placed: Iterable[Placed], gateway: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def label_of(workspace: PartWorkspace) -> str:
-    return workspace_label(workspace.group, workspace.index)
-
-
 def workspace_uid(part_name: str, workspace: str) -> str:
     return uid_of(part_name, workspace)
 
@@ -502,7 +498,3 @@ def nonce_of(part: Part, workspace: str) -> str:
 def leaves_site(network: PartNetwork, site: str) -> bool:
     """A network leaves the site once a machine of it is at another."""
     return any(member.site != site for member in network.members)
-
-
-def remote_sites(network: PartNetwork, site: str) -> tuple[str, ...]:
-    return tuple(sorted({each.site for each in network.members if each.site != site}))
