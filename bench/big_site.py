@@ -10,7 +10,8 @@ from intertie.broker.domain.book import Book
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Fleet, HostFacts, LinkPolicy, Policy
 from intertie.broker.domain.ledger import LedgerView, Versioned
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
 from intertie.common.quantities import Vector

@@ -10,7 +10,8 @@ import pytest
 
 from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.domain.fleet import Fleet, SeenPart
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.reconcile import Tell, step_of
 from intertie.broker.domain.records import Change, Write
 from intertie.common.clock import SystemClock

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from intertie.api.cluster.v1 import cluster_pb2
 from intertie.api.types.v1 import resources_pb2
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.part import Placed
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.planning import part_spec_of
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common.intervals import Window

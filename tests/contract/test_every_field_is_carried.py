@@ -20,15 +20,11 @@ from intertie.api.nodeagent.v1 import records_pb2
 from intertie.api.types.v1 import resources_pb2
 from intertie.broker.adapters.agent_records import wanted_to_bytes
 from intertie.broker.domain.fleet import Fleet
+from intertie.broker.domain.keeping import Keeping
 from intertie.broker.domain.moving import Moving, MovingState
-from intertie.broker.domain.part import (
-    Endpoint,
-    Keeping,
-    NetworkId,
-    PartSnapshot,
-    Placed,
-    RemoteEndpoint,
-)
+from intertie.broker.domain.networks import Endpoint, NetworkId, RemoteEndpoint
+from intertie.broker.domain.part import PartSnapshot
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.planning import part_spec_of
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common import part_spec, terms

@@ -13,7 +13,8 @@ from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Fleet, SeenPart
 from intertie.broker.domain.guarantees import MeasuredPart
 from intertie.broker.domain.lost_hosts import HostRecord, HostState
-from intertie.broker.domain.part import NetworkId, Part, PartState
+from intertie.broker.domain.networks import NetworkId
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.records import (
     Change,

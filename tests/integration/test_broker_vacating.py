@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
-from intertie.broker.domain import pace, part, vacating
+from intertie.broker.domain import keeping, pace, vacating
 from intertie.broker.domain.part import Part
 from intertie.broker.settings import QueueSettings
 from intertie.common.clock import SystemClock
@@ -41,7 +41,7 @@ GOES = "it goes to other hosts, as another lease needs its room"
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Agents here do at once what they are told."""
     monkeypatch.setattr(pace, "TO_PREPARE", SECOND)
-    for module in (part, vacating):
+    for module in (keeping, vacating):
         monkeypatch.setattr(module, "ANSWERED_WITHIN", ANSWERED)
 
 

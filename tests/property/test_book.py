@@ -18,7 +18,8 @@ from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.migrating import arrived, dropped
 from intertie.broker.domain.moving import Moving
-from intertie.broker.domain.part import NEXT, NetworkId, Part, PartState
+from intertie.broker.domain.networks import NetworkId
+from intertie.broker.domain.part import NEXT, Part, PartState
 from intertie.broker.domain.records import Change, Erase, Unchanged, Write
 from intertie.common.errors import StaleWrite
 from intertie.common.intervals import Window

@@ -24,7 +24,7 @@ from intertie.broker.adapters.fences import SelfFence as FenceByItself
 from intertie.broker.domain.cluster import HOST_LOST, ClusterState
 from intertie.broker.domain.fleet import HostFacts
 from intertie.broker.domain.lost_hosts import HostState
-from intertie.broker.domain.part import NetworkId
+from intertie.broker.domain.networks import NetworkId
 from intertie.broker.domain.ports import Fence, NotCertain
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.loops.lost_hosts import LostHosts

@@ -11,7 +11,8 @@ from intertie.broker.domain.book import Book
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Fleet, SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.ledger import LedgerView
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.loops.reconcile import Reconcile
 from intertie.common.intervals import Window

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from intertie.broker.domain import refunds
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart, measured_of
-from intertie.broker.domain.part import Part, Placed
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.price import amount_of, at_agreed_rates
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.refunds import with_breaches, with_end, within_price

@@ -31,7 +31,8 @@ from intertie.broker.domain.giving_way import draft_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.migrating import next_of
 from intertie.broker.domain.moving import Moving, MovingState
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.planning import draft
 from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import (

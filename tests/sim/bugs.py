@@ -40,7 +40,8 @@ from intertie.broker.domain.admission_policy import AdmissionPolicy
 from intertie.broker.domain.cluster import ClusterState
 from intertie.broker.domain.decision import Decision, Outcome
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.part import NEXT, Keeping, Part, PartState
+from intertie.broker.domain.keeping import Keeping
+from intertie.broker.domain.part import NEXT, Part, PartState
 from intertie.broker.domain.planning import as_many_as_fit
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
 from intertie.broker.domain.running import Running

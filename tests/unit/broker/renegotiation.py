@@ -14,7 +14,8 @@ from intertie.broker.domain.decision import (
 )
 from intertie.broker.domain.fleet import SeenPart
 from intertie.broker.domain.ledger import calendar_of
-from intertie.broker.domain.part import NetworkId, Part, PartState
+from intertie.broker.domain.networks import NetworkId
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.loops.expire import Expire

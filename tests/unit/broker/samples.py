@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from intertie.broker.domain.fleet import HostFacts, LinkPolicy, Policy
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.pricing import Flat
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.intervals import Window

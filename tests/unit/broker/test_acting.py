@@ -7,7 +7,8 @@ import pytest
 from intertie.broker.domain.acting import acted, open_for_actions
 from intertie.broker.domain.difference import with_terms
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.part import Part, Placed
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.wanted import fingerprint, wanted_of
 from intertie.common.actions import Action, Power, Switched
 from intertie.common.errors import ActionIllegal, FieldInvalid

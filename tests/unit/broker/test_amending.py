@@ -10,7 +10,8 @@ from intertie.broker.domain.amounts import host_key
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Fleet, SeenPart
-from intertie.broker.domain.part import Part, Placed
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.reconcile import GivenUp, Step, Tell, step_of
 from intertie.common.amend_rules import DURATION, GROUPS
 from intertie.common.errors import ClusterOver, LeaseEnding, NoCapacity

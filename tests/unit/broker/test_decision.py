@@ -12,7 +12,8 @@ from intertie.broker.domain.decision import (
     applied,
     check,
 )
-from intertie.broker.domain.part import Endpoint, Part, PartState
+from intertie.broker.domain.networks import Endpoint
+from intertie.broker.domain.part import Part, PartState
 from intertie.common.errors import DecisionInvalid, PartOver
 from intertie.common.values import replace
 from tests.unit.broker.samples import COORDINATOR, NOW, part

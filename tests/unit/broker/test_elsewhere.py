@@ -14,7 +14,8 @@ from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.migrating import arrived, dropped
 from intertie.broker.domain.pace import paces_of
-from intertie.broker.domain.part import Part, hosts_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.queueing import (
     brought,

@@ -13,9 +13,10 @@ from intertie.broker.domain.cluster import ClusterRecord, ClusterState, settled
 from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import MemoryMove, Policy
 from intertie.broker.domain.giving_way import Admissible, draft_before_others, writes_of
+from intertie.broker.domain.keeping import Keeping
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.pace import paces_of
-from intertie.broker.domain.part import Keeping, Part
+from intertie.broker.domain.part import Part
 from intertie.broker.domain.pricing import Flat
 from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import starting

@@ -17,9 +17,11 @@ from intertie.broker.domain.fleet import (
     SeenWorkspace,
     WorkspaceState,
 )
+from intertie.broker.domain.keeping import Keeping
 from intertie.broker.domain.migrating import begun, next_of
 from intertie.broker.domain.moving import MovingState
-from intertie.broker.domain.part import Keeping, Part, hosts_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import hosts_of
 from intertie.broker.domain.reconcile import GivenUp, Tell, step_of
 from intertie.broker.domain.wanted import wanted_of
 from intertie.common.actions import Action, Power, Switched

@@ -17,7 +17,8 @@ from intertie.broker.domain.guarantees import (
     guarantees_of,
     measured_of,
 )
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.spec import BandwidthTerm, DiskTerm
 from intertie.common.values import replace

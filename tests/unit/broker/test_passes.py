@@ -13,7 +13,9 @@ from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.decision import Decision, OpenedReceipt, Outcome, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart
-from intertie.broker.domain.part import NetworkId, Part, PartState, Placed
+from intertie.broker.domain.networks import NetworkId
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.ports import Caller
 from intertie.broker.domain.records import Change, RequestKey, Write

@@ -8,7 +8,8 @@ import pytest
 from intertie.broker.domain.amounts import amounts_of
 from intertie.broker.domain.fleet import Fleet
 from intertie.broker.domain.ledger import LedgerView, Versioned
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.planning import Image, allot, check_disks, draft, elsewhere
 from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.common.errors import FieldInvalid, NoCapacity

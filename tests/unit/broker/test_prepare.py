@@ -11,7 +11,8 @@ from intertie.broker.domain.archiving import Move
 from intertie.broker.domain.decision import OpenedReceipt, Receipt, ReceiptBody
 from intertie.broker.domain.fleet import HostFacts
 from intertie.broker.domain.ledger import Versioned
-from intertie.broker.domain.part import Endpoint, Part, PartState
+from intertie.broker.domain.networks import Endpoint
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.usecases.admission import Admission, there

@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 from intertie.broker.domain.fleet import Fleet, SeenPart
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.reconcile import End, Step, Tell, step_of
 from intertie.common.values import replace
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace

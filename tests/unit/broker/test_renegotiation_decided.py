@@ -10,9 +10,10 @@ from intertie.broker.domain.decision import (
     Decision,
     Outcome,
 )
-from intertie.broker.domain.part import AMEND_NEXT, AmendState, PartState
+from intertie.broker.domain.part import PartState
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.replacing import Replaced, without
+from intertie.broker.domain.terms import AMEND_NEXT, AmendState
 from intertie.broker.usecases.resolve_part import Terms
 from intertie.common.errors import (
     DecisionInvalid,

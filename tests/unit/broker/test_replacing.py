@@ -7,16 +7,11 @@ import pytest
 
 from intertie.broker.domain.counted import Used
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.part import (
-    Amend,
-    AmendState,
-    Keeping,
-    Part,
-    PartState,
-    Placed,
-    hosts_of,
-)
+from intertie.broker.domain.keeping import Keeping
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.broker.domain.replacing import Over, Replaced, without
+from intertie.broker.domain.terms import Amend, AmendState
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec, PartWorkspace
 from intertie.common.quantities import Vector

@@ -13,7 +13,8 @@ from intertie.broker.adapters.grants import SignedGrants
 from intertie.broker.domain.acting import MOST_SNAPSHOTS, acted
 from intertie.broker.domain.cluster import workspaces_of
 from intertie.broker.domain.fleet import SeenPart, SeenSnapshot, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.reconcile import End, Tell, step_of
 from intertie.broker.domain.snapshots import begun, grant_of, settled
 from intertie.broker.domain.wanted import SnapshotOrder, wanted_of

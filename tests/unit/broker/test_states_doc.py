@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
-from intertie.broker.domain import cluster, fleet, lost_hosts, moving, part
+from intertie.broker.domain import cluster, fleet, lost_hosts, moving, part, terms
 from intertie.nodeagent.domain import reconcile
 
 PATH = Path(__file__).parents[3] / "docs" / "states.md"
@@ -38,7 +38,7 @@ AMENDS = """\
 
 Beside a part that stays CONFIRMED: what they take beyond the terms in force is counted while they
 are HELD or PREPARED, as a part is. APPLIED, they are in force; else the part has the terms that it
-had. Table: `intertie.broker.domain.part.AMEND_NEXT`.
+had. Table: `intertie.broker.domain.terms.AMEND_NEXT`.
 """
 
 MIGRATIONS = """\
@@ -88,7 +88,7 @@ def drawn() -> str:
         PARTS.format(counted=counted),
         diagram(part.NEXT, first=part.FIRST),
         AMENDS,
-        diagram(part.AMEND_NEXT, first={part.AmendState.HELD, part.AmendState.PREPARED}),
+        diagram(terms.AMEND_NEXT, first={terms.AmendState.HELD, terms.AmendState.PREPARED}),
         MIGRATIONS,
         diagram(moving.MOVING_NEXT, first={moving.MovingState.PREPARING}),
         CLUSTERS,

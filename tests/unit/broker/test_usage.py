@@ -9,7 +9,8 @@ import pytest
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.agenda import Agenda
 from intertie.broker.domain.ledger import LedgerView, Versioned
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.usage import (
     Usage,
     charge_during,

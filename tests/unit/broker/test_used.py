@@ -4,8 +4,10 @@ from datetime import datetime, timedelta
 
 from intertie.broker.domain.counted import Used, UsedAt
 from intertie.broker.domain.fleet import Fleet, SeenPart, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.part import Part, PartState, Placed, Shed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.reconcile import End, GivenUp, step_of
+from intertie.broker.domain.terms import Shed
 from intertie.broker.domain.usage import LAST_WORD, due_of
 from intertie.broker.domain.used import known_of, on_record, used_in, written_after
 from intertie.broker.domain.wanted import fingerprint, wanted_of

@@ -20,11 +20,13 @@ from intertie.broker.domain.giving_way import (
     draft_before_others,
     writes_of,
 )
+from intertie.broker.domain.keeping import ANSWERED_WITHIN
 from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.migrating import dropped, next_of, until
 from intertie.broker.domain.moving import MovingState
 from intertie.broker.domain.offers import offers_of
-from intertie.broker.domain.part import ANSWERED_WITHIN, Part, PartState, hosts_of
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import hosts_of
 from intertie.broker.domain.preemptible import free_from
 from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import stretches_over

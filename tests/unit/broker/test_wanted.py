@@ -1,7 +1,9 @@
 """What agents are told of networks that cross hosts and sites."""
 
 from intertie.broker.domain.fleet import Fleet
-from intertie.broker.domain.part import Endpoint, NetworkId, Part, Placed, RemoteEndpoint
+from intertie.broker.domain.networks import Endpoint, NetworkId, RemoteEndpoint
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.wanted import (
     Tunnel,
     WantedNetwork,

@@ -18,11 +18,12 @@ from intertie.broker.domain.cluster import (
 )
 from intertie.broker.domain.fleet import Growth
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
-from intertie.broker.domain.part import Amend, Part
+from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Foreign
 from intertie.broker.domain.price import terms_of
 from intertie.broker.domain.records import RequestKey
 from intertie.broker.domain.refunds import within_price
+from intertie.broker.domain.terms import Amend
 from intertie.broker.receipts_proto import endpoint_to_proto
 from intertie.broker.usecases.act import ActOrder
 from intertie.broker.usecases.create_cluster import Order

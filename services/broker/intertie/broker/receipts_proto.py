@@ -2,7 +2,8 @@
 
 from intertie.api.broker.v1 import part_pb2
 from intertie.broker.domain.decision import Decision, Outcome, Receipt, ReceiptBody
-from intertie.broker.domain.part import Endpoint, PartState
+from intertie.broker.domain.networks import Endpoint
+from intertie.broker.domain.part import PartState
 from intertie.common.errors import DecisionInvalid
 from intertie.common.rpc.spec_proto import timestamp_from_proto, timestamp_to_proto
 

@@ -8,7 +8,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from intertie.broker.domain.part import Standing, hosts_of
+from intertie.broker.domain.part import Standing
+from intertie.broker.domain.placed import hosts_of
 from intertie.common.part_spec import PartSpec, PartWorkspace
 from intertie.common.quantities import DIMENSIONS, Vector
 from intertie.common.spec import Allocation

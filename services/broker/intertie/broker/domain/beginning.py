@@ -10,7 +10,8 @@ from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.pace import Paces, paces_of
-from intertie.broker.domain.part import Part, PartState, Placed
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.planning import (
     Image,
     allot,

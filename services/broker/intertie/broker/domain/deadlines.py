@@ -10,9 +10,10 @@ from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import Admissible, draft_before_others
 from intertie.broker.domain.in_time import moved
+from intertie.broker.domain.keeping import Keeping
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.pace import paces_of
-from intertie.broker.domain.part import Keeping, Part
+from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Draft, draft
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.stretches import must_be_done, runs_for, window_changed

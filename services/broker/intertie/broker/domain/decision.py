@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from intertie.broker.domain.part import Amend, Endpoint, Part, PartState, RemoteEndpoint
+from intertie.broker.domain.networks import Endpoint, RemoteEndpoint
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.terms import Amend
 from intertie.common.errors import DecisionInvalid, PartOver
 from intertie.common.values import replace
 

@@ -15,18 +15,12 @@ from intertie.broker.domain.amounts import (
     takes_by_workspace,
     with_room_for_memory,
 )
+from intertie.broker.domain.keeping import Keeping, Vacating
 from intertie.broker.domain.overlay import beyond, demand_key, most_of, sum_of
-from intertie.broker.domain.part import (
-    Amend,
-    Keeping,
-    Part,
-    Placed,
-    Shed,
-    Standing,
-    Vacating,
-    hosts_of,
-)
+from intertie.broker.domain.part import Part, Standing
+from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.broker.domain.quotas import counted_for
+from intertie.broker.domain.terms import Amend, Shed
 from intertie.common.calendar import Demand
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec

@@ -18,10 +18,12 @@ from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_vector
 from intertie.broker.domain.link_room import no_link
-from intertie.broker.domain.part import Part, Placed, Shed, Standing, hosts_of
+from intertie.broker.domain.part import Part, Standing
+from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.quotas import quota_shortfall
 from intertie.broker.domain.stretches import GIVEN_UP_WITHIN
+from intertie.broker.domain.terms import Shed
 from intertie.common.actions import Switched
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall

@@ -21,7 +21,8 @@ from intertie.broker.domain.migrating import (
     on_its_way,
 )
 from intertie.broker.domain.pace import paces_of, to_send
-from intertie.broker.domain.part import Part, Placed, hosts_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.snapshots import under_way

@@ -13,7 +13,8 @@ from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.malleable import fewer_of
 from intertie.broker.domain.pace import paces_of
-from intertie.broker.domain.part import Part, hosts_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import hosts_of
 from intertie.broker.domain.planning import Allotment, Draft, allot, draft
 from intertie.broker.domain.preemptible import (
     all_saved_by,

@@ -22,8 +22,9 @@ from intertie.broker.domain.fleet import (
     WorkspaceState,
 )
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts
-from intertie.broker.domain.moving import Moving, MovingState
-from intertie.broker.domain.part import Left, Part, Placed
+from intertie.broker.domain.moving import Left, Moving, MovingState
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.stretches import counted_till, is_kept, is_saved
 from intertie.common.actions import Action, Power, allowed, standing

@@ -43,3 +43,15 @@ class Moving(Struct, frozen=True, kw_only=True):
         if to not in MOVING_NEXT[self.state]:
             raise IllegalMove(f"{self.workspace}: {self.state.name} to {to.name}")
         return replace(self, state=to, since=now, why=why)
+
+
+class Left(Struct, frozen=True, kw_only=True):
+    """What a migration has left of a workspace at a host where it is not, or is not any more:
+    counted there until that has cleared it. By the part's own terms, as there may be many."""
+
+    workspace: str
+    host: str
+    generation: int
+    """The first of what hosts are told in which that one has no part in it."""
+    live: bool = False
+    """It went, or was to go, while it ran: there may be all of it, and not its disk alone."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from intertie.broker.domain.fleet import MemoryMove, Policy, SeenWorkspace
 from intertie.broker.domain.ledger import LedgerView
-from intertie.broker.domain.part import Placed, hosts_of
+from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.common.part_spec import PartSpec
 from intertie.common.values import Struct, field
 

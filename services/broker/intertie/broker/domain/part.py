@@ -1,18 +1,21 @@
 """A part: the piece of a lease at this site, and what may happen to it."""
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 
 from intertie.broker.domain.charge import PastCharge
 from intertie.broker.domain.counted import UsedAt
-from intertie.broker.domain.moving import Moving
+from intertie.broker.domain.keeping import Keeping, Vacating
+from intertie.broker.domain.moving import Left, Moving
+from intertie.broker.domain.networks import Endpoint, NetworkId, RemoteEndpoint
+from intertie.broker.domain.placed import Placed, all_hosts
 from intertie.broker.domain.stretch import Stretch
+from intertie.broker.domain.terms import Amend, AmendState, Shed
 from intertie.common.actions import Switched
 from intertie.common.errors import IllegalMove
 from intertie.common.intervals import Window
 from intertie.common.names import PartName, uid_of
-from intertie.common.part_spec import PartNetwork, PartSpec
+from intertie.common.part_spec import PartSpec
 from intertie.common.refund import RefundItem
 from intertie.common.snapshot import Snapshot
 from intertie.common.values import Struct, replace
@@ -45,36 +48,6 @@ COUNTED: frozenset[PartState] = frozenset({PartState.HELD, PartState.PREPARED, P
 """Those that take capacity, one whose end has been asked for included."""
 
 
-class Placed(Struct, frozen=True, kw_only=True):
-    """Where one workspace is."""
-
-    workspace: str
-    host: str
-
-
-class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where a site takes traffic of one network from other sites."""
-
-    network: str
-    address: str
-    port: int
-    vni: int
-
-
-class RemoteEndpoint(Struct, frozen=True, kw_only=True):
-    """Another site's endpoint, as its receipt in the decision said it."""
-
-    site: str
-    endpoint: Endpoint
-
-
-class NetworkId(Struct, frozen=True, kw_only=True):
-    """The VXLAN id that this site's ledger has given to a network of the part."""
-
-    network: str
-    vni: int
-
-
 class Moved(Struct, frozen=True, kw_only=True):
     """A workspace that was begun anew on another host because its own was lost."""
 
@@ -96,149 +69,6 @@ class PartSnapshot(Struct, frozen=True, kw_only=True):
     """What the image store takes it for; empty once it is over."""
     shown: Snapshot
     """As last known for good: how far it is meanwhile its host says."""
-
-
-class Shed(Struct, frozen=True, kw_only=True):
-    """Terms that were in force before the part was amended: counted beside those that are, until
-    every host of them has obeyed what came after."""
-
-    spec: PartSpec
-    placed: tuple[Placed, ...]
-    gateway: str
-    generation: int
-    """The first of what hosts are told in which they are in force no more."""
-    until: datetime | None = None
-    """Of a part that its site may put aside: from when on what it gave up is promised to others. It
-    is later where hosts have not obeyed by then."""
-
-    @property
-    def ends(self) -> datetime:
-        """When it counts no more, whatever its hosts say."""
-        return self.until or self.spec.window.end
-
-    def hosts(self) -> tuple[str, ...]:
-        return _hosts(self.placed, self.gateway)
-
-
-class Left(Struct, frozen=True, kw_only=True):
-    """What a migration has left of a workspace at a host where it is not, or is not any more:
-    counted there until that has cleared it. By the part's own terms, as there may be many."""
-
-    workspace: str
-    host: str
-    generation: int
-    """The first of what hosts are told in which that one has no part in it."""
-    live: bool = False
-    """It went, or was to go, while it ran: there may be all of it, and not its disk alone."""
-
-
-class AmendState(Enum):
-    HELD = "HELD"
-    PREPARED = "PREPARED"
-    APPLIED = "APPLIED"
-    RELEASED = "RELEASED"
-    EXPIRED = "EXPIRED"
-
-
-AMEND_NEXT: dict[AmendState, frozenset[AmendState]] = {
-    AmendState.HELD: frozenset({AmendState.PREPARED, AmendState.RELEASED, AmendState.EXPIRED}),
-    AmendState.PREPARED: frozenset({AmendState.APPLIED, AmendState.RELEASED}),
-    AmendState.APPLIED: frozenset(),
-    AmendState.RELEASED: frozenset(),
-    AmendState.EXPIRED: frozenset(),
-}
-"""Every edge there is. What is not HELD or PREPARED is not written down any more: the part has the
-terms, or it has not. docs/states.md is drawn from this table by a test."""
-
-
-class Amend(Struct, frozen=True, kw_only=True):
-    """Other terms for a part that stands: counted beside those in force until it is decided
-    whether they replace them."""
-
-    tx: str
-    digest: str
-    participants: tuple[str, ...]
-    replaces: int
-    """The number of the terms in force."""
-    spec: PartSpec
-    placed: tuple[Placed, ...]
-    gateway: str
-    state: AmendState
-    create_time: datetime
-    decide_by: datetime
-    expire_time: datetime | None = None
-    endpoints: tuple[Endpoint, ...] = ()
-    price: Stretch | None = None
-    """What was asked for them, from when they were held; None: by a release that knew no prices."""
-    keeping: "Keeping | None" = None
-    """Of a part that was put aside, and is to go on."""
-
-    def move(self, to: AmendState) -> "Amend":
-        if to not in AMEND_NEXT[self.state]:
-            raise IllegalMove(f"{self.tx}: {self.state.name} to {to.name}")
-        return replace(self, state=to, expire_time=None)
-
-
-class Keeping(Struct, frozen=True, kw_only=True):
-    """Of a part that its site may put aside: what that takes."""
-
-    mib_s: int
-    """Of a host's pool, to move one guest's memory: kept free for it as long as it may be needed,
-    as is disk for that memory."""
-    save: timedelta
-    """After the window's end, in which its guests' memory goes to the pools; 0: it never does, and
-    whoever puts it aside cancels it."""
-    restore: timedelta = timedelta()
-    """At the window's beginning, in which it comes back; 0: it begins afresh."""
-    until: datetime | None = None
-    """Its disks and memory are kept until then; None: it is over at the window's end."""
-    again: timedelta = timedelta()
-    """Of one that is put aside: how long going on would take, by the pace of its hosts."""
-    promised: Window | None = None
-    """Of one with a deadline that is put aside: room for all the rest of it, with what going on
-    takes, which ends when it is kept no longer."""
-    saved: bool = False
-    """All of it was, since it was put aside, and went to other hosts since, or tried to: that those
-    have not obeyed yet does not make it late."""
-    moves: int = 0
-    """How often it was brought to other hosts to go on there, since it was put aside."""
-
-    @property
-    def has_room(self) -> bool:
-        """For its memory, beside its disks: of one that is cancelled instead nothing is kept. One
-        that goes on for the last time has it there until that came back."""
-        return bool(self.save or self.restore) or self.until is not None
-
-
-ANSWERED_WITHIN = timedelta(seconds=10)
-"""A migration that is broken off: by then both of its hosts have said who has the workspace."""
-
-
-class Vacating(Struct, frozen=True, kw_only=True):
-    """Of a part that gives way by migration: workspaces of it are on their way to other hosts. If
-    one does not get there the part is put aside, and counts as if it were."""
-
-    leaves: tuple[Placed, ...]
-    """Where they were, and are not to be."""
-    by: datetime
-    """The end of its window, if it is put aside."""
-    keeping: Keeping | None
-    """Likewise; None: it is cancelled instead."""
-    called_off: bool = False
-    """It is put aside wherever they are, as others need the room where they are going, too."""
-    late: timedelta = timedelta()
-    """By which it is not known in time where they are: it counts for so much longer."""
-
-    @property
-    def broken_off(self) -> datetime:
-        """What is on its way then goes no further."""
-        return self.by - ANSWERED_WITHIN
-
-    @property
-    def free_from(self) -> datetime:
-        """Where they were there is room for others from then on."""
-        save = self.keeping.save if self.keeping is not None else timedelta()
-        return self.by + self.late + save
 
 
 class Part(Struct, frozen=True, kw_only=True):
@@ -398,9 +228,9 @@ class Part(Struct, frozen=True, kw_only=True):
     def hosts(self) -> tuple[str, ...]:
         """Every host that has something of the part, in the order of their names."""
         if not self.moving:
-            return _hosts(self.placed, self.gateway)
+            return all_hosts(self.placed, self.gateway)
         return tuple(
-            sorted({*_hosts(self.placed, self.gateway), *(each.host for each in self.moving)})
+            sorted({*all_hosts(self.placed, self.gateway), *(each.host for each in self.moving)})
         )
 
     def left_hosts(self) -> tuple[str, ...]:
@@ -474,18 +304,6 @@ Standing = Part | Shed | Amend
 """Terms that are placed."""
 
 
-def hosts_of(placed: Iterable[Placed]) -> dict[str, str]:
-    """By workspace."""
-    return {each.workspace: each.host for each in placed}
-
-
-def _hosts(placed: Iterable[Placed], gateway: str) -> tuple[str, ...]:
-    found = {each.host for each in placed}
-    if gateway:
-        found.add(gateway)
-    return tuple(sorted(found))
-
-
 def workspace_uid(part_name: str, workspace: str) -> str:
     return uid_of(part_name, workspace)
 
@@ -493,8 +311,3 @@ def workspace_uid(part_name: str, workspace: str) -> str:
 def nonce_of(part: Part, workspace: str) -> str:
     """What the guest must say: known to it and to this site only."""
     return uid_of("nonce", part.seed, workspace)
-
-
-def leaves_site(network: PartNetwork, site: str) -> bool:
-    """A network leaves the site once a machine of it is at another."""
-    return any(member.site != site for member in network.members)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from intertie.broker.domain.amounts import pair_mbit_s
 from intertie.broker.domain.board import Board, Room, best_fit, largest_first
-from intertie.broker.domain.part import Placed
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.shortfalls import shortfalls, unpacked
 from intertie.common.errors import NoCapacity
 from intertie.common.part_spec import PartSpec, PartWorkspace

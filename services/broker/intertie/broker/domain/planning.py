@@ -10,7 +10,8 @@ from intertie.broker.domain.board import Room
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts
 from intertie.broker.domain.link_room import link_shortfalls
-from intertie.broker.domain.part import Placed, leaves_site
+from intertie.broker.domain.networks import leaves_site
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.refusing import check_quotas, check_window
 from intertie.broker.domain.site_caps import with_site_caps, with_site_defaults

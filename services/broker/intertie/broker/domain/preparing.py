@@ -5,7 +5,8 @@ from datetime import datetime
 
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView
-from intertie.broker.domain.part import Endpoint, NetworkId, Part, PartState, leaves_site
+from intertie.broker.domain.networks import Endpoint, NetworkId, leaves_site
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.vnis import free_vnis
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.part_spec import PartNetwork

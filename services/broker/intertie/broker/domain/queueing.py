@@ -20,9 +20,10 @@ from intertie.broker.domain.elsewhere import brought_elsewhere
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import Capacities, LedgerView, Versioned, calendar_of
 from intertie.broker.domain.malleable import Resized
+from intertie.broker.domain.networks import NetworkId
 from intertie.broker.domain.openings import Openings, seconds
 from intertie.broker.domain.pace import paces_of
-from intertie.broker.domain.part import NetworkId, Part
+from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Image, why_not_more
 from intertie.broker.domain.preemptible import free_from
 from intertie.broker.domain.price import amount_of, asked_for, shortened

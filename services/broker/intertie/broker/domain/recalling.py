@@ -22,10 +22,12 @@ from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.in_time import SLACK
+from intertie.broker.domain.keeping import Keeping
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
 from intertie.broker.domain.migrating import only_kept
 from intertie.broker.domain.pace import Paces, paces_of
-from intertie.broker.domain.part import Amend, AmendState, Keeping, Part, hosts_of
+from intertie.broker.domain.part import Part
+from intertie.broker.domain.placed import hosts_of
 from intertie.broker.domain.planning import Allotment, allot, free_hosts_over
 from intertie.broker.domain.price import asked_for, shortened, until
 from intertie.broker.domain.quotas import counted_for
@@ -33,6 +35,7 @@ from intertie.broker.domain.refusing import check_quotas
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import LEAST, counted_till, is_saved, put_aside
 from intertie.broker.domain.tariff import BEST_EFFORT, DEADLINE
+from intertie.broker.domain.terms import Amend, AmendState
 from intertie.broker.domain.usage import charged_when_on
 from intertie.common.calendar import Calendar
 from intertie.common.errors import DecisionInvalid, FieldInvalid, NoCapacity, Shortfall

@@ -6,7 +6,7 @@ from datetime import datetime
 from intertie.broker.domain.admission_policy import ACCEPT_ALL
 from intertie.broker.domain.amounts import amounts_of
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.part import Placed, hosts_of
+from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.broker.domain.quotas import counted_for, quota_shortfall
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall

@@ -20,17 +20,11 @@ from intertie.broker.domain.decision import (
 )
 from intertie.broker.domain.difference import Difference, with_terms
 from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.keeping import Keeping
 from intertie.broker.domain.ledger import LedgerView
-from intertie.broker.domain.part import (
-    Amend,
-    AmendState,
-    Endpoint,
-    Keeping,
-    NetworkId,
-    Part,
-    PartState,
-    Placed,
-)
+from intertie.broker.domain.networks import Endpoint, NetworkId
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.preparing import endpoints_of
 from intertie.broker.domain.price import applied, asked_for_rest, at_agreed_rates, shortened
 from intertie.broker.domain.recalling import (
@@ -42,6 +36,7 @@ from intertie.broker.domain.recalling import (
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.broker.domain.stretch import Stretch
+from intertie.broker.domain.terms import Amend, AmendState
 from intertie.broker.domain.usage import charged_until
 from intertie.broker.domain.vnis import free_vnis
 from intertie.common.errors import (

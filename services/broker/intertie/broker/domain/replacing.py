@@ -9,9 +9,11 @@ from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.difference import more_of, shortfalls_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of
-from intertie.broker.domain.part import AmendState, Moved, Part, PartState, Placed, hosts_of
+from intertie.broker.domain.part import Moved, Part, PartState
+from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.planning import free_hosts_over
+from intertie.broker.domain.terms import AmendState
 from intertie.broker.domain.used import known_of, on_record
 from intertie.common.calendar import Calendar
 from intertie.common.errors import NoCapacity, Shortfall

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 from intertie.broker.domain.cluster import PREEMPTED, ClusterRecord, ClusterState, stretch_of
 from intertie.broker.domain.fleet import Policy, SeenPart
+from intertie.broker.domain.keeping import Keeping
 from intertie.broker.domain.pace import Paces, still
-from intertie.broker.domain.part import Keeping, Part, PartState
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.price import until
 from intertie.common.intervals import Window
 from intertie.common.spec import DEFAULT_DURATION, ClusterSpec

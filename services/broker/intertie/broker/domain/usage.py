@@ -17,7 +17,8 @@ from intertie.broker.domain.account import Account, ChainEntry, UsageHead
 from intertie.broker.domain.amounts import amounts_alone, amounts_of
 from intertie.broker.domain.charge import Alike, Charge, PastCharge, Reserved
 from intertie.broker.domain.fleet import SeenPart
-from intertie.broker.domain.part import Part, PartState, hosts_of
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import hosts_of
 from intertie.broker.domain.price import amount_of, terms_of
 from intertie.broker.domain.refunds import owed_at_end
 from intertie.broker.domain.used import UsedIn

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from intertie.broker.domain.amounts import fixed_amounts, host_key, with_room_for_memory
 from intertie.broker.domain.cluster import PREEMPTED, ClusterRecord
 from intertie.broker.domain.fleet import Policy, SeenPart, WorkspaceState
+from intertie.broker.domain.keeping import ANSWERED_WITHIN, Vacating
 from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.migrating import (
     check_free_to_move,
@@ -20,14 +21,8 @@ from intertie.broker.domain.migrating import (
     place_for,
 )
 from intertie.broker.domain.pace import Paces, to_send
-from intertie.broker.domain.part import (
-    ANSWERED_WITHIN,
-    Part,
-    PartState,
-    Placed,
-    Vacating,
-    hosts_of,
-)
+from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.broker.domain.snapshots import under_way
 from intertie.broker.domain.stretches import LATE, cut, must_be_done, put_aside
 from intertie.common.actions import Power

@@ -6,13 +6,8 @@ from enum import Enum
 
 from intertie.broker.domain.fleet import Fleet, HostFacts, Policy
 from intertie.broker.domain.moving import MovingState
-from intertie.broker.domain.part import (
-    Part,
-    RemoteEndpoint,
-    leaves_site,
-    nonce_of,
-    workspace_uid,
-)
+from intertie.broker.domain.networks import RemoteEndpoint, leaves_site
+from intertie.broker.domain.part import Part, nonce_of, workspace_uid
 from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.intervals import Window
 from intertie.common.names import ImageName, uid_of

@@ -3,9 +3,10 @@ nothing else."""
 
 import structlog
 
-from intertie.broker.domain.part import AmendState, PartState
+from intertie.broker.domain.part import PartState
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.terms import AmendState
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
 

@@ -17,7 +17,8 @@ from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import asked_before_others, draft_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
-from intertie.broker.domain.part import NetworkId, Part, PartState
+from intertie.broker.domain.networks import NetworkId
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.planning import Draft, Image, check_disks, elsewhere, pinned
 from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeCluster
 from intertie.broker.domain.price import amount_of

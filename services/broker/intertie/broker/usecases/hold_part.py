@@ -10,11 +10,12 @@ from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.giving_way import allotted_before_others, asked_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView
-from intertie.broker.domain.part import AmendState, Part, PartState
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
 from intertie.broker.domain.recalling import allotted, keeping_of, kind_said
 from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.domain.terms import AmendState
 from intertie.broker.usecases.admission import Admission, Admitted, known_part
 from intertie.common.clock import Clock
 from intertie.common.errors import (

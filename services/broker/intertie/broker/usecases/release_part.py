@@ -5,9 +5,10 @@ from datetime import datetime
 import structlog
 
 from intertie.broker.domain.cluster import CANCELLED
-from intertie.broker.domain.part import AmendState, Part, PartState
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller, Ledger
 from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.terms import AmendState
 from intertie.broker.usecases.admission import contend, known_part
 from intertie.broker.usecases.prepare_part import check_coordinator
 from intertie.common.clock import Clock
