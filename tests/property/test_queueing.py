@@ -35,12 +35,14 @@ from intertie.common.spec import Kind, LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.unit.broker.line import (
     best_effort,
+    confirmed,
     in_time,
     name_of,
     part_of,
     saved,
     view,
     waits,
+    with_records,
     written,
 )
 from tests.unit.broker.samples import HOUR, NOW, POLICY
@@ -221,18 +223,9 @@ class Site(RuleBasedStateMachine):
         window = found.draft.allotment.spec.window
         assert window.duration == lasts
         assert (start or self.now) <= window.start <= begin
-        part = Part(
-            name=f"sites/north/tenants/demo/parts/{name}",
-            state=PartState.CONFIRMED,
-            spec=found.draft.allotment.spec,
-            owner="alice",
-            create_time=self.now,
-            seed="",
-            placed=found.draft.allotment.placed,
-        )
+        part = confirmed(name, found.draft.allotment, now=self.now)
         self._write(Change(writes=tuple(writes_of(found.aside, now=self.now))))
-        known = Versioned(value=part, revision=1)
-        self.view = replace(self.view, parts={**self.view.parts, part.name: known})
+        self.view = with_records(self.view, part)
         self._pass()
 
     def _room_beside_those_that_have_it(self, window: Window) -> int:

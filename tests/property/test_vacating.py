@@ -48,7 +48,7 @@ from intertie.common.leasing.plugins import MIGRATIONS
 from intertie.common.names import ClusterName
 from intertie.common.spec import Kind, LeaseTerms, normalise
 from intertie.common.values import replace
-from tests.unit.broker.line import name_of, view, waits, written
+from tests.unit.broker.line import confirmed, name_of, view, waits, with_records, written
 from tests.unit.broker.samples import NOW, POLICY, facts
 from tests.unit.broker.standing import ALLOCATION, group, spec
 
@@ -323,18 +323,9 @@ class Site(RuleBasedStateMachine):
                 assert self.policy.queue.migration.moves
                 assert each.after.window == each.part.value.window
                 assert each.after.price == each.part.value.price
-        part = Part(
-            name=f"sites/north/tenants/demo/parts/{name}",
-            state=PartState.CONFIRMED,
-            spec=found.draft.allotment.spec,
-            owner="alice",
-            create_time=self.now,
-            seed="",
-            placed=found.draft.allotment.placed,
-        )
+        part = confirmed(name, found.draft.allotment, now=self.now)
         self.view = written(self.view, Change(writes=tuple(writes_of(found.aside, now=self.now))))
-        known = Versioned(value=part, revision=1)
-        self.view = replace(self.view, parts={**self.view.parts, part.name: known})
+        self.view = with_records(self.view, part)
         self._pass()
 
     def _has_room_but_for_others(

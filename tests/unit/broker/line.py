@@ -8,10 +8,10 @@ from intertie.broker.domain.cluster import ClusterRecord, ClusterState, Waits
 from intertie.broker.domain.deadlines import draft_in_time
 from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart, SeenWorkspace, WorkspaceState
-from intertie.broker.domain.giving_way import writes_of
+from intertie.broker.domain.giving_way import Admissible, draft_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
-from intertie.broker.domain.planning import Image, pinned
+from intertie.broker.domain.planning import Allotment, Image, pinned
 from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.queueing import digests, queued, started
 from intertie.broker.domain.records import Change, Write
@@ -20,7 +20,7 @@ from intertie.common.names import ClusterName, uid_of
 from intertie.common.spec import ClusterSpec, Kind, LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.unit.broker.samples import DIGEST, HOUR, NOW, POLICY, facts
-from tests.unit.broker.standing import group, spec
+from tests.unit.broker.standing import ALLOCATION, group, spec
 
 IMAGES: Mapping[str, Image] = {DIGEST: Image(digest=DIGEST, size_bytes=1, virtual_size_bytes=1)}
 
@@ -81,17 +81,9 @@ def in_time(
     found, keeping = draft_in_time(
         name, uid, pinned(asked, IMAGES, policy), before, policy, now=now
     )
-    part = Part(
-        name=f"sites/north/tenants/demo/parts/c{uid}",
-        state=PartState.CONFIRMED,
-        spec=found.draft.allotment.spec,
-        owner="alice",
-        create_time=now,
-        seed="",
-        placed=found.draft.allotment.placed,
-        price=(asked_for(found.draft.allotment.spec, before, policy, now=now, kind=DEADLINE),),
-        keeping=keeping,
-    )
+    allotment = found.draft.allotment
+    price = asked_for(allotment.spec, before, policy, now=now, kind=DEADLINE)
+    part = confirmed(f"c{uid}", allotment, now=now, price=(price,), keeping=keeping)
     record = ClusterRecord(
         name=str(name),
         uid=uid,
@@ -109,6 +101,37 @@ def in_time(
     )
     written_ = (Write(record=part), Write(record=record), *writes_of(found.aside, now=now))
     return written(before, Change(writes=written_)), found.aside
+
+
+def asks(
+    here: LedgerView,
+    count: int = 1,
+    *,
+    now: datetime,
+    policy: Policy = POLICY,
+    vcpus: int = ALLOCATION.vcpus,
+    **lease: Any,
+) -> Admissible:
+    """A lease that does not wait, for guests of so many vCPUs, and who gives way for it."""
+    allocation = replace(ALLOCATION, vcpus=vcpus)
+    terms = LeaseTerms(**{"duration": HOUR, **lease})
+    asked = normalise(spec(group(count=count, allocation=allocation), lease=terms), now=now)
+    name = ClusterName.parse(name_of("urgent"))
+    return draft_before_others(name, "urgent", asked, here, policy, now=now)
+
+
+def confirmed(part_id: str, allotment: Allotment, *, now: datetime, **more: Any) -> Part:
+    """The part of one that is admitted."""
+    return Part(
+        name=f"sites/north/tenants/demo/parts/{part_id}",
+        state=PartState.CONFIRMED,
+        spec=allotment.spec,
+        owner="alice",
+        create_time=now,
+        seed="",
+        placed=allotment.placed,
+        **more,
+    )
 
 
 def fleet(now: datetime = NOW, *hosts: str) -> Fleet:

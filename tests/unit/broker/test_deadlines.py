@@ -9,7 +9,7 @@ import pytest
 
 from intertie.broker.domain.cluster import DEADLINE_MISSED, ClusterState, settled
 from intertie.broker.domain.deadlines import draft_in_time, sooner
-from intertie.broker.domain.giving_way import Admissible, draft_before_others, writes_of
+from intertie.broker.domain.giving_way import Admissible, writes_of
 from intertie.broker.domain.in_time import SLACK
 from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.part import Part, PartState
@@ -20,10 +20,11 @@ from intertie.broker.domain.usage import next_period, reserved_window
 from intertie.common.errors import FieldInvalid, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
-from intertie.common.spec import LeaseTerms, normalise
+from intertie.common.spec import normalise
 from intertie.common.values import replace
 from tests.unit.broker.line import (
     IMAGES,
+    asks,
     best_effort,
     by_deadline,
     in_time,
@@ -37,7 +38,6 @@ from tests.unit.broker.line import (
     written,
 )
 from tests.unit.broker.samples import HOUR, NOW, POLICY
-from tests.unit.broker.standing import group, spec
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 SAVE = 12 * SECOND
@@ -48,15 +48,6 @@ def with_one(hours: float, *, before: LedgerView | None = None, count: int = 8) 
     """`one` takes all eight vCPUs for an hour, and is to be done in so many."""
     asked = by_deadline(count, deadline=NOW + hours * HOUR)
     return in_time("one", asked, before or view([]))[0]
-
-
-def asks(
-    here: LedgerView, count: int = 8, *, now: datetime, start_time: datetime | None = None
-) -> Admissible:
-    lease = LeaseTerms(start_time=start_time, duration=HOUR)
-    asked = normalise(spec(group(count=count), lease=lease), now=now)
-    name = ClusterName.parse(name_of("other"))
-    return draft_before_others(name, "other", asked, here, POLICY, now=now)
 
 
 def after(here: LedgerView, found: Admissible, *, now: datetime) -> LedgerView:
@@ -137,7 +128,7 @@ def test_the_time_of_asking_counts() -> None:
 
 def test_it_is_put_aside_with_room_for_all_the_rest_in_time() -> None:
     here, now = told(with_one(4), "one"), NOW + 20 * MINUTE
-    found = asks(here, now=now)
+    found = asks(here, 8, now=now)
     assert found.draft.allotment.spec.window.start == now + SAVE
     here = after(here, found, now=now)
     part = part_of(here, "one")
@@ -151,12 +142,12 @@ def test_it_is_put_aside_with_room_for_all_the_rest_in_time() -> None:
     assert calendar.free("host/n1/vcpus", Window(now + 2 * HOUR, room.start)) == 4
     with pytest.raises(NoCapacity):
         asks(here, 1, now=now, start_time=room.start - HOUR + SECOND)
-    assert not asks(here, now=now, start_time=room.start - HOUR).aside
+    assert not asks(here, 8, now=now, start_time=room.start - HOUR).aside
 
 
 def test_it_goes_on_as_soon_as_it_can_run_to_its_end_and_at_the_latest_as_promised() -> None:
     here, now = told(with_one(4), "one"), NOW + 20 * MINUTE
-    here = after(here, asks(here, now=now), now=now)
+    here = after(here, asks(here, 8, now=now), now=now)
     here = saved(passed(here, now=now + SAVE), "one")
     assert not starting(here, POLICY, now=now + SAVE), "the other has it all"
     outlook = outlooks(here, POLICY, now=now + SAVE)[name_of("one")]
@@ -173,7 +164,7 @@ def test_it_goes_on_as_soon_as_it_can_run_to_its_end_and_at_the_latest_as_promis
 
 def test_who_must_go_on_does_so_before_all_that_is_in_line() -> None:
     here, now = told(with_one(2.5), "one"), NOW + 20 * MINUTE
-    here = saved(passed(after(here, asks(here, now=now), now=now), now=now), "one")
+    here = saved(passed(after(here, asks(here, 8, now=now), now=now), now=now), "one")
     first = waits("first", best_effort(8), now=NOW - HOUR)
     here = replace(here, clusters={**here.clusters, **view([first]).clusters})
     part = part_of(here, "one")
@@ -197,32 +188,32 @@ def test_an_hour_fits_in_between_and_a_second_more_does_not() -> None:
     """The other takes an hour, and saving, restoring and slack have to fit beside it."""
     spare = HOUR + 2 * SAVE + SLACK
     least = told(with_one((HOUR + spare) / HOUR), "one")
-    assert asks(least, now=NOW + MINUTE).aside
+    assert asks(least, 8, now=NOW + MINUTE).aside
     less = told(with_one((HOUR + spare - SECOND) / HOUR), "one")
     with pytest.raises(NoCapacity):
-        asks(less, now=NOW + MINUTE)
+        asks(less, 8, now=NOW + MINUTE)
 
 
 def test_one_that_no_host_knows_of_begins_later_as_a_whole() -> None:
     full = start(view([waits("full", best_effort(8, HOUR))]), "full")
     here = with_one(5, before=full)
-    found = asks(here, now=NOW, start_time=NOW + HOUR)
+    found = asks(here, 8, now=NOW, start_time=NOW + HOUR)
     [moved] = found.aside
     assert moved.after.window == Window(NOW + 4 * HOUR, NOW + 5 * HOUR)
     assert moved.after.price[-1].window == moved.after.window
     assert found.draft.allotment.spec.window.start == NOW + HOUR, "there is nothing to save"
     known = told(here, "one")
     with pytest.raises(NoCapacity):
-        asks(known, now=NOW, start_time=NOW + HOUR)
+        asks(known, 8, now=NOW, start_time=NOW + HOUR)
 
 
 def test_it_is_not_put_off_to_where_there_is_no_room() -> None:
     full = start(view([waits("full", best_effort(8, HOUR))]), "full")
     here = with_one(3, before=full)
-    here = after(here, asks(here, now=NOW, start_time=NOW + 2 * HOUR), now=NOW)
+    here = after(here, asks(here, 8, now=NOW, start_time=NOW + 2 * HOUR), now=NOW)
     assert part_of(here, "one").window.start == NOW + HOUR, "it was in nobody's way"
     with pytest.raises(NoCapacity):
-        asks(here, now=NOW, start_time=NOW + HOUR)
+        asks(here, 8, now=NOW, start_time=NOW + HOUR)
 
 
 def test_others_that_could_not_be_saved_in_time_do_not_help() -> None:
@@ -237,10 +228,10 @@ def test_others_that_could_not_be_saved_in_time_do_not_help() -> None:
 
 def test_it_goes_on_only_where_it_can_run_to_its_end() -> None:
     here, now = told(with_one(6), "one"), NOW + 20 * MINUTE
-    here = saved(passed(after(here, asks(here, now=now), now=now), now=now), "one")
+    here = saved(passed(after(here, asks(here, 8, now=now), now=now), now=now), "one")
     over = now + SAVE + HOUR
     begins = over + 40 * MINUTE
-    found = asks(here, now=now, start_time=begins)
+    found = asks(here, 8, now=now, start_time=begins)
     assert not found.aside
     third = replace(
         here.parts["sites/north/tenants/demo/parts/other"].value,
@@ -282,7 +273,7 @@ def test_one_that_went_on_late_by_another_clock_goes_on_sooner_for_all_that_is_l
     """A leader whose clock is minutes ahead has it go on until its deadline, and no longer; the
     next one has the time for all of it, and what is over costs no more for that."""
     here, now = told(with_one(2.5), "one"), NOW + 20 * MINUTE
-    here = passed(after(here, asks(here, now=now), now=now), now=now)
+    here = passed(after(here, asks(here, 8, now=now), now=now), now=now)
     here = saved(here, "one")
     put_aside = part_of(here, "one")
     deadline, ahead = NOW + 2.5 * HOUR, NOW + 2.4 * HOUR
@@ -300,7 +291,7 @@ def test_one_that_went_on_late_by_another_clock_goes_on_sooner_for_all_that_is_l
 
 def test_one_that_a_host_kept_from_going_on_says_that_it_missed_its_deadline() -> None:
     here, now = told(with_one(2.5), "one"), NOW + 20 * MINUTE
-    here = passed(after(here, asks(here, now=now), now=now), now=now)
+    here = passed(after(here, asks(here, 8, now=now), now=now), now=now)
     part = part_of(here, "one")
     assert part.keeping is not None
     assert part.keeping.promised is not None
@@ -319,7 +310,7 @@ def test_one_that_a_host_kept_from_going_on_says_that_it_missed_its_deadline() -
 
 def test_what_takes_longer_to_come_back_than_it_was_to_runs_until_its_deadline() -> None:
     here, now = told(with_one(2.5), "one"), NOW + 20 * MINUTE
-    here = passed(after(here, asks(here, now=now), now=now), now=now)
+    here = passed(after(here, asks(here, 8, now=now), now=now), now=now)
     here = saved(here, "one")
     part = part_of(here, "one")
     assert part.keeping is not None

@@ -11,7 +11,7 @@ from intertie.broker.domain import fewest
 from intertie.broker.domain.account import Account
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState, settled
 from intertie.broker.domain.demands import demands_of
-from intertie.broker.domain.fleet import MemoryMove, Policy
+from intertie.broker.domain.fleet import MemoryMove
 from intertie.broker.domain.giving_way import Admissible, draft_before_others, writes_of
 from intertie.broker.domain.keeping import Keeping
 from intertie.broker.domain.ledger import LedgerView, Versioned, calendar_of
@@ -31,6 +31,7 @@ from intertie.common.names import ClusterName
 from intertie.common.spec import LeaseTerms, normalise
 from intertie.common.values import replace
 from tests.unit.broker.line import (
+    asks,
     best_effort,
     name_of,
     part_of,
@@ -47,21 +48,6 @@ from tests.unit.broker.standing import group, spec
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 SAVE = 12 * SECOND
 """Of four times 128 MiB on a host, at 50 MiB/s, and the margin."""
-
-
-def asks(
-    here: LedgerView,
-    count: int,
-    *,
-    now: datetime,
-    start_time: datetime | None = None,
-    policy: Policy = POLICY,
-) -> Admissible:
-    lease = LeaseTerms(start_time=start_time, duration=HOUR)
-    asked = normalise(spec(group(count=count), lease=lease), now=now)
-    return draft_before_others(
-        ClusterName.parse(name_of("urgent")), "urgent", asked, here, policy, now=now
-    )
 
 
 def running(*counts: int) -> LedgerView:

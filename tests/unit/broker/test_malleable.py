@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from intertie.broker.domain.fleet import Policy, WorkspaceState
 from intertie.broker.domain.giving_way import (
     Admissible,
     allotted_before_others,
-    draft_before_others,
     writes_of,
 )
 from intertie.broker.domain.ledger import LedgerView, calendar_of
@@ -28,10 +28,10 @@ from intertie.broker.domain.usage import charge_during, next_period
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.leasing.plugins import RESIZINGS
-from intertie.common.names import ClusterName
 from intertie.common.part_rules import within
-from intertie.common.spec import ClusterSpec, Kind, LeaseTerms, normalise
+from intertie.common.spec import ClusterSpec, Kind, LeaseTerms
 from intertie.common.values import replace
+from tests.unit.broker import line
 from tests.unit.broker.line import (
     best_effort,
     in_time,
@@ -93,18 +93,7 @@ def grow(here: LedgerView, now: datetime = LATER, policy: Policy = POLICY) -> Le
     return here
 
 
-def asks(
-    here: LedgerView,
-    count: int,
-    *,
-    now: datetime = LATER,
-    start_time: datetime | None = None,
-    policy: Policy = POLICY,
-) -> Admissible:
-    lease = LeaseTerms(start_time=start_time, duration=HOUR)
-    asked = normalise(spec(group(count=count), lease=lease), now=now)
-    name = ClusterName.parse(name_of("urgent"))
-    return draft_before_others(name, "urgent", asked, here, policy, now=now)
+asks = partial(line.asks, now=LATER)
 
 
 def after(here: LedgerView, found: Admissible, now: datetime = LATER) -> LedgerView:

@@ -21,10 +21,10 @@ from intertie.common.tariff import Rates, part_hour
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker import renegotiation as several
-from tests.unit.broker.line import part_of, saved, start, with_records
+from tests.unit.broker.line import asks, part_of, saved, start, with_records
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts
 from tests.unit.broker.standing import admitted, group, spec, view_of
-from tests.unit.broker.test_giving_way import LATER, after, asks, running
+from tests.unit.broker.test_giving_way import LATER, after, running
 
 MANY = MOST + 40
 STEP = HOUR / 4 / MANY

@@ -16,9 +16,9 @@ from intertie.broker.domain.records import Change
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window, spread
 from intertie.metasched.convert_parts import offer_from_proto
-from tests.unit.broker.line import written
+from tests.unit.broker.line import asks, written
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part_spec, workspace
-from tests.unit.broker.test_giving_way import LATER, MINUTE, SAVE, SECOND, aside, asks, running
+from tests.unit.broker.test_giving_way import LATER, MINUTE, SAVE, SECOND, aside, running
 
 QUICK = 4 * SECOND
 """To save one guest of 128 MiB a host, at 50 MiB/s, and the margin."""

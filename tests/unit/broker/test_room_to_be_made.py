@@ -17,7 +17,6 @@ from intertie.broker.domain.giving_way import (
     writes_of,
 )
 from intertie.broker.domain.ledger import counted_demands
-from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.queueing import started
 from intertie.broker.domain.records import Change, Write
 from intertie.common.calendar import Calendar
@@ -27,7 +26,7 @@ from intertie.common.names import ClusterName
 from intertie.common.quantities import DIMENSIONS
 from intertie.common.spec import LeaseTerms, normalise
 from intertie.common.values import replace
-from tests.unit.broker.line import best_effort, name_of, view, waits
+from tests.unit.broker.line import best_effort, confirmed, name_of, view, waits
 from tests.unit.broker.samples import HOUR, NOW, POLICY, part_spec, workspace
 from tests.unit.broker.standing import group, spec
 from tests.unit.broker.test_giving_way import LATER, running
@@ -56,15 +55,7 @@ class Site:
         )
 
     def change(self, name: str, found: Admissible) -> Change:
-        part = Part(
-            name=f"sites/north/tenants/demo/parts/c{name}",
-            state=PartState.CONFIRMED,
-            spec=found.draft.allotment.spec,
-            owner="o",
-            create_time=LATER,
-            seed="",
-            placed=found.draft.allotment.placed,
-        )
+        part = confirmed(f"c{name}", found.draft.allotment, now=LATER)
         return Change(
             writes=(Write(record=part), *writes_of(found.aside, now=LATER)),
             admitted_on=self.book.generation,
