@@ -4,8 +4,8 @@ guests run on meanwhile is for tests/e2e."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -45,20 +45,22 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "ANSWERED_WITHIN", ANSWERED)
 
 
-@contextlib.asynccontextmanager
-async def led(
-    folder: Path, etcd: Any, domain: TestDomain, other: TestDomain, name: str = "broker"
-) -> AsyncIterator[Site]:
-    queue = QueueSettings(pool_mib_s=100, worth_s=1)
-    async with site(folder / name, etcd, domain, [other], queue=queue) as up:
-        yield up
+Lead = Callable[[str], AbstractAsyncContextManager[Site]]
 
 
 @pytest.fixture
-async def here(
+def led(
     tmp_path: Path, etcd_server: EtcdServer, etcd_prefix: str, north: TestDomain, meta: TestDomain
-) -> AsyncIterator[Site]:
-    async with led(tmp_path, etcd_server.settings(etcd_prefix), north, meta) as up:
+) -> Lead:
+    """By brokers that come one after the other, each by its name."""
+    etcd = etcd_server.settings(etcd_prefix)
+    queue = QueueSettings(pool_mib_s=100, worth_s=1)
+    return lambda name: site(tmp_path / name, etcd, north, [meta], queue=queue)
+
+
+@pytest.fixture
+async def here(led: Lead) -> AsyncIterator[Site]:
+    async with led("broker") as up:
         yield up
 
 
@@ -178,21 +180,15 @@ async def test_one_that_is_not_there_in_time_is_broken_off(here: Site) -> None:
 
 @pytest.mark.parametrize("sends", [True, False])
 async def test_a_leader_that_is_killed_meanwhile_is_followed_by_one_that_goes_on(
-    sends: bool,
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    meta: TestDomain,
+    sends: bool, led: Lead
 ) -> None:
     """What became of the migration is found on record, and in what hosts say."""
-    etcd = etcd_server.settings(etcd_prefix)
-    async with led(tmp_path, etcd, north, meta, "one") as first:
+    async with led("one") as first:
         last = await split(first)
         first.agents.obedient = False
         urgent = await first.clusters().Create(create("urgent", large(), "urgent"))
         assert (await part_of(first, last.name)).moving
-    async with led(tmp_path, etcd, north, meta, "two") as second:
+    async with led("two") as second:
         second.agents.sends = sends
         if sends:
             there = await eventually(
@@ -209,14 +205,9 @@ async def test_a_leader_that_is_killed_meanwhile_is_followed_by_one_that_goes_on
 
 
 async def test_a_leader_that_comes_late_puts_it_aside_late_and_nothing_is_promised_twice(
-    tmp_path: Path,
-    etcd_server: EtcdServer,
-    etcd_prefix: str,
-    north: TestDomain,
-    meta: TestDomain,
+    led: Lead,
 ) -> None:
-    etcd = etcd_server.settings(etcd_prefix)
-    async with led(tmp_path, etcd, north, meta, "one") as first:
+    async with led("one") as first:
         last = await split(first)
         first.agents.sends = False
         first.agents.deaf = {host_of(last)}
@@ -225,7 +216,7 @@ async def test_a_leader_that_comes_late_puts_it_aside_late_and_nothing_is_promis
         assert sending.vacating is not None
     delay = sending.vacating.free_from - SystemClock().now() + SECOND
     await SystemClock().sleep(max(delay.total_seconds(), 0))
-    async with led(tmp_path, etcd, north, meta, "two") as second:
+    async with led("two") as second:
         second.agents.sends = False
         stub = second.clusters()
         aside = (await until(stub, last.name, Cluster.SUSPENDED))[-1]
