@@ -24,6 +24,7 @@ from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import given_more, room_made, starting, stretches_over
 from intertie.broker.domain.reconcile import GivenUp, Tell, step_of
 from intertie.broker.domain.records import Change
+from intertie.broker.domain.snapshots import begun, grant_of
 from intertie.broker.domain.usage import charge_during, next_period
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
@@ -396,6 +397,18 @@ def test_who_has_a_deadline_keeps_what_it_has() -> None:
     assert count_of(here, "a") == 8
     [aside] = asks(here, 6).aside
     assert aside.fewer is None
+
+
+def test_none_is_given_up_that_an_image_is_being_made_of() -> None:
+    """A bug: the image was gone with the workspace, and nobody was told."""
+    here = running(between(2, 8))
+    part = part_of(here, "a")
+    grant = grant_of(part, "w-5", "image", "alice", now=NOW)
+    here = with_records(here, begun(part, grant, "s1", b"g"))
+    assert count_of(after(here, asks(here, 2)), "a") == 6
+    [aside] = asks(here, 3).aside
+    assert aside.fewer is None, "it is put aside, with all that it has"
+    assert [each.id for each in aside.after.snapshots] == ["s1"]
 
 
 def test_while_some_is_being_given_up_nobody_else_gives_way_for_what_that_leaves() -> None:

@@ -19,6 +19,7 @@ from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import as_many_as_fit, why_not_more
 from intertie.broker.domain.price import amount_of, at_agreed_rates, shortened
 from intertie.broker.domain.running import Running, chosen
+from intertie.broker.domain.snapshots import under_way
 from intertie.broker.domain.stretches import GIVEN_UP_WITHIN, may_give_way, save_of
 from intertie.broker.domain.usage import charged_until
 from intertie.common.errors import NoCapacity
@@ -34,7 +35,8 @@ class Resized(Struct, frozen=True, kw_only=True):
 
 
 class FewerOf:
-    """One lease that can do with fewer workspaces, down to the least of each group."""
+    """One lease that can do with fewer workspaces, down to the least of each group; one of which an
+    image is being made stays."""
 
     def __init__(
         self,
@@ -46,7 +48,8 @@ class FewerOf:
     ) -> None:
         self.record = record
         self.part = part
-        self.most = _to_spare(record.value)
+        self._to_spare = _to_spare(record.value, part, view)
+        self.most = sum(self._to_spare.values())
         """Workspaces that it can do without."""
         self._view = view
         self._policy = policy
@@ -58,7 +61,7 @@ class FewerOf:
         """So many of them, of the last group first, as the first got the most."""
         counts, left = dict(self.record.value.counts), number
         for group in reversed(self.record.value.spec.groups):
-            goes = min(counts[group.name] - group.fewest, left)
+            goes = min(self._to_spare[group.name], left)
             counts[group.name] -= goes
             left -= goes
         return self.left_with(counts, f"left with {number} fewer, for others")
@@ -76,7 +79,12 @@ def fewer_of(
     running: Sequence[Running], view: LedgerView, policy: Policy, *, now: datetime
 ) -> Iterator[FewerOf]:
     """Those of them that are left with fewer before anybody is put aside, in the policy's order."""
-    may = [each for each in running if _may_have_fewer(each, now=now) and _to_spare(each[0].value)]
+    may = [
+        (record, part)
+        for record, part in running
+        if _may_have_fewer((record, part), now=now)
+        and any(_to_spare(record.value, part, view).values())
+    ]
     for record, part in chosen(may, policy.queue.resizing.for_others, policy, now):
         yield FewerOf(record, part, view, policy, now)
 
@@ -213,9 +221,14 @@ def _is_between_hosts(part: Part) -> bool:
     return bool(part.moving or part.left) or part.vacating is not None
 
 
-def _to_spare(record: ClusterRecord) -> int:
-    counts = dict(record.counts)
-    return sum(counts[each.name] - each.fewest for each in record.spec.groups)
+def _to_spare(record: ClusterRecord, part: Part, view: LedgerView) -> dict[str, int]:
+    """Of each group."""
+    least = {each.name: each.fewest for each in record.spec.groups}
+    copied = under_way(part, view.seen.get(part.uid, {}))
+    for each in part.spec.workspaces:
+        if each.label in copied:
+            least[each.group] = max(least[each.group], each.index + 1)
+    return {group: count - least[group] for group, count in record.counts}
 
 
 def _may_have_more(running: Running, policy: Policy, *, now: datetime) -> bool:
