@@ -21,6 +21,7 @@ from intertie.broker.domain.preemptible import (
     being_given_up,
     free_from,
     running_leases,
+    with_no_other_terms,
 )
 from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.recalling import allotted
@@ -81,8 +82,7 @@ def draft_before_others(
     running, saved = running_leases(view, now=now), all_saved_by(view, asked)
     if (running or saved > asked) and not alone:
         raise RoomToBeMade
-    # Those of which other terms are on their way count by these.
-    running = [each for each in running if each[1].name not in view.amended]
+    running = with_no_other_terms(running, view)
     if running or saved > asked:
 
         def drafted(lease: LeaseTerms, view: LedgerView) -> Draft:
@@ -178,7 +178,7 @@ def with_others_saved(
             return free_from(called_off(part, since, now=now)) <= since
         return part.window.start > now or now + save_of(part, record, paces) <= since
 
-    running = [each for each in running_leases(view, now=now) if each[1].name not in view.amended]
+    running = with_no_other_terms(running_leases(view, now=now), view)
     fewer = tuple(fewer_of(running, view, policy, now=now))
     if now + GIVEN_UP_WITHIN > since:
         fewer = ()
@@ -202,7 +202,7 @@ def with_fewer(
 ) -> tuple[T, tuple[GivesWay, ...]] | None:
     """As `with_others_saved`, with nobody put aside: others go on with fewer workspaces. `since` is
     late enough for them to have given these up."""
-    running = [each for each in running_leases(view, now=now) if each[1].name not in view.amended]
+    running = with_no_other_terms(running_leases(view, now=now), view)
     fewer = tuple(fewer_of(running, view, policy, now=now))
     if not fewer:
         return None

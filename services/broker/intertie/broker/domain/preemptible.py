@@ -1,6 +1,6 @@
 """Who could be put aside for a lease that does not wait, in which order, and when that is done."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.fleet import Policy
@@ -33,6 +33,11 @@ def running_leases(view: LedgerView, *, now: datetime) -> list[Running]:
         if may_give_way(each.value, now=now)
     ]
     return found
+
+
+def with_no_other_terms(running: Iterable[Running], view: LedgerView) -> list[Running]:
+    """Those of them that count by their records: of the others other terms are on their way."""
+    return [each for each in running if each[1].name not in view.amended]
 
 
 def being_saved(view: LedgerView, at: datetime) -> Iterator[datetime]:
@@ -76,9 +81,9 @@ def could_give_way(view: LedgerView, policy: Policy, *, now: datetime) -> list[C
     room would have to be found first."""
     paces = paces_of(view, policy)
     found = []
-    for record, part in running_leases(view, now=now):
+    for record, part in with_no_other_terms(running_leases(view, now=now), view):
         elsewhere = bool(part.coordinator)
-        if part.name in view.amended or (must_be_done(record.value.spec) and not elsewhere):
+        if must_be_done(record.value.spec) and not elsewhere:
             continue
         after: Part | None = part
         if part.vacating is not None:

@@ -12,7 +12,7 @@ from intertie.broker.domain.giving_way import with_fewer, writes_of
 from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.malleable import Resized, grown, more_for
 from intertie.broker.domain.openings import Openings
-from intertie.broker.domain.preemptible import being_given_up, running_leases
+from intertie.broker.domain.preemptible import being_given_up, running_leases, with_no_other_terms
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.running import Running
 from intertie.broker.domain.stretches import GIVEN_UP_WITHIN
@@ -101,8 +101,8 @@ def _looked_at(
 ) -> list[Running]:
     running = [
         each
-        for each in running_leases(view, now=now)
-        if each[0].value.name not in but and each[1].name not in view.amended
+        for each in with_no_other_terms(running_leases(view, now=now), view)
+        if each[0].value.name not in but
     ]
     return list(islice(more_for(running, policy, now=now), LOOKED_AT))
 
