@@ -1,8 +1,8 @@
 """Refusals: whether they name what made the request impossible, whether to give that up is enough,
 and whether what is offered instead is accepted.
 
-`python -m bench explain [--limit N] [--seconds S] [--seed N] [--json]`. 200 requests of one known
-cause, 8 of each of 25 kinds, and 50 of two or three at once, over drawn sites, through the
+`python -m bench explain [--limit N] [--seconds S] [--seed N] [--json] [--verbose]`. 200 requests of
+one known cause, 8 of each of 25 kinds, and 50 of two or three at once, over drawn sites, through the
 meta-scheduler's own planning. Every answer is put to the planner again, as a request of its own:
 
 - *named*: of one cause, its field is in each conflict; of several, each one's is in some conflict.

@@ -2,7 +2,7 @@
 heuristics on the same instances.
 
 `python -m bench vne [--instance FILE] [--solution FILE] [--limit N] [--seconds S] [--json]`
-embeds one; without --instance, the two of the published figures.
+embeds one; without --instance, the two of the published figures. `--help` has more options.
 """
 
 from __future__ import annotations
