@@ -2,8 +2,8 @@
 and whether what is offered instead is accepted.
 
 `python -m bench explain [--limit N] [--seconds S] [--seed N] [--json] [--verbose]`. 200 requests of
-one known cause, 8 of each of 25 kinds, and 50 of two or three at once, over drawn sites, through the
-meta-scheduler's own planning. Every answer is put to the planner again, as a request of its own:
+one known cause, 8 of each of 25 kinds, and 50 of two or three at once, over drawn sites, through
+the meta-scheduler's own planning. Every answer is put to the planner again, as one of its own:
 
 - *named*: of one cause, its field is in each conflict; of several, each one's is in some conflict.
 - *restored*: the request without what is said to be enough to give up: of one conflict any one such
