@@ -28,7 +28,7 @@ async def history(etcd: Etcd, server: EtcdServer) -> History:
     await etcd.txn([], [Put("zzz/the-end", b"-")])
     watch = await asyncio.create_subprocess_exec(
         "etcdctl", f"--endpoints={server.endpoint}", "watch", "--prefix", etcd.prefix,
-        "--rev=1", "-w", "json",
+        "--rev=1", "-w", "json", "--dial-timeout=60s",
         stdout=asyncio.subprocess.PIPE, limit=1 << 26,
     )  # fmt: skip
     assert watch.stdout is not None
@@ -47,7 +47,8 @@ async def history(etcd: Etcd, server: EtcdServer) -> History:
                     body = json.loads(value) if keep and value else ""
                     found.append((pair["mod_revision"], key, body))
     finally:
-        watch.kill()
+        if watch.returncode is None:
+            watch.kill()
         await watch.wait()
     raise AssertionError("the history has no end")
 

@@ -146,6 +146,32 @@ async def test_a_change_that_is_stale_takes_none_with_it(desk: Desk) -> None:
     assert book.parts[held.name].value.state is PartState.RELEASED
 
 
+async def test_what_a_stale_admission_would_have_freed_is_given_to_nobody(desk: Desk) -> None:
+    """Else a host was promised twice: one that was to give way was changed by another write first,
+    and who had been given its room meanwhile was admitted (seed 60280 of the fault simulator)."""
+    (written,) = await desk.submit("t1")
+    revision = await written
+    held = part("t1", PartState.HELD)
+    prepared = replace(held, state=PartState.PREPARED)
+    gives_way = Write(record=held.move(PartState.RELEASED, now=desk.clock.now()), read_at=revision)
+    first = desk.line.submit(Change(writes=(Write(record=prepared, read_at=revision),)))
+    second = await desk.admission("t2")
+    stale = desk.line.submit(replace(second, writes=(*second.writes, gives_way)))
+    assert held.name not in (await desk.line.book()).demands
+    (third,) = await desk.submit("t3")
+    other = desk.line.submit(Change(writes=(Write(record=part("t9", PartState.RELEASED)),)))
+    await desk.clock.advance(1)
+    assert await first
+    assert await other, "what takes nothing goes on"
+    for each in (stale, third):
+        with pytest.raises(StaleWrite):
+            await each
+    book = await desk.line.book()
+    assert [name for name in book.parts if name in book.demands] == [held.name]
+    (again,) = await desk.submit("t3")
+    assert await again
+
+
 async def test_of_a_lost_answer_nothing_is_assumed(desk: Desk) -> None:
     desk.etcd.loses_answer = True
     (unknown,) = await desk.submit("t1")

@@ -246,8 +246,9 @@ class Line:
             first = self._waiting[0]
             if conflict := first.book.conflict(first.change):
                 self._waiting.popleft()
-                first.book.cancel(first.change)
-                first.fail(StaleWrite(conflict))
+                self._give_up(first, conflict)
+                if first.change.may_free:
+                    self._give_up_later_ones(first, conflict)
                 continue
             operations += first.operations
             size += first.size
@@ -259,6 +260,20 @@ class Line:
             if full:
                 break
         return batch
+
+    def _give_up(self, one: _Waiting, conflict: str) -> None:
+        one.book.cancel(one.change)
+        one.fail(StaleWrite(conflict))
+
+    def _give_up_later_ones(self, one: _Waiting, conflict: str) -> None:
+        """Admissions after it, which may have been given what it would have freed."""
+        kept: list[_Waiting] = []
+        for each in self._waiting:
+            if each.book is one.book and each.change.admitted_on is not None:
+                self._give_up(each, conflict)
+            else:
+                kept.append(each)
+        self._waiting = deque(kept)
 
     async def _send(self, batch: list[_Waiting]) -> None:
         book = batch[0].book

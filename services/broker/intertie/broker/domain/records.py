@@ -148,6 +148,14 @@ class Change(Struct, frozen=True, kw_only=True):
         """That it writes."""
         return tuple(each.record for each in self.writes if isinstance(each.record, Part))
 
+    @property
+    def may_free(self) -> bool:
+        """An admission with which parts that are on record get other terms: what they take less is
+        counted, and may be given to others, before it is written."""
+        return self.admitted_on is not None and any(
+            each.read_at and isinstance(each.record, Part) for each in self.writes
+        )
+
     def vnis_given_back(self) -> tuple[int, ...]:
         """A part that is over has no ids."""
         over = (each.vni for part in self.parts() if part.over for each in part.network_ids)
