@@ -12,6 +12,9 @@ ONLY ?=
 SEEDS ?= 2000
 FROM ?= 0
 
+# Files of tests that need no hosts, at a time. 0: all in one process, as `pytest` alone does it.
+TESTS_AT_A_TIME ?= 2
+
 .PHONY: help setup demo down test test-guests test-clients test-stock test-fault test-sim test-fresh bench bench-full lint protos clean
 .NOTPARALLEL:
 
@@ -40,8 +43,10 @@ demo: setup
 down:
 	@exec $(VENV)/python -m testbed down
 
+# First what needs no hosts, a file of tests on each core; then what wants the machine to itself.
 test: setup lint
-	@exec $(VENV)/python -m pytest
+	@exec $(VENV)/python -m pytest --hosts without -n $(TESTS_AT_A_TIME) --dist loadfile
+	@exec $(VENV)/python -m pytest --hosts only
 
 # `make test` leaves out what shows once more what another test of it shows.
 test-guests: setup

@@ -7,6 +7,28 @@ import signal
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--hosts",
+        choices=("with", "without", "only"),
+        default="with",
+        help="tests that need hosts of the testbed (marked root): they want the machine to"
+        " themselves, all others may run several at a time",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("--hosts")
+    if wanted == "with":
+        return
+    kept, others = [], []
+    for item in items:
+        with_hosts = item.get_closest_marker("root") is not None
+        (kept if with_hosts == (wanted == "only") else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = kept
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """A shell that runs the tests in the background has them ignore SIGINT, and so all that they
     start, which is interrupted by some of them."""
