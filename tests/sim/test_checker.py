@@ -215,6 +215,7 @@ def report(second: int, state: int, *, obeyed: int) -> bytes:
         ((report(12, PAUSED, obeyed=0), report(15, SUSPENDED, obeyed=2)), True),
         ((report(15, SUSPENDED, obeyed=2), report(12, PAUSED, obeyed=0)), True),
         ((report(12, SUSPENDED, obeyed=2), report(15, PAUSED, obeyed=0)), False),
+        ((report(12, SUSPENDED, obeyed=2), report(15, SUSPENDED, obeyed=0)), True),
     ],
 )
 def test_a_report_that_comes_after_a_newer_one_unsays_nothing(

@@ -38,6 +38,8 @@ class Waiting:
         report = records_pb2.SeenPart.FromString(value)
         known = self._told.setdefault((site, host, report.part_uid), report)
         if report.report_time.ToNanoseconds() >= known.report_time.ToNanoseconds():
+            # A host that is held has obeyed nothing any more, and begins nothing either.
+            report.obeyed_generation = max(report.obeyed_generation, known.obeyed_generation)
             self._told[site, host, report.part_uid] = report
 
     def part(self, written: Any, before: Any, after: Any) -> None:
