@@ -221,7 +221,7 @@ async def test_an_etcd_that_is_started_again_is_followed_from_where_it_was(
         while not (wanted := (await first.etcd.range("wanted/")).entries):
             await CLOCK.sleep(0.05)
     uid = wanted[0].key.rpartition("/")[2]
-    async with told.reading(first):
+    async with told.reading(first, lasting=True):
         await told.until(lambda: bool(told.reasons))  # who begins without etcd is refused
         number = 0
         for _ in range(3):

@@ -16,7 +16,7 @@ import pytest
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.nodeagent.v1 import records_pb2
-from intertie.common.errors import DomainError
+from intertie.common.errors import DomainError, EtcdUnavailable
 from intertie.common.etcd.client import Etcd
 from intertie.common.names import uid_of
 from intertie.common.rpc.client import to_domain_error
@@ -110,14 +110,28 @@ class Told:
         await self.read(at, lambda: len(self.events) >= most or until())
 
     @asynccontextmanager
-    async def reading(self, at: Service) -> AsyncIterator[None]:
-        self._task = task = asyncio.create_task(self.read(at, lambda: False, patient=True))
+    async def reading(self, at: Service, *, lasting: bool = False) -> AsyncIterator[None]:
+        """Meanwhile. `lasting`: goes on with its token where the service has no etcd for long."""
+        read = self._read_on if lasting else self._read_once
+        self._task = task = asyncio.create_task(read(at))
         try:
             await self.until(lambda: "snapshot_end" in self.kinds)
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def _read_once(self, at: Service) -> None:
+        await self.read(at, lambda: False, patient=True)
+
+    async def _read_on(self, at: Service) -> None:
+        while True:
+            try:
+                await self._read_once(at)
+            except grpc.aio.AioRpcError as error:
+                if not isinstance(to_domain_error(error), EtcdUnavailable):
+                    raise
+            await asyncio.sleep(0.05)
 
     async def until_states(self, states: list[int]) -> None:
         await self.until(lambda: [each.state for each in self.clusters().values()] == states)
