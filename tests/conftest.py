@@ -21,7 +21,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = config.getoption("--hosts")
     if wanted == "with":
         return
-    kept, others = [], []
+    kept: list[pytest.Item] = []
+    others: list[pytest.Item] = []
     for item in items:
         with_hosts = item.get_closest_marker("root") is not None
         (kept if with_hosts == (wanted == "only") else others).append(item)
