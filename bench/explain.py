@@ -23,10 +23,11 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice, product
+from typing import Any
 
 import structlog
 
@@ -34,11 +35,15 @@ from bench.explain_requests import CAUSES, Cause, draw_request, given_up
 from bench.explain_sites import NOW, DrawnSites, OfferedSites, draw_sites
 from bench.report import Row, percentile, show
 from intertie.client import with_changes
+from intertie.common.clock import SystemClock
 from intertie.common.errors import DomainError, FieldInvalid, ImageNotReady, NoCapacity
 from intertie.common.explanation import Explanation
 from intertie.common.rpc.spec_proto import cluster_spec_from_proto, cluster_spec_to_proto
 from intertie.common.spec import ClusterSpec, normalise, validate
+from intertie.metasched.adapters.solver_processes import SolverProcesses
 from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.ports import Solvers
+from intertie.metasched.settings import PlanningSettings
 from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.planning import Effort, Planning
 
@@ -71,9 +76,10 @@ class Case:
 class Planner:
     """What a meta-scheduler does with a request that is only planned."""
 
-    def __init__(self, sites: DrawnSites) -> None:
-        self._planning = Planning(OfferedSites(sites), EFFORT)  # type: ignore[arg-type]
-        self._explaining = Explaining(self._planning)
+    def __init__(self, sites: DrawnSites, solvers: Solvers) -> None:
+        offered: Any = OfferedSites(sites)
+        self._planning = Planning(offered, EFFORT, solvers)
+        self._explaining = Explaining(self._planning, solvers)
 
     async def plan(self, spec: ClusterSpec) -> Plan:
         validate(spec, now=NOW)
@@ -101,7 +107,7 @@ class Planner:
 
 def run(quick: bool) -> None:
     _quietly()
-    asyncio.run(_run(limit=25 if quick else SINGLE, seconds=3600, seed=1))
+    asyncio.run(_in_processes(limit=25 if quick else SINGLE, seconds=3600, seed=1))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -114,7 +120,7 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     _quietly()
     asyncio.run(
-        _run(
+        _in_processes(
             limit=given.limit,
             seconds=given.seconds,
             seed=given.seed,
@@ -129,8 +135,24 @@ def _quietly() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
+async def _in_processes(**options: Any) -> None:
+    """As a meta-scheduler has its problems solved."""
+    solvers = SolverProcesses(PlanningSettings().solver_memory_mib, SystemClock())
+    await solvers.start()
+    try:
+        await _run(solvers, **options)
+    finally:
+        await solvers.close()
+
+
 async def _run(
-    *, limit: int, seconds: float, seed: int, only_json: bool = False, verbose: bool = False
+    solvers: Solvers,
+    *,
+    limit: int,
+    seconds: float,
+    seed: int,
+    only_json: bool = False,
+    verbose: bool = False,
 ) -> None:
     begun = time.monotonic()
     single: list[Case] = []
@@ -142,31 +164,34 @@ async def _run(
         for number in range(count):
             if time.monotonic() - begun > seconds:
                 break
-            case = await drawn(random.Random(f"{seed} {drawn.__name__} {number}"), number)
+            draw = random.Random(f"{seed} {drawn.__name__} {number}")
+            case = await drawn(draw, number, solvers)
             if case is None:
                 continue
-            await _judge(case)
+            await _judge(case, solvers)
             cases.append(case)
             for problem in case.unsound if verbose else ():
                 print(f"{drawn.__name__} {number} {[c.name for c in case.causes]}: {problem}")
     _report(single, several, time.monotonic() - begun, only_json=only_json)
 
 
-async def _of_one_cause(draw: random.Random, number: int) -> Case | None:
+async def _of_one_cause(draw: random.Random, number: int, solvers: Solvers) -> Case | None:
     """Of a request that can be had without it."""
-    return await _drawn(draw, lambda: [CAUSES[number % len(CAUSES)]])
+    return await _drawn(draw, lambda: [CAUSES[number % len(CAUSES)]], solvers)
 
 
-async def _of_several(draw: random.Random, number: int) -> Case | None:
+async def _of_several(draw: random.Random, number: int, solvers: Solvers) -> Case | None:
     """Each of which stands in the way without the others."""
-    return await _drawn(draw, lambda: draw.sample(CAUSES, draw.choice((2, 2, 3))))
+    return await _drawn(draw, lambda: draw.sample(CAUSES, draw.choice((2, 2, 3))), solvers)
 
 
-async def _drawn(draw: random.Random, choose) -> Case | None:  # type: ignore[no-untyped-def]
+async def _drawn(
+    draw: random.Random, choose: Callable[[], list[Cause]], solvers: Solvers
+) -> Case | None:
     for _ in range(TRIES):
         sites = draw_sites(draw)
         spec: ClusterSpec | None = draw_request(draw, sites)
-        causes: list[Cause] = choose()
+        causes = choose()
         for each in causes:
             spec = each.change(draw, sites, spec) if spec is not None else None
         if spec is None:
@@ -176,7 +201,7 @@ async def _drawn(draw: random.Random, choose) -> Case | None:  # type: ignore[no
         except FieldInvalid:
             continue
         spec = normalise(spec, now=NOW)
-        if await _stands_in_the_way(Planner(sites), spec, causes):
+        if await _stands_in_the_way(Planner(sites, solvers), spec, causes):
             return Case(causes=tuple(causes), spec=spec, sites=sites)
     return None
 
@@ -198,8 +223,8 @@ def _without(spec: ClusterSpec, fields: Sequence[str]) -> ClusterSpec:
     return spec
 
 
-async def _judge(case: Case) -> None:
-    planner = Planner(case.sites)
+async def _judge(case: Case, solvers: Solvers) -> None:
+    planner = Planner(case.sites, solvers)
     begun = time.monotonic()
     refusal = await planner.refuses(case.spec)
     case.ms = 1000 * (time.monotonic() - begun)

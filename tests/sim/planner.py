@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from intertie.common.errors import NoCapacity
+from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.quantities import Vector
 from intertie.metasched.domain.assemble import assembled
 from intertie.metasched.domain.candidates import allowed
@@ -16,7 +16,7 @@ from intertie.metasched.usecases.planning import Brief
 
 
 def simple_plan(problem: Problem, *, effort: float = 0.0) -> Plan | None:
-    """In the place of intertie.metasched.usecases.planning._planned."""
+    """In the place of intertie.metasched.domain.planned.planned, and of planner.best_plan."""
     for slot in range(len(problem.windows)):
         sites = _placed(problem, slot)
         if sites is None:
@@ -25,6 +25,11 @@ def simple_plan(problem: Problem, *, effort: float = 0.0) -> Plan | None:
         if not check(problem, plan):
             return plan
     return None
+
+
+def nothing_short(problem: Problem, *, effort: float = 0.0) -> tuple[Shortfall, ...]:
+    """In the place of intertie.metasched.domain.explain.shortfalls."""
+    return ()
 
 
 async def unexplained(

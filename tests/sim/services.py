@@ -24,6 +24,8 @@ import intertie.metasched.adapters.broker_client as broker_client
 import intertie.metasched.adapters.receipts as metasched_receipts
 import intertie.metasched.domain.aside as metasched_aside
 import intertie.metasched.domain.in_time as metasched_in_time
+import intertie.metasched.domain.outlook as metasched_outlook
+import intertie.metasched.domain.planned as metasched_planned
 import intertie.metasched.main as metasched_main
 import intertie.metasched.usecases.planning as metasched_planning
 from intertie.broker.domain.planning import Image
@@ -47,11 +49,12 @@ from intertie.common.settings import (
 )
 from intertie.metasched.settings import CommitSettings, MetaschedSettings
 from intertie.metasched.usecases.explaining import Explaining
+from tests.fakes.solvers import SolverThreads
 from tests.sim.etcd_client import ModelClient
 from tests.sim.etcd_model import EtcdModel
 from tests.sim.network import Network, Reached, SimChannel, SimServer, SimSigner, reached, replicas
 from tests.sim.network import verify as sim_verify
-from tests.sim.planner import simple_plan, unexplained
+from tests.sim.planner import nothing_short, simple_plan, unexplained
 from tests.sim.virtual_loop import Process, current
 
 DIGEST = "b3:" + "ab" * 32
@@ -169,14 +172,18 @@ def seams(network: Network, at_point: Reached, power: Fence) -> Iterator[None]:
         (metasched_receipts, "verify", sim_verify),
         (delegation, "verify", sim_verify),
         (broker_client, "replica_channel", _replica_channel(network)),
-        (metasched_planning, "_planned", simple_plan),
-        (metasched_planning, "best_plan", simple_plan),
+        (metasched_main, "SolverProcesses", lambda memory_mib, clock: SolverThreads()),
+        (metasched_planning, "planned", simple_plan),
+        (metasched_planned, "planned", simple_plan),
+        (metasched_planned, "best_plan", simple_plan),
+        (metasched_outlook, "best_plan", simple_plan),
         # A world is over in minutes, and so are its leases.
         (broker_recalling, "TOLD_WITHIN", timedelta(seconds=5)),
         (metasched_in_time, "SLACK", timedelta(seconds=40)),
         (metasched_in_time, "DECIDED_BEFORE", DECIDED_BEFORE),
         (metasched_aside, "DECIDED_BEFORE", DECIDED_BEFORE),
-        (metasched_planning, "shortfalls", lambda problem, *, effort: ()),
+        (metasched_planning, "shortfalls", nothing_short),
+        (metasched_outlook, "shortfalls", nothing_short),
         (Explaining, "__call__", unexplained),
         (points, "_folder", Path("/simulated")),
         (points, "_stand", reached(at_point)),

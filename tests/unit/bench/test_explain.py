@@ -18,6 +18,7 @@ from intertie.common.spec import ClusterSpec, normalise, validate
 from intertie.common.values import replace
 from intertie.metasched.domain.levers import value_at
 from intertie.metasched.usecases.explaining import Explaining
+from tests.fakes.solvers import SolverThreads
 
 
 def request(cause: int, seed: int = 0) -> ClusterSpec:
@@ -44,9 +45,9 @@ def test_causes_have_names_of_their_own() -> None:
 
 
 async def judged() -> explain.Case:
-    case = await explain._of_one_cause(random.Random(3), 0)
+    case = await explain._of_one_cause(random.Random(3), 0, SolverThreads())
     assert case is not None
-    await explain._judge(case)
+    await explain._judge(case, SolverThreads())
     return case
 
 
@@ -87,7 +88,7 @@ async def test_an_explanation_of_something_else_is_seen(monkeypatch: pytest.Monk
 
 
 def test_the_object_comes_last(capsys: pytest.CaptureFixture[str]) -> None:
-    asyncio.run(explain._run(limit=2, seconds=60, seed=1))
+    asyncio.run(explain._run(SolverThreads(), limit=2, seconds=60, seed=1))
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["bench"] == "explain"
     assert result["one_cause"]["requests"] == 2

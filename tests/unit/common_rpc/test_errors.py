@@ -74,6 +74,7 @@ SAMPLES: list[errors.DomainError] = [
     errors.EtcdUnavailable("timed out"),
     errors.LedgerFull("82 of 100 MiB"),
     errors.SiteUnreachable("south", "no route"),
+    errors.SolverFailed("it was ended"),
     errors.IdentityUnknown("no certificate"),
     errors.RoleDenied("spiffe://a/b", "/x/Y", "not its own"),
     errors.WorkspaceNotRunning("w-0", "STAGING"),

@@ -294,9 +294,9 @@ async def test_all_that_grows_with_what_sites_offer_is_done_beside_the_loop(
 
         monkeypatch.setattr(explaining, name, watching)
 
-    for name in ("with_until", "_that_differ", "_conflicts", "counter_offers_of"):
+    for name in ("why_not", "instead"):
         watched(name)
     with pytest.raises(errors.NoCapacity):
         await process.create.plan_only(order("", named("plan"), spec(9)))
-    assert len(threads) == 4
+    assert len(threads) == 2
     assert not any(threading.get_ident() in each for each in threads.values())

@@ -14,11 +14,11 @@ from intertie.common.spec import ClusterSpec
 from intertie.common.term_rules import MAX_USER_DATA
 from intertie.common.terms import Contextualization
 from intertie.common.values import replace
+from intertie.metasched.domain import planned
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.commit import TxRecord
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem
-from intertie.metasched.usecases import planning
 from intertie.metasched.usecases.fits_aside import FitsAside
 from tests.unit.metasched.waiting import filled, looked, named, queue, record_of, swept, waiting
 from tests.unit.metasched.world import NAME, Process, World, order
@@ -165,7 +165,7 @@ async def test_one_whose_plan_is_unsound_keeps_no_other_from_its_start(
         large = sum(each for site in plan.sites for each in site.counts.values()) == 3
         return (Shortfall(site="north", resource="vcpus"),) if large else ()
 
-    monkeypatch.setattr(planning, "check", broken)
+    monkeypatch.setattr(planned, "check", broken)
     await swept(world, process)
     record = await record_of(process, named("a"))
     assert record.state is ClusterState.QUEUED

@@ -8,12 +8,12 @@ import pytest
 
 from intertie.common.leasing.plugins import BACKFILLINGS
 from intertie.common.spec import ClusterSpec
+from intertie.metasched.domain import outlook
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.queue_policy import QueuePolicy
-from intertie.metasched.usecases import planning
 from tests.fakes.clock import turns
 from tests.unit.metasched.test_deadlines import in_time
 from tests.unit.metasched.waiting import filled, named, queue, record_of, waiting
@@ -28,7 +28,7 @@ async def test_a_create_does_not_stand_behind_looks_ahead_for_leases_that_wait(
     being planned for as long as they took."""
     process = await World().process()
     ahead, over = process.queue._line._planning.foreseen, threading.Event()
-    looks = [asyncio.create_task(ahead(lambda _: over.wait(60))) for _ in range(2)]
+    looks = [asyncio.create_task(ahead(over.wait, 60)) for _ in range(2)]
     try:
         await turns(1)
         view = await asyncio.wait_for(process.create(order(what=asked)), 30)
@@ -55,7 +55,7 @@ async def test_no_problem_is_solved_twice_in_one_look(
         solved.append(problem)
         return best_plan(problem, **options)
 
-    monkeypatch.setattr(planning, "best_plan", counted)
+    monkeypatch.setattr(outlook, "best_plan", counted)
     assert await process.queue._line.starting(records, now=world.clock.now()) == []
     assert solved
     assert not any(each in solved[:at] for at, each in enumerate(solved))

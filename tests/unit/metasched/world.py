@@ -55,6 +55,7 @@ from tests.fakes.part import GONE, State
 from tests.fakes.plain_receipts import PlainReceipts
 from tests.fakes.room import FakeRoom
 from tests.fakes.sites import MemorySites, two_sites
+from tests.fakes.solvers import SolverThreads
 
 IMAGE = ImageFound(digest="b3:" + "1" * 64, virtual_mib=64)
 COORDINATOR = "spiffe://meta.meta.intertie/metasched"
@@ -170,7 +171,8 @@ class World:
         underway, points = Underway(), points or Points()
         coallocate = Coallocate(sites, register, PlainReceipts(), parts, self.clock, points)
         effort = Effort(horizon=timedelta(hours=24), slot=timedelta(minutes=5), solver=1.0)
-        planning = Planning(sites, effort)
+        solvers = SolverThreads()
+        planning = Planning(sites, effort, solvers)
         terms = CommitTerms(coordinator=COORDINATOR, decide_within=timedelta(seconds=20))
 
         def draw() -> str:
@@ -188,7 +190,7 @@ class World:
             draw=draw,
             room=self.room,
         )
-        explaining = Explaining(planning)
+        explaining = Explaining(planning, solvers)
         line = Line(planning, explaining, parts, self.queue_policy)
         pauses = Pauses(self.clock)
         fits = FitsAside(register, self.queue_policy, COORDINATOR)

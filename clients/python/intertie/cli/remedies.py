@@ -26,6 +26,8 @@ REMEDIES = {
     "NOT_LEADING": "Try again in a moment, with the same --request-id if it was a create.",
     "SITE_UNREACHABLE": "Everything was given back. Try again, or leave that site out"
     " (placement.deny_sites).",
+    "SOLVER_FAILED": "Ask for fewer groups or for some sites only, or tell the operator of the"
+    " meta-scheduler.",
     "STORE_UNAVAILABLE": "The service's own store does not answer: try again, or tell the"
     " operator.",
     "IDENTITY_UNKNOWN": "Get a certificate from an authority that this service trusts.",

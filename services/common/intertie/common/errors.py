@@ -325,6 +325,18 @@ class SiteUnreachable(DomainError):
 
 
 @dataclass(eq=False)
+class SolverFailed(DomainError):
+    """Whether there is a plan is not known: to look for one took more memory than a solver may
+    have, or it was ended by somebody else, as a machine without memory does. Nothing was done."""
+
+    reason = "SOLVER_FAILED"
+    problem: str
+
+    def __str__(self) -> str:
+        return f"it could not be planned: {self.problem}"
+
+
+@dataclass(eq=False)
 class IdentityUnknown(DomainError):
     reason = "IDENTITY_UNKNOWN"
     problem: str

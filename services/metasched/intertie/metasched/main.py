@@ -37,6 +37,7 @@ from intertie.metasched.adapters.cluster_changes import PREFIXES, ClusterChanges
 from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSightings
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.adapters.receipts import SignedReceipts
+from intertie.metasched.adapters.solver_processes import SolverProcesses
 from intertie.metasched.convert import cluster_octets
 from intertie.metasched.loops.due import Due
 from intertie.metasched.loops.forget import Forget
@@ -129,14 +130,17 @@ class Metasched:
             slot=timedelta(minutes=settings.planning.slot_min),
             solver=settings.planning.effort,
         )
-        planning = Planning(self._sites, effort)
+        self._solvers = SolverProcesses(settings.planning.solver_memory_mib, clock)
+        planning = Planning(
+            self._sites, effort, self._solvers, at_a_time=settings.planning.at_a_time
+        )
         commit_terms = CommitTerms(
             coordinator=credentials.identity.spiffe,
             decide_within=timedelta(seconds=settings.commit.decide_within_s),
         )
         room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
         queue_policy = settings.queue.policy()
-        explaining = Explaining(planning)
+        explaining = Explaining(planning, self._solvers)
         line = Line(planning, explaining, parts, queue_policy)
         pauses = Pauses(clock)
         fits = FitsAside(register, queue_policy, commit_terms.coordinator)
@@ -264,7 +268,7 @@ class Metasched:
     async def run(self, until: asyncio.Event) -> None:
         """Serves until the event; then lets what was begun be decided, and gives up the lead."""
         await self._server.start()
-        tasks = [asyncio.create_task(each) for each in self._background]
+        tasks = [asyncio.create_task(each) for each in (*self._background, self._solvers.start())]
         try:
             await until.wait()
             log.info("metasched.stopping")
@@ -279,6 +283,7 @@ class Metasched:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._solvers.close()
             await self._sites.close()
             await self._etcd.close()
 

@@ -1,5 +1,6 @@
 """What a meta-scheduler is told by its file; `INTERTIE_` variables override single fields."""
 
+import os
 import re
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -34,6 +35,16 @@ class PlanningSettings(Section):
     """Starts are tried so far apart."""
     effort: Positive = 2.0
     """CP-SAT's deterministic time for each objective; about seconds."""
+    solvers: int | None = Field(default=None, ge=1, le=64)
+    """At most so many processes solve what callers wait for; two where nothing is said, one on a
+    machine with one processor. One more may look ahead for leases that wait, and one explain a
+    refusal."""
+    solver_memory_mib: int = Field(default=2048, ge=256, le=1048576)
+    """Of one such process. A request that takes more is refused with SOLVER_FAILED."""
+
+    @property
+    def at_a_time(self) -> int:
+        return self.solvers or min(2, os.cpu_count() or 1)
 
 
 class CommitSettings(Section):

@@ -1,9 +1,9 @@
 """What the use cases need of the world; adapters and the tests' fakes provide it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from intertie.common.actions import Action
 from intertie.common.intervals import Window
@@ -18,6 +18,9 @@ from intertie.metasched.domain.commit import (
     TxRecord,
 )
 from intertie.metasched.domain.problem import Offer
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,16 @@ class Sites(Protocol):
     async def release(self, part: PartName, reason: str) -> None: ...
 
     async def part(self, part: PartName) -> PartSeen: ...
+
+
+class Solvers(Protocol):
+    """Where problems are solved, so that who serves meanwhile is not held up."""
+
+    async def run(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """What `work` gives or raises, which may take long: a function of a module, of values that
+        it is given, which is all that it goes by. If the caller is cancelled, it ends at once.
+        SolverFailed where it took more memory than it may, or was ended by somebody else."""
+        ...
 
 
 class ReceiptReader(Protocol):

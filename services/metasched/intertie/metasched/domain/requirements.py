@@ -5,10 +5,11 @@ workspace of a group, say, of 16 MiB, or for any site. Nothing here knows of the
 asked about problems as ever.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar
 
 from intertie.common.spec import ANY_HYPERVISOR, DEFAULT_DURATION, LeaseTerms
@@ -56,6 +57,10 @@ class What(Enum):
     DURATION = "DURATION"
 
 
+def _as_it_is(problem: Problem) -> Problem:
+    return problem
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """One requirement of a request."""
@@ -65,7 +70,8 @@ class Asked:
     message: str
     group: int = 0
     """The position of its group, of what a group asks for."""
-    drop: Callable[[Problem], Problem] = lambda problem: problem
+    drop: Callable[[Problem], Problem] = _as_it_is
+    """Handed to another process, so made of functions of this module and of values."""
     opens: frozenset[int] = frozenset()
     """Windows that are possible only without it."""
 
@@ -116,7 +122,7 @@ def asked_of(
                 what=What.MAX_SITES,
                 field="spec.placement.max_sites",
                 message=f"at most {most} {'site' if most == 1 else 'sites'} in all",
-                drop=lambda problem: replace(problem, max_sites=0),
+                drop=_at_any_number_of_sites,
             )
         )
     for at, group in enumerate(problem.groups):
@@ -134,7 +140,7 @@ def _what_it_is(group: GroupNeed, at: int) -> Iterator[Asked]:
         field=f"{path}.image",
         message=f"image {group.image} for {group.name}",
         group=at,
-        drop=lambda problem: _any_image(problem, at),
+        drop=partial(_any_image, at=at),
     )
     yield Asked(
         what=What.ARCHITECTURE,
@@ -181,7 +187,7 @@ def _amounts(problem: Problem, group: GroupNeed, at: int) -> Iterator[Asked]:
             field=f"spec.groups[{at}].allocation.{name}",
             message=f"{said} for each {group.name}",
             group=at,
-            drop=_with_least(at, dimension, least),
+            drop=partial(_with_least, at=at, dimension=dimension, least=least),
         )
 
 
@@ -198,7 +204,7 @@ def _promised(problem: Problem, promise: Promise) -> Asked:
         field=promise.field,
         message=f"{promise.mbit_s} Mbit/s between each {promise.a} and each {promise.b}"
         f" on {promise.network}",
-        drop=lambda problem: replace(problem, promises=_less(problem.promises, promise)),
+        drop=partial(_without_promise, promise=promise),
     )
 
 
@@ -207,7 +213,7 @@ def _bounded(limit: LatencyLimit) -> Asked:
         what=What.LATENCY,
         field=limit.field,
         message=f"at most {in_ms(limit.most)} between {limit.a} and {limit.b} on {limit.network}",
-        drop=lambda problem: replace(problem, limits=_less(problem.limits, limit)),
+        drop=partial(_without_limit, limit=limit),
     )
 
 
@@ -227,23 +233,11 @@ def _on_networks(problem: Problem, networks: Sequence[str]) -> Iterator[Asked]:
         members = [group.name for group in problem.groups if name in group.networks]
         if not members:
             continue
-
-        def drop(problem: Problem, name: str = name) -> Problem:
-            return replace(
-                problem,
-                groups=tuple(
-                    replace(each, networks=tuple(n for n in each.networks if n != name))
-                    for each in problem.groups
-                ),
-                promises=tuple(each for each in problem.promises if each.network != name),
-                limits=tuple(each for each in problem.limits if each.network != name),
-            )
-
         yield Asked(
             what=What.NETWORK,
             field=f"spec.networks[{at}]",
             message=f"network {name} for {', '.join(members)}",
-            drop=drop,
+            drop=partial(_without_network, name=name),
         )
 
 
@@ -315,21 +309,46 @@ def _start_of(lease: LeaseTerms) -> tuple[str, str]:
     return "spec.lease.max_delay", "a start at once"
 
 
+def _at_any_number_of_sites(problem: Problem) -> Problem:
+    return replace(problem, max_sites=0)
+
+
+def _without_promise(problem: Problem, promise: Promise) -> Problem:
+    return replace(problem, promises=_less(problem.promises, promise))
+
+
+def _without_limit(problem: Problem, limit: LatencyLimit) -> Problem:
+    return replace(problem, limits=_less(problem.limits, limit))
+
+
+def _without_network(problem: Problem, name: str) -> Problem:
+    return replace(
+        problem,
+        groups=tuple(
+            replace(each, networks=tuple(n for n in each.networks if n != name))
+            for each in problem.groups
+        ),
+        promises=tuple(each for each in problem.promises if each.network != name),
+        limits=tuple(each for each in problem.limits if each.network != name),
+    )
+
+
 def _changing(at: int, **changes: Any) -> Callable[[Problem], Problem]:
-    return lambda problem: _with_group(problem, at, replace(problem.groups[at], **changes))
+    return partial(_changed, at=at, changes=changes)
 
 
-def _with_least(at: int, dimension: str, least: int) -> Callable[[Problem], Problem]:
-    def drop(problem: Problem) -> Problem:
-        group = problem.groups[at]
-        taking = replace(group, at_most={**group.at_most, dimension: least})
-        if dimension == "memory_mib":
-            taking = replace(taking, saved_mib=min(group.saved_mib, least))
-        if dimension == "disk_mib":
-            taking = replace(taking, need=replace(group.need, disk_mib=_LARGEST_DISK))
-        return _with_group(problem, at, taking)
+def _changed(problem: Problem, at: int, changes: Mapping[str, Any]) -> Problem:
+    return _with_group(problem, at, replace(problem.groups[at], **changes))
 
-    return drop
+
+def _with_least(problem: Problem, at: int, dimension: str, least: int) -> Problem:
+    group = problem.groups[at]
+    taking = replace(group, at_most={**group.at_most, dimension: least})
+    if dimension == "memory_mib":
+        taking = replace(taking, saved_mib=min(group.saved_mib, least))
+    if dimension == "disk_mib":
+        taking = replace(taking, need=replace(group.need, disk_mib=_LARGEST_DISK))
+    return _with_group(problem, at, taking)
 
 
 def _any_image(problem: Problem, at: int) -> Problem:

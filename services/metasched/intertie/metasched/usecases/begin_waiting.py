@@ -12,6 +12,7 @@ from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterSta
 from intertie.metasched.domain.commit import Outcome, tx_name, tx_of
 from intertie.metasched.domain.parts import agreement_digest, part_specs
 from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.planned import PlanUnsound
 from intertie.metasched.domain.ports import Clusters, Register, Room, Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.waiting import recallable_of
@@ -25,7 +26,7 @@ from intertie.metasched.usecases.create_cluster import (
 from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.line import brief_from_now
 from intertie.metasched.usecases.pauses import Pauses
-from intertie.metasched.usecases.planning import Planning, PlanUnsound
+from intertie.metasched.usecases.planning import Planning
 from intertie.metasched.usecases.telling import Telling, Underway
 
 log = structlog.get_logger(__name__)

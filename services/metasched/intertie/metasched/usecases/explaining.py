@@ -6,24 +6,23 @@ from datetime import datetime
 
 import structlog
 
-from intertie.common.errors import NoCapacity, Shortfall
-from intertie.common.explanation import Conflict, Explanation, Requirement
+from intertie.common.errors import NoCapacity, SolverFailed
+from intertie.common.explanation import Explanation
 from intertie.common.intervals import Window
 from intertie.common.spec import Kind
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import MOST_WINDOWS
-from intertie.metasched.domain.conflicts import Conflicts, conflicts_of, verdict_of
-from intertie.metasched.domain.counter_offers import Ground, counter_offers_of, reached
-from intertie.metasched.domain.feasibility import Feasibility
+from intertie.metasched.domain.counter_offers import Ground
+from intertie.metasched.domain.ports import Solvers
 from intertie.metasched.domain.problem import Offer
-from intertie.metasched.domain.requirements import Asked, Times, What, asked_of
+from intertie.metasched.domain.refusal import instead, why_not
+from intertie.metasched.domain.requirements import Asked, Times, What
 from intertie.metasched.domain.time_around import (
     between,
     between_durations,
     later_than,
     shorter_than,
 )
-from intertie.metasched.domain.until import with_until
 from intertie.metasched.usecases.planning import Brief, Planning
 
 log = structlog.get_logger(__name__)
@@ -33,17 +32,14 @@ AT_WORK = 1
 who has a plan waits for one who has none."""
 WAITING = 4
 """More than these are refused without: by what is short alone."""
-SIZE = 100_000
-"""Of all problems of one refusal that the model is asked about: see feasibility.size_of."""
-TIMES_EFFORT = 10
-"""What that may cost, in efforts of the planner."""
 
 
 class Explaining:
     """One for all who refuse, so that no more are explained at a time than AT_WORK."""
 
-    def __init__(self, planning: Planning) -> None:
+    def __init__(self, planning: Planning, solvers: Solvers) -> None:
         self._planning = planning
+        self._solvers = solvers
         self._at_work = asyncio.Semaphore(AT_WORK)
         self._begun = 0
 
@@ -60,24 +56,23 @@ class Explaining:
         try:
             async with self._at_work:
                 return await self._explained(brief, refusal, now)
+        except SolverFailed as error:
+            log.warning("explaining.failed", problem=str(error))
+            return refusal
         finally:
             self._begun -= 1
 
     async def _explained(self, brief: Brief, refusal: NoCapacity, now: datetime) -> NoCapacity:
         ground, effort = await self._ground(brief, now), self._planning.effort.solver
-        feasibility = Feasibility(effort=TIMES_EFFORT * effort, each=effort, size=SIZE)
-        asked, found = await asyncio.to_thread(_conflicts, ground, feasibility)
-        for number, each in enumerate(asked):
-            if each.opens and frozenset({number}) in found.ways:
-                slot = await asyncio.to_thread(reached, ground, each, feasibility)
-                if slot is not None:
-                    ground = await self._nearer(brief, ground, each, slot)
-        offers = await asyncio.to_thread(
-            counter_offers_of, ground, asked, found, feasibility=feasibility, effort=effort
-        )
-        log.info("explaining.explained", conflicts=len(found.sets), counter_offers=len(offers))
-        short = await asyncio.to_thread(_with_until, refusal.shortfalls, ground)
-        return NoCapacity(short, Explanation(conflicts=_told(asked, found), counter_offers=offers))
+        found = await self._solvers.run(why_not, ground, effort=effort)
+        ground = replace(ground, times=found.times)
+        for asked, slot in found.reached:
+            ground = await self._nearer(brief, ground, asked, slot)
+        had = await self._solvers.run(instead, ground, found, refusal.shortfalls, effort=effort)
+        conflicts = found.told
+        log.info("explaining.explained", conflicts=len(conflicts), counter_offers=len(had.offers))
+        told = Explanation(conflicts=conflicts, counter_offers=had.offers)
+        return NoCapacity(had.shortfalls, told)
 
     async def _ground(self, brief: Brief, now: datetime) -> Ground:
         """What all sites offer over the windows that are asked for, and around these."""
@@ -111,9 +106,7 @@ class Explaining:
             now=now,
         )
         rest = (*asked[len(brief.windows) :], *later, *shorter)
-        ground = await self._with(anywhere, ground, rest)
-        differ = await asyncio.to_thread(_that_differ, ground)
-        return replace(ground, times=replace(times, later=differ))
+        return await self._with(anywhere, ground, rest)
 
     async def _with(self, brief: Brief, ground: Ground, windows: Sequence[Window]) -> Ground:
         """The same over these windows as well; without sites that do not answer now."""
@@ -153,14 +146,6 @@ class Explaining:
         return replace(await self._with(_anywhere(brief), ground, windows), times=times)
 
 
-def _conflicts(ground: Ground, feasibility: Feasibility) -> tuple[tuple[Asked, ...], Conflicts]:
-    spec, whole = ground.spec, ground.whole
-    networks = [network.name for network in spec.networks]
-    asked = asked_of(whole, ground.times, networks, spec.lease)
-    verdict = verdict_of(whole, ground.times, asked, feasibility)
-    return asked, conflicts_of(len(asked), verdict)
-
-
 def _anywhere(brief: Brief) -> Brief:
     """With every site allowed, and all that gives way giving way."""
     groups = tuple(
@@ -169,44 +154,3 @@ def _anywhere(brief: Brief) -> Brief:
     )
     gives = brief.spec.lease.kind is Kind.DEADLINE
     return replace(brief, spec=replace(brief.spec, groups=groups), others_give_way=gives)
-
-
-def _that_differ(ground: Ground) -> tuple[int, ...]:
-    """Those of the later windows over which something is offered that is not before."""
-    seen = {_offered(ground, slot) for slot in ground.times.asked}
-    found = []
-    for slot in ground.times.later:
-        offered = _offered(ground, slot)
-        if offered not in seen:
-            seen.add(offered)
-            found.append(slot)
-    return tuple(found)
-
-
-def _offered(ground: Ground, slot: int) -> tuple[object, ...]:
-    return tuple(
-        (each[slot].hosts, tuple(sorted(each[slot].links.items(), key=lambda link: link[0])))
-        for each in ground.offers.values()
-    )
-
-
-def _with_until(short: Sequence[Shortfall], ground: Ground) -> tuple[Shortfall, ...]:
-    return with_until(short, ground.whole, ground.times.later)
-
-
-def _told(asked: Sequence[Asked], found: Conflicts) -> tuple[Conflict, ...]:
-    """The smallest first."""
-    sets = sorted(zip(found.sets, found.enough, strict=True), key=lambda of: (len(of[0]), *of[0]))
-    return tuple(
-        Conflict(
-            requirements=tuple(
-                Requirement(
-                    field=asked[number].field,
-                    message=asked[number].message,
-                    enough=number in enough,
-                )
-                for number in sorted(each)
-            )
-        )
-        for each, enough in sets
-    )

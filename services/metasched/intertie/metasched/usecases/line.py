@@ -1,40 +1,29 @@
 """Which leases that wait for room at several sites start now, and what the others wait for."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.leasing.lease import Lease
 from intertie.common.spec import ClusterSpec
 from intertie.metasched.domain.aside import is_saved, where_it_was, window_of
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
-from intertie.metasched.domain.in_time import beside_promise, goes_on_by
+from intertie.metasched.domain.in_time import beside_promise
+from intertie.metasched.domain.outlook import LOOKED_AT, Looked, Outlook, outlooks, starting
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.queue_policy import QueuePolicy
-from intertie.metasched.domain.rooms import Rooms, starts_ahead
+from intertie.metasched.domain.rooms import starts_ahead
 from intertie.metasched.domain.waiting import in_order, left_of
 from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Brief, Planning
 
-LOOKED_AT = 8
-"""The first of those that wait may start in one pass, and are told when they would: each costs its
-sites an offer of ten windows, and some solutions of its problem."""
-
 NOTHING_YET = timedelta(days=3 * 366)
 """So far ahead nothing is promised to anybody: leases are asked for at most 366 days ahead, and for
 at most as long."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    foreseen: datetime | None
-    reasons: tuple[str, ...]
-    shortfalls: tuple[Shortfall, ...]
 
 
 class Line:
@@ -67,18 +56,10 @@ class Line:
         may = await asyncio.gather(*map(self._may_begin, records))
         saved = [each for each, begins in zip(records, may, strict=True) if begins]
         line = self.in_order(saved, now=now)[:LOOKED_AT]
-        backfilling = self.policy.backfilling
-
-        def span(lease: Lease) -> int:
-            return lease.left_s(0)
-
-        def look(solve: Callable[[Problem], Plan | None], looked: _Looked) -> list[str]:
-            free = Rooms(looked.problems, looked.starts, solve)
-            begun = backfilling.starts(line, free, free.untaken(), span, span, free.now_s)
-            return [each.request.name for each in begun]
-
         looked = await self._look(line, records, now)
-        return await self._planning.foreseen(lambda solve: look(solve, looked))
+        return await self._planning.foreseen(
+            starting, line, looked, self.policy.backfilling, effort=self._planning.effort.solver
+        )
 
     async def outlooks(
         self, records: Sequence[ClusterRecord], *, now: datetime
@@ -86,37 +67,11 @@ class Line:
         """What becomes of each, if nothing else comes: it gets the first start that puts off none
         before it."""
         line = self.in_order(records, now=now)
-        of = {each.name: each for each in records}
         looked = await self._look(line[:LOOKED_AT], records, now)
-
-        def look(solve: Callable[[Problem], Plan | None]) -> dict[str, Outlook]:
-            rooms = Rooms(looked.problems, looked.starts, solve)
-            found: dict[str, Outlook] = {}
-            for before, lease in enumerate(line):
-                name = lease.request.name
-                promised = of[name].plan.promised
-                latest = promised.start if promised is not None else None
-                sure = (goes_on_by(promised),) if promised is not None else ()
-                if before >= LOOKED_AT:
-                    said = f"{LOOKED_AT} or more are before it in the queue"
-                    found[name] = Outlook(foreseen=latest, reasons=(said, *sure), shortfalls=())
-                    continue
-                at_s = rooms.earliest(lease, lease.left_s(0), rooms.now_s)
-                foreseen = rooms.moment(at_s) if at_s is not None else None
-                short = () if foreseen == now else rooms.short(lease, self._planning.short)
-                if latest is not None:
-                    foreseen = min(foreseen or latest, latest)
-                if at_s is not None:
-                    rooms.take(lease, at_s, at_s + lease.left_s(0))
-                line_said = f"{before} before it in the queue" if before else "first in the queue"
-                found[name] = Outlook(
-                    foreseen=foreseen,
-                    reasons=(line_said, *(() if short else ("there is room for it",)), *sure),
-                    shortfalls=short,
-                )
-            return found
-
-        return await self._planning.foreseen(look)
+        promised = {each.name: room for each in records if (room := each.plan.promised)}
+        return await self._planning.foreseen(
+            outlooks, line, promised, looked, now=now, effort=self._planning.effort.solver
+        )
 
     async def _may_begin(self, record: ClusterRecord) -> bool:
         """It is QUEUED, or all that it had is saved."""
@@ -126,7 +81,7 @@ class Line:
 
     async def _look(
         self, line: Sequence[Lease], records: Sequence[ClusterRecord], now: datetime
-    ) -> "_Looked":
+    ) -> Looked:
         effort = self._planning.effort
         starts = starts_ahead(now, slot=effort.slot, horizon=effort.horizon)
         of = {each.name: each for each in records}
@@ -149,13 +104,7 @@ class Line:
             found, _ = offered[alike.index(asked)]
             aside = record.state is ClusterState.SUSPENDED
             problems[record.name] = where_it_was(found, record.plan) if aside else found
-        return _Looked(starts, problems)
-
-
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    starts: tuple[datetime, ...]
-    problems: dict[str, Problem]
+        return Looked(starts=starts, problems=problems)
 
 
 def _brief(tenant: str, spec: ClusterSpec, windows: tuple[Window, ...]) -> Brief:

@@ -11,9 +11,9 @@ from intertie.common.errors import (
     Shortfall,
     StaleWrite,
 )
+from intertie.metasched.domain.planned import PlanUnsound
 from intertie.metasched.domain.waiting import NOT_AS_OFFERED
 from intertie.metasched.usecases.coallocate import Overtaken, Refused
-from intertie.metasched.usecases.planning import PlanUnsound
 
 FIRST_S = 2.0
 LONGEST_S = 300.0

@@ -27,23 +27,19 @@ from intertie.metasched.domain.candidates import (
     images_missing,
 )
 from intertie.metasched.domain.cuts import cuts_of
-from intertie.metasched.domain.explain import explained, shortfalls
-from intertie.metasched.domain.plan import Plan, check
-from intertie.metasched.domain.planner import best_plan, check_size
-from intertie.metasched.domain.ports import Sites
+from intertie.metasched.domain.explain import shortfalls
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.planned import planned, planned_with_room_made
+from intertie.metasched.domain.planner import check_size
+from intertie.metasched.domain.ports import Sites, Solvers
 from intertie.metasched.domain.problem import (
     Cut,
     Offer,
     Problem,
     beyond_standing,
-    over,
     problem_of,
 )
-from intertie.metasched.domain.room_made import (
-    joined,
-    windows_with_room_made,
-    with_room_made,
-)
+from intertie.metasched.domain.room_made import joined, windows_with_room_made
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +49,8 @@ NoUse = SiteUnreachable | LedgerFull
 """Why a site is left out."""
 
 SOLVERS = 2
-"""At most so many problems that callers wait for are solved at a time; the others wait their
-turn."""
+"""At most so many problems that callers wait for are solved at a time, unless it is said; the
+others wait their turn."""
 FORECASTS = 1
 """At most so many looks ahead are taken at a time, each at many problems: beside those, so that no
 caller stands behind them."""
@@ -62,10 +58,6 @@ caller stands behind them."""
 HOLD_WITHIN = timedelta(seconds=5)
 """From what sites say they could make room for to their holding it, at a first attempt: who is put
 aside later than that is not saved in time. Most of it is time to spare."""
-
-
-class PlanUnsound(Exception):
-    """The model gave a plan that its independent check refuses: a bug."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,16 +123,14 @@ class Brief:
 
 
 class Planning:
-    def __init__(self, sites: Sites, effort: Effort) -> None:
+    def __init__(
+        self, sites: Sites, effort: Effort, solvers: Solvers, *, at_a_time: int = SOLVERS
+    ) -> None:
         self._sites = sites
         self._effort = effort
-        self._solvers = asyncio.Semaphore(SOLVERS)
+        self._solvers = solvers
+        self._turns = asyncio.Semaphore(at_a_time)
         self._forecasts = asyncio.Semaphore(FORECASTS)
-
-    async def _at_work(self, solver: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """In a thread: the service answers others meanwhile."""
-        async with self._solvers:
-            return await asyncio.to_thread(solver, *args, **options)
 
     def brief(self, tenant: str, spec: ClusterSpec, *, now: datetime) -> Brief:
         windows = candidate_windows(
@@ -158,11 +148,11 @@ class Planning:
         problem, silent = await self.problem(brief)
         check_disks(problem)
         check_size(problem)
-        plan = await self._at_work(_planned, problem, effort=self._effort.solver)
+        plan = await self.found(planned, problem, effort=self._effort.solver)
         if later := self.room_made(brief, problem, plan):
             more, gone = await self.problem(replace(brief, windows=later))
-            better = await self._at_work(
-                _with_room_made, problem, plan, more, effort=self._effort.solver
+            better = await self.found(
+                planned_with_room_made, problem, plan, more, effort=self._effort.solver
             )
             if better is not None or plan is None:
                 plan, problem, silent = better, joined(problem, more), {**silent, **gone}
@@ -207,21 +197,15 @@ class Planning:
                     raise silent[site]
         return problem, silent
 
-    async def foreseen(self, look: Callable[[Callable[[Problem], Plan | None]], T]) -> T:
-        """What `look` finds, which is given a way to solve problems. In a thread."""
+    async def foreseen(self, look: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """What `look` finds, which solves problems. As Solvers.run."""
         async with self._forecasts:
-            return await asyncio.to_thread(look, self._solved)
+            return await self._solvers.run(look, *args, **options)
 
-    async def found(self, look: Callable[[Callable[[Problem], Plan | None]], T]) -> T:
+    async def found(self, look: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """The same for a caller who waits for it."""
-        return await self._at_work(look, self._solved)
-
-    def _solved(self, problem: Problem) -> Plan | None:
-        return best_plan(problem, effort=self._effort.solver)
-
-    def short(self, problem: Problem) -> tuple[Shortfall, ...]:
-        """What keeps it from having a plan. As long as several solvers take."""
-        return shortfalls(problem, effort=self._effort.solver)
+        async with self._turns:
+            return await self._solvers.run(look, *args, **options)
 
     @property
     def effort(self) -> Effort:
@@ -281,31 +265,8 @@ class Planning:
             return ImageNotReady(missing[0], site, image_field(first))
         if brief.beside is not None:
             problem = beyond_standing(problem)
-        short = await self._at_work(shortfalls, problem, effort=self._effort.solver)
+        short = await self.found(shortfalls, problem, effort=self._effort.solver)
         return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
-
-
-def _planned(problem: Problem, *, effort: float) -> Plan | None:
-    plan = best_plan(problem, effort=effort)
-    if plan is None:
-        return None
-    unsound = check(problem, plan)
-    if unsound:
-        raise PlanUnsound("; ".join(str(each) for each in unsound))
-    return plan if problem.standing else explained(problem, plan)
-
-
-def _with_room_made(
-    problem: Problem, plan: Plan | None, more: Problem, *, effort: float
-) -> Plan | None:
-    """The better plan of the two problems, of which the first has that plan, or none."""
-    tried = more
-    if plan is not None:
-        tried = joined(over(problem, [problem.windows.index(plan.window)]), more)
-    better = _planned(tried, effort=effort)
-    if better is None or better.window not in more.windows:
-        return None
-    return with_room_made(problem, better)
 
 
 def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:

@@ -1,12 +1,10 @@
 """Looks for room in which a lease with a deadline could go on if it were put aside."""
 
-from collections.abc import Callable
-
 from intertie.common.values import replace
 from intertie.metasched.domain.aside import where_it_was
-from intertie.metasched.domain.in_time import rooms_after, with_promise
+from intertie.metasched.domain.in_time import rooms_after
 from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.problem import Problem, over
+from intertie.metasched.domain.planned import with_room_to_go_on
 from intertie.metasched.usecases.planning import Brief, Planning
 
 
@@ -25,10 +23,6 @@ class RoomToGoOn:
         offered, _ = await self._planning.problem(later)
         problem = where_it_was(offered, plan, kept=False)
 
-        def look(solve: Callable[[Problem], Plan | None]) -> Plan:
-            for slot in reversed(range(len(rooms))):
-                if solve(over(problem, (slot,))) is not None:
-                    return with_promise(plan, rooms[slot])
-            return plan
-
-        return await self._planning.found(look)
+        return await self._planning.found(
+            with_room_to_go_on, plan, problem, rooms, effort=self._planning.effort.solver
+        )
