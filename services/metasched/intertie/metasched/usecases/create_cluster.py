@@ -48,7 +48,7 @@ from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.planning import Brief, Planning
 from intertie.metasched.usecases.room_to_go_on import RoomToGoOn
-from intertie.metasched.usecases.telling import Requests, Telling, Underway
+from intertie.metasched.usecases.telling import Callers, NobodyWaits, Requests, Telling, Underway
 
 log = structlog.get_logger(__name__)
 
@@ -150,11 +150,12 @@ class CreateCluster:
         first call would be refused by now: its start may have passed.
 
         Goes on when the caller goes away: a retry that comes meanwhile gets the same outcome. One
-        that is refused must not leave another at work, of whose cluster nobody would hear.
+        that is refused must not leave another at work, of whose cluster nobody would hear. But
+        while nothing of it is held, it is planned only as long as somebody waits.
         """
         await self._clusters.check_leading()
         key = order.request_key, order.digest
-        return await self._requests.once(key, lambda: self._create(order))
+        return await self._requests.once(key, lambda callers: self._create(order, callers))
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
@@ -169,7 +170,7 @@ class CreateCluster:
         validate(spec, now=now)
         return normalise(spec, now=now)
 
-    async def _create(self, order: Order) -> ClusterView:
+    async def _create(self, order: Order, callers: Callers) -> ClusterView:
         name = str(order.name)
         while True:
             request, stored = await asyncio.gather(
@@ -189,13 +190,13 @@ class CreateCluster:
             if spec.lease.kind is Kind.BEST_EFFORT:
                 asked = self._request(order, record := self._in_line(order, spec))
                 try:
-                    return await self._enqueue(record, asked, stored)
+                    return await self._enqueue(record, asked, stored, callers)
                 except StaleWrite:
                     await self._clusters.check_leading()
                     continue
             self._underway.add(name)
             try:
-                return await self._undertake(order, spec, stored)
+                return await self._undertake(order, spec, stored, callers)
             except Overtaken:
                 continue
             finally:
@@ -217,7 +218,7 @@ class CreateCluster:
         return None
 
     async def _undertake(
-        self, order: Order, spec: ClusterSpec, replaced: Stored | None
+        self, order: Order, spec: ClusterSpec, replaced: Stored | None, callers: Callers
     ) -> ClusterView:
         """Plans and co-allocates until it is committed, or nothing is left to try."""
         uid = self._uid()
@@ -226,9 +227,8 @@ class CreateCluster:
         begun = False
         try:
             for number in range(1, PLANS + 1):
-                plan = await self._planning.in_time(brief)
-                if number < PLANS:
-                    plan = await self._promised(order, brief, plan)
+                last = number == PLANS
+                plan = await callers.while_there(self._planned(order, brief, last=last))
                 log.info("create.planned", cluster=str(order.name), sites=plan.site_names)
                 try:
                     record = await self._attempt(order, spec, plan, uid, read_at, begun)
@@ -236,16 +236,21 @@ class CreateCluster:
                 except Refused as error:
                     begun = True
                     log.info("create.refused", cluster=str(order.name), problem=str(error))
-                    brief = after_refusal(brief, plan, error, last=number == PLANS)
+                    brief = after_refusal(brief, plan, error, last=last)
                     read_at = await self._still_ours(order, uid)
             raise AssertionError("unreachable")
         except NoCapacity as refusal:
             await self._discard(order, uid)
-            raise await self._explaining(brief, refusal, now=self._clock.now()) from None
-        except (DomainError, Refused) as error:
+            explaining = self._explaining(brief, refusal, now=self._clock.now())
+            raise await callers.while_there(explaining) from None
+        except (DomainError, Refused, NobodyWaits) as error:
             if not await self._discard(order, uid) and isinstance(error, Aborted):
                 raise Overtaken from error
             raise
+
+    async def _planned(self, order: Order, brief: Brief, *, last: bool) -> Plan:
+        plan = await self._planning.in_time(brief)
+        return plan if last else await self._promised(order, brief, plan)
 
     async def _promised(self, order: Order, brief: Brief, plan: Plan) -> Plan:
         """The plan with room to go on in, unless it would be too large to be put aside."""

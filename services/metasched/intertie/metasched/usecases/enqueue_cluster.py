@@ -12,6 +12,7 @@ from intertie.metasched.domain.waiting import check_queue, told, waits
 from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.line import Line
+from intertie.metasched.usecases.telling import Callers
 
 log = structlog.get_logger(__name__)
 
@@ -43,11 +44,15 @@ class EnqueueCluster:
         return await self._get_cluster.view(replace(after, state=ClusterState.PLANNED))
 
     async def __call__(
-        self, record: ClusterRecord, request: RequestRecord, replaced: Stored | None
+        self,
+        record: ClusterRecord,
+        request: RequestRecord,
+        replaced: Stored | None,
+        callers: Callers,
     ) -> ClusterView:
         """The cluster, QUEUED. NoCapacity where its tenant has as many as it may; StaleWrite where
         its name or its request was written meanwhile."""
-        await self._check(record)
+        await callers.while_there(self._check(record))
         read_at = replaced.read_at if replaced else 0
         async with self._counting:
             await self._check_queue(record)

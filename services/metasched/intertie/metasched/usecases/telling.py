@@ -1,8 +1,9 @@
 """What goes on while nobody waits for it: requests, and telling sites what was decided."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import structlog
 
@@ -12,6 +13,8 @@ from intertie.metasched.domain.commit import Decision, TxRecord
 from intertie.metasched.usecases.coallocate import Coallocate
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class Underway:
@@ -33,27 +36,73 @@ class Underway:
             del self._names[cluster]
 
 
+class NobodyWaits(Exception):
+    """All who called have gone."""
+
+
+class Callers:
+    """Who waits for one request."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._looking: asyncio.Future[Any] | None = None
+
+    async def while_there(self, looking: Coroutine[Any, Any, T]) -> T:
+        """What it finds; it must be of a kind that leaves nothing behind. Once nobody waits any
+        more it is cancelled, and NobodyWaits."""
+        task: asyncio.Task[T] = asyncio.ensure_future(looking)
+        self._looking = task
+        if not self._count:
+            task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            here = asyncio.current_task()
+            if here is not None and here.cancelling():
+                raise
+            raise NobodyWaits from None
+        finally:
+            self._looking = None
+
+    @contextlib.contextmanager
+    def one_more(self) -> Iterator[None]:
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count and self._looking is not None:
+                self._looking.cancel()
+
+
 class Requests:
     """Each is worked on once, whoever asks for it meanwhile, and goes on when its callers go
-    away."""
+    away, but for what it does while they are there."""
 
     def __init__(self, tell: "Telling") -> None:
         self._tell = tell
-        self._tasks: dict[tuple[str, str], asyncio.Task[ClusterView]] = {}
+        self._begun: dict[tuple[str, str], tuple[asyncio.Task[ClusterView], Callers]] = {}
         """By request and its digest."""
 
     async def once(
-        self, key: tuple[str, str], work: Callable[[], Coroutine[Any, Any, ClusterView]]
+        self, key: tuple[str, str], work: Callable[[Callers], Coroutine[Any, Any, ClusterView]]
     ) -> ClusterView:
-        task = self._tasks.get(key)
-        if task is None:
-            task = self._tasks[key] = asyncio.create_task(work())
-            task.add_done_callback(lambda _: self._tasks.pop(key))
-        return await asyncio.shield(task)
+        while True:
+            if key not in self._begun:
+                callers = Callers()
+                task = asyncio.create_task(work(callers))
+                self._begun[key] = task, callers
+                task.add_done_callback(lambda _: self._begun.pop(key))
+            task, callers = self._begun[key]
+            try:
+                with callers.one_more():
+                    return await asyncio.shield(task)
+            except NobodyWaits:
+                continue  # but this one does, who came just as it was given up
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
-        return (*self._tasks.values(), *self._tell.begun())
+        return (*(task for task, _ in self._begun.values()), *self._tell.begun())
 
     async def drain(self) -> None:
         """Until all that was begun is decided, and the sites that answer were told."""

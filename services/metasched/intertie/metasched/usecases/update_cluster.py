@@ -49,7 +49,7 @@ from intertie.metasched.usecases.create_cluster import PLANS, CommitTerms
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.long_way import LongWay, in_force
 from intertie.metasched.usecases.planning import Brief, Planning
-from intertie.metasched.usecases.telling import Requests, Telling, Underway
+from intertie.metasched.usecases.telling import Callers, Requests, Telling, Underway
 
 log = structlog.get_logger(__name__)
 
@@ -127,11 +127,12 @@ class UpdateCluster:
     async def __call__(self, order: UpdateOrder) -> ClusterView:
         """The cluster once its new terms are on record; at a retry, as it is now.
 
-        Goes on when the caller goes away: a retry that comes meanwhile gets the same outcome.
+        Goes on when the caller goes away: a retry that comes meanwhile gets the same outcome. But
+        it is planned only as long as somebody waits.
         """
         await self._clusters.check_leading()
         key = order.request_key, order.digest
-        return await self._requests.once(key, lambda: self._update(order))
+        return await self._requests.once(key, lambda callers: self._update(order, callers))
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
@@ -141,14 +142,14 @@ class UpdateCluster:
         """Until all that was begun is decided, and the sites that answer were told."""
         await self._requests.drain()
 
-    async def _update(self, order: UpdateOrder) -> ClusterView:
+    async def _update(self, order: UpdateOrder, callers: Callers) -> ClusterView:
         while True:
             earlier = await self._earlier(order)
             if earlier is not None:
                 return earlier
             self._underway.add(order.name)
             try:
-                return await self._undertake(order, await self._standing(order))
+                return await self._undertake(order, await self._standing(order), callers)
             except StaleWrite:
                 await self._clusters.check_leading()
             finally:
@@ -200,7 +201,7 @@ class UpdateCluster:
     def _spec(self, order: UpdateOrder, record: ClusterRecord) -> ClusterSpec:
         return amended(record.spec, order.spec, order.paths, record.window, now=self._clock.now())
 
-    async def _undertake(self, order: UpdateOrder, stored: Stored) -> ClusterView:
+    async def _undertake(self, order: UpdateOrder, stored: Stored, callers: Callers) -> ClusterView:
         record = stored.record
         spec = self._spec(order, record)
         if spec == record.spec:
@@ -209,7 +210,9 @@ class UpdateCluster:
         growth = growth_of(record, spec)
         brief = self._brief(record, spec, growth)
         for number in range(1, PLANS + 1):
-            grown = await self._planning(brief) if growth.possible else None
+            grown = None
+            if growth.possible:
+                grown = await callers.while_there(self._planning(brief))
             tx_id = tx_name(self._draw())
             target = target_of(record, spec, growth, grown, tx_id, now=self._clock.now())
             reach("metasched.before_amend")
