@@ -21,6 +21,7 @@ from intertie.common.spec import (
 from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSightings
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.ports import Solvers
 from intertie.metasched.domain.problem import ImageFound
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.loops.due import Due
@@ -150,6 +151,7 @@ class World:
     vcpus: int = 4
     room: FakeRoom = field(default_factory=FakeRoom)
     queue_policy: QueuePolicy = field(default_factory=QueuePolicy)
+    solvers: Solvers = field(default_factory=SolverThreads)
 
     def __post_init__(self) -> None:
         self.north, self.south = two_sites(self.clock, IMAGE, vcpus=self.vcpus)
@@ -171,8 +173,7 @@ class World:
         underway, points = Underway(), points or Points()
         coallocate = Coallocate(sites, register, PlainReceipts(), parts, self.clock, points)
         effort = Effort(horizon=timedelta(hours=24), slot=timedelta(minutes=5), solver=1.0)
-        solvers = SolverThreads()
-        planning = Planning(sites, effort, solvers)
+        planning = Planning(sites, effort, self.solvers)
         terms = CommitTerms(coordinator=COORDINATOR, decide_within=timedelta(seconds=20))
 
         def draw() -> str:
@@ -190,7 +191,7 @@ class World:
             draw=draw,
             room=self.room,
         )
-        explaining = Explaining(planning, solvers)
+        explaining = Explaining(planning, self.solvers)
         line = Line(planning, explaining, parts, self.queue_policy)
         pauses = Pauses(self.clock)
         fits = FitsAside(register, self.queue_policy, COORDINATOR)

@@ -81,7 +81,7 @@ class Requests:
 
     def __init__(self, tell: "Telling") -> None:
         self._tell = tell
-        self._begun: dict[tuple[str, str], tuple[asyncio.Task[ClusterView], Callers]] = {}
+        self._begun: dict[tuple[str, str], tuple[asyncio.Task[ClusterView | None], Callers]] = {}
         """By request and its digest."""
 
     async def once(
@@ -90,15 +90,15 @@ class Requests:
         while True:
             if key not in self._begun:
                 callers = Callers()
-                task = asyncio.create_task(work(callers))
+                task = asyncio.create_task(_unless_given_up(work(callers)))
                 self._begun[key] = task, callers
                 task.add_done_callback(lambda _: self._begun.pop(key))
             task, callers = self._begun[key]
-            try:
-                with callers.one_more():
-                    return await asyncio.shield(task)
-            except NobodyWaits:
-                continue  # but this one does, who came just as it was given up
+            with callers.one_more():
+                view = await asyncio.shield(task)
+            if view is not None:
+                return view
+            # It was given up just before this caller came.
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
@@ -108,6 +108,14 @@ class Requests:
         """Until all that was begun is decided, and the sites that answer were told."""
         while at_work := self.begun():
             await asyncio.gather(*at_work, return_exceptions=True)
+
+
+async def _unless_given_up(work: Coroutine[Any, Any, ClusterView]) -> ClusterView | None:
+    try:
+        return await work
+    except NobodyWaits:
+        log.info("request.given_up")
+        return None
 
 
 class Telling:
