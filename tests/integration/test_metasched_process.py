@@ -70,13 +70,15 @@ async def running(
         await process.wait()
 
 
-async def created(here: Federation) -> cluster_pb2.Cluster:
+async def created(
+    here: Federation, spec: cluster_pb2.ClusterSpec | None = None
+) -> cluster_pb2.Cluster:
     """Asks until somebody leads and answers, always with the same request id."""
     stub = here.clusters()
     async with asyncio.timeout(30):
         while True:
             try:
-                return await stub.Create(create("c1", two_groups()))
+                return await stub.Create(create("c1", spec or two_groups()))
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise AssertionError(str(to_domain_error(error))) from error

@@ -16,6 +16,7 @@ from intertie.common.clock import SystemClock
 from intertie.common.errors import SolverFailed
 from intertie.metasched.adapters.solver_processes import SolverProcesses
 from intertie.metasched.domain.planned import planned
+from tests.integration.hard_request import cpu_ticks, is_there
 from tests.unit.metasched.problems import group, offer, problem, three_a_host
 
 CLOCK = SystemClock()
@@ -43,14 +44,6 @@ async def solvers() -> AsyncIterator[SolverProcesses]:
     await processes.close()
 
 
-def is_there(pid: int) -> bool:
-    """Unless it is dead, buried or not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "XZ"
-    except FileNotFoundError:
-        return False
-
-
 async def until_gone(*pids: int) -> None:
     async with asyncio.timeout(10):
         while any(map(is_there, pids)):
@@ -60,13 +53,8 @@ async def until_gone(*pids: int) -> None:
 async def busy(pid: int) -> None:
     """Until it has worked for a while."""
     async with asyncio.timeout(30):
-        while _cpu_ticks(pid) < 20:
+        while cpu_ticks(pid) < 20:
             await CLOCK.sleep(0.02)
-
-
-def _cpu_ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 async def test_who_solves_is_neither_the_service_nor_of_its_threads(
