@@ -15,6 +15,7 @@ from bench import (
     explain,
     guarantees,
     idle,
+    responsiveness,
     retention,
     trace,
     vne,
@@ -29,6 +30,7 @@ BENCHES: dict[str, Callable[[bool], None]] = {
     "explain": explain.run,
     "guarantees": guarantees.run,
     "idle": idle.run,
+    "responsiveness": responsiveness.run,
     "retention": retention.run,
     "trace": trace.run,
     "vne": vne.run,
@@ -36,6 +38,7 @@ BENCHES: dict[str, Callable[[bool], None]] = {
 
 OWN: dict[str, Callable[[Sequence[str]], None]] = {
     "explain": explain.main,
+    "responsiveness": responsiveness.main,
     "trace": trace.main,
     "vne": vne.main,
 }

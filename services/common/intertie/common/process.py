@@ -29,9 +29,10 @@ def collect_gently() -> None:
 
 
 def switch_often() -> None:
-    """For a process that plans in threads: whenever its event loop is to go on, it waits for each
-    of them that runs Python to give up its turn. Python lets them have 5 ms; a call that goes back
-    and forth a few times would take a tenth of a second."""
+    """For a process that has long work in threads, such as to pack large problems for others to
+    solve: whenever its event loop is to go on, it waits for each of them that runs Python to give
+    up its turn. Python lets them have 5 ms; a call that goes back and forth a few times would take
+    a tenth of a second."""
     sys.setswitchinterval(0.0005)
 
 

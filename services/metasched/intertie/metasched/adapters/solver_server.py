@@ -51,6 +51,7 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 100)
     gc.collect()
     gc.freeze()
+    os.nice(_NICE)
     _fork_for_each(socket.socket(fileno=0), memory_mib)
 
 
@@ -60,7 +61,6 @@ def _bound(memory_mib: int) -> None:
     # Its own pages, with what it has reserved and not touched: not the files that are mapped.
     resource.setrlimit(resource.RLIMIT_DATA, (octets, octets))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(_NICE)
     Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 

@@ -141,6 +141,7 @@ class ClustersServicer:
         | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
         | what this request_id got is forgotten    | NOT_FOUND           | NOT_FOUND        | takes a new request_id              |
         | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
+        | planning it takes too much memory        | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
         | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -214,6 +215,7 @@ class ClustersServicer:
         | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
         | another Update of it is under way, or its Create                   | ABORTED             | AMEND_PENDING     | reads again, decides                         |
         | a site did not answer; the old terms stand                         | UNAVAILABLE         | SITE_UNREACHABLE  | retries with the same request_id             |
+        | planning it takes too much memory; the old terms stand             | RESOURCE_EXHAUSTED  | SOLVER_FAILED     | asks for less of it at a time                |
         | it was aborted; the old terms stand                                | ABORTED             | ABORTED           | retries with the same request_id             |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -74,6 +74,7 @@ class ClustersStub:
     | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
     | what this request_id got is forgotten    | NOT_FOUND           | NOT_FOUND        | takes a new request_id              |
     | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
+    | planning it takes too much memory        | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
     | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
     """
     Get: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.GetClusterRequest, _cluster_pb2.Cluster]
@@ -131,6 +132,7 @@ class ClustersStub:
     | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
     | another Update of it is under way, or its Create                   | ABORTED             | AMEND_PENDING     | reads again, decides                         |
     | a site did not answer; the old terms stand                         | UNAVAILABLE         | SITE_UNREACHABLE  | retries with the same request_id             |
+    | planning it takes too much memory; the old terms stand             | RESOURCE_EXHAUSTED  | SOLVER_FAILED     | asks for less of it at a time                |
     | it was aborted; the old terms stand                                | ABORTED             | ABORTED           | retries with the same request_id             |
     """
     WatchAll: _grpc.UnaryStreamMultiCallable[_clusters_pb2.WatchClustersRequest, _clusters_pb2.WatchClustersResponse]
@@ -270,6 +272,7 @@ class ClustersAsyncStub(ClustersStub):
     | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
     | what this request_id got is forgotten    | NOT_FOUND           | NOT_FOUND        | takes a new request_id              |
     | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
+    | planning it takes too much memory        | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
     | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
     """
     Get: _aio.UnaryUnaryMultiCallable[_clusters_pb2.GetClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
@@ -327,6 +330,7 @@ class ClustersAsyncStub(ClustersStub):
     | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
     | another Update of it is under way, or its Create                   | ABORTED             | AMEND_PENDING     | reads again, decides                         |
     | a site did not answer; the old terms stand                         | UNAVAILABLE         | SITE_UNREACHABLE  | retries with the same request_id             |
+    | planning it takes too much memory; the old terms stand             | RESOURCE_EXHAUSTED  | SOLVER_FAILED     | asks for less of it at a time                |
     | it was aborted; the old terms stand                                | ABORTED             | ABORTED           | retries with the same request_id             |
     """
     WatchAll: _aio.UnaryStreamMultiCallable[_clusters_pb2.WatchClustersRequest, _clusters_pb2.WatchClustersResponse]  # type: ignore[assignment]
@@ -469,6 +473,7 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         | request_id was used with another body    | ALREADY_EXISTS      | REQUEST_ID_REUSE | takes a new request_id              |
         | what this request_id got is forgotten    | NOT_FOUND           | NOT_FOUND        | takes a new request_id              |
         | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
+        | planning it takes too much memory        | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
         | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
         """
 
@@ -550,6 +555,7 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         | request_id was used with another body                              | ALREADY_EXISTS      | REQUEST_ID_REUSE  | takes a new request_id                       |
         | another Update of it is under way, or its Create                   | ABORTED             | AMEND_PENDING     | reads again, decides                         |
         | a site did not answer; the old terms stand                         | UNAVAILABLE         | SITE_UNREACHABLE  | retries with the same request_id             |
+        | planning it takes too much memory; the old terms stand             | RESOURCE_EXHAUSTED  | SOLVER_FAILED     | asks for less of it at a time                |
         | it was aborted; the old terms stand                                | ABORTED             | ABORTED           | retries with the same request_id             |
         """
 
