@@ -44,7 +44,7 @@ class PlanningSettings(Section):
 
     @property
     def at_a_time(self) -> int:
-        return self.solvers or min(2, os.cpu_count() or 1)
+        return self.solvers or min(2, len(os.sched_getaffinity(0)))
 
 
 class CommitSettings(Section):

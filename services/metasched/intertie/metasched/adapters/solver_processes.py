@@ -28,8 +28,6 @@ T = TypeVar("T")
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """What OR-Tools loads would make some, that nothing is for, and the server forks."""
-_END_S = 5.0
-"""The server ends as soon as it is let go; it is waited for no longer."""
 
 
 class SolverProcesses:
@@ -99,7 +97,7 @@ class SolverProcesses:
     def _fork(self) -> tuple[socket.socket, int]:
         for _ in range(2):
             server = self._up()
-            with self._lock, contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
                 return server.fork()
             self._gone(server)  # the next one is another's
         raise SolverFailed("no process for it could be started")
@@ -173,6 +171,7 @@ class _Server:
     """What it is, and what is said to it: see solver_server. All of this blocks."""
 
     def __init__(self, memory_mib: int) -> None:
+        self._talking = threading.Lock()
         self._control, theirs = socket.socketpair()
         with theirs:
             # In a thread and by subprocess, which runs no fork handlers of gRPC's.
@@ -188,9 +187,10 @@ class _Server:
         loaded the planner."""
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                socket.send_fds(self._control, [b"."], [theirs.fileno()])
-            _, files, _, _ = socket.recv_fds(self._control, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            with self._talking:
+                with theirs:
+                    socket.send_fds(self._control, [b"."], [theirs.fileno()])
+                _, files, _, _ = socket.recv_fds(self._control, 1, 1, socket.MSG_CMSG_CLOEXEC)
             if not files:
                 raise ConnectionResetError
         except OSError:
@@ -200,9 +200,6 @@ class _Server:
 
     def end(self) -> None:
         """With all that it has forked."""
+        self._process.kill()
+        self._process.wait()
         self._control.close()
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()

@@ -6,6 +6,7 @@ pidfd of that. It ends when nobody holds the other end any more, and its solvers
 No thread runs in it, and nothing of gRPC is loaded: so it may fork.
 """
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -57,11 +58,15 @@ def main() -> None:
 
 def _bound(memory_mib: int) -> None:
     """Of this process and each that it forks."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
     octets = memory_mib << 20
+    if most != resource.RLIM_INFINITY:
+        octets = min(octets, most)
     # Its own pages, with what it has reserved and not touched: not the files that are mapped.
     resource.setrlimit(resource.RLIMIT_DATA, (octets, octets))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    with contextlib.suppress(OSError):  # not everywhere may it be said
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
 
 
 def _fork_for_each(control: socket.socket, memory_mib: int) -> None:

@@ -46,6 +46,7 @@ class Callers:
     def __init__(self) -> None:
         self._count = 0
         self._looking: asyncio.Future[Any] | None = None
+        self._given_up = False
 
     async def while_there(self, looking: Coroutine[Any, Any, T]) -> T:
         """What it finds; it must be of a kind that leaves nothing behind. Once nobody waits any
@@ -53,12 +54,12 @@ class Callers:
         task: asyncio.Task[T] = asyncio.ensure_future(looking)
         self._looking = task
         if not self._count:
-            task.cancel()
+            self._give_up()
         try:
             return await task
         except asyncio.CancelledError:
             here = asyncio.current_task()
-            if here is not None and here.cancelling():
+            if not self._given_up or (here is not None and here.cancelling()):
                 raise
             raise NobodyWaits from None
         finally:
@@ -71,8 +72,12 @@ class Callers:
             yield
         finally:
             self._count -= 1
-            if not self._count and self._looking is not None:
-                self._looking.cancel()
+            if not self._count:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        if self._looking is not None:
+            self._given_up = self._looking.cancel()
 
 
 class Requests:
