@@ -51,6 +51,10 @@ BROKEN: dict[str, tuple[str, Change]] = {
     "few sites": ("policy", lambda plan: (with_groups(min_sites=3), plan)),
     "many sites": ("policy", lambda plan: (replace(GIVEN, max_sites=1), plan)),
     "image": ("image", lambda plan: (GIVEN, replace(plan, images={"head": OTHER_DIGEST}))),
+    "many a host for the plan": (
+        "hosts",
+        lambda plan: (GIVEN, replace(plan, max_per_host={"worker": 1})),
+    ),
     "many a host": ("hosts", lambda plan: (with_groups(max_per_host=1), plan)),
     "unfit host": ("hosts", lambda plan: (with_groups(hypervisor="xen"), plan)),
     "a host twice": (

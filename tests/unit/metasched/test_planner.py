@@ -26,6 +26,7 @@ from tests.unit.metasched.problems import (
     forwarding,
     group,
     link,
+    linked,
     offer,
     problem,
     promise,
@@ -144,3 +145,20 @@ def test_what_stands_is_left_to_the_model() -> None:
     plan = best_plan(standing)
     assert plan is not None
     assert sum(host["worker"] for host in plan.sites[0].packing) == 1
+
+
+def test_less_cost_comes_before_fewer_sites_where_the_problem_says_so() -> None:
+    """Of a search as of a model: two cheap sites instead of one that holds both."""
+    for count in (3, 120):
+        names = [f"s{at:03}" for at in range(count)]
+        offers = {name: offer(2, price=9.0) for name in names}
+        offers |= {names[0]: offer(1, price=1.0), names[1]: offer(1, price=1.0)}
+        given = problem([group(fewest=2)], linked(offers, link()))
+        assert (model_size(given) > LARGEST_UNPLANNED) == (count == 120)
+        fewest, cheapest = (
+            best_plan(replace(given, fewest_sites=first), effort=0.5) for first in (True, False)
+        )
+        assert fewest is not None
+        assert cheapest is not None
+        assert (len(fewest.site_names), fewest.cost) == (1, 18.0)
+        assert (cheapest.site_names, cheapest.cost) == (("s000", "s001"), 2.0)

@@ -81,13 +81,22 @@ def growth_of(record: ClusterRecord, spec: ClusterSpec) -> Growth:
     return Growth(standing=standing, least=least, base=base, bounds=bounds)
 
 
-def to_plan(spec: ClusterSpec, growth: Growth, images: Mapping[str, str]) -> ClusterSpec:
-    """What a planner is asked for: counts as they may be in the end, images by digest."""
+def to_plan(spec: ClusterSpec, growth: Growth, plan: Plan) -> ClusterSpec:
+    """What a planner is asked for, where this plan is in force: counts as they may be in the end,
+    images by digest, and no more on one host than are now."""
 
     def group(each: Group) -> Group:
         fewest, most = growth.bounds[each.name]
-        environment = replace(each.environment, image=images.get(each.name, each.environment.image))
-        return replace(each, count=0, min_count=fewest, max_count=most, environment=environment)
+        image = plan.images.get(each.name, each.environment.image)
+        on_host = plan.most_on_host(each.name, each.placement.max_per_host)
+        return replace(
+            each,
+            count=0,
+            min_count=fewest,
+            max_count=most,
+            environment=replace(each.environment, image=image),
+            placement=replace(each.placement, max_per_host=on_host),
+        )
 
     return replace(spec, groups=tuple(map(group, spec.groups)))
 

@@ -112,8 +112,9 @@ class Board:
             for piece in self.pieces
         ]
         """Of each piece: what it costs at each site, FAR where it may not be or does not fit."""
-        self.site_cost = 0 if self.spread else self._above_all_costs()
-        """Fewer sites come before less cost."""
+        sites_first = problem.fewest_sites and not self.spread
+        self.site_cost = self._above_all_costs() if sites_first else 0
+        """Fewer sites come before less cost, unless the problem says otherwise."""
         self._reaches: dict[Tie, Reach] = {}
         self._digests = self._several_digests()
 

@@ -279,6 +279,8 @@ def _why_these_sites(problem: Problem, plan: Plan) -> Iterator[str]:
                 continue
             if group.min_sites > 1:
                 grounds.append(f"{name} is to be at {group.min_sites} sites or more")
+            if group.max_per_site and each.counts[name] >= group.max_per_site:
+                grounds.append(f"{group.max_per_site} {name} are to be at one site at most")
             for other in places:
                 if other == each.site or other not in plan.site_names:
                     continue
@@ -287,9 +289,10 @@ def _why_these_sites(problem: Problem, plan: Plan) -> Iterator[str]:
                     left = f"{short.available} {_NOUN[short.resource]}"
                     grounds.append(f"{other} has {left} left, one {name} needs {short.wanted}")
         if not grounds:
-            grounds.append(
-                "it holds all" if len(plan.sites) == 1 else "the fewest sites, then the least cost"
-            )
+            objective = "the fewest sites, then the least cost"
+            if not problem.fewest_sites:
+                objective = "the least cost"
+            grounds.append("it holds all" if len(plan.sites) == 1 else objective)
         yield f"{each.site} takes {what}: {'; '.join(dict.fromkeys(grounds))}"
 
 

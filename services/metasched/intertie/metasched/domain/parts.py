@@ -95,7 +95,7 @@ def _workspaces(
             environment=replace(group.environment, image=plan.images[group.name]),
             allocation=group.allocation,
             nics=placed.nics[label],
-            max_per_host=group.placement.max_per_host,
+            max_per_host=plan.most_on_host(group.name, group.placement.max_per_host),
         )
         for group in spec.groups
         for index in range(plan.count(group.name))

@@ -69,6 +69,8 @@ class Plan:
     promised: Window | None = None
     """Of a lease with a deadline: room after its window in which it goes on at the latest if a site
     puts it aside. None: none may."""
+    max_per_host: Mapping[str, int] = field(default_factory=dict)
+    """By group: no more are on one host, whatever the request allows. Without what is not in it."""
 
     @property
     def gap(self) -> float | None:
@@ -82,6 +84,16 @@ class Plan:
         return sum(
             each.counts.get(group, 0) for each in self.sites if not site or each.site == site
         )
+
+    @property
+    def taken(self) -> int:
+        """Sites with workspaces."""
+        return sum(any(each.counts.values()) for each in self.sites)
+
+    def most_on_host(self, group: str, asked: int) -> int:
+        """Of the group on one host, where the request bounds it by `asked`; 0: no bound."""
+        most = self.max_per_host.get(group, 0)
+        return min(asked, most) if asked and most else asked or most
 
     def at_prices(self, agreed: Mapping[str, Sequence[PriceTerm]]) -> "Plan":
         """At what the sites have agreed, instead of what they had offered."""
@@ -225,7 +237,8 @@ def _hosts_have_room(
                     used += problem.site(each.site).takes(group)
                 if count and not hosts[number].suits(group):
                     yield _broken(each.site, "hosts", f"{name} on an unfit host", group=name)
-                if group.max_per_host and count > group.max_per_host:
+                most = plan.most_on_host(name, group.max_per_host)
+                if most and count > most:
                     yield _broken(each.site, "hosts", f"too many of {name} on one host")
             yield from used.shortfall_from(hosts[number].free, site=each.site)
         new = {

@@ -89,7 +89,7 @@ def model_size(problem: Problem) -> int:
 def _plan_of(begun: Begun) -> Plan:
     search = begun.search
     assert search.best is not None
-    sites_alike = search.board.spread or len(search.best.packings) == 1
+    sites_alike = search.board.site_cost == 0 or len(search.best.packings) == 1
     known = begun.whole and begun.slot == 0 and sites_alike and not search.board.packer.narrow
     bound = search.bound() - search.board.site_cost
     optimal = known and search.cost - search.board.site_cost <= bound
@@ -106,10 +106,10 @@ def _sound(problem: Problem, plan: Plan) -> Plan | None:
 def _better(problem: Problem, one: Plan | None, other: Plan | None) -> Plan | None:
     """The first where they are alike."""
 
-    def rank(plan: Plan) -> tuple[int, int, int, float]:
+    def rank(plan: Plan) -> tuple[int, int, float, float]:
         placed = sum(plan.count(group.name) for group in problem.groups)
-        taken = sum(any(each.counts.values()) for each in plan.sites)
-        return -placed, problem.windows.index(plan.window), taken, plan.cost
+        last = (plan.taken, plan.cost) if problem.fewest_sites else (plan.cost, plan.taken)
+        return -placed, problem.windows.index(plan.window), *last
 
     if one is None or other is None:
         return one or other

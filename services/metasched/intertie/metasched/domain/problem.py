@@ -170,6 +170,8 @@ class Problem:
     promises: tuple[Promise, ...] = ()
     limits: tuple[LatencyLimit, ...] = ()
     max_sites: int = 0
+    fewest_sites: bool = True
+    """Fewer sites come before less cost; else after it."""
     apart: tuple[frozenset[str], ...] = ()
     """Groups of which no two may be at one site."""
     cuts: tuple[Cut, ...] = ()

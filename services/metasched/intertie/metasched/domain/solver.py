@@ -25,9 +25,10 @@ def solve(
     """The best plan, or None if no plan was found within `effort`.
 
     Best is: least broken, where rules are relaxed; then most workspaces, then the earliest
-    start, then the fewest sites, then the least cost, then the shortest routes. `effort` is
-    CP-SAT's deterministic time for each of these, not seconds: the same problem gives the same
-    plan on every machine. It begins with the plan `hint`, where there is one.
+    start, then the fewest sites, then the least cost (or the other way round, where the problem
+    says so), then the shortest routes. `effort` is CP-SAT's deterministic time for each of these,
+    not seconds: the same problem gives the same plan on every machine. It begins with the plan
+    `hint`, where there is one.
     """
     if not problem.sites or not problem.windows:
         return None
@@ -99,12 +100,16 @@ def _stages(model: Model, problem: Problem) -> list[Stage]:
         stages.append(lambda model, *_: -sum(model.total.values()))
     if len(problem.windows) > 1:
         stages.append(lambda model, *_: sum(n * each for n, each in enumerate(model.start)))
-    if len(problem.sites) > 1:
-        stages.append(lambda model, *_: sum(model.used.values()))
-    stages.append(_cost)
+    at_sites: list[Stage] = [_used] if len(problem.sites) > 1 else []
+    stages += [*at_sites, _cost] if problem.fewest_sites else [_cost, *at_sites]
     if any(len(route) > 2 for routes in model.taken.values() for route in routes):
         stages.append(_length)
     return stages
+
+
+def _used(model: Model, problem: Problem, slot: int) -> Any:
+    """Sites with workspaces."""
+    return sum(model.used.values())
 
 
 def _cost(model: Model, problem: Problem, slot: int) -> Any:

@@ -234,7 +234,7 @@ class UpdateCluster:
         ahead = Window(max(window.start, self._clock.now()), window.end)
         return Brief(
             tenant=record.path.tenant,
-            spec=to_plan(spec, growth, record.plan.images),
+            spec=to_plan(spec, growth, record.plan),
             windows=(ahead,),
             without={},
             image_gone={},
