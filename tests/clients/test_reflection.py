@@ -31,7 +31,8 @@ OF_A_BROKER = {
     "intertie.api.broker.v1.Sites": {"Get"},
     "intertie.api.broker.v1.Usage": {"List", "ListEntries"},
     "intertie.api.cluster.v1.Clusters": {
-        "Act", "Attach", "Create", "Delete", "Get", "List", "Update", "Watch", "WatchAll",
+        "Act", "Attach", "Create", "Delete", "Get", "List", "Plan", "Update", "Watch",
+        "WatchAll",
     },
 }  # fmt: skip
 OF_A_METASCHED = {

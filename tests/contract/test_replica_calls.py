@@ -16,8 +16,12 @@ REPLICATED: tuple[ServiceDescriptor, ...] = tuple(
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 READS = {"Get", "List", "ListEntries", "ListHosts", "ListOffers", "Watch", "WatchAll", "Attach"}
-ANY_REPLICAS = {"/intertie.api.metasched.v1.Decisions/Resolve"}
-"""It writes, and every replica may: whoever is first, the decision stands."""
+ANY_REPLICAS = {
+    "/intertie.api.metasched.v1.Decisions/Resolve",
+    "/intertie.api.cluster.v1.Clusters/Plan",
+}
+"""They write, and every replica may: of a decision, whoever is first, it stands; and plans to
+choose from take nothing, however often they are told."""
 BY_REQUEST_ID = {"Create", "Update", "Act", "Hold"}
 OF_THOSE = {"BatchHold": "requests"}
 """Of several, each with an id of its own, and the field that they are in."""

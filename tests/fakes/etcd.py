@@ -26,6 +26,8 @@ class MemoryEtcd(Etcd):
         """The next transaction is done, and its answer lost."""
         self.history: list[tuple[Op, ...]] = []
         """Of the transactions that succeeded."""
+        self.granted: list[int] = []
+        """Seconds of each lease."""
         self._entries: dict[str, Entry] = {}
         self._revision = 1
 
@@ -76,6 +78,13 @@ class MemoryEtcd(Etcd):
             self.loses_answer = False
             raise EtcdUnavailable("the answer was lost")
         return TxnResult(succeeded=True, revision=self._revision)
+
+    async def grant(self, ttl_s: int) -> int:
+        """Of a lease that never runs out: by when what is put with it is of no use, who reads it
+        is to know."""
+        self._check()
+        self.granted.append(ttl_s)
+        return len(self.granted)
 
     def _check(self) -> None:
         if self.broken:

@@ -27,6 +27,7 @@ from intertie.common.intervals import Window
 from intertie.common.names import PartName
 from intertie.common.part_rules import within
 from intertie.common.part_spec import PROMISED
+from intertie.common.price import PriceTerm
 from intertie.common.quantities import Vector
 from intertie.common.refund import RefundItem
 from intertie.common.tariff import Rates
@@ -84,6 +85,8 @@ class FakeSite:
     """What is told of every part."""
     refunds: tuple[RefundItem, ...] = ()
     """Likewise."""
+    asks: float | None = None
+    """For every part, whatever was offered; None: nothing is said of prices."""
     kinds: Mapping[str, Rates] = field(default_factory=dict)
     """What it asks for kinds of leases."""
     quota_vcpus: int = 1_000_000
@@ -159,6 +162,11 @@ class FakeSite:
             kinds=self.kinds,
             room_from=(saved,) if saved is not None and saved > window.start else (),
         )
+
+    def _price(self, part: FakePart) -> tuple[PriceTerm, ...]:
+        if self.asks is None:
+            return ()
+        return (PriceTerm(site=self.name, window=part.spec.window, amount=self.asks),)
 
     def _may_give_way(self) -> list[FakePart]:
         return [
@@ -365,6 +373,7 @@ class FakeSite:
                 for each in part.spec.workspaces
             ),
             measured=self.measured,
+            price=self._price(part),
             refunds=self.refunds,
             recalled_end=part.recalled_end,
             keep_until=part.keep_until,

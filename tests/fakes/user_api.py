@@ -15,7 +15,12 @@ from blake3 import blake3
 from intertie.api.broker.v1.site_pb2 import Capacity, Host, ListHostsResponse, Site, SiteLink
 from intertie.api.cluster.v1 import clusters_pb2_grpc
 from intertie.api.cluster.v1.cluster_pb2 import Address, Cluster, Plan, PlannedPart, Workspace
-from intertie.api.cluster.v1.clusters_pb2 import ListClustersResponse, WatchClustersResponse
+from intertie.api.cluster.v1.clusters_pb2 import (
+    ListClustersResponse,
+    PlanClusterResponse,
+    PlanOption,
+    WatchClustersResponse,
+)
 from intertie.api.imagestore.v1 import images_pb2_grpc
 from intertie.api.imagestore.v1.images_pb2 import Image, ListImagesResponse
 from intertie.api.metasched.v1 import sites_pb2_grpc
@@ -99,6 +104,23 @@ class FakeClusters(clusters_pb2_grpc.ClustersServicer):
         if full_name not in self.clusters:
             raise NotFound(full_name)
         return self.clusters[full_name]
+
+    async def Plan(self, request: Any, context: Any) -> PlanClusterResponse:
+        """Everything at north at once, or a half of it at south in an hour for less."""
+        self.requests.append(request)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        names = {group.name: group.count for group in request.spec.groups}
+        dear = Plan(cost=0.25, parts=[PlannedPart(site="north", counts=names, cost=0.25)])
+        cheap = Plan(cost=0.1, parts=[PlannedPart(site="south", counts=names, cost=0.1)])
+        first = PlanOption(merits=[PlanOption.EARLIEST], plan=dear, token="a" * 32)
+        other = PlanOption(merits=[PlanOption.CHEAPEST], plan=cheap, token="b" * 32)
+        for option, cost in ((first, 0.25), (other, 0.1)):
+            option.price.amount = cost
+            option.accept_before.seconds = 1_800_000_300
+        other.plan.start_time.seconds = 1_800_003_600
+        other.gives_way.add(site="south", resource="vcpus", wanted=4, available=1, unit="vCPU")
+        return PlanClusterResponse(options=[first, other])
 
     async def Get(self, request: Any, context: Any) -> Cluster:
         return self._find(request.name)

@@ -50,6 +50,10 @@ class Elsewhere(clusters_pb2_grpc.ClustersServicer):
     clusters: dict[str, cluster_pb2.Cluster] = field(default_factory=dict)
     request_ids: dict[str, str] = field(default_factory=dict)
     callers: list[str] = field(default_factory=list)
+    planned: list[clusters_pb2.PlanClusterRequest] = field(default_factory=list)
+    options: list[clusters_pb2.PlanOption] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    """Of plans that Creates accept."""
     updates: list[clusters_pb2.UpdateClusterRequest] = field(default_factory=list)
 
     async def Update(
@@ -67,6 +71,7 @@ class Elsewhere(clusters_pb2_grpc.ClustersServicer):
         self.callers.append(current_identity().caller)
         if self.refusal is not None:
             raise self.refusal
+        self.tokens.append(request.plan_token)
         name = f"metascheds/meta/tenants/demo/clusters/{request.cluster_id}"
         cluster = cluster_pb2.Cluster(
             name=name, uid="0123", spec=request.spec, state=cluster_pb2.Cluster.SCHEDULED
@@ -76,6 +81,15 @@ class Elsewhere(clusters_pb2_grpc.ClustersServicer):
             return cluster
         self.request_ids.setdefault(request.request_id, name)
         return self.clusters.setdefault(name, cluster)
+
+    async def Plan(
+        self, request: clusters_pb2.PlanClusterRequest, context: Any
+    ) -> clusters_pb2.PlanClusterResponse:
+        self.callers.append(current_identity().caller)
+        if self.refusal is not None:
+            raise self.refusal
+        self.planned.append(request)
+        return clusters_pb2.PlanClusterResponse(options=self.options)
 
     async def Get(
         self, request: clusters_pb2.GetClusterRequest, context: Any

@@ -40,6 +40,9 @@ class Clusters(clusters_pb2_grpc.ClustersServicer):
         self.callers.append(current_identity())
         return cluster_pb2.Cluster(name=request.cluster_id)
 
+    async def Plan(self, request: Any, context: Any) -> clusters_pb2.PlanClusterResponse:
+        return clusters_pb2.PlanClusterResponse()
+
     async def Get(self, request: Any, context: Any) -> cluster_pb2.Cluster:
         self.callers.append(current_identity())
         self.called.set()

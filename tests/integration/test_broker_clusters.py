@@ -163,6 +163,29 @@ async def test_fields_and_images_are_refused_by_name(here: Site) -> None:
     assert nameless.field == "request_id"
 
 
+async def test_a_site_alone_tells_the_one_plan_that_it_would_make(here: Site) -> None:
+    """Without a meta-scheduler there is nothing to choose, and nothing to accept."""
+    stub = here.clusters()
+    asked = clusters_pb2.PlanClusterRequest(
+        parent="-/tenants/demo", cluster_id="one", spec=cluster_spec()
+    )
+    (only,) = (await stub.Plan(asked)).options
+    assert list(only.merits) == [clusters_pb2.PlanOption.EARLIEST]
+    assert [each.site for each in only.plan.parts] == ["north"]
+    assert only.price.amount == only.plan.cost
+    assert only.window.start_time == only.plan.start_time
+    assert (only.token, only.HasField("accept_before")) == ("", False)
+    accepts = create("one", cluster_spec(), "r1", plan_token="a" * 32)
+    refused = await refusal(stub.Create(accepts))
+    assert isinstance(refused, errors.FieldInvalid)
+    assert refused.field == "plan_token"
+    assert not (await here.etcd.range("requests/")).entries
+    asked.spec.lease.kind = cluster_pb2.LeaseTerms.BEST_EFFORT
+    waits = await refusal(stub.Plan(asked))
+    assert isinstance(waits, errors.FieldInvalid)
+    assert waits.field == "spec.lease.kind"
+
+
 async def test_validate_only_plans_and_takes_nothing(here: Site) -> None:
     stub = here.clusters()
     plan = await stub.Create(create("one", cluster_spec(), "", validate_only=True))

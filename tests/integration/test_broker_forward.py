@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.common import errors
-from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.errors import NoCapacity, PlanStale, Shortfall
 from intertie.common.explanation import Conflict, Explanation, Requirement
+from tests.fakes.site_brokers import CLOCK
 from tests.integration.broker_meta import Meta, metasched
 from tests.integration.broker_site import Site, cluster_spec, create, site
 from tests.integration.etcd_server import EtcdServer
@@ -84,6 +86,58 @@ async def test_another_sites_name_in_the_placement_hands_it_on(here: Site, beyon
     assert not (await here.etcd.range("forwards/")).entries
     made = await here.clusters().Create(create("wide", spec, "r1"))
     assert made.name == REMOTE
+
+
+def asked(what: cluster_pb2.ClusterSpec) -> clusters_pb2.PlanClusterRequest:
+    return clusters_pb2.PlanClusterRequest(parent="-/tenants/demo", cluster_id="wide", spec=what)
+
+
+async def test_plans_to_choose_from_are_the_meta_schedulers_and_so_is_what_is_chosen(
+    here: Site, beyond: Meta
+) -> None:
+    """Though this site could serve it alone."""
+    beyond.elsewhere.options = [clusters_pb2.PlanOption(token="a" * 32)]
+    stub = here.clusters()
+    told = await stub.Plan(asked(cluster_spec()))
+    assert list(told.options) == beyond.elsewhere.options
+    assert [each.cluster_id for each in beyond.elsewhere.planned] == ["wide"]
+    assert not (await here.etcd.range("forwards/")).entries
+    accepts = create("wide", cluster_spec(), "r1", plan_token="a" * 32)
+    made = await stub.Create(accepts)
+    assert made.name == REMOTE
+    assert (await stub.Create(accepts)).name == REMOTE
+    assert beyond.elsewhere.tokens == ["a" * 32] * 2
+    assert len(beyond.elsewhere.request_ids) == 1
+    assert not (await here.etcd.range("parts/")).entries
+
+
+async def test_a_plan_that_cannot_be_had_any_more_leaves_no_record(
+    here: Site, beyond: Meta
+) -> None:
+    beyond.elsewhere.refusal = PlanStale(
+        "south: vcpus", (Shortfall(site="south", resource="vcpus"),)
+    )
+    accepts = create("wide", cluster_spec(), "r1", plan_token="a" * 32)
+    stale = await refusal(here.clusters().Create(accepts))
+    assert isinstance(stale, errors.PlanStale)
+    assert [each.site for each in stale.shortfalls] == ["south"]
+    assert not (await here.etcd.range("forwards/")).entries
+    assert not (await here.etcd.range("requests/")).entries
+
+
+async def test_of_a_lease_with_a_kind_a_site_tells_its_own_plan(here: Site, beyond: Meta) -> None:
+    """It is not handed on, whether it is created or planned."""
+    spec = cluster_spec()
+    spec.lease.kind = cluster_pb2.LeaseTerms.DEADLINE
+    spec.lease.deadline.FromDatetime(CLOCK.now() + timedelta(hours=9))
+    spec.lease.duration.FromTimedelta(timedelta(minutes=10))
+    told = await here.clusters().Plan(asked(spec))
+    assert [each.token for each in told.options] == [""]
+    assert beyond.elsewhere.planned == []
+    accepts = create("wide", spec, "r1", plan_token="a" * 32)
+    refused = await refusal(here.clusters().Create(accepts))
+    assert isinstance(refused, errors.FieldInvalid)
+    assert refused.field == "plan_token"
 
 
 async def test_a_refusal_beyond_is_the_answer_and_leaves_no_record(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
-from intertie.broker.domain.ports import Caller, Foreign
+from intertie.broker.domain.ports import Caller, Foreign, ForeignPlans
 from intertie.broker.domain.records import Change, ForwardRecord, RequestKey, Write
 from intertie.broker.usecases.admission import Admission
 from intertie.broker.usecases.create_cluster import CreateCluster, Order
@@ -40,9 +40,13 @@ class Beyond:
         *,
         request_id: str,
         validate_only: bool,
+        plan_token: str,
     ) -> Foreign:
         made = Foreign(name=cluster_id, message=b"", over=False, etag="")
         return self.made.setdefault(cluster_id, made)
+
+    async def plan(self, *args: Any, **also: Any) -> ForeignPlans:
+        raise AssertionError
 
     async def get(self, caller: Caller, tenant: str, cluster_id: str) -> Foreign:
         if cluster_id not in self.made:

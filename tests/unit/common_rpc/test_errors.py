@@ -56,6 +56,7 @@ SAMPLES: list[errors.DomainError] = [
     errors.NameTaken("a"),
     errors.RequestIdReuse("r-1"),
     errors.NoCapacity((SHORTFALL, NARROW), EXPLANATION),
+    errors.PlanStale("its sites have less room", (SHORTFALL,)),
     errors.ImageNotReady("debian", "north", "spec.groups[1].environment.image"),
     errors.ClockSkew(timedelta(seconds=-2.5)),
     errors.HoldExpired("p"),

@@ -19,6 +19,7 @@ from intertie.common.spec import (
     PairTerm,
 )
 from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSightings
+from intertie.metasched.adapters.etcd_plans import EtcdPlans
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.ports import Solvers
@@ -33,7 +34,7 @@ from intertie.metasched.loops.settle import Settle
 from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.begin_waiting import BeginWaiting
 from intertie.metasched.usecases.coallocate import Coallocate
-from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster, Order
+from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster
 from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
@@ -42,8 +43,10 @@ from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
+from intertie.metasched.usecases.order import Order
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.pauses import Pauses
+from intertie.metasched.usecases.plan_cluster import PlanCluster
 from intertie.metasched.usecases.planning import Effort, Planning
 from intertie.metasched.usecases.put_aside import PutAside
 from intertie.metasched.usecases.telling import Underway
@@ -125,6 +128,8 @@ class Process:
     sightings: EtcdSightings
     register: EtcdRegister
     create: CreateCluster
+    plan: PlanCluster
+    plans: EtcdPlans
     get: GetCluster
     act: ActOnCluster
     update: UpdateCluster
@@ -246,14 +251,26 @@ class World:
             clock=self.clock,
             policy=self.queue_policy,
             terms=terms,
+            plans=(plans := EtcdPlans(etcd)),
             draw=draw,
             room=self.room,
+        )
+        plan = PlanCluster(
+            planning=planning,
+            explaining=explaining,
+            plans=plans,
+            clock=self.clock,
+            draw=draw,
+            room=self.room,
+            within=timedelta(minutes=5),
         )
         return Process(
             clusters=clusters,
             sightings=sightings,
             register=register,
             create=create,
+            plan=plan,
+            plans=plans,
             get=get,
             act=ActOnCluster(clusters, get, sites, parts, self.clock),
             update=update,

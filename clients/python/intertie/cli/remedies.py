@@ -9,6 +9,7 @@ REMEDIES = {
     "NAME_TAKEN": "Take another name (--name), or delete the cluster that has it.",
     "REQUEST_ID_REUSE": "Leave --request-id out, or give a new one.",
     "NO_CAPACITY": "Ask for less, allow more sites, or let it start later (lease.max_delay).",
+    "PLAN_STALE": "Plan again: `intertie cluster plan -f FILE`, and accept one of those.",
     "IMAGE_NOT_READY": "Put the image first: `intertie image put NAME FILE`.",
     "CLOCK_SKEW": "The sites' clocks differ: tell their operators.",
     "HOLD_EXPIRED": "Try again.",

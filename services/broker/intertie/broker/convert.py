@@ -19,7 +19,7 @@ from intertie.broker.domain.cluster import (
 from intertie.broker.domain.fleet import Growth
 from intertie.broker.domain.offers import HostView, LinkFree, Offer, SiteView
 from intertie.broker.domain.part import Part
-from intertie.broker.domain.ports import Foreign
+from intertie.broker.domain.ports import Foreign, ForeignPlans
 from intertie.broker.domain.price import terms_of
 from intertie.broker.domain.records import RequestKey
 from intertie.broker.domain.refunds import within_price
@@ -105,7 +105,36 @@ def order_from_proto(
         spec=cluster_spec_from_proto(request.spec),
         request=RequestKey(caller=caller, request_id=request.request_id, digest=_digest(request)),
         validate_only=request.validate_only,
+        plan_token=request.plan_token,
     )
+
+
+def plan_order_from_proto(
+    request: clusters_pb2.PlanClusterRequest, *, site: str, caller: str
+) -> Order:
+    """As of a Create that takes nothing."""
+    as_create = clusters_pb2.CreateClusterRequest(
+        parent=request.parent,
+        cluster_id=request.cluster_id,
+        spec=request.spec,
+        validate_only=True,
+    )
+    return order_from_proto(as_create, site=site, caller=caller)
+
+
+def plans_to_proto(
+    found: ClusterView | Foreign | ForeignPlans,
+) -> clusters_pb2.PlanClusterResponse:
+    if isinstance(found, ForeignPlans):
+        return clusters_pb2.PlanClusterResponse.FromString(found.message)
+    cluster = cluster_to_proto(found)
+    only = clusters_pb2.PlanOption(
+        merits=[clusters_pb2.PlanOption.EARLIEST],
+        plan=cluster.plan,
+        window=cluster.window,
+        price=cluster.price,
+    )
+    return clusters_pb2.PlanClusterResponse(options=[only])
 
 
 def update_from_proto(

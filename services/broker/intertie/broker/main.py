@@ -63,6 +63,7 @@ from intertie.broker.usecases.hosts import Inventory
 from intertie.broker.usecases.list_clusters import ListClusters
 from intertie.broker.usecases.list_offers import ListOffers
 from intertie.broker.usecases.list_usage import ListUsage
+from intertie.broker.usecases.plan_cluster import PlanCluster
 from intertie.broker.usecases.prepare_part import PreparePart
 from intertie.broker.usecases.release_part import ReleasePart
 from intertie.broker.usecases.resolve_part import ResolvePart
@@ -151,9 +152,11 @@ class Broker:
         resolve = ResolvePart(ledger, notary, policy, clock)
         inventory = Inventory(ledger, BellHints(bell, clock, rest_s=0.2), policy, clock)
         self._feed = Feed(etcd, PREFIXES, lambda: ClusterChanges(policy, cluster_octets), clock)
+        create = CreateCluster(ledger, images, admission, forwarding, policy, clock, _seed)
         clusters_servicer = ClustersServicer(
             site,
-            CreateCluster(ledger, images, admission, forwarding, policy, clock, _seed),
+            create,
+            PlanCluster(create, forwarding),
             get,
             ListClusters(ledger, forwarding, site),
             WatchCluster(get, forwarding, BellHints(bell, clock)),

@@ -104,6 +104,19 @@ class NoCapacity(DomainError):
 
 
 @dataclass(eq=False)
+class PlanStale(DomainError):
+    """A plan that was told can no longer be had as it was told; others may be. `shortfalls` says
+    what sites were short of."""
+
+    reason = "PLAN_STALE"
+    problem: str
+    shortfalls: tuple[Shortfall, ...] = ()
+
+    def __str__(self) -> str:
+        return f"the plan cannot be had any more as it was told: {self.problem}; plan again"
+
+
+@dataclass(eq=False)
 class ImageNotReady(DomainError):
     reason = "IMAGE_NOT_READY"
     image: str

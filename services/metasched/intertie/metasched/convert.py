@@ -22,6 +22,7 @@ from intertie.common.rpc.terms_proto import (
     timestamp_to_proto,
     window_to_proto,
 )
+from intertie.metasched.domain.alternatives import Merit
 from intertie.metasched.domain.cluster import (
     WAITING,
     ClusterRecord,
@@ -30,8 +31,10 @@ from intertie.metasched.domain.cluster import (
     WorkspaceState,
     WorkspaceView,
 )
+from intertie.metasched.domain.plan import Plan
 from intertie.metasched.usecases.act_on_cluster import ActOrder
-from intertie.metasched.usecases.create_cluster import Order
+from intertie.metasched.usecases.order import Order
+from intertie.metasched.usecases.plan_cluster import Option
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 
 _STATES: Mapping[ClusterState, cluster_pb2.Cluster.State.ValueType] = {
@@ -42,6 +45,9 @@ _WORKSPACE_STATES: Mapping[WorkspaceState, cluster_pb2.Workspace.State.ValueType
 }
 _KINDS: Mapping[GuaranteeKind, cluster_pb2.Guarantee.Kind.ValueType] = {
     kind: cluster_pb2.Guarantee.Kind.Value(kind.name) for kind in GuaranteeKind
+}
+_MERITS: Mapping[Merit, clusters_pb2.PlanOption.Merit.ValueType] = {
+    merit: clusters_pb2.PlanOption.Merit.Value(merit.name) for merit in Merit
 }
 _REQUEST_ID = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
@@ -89,16 +95,32 @@ def _check_request_id(text: str, *, may_lack: bool = False) -> None:
 def order_of(
     request: clusters_pb2.CreateClusterRequest, identity: Identity, authority: str
 ) -> Order:
-    parent = parent_of(request.parent, authority)
-    if parent.tenant == ANY:
-        raise FieldInvalid("parent", "must name a tenant")
+    name = _new_name(request.parent, request.cluster_id, authority)
     _check_request_id(request.request_id, may_lack=request.validate_only)
     return Order(
-        name=ClusterName(parent, check_label(request.cluster_id, "cluster_id")),
+        name=name,
         spec=cluster_spec_from_proto(request.spec),
         caller=identity.caller,
         request_id=request.request_id,
+        plan_token=request.plan_token,
     )
+
+
+def plan_order_of(
+    request: clusters_pb2.PlanClusterRequest, identity: Identity, authority: str
+) -> Order:
+    return Order(
+        name=_new_name(request.parent, request.cluster_id, authority),
+        spec=cluster_spec_from_proto(request.spec),
+        caller=identity.caller,
+    )
+
+
+def _new_name(parent: str, cluster_id: str, authority: str) -> ClusterName:
+    under = parent_of(parent, authority)
+    if under.tenant == ANY:
+        raise FieldInvalid("parent", "must name a tenant")
+    return ClusterName(under, check_label(cluster_id, "cluster_id"))
 
 
 def update_order_of(
@@ -123,7 +145,7 @@ def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
         spec=cluster_spec_to_proto(record.spec),
         state=_STATES[record.state],
         window=None if _has_no_site(record) else window_to_proto(record.window),
-        plan=plan_to_proto(record),
+        plan=plan_to_proto(record.plan, _start_of(record)),
         workspaces=[_workspace_to_proto(record.name, each) for each in view.workspaces],
         create_time=timestamp_to_proto(record.create_time),
         etag=view.etag,
@@ -164,11 +186,26 @@ def _has_no_site(record: ClusterRecord) -> bool:
     return record.waits is not None and not record.plan.sites
 
 
-def plan_to_proto(record: ClusterRecord) -> cluster_pb2.Plan:
-    plan = record.plan
-    start: datetime | None = plan.window.start
+def option_to_proto(option: Option) -> clusters_pb2.PlanOption:
+    price = price_fields(option.plan.expected())
+    return clusters_pb2.PlanOption(
+        merits=[_MERITS[each] for each in option.merits],
+        plan=plan_to_proto(option.plan, option.plan.window.start),
+        window=window_to_proto(option.plan.window),
+        price=price_pb2.Price(**price) if price else None,
+        gives_way=[shortfall_to_proto(each) for each in option.gives_way],
+        token=option.token,
+        accept_before=timestamp_to_proto(option.accept_before),
+    )
+
+
+def _start_of(record: ClusterRecord) -> datetime | None:
     if record.waits is not None and (_has_no_site(record) or record.state in WAITING):
-        start = record.waits.foreseen
+        return record.waits.foreseen
+    return record.plan.window.start
+
+
+def plan_to_proto(plan: Plan, start: datetime | None) -> cluster_pb2.Plan:
     between: dict[tuple[str, str], cluster_pb2.PlannedLink] = {}
     for link in plan.links:
         planned = between.setdefault(

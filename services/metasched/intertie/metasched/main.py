@@ -35,6 +35,7 @@ from intertie.common.settings import SettingsInvalid, load
 from intertie.metasched.adapters.broker_client import BrokerSites
 from intertie.metasched.adapters.cluster_changes import PREFIXES, ClusterChanges
 from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSightings
+from intertie.metasched.adapters.etcd_plans import EtcdPlans
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.adapters.receipts import SignedReceipts
 from intertie.metasched.adapters.solver_processes import SolverProcesses
@@ -68,6 +69,7 @@ from intertie.metasched.usecases.line import Line
 from intertie.metasched.usecases.list_clusters import ListClusters
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.pauses import Pauses
+from intertie.metasched.usecases.plan_cluster import PlanCluster
 from intertie.metasched.usecases.planning import Effort, Planning
 from intertie.metasched.usecases.put_aside import PutAside
 from intertie.metasched.usecases.telling import Underway
@@ -140,6 +142,7 @@ class Metasched:
         )
         room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
         queue_policy = settings.queue.policy()
+        plans = EtcdPlans(etcd)
         explaining = Explaining(planning, self._solvers)
         line = Line(planning, explaining, parts, queue_policy)
         pauses = Pauses(clock)
@@ -195,8 +198,18 @@ class Metasched:
             clock=clock,
             policy=queue_policy,
             terms=commit_terms,
+            plans=plans,
             draw=_draw,
             room=room,
+        )
+        plan = PlanCluster(
+            planning=planning,
+            explaining=explaining,
+            plans=plans,
+            clock=clock,
+            draw=_draw,
+            room=room,
+            within=timedelta(seconds=settings.planning.accept_within_s),
         )
         self._update = UpdateCluster(
             clusters=clusters,
@@ -215,6 +228,7 @@ class Metasched:
         clusters_servicer = ClustersServicer(
             authority=f"metascheds/{settings.name}",
             create=self._create,
+            plan=plan,
             get=get,
             listing=ListClusters(clusters),
             watch=self._watch,

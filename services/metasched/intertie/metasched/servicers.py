@@ -26,8 +26,10 @@ from intertie.metasched.convert import (
     act_order_of,
     cluster_to_proto,
     name_of,
+    option_to_proto,
     order_of,
     parent_of,
+    plan_order_of,
     update_order_of,
 )
 from intertie.metasched.convert_parts import decision_to_proto
@@ -38,6 +40,7 @@ from intertie.metasched.usecases.decisions import Decisions
 from intertie.metasched.usecases.delete_cluster import DeleteCluster
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.list_clusters import ListClusters
+from intertie.metasched.usecases.plan_cluster import PlanCluster
 from intertie.metasched.usecases.update_cluster import UpdateCluster
 from intertie.metasched.usecases.watch_cluster import WatchCluster
 
@@ -70,6 +73,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         *,
         authority: str,
         create: CreateCluster,
+        plan: PlanCluster,
         get: GetCluster,
         listing: ListClusters,
         watch: WatchCluster,
@@ -82,6 +86,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
     ) -> None:
         self._authority = authority
         self._create = create
+        self._plan = plan
         self._get = get
         self._list = listing
         self._watch = watch
@@ -100,6 +105,12 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         if request.validate_only:
             return cluster_to_proto(await self._create.plan_only(order))
         return cluster_to_proto(await self._create(order))
+
+    async def Plan(
+        self, request: clusters_pb2.PlanClusterRequest, context: Context
+    ) -> clusters_pb2.PlanClusterResponse:
+        options = await self._plan(plan_order_of(request, current_identity(), self._authority))
+        return clusters_pb2.PlanClusterResponse(options=map(option_to_proto, options))
 
     async def Get(
         self, request: clusters_pb2.GetClusterRequest, context: Context

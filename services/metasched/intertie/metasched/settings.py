@@ -41,6 +41,8 @@ class PlanningSettings(Section):
     refusal."""
     solver_memory_mib: int = Field(default=2048, ge=256, le=1048576)
     """Of one such process. A request that takes more is refused with SOLVER_FAILED."""
+    accept_within_s: Annotated[float, Field(ge=10, le=3600)] = 300.0
+    """So long a plan may be accepted that was told to choose from. Nothing is held for it."""
 
     @property
     def at_a_time(self) -> int:

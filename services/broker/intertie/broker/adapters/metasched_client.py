@@ -10,7 +10,7 @@ from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.api.metasched.v1 import decisions_pb2, decisions_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
 from intertie.broker.domain.decision import Decision
-from intertie.broker.domain.ports import Caller, Foreign, RefusedSoFar
+from intertie.broker.domain.ports import Caller, Foreign, ForeignPlans, RefusedSoFar
 from intertie.broker.receipts_proto import decision_from_proto
 from intertie.common.actions import Action
 from intertie.common.clock import Clock
@@ -63,6 +63,7 @@ class GrpcMetasched:
         *,
         request_id: str,
         validate_only: bool,
+        plan_token: str,
     ) -> Foreign:
         request = clusters_pb2.CreateClusterRequest(
             parent=str(self._parent(tenant)),
@@ -70,6 +71,7 @@ class GrpcMetasched:
             spec=cluster_spec_to_proto(spec),
             request_id=request_id,
             validate_only=validate_only,
+            plan_token=plan_token,
         )
         metadata = self._behalf(caller, request)
         with watched_copies() as copies:
@@ -80,6 +82,18 @@ class GrpcMetasched:
                 if copies.under_way and not validate_only:
                     raise RefusedSoFar(error) from None
                 raise
+
+    async def plan(
+        self, caller: Caller, tenant: str, cluster_id: str, spec: ClusterSpec
+    ) -> ForeignPlans:
+        request = clusters_pb2.PlanClusterRequest(
+            parent=str(self._parent(tenant)),
+            cluster_id=cluster_id,
+            spec=cluster_spec_to_proto(spec),
+        )
+        metadata = self._behalf(caller, request)
+        call = self._stub.Plan(request, metadata=metadata, timeout=CREATE_TIMEOUT_S)
+        return ForeignPlans(message=(await self._reach(call)).SerializeToString())
 
     async def get(self, caller: Caller, tenant: str, cluster_id: str) -> Foreign:
         request = clusters_pb2.GetClusterRequest(name=self._named(tenant, cluster_id))

@@ -215,6 +215,12 @@ class Foreign(Struct, frozen=True, kw_only=True):
     etag: str
 
 
+class ForeignPlans(Struct, frozen=True, kw_only=True):
+    """Plans to choose from as a meta-scheduler tells them."""
+
+    message: bytes
+
+
 class RefusedSoFar(Exception):
     """A request was refused by one replica, and another that was asked has said nothing: it may
     have taken it, or do so yet."""
@@ -240,7 +246,12 @@ class Metasched(Protocol):
         *,
         request_id: str,
         validate_only: bool,
+        plan_token: str,
     ) -> Foreign: ...
+
+    async def plan(
+        self, caller: Caller, tenant: str, cluster_id: str, spec: ClusterSpec
+    ) -> ForeignPlans: ...
 
     async def get(self, caller: Caller, tenant: str, cluster_id: str) -> Foreign: ...
 

@@ -16,6 +16,7 @@ from intertie.broker.usecases.delete_cluster import DeleteCluster
 from intertie.broker.usecases.find_workspace import FindWorkspace
 from intertie.broker.usecases.get_cluster import VIEWS_KEPT, GetCluster
 from intertie.broker.usecases.list_clusters import ListClusters
+from intertie.broker.usecases.plan_cluster import PlanCluster
 from intertie.broker.usecases.update_cluster import UpdateCluster
 from intertie.broker.usecases.watch_cluster import WatchCluster
 from intertie.common.changes.watching import WatchAll
@@ -40,6 +41,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         self,
         site: str,
         create: CreateCluster,
+        plan: PlanCluster,
         get: GetCluster,
         list_clusters: ListClusters,
         watch: WatchCluster,
@@ -53,6 +55,7 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
     ) -> None:
         self._site = site
         self._create = create
+        self._plan = plan
         self._get = get
         self._list = list_clusters
         self._watch = watch
@@ -72,6 +75,13 @@ class ClustersServicer(clusters_pb2_grpc.ClustersServicer):
         who = caller()
         order = convert.order_from_proto(request, site=self._site, caller=who.spiffe)
         return convert.cluster_to_proto(await self._create(order, who))
+
+    async def Plan(
+        self, request: clusters_pb2.PlanClusterRequest, context: Context
+    ) -> clusters_pb2.PlanClusterResponse:
+        who = caller()
+        order = convert.plan_order_from_proto(request, site=self._site, caller=who.spiffe)
+        return convert.plans_to_proto(await self._plan(order, who))
 
     async def Get(
         self, request: clusters_pb2.GetClusterRequest, context: Context

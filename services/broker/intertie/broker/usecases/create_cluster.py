@@ -53,6 +53,8 @@ class Order(Struct, frozen=True, kw_only=True):
     """As it was sent."""
     request: RequestKey
     validate_only: bool
+    plan_token: str = ""
+    """Of a plan that the meta-scheduler has told; empty: of none."""
 
 
 class CreateCluster:
@@ -76,23 +78,38 @@ class CreateCluster:
 
     async def __call__(self, order: Order, caller: Caller) -> ClusterView | Foreign:
         """Locally where this site can serve the request alone; else at the meta-scheduler,
-        whose refusal then is the answer."""
+        whose refusal then is the answer. What accepts a plan is the meta-scheduler's."""
         if not order.validate_only:
             before = await self._admission.answered(order.request)
             if before is not None:
                 return await self._as_before(order, caller, before.uid)
         now = self._clock.now()
         validate(order.spec, now=now)
+        if order.plan_token:
+            return await self._elsewhere(order, caller)
         try:
             return await self._here(order, normalise(order.spec, now=now), caller)
         except (NoCapacity, ImageNotReady) as refusal:
             if order.spec.lease.kind is not None or not self._forwarding.possible:
                 raise
             log.info("create.hand_on", cluster=str(order.name), why=str(refusal))
+        return await self._elsewhere(order, caller)
+
+    async def _elsewhere(self, order: Order, caller: Caller) -> ClusterView | Foreign:
+        if order.plan_token and (
+            order.spec.lease.kind is not None or not self._forwarding.possible
+        ):
+            raise FieldInvalid(
+                "plan_token",
+                "is of no plan of this site, which tells none to choose from for such a lease; "
+                "leave it out",
+            )
         if order.validate_only:
-            return await self._forwarding.plan(caller, order.name, order.spec)
+            return await self._forwarding.plan(
+                caller, order.name, order.spec, plan_token=order.plan_token
+            )
         try:
-            return await self._forwarding.create(caller, order.name, order.spec, order.request)
+            return await self._handed_on(order, caller)
         except NameTaken:
             # By another copy of this very request, it may be, that found room here meanwhile.
             before = await self._admission.answered(order.request)
@@ -259,8 +276,13 @@ class CreateCluster:
         if found is not None and found.cluster.value.uid == uid:
             return view_of_whole(found, site=self._policy.site)
         if await self._forwarding.find(name) is not None:
-            return await self._forwarding.create(caller, name, order.spec, order.request)
+            return await self._handed_on(order, caller)
         raise NotFound(str(name))
+
+    async def _handed_on(self, order: Order, caller: Caller) -> Foreign:
+        return await self._forwarding.create(
+            caller, order.name, order.spec, order.request, plan_token=order.plan_token
+        )
 
 
 def _is_queued(spec: ClusterSpec) -> bool:

@@ -11,6 +11,7 @@ from intertie.broker.domain.ledger import Versioned
 from intertie.broker.domain.ports import (
     Caller,
     Foreign,
+    ForeignPlans,
     Ledger,
     Metasched,
     RefusedSoFar,
@@ -39,6 +40,7 @@ from intertie.common.errors import (
     NoCapacity,
     NotFound,
     NotLeading,
+    PlanStale,
     StaleWrite,
 )
 from intertie.common.names import ClusterName
@@ -46,7 +48,7 @@ from intertie.common.spec import ClusterSpec
 
 log = structlog.get_logger(__name__)
 
-FINAL = (NoCapacity, ImageNotReady, FieldInvalid, NameTaken)
+FINAL = (NoCapacity, PlanStale, ImageNotReady, FieldInvalid, NameTaken)
 """Refusals after which nothing is left at the meta-scheduler, so nothing is to be found again."""
 
 
@@ -68,14 +70,32 @@ class Forwarding:
     def possible(self) -> bool:
         return self._metasched is not None
 
-    async def plan(self, caller: Caller, name: ClusterName, spec: ClusterSpec) -> Foreign:
+    async def plan(
+        self, caller: Caller, name: ClusterName, spec: ClusterSpec, *, plan_token: str
+    ) -> Foreign:
         """Asks what would be given; writes nothing."""
         return await self._to().create(
-            caller, name.tenant, name.cluster_id, spec, request_id="", validate_only=True
+            caller,
+            name.tenant,
+            name.cluster_id,
+            spec,
+            request_id="",
+            validate_only=True,
+            plan_token=plan_token,
         )
 
+    async def plans(self, caller: Caller, name: ClusterName, spec: ClusterSpec) -> ForeignPlans:
+        """Asks for plans to choose from; writes nothing."""
+        return await self._to().plan(caller, name.tenant, name.cluster_id, spec)
+
     async def create(
-        self, caller: Caller, name: ClusterName, spec: ClusterSpec, request: RequestKey
+        self,
+        caller: Caller,
+        name: ClusterName,
+        spec: ClusterSpec,
+        request: RequestKey,
+        *,
+        plan_token: str,
     ) -> Foreign:
         """Writes down that it is handed on, then does so. A refusal is forgotten, so that the next
         attempt may find room here, where no copy can still be on its way: one that came late would
@@ -87,7 +107,7 @@ class Forwarding:
                 if is_new:
                     copies.known_since = term
             try:
-                return await self._hand_on(caller, name, spec, record)
+                return await self._hand_on(caller, name, spec, record, plan_token)
             except FINAL:
                 async with copies.lock:
                     if copies.here == 1 and copies.known_since is not None:
@@ -101,7 +121,12 @@ class Forwarding:
                 raise
 
     async def _hand_on(
-        self, caller: Caller, name: ClusterName, spec: ClusterSpec, record: ForwardRecord
+        self,
+        caller: Caller,
+        name: ClusterName,
+        spec: ClusterSpec,
+        record: ForwardRecord,
+        plan_token: str,
     ) -> Foreign:
         log.info("forward.create", cluster=record.name, metasched=record.metasched)
         return await self._to().create(
@@ -111,6 +136,7 @@ class Forwarding:
             spec,
             request_id=record.request_id,
             validate_only=False,
+            plan_token=plan_token,
         )
 
     async def find(self, name: ClusterName) -> Versioned[ForwardRecord] | None:

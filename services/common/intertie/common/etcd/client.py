@@ -157,7 +157,8 @@ class Put(Struct, frozen=True):
     key: str
     value: bytes
     lease: int = 0
-    """0: for good. Only elections tie a key to a lease."""
+    """0: for good. Tied to a lease are the keys of elections, and plans that may be accepted for
+    some minutes."""
 
 
 class DeleteKey(Struct, frozen=True):
@@ -275,6 +276,13 @@ class Etcd:
             )
         )
         return TxnResult(succeeded=answer.succeeded, revision=answer.header.revision)
+
+    async def grant(self, ttl_s: int) -> int:
+        """A lease. What is put with it is gone after so long, or some time later: etcd begins to
+        count anew when its leader changes."""
+        granted: Any = await reach(self.leases.grant(ttl_s, timeout=CALL_TIMEOUT_S))
+        number: int = granted.ID
+        return number
 
     async def watch(self, prefix: str, start_revision: int = 0) -> AsyncGenerator[Change, None]:
         """Hints, from `start_revision` on: some may be missing, some may come twice.

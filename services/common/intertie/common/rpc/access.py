@@ -35,6 +35,7 @@ _HEALTH = "/grpc.health.v1.Health"
 
 ACCESS: dict[str, frozenset[Role]] = {
     f"{_CLUSTERS}/Create": _OWNERS,
+    f"{_CLUSTERS}/Plan": _OWNERS,
     f"{_CLUSTERS}/Get": _READERS,
     f"{_CLUSTERS}/List": _READERS,
     f"{_CLUSTERS}/Watch": _READERS,

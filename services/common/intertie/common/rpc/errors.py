@@ -32,6 +32,7 @@ CODES: dict[type[errors.DomainError], grpc.StatusCode] = {
     errors.NameTaken: grpc.StatusCode.ALREADY_EXISTS,
     errors.RequestIdReuse: grpc.StatusCode.ALREADY_EXISTS,
     errors.NoCapacity: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.PlanStale: grpc.StatusCode.ABORTED,
     errors.ImageNotReady: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ClockSkew: grpc.StatusCode.FAILED_PRECONDITION,
     errors.HoldExpired: grpc.StatusCode.FAILED_PRECONDITION,
@@ -66,6 +67,7 @@ _FIELDS: dict[type[errors.DomainError], tuple[str, ...]] = {
     errors.NotFound: ("name",),
     errors.NameTaken: ("name",),
     errors.RequestIdReuse: ("request_id",),
+    errors.PlanStale: ("problem",),
     errors.ImageNotReady: ("image", "site", "field"),
     errors.HoldExpired: ("part",),
     errors.PartOver: ("part", "state"),
@@ -196,9 +198,9 @@ def _detail(error: errors.DomainError) -> Message | None:
             bad: Message = error_details_pb2.BadRequest(field_violations=[violation])
             return bad
         case errors.NoCapacity(shortfalls=shortfalls, explanation=explanation):
-            most = _SHORTFALLS_EXPLAINED if explanation else _SHORTFALLS
-            told = [_cut_shortfall(each) for each in shortfalls[:most]]
-            return resources_pb2.Shortfalls(shortfalls=map(shortfall_to_proto, told))
+            return _short(shortfalls, _SHORTFALLS_EXPLAINED if explanation else _SHORTFALLS)
+        case errors.PlanStale(shortfalls=shortfalls) if shortfalls:
+            return _short(shortfalls, _SHORTFALLS)
         case errors.ImageNotReady(image=image):
             return _unmet(error, image)
         case errors.WorkspaceNotRunning(workspace=workspace):
@@ -208,6 +210,11 @@ def _detail(error: errors.DomainError) -> Message | None:
             return resource
         case _:
             return None
+
+
+def _short(shortfalls: tuple[errors.Shortfall, ...], most: int) -> Message:
+    told = [_cut_shortfall(each) for each in shortfalls[:most]]
+    return resources_pb2.Shortfalls(shortfalls=map(shortfall_to_proto, told))
 
 
 def _explained(error: errors.NoCapacity) -> Message:
@@ -234,20 +241,23 @@ def _rebuild(
             return errors.FieldInvalid(first.field, first.description)
         return errors.FieldInvalid("", status.message)
     if kind is errors.NoCapacity:
-        short = resources_pb2.Shortfalls()
-        any(each.Unpack(short) for each in status.details)
         why = explanation_pb2.Explanation()
         any(each.Unpack(why) for each in status.details)
-        return errors.NoCapacity(
-            tuple(shortfall_from_proto(each) for each in short.shortfalls),
-            explanation_from_proto(why),
-        )
+        return errors.NoCapacity(_shortfalls(status), explanation_from_proto(why))
+    if kind is errors.PlanStale:
+        return errors.PlanStale(at["problem"], _shortfalls(status))
     if kind in _NUMBERS:
         return _NUMBERS[kind](at)
     if kind is errors.ImageNotReady:
         return errors.ImageNotReady(at["image"], at["site"], at.get("field", ""))
     arguments: Any = [at[field] for field in _FIELDS[kind]]
     return kind(*arguments)
+
+
+def _shortfalls(status: status_pb2.Status) -> tuple[errors.Shortfall, ...]:
+    short = resources_pb2.Shortfalls()
+    any(each.Unpack(short) for each in status.details)
+    return tuple(shortfall_from_proto(each) for each in short.shortfalls)
 
 
 _BY_REASON = {kind.reason: kind for kind in CODES}

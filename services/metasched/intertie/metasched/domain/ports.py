@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ParamSpec, Protocol, TypeVar
 
 from intertie.common.actions import Action
@@ -18,6 +18,7 @@ from intertie.metasched.domain.commit import (
     TxRecord,
 )
 from intertie.metasched.domain.problem import Offer
+from intertie.metasched.domain.told_plan import ToldPlan
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -197,6 +198,18 @@ class Sightings(Protocol):
 
     async def save(self, name: str, seen: SeenRecord) -> None:
         """Goes with the cluster's record."""
+        ...
+
+
+class ToldPlans(Protocol):
+    """Plans that were told to choose from. Every replica writes and reads them."""
+
+    async def keep(self, tenant: str, plans: Mapping[str, ToldPlan], within: timedelta) -> None:
+        """By their tokens, which nobody else has, for so long at least."""
+        ...
+
+    async def get(self, tenant: str, token: str) -> ToldPlan | None:
+        """One that was kept for that tenant; its time may be over."""
         ...
 
 

@@ -109,16 +109,18 @@ class Coallocate:
         cluster: ClusterRecord,
         *,
         begin: Callable[[], Awaitable[int]],
+        agree: Callable[[ClusterRecord], None] = lambda _: None,
     ) -> tuple[ClusterRecord, Decision]:
         """The cluster, SCHEDULED: COMMIT is on record, and the sites are to be told.
 
-        `begin` writes the record of both and gives the revision that it was written at.
-        Refused or Aborted, and what `begin` raises: ABORT is on record, and the sites that could
+        `begin` writes the record of both and gives the revision that it was written at; `agree` is
+        shown the cluster at the price that its sites ask, before anything is decided.
+        Refused or Aborted, and what these two raise: ABORT is on record, and the sites that could
         be reached were told.
         """
         reach("metasched.before_begin")
         try:
-            cluster, decision = await self._decide(tx, specs, cluster, begin)
+            cluster, decision = await self._decide(tx, specs, cluster, begin, agree)
         except (Refused, DomainError, Overtaken) as error:
             decision = await self.abort(tx, error)
             if decision.outcome is Outcome.ABORT:
@@ -190,6 +192,7 @@ class Coallocate:
         specs: Mapping[str, PartSpec],
         cluster: ClusterRecord,
         begin: Callable[[], Awaitable[int]],
+        agree: Callable[[ClusterRecord], None],
     ) -> tuple[ClusterRecord, Decision]:
         """Nothing of what the sites do waits for the record: COMMIT compares it, and ABORT needs
         none."""
@@ -208,8 +211,9 @@ class Coallocate:
             if isinstance(each, BaseException):
                 raise each
         read_at, prepared = cast(int, begun), cast(dict[str, Prepared], answers)
-        decision = await self._commit(tx, prepared)
         seen = {site: answer.seen for site, answer in prepared.items()}
+        agree(priced(cluster, seen))
+        decision = await self._commit(tx, prepared)
         cluster = priced(_scheduled(cluster, now=self._clock.now()), seen)
         try:
             await self._register.commit(decision, cluster, read_at=read_at)

@@ -20,11 +20,12 @@ from intertie.common.errors import (
     NoCapacity,
     NotFound,
     PartOver,
+    PlanStale,
     RequestIdReuse,
     SiteUnreachable,
     StaleWrite,
 )
-from intertie.common.names import ClusterName, PartName, uid_of
+from intertie.common.names import PartName
 from intertie.common.part_rules import for_promise_alone
 from intertie.common.spec import ClusterSpec, Kind, normalise, validate
 from intertie.common.values import replace
@@ -36,16 +37,26 @@ from intertie.metasched.domain.cluster import (
     Waits,
 )
 from intertie.metasched.domain.commit import tx_name, tx_of
-from intertie.metasched.domain.parts import agreement_digest, digest_of, part_specs, said
+from intertie.metasched.domain.parts import agreement_digest, part_specs
 from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
+from intertie.metasched.domain.ports import (
+    Clusters,
+    Register,
+    RequestRecord,
+    Room,
+    Stored,
+    ToldPlans,
+)
 from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.domain.told_plan import ToldPlan, as_accepted, check_price
 from intertie.metasched.domain.waiting import nowhere, queued, queued_again, recallable_of
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
 from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
+from intertie.metasched.usecases.order import Order
+from intertie.metasched.usecases.plan_cluster import accepted
 from intertie.metasched.usecases.planning import Brief, Planning
 from intertie.metasched.usecases.room_to_go_on import RoomToGoOn
 from intertie.metasched.usecases.telling import Callers, NobodyWaits, Requests, Telling, Underway
@@ -66,26 +77,6 @@ _PLAN_AGAIN = (
     PartOver,
     LedgerFull,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """A request to create a cluster. Who asks is who it is for: of a request that a broker
-    handed on, the user."""
-
-    name: ClusterName
-    """Under this meta-scheduler."""
-    spec: ClusterSpec
-    caller: str
-    request_id: str
-
-    @property
-    def request_key(self) -> str:
-        return f"{uid_of(self.caller)}/{self.request_id}"
-
-    @property
-    def digest(self) -> str:
-        return digest_of({"name": str(self.name), "spec": said(self.spec)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +102,7 @@ class CreateCluster:
         clock: Clock,
         policy: QueuePolicy,
         terms: CommitTerms,
+        plans: ToldPlans,
         draw: Callable[[], str],
         room: Room,
     ) -> None:
@@ -128,14 +120,20 @@ class CreateCluster:
         self._clock = clock
         self._policy = policy
         self._terms = terms
+        self._plans = plans
         self._draw = draw
         self._room = room
         self._tell = Telling(coallocate, underway)
         self._requests = Requests(self._tell)
 
     async def plan_only(self, order: Order) -> ClusterView:
-        """What would be done now, or why nothing. Takes and writes nothing."""
+        """What would be done now, or why nothing; of a plan that is accepted, its sites are not
+        asked. Takes and writes nothing."""
         spec, now = self._normal(order.spec), self._clock.now()
+        chosen = await accepted(self._plans, order, now=now)
+        if chosen is not None:
+            plan = as_accepted(chosen, spec.lease, now=now)
+            return await self._get_cluster.view(self._record(order, spec, plan, uid=self._uid()))
         if spec.lease.kind is Kind.BEST_EFFORT:
             return await self._enqueue.plan_only(self._in_line(order, spec))
         brief = self._planning.brief(order.name.tenant, spec, now=now)
@@ -187,6 +185,7 @@ class CreateCluster:
                 if await self._clusters.request(order.request_key) is not None:
                     continue  # both were written between the two reads: it is this very request's
                 raise NameTaken(name)
+            chosen = await accepted(self._plans, order, now=self._clock.now())
             if spec.lease.kind is Kind.BEST_EFFORT:
                 asked = self._request(order, record := self._in_line(order, spec))
                 try:
@@ -196,7 +195,7 @@ class CreateCluster:
                     continue
             self._underway.add(name)
             try:
-                return await self._undertake(order, spec, stored, callers)
+                return await self._undertake(order, spec, stored, chosen, callers)
             except Overtaken:
                 continue
             finally:
@@ -218,9 +217,15 @@ class CreateCluster:
         return None
 
     async def _undertake(
-        self, order: Order, spec: ClusterSpec, replaced: Stored | None, callers: Callers
+        self,
+        order: Order,
+        spec: ClusterSpec,
+        replaced: Stored | None,
+        chosen: ToldPlan | None,
+        callers: Callers,
     ) -> ClusterView:
-        """Plans and co-allocates until it is committed, or nothing is left to try."""
+        """Plans and co-allocates until it is committed, or nothing is left to try. What was chosen
+        is tried alone: PlanStale where it cannot be had."""
         uid = self._uid()
         read_at = replaced.read_at if replaced else 0
         brief = self._planning.brief(order.name.tenant, spec, now=self._clock.now())
@@ -228,19 +233,24 @@ class CreateCluster:
         try:
             for number in range(1, PLANS + 1):
                 last = number == PLANS
-                plan = await callers.while_there(self._planned(order, brief, last=last))
+                looking = self._planned(order, brief, chosen, last=last)
+                plan = await callers.while_there(looking)
                 log.info("create.planned", cluster=str(order.name), sites=plan.site_names)
                 try:
-                    record = await self._attempt(order, spec, plan, uid, read_at, begun)
+                    record = await self._attempt(order, spec, plan, uid, read_at, begun, chosen)
                     return await self._get_cluster.view(record)
                 except Refused as error:
                     begun = True
                     log.info("create.refused", cluster=str(order.name), problem=str(error))
+                    last = last or chosen is not None
                     brief = after_refusal(brief, plan, error, last=last)
                     read_at = await self._still_ours(order, uid)
             raise AssertionError("unreachable")
         except NoCapacity as refusal:
             await self._discard(order, uid)
+            if chosen is not None:
+                short = "; ".join(str(each) for each in refusal.shortfalls)
+                raise PlanStale(short, refusal.shortfalls) from None
             explaining = self._explaining(brief, refusal, now=self._clock.now())
             raise await callers.while_there(explaining) from None
         except (DomainError, Refused, NobodyWaits) as error:
@@ -248,8 +258,13 @@ class CreateCluster:
                 raise Overtaken from error
             raise
 
-    async def _planned(self, order: Order, brief: Brief, *, last: bool) -> Plan:
-        plan = await self._planning.in_time(brief)
+    async def _planned(
+        self, order: Order, brief: Brief, chosen: ToldPlan | None, *, last: bool = False
+    ) -> Plan:
+        if chosen is not None:
+            plan = as_accepted(chosen, brief.spec.lease, now=self._clock.now())
+        else:
+            plan = await self._planning.in_time(brief)
         return plan if last else await self._promised(order, brief, plan)
 
     async def _promised(self, order: Order, brief: Brief, plan: Plan) -> Plan:
@@ -273,6 +288,7 @@ class CreateCluster:
         uid: str,
         read_at: int,
         begun: bool,
+        chosen: ToldPlan | None,
     ) -> ClusterRecord:
         """One transaction, recorded first, then carried through."""
         now = self._clock.now()
@@ -304,7 +320,11 @@ class CreateCluster:
                 raise Overtaken from None
             return revision
 
-        record, decision = await self._coallocate(tx, specs, record, begin=begin)
+        def agree(priced: ClusterRecord) -> None:
+            if chosen is not None:
+                check_price(chosen, priced.price)
+
+        record, decision = await self._coallocate(tx, specs, record, begin=begin, agree=agree)
         self._tell(tx, decision)
         return record
 

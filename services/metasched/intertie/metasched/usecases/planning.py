@@ -55,6 +55,9 @@ FORECASTS = 1
 """At most so many looks ahead are taken at a time, each at many problems: beside those, so that no
 caller stands behind them."""
 
+CHOICES = 1
+"""Likewise of looks for plans to choose from."""
+
 HOLD_WITHIN = timedelta(seconds=5)
 """From what sites say they could make room for to their holding it, at a first attempt: who is put
 aside later than that is not saved in time. Most of it is time to spare."""
@@ -94,10 +97,15 @@ class Brief:
     """How long sites may take to hold it, where others are put aside first. Longer after each
     refusal, which may have come because that was too little."""
 
+    others_stay: bool = False
+    """Nobody is to give way: only what is free is offered."""
+
     @property
     def before_others(self) -> bool:
         """Sites offer what they could make room for. What is added to a cluster that stands is
         planned on what is free: for an amend sites make room only where they hold it."""
+        if self.others_stay:
+            return False
         return self.others_give_way or (self.spec.lease.kind is None and self.beside is None)
 
     def after(self, plan: Plan, refusals: Mapping[str, DomainError]) -> "Brief":
@@ -122,6 +130,17 @@ class Brief:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The best plan, and what it is the best plan of."""
+
+    plan: Plan
+    problem: Problem
+    brief: Brief
+    made: tuple[Window, ...] = ()
+    """Those of its windows that begin when sites can have made room, and not before."""
+
+
 class Planning:
     def __init__(
         self, sites: Sites, effort: Effort, solvers: Solvers, *, at_a_time: int = SOLVERS
@@ -131,6 +150,7 @@ class Planning:
         self._solvers = solvers
         self._turns = asyncio.Semaphore(at_a_time)
         self._forecasts = asyncio.Semaphore(FORECASTS)
+        self._choices = asyncio.Semaphore(CHOICES)
 
     def brief(self, tenant: str, spec: ClusterSpec, *, now: datetime) -> Brief:
         windows = candidate_windows(
@@ -145,10 +165,14 @@ class Planning:
         SiteUnreachable or LedgerFull where there is none but a site that may be used gave no offer;
         ImageNotReady where no site that may be used has an image; else NoCapacity.
         """
+        return (await self._found(brief)).plan
+
+    async def _found(self, brief: Brief) -> Found:
         problem, silent = await self.problem(brief)
         check_disks(problem)
         check_size(problem)
         plan = await self.found(planned, problem, effort=self._effort.solver)
+        made: tuple[Window, ...] = ()
         if later := self.room_made(brief, problem, plan):
             more, gone = await self.problem(replace(brief, windows=later))
             better = await self.found(
@@ -156,8 +180,10 @@ class Planning:
             )
             if better is not None or plan is None:
                 plan, problem, silent = better, joined(problem, more), {**silent, **gone}
+                made = later
         if plan is not None:
-            return _with_silent(plan, silent)
+            told = _with_silent(plan, silent)
+            return Found(plan=told, problem=problem, brief=brief, made=made)
         raise await self._why_not(brief, problem, silent)
 
     def room_made(self, brief: Brief, problem: Problem, plan: Plan | None) -> tuple[Window, ...]:
@@ -177,13 +203,17 @@ class Planning:
         """The same; of a lease with a deadline, for which nobody is to give way where there is room
         for it later, first on what is free. Like any other it may do without a site that gave no
         offer."""
+        return (await self.found_in_time(brief)).plan
+
+    async def found_in_time(self, brief: Brief) -> Found:
+        """As in_time."""
         try:
-            return await self(brief)
+            return await self._found(brief)
         except (NoCapacity, SiteUnreachable, LedgerFull):
             if brief.spec.lease.kind is not Kind.DEADLINE:
                 raise
             with contextlib.suppress(NoCapacity, SiteUnreachable, LedgerFull):
-                return await self(replace(brief, others_give_way=True))
+                return await self._found(replace(brief, others_give_way=True))
             raise
 
     async def problem(self, brief: Brief) -> tuple[Problem, Mapping[str, NoUse]]:
@@ -200,6 +230,11 @@ class Planning:
     async def foreseen(self, look: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         """What `look` finds, which solves problems. As Solvers.run."""
         async with self._forecasts:
+            return await self._solvers.run(look, *args, **options)
+
+    async def choice(self, look: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """The same for plans to choose from."""
+        async with self._choices:
             return await self._solvers.run(look, *args, **options)
 
     async def found(self, look: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:

@@ -24,12 +24,15 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from intertie.api.cluster.v1 import cluster_pb2 as intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2
 from intertie.api.types.v1 import action_pb2 as intertie_dot_api_dot_types_dot_v1_dot_action__pb2
 from intertie.api.types.v1 import attach_pb2 as intertie_dot_api_dot_types_dot_v1_dot_attach__pb2
+from intertie.api.types.v1 import price_pb2 as intertie_dot_api_dot_types_dot_v1_dot_price__pb2
+from intertie.api.types.v1 import resources_pb2 as intertie_dot_api_dot_types_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&intertie/api/cluster/v1/clusters.proto\x12\x17intertie.api.cluster.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a%intertie/api/cluster/v1/cluster.proto\x1a\"intertie/api/types/v1/action.proto\x1a\"intertie/api/types/v1/attach.proto\"\xab\x01\n\x14\x43reateClusterRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ncluster_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x04spec\x18\x03 \x01(\x0b\x32$.intertie.api.cluster.v1.ClusterSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\'\n\x11GetClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"R\n\x13ListClustersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x14ListClustersResponse\x12\x32\n\x08\x63lusters\x18\x01 \x03(\x0b\x32 .intertie.api.cluster.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13WatchClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xbf\x01\n\x14UpdateClusterRequest\x12\x37\n\x07\x63luster\x18\x01 \x01(\x0b\x32 .intertie.api.cluster.v1.ClusterB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"B\n\x14WatchClustersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xcd\x06\n\x15WatchClustersResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12V\n\x0esnapshot_begin\x18\x02 \x01(\x0b\x32<.intertie.api.cluster.v1.WatchClustersResponse.SnapshotBeginH\x00\x12\\\n\x11snapshot_clusters\x18\x03 \x01(\x0b\x32?.intertie.api.cluster.v1.WatchClustersResponse.SnapshotClustersH\x00\x12R\n\x0csnapshot_end\x18\x04 \x01(\x0b\x32:.intertie.api.cluster.v1.WatchClustersResponse.SnapshotEndH\x00\x12\x33\n\x07\x63hanged\x18\x05 \x01(\x0b\x32 .intertie.api.cluster.v1.ClusterH\x00\x12\x43\n\x04gone\x18\x06 \x01(\x0b\x32\x33.intertie.api.cluster.v1.WatchClustersResponse.GoneH\x00\x12\x45\n\x05\x61live\x18\x07 \x01(\x0b\x32\x34.intertie.api.cluster.v1.WatchClustersResponse.AliveH\x00\x1a\xc6\x01\n\rSnapshotBegin\x12S\n\x06reason\x18\x01 \x01(\x0e\x32\x43.intertie.api.cluster.v1.WatchClustersResponse.SnapshotBegin.Reason\"`\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0c\n\x08NO_TOKEN\x10\x01\x12\x0b\n\x07TOO_OLD\x10\x02\x12\x0f\n\x0b\x46\x45LL_BEHIND\x10\x03\x12\x12\n\x0eSTORE_REPLACED\x10\x04\x1a\x46\n\x10SnapshotClusters\x12\x32\n\x08\x63lusters\x18\x01 \x03(\x0b\x32 .intertie.api.cluster.v1.Cluster\x1a\r\n\x0bSnapshotEnd\x1a!\n\x04Gone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x1a\x07\n\x05\x41liveB\x07\n\x05\x65vent\"\xb7\x01\n\x13\x41\x63tOnClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1d.intertie.api.types.v1.ActionB\x04\xe2\x41\x01\x02\x12\x12\n\nworkspaces\x18\x03 \x03(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x18\n\nrequest_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05image\x18\x06 \x01(\t\x12\x0c\n\x04host\x18\x08 \x01(\t\"8\n\x14\x44\x65leteClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xcf\x06\n\x08\x43lusters\x12Y\n\x06\x43reate\x12-.intertie.api.cluster.v1.CreateClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12S\n\x03Get\x12*.intertie.api.cluster.v1.GetClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12\x63\n\x04List\x12,.intertie.api.cluster.v1.ListClustersRequest\x1a-.intertie.api.cluster.v1.ListClustersResponse\x12Y\n\x05Watch\x12,.intertie.api.cluster.v1.WatchClusterRequest\x1a .intertie.api.cluster.v1.Cluster0\x01\x12Y\n\x06Update\x12-.intertie.api.cluster.v1.UpdateClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12k\n\x08WatchAll\x12-.intertie.api.cluster.v1.WatchClustersRequest\x1a..intertie.api.cluster.v1.WatchClustersResponse0\x01\x12U\n\x03\x41\x63t\x12,.intertie.api.cluster.v1.ActOnClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12Y\n\x06\x44\x65lete\x12-.intertie.api.cluster.v1.DeleteClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&intertie/api/cluster/v1/clusters.proto\x12\x17intertie.api.cluster.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%intertie/api/cluster/v1/cluster.proto\x1a\"intertie/api/types/v1/action.proto\x1a\"intertie/api/types/v1/attach.proto\x1a!intertie/api/types/v1/price.proto\x1a%intertie/api/types/v1/resources.proto\"\xbf\x01\n\x14\x43reateClusterRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ncluster_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x04spec\x18\x03 \x01(\x0b\x32$.intertie.api.cluster.v1.ClusterSpecB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x12\n\nplan_token\x18\x06 \x01(\t\"~\n\x12PlanClusterRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ncluster_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x38\n\x04spec\x18\x03 \x01(\x0b\x32$.intertie.api.cluster.v1.ClusterSpecB\x04\xe2\x41\x01\x02\"K\n\x13PlanClusterResponse\x12\x34\n\x07options\x18\x01 \x03(\x0b\x32#.intertie.api.cluster.v1.PlanOption\"\xa6\x03\n\nPlanOption\x12\x39\n\x06merits\x18\x01 \x03(\x0e\x32).intertie.api.cluster.v1.PlanOption.Merit\x12+\n\x04plan\x18\x02 \x01(\x0b\x32\x1d.intertie.api.cluster.v1.Plan\x12-\n\x06window\x18\x03 \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\x12+\n\x05price\x18\x04 \x01(\x0b\x32\x1c.intertie.api.types.v1.Price\x12\x33\n\tgives_way\x18\x05 \x03(\x0b\x32 .intertie.api.types.v1.Shortfall\x12\r\n\x05token\x18\x06 \x01(\t\x12\x31\n\raccept_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x05Merit\x12\x15\n\x11MERIT_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x45\x41RLIEST\x10\x01\x12\x0c\n\x08\x43HEAPEST\x10\x02\x12\x0e\n\nMOST_LOCAL\x10\x03\x12\x11\n\rMOST_RELIABLE\x10\x04\"\'\n\x11GetClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"R\n\x13ListClustersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x14ListClustersResponse\x12\x32\n\x08\x63lusters\x18\x01 \x03(\x0b\x32 .intertie.api.cluster.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13WatchClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xbf\x01\n\x14UpdateClusterRequest\x12\x37\n\x07\x63luster\x18\x01 \x01(\x0b\x32 .intertie.api.cluster.v1.ClusterB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"B\n\x14WatchClustersRequest\x12\x14\n\x06parent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xcd\x06\n\x15WatchClustersResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12V\n\x0esnapshot_begin\x18\x02 \x01(\x0b\x32<.intertie.api.cluster.v1.WatchClustersResponse.SnapshotBeginH\x00\x12\\\n\x11snapshot_clusters\x18\x03 \x01(\x0b\x32?.intertie.api.cluster.v1.WatchClustersResponse.SnapshotClustersH\x00\x12R\n\x0csnapshot_end\x18\x04 \x01(\x0b\x32:.intertie.api.cluster.v1.WatchClustersResponse.SnapshotEndH\x00\x12\x33\n\x07\x63hanged\x18\x05 \x01(\x0b\x32 .intertie.api.cluster.v1.ClusterH\x00\x12\x43\n\x04gone\x18\x06 \x01(\x0b\x32\x33.intertie.api.cluster.v1.WatchClustersResponse.GoneH\x00\x12\x45\n\x05\x61live\x18\x07 \x01(\x0b\x32\x34.intertie.api.cluster.v1.WatchClustersResponse.AliveH\x00\x1a\xc6\x01\n\rSnapshotBegin\x12S\n\x06reason\x18\x01 \x01(\x0e\x32\x43.intertie.api.cluster.v1.WatchClustersResponse.SnapshotBegin.Reason\"`\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0c\n\x08NO_TOKEN\x10\x01\x12\x0b\n\x07TOO_OLD\x10\x02\x12\x0f\n\x0b\x46\x45LL_BEHIND\x10\x03\x12\x12\n\x0eSTORE_REPLACED\x10\x04\x1a\x46\n\x10SnapshotClusters\x12\x32\n\x08\x63lusters\x18\x01 \x03(\x0b\x32 .intertie.api.cluster.v1.Cluster\x1a\r\n\x0bSnapshotEnd\x1a!\n\x04Gone\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x1a\x07\n\x05\x41liveB\x07\n\x05\x65vent\"\xb7\x01\n\x13\x41\x63tOnClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1d.intertie.api.types.v1.ActionB\x04\xe2\x41\x01\x02\x12\x12\n\nworkspaces\x18\x03 \x03(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x18\n\nrequest_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05image\x18\x06 \x01(\t\x12\x0c\n\x04host\x18\x08 \x01(\t\"8\n\x14\x44\x65leteClusterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t2\xb2\x07\n\x08\x43lusters\x12Y\n\x06\x43reate\x12-.intertie.api.cluster.v1.CreateClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12\x61\n\x04Plan\x12+.intertie.api.cluster.v1.PlanClusterRequest\x1a,.intertie.api.cluster.v1.PlanClusterResponse\x12S\n\x03Get\x12*.intertie.api.cluster.v1.GetClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12\x63\n\x04List\x12,.intertie.api.cluster.v1.ListClustersRequest\x1a-.intertie.api.cluster.v1.ListClustersResponse\x12Y\n\x05Watch\x12,.intertie.api.cluster.v1.WatchClusterRequest\x1a .intertie.api.cluster.v1.Cluster0\x01\x12Y\n\x06Update\x12-.intertie.api.cluster.v1.UpdateClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12k\n\x08WatchAll\x12-.intertie.api.cluster.v1.WatchClustersRequest\x1a..intertie.api.cluster.v1.WatchClustersResponse0\x01\x12U\n\x03\x41\x63t\x12,.intertie.api.cluster.v1.ActOnClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12Y\n\x06\x44\x65lete\x12-.intertie.api.cluster.v1.DeleteClusterRequest\x1a .intertie.api.cluster.v1.Cluster\x12Y\n\x06\x41ttach\x12$.intertie.api.types.v1.AttachRequest\x1a%.intertie.api.types.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECLUSTERREQUEST'].fields_by_name['cluster_id']._serialized_options = b'\342A\001\002'
   _globals['_CREATECLUSTERREQUEST'].fields_by_name['spec']._loaded_options = None
   _globals['_CREATECLUSTERREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
+  _globals['_PLANCLUSTERREQUEST'].fields_by_name['parent']._loaded_options = None
+  _globals['_PLANCLUSTERREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002'
+  _globals['_PLANCLUSTERREQUEST'].fields_by_name['cluster_id']._loaded_options = None
+  _globals['_PLANCLUSTERREQUEST'].fields_by_name['cluster_id']._serialized_options = b'\342A\001\002'
+  _globals['_PLANCLUSTERREQUEST'].fields_by_name['spec']._loaded_options = None
+  _globals['_PLANCLUSTERREQUEST'].fields_by_name['spec']._serialized_options = b'\342A\001\002'
   _globals['_GETCLUSTERREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETCLUSTERREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_LISTCLUSTERSREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -62,38 +71,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACTONCLUSTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_DELETECLUSTERREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DELETECLUSTERREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
-  _globals['_CREATECLUSTERREQUEST']._serialized_start=246
-  _globals['_CREATECLUSTERREQUEST']._serialized_end=417
-  _globals['_GETCLUSTERREQUEST']._serialized_start=419
-  _globals['_GETCLUSTERREQUEST']._serialized_end=458
-  _globals['_LISTCLUSTERSREQUEST']._serialized_start=460
-  _globals['_LISTCLUSTERSREQUEST']._serialized_end=542
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=544
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=643
-  _globals['_WATCHCLUSTERREQUEST']._serialized_start=645
-  _globals['_WATCHCLUSTERREQUEST']._serialized_end=686
-  _globals['_UPDATECLUSTERREQUEST']._serialized_start=689
-  _globals['_UPDATECLUSTERREQUEST']._serialized_end=880
-  _globals['_WATCHCLUSTERSREQUEST']._serialized_start=882
-  _globals['_WATCHCLUSTERSREQUEST']._serialized_end=948
-  _globals['_WATCHCLUSTERSRESPONSE']._serialized_start=951
-  _globals['_WATCHCLUSTERSRESPONSE']._serialized_end=1796
-  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTBEGIN']._serialized_start=1458
-  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTBEGIN']._serialized_end=1656
-  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTBEGIN_REASON']._serialized_start=1560
-  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTBEGIN_REASON']._serialized_end=1656
-  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTCLUSTERS']._serialized_start=1658
-  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTCLUSTERS']._serialized_end=1728
-  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTEND']._serialized_start=1730
-  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTEND']._serialized_end=1743
-  _globals['_WATCHCLUSTERSRESPONSE_GONE']._serialized_start=1745
-  _globals['_WATCHCLUSTERSRESPONSE_GONE']._serialized_end=1778
-  _globals['_WATCHCLUSTERSRESPONSE_ALIVE']._serialized_start=1780
-  _globals['_WATCHCLUSTERSRESPONSE_ALIVE']._serialized_end=1787
-  _globals['_ACTONCLUSTERREQUEST']._serialized_start=1799
-  _globals['_ACTONCLUSTERREQUEST']._serialized_end=1982
-  _globals['_DELETECLUSTERREQUEST']._serialized_start=1984
-  _globals['_DELETECLUSTERREQUEST']._serialized_end=2040
-  _globals['_CLUSTERS']._serialized_start=2043
-  _globals['_CLUSTERS']._serialized_end=2890
+  _globals['_CREATECLUSTERREQUEST']._serialized_start=353
+  _globals['_CREATECLUSTERREQUEST']._serialized_end=544
+  _globals['_PLANCLUSTERREQUEST']._serialized_start=546
+  _globals['_PLANCLUSTERREQUEST']._serialized_end=672
+  _globals['_PLANCLUSTERRESPONSE']._serialized_start=674
+  _globals['_PLANCLUSTERRESPONSE']._serialized_end=749
+  _globals['_PLANOPTION']._serialized_start=752
+  _globals['_PLANOPTION']._serialized_end=1174
+  _globals['_PLANOPTION_MERIT']._serialized_start=1081
+  _globals['_PLANOPTION_MERIT']._serialized_end=1174
+  _globals['_GETCLUSTERREQUEST']._serialized_start=1176
+  _globals['_GETCLUSTERREQUEST']._serialized_end=1215
+  _globals['_LISTCLUSTERSREQUEST']._serialized_start=1217
+  _globals['_LISTCLUSTERSREQUEST']._serialized_end=1299
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=1301
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=1400
+  _globals['_WATCHCLUSTERREQUEST']._serialized_start=1402
+  _globals['_WATCHCLUSTERREQUEST']._serialized_end=1443
+  _globals['_UPDATECLUSTERREQUEST']._serialized_start=1446
+  _globals['_UPDATECLUSTERREQUEST']._serialized_end=1637
+  _globals['_WATCHCLUSTERSREQUEST']._serialized_start=1639
+  _globals['_WATCHCLUSTERSREQUEST']._serialized_end=1705
+  _globals['_WATCHCLUSTERSRESPONSE']._serialized_start=1708
+  _globals['_WATCHCLUSTERSRESPONSE']._serialized_end=2553
+  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTBEGIN']._serialized_start=2215
+  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTBEGIN']._serialized_end=2413
+  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTBEGIN_REASON']._serialized_start=2317
+  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTBEGIN_REASON']._serialized_end=2413
+  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTCLUSTERS']._serialized_start=2415
+  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTCLUSTERS']._serialized_end=2485
+  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTEND']._serialized_start=2487
+  _globals['_WATCHCLUSTERSRESPONSE_SNAPSHOTEND']._serialized_end=2500
+  _globals['_WATCHCLUSTERSRESPONSE_GONE']._serialized_start=2502
+  _globals['_WATCHCLUSTERSRESPONSE_GONE']._serialized_end=2535
+  _globals['_WATCHCLUSTERSRESPONSE_ALIVE']._serialized_start=2537
+  _globals['_WATCHCLUSTERSRESPONSE_ALIVE']._serialized_end=2544
+  _globals['_ACTONCLUSTERREQUEST']._serialized_start=2556
+  _globals['_ACTONCLUSTERREQUEST']._serialized_end=2739
+  _globals['_DELETECLUSTERREQUEST']._serialized_start=2741
+  _globals['_DELETECLUSTERREQUEST']._serialized_end=2797
+  _globals['_CLUSTERS']._serialized_start=2800
+  _globals['_CLUSTERS']._serialized_end=3746
 # @@protoc_insertion_point(module_scope)

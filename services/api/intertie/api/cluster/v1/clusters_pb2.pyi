@@ -7,10 +7,13 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from intertie.api.cluster.v1 import cluster_pb2 as _cluster_pb2
 from intertie.api.types.v1 import action_pb2 as _action_pb2
+from intertie.api.types.v1 import price_pb2 as _price_pb2
+from intertie.api.types.v1 import resources_pb2 as _resources_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,6 +34,7 @@ class CreateClusterRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PLAN_TOKEN_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """{authority}/tenants/{tenant}, or `-/tenants/{tenant}` for whatever service
     is asked.
@@ -43,6 +47,11 @@ class CreateClusterRequest(_message.Message):
     """
     validate_only: _builtins.bool
     """Plan, check, answer; take nothing."""
+    plan_token: _builtins.str
+    """PlanOption.token of the plan to accept, told for this very `parent`, `cluster_id` and
+    `spec`. Empty: the best plan there is. With `validate_only`: that plan as it would
+    begin now; its sites are not asked.
+    """
     @_builtins.property
     def spec(self) -> _cluster_pb2.ClusterSpec: ...
     def __init__(
@@ -53,14 +62,157 @@ class CreateClusterRequest(_message.Message):
         spec: _cluster_pb2.ClusterSpec | None = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        plan_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "parent", b"parent", "request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "parent", b"parent", "plan_token", b"plan_token", "request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateClusterRequest: _TypeAlias = CreateClusterRequest  # noqa: Y015
+
+@_typing.final
+class PlanClusterRequest(_message.Message):
+    """As CreateClusterRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    cluster_id: _builtins.str
+    @_builtins.property
+    def spec(self) -> _cluster_pb2.ClusterSpec: ...
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        spec: _cluster_pb2.ClusterSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "parent", b"parent", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanClusterRequest: _TypeAlias = PlanClusterRequest  # noqa: Y015
+
+@_typing.final
+class PlanClusterResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanOption]:
+        """At least one; what Create would do comes first."""
+
+    def __init__(
+        self,
+        *,
+        options: _abc.Iterable[Global___PlanOption] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanClusterResponse: _TypeAlias = PlanClusterResponse  # noqa: Y015
+
+@_typing.final
+class PlanOption(_message.Message):
+    """One plan of those to choose from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Merit:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MeritEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PlanOption._Merit.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MERIT_UNSPECIFIED: PlanOption._Merit.ValueType  # 0
+        EARLIEST: PlanOption._Merit.ValueType  # 1
+        CHEAPEST: PlanOption._Merit.ValueType  # 2
+        MOST_LOCAL: PlanOption._Merit.ValueType  # 3
+        """At the fewest sites."""
+        MOST_RELIABLE: PlanOption._Merit.ValueType  # 4
+        """Of each group of two or more, the least goes with any one site and, of plans that
+        are alike in that, with any one host. Nothing is known of how often sites or hosts fail, and
+        nothing is assumed: it is about how much a failure takes.
+        """
+
+    class Merit(_Merit, metaclass=_MeritEnumTypeWrapper):
+        """In what none was found that is better."""
+
+    MERIT_UNSPECIFIED: PlanOption.Merit.ValueType  # 0
+    EARLIEST: PlanOption.Merit.ValueType  # 1
+    CHEAPEST: PlanOption.Merit.ValueType  # 2
+    MOST_LOCAL: PlanOption.Merit.ValueType  # 3
+    """At the fewest sites."""
+    MOST_RELIABLE: PlanOption.Merit.ValueType  # 4
+    """Of each group of two or more, the least goes with any one site and, of plans that
+    are alike in that, with any one host. Nothing is known of how often sites or hosts fail, and
+    nothing is assumed: it is about how much a failure takes.
+    """
+
+    MERITS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    GIVES_WAY_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    ACCEPT_BEFORE_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """For CreateClusterRequest.plan_token. Empty: it cannot be accepted as such; Create
+    plans anew.
+    """
+    @_builtins.property
+    def merits(self) -> _containers.RepeatedScalarFieldContainer[Global___PlanOption.Merit.ValueType]: ...
+    @_builtins.property
+    def plan(self) -> _cluster_pb2.Plan:
+        """`optimal` is said of what Create would do alone."""
+
+    @_builtins.property
+    def window(self) -> _resources_pb2.Window:
+        """One that begins at once begins when it is accepted, and lasts as long."""
+
+    @_builtins.property
+    def price(self) -> _price_pb2.Price:
+        """At most: Create refuses what its sites ask more for."""
+
+    @_builtins.property
+    def gives_way(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Shortfall]:
+        """What it takes at a site beyond what is free there: leases that wait (LeaseTerms.Kind)
+        are put aside for it. Which ones, the site finds when it is asked to hold it. Empty: none
+        is. Of the one plan of a broker, `plan.reasons` say it.
+        """
+
+    @_builtins.property
+    def accept_before(self) -> _timestamp_pb2.Timestamp:
+        """Until when it may be accepted; absent without a token."""
+
+    def __init__(
+        self,
+        *,
+        merits: _abc.Iterable[Global___PlanOption.Merit.ValueType] | None = ...,
+        plan: _cluster_pb2.Plan | None = ...,
+        window: _resources_pb2.Window | None = ...,
+        price: _price_pb2.Price | None = ...,
+        gives_way: _abc.Iterable[_resources_pb2.Shortfall] | None = ...,
+        token: _builtins.str = ...,
+        accept_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_before", b"accept_before", "plan", b"plan", "price", b"price", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_before", b"accept_before", "gives_way", b"gives_way", "merits", b"merits", "plan", b"plan", "price", b"price", "token", b"token", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanOption: _TypeAlias = PlanOption  # noqa: Y015
 
 @_typing.final
 class GetClusterRequest(_message.Message):

@@ -57,6 +57,11 @@ class ClustersStub:
                 request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.CreateClusterRequest.SerializeToString,
                 response_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
                 _registered_method=True)
+        self.Plan = channel.unary_unary(
+                '/intertie.api.cluster.v1.Clusters/Plan',
+                request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.PlanClusterRequest.SerializeToString,
+                response_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.PlanClusterResponse.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/intertie.api.cluster.v1.Clusters/Get',
                 request_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.GetClusterRequest.SerializeToString,
@@ -131,9 +136,15 @@ class ClustersServicer:
         (detail Shortfalls) and, of a meta-scheduler, what of the request stands against
         what and what could be had instead (detail Explanation).
 
+        With the `plan_token` of an option that Plan has told, exactly that plan is asked
+        of its sites, and no other is looked for: they hold all of it, at no more than the
+        price that was told, or nothing.
+
         | Condition                                | Code                | Reason           | Caller                              |
         |------------------------------------------|---------------------|------------------|-------------------------------------|
         | a field is malformed                     | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
+        | plan_token is unknown here, its time is over, or it is of another request | INVALID_ARGUMENT | FIELD_INVALID | asks Plan again, or leaves it out |
+        | plan_token's plan cannot be had any more, or costs more by now | ABORTED | PLAN_STALE | asks Plan again; see details |
         | no site has the image                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries        |
         | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see details |
         | etcd is short of room                    | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room  |
@@ -143,6 +154,38 @@ class ClustersServicer:
         | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
         | planning it takes too much memory        | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
         | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Plan(self, request, context):
+        """Plans to choose from for one request: those that are the best in some respect, each
+        with its start, its price and what it costs others.
+
+        All have as many workspaces of each group, as many as can be had. The first is what
+        Create would do now. Plans that start at the same time with the same workspaces at
+        each site are told once. Nothing is held or reserved: until it is accepted, what a
+        plan needs may go to others. Until `accept_before` a plan is accepted by a Create of
+        the same `parent`, `cluster_id` and `spec` with its `token`, through the same
+        service, whichever of its replicas; a retry of a Create that was answered has the
+        same answer after that, too.
+
+        A broker hands this on to its meta-scheduler, and what is accepted is the
+        meta-scheduler's cluster. One that has none, and any for a lease with a deadline, tells
+        the one plan that its Create would make, without a token.
+
+        Idempotent: it takes nothing. What is not accepted is forgotten.
+
+        | Condition                                      | Code                | Reason           | Caller                               |
+        |------------------------------------------------|---------------------|------------------|--------------------------------------|
+        | a field is malformed                           | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                     |
+        | the lease is BEST_EFFORT: it runs when it can  | INVALID_ARGUMENT    | FIELD_INVALID    | calls Create with `validate_only`    |
+        | no site has the image                          | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries         |
+        | it fits nowhere                                | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see details |
+        | etcd is short of room                          | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room   |
+        | planning it takes too much memory              | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
+        | a site that is needed did not answer           | UNAVAILABLE         | SITE_UNREACHABLE | retries                              |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -338,6 +381,11 @@ def add_ClustersServicer_to_server(servicer, server):
                     request_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.CreateClusterRequest.FromString,
                     response_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.SerializeToString,
             ),
+            'Plan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.PlanClusterRequest.FromString,
+                    response_serializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.PlanClusterResponse.SerializeToString,
+            ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
                     request_deserializer=intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.GetClusterRequest.FromString,
@@ -422,6 +470,33 @@ class Clusters:
             '/intertie.api.cluster.v1.Clusters/Create',
             intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.CreateClusterRequest.SerializeToString,
             intertie_dot_api_dot_cluster_dot_v1_dot_cluster__pb2.Cluster.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Plan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/intertie.api.cluster.v1.Clusters/Plan',
+            intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.PlanClusterRequest.SerializeToString,
+            intertie_dot_api_dot_cluster_dot_v1_dot_clusters__pb2.PlanClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

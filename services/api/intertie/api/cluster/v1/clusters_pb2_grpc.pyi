@@ -64,9 +64,15 @@ class ClustersStub:
     (detail Shortfalls) and, of a meta-scheduler, what of the request stands against
     what and what could be had instead (detail Explanation).
 
+    With the `plan_token` of an option that Plan has told, exactly that plan is asked
+    of its sites, and no other is looked for: they hold all of it, at no more than the
+    price that was told, or nothing.
+
     | Condition                                | Code                | Reason           | Caller                              |
     |------------------------------------------|---------------------|------------------|-------------------------------------|
     | a field is malformed                     | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
+    | plan_token is unknown here, its time is over, or it is of another request | INVALID_ARGUMENT | FIELD_INVALID | asks Plan again, or leaves it out |
+    | plan_token's plan cannot be had any more, or costs more by now | ABORTED | PLAN_STALE | asks Plan again; see details |
     | no site has the image                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries        |
     | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see details |
     | etcd is short of room                    | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room  |
@@ -76,6 +82,34 @@ class ClustersStub:
     | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
     | planning it takes too much memory        | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
     | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
+    """
+    Plan: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.PlanClusterRequest, _clusters_pb2.PlanClusterResponse]
+    """Plans to choose from for one request: those that are the best in some respect, each
+    with its start, its price and what it costs others.
+
+    All have as many workspaces of each group, as many as can be had. The first is what
+    Create would do now. Plans that start at the same time with the same workspaces at
+    each site are told once. Nothing is held or reserved: until it is accepted, what a
+    plan needs may go to others. Until `accept_before` a plan is accepted by a Create of
+    the same `parent`, `cluster_id` and `spec` with its `token`, through the same
+    service, whichever of its replicas; a retry of a Create that was answered has the
+    same answer after that, too.
+
+    A broker hands this on to its meta-scheduler, and what is accepted is the
+    meta-scheduler's cluster. One that has none, and any for a lease with a deadline, tells
+    the one plan that its Create would make, without a token.
+
+    Idempotent: it takes nothing. What is not accepted is forgotten.
+
+    | Condition                                      | Code                | Reason           | Caller                               |
+    |------------------------------------------------|---------------------|------------------|--------------------------------------|
+    | a field is malformed                           | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                     |
+    | the lease is BEST_EFFORT: it runs when it can  | INVALID_ARGUMENT    | FIELD_INVALID    | calls Create with `validate_only`    |
+    | no site has the image                          | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries         |
+    | it fits nowhere                                | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see details |
+    | etcd is short of room                          | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room   |
+    | planning it takes too much memory              | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
+    | a site that is needed did not answer           | UNAVAILABLE         | SITE_UNREACHABLE | retries                              |
     """
     Get: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.GetClusterRequest, _cluster_pb2.Cluster]
     """| Condition       | Code      | Reason    | Caller          |
@@ -262,9 +296,15 @@ class ClustersAsyncStub(ClustersStub):
     (detail Shortfalls) and, of a meta-scheduler, what of the request stands against
     what and what could be had instead (detail Explanation).
 
+    With the `plan_token` of an option that Plan has told, exactly that plan is asked
+    of its sites, and no other is looked for: they hold all of it, at no more than the
+    price that was told, or nothing.
+
     | Condition                                | Code                | Reason           | Caller                              |
     |------------------------------------------|---------------------|------------------|-------------------------------------|
     | a field is malformed                     | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
+    | plan_token is unknown here, its time is over, or it is of another request | INVALID_ARGUMENT | FIELD_INVALID | asks Plan again, or leaves it out |
+    | plan_token's plan cannot be had any more, or costs more by now | ABORTED | PLAN_STALE | asks Plan again; see details |
     | no site has the image                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries        |
     | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see details |
     | etcd is short of room                    | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room  |
@@ -274,6 +314,34 @@ class ClustersAsyncStub(ClustersStub):
     | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
     | planning it takes too much memory        | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
     | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
+    """
+    Plan: _aio.UnaryUnaryMultiCallable[_clusters_pb2.PlanClusterRequest, _clusters_pb2.PlanClusterResponse]  # type: ignore[assignment]
+    """Plans to choose from for one request: those that are the best in some respect, each
+    with its start, its price and what it costs others.
+
+    All have as many workspaces of each group, as many as can be had. The first is what
+    Create would do now. Plans that start at the same time with the same workspaces at
+    each site are told once. Nothing is held or reserved: until it is accepted, what a
+    plan needs may go to others. Until `accept_before` a plan is accepted by a Create of
+    the same `parent`, `cluster_id` and `spec` with its `token`, through the same
+    service, whichever of its replicas; a retry of a Create that was answered has the
+    same answer after that, too.
+
+    A broker hands this on to its meta-scheduler, and what is accepted is the
+    meta-scheduler's cluster. One that has none, and any for a lease with a deadline, tells
+    the one plan that its Create would make, without a token.
+
+    Idempotent: it takes nothing. What is not accepted is forgotten.
+
+    | Condition                                      | Code                | Reason           | Caller                               |
+    |------------------------------------------------|---------------------|------------------|--------------------------------------|
+    | a field is malformed                           | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                     |
+    | the lease is BEST_EFFORT: it runs when it can  | INVALID_ARGUMENT    | FIELD_INVALID    | calls Create with `validate_only`    |
+    | no site has the image                          | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries         |
+    | it fits nowhere                                | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see details |
+    | etcd is short of room                          | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room   |
+    | planning it takes too much memory              | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
+    | a site that is needed did not answer           | UNAVAILABLE         | SITE_UNREACHABLE | retries                              |
     """
     Get: _aio.UnaryUnaryMultiCallable[_clusters_pb2.GetClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
     """| Condition       | Code      | Reason    | Caller          |
@@ -463,9 +531,15 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         (detail Shortfalls) and, of a meta-scheduler, what of the request stands against
         what and what could be had instead (detail Explanation).
 
+        With the `plan_token` of an option that Plan has told, exactly that plan is asked
+        of its sites, and no other is looked for: they hold all of it, at no more than the
+        price that was told, or nothing.
+
         | Condition                                | Code                | Reason           | Caller                              |
         |------------------------------------------|---------------------|------------------|-------------------------------------|
         | a field is malformed                     | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                    |
+        | plan_token is unknown here, its time is over, or it is of another request | INVALID_ARGUMENT | FIELD_INVALID | asks Plan again, or leaves it out |
+        | plan_token's plan cannot be had any more, or costs more by now | ABORTED | PLAN_STALE | asks Plan again; see details |
         | no site has the image                    | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries        |
         | it fits nowhere                          | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see details |
         | etcd is short of room                    | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room  |
@@ -475,6 +549,40 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         | a site did not answer; all is given back | UNAVAILABLE         | SITE_UNREACHABLE | retries                             |
         | planning it takes too much memory        | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
         | the coordination was aborted             | ABORTED             | ABORTED          | retries with a new request_id       |
+        """
+
+    @_abc_1.abstractmethod
+    def Plan(
+        self,
+        request: _clusters_pb2.PlanClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_clusters_pb2.PlanClusterResponse, _abc.Awaitable[_clusters_pb2.PlanClusterResponse]]:
+        """Plans to choose from for one request: those that are the best in some respect, each
+        with its start, its price and what it costs others.
+
+        All have as many workspaces of each group, as many as can be had. The first is what
+        Create would do now. Plans that start at the same time with the same workspaces at
+        each site are told once. Nothing is held or reserved: until it is accepted, what a
+        plan needs may go to others. Until `accept_before` a plan is accepted by a Create of
+        the same `parent`, `cluster_id` and `spec` with its `token`, through the same
+        service, whichever of its replicas; a retry of a Create that was answered has the
+        same answer after that, too.
+
+        A broker hands this on to its meta-scheduler, and what is accepted is the
+        meta-scheduler's cluster. One that has none, and any for a lease with a deadline, tells
+        the one plan that its Create would make, without a token.
+
+        Idempotent: it takes nothing. What is not accepted is forgotten.
+
+        | Condition                                      | Code                | Reason           | Caller                               |
+        |------------------------------------------------|---------------------|------------------|--------------------------------------|
+        | a field is malformed                           | INVALID_ARGUMENT    | FIELD_INVALID    | fixes that field                     |
+        | the lease is BEST_EFFORT: it runs when it can  | INVALID_ARGUMENT    | FIELD_INVALID    | calls Create with `validate_only`    |
+        | no site has the image                          | FAILED_PRECONDITION | IMAGE_NOT_READY  | puts the image, then retries         |
+        | it fits nowhere                                | RESOURCE_EXHAUSTED  | NO_CAPACITY      | asks for less, or later; see details |
+        | etcd is short of room                          | RESOURCE_EXHAUSTED  | LEDGER_FULL      | tells the operator, who makes room   |
+        | planning it takes too much memory              | RESOURCE_EXHAUSTED  | SOLVER_FAILED    | asks for fewer groups, or over fewer sites |
+        | a site that is needed did not answer           | UNAVAILABLE         | SITE_UNREACHABLE | retries                              |
         """
 
     @_abc_1.abstractmethod
