@@ -15,6 +15,7 @@ from intertie.common.errors import (
     LeaseEnding,
     NoCapacity,
     NotLeading,
+    PlanStale,
     Shortfall,
 )
 from intertie.common.explanation import (
@@ -126,6 +127,29 @@ async def test_plan_takes_nothing(place: Place) -> None:
     assert "2 node" in await place.do("plan", "-f", str(place.spec))
     assert place.clusters.clusters == {}
     assert place.clusters.requests[0].validate_only
+
+
+async def test_of_plans_to_choose_from_one_is_taken_by_its_token(place: Place) -> None:
+    said = await place.say("cluster", "plan", "-f", str(place.spec))
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert lines[1].split() == ["earliest", "at", "once", "north:", "2", "node", "0.2500", "a" * 32]
+    assert "cheapest: leases that wait give way (south: vcpus 4 vCPU wanted, 1 available)" in lines
+    assert "Nothing is held. Until 2027-01-15 08:05:00Z: intertie cluster create" in said.out
+    assert place.clusters.clusters == {}
+    told = json.loads(await place.do("cluster", "plan", "-f", str(place.spec), "-o", "json"))
+    assert [each["merits"] for each in told] == [["EARLIEST"], ["CHEAPEST"]]
+    token = told[1]["token"]
+    await place.do("cluster", "create", "-f", str(place.spec), "--plan", token, "--no-wait")
+    assert place.clusters.requests[-1].plan_token == token == "b" * 32
+
+
+async def test_a_plan_that_cannot_be_had_any_more_says_what_to_do(place: Place) -> None:
+    place.clusters.refusals = [PlanStale("north: vcpus 4 vCPU wanted, 1 available")]
+    said = await place.say("cluster", "create", "-f", str(place.spec), "--plan", "a" * 32)
+    assert said.code == 1
+    assert "north: vcpus 4 vCPU wanted, 1 available; plan again [PLAN_STALE]" in said.err
+    assert "Try: Plan again: `intertie cluster plan -f FILE`" in said.err
 
 
 async def test_create_with_validate_only_prints_the_plan_and_takes_nothing(place: Place) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 
 from intertie.api.broker.v1.site_pb2 import Host
 from intertie.api.cluster.v1.cluster_pb2 import Cluster, Plan, Workspace
+from intertie.api.cluster.v1.clusters_pb2 import PlanClusterResponse
 from intertie.api.imagestore.v1.images_pb2 import Image
 from intertie.api.metasched.v1.sites_pb2 import KnownSite
 from intertie.cli import render
@@ -119,6 +120,33 @@ AMENDED = Parse(
     """,
     Cluster(),
 )
+OPTIONS = Parse(
+    """
+    options {
+      merits: EARLIEST merits: MOST_LOCAL
+      plan {
+        start_time { seconds: 1800000000 }
+        parts { site: "north" counts { key: "head" value: 1 } counts { key: "worker" value: 3 } }
+      }
+      price { amount: 0.5 }
+      gives_way {
+        site: "north" resource: "vcpus" wanted: 4 available: 1 unit: "vCPU"
+      }
+      token: "00112233445566778899aabbccddeeff" accept_before { seconds: 1800000300 }
+    }
+    options {
+      merits: CHEAPEST merits: MOST_RELIABLE
+      plan {
+        start_time { seconds: 1800003600 }
+        parts { site: "north" counts { key: "head" value: 1 } counts { key: "worker" value: 1 } }
+        parts { site: "south" counts { key: "worker" value: 2 } }
+      }
+      price { amount: 0.25 }
+      token: "ffeeddccbbaa99887766554433221100" accept_before { seconds: 1800000300 }
+    }
+    """,
+    PlanClusterResponse(),
+)
 PLAN = Parse(
     """
     start_time { seconds: 1800000000 } cost: 0.1234 optimal: true
@@ -201,6 +229,7 @@ def text_of(renderable: RenderableType) -> str:
         ("cluster", render.cluster(CLUSTER, NOW)),
         ("amended", render.cluster(AMENDED, NOW)),
         ("plan", render.plan(PLAN)),
+        ("options", render.options(OPTIONS.options)),
         ("sites", render.sites(SITES)),
         ("hosts", render.hosts([HOST])),
         ("images", render.images([("north", IMAGE)])),

@@ -50,6 +50,7 @@ KeyOption = Annotated[
 
 def register(app: typer.Typer, root: typer.Typer) -> None:
     command(app, "create")(create)
+    command(app, "plan")(choose)
     command(app, "list")(list_clusters)
     command(app, "show")(show)
     command(app, "watch")(watch)
@@ -70,18 +71,26 @@ async def create(
     request_id: Annotated[
         str, typer.Option(help="Ask again for what this id has asked for before.")
     ] = "",
+    plan: Annotated[
+        str, typer.Option("--plan", metavar="TOKEN", help="Of `intertie cluster plan`: this one.")
+    ] = "",
     ssh_key: KeyOption = None,
 ) -> None:
     """Create a cluster, whole or not at all. Its name goes to stdout, progress to stderr."""
     cluster_id, spec = _read(run, file, name, ssh_key or [])
     async with await run.connect() as client:
         if validate_only:
-            _show_plan(run, await client.clusters.create(cluster_id, spec, validate_only=True))
+            planned = await client.clusters.create(
+                cluster_id, spec, validate_only=True, plan_token=plan
+            )
+            _show_plan(run, planned)
             return
         request_id = request_id or draw_request_id()
         with run.notes.status(f"planning {cluster_id}"):
             try:
-                cluster = await client.clusters.create(cluster_id, spec, request_id=request_id)
+                cluster = await client.clusters.create(
+                    cluster_id, spec, request_id=request_id, plan_token=plan
+                )
             except asyncio.CancelledError:
                 run.note(
                     "Interrupted before the answer came: it may have been created. The same"
@@ -103,6 +112,17 @@ async def plan(
     cluster_id, spec = _read(run, file, name, ssh_key or [])
     async with await run.connect() as client:
         _show_plan(run, await client.clusters.create(cluster_id, spec, validate_only=True))
+
+
+async def choose(
+    run: Run, *, file: FileOption, name: NameOption = "", ssh_key: KeyOption = None
+) -> None:
+    """Plans to choose from: the earliest, cheapest, most local, most reliable. Takes nothing."""
+    cluster_id, spec = _read(run, file, name, ssh_key or [])
+    async with await run.connect() as client:
+        with run.notes.status(f"planning {cluster_id}"):
+            found = await client.clusters.plan(cluster_id, spec)
+    run.show(found, lambda: render.options(found))
 
 
 def _show_plan(run: Run, cluster: Cluster) -> None:

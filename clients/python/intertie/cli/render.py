@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from google.protobuf.duration_pb2 import Duration
@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from intertie.api.broker.v1.site_pb2 import Host
-from intertie.api.cluster.v1.cluster_pb2 import Cluster, Guarantee, Plan, Workspace
+from intertie.api.cluster.v1.cluster_pb2 import Cluster, Guarantee, Plan, PlannedPart, Workspace
+from intertie.api.cluster.v1.clusters_pb2 import PlanOption
 from intertie.api.imagestore.v1.images_pb2 import Image
 from intertie.api.metasched.v1.sites_pb2 import KnownSite
 from intertie.api.types.v1.price_pb2 import Price
@@ -214,8 +215,7 @@ def workspace_state(shown: Workspace) -> Text:
 def plan(shown: Plan) -> RenderableType:
     parts = table("SITE", "WORKSPACES", "COST", right=("COST",))
     for part in shown.parts:
-        counts = ", ".join(f"{count} {group}" for group, count in sorted(part.counts.items()))
-        parts.add_row(styled(part.site), styled(counts), f"{part.cost:.4f}")
+        parts.add_row(styled(part.site), styled(_counts(part)), f"{part.cost:.4f}")
     pieces: list[RenderableType] = [parts]
     if shown.links:
         links = table("LINK FROM", "TO", "RESERVED", "LATENCY", right=("RESERVED", "LATENCY"))
@@ -232,6 +232,40 @@ def plan(shown: Plan) -> RenderableType:
     if shown.shortfalls:
         pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.shortfalls))]
     return Group(*pieces)
+
+
+def options(found: Sequence[PlanOption]) -> RenderableType:
+    made = table("BEST AS", "STARTS", "WORKSPACES", "PRICE", "TOKEN", right=("PRICE",))
+    for each in found:
+        made.add_row(
+            _merits(each),
+            moment(each.plan.start_time) or "at once",
+            styled("; ".join(f"{part.site}: {_counts(part)}" for part in each.plan.parts)),
+            f"{each.price.amount:.4f}",
+            styled(each.token),
+        )
+    pieces: list[RenderableType] = [made, Text()]
+    for each in found:
+        if each.gives_way:
+            short = "; ".join(str(shortfall_from_proto(one)) for one in each.gives_way)
+            pieces.append(styled(f"{_merits(each)}: leases that wait give way ({short})"))
+    until = {moment(each.accept_before) for each in found if each.token}
+    if until:
+        pieces.append(
+            styled(
+                f"Nothing is held. Until {min(until)}: intertie cluster create -f FILE --plan TOKEN"
+            )
+        )
+    return Group(*pieces)
+
+
+def _merits(option: PlanOption) -> str:
+    names = (PlanOption.Merit.Name(each) for each in option.merits)
+    return ", ".join(each.lower().replace("_", " ") for each in names)
+
+
+def _counts(part: PlannedPart) -> str:
+    return ", ".join(f"{count} {group}" for group, count in sorted(part.counts.items()))
 
 
 def _plan_in_a_line(shown: Plan) -> str:

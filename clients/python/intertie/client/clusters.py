@@ -16,6 +16,9 @@ from intertie.api.cluster.v1.clusters_pb2 import (
     DeleteClusterRequest,
     GetClusterRequest,
     ListClustersRequest,
+    PlanClusterRequest,
+    PlanClusterResponse,
+    PlanOption,
     UpdateClusterRequest,
     WatchClusterRequest,
 )
@@ -54,19 +57,33 @@ class Clusters:
         *,
         request_id: str = "",
         validate_only: bool = False,
+        plan_token: str = "",
     ) -> Cluster:
-        """The committed cluster. Give `request_id` to be able to ask again after this process."""
+        """The committed cluster. Give `request_id` to be able to ask again after this process.
+        `plan_token`: of the option of `plan` that is accepted."""
         request = CreateClusterRequest(
             parent=self._connection.endpoint.parent,
             cluster_id=cluster_id,
             spec=spec,
             request_id=request_id or ("" if validate_only else draw_request_id()),
             validate_only=validate_only,
+            plan_token=plan_token,
         )
         answer: Cluster = await self._connection.call(
             self._stub.Create, request, timeout_s=CREATE_S
         )
         return answer
+
+    async def plan(self, cluster_id: str, spec: ClusterSpec) -> list[PlanOption]:
+        """Plans to choose from, the earliest first. Nothing is held for them; `create` of the same
+        id and specification with the `token` of one takes it, before its `accept_before`."""
+        request = PlanClusterRequest(
+            parent=self._connection.endpoint.parent, cluster_id=cluster_id, spec=spec
+        )
+        answer: PlanClusterResponse = await self._connection.call(
+            self._stub.Plan, request, timeout_s=CREATE_S
+        )
+        return list(answer.options)
 
     async def get(self, name: str) -> Cluster:
         request = GetClusterRequest(name=self.full_name(name))
