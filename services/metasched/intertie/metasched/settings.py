@@ -37,8 +37,8 @@ class PlanningSettings(Section):
     """CP-SAT's deterministic time for each objective; about seconds."""
     solvers: int | None = Field(default=None, ge=1, le=64)
     """At most so many processes solve what callers wait for; two where nothing is said, one on a
-    machine with one processor. One more may look ahead for leases that wait, and one explain a
-    refusal."""
+    machine with one processor. One more may look ahead for leases that wait, one look for plans to
+    choose from, and one explain a refusal."""
     solver_memory_mib: int = Field(default=2048, ge=256, le=1048576)
     """Of one such process. A request that takes more is refused with SOLVER_FAILED."""
     accept_within_s: Annotated[float, Field(ge=10, le=3600)] = 300.0
