@@ -13,6 +13,7 @@ from intertie.metasched.domain.packing import Packer, Packing
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem, digest_at
 from intertie.metasched.domain.routes import pair_of
+from intertie.metasched.domain.transfers import Delivery, Move
 
 NONE: Packing = Packing((), ())
 
@@ -65,6 +66,8 @@ class Placed:
     """Of the sites that have any."""
     on: dict[int, int] = field(default_factory=dict)
     """How many pieces each site has."""
+    brought: dict[Delivery, int] = field(default_factory=dict)
+    """What has to be brought to sites, and for how many pieces: see StagedBoard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +80,15 @@ class Layout:
     ways: tuple[Way, ...]
     cost: int
     """Smaller is better: in units of the board, sites included."""
+    moves: tuple[Move, ...] = ()
+    """Transfers, by which all is there that has to be."""
 
 
 class Board:
     """What a search asks for. Sites are numbered as in the problem."""
+
+    staged = False
+    """Something has to be brought to sites: see StagedBoard."""
 
     def __init__(self, problem: Problem, slot: int, pieces: Sequence[Piece]) -> None:
         self.problem, self.slot, self.pieces = problem, slot, tuple(pieces)
@@ -94,7 +102,8 @@ class Board:
         """Of each piece, to others."""
         self._tie_pieces()
         self.spread = (
-            len(pieces) > 1
+            not self.staged
+            and len(pieces) > 1
             and not problem.max_sites
             and all(group.min_sites < 2 for group in problem.groups)
             and all(
@@ -105,7 +114,7 @@ class Board:
         """Each piece goes to a site of its own, and nothing else is asked of where it goes."""
         alone = {piece: self._alone(piece) for piece in dict.fromkeys(self.pieces)}
         prices = [cost for costs in alone.values() for cost in costs if cost < FAR]
-        self.unit = max(gcd(*self.graph.price, *prices), 1)
+        self.unit = 1 if self.staged else max(gcd(*self.graph.price, *prices), 1)
         self.graph.in_units_of(self.unit)
         self.alone = [
             [cost // self.unit if cost < FAR else FAR for cost in alone[piece]]
@@ -181,6 +190,17 @@ class Board:
         if tie not in self._reaches:
             self._reaches[tie] = Reach(self.graph, tie)
         return self._reaches[tie]
+
+    def opening(self, placed: Placed, piece: int, site: int) -> int:
+        """What it costs, about, that the piece is the first of its like at the site."""
+        return 0
+
+    def least_opening(self, piece: int, site: int) -> int:
+        """What of that it costs at the least, if it is the only one."""
+        return 0
+
+    def transfers_tried(self) -> int:
+        return 0
 
     def least(self, tie: Tie) -> int:
         """What it costs wherever they are."""

@@ -94,11 +94,13 @@ def usable_sites(problem: Problem, group: GroupNeed) -> tuple[str, ...]:
 
 
 def without_useless_sites(problem: Problem) -> Problem:
-    """But for the sites that can have no workspace and forward nothing: nothing is lost by that."""
+    """But for the sites that can have no workspace, forward nothing and have nothing that is to be
+    brought elsewhere: nothing is lost by that."""
     sites = tuple(
         site
         for site in problem.sites
         if site.forwards
+        or any(site.name in item.at for item in problem.items)
         or any(hindrance(group, site) is None for group in problem.groups)
         or any(at == site.name for _, at in (*problem.standing, *problem.least))
     )

@@ -1,13 +1,16 @@
 """A first plan at once: pieces put beside one another, from several places to begin with."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from intertie.metasched.domain.board import Board, Piece
+from intertie.metasched.domain.board import Board, Piece, Placed
+from intertie.metasched.domain.candidates import hindrance
 from intertie.metasched.domain.graph import FAR
-from intertie.metasched.domain.packing import fits_at_all
+from intertie.metasched.domain.packing import fits_at_all, places_for
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.search import Search
+from intertie.metasched.domain.staged_board import StagedBoard
+from intertie.metasched.domain.transfers import Staging
 
 MOST_PIECES = 64
 """Of which a cluster is made at first; then of single workspaces, if that does not fit."""
@@ -18,6 +21,10 @@ STARTS = 24
 DIVE_STEPS, DIVE_WIDTH = 40, 3
 """From each: how long it is looked for, and how many sites are tried for one piece."""
 
+A_WINDOW = 4
+"""Of the steps that are left, such a part is made in one window of a problem that has items: that
+an earlier one cannot be kept is then found out by trying."""
+
 
 @dataclass(frozen=True, slots=True)
 class Begun:
@@ -26,6 +33,8 @@ class Begun:
     search: Search
     slot: int
     whole: bool
+    first: bool
+    """It is in the first window in which it could be."""
 
 
 def stands(problem: Problem) -> bool:
@@ -45,28 +54,60 @@ def constructed(problem: Problem, *, steps: int) -> Begun | None:
     stands already: what stays is not searched for here."""
     if stands(problem):
         return None
-    budget = Budget(steps)
+    staging = Staging(problem) if problem.items else None
+    budget = Budget(steps, staging)
     most = {group.name: group.most for group in problem.groups}
-    for slot in range(len(problem.windows)):
+    slots = slots_in_time(problem, most, staging)
+    for slot in slots:
         found = _in_window(problem, slot, most, budget)
         if found is not None:
-            return Begun(found, slot, whole=True)
+            return Begun(found, slot, whole=True, first=slot == slots[0])
     if all(group.fewest == group.most for group in problem.groups):
         return None
     best: Begun | None = None
-    budget, placed = Budget(steps), 0
-    for slot in range(len(problem.windows)):
+    budget, placed = Budget(steps, staging), 0
+    fewest = {group.name: group.fewest for group in problem.groups}
+    for slot in slots_in_time(problem, fewest, staging):
         found, count = _as_many_as_fit(problem, slot, budget)
         if found is not None and count > placed:
-            best, placed = Begun(found, slot, whole=False), count
+            best, placed = Begun(found, slot, whole=False, first=False), count
     return best
+
+
+def slots_in_time(
+    problem: Problem, counts: Mapping[str, int], staging: Staging | None
+) -> list[int]:
+    """The windows by which each group can have what it needs at so many places that it could be
+    there, were it alone. In all others there is no plan; where nothing is brought, none is left
+    out."""
+    slots = list(range(len(problem.windows)))
+    if staging is None:
+        return slots
+    return [slot for slot in slots if _could_be_in_time(problem, counts, staging, slot)]
+
+
+def _could_be_in_time(
+    problem: Problem, counts: Mapping[str, int], staging: Staging, slot: int
+) -> bool:
+    for group in problem.groups:
+        left = counts[group.name]
+        for at, site in enumerate(problem.sites):
+            if left <= 0:
+                break
+            in_time = staging.ready_us(group.name, at) <= staging.until_us[slot]
+            if in_time and hindrance(group, site) is None:
+                left -= places_for(group, site, slot, left)
+        if left > 0:
+            return False
+    return True
 
 
 @dataclass(slots=True)
 class Budget:
-    """Steps that are left."""
+    """Steps that are left, and what is the same for all that is tried."""
 
     steps: int
+    staging: Staging | None = None
 
 
 def _in_window(
@@ -75,13 +116,20 @@ def _in_window(
     """A layout of so many of each group."""
     if budget.steps <= 0 or not fits_at_all(problem, slot, counts):
         return None
+    steps = budget.steps if budget.staging is None else budget.steps // A_WINDOW
     for pieces in _cuts(counts):
-        search = Search(Board(problem, slot, pieces))
-        _dive(search, budget.steps)
+        search = Search(_board(problem, slot, pieces, budget.staging))
+        _dive(search, min(steps, budget.steps))
         budget.steps -= search.steps + len(pieces)  # a board of so many takes its time as well
         if search.best is not None:
             return search
     return None
+
+
+def _board(problem: Problem, slot: int, pieces: Sequence[Piece], staging: Staging | None) -> Board:
+    if staging is None:
+        return Board(problem, slot, pieces)
+    return StagedBoard(problem, slot, pieces, staging)
 
 
 def _as_many_as_fit(problem: Problem, slot: int, budget: Budget) -> tuple[Search | None, int]:
@@ -120,11 +168,11 @@ def _cuts(counts: Mapping[str, int]) -> Iterator[list[Piece]]:
 def _dive(search: Search, steps: int) -> None:
     """From the most promising sites; and from all others until something is found."""
     board, first = search.board, search.first()
-    alone, graph = board.alone[first], board.graph
+    alone, graph, empty = board.alone[first], board.graph, Placed()
     room = [sum(graph.free[link] for _, link in near) for near in graph.near]
     sites = sorted(
         (at for at, cost in enumerate(alone) if cost < FAR),
-        key=lambda at: (alone[at], -room[at], at),
+        key=lambda at: (alone[at] + board.opening(empty, first, at), -room[at], at),
     )
     pieces = range(len(board.pieces))
     bound = search.bound()

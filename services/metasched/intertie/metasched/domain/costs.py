@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from intertie.common.quantities import Vector
+from intertie.metasched.domain.data import mbit_s_hours
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 
 COST_SCALE = 1_000_000
@@ -49,3 +50,9 @@ def workspace_hour(problem: Problem, site: Site, slot: int, group: GroupNeed) ->
 def link_hour(one: Site, two: Site, slot: int) -> float:
     """An hour of 1 Mbit/s each way on their link: each end asks for both of its halves."""
     return 2 * sum(site.offers[slot].rates.link_mbit_s_hour for site in (one, two))
+
+
+def sent_price(one: Site, two: Site, *, size_mib: int) -> float:
+    """So much over their link once, one way, however fast: each end asks for its half."""
+    rates = (site.offers[0].rates.link_mbit_s_hour for site in (one, two))
+    return mbit_s_hours(size_mib) * sum(rates)

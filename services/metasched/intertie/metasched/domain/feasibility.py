@@ -2,10 +2,10 @@
 
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import hindrance, without_useless_sites
-from intertie.metasched.domain.packing import fits_at_all
+from intertie.metasched.domain.packing import fits_at_all, places_for
 from intertie.metasched.domain.plan import Plan, is_sound
 from intertie.metasched.domain.planner import EASY_MODEL, first_plan, model_size
-from intertie.metasched.domain.problem import GroupNeed, HostRoom, Problem, Site
+from intertie.metasched.domain.problem import GroupNeed, Problem
 from intertie.metasched.domain.solver import any_plan
 
 REMEMBERED = 16
@@ -77,7 +77,7 @@ def has_places(problem: Problem, group: GroupNeed) -> bool:
     sites = [site for site in problem.sites if hindrance(group, site) is None]
     wanted = max(group.fewest, group.min_sites)
     for slot in range(len(problem.windows)):
-        places = [_places(group, site, slot, wanted) for site in sites]
+        places = [places_for(group, site, slot, wanted) for site in sites]
         if sum(places) >= wanted and sum(map(bool, places)) >= group.min_sites:
             return True
     return False
@@ -93,19 +93,3 @@ def has_room(problem: Problem) -> bool:
 def searched(problem: Problem) -> Plan | None:
     """What is found without a model, where one would be long in solving."""
     return first_plan(problem, steps=STEPS) if model_size(problem) > EASY_MODEL else None
-
-
-def _places(group: GroupNeed, site: Site, slot: int, most: int) -> int:
-    takes = [(name, amount) for name, amount in site.takes(group).items() if amount]
-    places = 0
-    for host in site.offers[slot].hosts:
-        if places >= most:
-            break
-        if host.suits(group):
-            places += _on_host(group, host, takes, most)
-    return min(places, group.max_per_site or most, most)
-
-
-def _on_host(group: GroupNeed, host: HostRoom, takes: list[tuple[str, int]], most: int) -> int:
-    fit = min((max(getattr(host.free, name), 0) // amount for name, amount in takes), default=most)
-    return min(fit, group.max_per_host or most)

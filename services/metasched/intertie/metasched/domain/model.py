@@ -10,6 +10,7 @@ from intertie.common.quantities import DIMENSIONS
 from intertie.metasched.domain.candidates import hindrance
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site, digest_at
 from intertie.metasched.domain.route_rules import ROUTE_RULES
+from intertie.metasched.domain.staging_rules import STAGING_RULES
 from intertie.metasched.domain.variables import Model, Rule, product
 
 _RULES: list[Callable[[Model, Problem], None]] = []
@@ -25,7 +26,7 @@ def build(problem: Problem, relaxed: frozenset[Rule] = frozenset()) -> Model:
     """One function a rule, called in order; each reads as its docstring."""
     model = Model(cp=cp_model.CpModel(), relaxed=relaxed)
     _variables(model, problem)
-    for rule in (*_RULES, *ROUTE_RULES):
+    for rule in (*_RULES, *ROUTE_RULES, *(STAGING_RULES if problem.items else ())):
         rule(model, problem)
     return model
 

@@ -156,3 +156,21 @@ def fits_at_all(problem: Problem, slot: int, counts: Mapping[str, int]) -> bool:
         }
         least += replace(need, **counted) * count
     return least <= free
+
+
+def places_for(group: GroupNeed, site: Site, slot: int, most: int) -> int:
+    """For how many workspaces of the group there is room at the site, were it alone; `most` where
+    for more."""
+    takes = [(name, amount) for name, amount in site.takes(group).items() if amount]
+    places = 0
+    for host in site.offers[slot].hosts:
+        if places >= most:
+            break
+        if host.suits(group):
+            places += _on_host(group, host, takes, most)
+    return min(places, group.max_per_site or most, most)
+
+
+def _on_host(group: GroupNeed, host: HostRoom, takes: list[tuple[str, int]], most: int) -> int:
+    fit = min((max(getattr(host.free, name), 0) // amount for name, amount in takes), default=most)
+    return min(fit, group.max_per_host or most)

@@ -13,7 +13,9 @@ from intertie.common.names import workspace_label
 from intertie.common.price import PriceTerm
 from intertie.common.quantities import Vector
 from intertie.common.values import replace
+from intertie.metasched.domain.data import TransferPlan
 from intertie.metasched.domain.problem import Offer, Problem, Promise
+from intertie.metasched.domain.transfer_check import broken_transfers
 
 H = TypeVar("H")
 
@@ -54,6 +56,8 @@ class Plan:
     """By name; only those that get something, or had something before an amend. One that forwards
     what others send one another, and gets no workspace, is among them without counts."""
     links: tuple[LinkPlan, ...] = ()
+    transfers: tuple[TransferPlan, ...] = ()
+    """What is brought to sites before it starts, in the order in which it begins."""
     images: Mapping[str, str]
     """Group to digest."""
     cost: float = 0.0
@@ -103,7 +107,8 @@ class Plan:
             else each
             for each in self.sites
         )
-        return replace(self, sites=sites, cost=sum(each.cost for each in sites))
+        cost = sum(each.cost for each in sites) + sum(each.cost for each in self.transfers)
+        return replace(self, sites=sites, cost=cost)
 
     def expected(self) -> tuple[PriceTerm, ...]:
         """What the sites will ask, by their offers."""
@@ -162,6 +167,15 @@ def _breaks(problem: Problem, plan: Plan) -> Iterator[Shortfall]:
     yield from _links_have_room(problem, plan, offers)
     yield from _latencies_are_kept(problem, plan, offers)
     yield from _refusals_are_heeded(problem, plan)
+    yield from broken_transfers(
+        problem,
+        plan.transfers,
+        start=plan.window.start,
+        there={
+            each.site: frozenset(name for name, count in each.counts.items() if count)
+            for each in plan.sites
+        },
+    )
 
 
 def _broken(

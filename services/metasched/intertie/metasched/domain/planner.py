@@ -83,14 +83,15 @@ def model_size(problem: Problem) -> int:
     pairs = len(problem.sites) * (len(problem.sites) - 1) // 2
     routes = pairs * (8 if any(site.forwards for site in problem.sites) else 1)
     groups, promises = len(problem.groups), len(problem.promises)
-    return hosts * (6 * groups + 3 * promises) + pairs * 2 * promises + routes
+    sources = len(problem.items) * len(problem.sites) ** 2
+    return hosts * (6 * groups + 3 * promises) + pairs * 2 * promises + routes + sources
 
 
 def _plan_of(begun: Begun) -> Plan:
     search = begun.search
     assert search.best is not None
     sites_alike = search.board.site_cost == 0 or len(search.best.packings) == 1
-    known = begun.whole and begun.slot == 0 and sites_alike and not search.board.packer.narrow
+    known = begun.whole and begun.first and sites_alike and not search.board.packer.narrow
     bound = search.bound() - search.board.site_cost
     optimal = known and search.cost - search.board.site_cost <= bound
     return search.board.plan(

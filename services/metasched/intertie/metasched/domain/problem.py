@@ -9,6 +9,7 @@ from intertie.common.quantities import Vector
 from intertie.common.spec import ANY_HYPERVISOR, ClusterSpec, Group, demand_of
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
+from intertie.metasched.domain.data import Item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,8 @@ class Site:
     forwards: bool = False
     """Whether what others send one another may go over its links. No site's gateway does that yet,
     so no offer says it, and all traffic between two sites takes their own link."""
+    before: tuple[Mapping[str, LinkRoom], ...] = ()
+    """What it has free of its halves of links, by peer, over each span of the problem."""
 
     @property
     def images(self) -> Mapping[str, ImageFound]:
@@ -182,6 +185,11 @@ class Problem:
     """How many are to be there at least, those included; likewise."""
     reserved: Mapping[frozenset[str], int] = field(default_factory=dict)
     """Mbit/s each way that the cluster has of the link of two sites, in what is not free."""
+    items: tuple[Item, ...] = ()
+    """What has to be at sites before it starts there. An image of which one is made is among what
+    all sites offer that it may be brought to: see with_image_brought."""
+    spans: tuple[Window, ...] = ()
+    """When that may be on its way, from now on: each begins where the one before it ends."""
 
     def group(self, name: str) -> GroupNeed:
         return next(group for group in self.groups if group.name == name)
@@ -288,6 +296,21 @@ def _need_of(group: Group, *, aside: bool) -> GroupNeed:
         saved_mib=group.allocation.memory_mib if aside else 0,
         count_field="count" if group.count else "min_count",
     )
+
+
+def with_image_brought(problem: Problem, image: str, item: Item) -> Problem:
+    """With the item, that is the image which groups call so, and may be at every site for that."""
+    found = next(site.images[image] for site in problem.sites if site.name in item.at)
+    sites = tuple(
+        replace(
+            site,
+            offers=tuple(
+                replace(offer, images={image: found, **offer.images}) for offer in site.offers
+            ),
+        )
+        for site in problem.sites
+    )
+    return replace(problem, sites=sites, items=(*problem.items, item))
 
 
 def digest_at(site: Site, group: GroupNeed) -> str:

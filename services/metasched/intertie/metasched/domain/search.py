@@ -9,7 +9,8 @@ from intertie.metasched.domain.graph import FAR
 
 class Search:
     """Keeps the best layout that it has met. What it does is counted in steps, not in time: a step
-    is a piece that is put somewhere; to find ways for all that is sent is ten."""
+    is a piece that is put somewhere; to find ways for all that is sent is ten,
+    and so is a transfer."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -41,8 +42,14 @@ class Search:
     def bound(self) -> int:
         """No layout costs less: each piece at its cheapest site, each tie at its least."""
         ties = sum(least for near in self._near for _, _, least in near) // 2
-        sites = self.board.site_cost
-        return ties + sites + sum(min(costs) for costs in self.board.alone)
+        board = self.board
+        total = ties + board.site_cost
+        for piece, costs in enumerate(board.alone):
+            if not board.staged:
+                total += min(costs)
+            else:
+                total += min(c + board.least_opening(piece, s) for s, c in enumerate(costs))
+        return total
 
     def run(
         self,
@@ -55,11 +62,13 @@ class Search:
     ) -> bool:
         """Puts the free pieces beside the others, which are where they are, with `start` first,
         trying no more than `width` sites for one after another. Whether it became better."""
-        board, placed, before = self.board, Placed(), self.best
+        board, placed, before, cost = self.board, Placed(), self.best, 0
         for piece, site in where.items():
-            if piece not in free and board.put(placed, piece, site) is None:
-                return False
-        cost = board.site_cost * len(placed.on)
+            if piece not in free:
+                cost += board.opening(placed, piece, site)
+                if board.put(placed, piece, site) is None:
+                    return False
+        cost += board.site_cost * len(placed.on)
         for piece, site in placed.where.items():
             cost += board.alone[piece][site]
             cost += sum(
@@ -135,19 +144,22 @@ class Search:
             found_at = [
                 (c if s in on else c + dear, s) for s, c in enumerate(here) if c < most and c < FAR
             ]
+        if board.staged:
+            found_at = [(c + board.opening(placed, piece, s), s) for c, s in found_at]
         found_at.sort()
-        for _, site in found_at:
+        for dearer, site in found_at:
             new_costs, new_mins, new_inner = dict(costs), dict(mins), inner
             for other, reach, least in self._near[piece]:
                 if other in costs and other not in placed.where:
                     column = list(map(add, costs[other], reach.beside(site)))
                     new_costs[other], new_mins[other] = column, min(column)
                     new_inner -= least
-            new_cost = cost + here[site] + (0 if site in on else dear)
+            new_cost = cost + dearer
             at_least = new_cost + new_inner + sum(new_mins[each] for each in later)
             if at_least >= min(self.cost, FAR):
                 continue
             before = board.put(placed, piece, site)
+            self.steps += 10 * board.transfers_tried()
             if before is None:
                 continue
             self.steps += 1

@@ -6,13 +6,21 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
+from intertie.common.values import replace
 from intertie.metasched.domain.assemble import assembled
 from intertie.metasched.domain.costs import COST_SCALE, link_hour, workspace_hour
+from intertie.metasched.domain.graph import FINE
 from intertie.metasched.domain.model import build
 from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.problem import Cut, Problem
 from intertie.metasched.domain.routes import Route, hops, pair_of
+from intertie.metasched.domain.transfers import Delivery, Staging, with_moves
 from intertie.metasched.domain.variables import Model, Rule
+
+STAGINGS = 8
+"""Plans of the model that transfers are looked for, one after another."""
+TINY = 1e-5
+"""Of the unit of account: what a cost and its bound may differ by where all parts are rounded."""
 
 
 def solve(
@@ -29,9 +37,31 @@ def solve(
     says so), then the shortest routes. `effort` is CP-SAT's deterministic time for each of these,
     not seconds: the same problem gives the same plan on every machine. It begins with the plan
     `hint`, where there is one.
+
+    The model knows of each transfer that is needed what it costs and when it could be done, were it
+    alone. If no transfers are found for its plan, that is left out and another is looked for, a few
+    times; a plan that is found so is not called optimal.
     """
     if not problem.sites or not problem.windows:
         return None
+    if not problem.items or relaxed:
+        return _solved(problem, effort=effort, relaxed=relaxed, hint=hint)
+    tried, staging = problem, Staging(problem)
+    for _ in range(STAGINGS):
+        plan = _solved(tried, effort=effort, relaxed=relaxed, hint=hint)
+        if plan is None:
+            return None
+        staged = with_transfers(problem, plan, staging, sure=tried is problem)
+        if staged is not None:
+            return staged
+        tried = replace(tried, cuts=(*tried.cuts, _not_so(problem, plan, staging)))
+    return None
+
+
+def _solved(
+    problem: Problem, *, effort: float, relaxed: frozenset[Rule], hint: Plan | None
+) -> Plan | None:
+    """The same, without transfers."""
     model = build(problem, relaxed)
     if hint is not None:
         _begin_with(model, problem, hint)
@@ -66,7 +96,46 @@ def solve(
             model.cp.add_hint(model.cp.get_int_var_from_proto_index(number), value)
     if values is None:
         return None
-    return _plan_of(model, problem, values, optimal=optimal, bound=bound)
+    if not problem.items:
+        return _plan_of(model, problem, values, optimal=optimal, bound=bound)
+    plan = _plan_of(model, problem, values, optimal=False, bound=bound)
+    return replace(plan, optimal=optimal)  # what it costs in all is not known yet
+
+
+def with_transfers(problem: Problem, plan: Plan, staging: Staging, *, sure: bool) -> Plan | None:
+    """The plan of a model with transfers by which all is there in time; None if none were found.
+    `sure`: there is no better one by the model."""
+    slot = problem.windows.index(plan.window)
+    staged = staging.scheduled(_wanted(problem, staging, plan), slot)
+    if staged is None:
+        return None
+    plan = with_moves(plan, staging, staged.moves)
+    as_low = plan.bound is not None and plan.cost <= plan.bound + TINY
+    optimal = sure and plan.optimal and as_low
+    return replace(plan, optimal=optimal, bound=plan.bound if sure else None)
+
+
+def _wanted(problem: Problem, staging: Staging, plan: Plan) -> frozenset[Delivery]:
+    return frozenset(
+        (item, at)
+        for at, site in enumerate(problem.sites)
+        for group in problem.groups
+        if plan.count(group.name, site.name)
+        for item in staging.missing(group.name, at)
+    )
+
+
+def _not_so(problem: Problem, plan: Plan, staging: Staging) -> Cut:
+    """Not at this start groups at all of these sites to which something has to be brought."""
+    return Cut(
+        start=plan.window.start,
+        counts={
+            (group.name, site.name): 1
+            for at, site in enumerate(problem.sites)
+            for group in problem.groups
+            if plan.count(group.name, site.name) and staging.missing(group.name, at)
+        },
+    )
 
 
 def any_plan(problem: Problem, *, effort: float) -> tuple[Plan | None, bool, float]:
@@ -83,7 +152,10 @@ def any_plan(problem: Problem, *, effort: float) -> tuple[Plan | None, bool, flo
     took = solver.response_proto.deterministic_time
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         plan = _plan_of(model, problem, _values(model, solver), optimal=False, bound=None)
-        return plan, True, took
+        if not problem.items:
+            return plan, True, took
+        staged = with_transfers(problem, plan, Staging(problem), sure=False)
+        return staged, staged is not None, took
     return None, status == cp_model.INFEASIBLE and model.all_routes, took
 
 
@@ -125,6 +197,9 @@ def _cost(model: Model, problem: Problem, slot: int) -> Any:
             ends = [(problem.site(a), problem.site(b)) for a, b in hops(route)]
             rate = sum(link_hour(*link, slot) for link in ends)
             cost += round(rate * hours * COST_SCALE) * flow
+    for (item, source, target), sent in model.sent.items():
+        assert model.staging is not None
+        cost += round(model.staging.price(item, target, (source,)) / FINE) * sent
     return cost
 
 

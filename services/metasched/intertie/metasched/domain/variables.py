@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Any
 
 from intertie.metasched.domain.routes import Pair, Route
+from intertie.metasched.domain.transfers import Staging
 
 
 class Rule(Enum):
@@ -40,6 +41,12 @@ class Model:
     """What of their traffic goes that way: all or nothing."""
     all_routes: bool = True
     """No route is left out of these."""
+    staging: Staging | None = None
+    """Where the problem has items."""
+    brought: dict[tuple[int, int], Any] = field(default_factory=dict)
+    """Whether an item is brought to a site, both by their numbers."""
+    sent: dict[tuple[int, int, int], Any] = field(default_factory=dict)
+    """And from which: item, source, target."""
     excess: list[Any] = field(default_factory=list)
     """By how much relaxed rules are broken."""
 
