@@ -1,6 +1,8 @@
 """The planner: a first plan at once, then the best one of the model where that is small enough,
 and better ones of the first plan where it is not."""
 
+from collections.abc import Callable
+
 from intertie.common.errors import FieldInvalid
 from intertie.metasched.domain.candidates import without_useless_sites
 from intertie.metasched.domain.construct import (
@@ -27,13 +29,16 @@ STEPS = 20_000
 PATIENCE = 200
 
 
-def best_plan(problem: Problem, *, effort: float = 2.0) -> Plan | None:
+def best_plan(
+    problem: Problem, *, effort: float = 2.0, told: Callable[[Plan], None] | None = None
+) -> Plan | None:
     """The best plan found within `effort`, or None if none was; every one is checked.
 
     Best is as in `solver.solve`. `effort` is CP-SAT's deterministic time for each of its
     objectives, and counts steps where no model is solved: the same problem gives the same plan on
     every machine. `Plan.optimal` says that there is no better one, `Plan.bound` what none costs
-    less than.
+    less than. `told` is given a first plan as soon as there is one that more is done about, to find
+    a better one.
     """
     if not problem.sites or not problem.windows:
         return None
@@ -51,6 +56,8 @@ def best_plan(problem: Problem, *, effort: float = 2.0) -> Plan | None:
         return first
     if size <= EASY_MODEL:
         return _better(problem, exact, first)
+    if first is not None and told is not None:
+        told(first)
     if small or (begun is None and size <= LARGEST_UNPLANNED):
         return _better(problem, solve(pruned, effort=effort, hint=first), first)
     if begun is None:
