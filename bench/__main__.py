@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from bench import (
     admission,
     capacity,
+    coalloc,
     control,
     coordination,
     deploy,
@@ -24,6 +25,7 @@ from bench import (
 BENCHES: dict[str, Callable[[bool], None]] = {
     "admission": admission.run,
     "calendar": capacity.run,
+    "coalloc": coalloc.run,
     "control": control.run,
     "coordination": coordination.run,
     "deploy": deploy.run,
@@ -37,6 +39,7 @@ BENCHES: dict[str, Callable[[bool], None]] = {
 }
 
 OWN: dict[str, Callable[[Sequence[str]], None]] = {
+    "coalloc": coalloc.main,
     "explain": explain.main,
     "responsiveness": responsiveness.main,
     "trace": trace.main,

@@ -2,8 +2,10 @@
 
 Workspaces are counted by site, where only what all hosts have together counts, and how many of a
 group alone fit on them. An item comes to each site as if nothing else were sent, and costs as much
-as the way there from some site that has it, or gets it too. Nothing is promised between workspaces;
-bounds on latency are for the quickest ways there are.
+as the cheapest way there that could be in time, from some site that has it, or gets it too. What is
+promised between two workspaces costs as much as the cheapest way with so much free, but takes
+nothing of it; where there are more than MOST_PAIRED sites, as much as the cheapest link. Bounds on
+latency are for the quickest ways there are.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from intertie.metasched.domain.costs import COST_SCALE, workspace_hour
 from intertie.metasched.domain.graph import FAR, FINE, MICROSECOND, Graph
 from intertie.metasched.domain.link_times import NEVER
 from intertie.metasched.domain.packing import places_for
-from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.problem import Problem, Promise
 from intertie.metasched.domain.transfers import Staging
-from intertie.common.values import replace
 
 EFFORT = 1.0
+"""CP-SAT's deterministic time for one bound, which holds whether all of it was enough or not."""
+MOST_PAIRED = 20
 
 
 @dataclass(slots=True)
@@ -35,7 +38,7 @@ class Relaxed:
 
 class Bound:
     def __init__(self, problem: Problem) -> None:
-        self._problem = replace(problem, promises=())
+        self._problem = problem
         self._staging = Staging(problem)
 
     def first_slot(self) -> int | None:
@@ -59,7 +62,7 @@ class Bound:
         status = solver.solve(model.cp)
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return 0.0
-        return max(solver.best_objective_bound, 0.0) / COST_SCALE
+        return max(float(solver.best_objective_bound), 0.0) / COST_SCALE
 
     def _relaxed(self, slot: int, *, money: bool = False) -> Relaxed | None:
         problem, staging = self._problem, self._staging
@@ -87,6 +90,7 @@ class Bound:
         self._latencies(model, slot)
         if money:
             self._prices(model, at, slot)
+            self._promised(model, at, slot)
         return model
 
     def _sites_have_room(self, model: Relaxed, at: dict[tuple[str, int], Any], slot: int) -> None:
@@ -129,10 +133,10 @@ class Bound:
                 cp.add_implication(present, brought[item, number])
         turn = {key: cp.new_int_var(0, len(problem.sites), "") for key in brought}
         for (item, number), comes in brought.items():
-            first = staging.price(item, number, staging.at[item])
+            first = staging.price(item, slot, number)
             ways = []
             for source in (None, *range(len(problem.sites))):
-                price = first if source is None else staging.price(item, number, (source,))
+                price = staging.price(item, slot, number, source)
                 if source is not None and ((item, source) not in brought or price >= first):
                     continue
                 if source == number or price >= NEVER:
@@ -144,6 +148,40 @@ class Bound:
                     cp.add_implication(way, brought[item, source])
                     cp.add(turn[item, source] < turn[item, number]).only_enforce_if(way)
             cp.add(sum(ways) == comes)
+
+    def _promised(self, model: Relaxed, at: dict[tuple[str, int], Any], slot: int) -> None:
+        """What is between two sites, of each promise."""
+        problem, cp, graph = self._problem, model.cp, Graph(self._problem, slot)
+        cheapest = min(graph.price, default=0)
+        few = len(problem.sites) <= MOST_PAIRED
+        for promise in problem.promises:
+            a, b = problem.group(promise.a), problem.group(promise.b)
+            most = a.most * b.most
+
+            def both(one: int, two: int, promise: Promise = promise, most: int = most) -> Any:
+                if (promise.a, one) not in at or (promise.b, two) not in at:
+                    return 0
+                pairs = cp.new_int_var(0, most, "")
+                ends = [at[promise.a, one], at[promise.b, two]]
+                cp.add_multiplication_equality(pairs, ends)
+                return pairs
+
+            if not few:
+                price = cheapest * promise.mbit_s // FINE
+                within = sum(both(site, site) for site in range(len(problem.sites)))
+                apart = a.fewest * b.fewest - within
+                model.cost += price // (2 if a is b else 1) * apart
+                continue
+            for one in range(len(problem.sites)):
+                costs = graph.costs_from(one, promise.mbit_s, None)
+                for two in range(one if a is b else len(problem.sites)):
+                    if two == one:
+                        continue
+                    pairs = both(one, two)
+                    if costs[two] < FAR:
+                        model.cost += costs[two] // FINE * pairs
+                    elif not isinstance(pairs, int):
+                        cp.add(pairs == 0)
 
 
 def _solver() -> Any:

@@ -65,7 +65,11 @@ def one_after_another(staging: Staging, wanted: list[Delivery], slot: int) -> li
     has = [dict.fromkeys(sites, 0) for sites in staging.at]
     moves: list[Move] = []
     for item, site in wanted:
-        ways = [found for source in sorted(has[item]) if (found := links.cheap(source).get(site))]
+        ways = [
+            way
+            for source in sorted(has[item])
+            if (way := staging.way(item, until_us, site, source))
+        ]
         if not ways or at_us >= until_us:
             return None
         _, path = min(ways, key=lambda each: (len(each[1][0]), each[0]))

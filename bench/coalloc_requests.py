@@ -32,7 +32,8 @@ TOPOLOGIES = {
     50: "sndlib/germany50",
     91: "topozoo/VtlWavenet2011",
 }
-"""By how many sites they have. About 100 has only the last, nearly a chain, of those with places."""
+"""By how many sites they have. Of those in these collections the last, which is nearly a chain, is
+the only one of about 100."""
 FILLING = timedelta(hours=6)
 LOAD = 0.9
 """Offered, of what is scarcest."""

@@ -32,6 +32,7 @@ class World:
         for wire in scenario.wires:
             capacities[f"{wire.one}>{wire.two}"] = wire.mbit_s
             capacities[f"{wire.two}>{wire.one}"] = wire.mbit_s
+        self._capacities = capacities
         self._calendar = Calendar(capacities)
         self._ends: list[tuple[datetime, str]] = []
         self._rooms: dict[tuple[int, int], HostRoom] = {}
@@ -95,15 +96,14 @@ class World:
                 key = f"{one}>{two}"
                 amounts[key] = amounts.get(key, 0) + link.mbit_s
         self._add(request.name, plan.window, amounts)
-        for number, each in enumerate(plan.transfers):
-            hops = {f"{one}>{two}": each.mbit_s for one, two in pairwise(each.route)}
-            self._add(f"{request.name}/{number}", Window(each.begin, each.end), hops)
+        for number, sent in enumerate(plan.transfers):
+            hops = {f"{one}>{two}": sent.mbit_s for one, two in pairwise(sent.route)}
+            self._add(f"{request.name}/{number}", Window(sent.begin, sent.end), hops)
 
     def overfull(self) -> bool:
         """Whether more is promised of anything at any time than there is."""
         ever = Window(EPOCH, EPOCH + timedelta(days=3650))
-        capacities = self._calendar._capacities
-        return any(self._calendar.free(key, ever) < 0 for key in capacities)
+        return any(self._calendar.free(key, ever) < 0 for key in self._capacities)
 
     def _add(self, key: str, window: Window, amounts: dict[str, int]) -> None:
         self._calendar.add(Demand(key, window, amounts))
@@ -130,9 +130,7 @@ class World:
         return room
 
     def _links(self, window: Window) -> dict[str, dict[str, LinkRoom]]:
-        found: dict[str, dict[str, LinkRoom]] = {
-            place.name: {} for place in self.scenario.places
-        }
+        found: dict[str, dict[str, LinkRoom]] = {place.name: {} for place in self.scenario.places}
         for wire in self.scenario.wires:
             there = self._calendar.free(f"{wire.one}>{wire.two}", window)
             back = self._calendar.free(f"{wire.two}>{wire.one}", window)

@@ -74,6 +74,24 @@ def constructed(problem: Problem, *, steps: int) -> Begun | None:
     return best
 
 
+def earlier(problem: Problem, begun: Begun, *, steps: int) -> Begun:
+    """The same in the first window before it that has a layout, where so many steps are made in
+    each of them; else what there is. Only of what is wanted in all, and where items are brought:
+    else all that there is to try was tried."""
+    board = begun.search.board
+    if not isinstance(board, StagedBoard) or not begun.whole:
+        return begun
+    most = {group.name: group.most for group in problem.groups}
+    slots = slots_in_time(problem, most, board.staging)
+    for slot in slots:
+        if slot == begun.slot:
+            break
+        found = _in_window(problem, slot, most, Budget(A_WINDOW * steps, board.staging))
+        if found is not None:
+            return Begun(found, slot, whole=True, first=slot == slots[0])
+    return begun
+
+
 def slots_in_time(
     problem: Problem, counts: Mapping[str, int], staging: Staging | None
 ) -> list[int]:

@@ -3,7 +3,7 @@ ways over them."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from intertie.metasched.domain.costs import sent_price
 from intertie.metasched.domain.data import BITS_IN_MIB, lasts_us
@@ -47,7 +47,6 @@ class LinkTimes:
         ]
         """Of each site: what is free of some link to it at some time, at most."""
         self._least: dict[tuple[int, int], list[int]] = {}
-        self._cheap: dict[int, dict[int, tuple[float, Path]]] = {}
 
     def _add(self, problem: Problem, one: str, two: str, number: dict[str, int]) -> None:
         here, there = problem.site(one), problem.site(two)
@@ -128,24 +127,25 @@ class LinkTimes:
                     heappush(line, (price + self.price[link], steps + 1, peer, site, link))
         return None
 
-    def cheap(self, source: int) -> dict[int, tuple[float, Path]]:
-        """To each site that can be reached: the price of a MiB, and the way."""
-        found = self._cheap.get(source)
-        if found is None:
-            found = {}
-            line: list[tuple[float, int, int, Way, tuple[int, ...]]] = [
-                (0.0, 0, source, (source,), ())
-            ]
-            while line:
-                price, steps, site, way, links = heappop(line)
-                if site in found:
-                    continue
-                found[site] = price, (way, links)
-                for peer, link in self.out[site] if site == source or self.forwards[site] else ():
-                    if peer not in found:
-                        more = price + self.price[link], steps + 1
-                        heappush(line, (*more, peer, (*way, peer), (*links, link)))
-            self._cheap[source] = found
+    def ways(
+        self, sources: Collection[int], usable: Sequence[bool]
+    ) -> list[tuple[float, Path] | None]:
+        """To each site: the price of a MiB by the cheapest way from one of these over links that
+        are usable, and that way; the shortest of those."""
+        found: list[tuple[float, Path] | None] = [None] * len(self.names)
+        line: list[tuple[float, int, int, Way, tuple[int, ...]]] = [
+            (0.0, 0, source, (source,), ()) for source in sources
+        ]
+        heapify(line)
+        while line:
+            price, steps, site, way, links = heappop(line)
+            if found[site] is not None:
+                continue
+            found[site] = price, (way, links)
+            for peer, link in self.out[site] if not steps or self.forwards[site] else ():
+                if found[peer] is None and usable[link]:
+                    more = price + self.price[link], steps + 1
+                    heappush(line, (*more, peer, (*way, peer), (*links, link)))
         return found
 
     def alone_us(self, link: int, size_mib: int) -> int:

@@ -11,6 +11,7 @@ from intertie.metasched.domain.construct import (
     Begun,
     can_be_searched,
     constructed,
+    earlier,
     stands,
 )
 from intertie.metasched.domain.improve import improve
@@ -26,6 +27,8 @@ HINT_STEPS = 1_000
 FIRST_STEPS = 7_500
 STEPS = 20_000
 """Of all that is done for a plan without the model, at the effort of 1."""
+EARLIER_STEPS = 10_000
+"""In each window before a first plan's, where items are to be brought."""
 PATIENCE = 200
 
 
@@ -62,6 +65,7 @@ def best_plan(
         return _better(problem, solve(pruned, effort=effort, hint=first), first)
     if begun is None:
         return None
+    begun = earlier(pruned, begun, steps=round(EARLIER_STEPS * effort))
     improve(begun.search, steps=round(STEPS * effort), patience=PATIENCE)
     return _better(problem, _sound(problem, _plan_of(begun)), first)
 

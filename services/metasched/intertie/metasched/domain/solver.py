@@ -10,6 +10,7 @@ from intertie.common.values import replace
 from intertie.metasched.domain.assemble import assembled
 from intertie.metasched.domain.costs import COST_SCALE, link_hour, workspace_hour
 from intertie.metasched.domain.graph import FINE
+from intertie.metasched.domain.link_times import NEVER
 from intertie.metasched.domain.model import build
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Cut, Problem
@@ -199,7 +200,11 @@ def _cost(model: Model, problem: Problem, slot: int) -> Any:
             cost += round(rate * hours * COST_SCALE) * flow
     for (item, source, target), sent in model.sent.items():
         assert model.staging is not None
-        cost += round(model.staging.price(item, target, (source,)) / FINE) * sent
+        price = model.staging.price(item, slot, target, source)
+        if price < NEVER:  # else it is not sent
+            cost += price // FINE * sent
+        else:
+            model.cp.add(sent == 0)
     return cost
 
 

@@ -46,14 +46,14 @@ class StagedBoard(Board):
         cost = 0
         for item, _ in self._needs(piece, site):
             if (item, site) not in placed.brought:
-                others = [there for known, there in placed.brought if known == item]
-                cost += self.staging.price(item, site, (*self.staging.at[item], *others))
+                sources = (None, *(there for known, there in placed.brought if known == item))
+                cost += min(self.staging.price(item, self.slot, site, each) for each in sources)
         return cost
 
     def least_opening(self, piece: int, site: int) -> int:
         """Its share of what that costs at the least, among all pieces that need it."""
         return sum(
-            self.staging.cheapest_link(item, site) // self._sharing[item]
+            self.staging.cheapest_link(item, self.slot, site) // self._sharing[item]
             for item, _ in self._needs(piece, site)
         )
 

@@ -46,6 +46,7 @@ def _bring_what_is_needed(model: Model, problem: Problem) -> None:
 def _bring_it_from_who_has_it(model: Model, problem: Problem) -> None:
     """What is brought comes from one site that has it, or that it is brought to before."""
     staging, count = _staging(model, problem), len(problem.sites)
+    last = len(problem.windows) - 1
     turn = {
         key: model.cp.new_int_var(0, count, f"turn of {key[0]} at {key[1]}")
         for key in model.brought
@@ -54,7 +55,7 @@ def _bring_it_from_who_has_it(model: Model, problem: Problem) -> None:
         ways = []
         for source in range(count):
             onward = model.brought.get((item, source))
-            price = staging.price(item, at, (source,)) if source != at else NEVER
+            price = staging.price(item, last, at, source) if source != at else NEVER
             if price >= NEVER or (onward is None and source not in staging.at[item]):
                 continue
             way = model.cp.new_bool_var(f"{item} from {source} to {at}")

@@ -4,18 +4,23 @@ Each is at one rate without a break. Whatever has got an item may send it on. It
 one after another, beside those before: first by the cheapest ways, then as soon as can be.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
+from math import inf
 
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import hindrance
 from intertie.metasched.domain.costs import COST_SCALE
-from intertie.metasched.domain.data import TransferPlan, lasts_us
+from intertie.metasched.domain.data import BITS_IN_MIB, TransferPlan, lasts_us
 from intertie.metasched.domain.graph import FINE, MICROSECOND
 from intertie.metasched.domain.link_times import NEVER, LinkTimes, Path, Widths, soonest
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem, Site
+
+MOST_TRIED = 64
+"""Spans in which a cheap way is looked for, for one transfer."""
 
 Delivery = tuple[int, int]
 """An item and a site that does not have it, by numbers."""
@@ -58,7 +63,15 @@ class Staging:
         ]
         """Of each window: by when all has to be there."""
         self._problem = problem
+        self._sites = range(len(problem.sites))
+        self._alone_us = [
+            [self.links.alone_us(link, item.size_mib) for link in range(len(self.links.price))]
+            for item in self.items
+        ]
+        """Of each item: by when it can be over each link."""
         self._soonest = [self._soonest_of(at) for at in range(len(self.items))]
+        self._ways: dict[tuple[int, int, int | None], list[tuple[float, Path] | None]] = {}
+        self._prices: dict[tuple[int, int, int | None], list[int]] = {}
         self._ready: dict[tuple[str, int], int] = {}
         self._found: dict[tuple[frozenset[Delivery], int], Staged | None] = {}
         self.tried = 0
@@ -84,9 +97,8 @@ class Staging:
     def _soonest_of(self, item: int) -> list[int]:
         """By site. Every link on its way has carried all of it by then, be it that sites forward it
         or that they keep it and send it on."""
-        links, size_mib = self.links, self.items[item].size_mib
+        links, alone_us = self.links, self._alone_us[item]
         passes = [self._may_pass(item, site) for site in self._problem.sites]
-        alone: dict[int, int] = {}
         found = [NEVER] * len(links.names)
         left = dict.fromkeys(self.at[item], 0)
         while left:
@@ -97,9 +109,7 @@ class Staging:
             for peer, link in links.out[site]:
                 if found[peer] < NEVER:
                     continue
-                if link not in alone:
-                    alone[link] = links.alone_us(link, size_mib)
-                by = max(found[site], alone[link])
+                by = max(found[site], alone_us[link])
                 if by < left.get(peer, NEVER):
                     left[peer] = by
         return found
@@ -108,16 +118,36 @@ class Staging:
         groups = (self._problem.group(name) for name in self.items[item].groups)
         return site.forwards or any(hindrance(group, site) is None for group in groups)
 
-    def price(self, item: int, site: int, holders: Iterable[int]) -> int:
-        """Of bringing it there the cheapest way from a site that has it, whenever that may be;
-        NEVER where there is no way."""
-        ways = (found for each in holders if (found := self.links.cheap(each).get(site)))
-        best = min((price for price, _ in ways), default=None)
-        return NEVER if best is None else self._cost(item, best)
+    def way(
+        self, item: int, until_us: int, site: int, source: int | None = None
+    ) -> tuple[float, Path] | None:
+        """The cheapest way there from a site that has it from the start, or from this one, over
+        links that can carry it by then, were nothing else sent; and what a MiB costs."""
+        key = item, until_us, source
+        if key not in self._ways:
+            usable = [alone <= until_us for alone in self._alone_us[item]]
+            sources = self.at[item] if source is None else (source,)
+            self._ways[key] = self.links.ways(sources, usable)
+        return self._ways[key][site]
 
-    def cheapest_link(self, item: int, site: int) -> int:
-        """No transfer of it to the site costs less."""
-        prices = [self.links.price[link] for link in self.links.into[site]]
+    def price(self, item: int, slot: int, site: int, source: int | None = None) -> int:
+        """No transfer of it from there, that has come before the window, costs less; NEVER where
+        there is none."""
+        key = item, slot, source
+        prices = self._prices.get(key)
+        if prices is None:
+            ways = (self.way(item, self.until_us[slot], at, source) for at in self._sites)
+            prices = [NEVER if way is None else self._cost(item, way[0]) for way in ways]
+            self._prices[key] = prices
+        return prices[site]
+
+    def cheapest_link(self, item: int, slot: int, site: int) -> int:
+        """No transfer of it to the site, that has come before the window, costs less."""
+        prices = [
+            self.links.price[link]
+            for link in self.links.into[site]
+            if self._alone_us[item][link] <= self.until_us[slot]
+        ]
         return self._cost(item, min(prices, default=0.0))
 
     def at_most(self) -> int:
@@ -138,7 +168,12 @@ class Staging:
     def _schedule(self, wanted: frozenset[Delivery], until_us: int) -> Staged | None:
         by_size = sorted(wanted, key=lambda each: (-self.items[each[0]].size_mib, *each))
         by_time = sorted(wanted, key=lambda each: (self._soonest[each[0]][each[1]], *each))
-        for order, cheap in ((by_size, True), (by_time, False), (by_time[::-1], False)):
+        for order, cheap in (
+            (by_size, True),
+            (by_time, False),
+            (by_time[::-1], False),
+            (by_size, False),
+        ):
             moves = self._in_order(order, until_us, cheap=cheap)
             if moves is not None:
                 cost = sum(self._cost_of(move) for move in moves)
@@ -158,7 +193,7 @@ class Staging:
             item, site = left[0]
             if cheap:  # the nearest to what has it, as that may be the next one's source
                 sites = [s for i, s in left if i == item]
-                site = min(sites, key=lambda s: (self.price(item, s, draft.has[item]), s))
+                site = min(sites, key=lambda s: (draft.price(item, s), s))
             left.remove((item, site))
             self.tried += 1
             move = (draft.cheaply(item, site) if cheap else None) or draft.at_once(item, site)
@@ -200,7 +235,8 @@ class Draft:
     """Transfers so far, and what they leave of the links."""
 
     def __init__(self, staging: Staging, until_us: int) -> None:
-        self._links, self._items, self._until_us = staging.links, staging.items, until_us
+        self._staging, self._until_us = staging, until_us
+        self._links, self._items = staging.links, staging.items
         self.has = [dict.fromkeys(sites, 0) for sites in staging.at]
         """Of each item: since when a site has it."""
         self.moves: list[Move] = []
@@ -227,22 +263,62 @@ class Draft:
 
         return self._soonest(item, site, widest)
 
+    def price(self, item: int, site: int) -> float:
+        """Of a MiB that is brought there the cheapest way."""
+        ways = self._ways(item, site)
+        return min((price for price, _ in ways), default=inf)
+
+    def _ways(self, item: int, site: int) -> list[tuple[float, Path]]:
+        """The cheapest from those that have it from the start, and from each that has got it."""
+        moved = (each.path[0][-1] for each in self.moves if each.item == item)
+        ways = (self._staging.way(item, self._until_us, site, source) for source in (None, *moved))
+        return [each for each in ways if each is not None]
+
     def cheaply(self, item: int, site: int) -> Move | None:
-        """From where that costs the least; as soon as it can be by that way, if that is in time."""
-        has, links = self.has[item], self._links
-        ways = [
-            (*found, source) for source in sorted(has) if (found := links.cheap(source).get(site))
-        ]
+        """By the cheapest way, as soon as it can be by that; if that is not in time, by the
+        cheapest of those that are."""
+        ways = self._ways(item, site)
         if not ways:
             return None
-        _, path, source = min(ways, key=lambda each: (each[0], len(each[1][0]), each[2]))
+        _, path = min(ways, key=lambda each: (each[0], len(each[1][0]), each[1]))
+        move = self._by(item, path)
+        if move is None and (in_time := self._cheapest_in_time(item, site)) is not None:
+            move = self._by(item, in_time)
+        return move
+
+    def _by(self, item: int, path: Path) -> Move | None:
+        """By that way, as soon as it can be."""
+        since = self.has[item][path[0][0]]
 
         def of_path(begin_us: int, end_us: int) -> tuple[int, Path] | None:
-            free = links.less(begin_us, end_us, self._taken)
+            free = self._links.less(begin_us, end_us, self._taken)
             mbit_s = min(free[link] for link in path[1])
-            return (mbit_s, path) if mbit_s and has[source] <= begin_us else None
+            return (mbit_s, path) if mbit_s and since <= begin_us else None
 
-        return self._soonest(item, site, of_path)
+        return self._soonest(item, path[0][-1], of_path)
+
+    def _cheapest_in_time(self, item: int, site: int) -> Path | None:
+        """Of all ways by which it could be there between two moments; of the first MOST_TRIED of
+        these, the earliest beginnings and the latest ends first."""
+        has, size_mib = self.has[item], self._items[item].size_mib
+        changes = sorted({*self._changes, *has.values()})
+        within = (
+            (begin, end)
+            for begin in changes
+            for end in (self._until_us, *reversed(changes))
+            if begin < end <= self._until_us
+        )
+        best: tuple[float, Path] | None = None
+        for begin, end in islice(within, MOST_TRIED):
+            free = self._links.less(begin, end, self._taken)
+            sources = [each for each, since in has.items() if since <= begin]
+            least = -(-size_mib * BITS_IN_MIB // (end - begin))
+            path = self._links.cheapest(free, sources, site, least=least)
+            if path is not None:
+                price = sum(self._links.price[link] for link in path[1])
+                if best is None or price < best[0]:
+                    best = price, path
+        return best[1] if best is not None else None
 
     def _soonest(self, item: int, site: int, way: Widths) -> Move | None:
         size_mib, until_us, most = self._items[item].size_mib, self._until_us, self._links.most
