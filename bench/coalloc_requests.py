@@ -38,7 +38,9 @@ FILLING = timedelta(hours=6)
 LOAD = 0.9
 """Offered, of what is scarcest."""
 GIB = 1024
-HOST = Vector(vcpus=32, memory_mib=128 * GIB, disk_mib=4096 * GIB, uplink_mbit_s=40_000)
+MIB_A_VCPU = 4 * GIB
+"""Of what workspaces take, and of what hosts have."""
+HOST = Vector(vcpus=32, memory_mib=32 * MIB_A_VCPU, disk_mib=4096 * GIB, uplink_mbit_s=40_000)
 WIDTHS = (1000, 2500, 2500, 10_000)
 KM_A_MS = 200.0
 IMAGES, DATA_SETS = 12, 30
@@ -177,7 +179,7 @@ def _request(draw: Random, name: str, catalogue: tuple[list[Item], list[Item]]) 
                 name=f"g{at}",
                 fewest=size,
                 most=size,
-                need=Vector(vcpus=vcpus, memory_mib=vcpus * 4 * GIB, disk_mib=40 * GIB),
+                need=Vector(vcpus=vcpus, memory_mib=vcpus * MIB_A_VCPU, disk_mib=40 * GIB),
                 image=image.name,
                 architecture="x86_64",
                 hypervisor="any",
@@ -217,13 +219,12 @@ def _work(
     links = 2 * sum(each.mbit_s for each in wires)
     steps = _steps([each.name for each in places], wires)
     mean_steps = sum(sum(row.values()) for row in steps.values()) / len(steps) ** 2
-    vcpus = memory = sent = 0.0
+    vcpus = sent = 0.0
     for each in requests:
         lasts_s = each.lasts.total_seconds()
         by_name = {group.name: group for group in each.groups}
         for group in each.groups:
             vcpus += group.fewest * group.need.vcpus * lasts_s
-            memory += group.fewest * group.need.memory_mib * lasts_s
         for promise in each.promises:
             pairs = by_name[promise.a].fewest * by_name[promise.b].fewest / 2
             sent += 2 * pairs * promise.mbit_s * mean_steps * lasts_s
@@ -234,7 +235,6 @@ def _work(
             sent += to * links_away * item.size_mib * BITS_IN_MIB / 1_000_000
     return {
         "vcpus": vcpus / (hosts * HOST.vcpus),
-        "memory": memory / (hosts * HOST.memory_mib),
         "links": sent / links,
     }
 

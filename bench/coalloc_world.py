@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from bench.coalloc_requests import HOST, Request, Scenario
+from bench.coalloc_requests import HOST, MIB_A_VCPU, Request, Scenario
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
@@ -20,22 +20,22 @@ KINDS = frozenset({"qemu"})
 
 
 class World:
-    """Counts what plans have taken, exactly; copies that they have made are gone with them."""
+    """Counts what plans have taken, exactly; copies that they have made are gone with them. Of hosts
+    vCPUs, of which memory is a multiple."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         capacities: dict[str, int] = {}
         for place in scenario.places:
             for host in range(place.hosts):
-                capacities[f"{place.name}/{host}/vcpus"] = HOST.vcpus
-                capacities[f"{place.name}/{host}/memory"] = HOST.memory_mib
+                capacities[f"{place.name}/{host}"] = HOST.vcpus
         for wire in scenario.wires:
             capacities[f"{wire.one}>{wire.two}"] = wire.mbit_s
             capacities[f"{wire.two}>{wire.one}"] = wire.mbit_s
         self._capacities = capacities
         self._calendar = Calendar(capacities)
         self._ends: list[tuple[datetime, str]] = []
-        self._rooms: dict[tuple[int, int], HostRoom] = {}
+        self._rooms: dict[int, HostRoom] = {}
 
     def problem(self, request: Request) -> Problem:
         """What sites offer to it when it is asked for."""
@@ -87,10 +87,8 @@ class World:
         for site in plan.sites:
             for host, counts in enumerate(site.packing):
                 for name, count in counts.items():
-                    need = by_name[name].need
-                    for what, each in (("vcpus", need.vcpus), ("memory", need.memory_mib)):
-                        key = f"{site.site}/{host}/{what}"
-                        amounts[key] = amounts.get(key, 0) + count * each
+                    key = f"{site.site}/{host}"
+                    amounts[key] = amounts.get(key, 0) + count * by_name[name].need.vcpus
         for link in plan.links:
             for one, two in pairwise(link.route):
                 key = f"{one}>{two}"
@@ -116,17 +114,16 @@ class World:
         self._ends = [each for each in self._ends if each[0] > now]
 
     def _host(self, name: str, window: Window) -> HostRoom:
-        vcpus = self._calendar.free(f"{name}/vcpus", window)
-        memory_mib = self._calendar.free(f"{name}/memory", window)
-        room = self._rooms.get((vcpus, memory_mib))
+        vcpus = self._calendar.free(name, window)
+        room = self._rooms.get(vcpus)
         if room is None:
             free = Vector(
                 vcpus=vcpus,
-                memory_mib=memory_mib,
+                memory_mib=vcpus * MIB_A_VCPU,
                 disk_mib=HOST.disk_mib,
                 uplink_mbit_s=HOST.uplink_mbit_s,
             )
-            room = self._rooms[vcpus, memory_mib] = HostRoom(free=free, hypervisors=KINDS)
+            room = self._rooms[vcpus] = HostRoom(free=free, hypervisors=KINDS)
         return room
 
     def _links(self, window: Window) -> dict[str, dict[str, LinkRoom]]:

@@ -44,7 +44,7 @@ class StagedBoard(Board):
     def opening(self, placed: Placed, piece: int, site: int) -> int:
         """What it costs, about, to bring there what no piece that is placed has there yet."""
         cost = 0
-        for item, _ in self._needs(piece, site):
+        for item in self.staging.missing(self.pieces[piece].group, site):
             if (item, site) not in placed.brought:
                 sources = (None, *(there for known, there in placed.brought if known == item))
                 cost += min(self.staging.price(item, self.slot, site, each) for each in sources)
@@ -54,7 +54,7 @@ class StagedBoard(Board):
         """Its share of what that costs at the least, among all pieces that need it."""
         return sum(
             self.staging.cheapest_link(item, self.slot, site) // self._sharing[item]
-            for item, _ in self._needs(piece, site)
+            for item in self.staging.missing(self.pieces[piece].group, site)
         )
 
     def transfers_tried(self) -> int:

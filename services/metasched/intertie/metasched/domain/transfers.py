@@ -72,6 +72,7 @@ class Staging:
         self._soonest = [self._soonest_of(at) for at in range(len(self.items))]
         self._ways: dict[tuple[int, int, int | None], list[tuple[float, Path] | None]] = {}
         self._prices: dict[tuple[int, int, int | None], list[int]] = {}
+        self._missing: dict[tuple[str, int], tuple[int, ...]] = {}
         self._ready: dict[tuple[str, int], int] = {}
         self._found: dict[tuple[frozenset[Delivery], int], Staged | None] = {}
         self.tried = 0
@@ -79,7 +80,11 @@ class Staging:
 
     def missing(self, group: str, site: int) -> tuple[int, ...]:
         """What has to be brought before the group can be there."""
-        return tuple(item for item in self.of_group[group] if site not in self.at[item])
+        found = self._missing.get((group, site))
+        if found is None:
+            found = tuple(item for item in self.of_group[group] if site not in self.at[item])
+            self._missing[group, site] = found
+        return found
 
     def ready_us(self, group: str, site: int) -> int:
         """When all that the group needs can be there at the soonest: no transfers whatsoever bring
