@@ -4,9 +4,9 @@ after another, and against what no plan can do better than.
 
 `python -m bench coalloc [--sites N ...] [--limit N] [--seconds S] [--seed N] [--effort E]
 [--json]`. Topologies (SNDlib, Topology Zoo, by `topohub`), sites and requests are drawn as
-`bench/coalloc_requests.py` says, at an offered load of 0.9 of what is scarcest: vCPUs (and so memory) or
-links. All ways to place them have the same requests, each in a world of its own
-(`bench/coalloc_world.py`), which the same first requests have filled, placed by (b) and not
+`bench/coalloc_requests.py` says, at an offered load of 0.9 of what is scarcest: vCPUs, of which
+memory is a multiple, or links. All ways to place them have the same requests, each in a world of
+its own (`bench/coalloc_world.py`), which the same first requests have filled, placed by (b) and not
 counted. They have one objective: all or nothing; the earliest start; the fewest sites; the least
 cost, of workspaces, promised bandwidth and transfers.
 
@@ -19,9 +19,9 @@ cost, of workspaces, promised bandwidth and transfers.
   problem with fewer rules (`bench/coalloc_bound.py`); for the cost at the planner's start, and at
   no more sites. A gap is (planner - bound) / bound, of the sums over what the planner accepted.
 
-A start is counted from when a request comes. Times are of this process's CPU, which is one: what
-they would be on a core that does nothing else. *WAN* is what transfers carry, on each link that they
-go over. Every plan of all three is checked by `plan.check`, and every world for what is overfull.
+A start is counted from when a request comes. Times are of the CPU that this process, which has one
+thread, takes. *WAN* is what transfers carry, on each link that they go over. Every plan of all
+three is checked by `plan.check`, and every world for what is overfull.
 """
 
 from __future__ import annotations

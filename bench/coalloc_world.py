@@ -20,8 +20,8 @@ KINDS = frozenset({"qemu"})
 
 
 class World:
-    """Counts what plans have taken, exactly; copies that they have made are gone with them. Of hosts
-    vCPUs, of which memory is a multiple."""
+    """Counts what plans have taken, exactly; copies that they have made are gone with them. Of
+    hosts it counts vCPUs, of which memory is a multiple."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario

@@ -275,3 +275,37 @@ def test_any_plan_has_its_transfers() -> None:
     assert plan is not None
     assert known
     assert check(given, plan) == ()
+
+
+def test_a_start_at_which_it_can_be_nowhere_is_not_tried_place_by_place() -> None:
+    """Of more sites than there are tries."""
+    hosts = {"a": 0} | dict.fromkeys("bcdefghijkl", 1)
+    links = {("a", name): 100 for name in "bcdefghijkl"}
+    given = staged(hosts, links, [item("data", 3_600, "a")])
+    assert begins(solved(solve, given)) == 2
+
+
+def test_no_two_send_one_another_what_neither_had(solver: Solver) -> None:
+    """It is dear from a, and next to nothing between b and c: once it comes from a."""
+    given = staged(
+        {"a": 0, "b": 1, "c": 1},
+        {("a", "b"): 1_000, ("a", "c"): 1_000, ("b", "c"): 1_000},
+        [item("data", 3_000, "a")],
+        groups=[group(fewest=2)],
+        starts=(1,),
+        prices={"a": 9.0, "b": 0.1, "c": 0.1},
+    )
+    plan = solved(solver, given)
+    assert [each.route for each in plan.transfers] == [("a", "b"), ("b", "c")]
+
+
+def test_a_bound_counts_that_it_comes_from_who_has_it() -> None:
+    given = staged(
+        {"a": 0, "b": 1, "c": 1},
+        {("a", "b"): 1_000, ("a", "c"): 1_000, ("b", "c"): 1_000},
+        [item("data", 3_000, "a")],
+        groups=[group(fewest=2)],
+        starts=(1,),
+        prices={"a": 9.0, "b": 0.1, "c": 0.1},
+    )
+    assert solved(solve, given).optimal
