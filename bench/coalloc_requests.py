@@ -145,15 +145,13 @@ def _wires(draw: Random, edges: Sequence[Any], names: dict[Any, str]) -> list[Wi
 
 def _catalogue(draw: Random, sites: list[str]) -> tuple[list[Item], list[Item]]:
     """Images and data sets, without groups."""
-    images = [
-        Item(
-            name=f"image{at}",
-            size_mib=draw.randint(2, 12) * GIB,
-            at=frozenset(s for s in sites if draw.random() < 1 / 3) or {draw.choice(sites)},  # type: ignore[arg-type]
-            groups=frozenset(),
+    images = []
+    for at in range(IMAGES):
+        size_mib = draw.randint(2, 12) * GIB
+        there = [site for site in sites if draw.random() < 1 / 3] or [draw.choice(sites)]
+        images.append(
+            Item(name=f"image{at}", size_mib=size_mib, at=frozenset(there), groups=frozenset())
         )
-        for at in range(IMAGES)
-    ]
     data = [
         Item(
             name=f"data{at}",

@@ -135,12 +135,10 @@ def test_nothing_is_better_than_what_is_called_the_best(given_problem: Problem) 
     if rank(given_problem, best) == rank(given_problem, plan):
         assert best.cost <= plan.cost + TINY
     if begun.whole and begun.first:
-        least = begun.search.bound() - begun.search.board.site_cost
-        bound = begun.search.board.plan(
-            begun.search.best,
-            optimal=False,
-            bound=least,  # type: ignore[arg-type]
-        ).bound
+        search = begun.search
+        assert search.best is not None
+        least = search.bound() - search.board.site_cost
+        bound = search.board.plan(search.best, optimal=False, bound=least).bound
         assert bound is not None
         assert bound <= best.cost + TINY
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -71,11 +72,12 @@ def unsaid(plan: Plan) -> tuple[Problem, Plan]:
 
 
 def narrower(peer: str, half: str, plan: Plan) -> tuple[Problem, Plan]:
+    changes: dict[str, Any] = {half: 99}
     sites = tuple(
         replace(
             site,
             before=tuple(
-                {to: replace(room, **{half: 99}) if to == peer else room for to, room in b.items()}
+                {to: replace(room, **changes) if to == peer else room for to, room in b.items()}
                 for b in site.before
             ),
         )

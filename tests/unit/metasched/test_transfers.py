@@ -3,6 +3,7 @@ likewise. 100 Mbit/s carry 3,576 MiB in five minutes."""
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -166,7 +167,7 @@ def test_the_other_direction_does_not_count(solver: Solver) -> None:
     given = staged({"a": 0, "b": 4}, {("a", "b"): 100}, [item("data", 3_500, "a")])
     sites = []
     for site in given.sites:
-        half = {"egress_mbit_s": 0} if site.name == "b" else {"ingress_mbit_s": 0}
+        half: dict[str, Any] = {"egress_mbit_s" if site.name == "b" else "ingress_mbit_s": 0}
         before = tuple(
             {peer: replace(room, **half) for peer, room in span.items()} for span in site.before
         )
