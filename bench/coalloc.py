@@ -56,6 +56,7 @@ EFFORT = 2.0
 SEED = 1
 TARGETS: tuple[tuple[str, str, dict[int, str]], ...] = (
     ("starts earlier than (a)", "earlier_than_a", dict.fromkeys(TOPOLOGIES, " (to reach: 25)")),
+    ("the same, of what both accepted", "earlier_than_a_of_both", {}),
     ("starts earlier than (b)", "earlier_than_b", dict.fromkeys(TOPOLOGIES, " (to reach: 10)")),
     ("the same, of what both accepted", "earlier_than_b_of_both", {}),
     ("gap of starts", "gap_start", dict.fromkeys((5, 20), " (to reach: 5)")),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import without_useless_sites
 from intertie.metasched.domain.data import TransferPlan
@@ -15,7 +16,7 @@ from intertie.metasched.domain.planner import EASY_MODEL, best_plan, first_plan,
 from intertie.metasched.domain.problem import Problem, with_image_brought
 from intertie.metasched.domain.solver import any_plan, solve
 from tests.unit.metasched.problems import IMAGES, NOW, group, link
-from tests.unit.metasched.staging import SPAN, item, staged
+from tests.unit.metasched.staging import SPAN, Links, item, staged
 
 Solver = Callable[[Problem], Plan | None]
 SOLVERS: dict[str, Solver] = {
@@ -310,3 +311,75 @@ def test_a_bound_counts_that_it_comes_from_who_has_it() -> None:
         prices={"a": 9.0, "b": 0.1, "c": 0.1},
     )
     assert solved(solve, given).optimal
+
+
+def test_of_the_ways_that_are_in_time_the_cheapest_is_taken(solver: Solver) -> None:
+    """Over c it is cheapest and too slow, over d in time, and from a at once and dear."""
+    links = {("a", "b"): 1_000, ("e", "c"): 10, ("c", "b"): 10, ("e", "d"): 100, ("d", "b"): 100}
+    given = staged(
+        {"a": 0, "b": 1, "c": 0, "d": 0, "e": 0},
+        links,
+        [item("data", 3_000, "a", "e")],
+        starts=(1,),
+        forwards=("c", "d"),
+        prices={"a": 90.0, "b": 1.0, "c": 1.0, "d": 2.0, "e": 1.0},
+    )
+    assert ways(solved(solver, given)) == [("data", ("e", "d", "b"), 100)]
+
+
+def test_of_ways_that_are_in_time_for_a_while_the_cheapest_is_taken(solver: Solver) -> None:
+    """The links over d have room in the first span alone."""
+    while_free: Links = {("a", "b"): 1_000, ("e", "d"): 100, ("d", "b"): 100}
+    after: Links = {("a", "b"): 1_000, ("e", "d"): 1, ("d", "b"): 1}
+    given = staged(
+        {"a": 0, "b": 1, "d": 0, "e": 0},
+        [while_free, after, after],
+        [item("data", 3_000, "a", "e"), item("more", 3_000, "a", "e")],
+        starts=(2,),
+        forwards=("d",),
+        prices={"a": 90.0, "b": 1.0, "d": 2.0, "e": 1.0},
+    )
+    plan = solved(solver, given)
+    assert sorted(each.route for each in plan.transfers) == [("a", "b"), ("e", "d", "b")]
+
+
+def test_where_the_cheapest_way_is_taken_the_next_cheapest_is_gone(solver: Solver) -> None:
+    """There are three from e to b: over d, over c, and their own link, which is the widest."""
+    links = {
+        ("e", "d"): 100,
+        ("d", "b"): 100,
+        ("e", "c"): 100,
+        ("c", "b"): 100,
+        ("a", "b"): 1_000,
+    }
+    given = staged(
+        {"a": 0, "b": 1, "c": 0, "d": 0, "e": 0},
+        links,
+        [item("data", 3_000, "a", "e"), item("more", 3_000, "a", "e")],
+        starts=(1,),
+        forwards=("c", "d"),
+        prices={"a": 90.0, "b": 1.0, "c": 3.0, "d": 2.0, "e": 1.0},
+    )
+    plan = solved(solver, given)
+    assert sorted(each.route for each in plan.transfers) == [("e", "c", "b"), ("e", "d", "b")]
+
+
+def test_fewer_sites_come_before_less_to_pay_for_transfers(solver: Solver) -> None:
+    """All at a, with what is brought there, and not half of it at b, that has it."""
+    data = item("data", 3_500, "b")
+    given = staged(
+        {"a": 2, "b": 1},
+        {("a", "b"): 100},
+        [data],
+        groups=[group("head"), group()],
+        starts=(1,),
+        prices={"a": 0.0, "b": 900.0},
+    )
+    free = tuple(
+        replace(
+            site, offers=tuple(replace(o, rates=Rates(link_mbit_s_hour=9.0)) for o in site.offers)
+        )
+        for site in given.sites
+    )
+    plan = solved(solver, replace(given, sites=free))
+    assert (plan.site_names, len(plan.transfers)) == (("a",), 1)
