@@ -29,7 +29,7 @@ from intertie.broker.domain.records import Change
 from intertie.broker.domain.stretches import TICK
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
-from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS, PREEMPTIONS
+from intertie.common.leasing.plugins import BACKFILLINGS, FAIRNESS, ORDERS, PREEMPTIONS
 from intertie.common.names import ClusterName
 from intertie.common.spec import Kind, LeaseTerms, normalise
 from intertie.common.values import replace
@@ -77,20 +77,27 @@ class Site(RuleBasedStateMachine):
 
     @rule(
         order=st.sampled_from(sorted(ORDERS)),
+        fairness=st.sampled_from(sorted(FAIRNESS)),
         backfilling=st.sampled_from(sorted(BACKFILLINGS)),
         preemption=st.sampled_from(sorted(PREEMPTIONS)),
     )
-    def choose(self, order: str, backfilling: str, preemption: str) -> None:
+    def choose(self, order: str, fairness: str, backfilling: str, preemption: str) -> None:
         queue = QueuePolicy(
             order=ORDERS[order],
+            fairness=FAIRNESS[fairness],
             backfilling=BACKFILLINGS[backfilling],
             preemption=PREEMPTIONS[preemption],
         )
         self.policy = replace(POLICY, queue=queue)
 
-    @rule(count=st.integers(1, 8), minutes=st.integers(1, 20))
-    def submit(self, count: int, minutes: int) -> None:
-        record = waits(self._name(), best_effort(count, minutes * MINUTE), now=self.now)
+    @rule(
+        count=st.integers(1, 8),
+        minutes=st.integers(1, 20),
+        tenant=st.sampled_from(["demo", "other"]),
+    )
+    def submit(self, count: int, minutes: int, tenant: str) -> None:
+        asked = best_effort(count, minutes * MINUTE)
+        record = waits(self._name(), asked, now=self.now, tenant=tenant)
         known = Versioned(value=record, revision=1)
         self.view = replace(self.view, clusters={**self.view.clusters, record.name: known})
         self._pass()

@@ -41,6 +41,7 @@ from intertie.broker.domain.cluster import ClusterState
 from intertie.broker.domain.decision import Decision, Outcome
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.keeping import Keeping
+from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import NEXT, Part, PartState
 from intertie.broker.domain.planning import as_many_as_fit
 from intertie.broker.domain.records import Change, RequestKey, RequestRecord, Write
@@ -263,7 +264,9 @@ def _more_than_it_may() -> Iterator[None]:
         )
         return whole(replace_record(spec, groups=groups), *given)
 
-    def more_for(running: Sequence[Running], policy: Policy, *, now: datetime) -> list[Running]:
+    def more_for(
+        running: Sequence[Running], view: LedgerView, policy: Policy, *, now: datetime
+    ) -> list[Running]:
         return [
             each
             for each in running

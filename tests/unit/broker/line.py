@@ -40,15 +40,20 @@ def best_effort(count: int = 1, lasts: timedelta = HOUR, **lease: Any) -> Cluste
     return spec(group(count=count), lease=terms)
 
 
-def name_of(cluster_id: str) -> str:
-    return f"sites/north/tenants/demo/clusters/{cluster_id}"
+def name_of(cluster_id: str, tenant: str = "demo") -> str:
+    return f"sites/north/tenants/{tenant}/clusters/{cluster_id}"
 
 
 def waits(
-    cluster_id: str, asked: ClusterSpec, *, now: datetime = NOW, policy: Policy = POLICY
+    cluster_id: str,
+    asked: ClusterSpec,
+    *,
+    now: datetime = NOW,
+    policy: Policy = POLICY,
+    tenant: str = "demo",
 ) -> ClusterRecord:
     return queued(
-        ClusterName.parse(name_of(cluster_id)),
+        ClusterName.parse(name_of(cluster_id, tenant)),
         uid_of(cluster_id),
         normalise(asked, now=now),
         IMAGES,

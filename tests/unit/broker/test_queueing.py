@@ -10,22 +10,24 @@ from intertie.broker.domain.admission_policy import EACH_OTHER, Quotas
 from intertie.broker.domain.cluster import ClusterRecord, ClusterState
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of
+from intertie.broker.domain.preemptible import in_order, running_leases
 from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.queueing import (
     FORESEEN,
     outlooks,
     queued,
+    started,
     starting,
     told,
     waited_too_long,
 )
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
-from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS
+from intertie.common.leasing.plugins import BACKFILLINGS, FAIRNESS, ORDERS
 from intertie.common.names import ClusterName
 from intertie.common.spec import normalise
 from intertie.common.values import replace
-from tests.unit.broker.line import IMAGES, best_effort, name_of, start, view, waits
+from tests.unit.broker.line import IMAGES, best_effort, name_of, start, view, waits, written
 from tests.unit.broker.samples import HOUR, NOW, POLICY
 
 MINUTE = timedelta(minutes=1)
@@ -104,6 +106,37 @@ def test_order_is_a_plug_in() -> None:
     assert ids(starting(before, POLICY, now=NOW)) == ["long"]
     shortest = replace(POLICY, queue=QueuePolicy(order=ORDERS["shortest"]))
     assert ids(starting(before, shortest, now=NOW)) == ["short"]
+
+
+FAIR = replace(POLICY, queue=QueuePolicy(fairness=FAIRNESS["dominant-resource"]))
+
+
+def test_of_tenants_that_wait_the_one_that_has_least_goes_first() -> None:
+    """What is put aside or over is nobody's meanwhile."""
+    half = start(view([waits("half", best_effort(4, HOUR))]), "half")
+    demo = waits("demo", best_effort(4), now=NOW)
+    other = waits("other", best_effort(4), now=NOW + MINUTE, tenant="other")
+    clusters = {**half.clusters, **view([demo, other]).clusters}
+    before = replace(half, clusters=clusters)
+    now = NOW + 2 * MINUTE
+    assert starting(before, POLICY, now=now) == [demo.name]
+    assert starting(before, FAIR, now=now) == [other.name]
+    assert starting(before, FAIR, now=NOW + HOUR) == [demo.name, other.name]
+
+
+def test_who_gives_way_is_of_the_tenant_that_has_most() -> None:
+    leases = [waits(name, best_effort(2)) for name in ("one", "two")]
+    leases.append(waits("other", best_effort(2), now=NOW + MINUTE, tenant="other"))
+    here = view(leases)
+    for each in leases:
+        here = written(here, started(here, each.name, POLICY, "seed", now=NOW + MINUTE))
+
+    def first(policy: Policy) -> str:
+        now = NOW + 2 * MINUTE
+        return in_order(running_leases(here, now=now), here, policy, now)[0][0].value.name
+
+    assert first(POLICY) == name_of("other", "other"), "it came last"
+    assert first(FAIR) == name_of("two")
 
 
 def test_who_waits_is_told_for_what_and_until_when() -> None:

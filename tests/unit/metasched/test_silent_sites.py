@@ -78,7 +78,9 @@ async def test_looking_who_may_go_on_takes_one_deadline_where_a_site_is_away(
     world, process = await three_running()
     records = await put_aside(world, process)
     silent(world, monkeypatch)
-    await takes_one_deadline(world, process.queue._line.starting(records, now=world.clock.now()))
+    await takes_one_deadline(
+        world, process.queue._line.starting(records, [], now=world.clock.now())
+    )
 
 
 async def test_no_site_is_asked_who_is_put_aside_of_what_is_put_aside_already(

@@ -56,7 +56,7 @@ async def test_no_problem_is_solved_twice_in_one_look(
         return best_plan(problem, **options)
 
     monkeypatch.setattr(outlook, "best_plan", counted)
-    assert await process.queue._line.starting(records, now=world.clock.now()) == []
+    assert await process.queue._line.starting(records, [], now=world.clock.now()) == []
     assert solved
     assert not any(each in solved[:at] for at, each in enumerate(solved))
 
@@ -69,6 +69,6 @@ async def test_sites_are_asked_once_what_they_offer_to_leases_that_are_alike() -
         await queue(process, waiting(workers), name)
     records = [each.record for each in await process.clusters.listed() if each.record.waits]
     world.north.calls.clear()
-    outlooks = await process.queue._line.outlooks(records, now=world.clock.now())
+    outlooks = await process.queue._line.outlooks(records, [], now=world.clock.now())
     assert world.north.calls.count("offers") == 2
     assert len(outlooks) == 4

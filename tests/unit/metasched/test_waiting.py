@@ -10,7 +10,7 @@ import pytest
 from intertie.common import errors
 from intertie.common.actions import Action
 from intertie.common.amend_rules import GROUPS
-from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS
+from intertie.common.leasing.plugins import BACKFILLINGS, FAIRNESS, ORDERS
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
@@ -18,6 +18,7 @@ from intertie.metasched.domain.commit import Outcome
 from intertie.metasched.domain.ports import Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.usecases.act_on_cluster import ActOrder
+from intertie.metasched.usecases.capacity import KNOWN_FOR_S, Capacity
 from intertie.metasched.usecases.create_cluster import PLANS
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.clock import START, turns
@@ -137,6 +138,41 @@ async def test_the_plug_ins_of_sites_say_who_goes_first(backfilling: str) -> Non
     await swept(world, process)
     assert (await record_of(process, named("short"))).state is ClusterState.SCHEDULED
     assert (await record_of(process, named("long"))).state is ClusterState.QUEUED
+
+
+async def test_of_tenants_that_wait_the_one_that_has_least_goes_first() -> None:
+    """Two of eight run for one, and six are free for either."""
+    rival = replace(named("rival"), parent=replace(NAME.parent, tenant="rival"))
+    for fairness, first in (("none", NAME), ("dominant-resource", rival)):
+        world = World(queue_policy=QueuePolicy(fairness=FAIRNESS[fairness]))
+        process = await world.process()
+        await filled(world, process, 1)
+        await queue(process, waiting())
+        await world.clock.advance(1)
+        await process.create(order("r-rival", rival, waiting()))
+        await swept(world, process)
+        states = {each: (await record_of(process, each)).state for each in (NAME, rival)}
+        assert states[first] is ClusterState.SCHEDULED
+        assert sorted(each.value for each in states.values()) == ["QUEUED", "SCHEDULED"]
+        last = rival if first is NAME else NAME
+        assert (await record_of(process, last)).plan.reasons == ("first in the queue",)
+
+
+async def test_how_much_there_is_is_asked_once_in_a_while_and_of_silent_sites_remembered() -> None:
+    world = World()
+    capacity = Capacity(world.sites, world.clock)
+    world.south.faults["offers"] = [errors.SiteUnreachable("south", "away")]
+    assert (await capacity("demo", now=START)).vcpus == 4
+    await world.clock.advance(KNOWN_FOR_S)
+    world.south.faults.clear()
+    assert (await capacity("demo", now=START)).vcpus == 8
+    world.north.calls.clear()
+    assert (await capacity("demo", now=START)).vcpus == 8
+    assert world.north.calls == []
+    await world.clock.advance(KNOWN_FOR_S)
+    world.south.faults["offers"] = [errors.SiteUnreachable("south", "away")]
+    assert (await capacity("demo", now=START)).vcpus == 8
+    assert world.north.calls == ["offers"]
 
 
 async def test_it_does_not_wait_for_ever() -> None:

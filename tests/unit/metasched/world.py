@@ -33,6 +33,7 @@ from intertie.metasched.loops.refresh import Refresh
 from intertie.metasched.loops.settle import Settle
 from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.begin_waiting import BeginWaiting
+from intertie.metasched.usecases.capacity import Capacity
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster
 from intertie.metasched.usecases.decisions import Decisions
@@ -197,7 +198,8 @@ class World:
             room=self.room,
         )
         explaining = Explaining(planning, self.solvers)
-        line = Line(planning, explaining, parts, self.queue_policy)
+        capacity = Capacity(sites, self.clock)
+        line = Line(planning, explaining, parts, capacity, self.queue_policy)
         pauses = Pauses(self.clock)
         fits = FitsAside(register, self.queue_policy, COORDINATOR)
         begin = BeginWaiting(

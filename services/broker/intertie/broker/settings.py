@@ -20,7 +20,14 @@ from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.errors import FieldInvalid
-from intertie.common.leasing.plugins import BACKFILLINGS, MIGRATIONS, ORDERS, PREEMPTIONS, RESIZINGS
+from intertie.common.leasing.plugins import (
+    BACKFILLINGS,
+    FAIRNESS,
+    MIGRATIONS,
+    ORDERS,
+    PREEMPTIONS,
+    RESIZINGS,
+)
 from intertie.common.names import check_label
 from intertie.common.settings import (
     EtcdSettings,
@@ -127,6 +134,10 @@ class QueueSettings(Section):
     order: Literal["first-come", "shortest", "held-up"] = "first-come"
     """Who of them goes first: who came first; who has the least left; who has done little and
     waited long."""
+    fairness: Literal["none", "dominant-resource"] = "none"
+    """Between tenants. None: only that order counts. Dominant-resource: next is the first, by that
+    order, of the tenant that has the least, as the largest of its shares of vCPUs, memory and disk;
+    a lease that has waited for a day longer than another goes before it in any case."""
     backfilling: Literal["aggressive", "conservative"] = "aggressive"
     """Whom others may pass: all but the first; nobody."""
     preemption: Literal["last-in-order", "least-done"] = "last-in-order"
@@ -153,6 +164,7 @@ class QueueSettings(Section):
     def policy(self) -> QueuePolicy:
         return QueuePolicy(
             order=ORDERS[self.order],
+            fairness=FAIRNESS[self.fairness],
             backfilling=BACKFILLINGS[self.backfilling],
             preemption=PREEMPTIONS[self.preemption],
             migration=MIGRATIONS[self.migration],

@@ -56,6 +56,7 @@ from intertie.metasched.settings import MetaschedSettings
 from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.attach import FindWorkspace
 from intertie.metasched.usecases.begin_waiting import BeginWaiting
+from intertie.metasched.usecases.capacity import Capacity
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.create_cluster import CommitTerms, CreateCluster
 from intertie.metasched.usecases.decisions import Decisions
@@ -144,7 +145,8 @@ class Metasched:
         queue_policy = settings.queue.policy()
         plans = EtcdPlans(etcd)
         explaining = Explaining(planning, self._solvers)
-        line = Line(planning, explaining, parts, queue_policy)
+        capacity = Capacity(self._sites, clock)
+        line = Line(planning, explaining, parts, capacity, queue_policy)
         pauses = Pauses(clock)
         fits = FitsAside(register, queue_policy, commit_terms.coordinator)
         self._begin = BeginWaiting(

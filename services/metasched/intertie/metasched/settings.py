@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS
+from intertie.common.leasing.plugins import BACKFILLINGS, FAIRNESS, ORDERS
 from intertie.common.settings import (
     EtcdSettings,
     ListenSettings,
@@ -60,6 +60,10 @@ class QueueSettings(Section):
     order: Literal["first-come", "shortest", "held-up"] = "first-come"
     """Who of them goes first: who came first; who has the least left; who has done little and
     waited long."""
+    fairness: Literal["none", "dominant-resource"] = "none"
+    """Between tenants. None: only that order counts. Dominant-resource: next is the first, by that
+    order, of the tenant that has the least, as the largest of its shares of vCPUs, memory and disk;
+    a lease that has waited for a day longer than another goes before it in any case."""
     backfilling: Literal["aggressive", "conservative"] = "aggressive"
     """Whom others may pass: all but the first; nobody."""
     longest_wait_hours: float = Field(default=720.0, gt=0, le=8784)
@@ -70,6 +74,7 @@ class QueueSettings(Section):
     def policy(self) -> QueuePolicy:
         return QueuePolicy(
             order=ORDERS[self.order],
+            fairness=FAIRNESS[self.fairness],
             backfilling=BACKFILLINGS[self.backfilling],
             longest_wait=timedelta(hours=self.longest_wait_hours),
             queued_leases=self.queued_leases,

@@ -81,7 +81,7 @@ class Fewest(Generic[T]):
         self._paces = paces_of(view, policy)
         self._parts = view.parts
         self._fewer = {each.part.name: each for each in fewer}
-        self._next = self._ways(in_order(running, policy, now))
+        self._next = self._ways(in_order(running, view, policy, now))
         self._order: list[GivesWay] = []
         """Those of them that were asked so far, and can."""
         self._counted: dict[str, tuple[GivesWay, AbstractContextManager[None]]] = {}

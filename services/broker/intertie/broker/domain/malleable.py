@@ -85,7 +85,7 @@ def fewer_of(
         if _may_have_fewer((record, part), now=now)
         and any(_to_spare(record.value, part, view).values())
     ]
-    for record, part in chosen(may, policy.queue.resizing.for_others, policy, now):
+    for record, part in chosen(may, policy.queue.resizing.for_others, view, policy, now):
         yield FewerOf(record, part, view, policy, now)
 
 
@@ -127,11 +127,13 @@ def _counts_without(record: ClusterRecord, failed: Collection[str]) -> dict[str,
     return counts
 
 
-def more_for(running: Sequence[Running], policy: Policy, *, now: datetime) -> Iterator[Running]:
+def more_for(
+    running: Sequence[Running], view: LedgerView, policy: Policy, *, now: datetime
+) -> Iterator[Running]:
     """Those of them that get more where there is room, in the policy's order: that run to their
     end, have been all there, and have not been resized a moment ago."""
     may = [each for each in running if _may_have_more(each, policy, now=now)]
-    yield from chosen(may, policy.queue.resizing.for_more, policy, now)
+    yield from chosen(may, policy.queue.resizing.for_more, view, policy, now)
 
 
 def grown(

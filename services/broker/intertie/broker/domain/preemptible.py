@@ -104,12 +104,14 @@ def free_from(part: Part) -> datetime:
     return part.window.end + saved
 
 
-def in_order(running: Sequence[Running], policy: Policy, now: datetime) -> list[Running]:
+def in_order(
+    running: Sequence[Running], view: LedgerView, policy: Policy, now: datetime
+) -> list[Running]:
     """Who gives way first; those with a deadline only where the others are not enough."""
 
     def preempted(leases: Sequence[Lease], rank: Rank, now_s: int) -> list[Lease]:
         nodes = sum(each.nodes for each in leases)
         return policy.queue.preemption.for_reservation(leases, nodes, rank, now_s)
 
-    found = chosen(running, preempted, policy, now)
+    found = chosen(running, preempted, view, policy, now)
     return sorted(found, key=lambda each: must_be_done(each[0].value.spec))

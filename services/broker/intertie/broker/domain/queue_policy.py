@@ -3,8 +3,16 @@
 from datetime import timedelta
 
 from intertie.common.leasing.backfilling import Backfilling
+from intertie.common.leasing.fairness import Fairness
 from intertie.common.leasing.order import Order
-from intertie.common.leasing.plugins import BACKFILLINGS, MIGRATIONS, ORDERS, PREEMPTIONS, RESIZINGS
+from intertie.common.leasing.plugins import (
+    BACKFILLINGS,
+    FAIRNESS,
+    MIGRATIONS,
+    ORDERS,
+    PREEMPTIONS,
+    RESIZINGS,
+)
 from intertie.common.leasing.preemption import ByMigration, Preemption
 from intertie.common.leasing.resizing import Resizing
 from intertie.common.values import Struct
@@ -12,6 +20,7 @@ from intertie.common.values import Struct
 
 class QueuePolicy(Struct, frozen=True, kw_only=True):
     order: Order = ORDERS["first-come"]
+    fairness: Fairness = FAIRNESS["none"]
     backfilling: Backfilling = BACKFILLINGS["aggressive"]
     preemption: Preemption = PREEMPTIONS["last-in-order"]
     migration: ByMigration = MIGRATIONS["first"]

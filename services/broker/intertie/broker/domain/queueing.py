@@ -4,7 +4,7 @@ A lease that is QUEUED is on record with its specification, and takes nothing. T
 admission like any other, of a part with an ordinary window.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.beginning import Beginning, openings_of
@@ -18,6 +18,7 @@ from intertie.broker.domain.cluster import (
 from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.elsewhere import brought_elsewhere
 from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.in_use import in_use, takes
 from intertie.broker.domain.ledger import Capacities, LedgerView, Versioned, calendar_of
 from intertie.broker.domain.malleable import Resized
 from intertie.broker.domain.networks import NetworkId
@@ -118,6 +119,8 @@ def lease_of(record: ClusterRecord) -> Lease:
         name=record.name,
         nodes=max(1, sum(group.fewest for group in record.spec.groups)),
         duration_s=_up(runs_for(record.spec)),
+        tenant=ClusterName.parse(record.name).tenant,
+        takes=takes(record.spec),
     )
     return Lease(
         request=request,
@@ -140,7 +143,7 @@ def _waits(record: ClusterRecord) -> bool:
 def starting(view: LedgerView, policy: Policy, *, now: datetime) -> list[str]:
     """Names of those that start or go on now, in their order, and before them those for which
     what they were promised has come. Whether each still fits is for `started`."""
-    in_order = _in_order(waiting(view), policy, now=now)
+    in_order = _in_order(view, policy, now=now)
     due = [each.request.name for each in in_order if _is_due(view, each.request.name, now=now)]
     leases = [each for each in in_order if each.request.name not in due][:LOOKED_AT]
     if not leases:
@@ -163,13 +166,13 @@ def starting(view: LedgerView, policy: Policy, *, now: datetime) -> list[str]:
 def brought(view: LedgerView, policy: Policy, *, now: datetime) -> Change | None:
     """One of those that wait is on its way to hosts on which it can go on; None where none is to
     be."""
-    names = [each.request.name for each in _in_order(waiting(view), policy, now=now)]
+    names = [each.request.name for each in _in_order(view, policy, now=now)]
     return brought_elsewhere(view, names, policy, now=now)
 
 
 def room_made(view: LedgerView, policy: Policy, *, now: datetime) -> Change | None:
     """Some that run go on with fewer workspaces, for the first in line; None where none does."""
-    return room_for(_in_order(waiting(view), policy, now=now), view, policy, now=now)
+    return room_for(_in_order(view, policy, now=now), view, policy, now=now)
 
 
 def given_more(
@@ -177,13 +180,13 @@ def given_more(
 ) -> tuple[Resized, Change] | None:
     """One that runs gets more workspaces; None where none does. `but`: names of those that do
     not."""
-    return more(_in_order(waiting(view), policy, now=now), but, view, policy, now=now)
+    return more(_in_order(view, policy, now=now), but, view, policy, now=now)
 
 
 def outlooks(view: LedgerView, policy: Policy, *, now: datetime) -> dict[str, Outlook]:
     """What becomes of those that wait, if nothing else comes: each gets the first start that puts
     off none before it."""
-    leases = _in_order(waiting(view), policy, now=now)
+    leases = _in_order(view, policy, now=now)
     calendar = calendar_of(view, policy)
     openings = openings_of(view, leases[:FORESEEN], calendar, policy, now)
     found: dict[str, Outlook] = {}
@@ -387,12 +390,15 @@ def _among_themselves(view: LedgerView, policy: Policy) -> Calendar:
     return Calendar(Capacities(view.fleet, policy), demands)
 
 
-def _in_order(
-    found: Iterable[Versioned[ClusterRecord]], policy: Policy, *, now: datetime
-) -> list[Lease]:
-    now_s, order = seconds(now), policy.queue.order
-    leases = [lease_of(each.value) for each in found]
-    return sorted(leases, key=lambda each: (order.rank(each, now_s), each.submit_s))
+def _in_order(view: LedgerView, policy: Policy, *, now: datetime) -> list[Lease]:
+    """Those that wait: who goes first."""
+    now_s, queue = seconds(now), policy.queue
+    return queue.fairness.line(
+        [lease_of(each.value) for each in waiting(view)],
+        lambda each: queue.order.rank(each, now_s),
+        now_s,
+        in_use(view, policy, now=now),
+    )
 
 
 def _reasons(site: str, before: int, short: Sequence[Shortfall]) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def _looked_at(
         for each in with_no_other_terms(running_leases(view, now=now), view)
         if each[0].value.name not in but
     ]
-    return list(islice(more_for(running, policy, now=now), LOOKED_AT))
+    return list(islice(more_for(running, view, policy, now=now), LOOKED_AT))
 
 
 def _is_on_its_way(lease: Lease, view: LedgerView) -> bool:

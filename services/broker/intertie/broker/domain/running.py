@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.ledger import Versioned
+from intertie.broker.domain.in_use import amounts_of, in_use
+from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.openings import seconds
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.stretches import runs_for
@@ -21,14 +22,19 @@ Choice = Callable[[Sequence[Lease], Rank, int], list[Lease]]
 
 
 def chosen(
-    running: Sequence[Running], choice: Choice, policy: Policy, now: datetime
+    running: Sequence[Running], choice: Choice, view: LedgerView, policy: Policy, now: datetime
 ) -> list[Running]:
-    """Those of them that a plug-in names, in its order."""
-    now_s, order = seconds(now), policy.queue.order
+    """Those of them that a plug-in names, in its order. Their ranks are their places in line."""
+    now_s, queue = seconds(now), policy.queue
     of = {record.value.name: (record, part) for record, part in running}
-    leases = [_lease(record.value, part, now_s) for record, part in running]
-    ranks = {each.request.name: order.rank(each, now_s) for each in leases}
-    named = choice(leases, lambda each: ranks[each.request.name], now_s)
+    line = queue.fairness.line(
+        [_lease(record.value, part, now_s) for record, part in running],
+        lambda each: queue.order.rank(each, now_s),
+        now_s,
+        in_use(view, policy, [part.name for _, part in running], now=now),
+    )
+    places = {each.request.name: place for place, each in enumerate(line)}
+    named = choice(line, lambda each: places[each.request.name], now_s)
     return [of[each.request.name] for each in named]
 
 
@@ -40,6 +46,8 @@ def _lease(record: ClusterRecord, part: Part, now_s: int) -> Lease:
             name=record.name,
             nodes=max(1, len(part.spec.workspaces)),
             duration_s=max(1, -(-runs_for(record.spec) // _S)),
+            tenant=part.path.tenant,
+            takes=amounts_of(part),
         ),
         submit_s=seconds(record.create_time),
         state=State.RUNNING,

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from intertie.common.leasing.backfilling import Aggressive, Backfilling, Conservative
+from intertie.common.leasing.fairness import AllAlike, DominantResource, Fairness
 from intertie.common.leasing.order import FirstCome, MostHeldUp, Order, ShortestFirst
 from intertie.common.leasing.preemption import ByMigration, LastInOrder, LeastDone, Preemption
 from intertie.common.leasing.resizing import Grow, Resizing, Steady
@@ -15,6 +16,10 @@ ORDERS: dict[str, Order] = {
     "first-come": FirstCome(),
     "shortest": ShortestFirst(),
     "held-up": MostHeldUp(),
+}
+FAIRNESS: dict[str, Fairness] = {
+    "none": AllAlike(),
+    "dominant-resource": DominantResource(),
 }
 PREEMPTIONS: dict[str, Preemption] = {
     "last-in-order": LastInOrder(),

@@ -1,8 +1,9 @@
 """What is asked for: an advance reservation, or a best-effort lease."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from intertie.common.errors import FieldInvalid
+from intertie.common.quantities import Vector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,9 @@ class BestEffort:
     duration_s: int
     """Of running, without the time in which it is suspended. The lease is over then, or when
     its holder says so before."""
+    tenant: str = ""
+    """Whose it is, and what all of its nodes take together: where tenants are told apart."""
+    takes: Vector = field(default_factory=Vector)
 
     def __post_init__(self) -> None:
         _check_positive("nodes", self.nodes)

@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from intertie.common.leasing.backfilling import Backfilling
+from intertie.common.leasing.fairness import Fairness
 from intertie.common.leasing.order import Order
-from intertie.common.leasing.plugins import BACKFILLINGS, ORDERS
+from intertie.common.leasing.plugins import BACKFILLINGS, FAIRNESS, ORDERS
 from intertie.common.spec import ClusterSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePolicy:
     order: Order = ORDERS["first-come"]
+    fairness: Fairness = FAIRNESS["none"]
     backfilling: Backfilling = BACKFILLINGS["aggressive"]
     longest_wait: timedelta = timedelta(days=30)
     """At a time, of a lease that does not say; and more than that none may."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.leasing.fairness import InUse
 from intertie.common.leasing.lease import Lease
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.part_spec import Recallable
@@ -22,6 +23,7 @@ from intertie.metasched.domain.cluster import (
     Failure,
     Waits,
 )
+from intertie.metasched.domain.in_use import amounts
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.queue_policy import QueuePolicy
 
@@ -139,6 +141,8 @@ def lease_of(record: ClusterRecord) -> Lease:
         name=record.name,
         nodes=max(1, sum(group.fewest for group in record.spec.groups)),
         duration_s=_up(runs_for(record.spec)),
+        tenant=record.path.tenant,
+        takes=amounts(record.spec, {each.name: each.fewest for each in record.spec.groups}),
     )
     return Lease(
         request=request,
@@ -149,12 +153,12 @@ def lease_of(record: ClusterRecord) -> Lease:
 
 
 def in_order(
-    records: Iterable[ClusterRecord], policy: QueuePolicy, *, now: datetime
+    records: Iterable[ClusterRecord], policy: QueuePolicy, in_use: InUse, *, now: datetime
 ) -> list[Lease]:
     """Who goes first."""
     now_s = seconds(now)
     leases = [lease_of(each) for each in records]
-    return sorted(leases, key=lambda each: (policy.order.rank(each, now_s), each.submit_s))
+    return policy.fairness.line(leases, lambda each: policy.order.rank(each, now_s), now_s, in_use)
 
 
 def waited_too_long(record: ClusterRecord, policy: QueuePolicy, *, now: datetime) -> ClusterRecord:

@@ -1,6 +1,8 @@
 """Starts the leases that wait for room at several sites, as soon as all of these have it, and tells
 the others what they wait for."""
 
+from collections.abc import Mapping
+
 import structlog
 
 from intertie.common.clock import Clock
@@ -12,7 +14,7 @@ from intertie.metasched.domain.waiting import told, waited_too_long, waits
 from intertie.metasched.usecases.apart import apart
 from intertie.metasched.usecases.begin_waiting import BeginWaiting
 from intertie.metasched.usecases.go_on import GoOn
-from intertie.metasched.usecases.line import Line
+from intertie.metasched.usecases.line import Line, Outlook
 from intertie.metasched.usecases.pauses import Pauses
 
 log = structlog.get_logger(__name__)
@@ -51,14 +53,13 @@ class Queue:
             self._told_s = self._clock.monotonic()
             await self._tell()
 
-    async def _waiting(self) -> list[Stored]:
-        return [each for each in await self._clusters.listed() if waits(each.record)]
-
     async def _give_up(self) -> bool:
         """Ends those that have waited for too long, or can be done in time no more; whether others
         wait."""
         others = False
-        for each in await self._waiting():
+        for each in await self._clusters.listed():
+            if not waits(each.record):
+                continue
             now = self._clock.now()
             after = out_of_time(each.record, now=now)
             if after is each.record:
@@ -76,19 +77,24 @@ class Queue:
         refused a moment ago is not among them, nor is room kept for it; nor are those for which
         what they were promised has come, see `due`."""
         now = self._clock.now()
-        waiting = [each.record for each in await self._waiting()]
-        waiting = [each for each in waiting if not is_due(each, now=now)]
+        known = [each.record for each in await self._clusters.listed()]
+        waiting = [each for each in known if waits(each) and not is_due(each, now=now)]
         of = {each.name: each for each in waiting if self._pauses.of(each.uid) is None}
-        for name in await self._line.starting([*of.values()], now=self._clock.now()):
+        names = await self._line.starting([*of.values()], known, now=self._clock.now())
+        for name in names:
             aside = of[name].state is ClusterState.SUSPENDED
             with apart(name):
                 await (self._go_on(name) if aside else self._begin(name))
 
     async def _tell(self) -> None:
-        found = await self._waiting()
+        listed = await self._clusters.listed()
+        known = [each.record for each in listed]
+        found = [each for each in listed if waits(each.record)]
         paused = {each.record.name: self._pauses.of(each.record.uid) for each in found}
         records = [each.record for each in found if paused[each.record.name] is None]
-        outlooks = await self._line.outlooks(records, now=self._clock.now()) if records else {}
+        outlooks: Mapping[str, Outlook] = {}
+        if records:
+            outlooks = await self._line.outlooks(records, known, now=self._clock.now())
         for each in found:
             pause = paused[each.record.name]
             if pause is not None:

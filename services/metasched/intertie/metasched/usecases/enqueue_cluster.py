@@ -39,7 +39,7 @@ class EnqueueCluster:
         await self._check(record)
         others = [each.record for each in await self._clusters.listed()]
         line = [*(each for each in others if waits(each) and each.name != record.name), record]
-        found = (await self._line.outlooks(line, now=self._clock.now()))[record.name]
+        found = (await self._line.outlooks(line, others, now=self._clock.now()))[record.name]
         after = told(record, found.foreseen, found.reasons, found.shortfalls)
         return await self._get_cluster.view(replace(after, state=ClusterState.PLANNED))
 

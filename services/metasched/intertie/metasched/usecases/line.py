@@ -6,37 +6,39 @@ from datetime import datetime, timedelta
 
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window
+from intertie.common.leasing.fairness import InUse
 from intertie.common.leasing.lease import Lease
 from intertie.common.spec import ClusterSpec
 from intertie.metasched.domain.aside import is_saved, where_it_was, window_of
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.in_time import beside_promise
+from intertie.metasched.domain.in_use import in_use
 from intertie.metasched.domain.outlook import LOOKED_AT, Looked, Outlook, outlooks, starting
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.rooms import starts_ahead
 from intertie.metasched.domain.waiting import in_order, left_of
+from intertie.metasched.usecases.capacity import NOTHING_YET, Capacity
 from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.planning import Brief, Planning
 
-NOTHING_YET = timedelta(days=3 * 366)
-"""So far ahead nothing is promised to anybody: leases are asked for at most 366 days ahead, and for
-at most as long."""
-
 
 class Line:
     def __init__(
-        self, planning: Planning, explaining: Explaining, parts: PartCache, policy: QueuePolicy
+        self,
+        planning: Planning,
+        explaining: Explaining,
+        parts: PartCache,
+        capacity: Capacity,
+        policy: QueuePolicy,
     ) -> None:
         self._planning = planning
         self._explaining = explaining
         self._parts = parts
+        self._capacity = capacity
         self.policy = policy
-
-    def in_order(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[Lease]:
-        return in_order(records, self.policy, now=now)
 
     async def check_possible(self, tenant: str, spec: ClusterSpec, *, now: datetime) -> Plan:
         """By what plan it would run if its sites had nothing else. As Planning refuses, where they
@@ -50,28 +52,47 @@ class Line:
         except NoCapacity as refusal:
             raise await self._explaining(brief, refusal, now=now) from None
 
-    async def starting(self, records: Sequence[ClusterRecord], *, now: datetime) -> list[str]:
+    async def starting(
+        self,
+        records: Sequence[ClusterRecord],
+        known: Sequence[ClusterRecord],
+        *,
+        now: datetime,
+    ) -> list[str]:
         """Names of those that have room at their sites and put off nobody before them, by what
-        sites offer now."""
+        sites offer now. `known`: all clusters that there are, for who has how much."""
         may = await asyncio.gather(*map(self._may_begin, records))
         saved = [each for each, begins in zip(records, may, strict=True) if begins]
-        line = self.in_order(saved, now=now)[:LOOKED_AT]
+        line = (await self._in_order(saved, known, now))[:LOOKED_AT]
         looked = await self._look(line, records, now)
         return await self._planning.foreseen(
             starting, line, looked, self.policy.backfilling, effort=self._planning.effort.solver
         )
 
     async def outlooks(
-        self, records: Sequence[ClusterRecord], *, now: datetime
+        self,
+        records: Sequence[ClusterRecord],
+        known: Sequence[ClusterRecord],
+        *,
+        now: datetime,
     ) -> dict[str, Outlook]:
         """What becomes of each, if nothing else comes: it gets the first start that puts off none
         before it."""
-        line = self.in_order(records, now=now)
+        line = await self._in_order(records, known, now)
         looked = await self._look(line[:LOOKED_AT], records, now)
         promised = {each.name: room for each in records if (room := each.plan.promised)}
         return await self._planning.foreseen(
             outlooks, line, promised, looked, now=now, effort=self._planning.effort.solver
         )
+
+    async def _in_order(
+        self, records: Sequence[ClusterRecord], known: Sequence[ClusterRecord], now: datetime
+    ) -> list[Lease]:
+        has = InUse()
+        if self.policy.fairness.looks and records:
+            capacity = await self._capacity(records[0].path.tenant, now=now)
+            has = in_use(known, capacity, now=now)
+        return in_order(records, self.policy, has, now=now)
 
     async def _may_begin(self, record: ClusterRecord) -> bool:
         """It is QUEUED, or all that it had is saved."""
