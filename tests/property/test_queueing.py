@@ -90,14 +90,9 @@ class Site(RuleBasedStateMachine):
         )
         self.policy = replace(POLICY, queue=queue)
 
-    @rule(
-        count=st.integers(1, 8),
-        minutes=st.integers(1, 20),
-        tenant=st.sampled_from(["demo", "other"]),
-    )
-    def submit(self, count: int, minutes: int, tenant: str) -> None:
-        asked = best_effort(count, minutes * MINUTE)
-        record = waits(self._name(), asked, now=self.now, tenant=tenant)
+    @rule(count=st.integers(1, 8), minutes=st.integers(1, 20))
+    def submit(self, count: int, minutes: int) -> None:
+        record = waits(self._name(), best_effort(count, minutes * MINUTE), now=self.now)
         known = Versioned(value=record, revision=1)
         self.view = replace(self.view, clusters={**self.view.clusters, record.name: known})
         self._pass()
