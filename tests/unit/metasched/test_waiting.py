@@ -10,13 +10,18 @@ import pytest
 from intertie.common import errors
 from intertie.common.actions import Action
 from intertie.common.amend_rules import GROUPS
+from intertie.common.intervals import Window
 from intertie.common.leasing.plugins import BACKFILLINGS, FAIRNESS, ORDERS
+from intertie.common.spec import ClusterSpec, GroupPlacement
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome
+from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.ports import Stored
+from intertie.metasched.domain.problem import Offer, problem_of
 from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.domain.taken import Taken
 from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.capacity import KNOWN_FOR_S, Capacity
 from intertie.metasched.usecases.create_cluster import PLANS
@@ -156,6 +161,52 @@ async def test_of_tenants_that_wait_the_one_that_has_least_goes_first() -> None:
         assert sorted(each.value for each in states.values()) == ["QUEUED", "SCHEDULED"]
         last = rival if first is NAME else NAME
         assert (await record_of(process, last)).plan.reasons == ("first in the queue",)
+
+
+def only_at(site: str, workers: int) -> ClusterSpec:
+    asked = waiting(workers)
+    groups = (replace(each, placement=GroupPlacement(allow_sites=(site,))) for each in asked.groups)
+    return replace(asked, groups=tuple(groups))
+
+
+async def test_in_one_round_each_begins_where_it_leaves_room_for_the_others() -> None:
+    """Else the first takes two of the four vCPUs of a site that the second cannot do without,
+    though there are four more at another."""
+    world = World()
+    process = await world.process()
+    await queue(process, waiting(1), "alone")
+    await swept(world, process)
+    (first,) = (await record_of(process, named("alone"))).parts
+    world = World()
+    process = await world.process()
+    await queue(process, waiting(1), "any")
+    await world.clock.advance(1)
+    await queue(process, only_at(first, 3), "only")
+    await swept(world, process)
+    begun = {name: await record_of(process, named(name)) for name in ("any", "only")}
+    assert {each.state for each in begun.values()} == {ClusterState.SCHEDULED}
+    assert set(begun["only"].parts) == {first}
+    assert set(begun["any"].parts) == {"north", "south"} - {first}
+
+
+async def test_one_that_cannot_leave_room_for_others_begins_all_the_same() -> None:
+    world = World()
+    process = await world.process()
+    await queue(process, waiting(5))
+    asked = problem_of(waiting(5), (Window(START, START + HOUR),), await offered(world))
+    plan = best_plan(asked)
+    assert plan is not None
+    assert await process.begin(str(NAME), (Taken("other", plan.window, plan, asked),))
+    assert (await record_of(process)).state is ClusterState.SCHEDULED
+
+
+async def offered(world: World) -> dict[str, tuple[Offer, ...]]:
+    window = Window(START, START + HOUR)
+    images = tuple(group.environment.image for group in waiting().groups)
+    return {
+        site: await world.sites.offers(site, "demo", (window,), images)
+        for site in world.sites.names
+    }
 
 
 async def test_how_much_there_is_is_asked_once_in_a_while_and_of_silent_sites_remembered() -> None:

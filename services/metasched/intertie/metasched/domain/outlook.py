@@ -14,6 +14,7 @@ from intertie.metasched.domain.in_time import goes_on_by
 from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.rooms import Rooms
+from intertie.metasched.domain.rounds import Start, round_of
 
 LOOKED_AT = 8
 """The first of those that wait may start in one pass, and are told when they would: each costs its
@@ -41,15 +42,15 @@ class Outlook:
 
 def starting(
     line: Sequence[Lease], looked: Looked, backfilling: Backfilling, *, effort: float
-) -> list[str]:
-    """Names of those that have room and put off nobody before them."""
+) -> list[Start]:
+    """Those that have room and put off nobody before them."""
 
     def span(lease: Lease) -> int:
         return lease.left_s(0)
 
     free = looked.rooms(effort)
     begun = backfilling.starts(line, free, free.untaken(), span, span, free.now_s)
-    return [each.request.name for each in begun]
+    return round_of(line, begun, free)
 
 
 def outlooks(

@@ -19,6 +19,9 @@ from intertie.metasched.domain.transfer_check import broken_transfers
 
 H = TypeVar("H")
 
+LEAST_COST = 1e-6
+"""What is less is no difference in price."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitePlan:
@@ -133,6 +136,22 @@ class Plan:
                     where[workspace_label(group, index)] = each.site
                 given[group] += count
         return where
+
+
+def placed_as_well(plan: Plan, other: Plan) -> bool:
+    """Whether its owner would be as well off by the first: in the same window, with as many of each
+    group, at no more sites, for no more."""
+    groups = {name for each in other.sites for name in each.counts}
+
+    def taken(of: Plan) -> int:
+        return sum(any(each.counts.values()) for each in of.sites)
+
+    return (
+        plan.window == other.window
+        and all(plan.count(name) >= other.count(name) for name in groups)
+        and taken(plan) <= taken(other)
+        and plan.cost <= other.cost + LEAST_COST
+    )
 
 
 def check(problem: Problem, plan: Plan) -> tuple[Shortfall, ...]:

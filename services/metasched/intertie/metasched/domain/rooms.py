@@ -7,19 +7,18 @@ fit best. It is a forecast: who is said to fit is asked for at all sites, which 
 is said not to is looked at again in the next pass, on what the sites offer then.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 from intertie.common.errors import Shortfall
 from intertie.common.intervals import Window
 from intertie.common.leasing.availability import Held
 from intertie.common.leasing.lease import Lease
-from intertie.common.quantities import Vector
 from intertie.common.values import replace
-from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.problem import LinkRoom, Offer, Problem, Site, over
+from intertie.metasched.domain.plan import Plan, placed_as_well
+from intertie.metasched.domain.problem import Problem, over
+from intertie.metasched.domain.taken import Taken, less
 from intertie.metasched.domain.waiting import seconds
 
 Solver = Callable[[Problem], Plan | None]
@@ -45,9 +44,12 @@ class Rooms:
         self._starts = tuple(seconds(each) for each in starts)
         self._moments = tuple(starts)
         self._solve = solve
-        self._taken: list[_Taken] = []
-        self._found: dict[tuple[str, int, tuple[tuple[int, Window], ...]], Plan | None] = {}
-        """By lease, start, and the plans that others have of it, and when; these plans are here."""
+        self._taken: list[Taken] = []
+        self._found: dict[tuple[str, int, str, tuple[tuple[int, Window], ...]], Plan | None] = {}
+        """By lease, start, a site that it is to do without, and the plans that others have of it,
+        and when; these plans are here."""
+        self.solved = 0
+        """How many problems were, so far."""
 
     def untaken(self) -> "Rooms":
         """The same with nothing taken; neither solves what the other has."""
@@ -82,17 +84,58 @@ class Rooms:
         self._take(lease, slot, self._moments[max(slot - 1, 0)])
         return _Held(self, start_s)
 
+    def taken_now(self, lease: Lease) -> Taken | None:
+        """What it gets, if it starts now."""
+        return next((each for each in self._taken if self._starts_now(each, lease)), None)
+
+    def take_beside(self, lease: Lease, others: Sequence[Lease], most_solved: int) -> bool:
+        """Whether there is room for it now once one of the others, who start now too, is placed
+        otherwise and as well; then both are counted so. Whoever has a later start keeps it, but for
+        the lease itself. No more than so many problems are solved to find out."""
+        until = self.solved + most_solved
+        rest = [each for each in self._taken if each.lease != lease.request.name]
+        names = {each.request.name for each in others}
+        if self._beside(lease, [each for each in rest if each.lease not in names]) is None:
+            return False
+        for other in others:
+            had = self.taken_now(other)
+            if had is None or self.solved >= until:
+                continue
+            left = [each for each in rest if each is not had]
+            for instead in self._otherwise(lease, other, had, left):
+                if self.solved >= until:
+                    break
+                if instead is None or not placed_as_well(instead, had.plan):
+                    continue
+                moved = replace(had, plan=instead)
+                plan = self._beside(lease, [*left, moved])
+                if plan is not None:
+                    self._taken = [*left, moved, self._taken_by(lease, plan.window, plan)]
+                    return True
+        return False
+
+    def _otherwise(
+        self, lease: Lease, other: Lease, had: Taken, left: Sequence[Taken]
+    ) -> Iterator[Plan | None]:
+        """Plans of the other that may leave room for the lease: beside what is best for that one,
+        and without one of its own sites."""
+        plan = self._beside(lease, left)
+        if plan is not None:
+            wanted = self._taken_by(lease, plan.window, plan)
+            yield self._beside(other, [*left, wanted])
+        for each in had.plan.sites:
+            yield self._beside(other, left, without=each.site)
+
+    def _starts_now(self, taken: Taken, lease: Lease) -> bool:
+        return taken.lease == lease.request.name and taken.plan.window.start == self._moments[0]
+
     def short(
         self, lease: Lease, explain: Callable[[Problem], tuple[Shortfall, ...]]
     ) -> tuple[Shortfall, ...]:
         """What it lacks now, of what others leave it; it has no plan now."""
-        problem, taken = self._beside(lease, 0)
-        return explain(_less(problem, taken))
-
-    def _beside(self, lease: Lease, slot: int) -> "tuple[Problem, list[_Taken]]":
-        """Its problem for that start, and what is taken in that window."""
-        problem = over(self._problem(lease), (slot,))
-        return problem, [each for each in self._taken if each.window.overlaps(problem.windows[0])]
+        problem = over(self._problem(lease), (0,))
+        beside = [each for each in self._taken if each.window.overlaps(problem.windows[0])]
+        return explain(less(problem, beside))
 
     def _problem(self, lease: Lease) -> Problem:
         return self._of[lease.request.name]
@@ -102,17 +145,33 @@ class Rooms:
         return max(n for n, each in enumerate(self._starts) if each <= max(at_s, self._starts[0]))
 
     def _plan(self, lease: Lease, slot: int) -> Plan | None:
-        problem, taken = self._beside(lease, slot)
-        key = lease.request.name, slot, tuple((id(each.plan), each.window) for each in taken)
+        return self._solved(lease, slot, self._taken)
+
+    def _beside(self, lease: Lease, taken: Sequence[Taken], without: str = "") -> Plan | None:
+        """If it starts now, beside these, and without that site."""
+        return self._solved(lease, 0, taken, without)
+
+    def _solved(
+        self, lease: Lease, slot: int, taken: Sequence[Taken], without: str = ""
+    ) -> Plan | None:
+        problem = over(self._problem(lease), (slot,))
+        beside = [each for each in taken if each.window.overlaps(problem.windows[0])]
+        name = lease.request.name
+        key = name, slot, without, tuple((id(each.plan), each.window) for each in beside)
         if key not in self._found:
-            self._found[key] = self._solve(_less(problem, taken))
+            self.solved += 1
+            sites = tuple(each for each in problem.sites if each.name != without)
+            self._found[key] = self._solve(less(replace(problem, sites=sites), beside))
         return self._found[key]
 
     def _take(self, lease: Lease, slot: int, start: datetime) -> None:
         plan = self._plan(lease, slot)
         if plan is not None:
             window = Window(start, plan.window.end)
-            self._taken.append(_Taken(window, plan, self._problem(lease)))
+            self._taken.append(self._taken_by(lease, window, plan))
+
+    def _taken_by(self, lease: Lease, window: Window, plan: Plan) -> Taken:
+        return Taken(lease.request.name, window, plan, self._problem(lease))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,59 +184,3 @@ class _Held:
 
     def let_by(self, lease: Lease) -> None:
         """Whoever takes it is counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    window: Window
-    plan: Plan
-    problem: Problem
-
-    def off(self, problem: Problem) -> Problem:
-        """What is left of the offers of the one window of `problem`, which overlaps."""
-        return replace(problem, sites=tuple(map(self._off_site, problem.sites)))
-
-    def _off_site(self, site: Site) -> Site:
-        return replace(site, offers=tuple(self._off_offer(site.name, each) for each in site.offers))
-
-    def _off_offer(self, name: str, offer: Offer) -> Offer:
-        free = [host.free for host in offer.hosts]
-        taker = next((each for each in self.plan.sites if each.site == name), None)
-        for group, count in taker.counts.items() if taker else ():
-            takes = self.problem.site(name).takes(self.problem.group(group))
-            for _ in range(count):
-                at = _best(free, takes)
-                if at is not None:
-                    free[at] = (free[at] - takes).at_least_zero()
-        hosts = tuple(
-            replace(host, free=left) for host, left in zip(offer.hosts, free, strict=True)
-        )
-        links = {peer: self._off_link(name, peer, link) for peer, link in offer.links.items()}
-        return replace(offer, hosts=hosts, links=links)
-
-    def _off_link(self, site: str, peer: str, link: LinkRoom) -> LinkRoom:
-        over = [(hop, each.mbit_s) for each in self.plan.links for hop in pairwise(each.route)]
-        sent = sum(mbit_s for hop, mbit_s in over if hop == (site, peer))
-        came = sum(mbit_s for hop, mbit_s in over if hop == (peer, site))
-        return replace(
-            link,
-            egress_mbit_s=max(link.egress_mbit_s - sent, 0),
-            ingress_mbit_s=max(link.ingress_mbit_s - came, 0),
-        )
-
-
-def _best(free: Sequence[Vector], takes: Vector) -> int | None:
-    """The host on which least is left, or, where it fits on none, most."""
-    if not free:
-        return None
-    left = [each - takes for each in free]
-    fits = [n for n, each in enumerate(left) if each.at_least_zero() == each]
-    if fits:
-        return min(fits, key=lambda n: (left[n].vcpus, left[n].memory_mib))
-    return max(range(len(free)), key=lambda n: (left[n].vcpus, left[n].memory_mib))
-
-
-def _less(problem: Problem, taken: Sequence[_Taken]) -> Problem:
-    for each in taken:
-        problem = each.off(problem)
-    return problem

@@ -80,11 +80,12 @@ class Queue:
         known = [each.record for each in await self._clusters.listed()]
         waiting = [each for each in known if waits(each) and not is_due(each, now=now)]
         of = {each.name: each for each in waiting if self._pauses.of(each.uid) is None}
-        names = await self._line.starting([*of.values()], known, now=self._clock.now())
-        for name in names:
+        starts = await self._line.starting([*of.values()], known, now=self._clock.now())
+        for start in starts:
+            name = start.lease.request.name
             aside = of[name].state is ClusterState.SUSPENDED
             with apart(name):
-                await (self._go_on(name) if aside else self._begin(name))
+                await (self._go_on(name) if aside else self._begin(name, start.leaves))
 
     async def _tell(self) -> None:
         listed = await self._clusters.listed()

@@ -11,10 +11,11 @@ from intertie.common.values import replace
 from intertie.metasched.domain.cluster import PENDING, ClusterRecord, ClusterState
 from intertie.metasched.domain.commit import Outcome, tx_name, tx_of
 from intertie.metasched.domain.parts import agreement_digest, part_specs
-from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.plan import Plan, placed_as_well
 from intertie.metasched.domain.planned import PlanUnsound
 from intertie.metasched.domain.ports import Clusters, Register, Room, Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
+from intertie.metasched.domain.taken import Taken
 from intertie.metasched.domain.waiting import recallable_of
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.create_cluster import (
@@ -26,7 +27,7 @@ from intertie.metasched.usecases.create_cluster import (
 from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.line import brief_from_now
 from intertie.metasched.usecases.pauses import Pauses
-from intertie.metasched.usecases.planning import Planning
+from intertie.metasched.usecases.planning import Brief, Planning
 from intertie.metasched.usecases.telling import Telling, Underway
 
 log = structlog.get_logger(__name__)
@@ -66,8 +67,9 @@ class BeginWaiting:
         self._room = room
         self.tell = Telling(coallocate, underway)
 
-    async def __call__(self, name: str) -> bool:
-        """Whether it begins."""
+    async def __call__(self, name: str, leaves: tuple[Taken, ...] = ()) -> bool:
+        """Whether it begins. `leaves`: what others are to get that begin in the same round, as long
+        as it is as well off elsewhere."""
         if name in self._underway:
             return False
         self._underway.add(name)
@@ -75,18 +77,18 @@ class BeginWaiting:
             stored = await self._clusters.get(name)
             if stored is None or not _is_queued(stored):
                 return False
-            return await self._begin(stored)
+            return await self._begin(stored, leaves)
         finally:
             self._underway.remove(name)
 
-    async def _begin(self, stored: Stored) -> bool:
+    async def _begin(self, stored: Stored, leaves: tuple[Taken, ...]) -> bool:
         """Planned again after a refusal, as a Create is."""
         name, uid = stored.record.name, stored.record.uid
         try:
             self._room.check()
             brief = brief_from_now(stored.record, now=self._clock.now())
             for number in range(1, PLANS + 1):
-                plan = await self._planning(brief)
+                plan = await self._planned(brief, leaves)
                 try:
                     await self._attempt(stored, plan)
                 except Refused as error:
@@ -110,6 +112,17 @@ class BeginWaiting:
             log.exception("queue.unsound", cluster=name)
             self._pauses.refused(uid, error)
             return False
+
+    async def _planned(self, brief: Brief, leaves: tuple[Taken, ...]) -> Plan:
+        """As the planning refuses."""
+        best = await self._planning(brief)
+        if not leaves:
+            return best
+        try:
+            plan = await self._planning(replace(brief, leaves=leaves))
+        except DomainError:
+            return best
+        return plan if placed_as_well(plan, best) else best
 
     async def _attempt(self, stored: Stored, plan: Plan) -> None:
         """One transaction; Refused, Overtaken and others: it waits as before, but where it is not

@@ -18,6 +18,7 @@ from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.rooms import starts_ahead
+from intertie.metasched.domain.rounds import Start
 from intertie.metasched.domain.waiting import in_order, left_of
 from intertie.metasched.usecases.capacity import NOTHING_YET, Capacity
 from intertie.metasched.usecases.explaining import Explaining
@@ -58,9 +59,9 @@ class Line:
         known: Sequence[ClusterRecord],
         *,
         now: datetime,
-    ) -> list[str]:
-        """Names of those that have room at their sites and put off nobody before them, by what
-        sites offer now. `known`: all clusters that there are, for who has how much."""
+    ) -> list[Start]:
+        """Those that have room at their sites and put off nobody before them, by what sites offer
+        now. `known`: all clusters that there are, for who has how much."""
         may = await asyncio.gather(*map(self._may_begin, records))
         saved = [each for each, begins in zip(records, may, strict=True) if begins]
         line = (await self._in_order(saved, known, now))[:LOOKED_AT]

@@ -40,6 +40,7 @@ from intertie.metasched.domain.problem import (
     problem_of,
 )
 from intertie.metasched.domain.room_made import joined, windows_with_room_made
+from intertie.metasched.domain.taken import Taken, less
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +94,8 @@ class Brief:
     aside."""
     beside: Callable[[Problem], Problem] | None = None
     """Of a cluster that stands: puts what there is of it into the problem."""
+    leaves: tuple[Taken, ...] = ()
+    """Room that sites offer and that is left for others. Of one window only."""
     hold_within: timedelta = HOLD_WITHIN
     """How long sites may take to hold it, where others are put aside first. Longer after each
     refusal, which may have come because that was too little."""
@@ -220,6 +223,7 @@ class Planning:
         """By what sites offer now; and those that may be used and are of no use."""
         offers, silent = await self._offers(brief)
         problem = problem_of(brief.spec, brief.windows, offers, brief.cuts)
+        problem = less(problem, brief.leaves)
         if brief.beside is not None:
             problem = brief.beside(problem)
             for _, site in problem.standing:
