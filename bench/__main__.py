@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from bench import (
     admission,
+    batches,
     capacity,
     coalloc,
     control,
@@ -24,6 +25,7 @@ from bench import (
 
 BENCHES: dict[str, Callable[[bool], None]] = {
     "admission": admission.run,
+    "batches": batches.run,
     "calendar": capacity.run,
     "coalloc": coalloc.run,
     "control": control.run,
@@ -39,6 +41,7 @@ BENCHES: dict[str, Callable[[bool], None]] = {
 }
 
 OWN: dict[str, Callable[[Sequence[str]], None]] = {
+    "batches": batches.main,
     "coalloc": coalloc.main,
     "explain": explain.main,
     "responsiveness": responsiveness.main,

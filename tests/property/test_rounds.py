@@ -55,7 +55,8 @@ def rounds(draw: st.DrawFn) -> tuple[Asked, Backfilling]:
         )
 
     asked = {f"l{number}": asks() for number in range(draw(st.integers(2, 6)))}
-    return asked, draw(st.sampled_from([Aggressive(), Conservative(), Aggressive(protected=0)]))
+    kinds: list[Backfilling] = [Aggressive(), Conservative(), Aggressive(protected=0)]
+    return asked, draw(st.sampled_from(kinds))
 
 
 def one_by_one(asked: Asked, backfilling: Backfilling) -> tuple[list[Lease], list[Lease], Rooms]:

@@ -1,6 +1,7 @@
 """Who starts in one round beside those that start one after another, by hand."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -15,14 +16,14 @@ from intertie.metasched.domain.rounds import MOST_SOLVED, Start, round_of
 from intertie.metasched.domain.taken import Taken, less
 from tests.unit.metasched.problems import group, link, linked, offer, problem, promise, window
 
-Sites = Mapping[str, Sequence[Offer]]
+Sites = Mapping[str, Offer | Sequence[Offer]]
 
 
 def solve(asked: Problem) -> Plan | None:
     return best_plan(asked, effort=0.2)
 
 
-def asks(sites: Sites, count: int, *at: str, **more: int) -> Problem:
+def asks(sites: Sites, count: int, *at: str, **more: Any) -> Problem:
     """So many workspaces of one vCPU, at those sites."""
     return problem([group(fewest=count, allow_sites=at, **more)], sites)
 
