@@ -11,7 +11,8 @@ trace, with what is left of the first then, is the stated load of their vCPUs; t
 them, and is not counted. Every Nth batch is taken, so sites are as much smaller against each.
 
 A round is a line of the trace, 300 s. Who finds no room is looked at again in the next rounds, for
-15 minutes; then it is refused. The first in line go first, and whoever fits may pass.
+15 minutes; then it is refused. The first in line go first, and whoever fits may pass. Times are
+processor time of the one thread that plans.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Result:
     """By batch, what it got, and when."""
     decided: int
     took_s: float
+    """Of the processor."""
     looks_s: tuple[float, ...]
     """At one batch in line, each: what a round took over how many were."""
     joined: int
@@ -176,9 +178,9 @@ def replayed(
         while came < len(batches) and batches[came].arrival_s <= now_s:
             line.append(batches[came])
             came += 1
-        before = time.perf_counter()
+        before = time.process_time()
         found = method(world, line, now_s)
-        spent_s = time.perf_counter() - before
+        spent_s = time.process_time() - before
         looks_s += [spent_s / len(line)] * len(line) if line else []
         took_s += spent_s
         begun |= {batch.id: (plan, now_s) for batch, plan in found}

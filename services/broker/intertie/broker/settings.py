@@ -137,7 +137,7 @@ class QueueSettings(Section):
     fairness: Literal["none", "dominant-resource"] = "none"
     """Between tenants. None: only that order counts. Dominant-resource: next is the first, by that
     order, of the tenant that has the least, as the largest of its shares of vCPUs, memory and disk;
-    a lease that has waited for a day longer than another goes before it in any case."""
+    a day of waiting counts as much as a share of everything."""
     backfilling: Literal["aggressive", "conservative"] = "aggressive"
     """Whom others may pass: all but the first; nobody."""
     preemption: Literal["last-in-order", "least-done"] = "last-in-order"
