@@ -4,6 +4,7 @@ Everything behind the API works on specifications that went through `validate` a
 then `normalise`. This module is the one to import from, for the values too.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from intertie.common.layout import Layout, layout
@@ -59,8 +60,10 @@ __all__ = [
     "demand_of",
     "image_field",
     "layout",
+    "least_demand",
     "normalise",
     "shared_networks",
+    "total_demand",
     "validate",
 ]
 
@@ -103,6 +106,21 @@ def demand_of(allocation: Allocation, nics: int, pair_mbit_s: int | None = None)
         throughput_mib_s=max(allocation.disk.cap_mib_s, allocation.disk.guarantee_mib_s),
         uplink_mbit_s=allocation.nic.guarantee_mbit_s * nics + pair_mbit_s,
     )
+
+
+def total_demand(spec: ClusterSpec, counts: Mapping[str, int]) -> Vector:
+    """What so many workspaces of each group take of their hosts together; each pair term counts as
+    one peer."""
+    needs = (
+        demand_of(group.allocation, len(group.networks)) * counts[group.name]
+        for group in spec.groups
+    )
+    return sum(needs, start=Vector())
+
+
+def least_demand(spec: ClusterSpec) -> Vector:
+    """Of the fewest workspaces that it begins with."""
+    return total_demand(spec, {group.name: group.fewest for group in spec.groups})
 
 
 def _normal_group(group: Group, networks_of: dict[str, tuple[str, ...]]) -> Group:

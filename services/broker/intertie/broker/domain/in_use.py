@@ -9,7 +9,6 @@ from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.common.leasing.fairness import InUse
 from intertie.common.quantities import Vector
-from intertie.common.spec import ClusterSpec, demand_of
 
 
 def in_use(view: LedgerView, policy: Policy, but: Collection[str] = (), *, now: datetime) -> InUse:
@@ -32,11 +31,3 @@ def in_use(view: LedgerView, policy: Policy, but: Collection[str] = (), *, now: 
 def amounts_of(part: Part) -> Vector:
     """What all of its workspaces take of their hosts, but for promised pairs."""
     return sum(map(fixed_amounts, part.spec.workspaces), start=Vector())
-
-
-def takes(spec: ClusterSpec) -> Vector:
-    """What the fewest workspaces that it begins with take together."""
-    needs = (
-        demand_of(group.allocation, len(group.networks)) * group.fewest for group in spec.groups
-    )
-    return sum(needs, start=Vector())

@@ -18,7 +18,7 @@ from intertie.broker.domain.cluster import (
 from intertie.broker.domain.demands import demands_of
 from intertie.broker.domain.elsewhere import brought_elsewhere
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.in_use import in_use, takes
+from intertie.broker.domain.in_use import in_use
 from intertie.broker.domain.ledger import Capacities, LedgerView, Versioned, calendar_of
 from intertie.broker.domain.malleable import Resized
 from intertie.broker.domain.networks import NetworkId
@@ -51,7 +51,7 @@ from intertie.common.intervals import Window
 from intertie.common.leasing.lease import Lease
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.names import ClusterName, PartName
-from intertie.common.spec import ClusterSpec
+from intertie.common.spec import ClusterSpec, least_demand
 from intertie.common.values import Struct, replace
 
 LOOKED_AT = 64
@@ -120,7 +120,7 @@ def lease_of(record: ClusterRecord) -> Lease:
         nodes=max(1, sum(group.fewest for group in record.spec.groups)),
         duration_s=_up(runs_for(record.spec)),
         tenant=ClusterName.parse(record.name).tenant,
-        takes=takes(record.spec),
+        takes=least_demand(record.spec),
     )
     return Lease(
         request=request,

@@ -31,7 +31,7 @@ def chosen(
         [_lease(record.value, part, now_s) for record, part in running],
         lambda each: queue.order.rank(each, now_s),
         now_s,
-        in_use(view, policy, [part.name for _, part in running], now=now),
+        in_use(view, policy, {part.name for _, part in running}, now=now),
     )
     places = {each.request.name: place for place, each in enumerate(line)}
     named = choice(line, lambda each: places[each.request.name], now_s)

@@ -12,7 +12,7 @@ from intertie.common.leasing.fairness import InUse
 from intertie.common.leasing.lease import Lease
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.part_spec import Recallable
-from intertie.common.spec import DEFAULT_DURATION, ClusterSpec
+from intertie.common.spec import DEFAULT_DURATION, ClusterSpec, least_demand
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import (
     PENDING,
@@ -23,7 +23,6 @@ from intertie.metasched.domain.cluster import (
     Failure,
     Waits,
 )
-from intertie.metasched.domain.in_use import amounts
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.queue_policy import QueuePolicy
 
@@ -142,7 +141,7 @@ def lease_of(record: ClusterRecord) -> Lease:
         nodes=max(1, sum(group.fewest for group in record.spec.groups)),
         duration_s=_up(runs_for(record.spec)),
         tenant=record.path.tenant,
-        takes=amounts(record.spec, {each.name: each.fewest for each in record.spec.groups}),
+        takes=least_demand(record.spec),
     )
     return Lease(
         request=request,
