@@ -132,6 +132,26 @@ def test_who_is_first_may_start_beside_those_that_passed_it() -> None:
     assert left == [["first", "third"], ["third"], []]
 
 
+def test_what_was_kept_for_one_that_starts_after_all_is_kept_for_the_next() -> None:
+    """When `first` starts, `second` is the first that waits, and gets three of c in five minutes,
+    of which `last` would take two now."""
+    sites = linked({"a": offer(3), "b": [offer(4), offer(8)], "c": [offer(2), offer(3)]}, link())
+    sites["a"] = sites["a"] * 2
+    second = [group("left", 4, allow_sites=("b",)), group("right", 2, allow_sites=("c",))]
+    asked = {
+        "any": asks(sites, 2, "a", "b"),
+        "first": asks(sites, 4, "b"),
+        "second": problem(second, sites),
+        "other": asks(sites, 1, "a", "c"),
+        "last": asks(sites, 2, "c"),
+    }
+    one_by_one, starts, _ = looked(asked)
+    assert one_by_one == ["any", "other"]
+    assert names(starts) == ["any", "first", "other"]
+    del asked["second"]
+    assert names(looked(asked)[1]) == ["any", "first", "other", "last"]
+
+
 def test_who_could_start_later_may_start_now_instead() -> None:
     """What is kept for it until then is its own."""
     sites = {"a": [offer(2), offer(2)], "b": [offer(4), offer(8)]}

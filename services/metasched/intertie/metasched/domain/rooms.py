@@ -88,6 +88,11 @@ class Rooms:
         """What it gets, if it starts now."""
         return next((each for each in self._taken if self._starts_now(each, lease)), None)
 
+    def keeps(self, lease: Lease) -> bool:
+        """Whether it is to start later."""
+        found = (each for each in self._taken if each.lease == lease.request.name)
+        return any(not self._starts_now(each, lease) for each in found)
+
     def take_beside(self, lease: Lease, others: Sequence[Lease], most_solved: int) -> bool:
         """Whether there is room for it now once one of the others, who start now too, is placed
         otherwise and as well; then both are counted so. Whoever has a later start keeps it, but for

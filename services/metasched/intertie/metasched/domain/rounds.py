@@ -15,7 +15,7 @@ from intertie.metasched.domain.rooms import Rooms
 from intertie.metasched.domain.taken import Taken
 
 MOST_SOLVED = 24
-"""Problems that are solved in a round to find who else could start."""
+"""Problems that are solved in a round to find who else could start; what was begun is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +29,19 @@ def round_of(line: Sequence[Lease], begun: Sequence[Lease], rooms: Rooms) -> lis
     """Those that start now, in line: `begun`, and who can beside them. `rooms`: of which `begun`
     have what they get."""
     starting = list(begun)
-    left = MOST_SOLVED
+    left, owed = MOST_SOLVED, False
     for lease in line:
         if lease in begun or not starting:
             continue
-        before = rooms.solved
+        before, kept = rooms.solved, rooms.keeps(lease)
         # Who is last in line is moved first.
         others = [each for each in reversed(line) if each in starting]
         if rooms.take_beside(lease, others, left):
             starting.append(lease)
+            owed = owed or kept
+        elif owed and not kept:
+            # What was kept for one that starts now is for the next one.
+            owed = not _is_kept(lease, rooms)
         left -= rooms.solved - before
         if left <= 0:
             break
@@ -49,3 +53,13 @@ def round_of(line: Sequence[Lease], begun: Sequence[Lease], rooms: Rooms) -> lis
         Start(each, tuple(plan for plan in plans[at + 1 :] if plan is not None))
         for at, each in enumerate(starts)
     ]
+
+
+def _is_kept(lease: Lease, rooms: Rooms) -> bool:
+    """Its earliest start from here on, if there is any within sight."""
+    span_s = lease.left_s(0)
+    at_s = rooms.earliest(lease, span_s, rooms.now_s)
+    if at_s is None:
+        return False
+    rooms.hold(lease, at_s, at_s + span_s)
+    return True
