@@ -39,13 +39,13 @@ from intertie.common.leasing.lease import Lease
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.process import collect_gently
 from intertie.common.quantities import Vector
+from intertie.metasched.domain.outlook import LOOKED_AT
 from intertie.metasched.domain.plan import Plan, is_sound
 from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.rooms import Rooms
 from intertie.metasched.domain.rounds import round_of
 from intertie.metasched.domain.taken import less
-from intertie.metasched.usecases.line import LOOKED_AT
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 LOADS = (0.9, 1.1)

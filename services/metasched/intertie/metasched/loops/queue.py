@@ -9,12 +9,13 @@ from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.in_time import is_due, out_of_time
+from intertie.metasched.domain.outlook import Outlook
 from intertie.metasched.domain.ports import Clusters, Stored
 from intertie.metasched.domain.waiting import told, waited_too_long, waits
 from intertie.metasched.usecases.apart import apart
 from intertie.metasched.usecases.begin_waiting import BeginWaiting
 from intertie.metasched.usecases.go_on import GoOn
-from intertie.metasched.usecases.line import Line, Outlook
+from intertie.metasched.usecases.line import Line
 from intertie.metasched.usecases.pauses import Pauses
 
 log = structlog.get_logger(__name__)
