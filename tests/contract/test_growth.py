@@ -6,8 +6,8 @@ import pytest
 
 from intertie.api.nodeagent.v1 import records_pb2 as pb
 from intertie.broker.adapters.agent_records import facts_from_bytes
-from intertie.broker.convert import host_to_proto
 from intertie.broker.domain.offers import HostView
+from intertie.broker.site_proto import host_to_proto
 from intertie.common.quantities import Vector
 from intertie.nodeagent.convert import facts_to_proto
 from intertie.nodeagent.domain.machine import MachineFacts, growth_of

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from intertie.broker.convert import offer_to_proto
 from intertie.broker.domain.giving_way import allotted_before_others, writes_of
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.offers import MAX_MOMENTS, Offer, offers_of
 from intertie.broker.domain.records import Change
+from intertie.broker.site_proto import offer_to_proto
 from intertie.common.errors import NoCapacity
 from intertie.common.intervals import Window, spread
 from intertie.metasched.convert_parts import offer_from_proto

@@ -6,7 +6,7 @@ from typing import Any
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc
 from intertie.api.types.v1 import attach_pb2
-from intertie.broker import batch_proto, convert
+from intertie.broker import batch_proto, convert, site_proto
 from intertie.broker.domain.part import Part
 from intertie.broker.receipts_proto import decision_from_proto, receipt_to_proto
 from intertie.broker.servicers.clusters import caller
@@ -76,7 +76,7 @@ class PartsServicer(parts_pb2_grpc.PartsServicer):
             parent.tenant, windows, tuple(request.images), before_others=request.before_others
         )
         return parts_pb2.ListOffersResponse(
-            offers=[convert.offer_to_proto(each) for each in offers]
+            offers=[site_proto.offer_to_proto(each) for each in offers]
         )
 
     async def Hold(

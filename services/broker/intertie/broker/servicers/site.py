@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from intertie.api.broker.v1 import site_pb2, site_pb2_grpc
-from intertie.broker import convert
+from intertie.broker import site_proto
 from intertie.broker.usecases.hosts import Inventory
 from intertie.common.errors import FieldInvalid, NotFound
 from intertie.common.names import HostName
@@ -30,20 +30,20 @@ class HostsServicer(site_pb2_grpc.HostsServicer):
             scope=f"sites/{self._site}/hosts",
         )
         return site_pb2.ListHostsResponse(
-            hosts=[convert.host_to_proto(each) for each in page], next_page_token=following
+            hosts=[site_proto.host_to_proto(each) for each in page], next_page_token=following
         )
 
     async def Get(self, request: site_pb2.GetHostRequest, context: Context) -> site_pb2.Host:
         name = HostName.parse(request.name)
         check_site(f"sites/{name.site}", "name", self._site)
-        return convert.host_to_proto(await self._inventory.host(name))
+        return site_proto.host_to_proto(await self._inventory.host(name))
 
     async def Watch(
         self, request: site_pb2.WatchHostsRequest, context: Context
     ) -> AsyncIterator[site_pb2.Host]:
         check_site(request.parent, "parent", self._site)
         async for each in self._inventory.watch():
-            yield convert.host_to_proto(each)
+            yield site_proto.host_to_proto(each)
 
 
 class SitesServicer(site_pb2_grpc.SitesServicer):
@@ -53,7 +53,7 @@ class SitesServicer(site_pb2_grpc.SitesServicer):
 
     async def Get(self, request: site_pb2.GetSiteRequest, context: Context) -> site_pb2.Site:
         check_site(request.name, "name", self._site)
-        return convert.site_to_proto(await self._inventory.site())
+        return site_proto.site_to_proto(await self._inventory.site())
 
 
 def check_site(name: str, field: str, site: str) -> None:

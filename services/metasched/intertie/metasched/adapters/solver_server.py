@@ -30,6 +30,7 @@ _LOADED = (
     "intertie.metasched.domain.planned",
     "intertie.metasched.domain.outlook",
     "intertie.metasched.domain.refusal",
+    "intertie.metasched.domain.alternatives",
 )
 """What solvers are asked for, with all that it needs, OR-Tools above all: half a second."""
 _NICE = 5
