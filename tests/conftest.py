@@ -12,8 +12,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--hosts",
         choices=("with", "without", "only"),
         default="with",
-        help="tests that need hosts of the testbed (marked root): they want the machine to"
-        " themselves, all others may run several at a time",
+        help="tests that need hosts of the testbed or guests (marked root or e2e): they want the"
+        " machine to themselves, all others may run several at a time",
     )
 
 
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: list[pytest.Item] = []
     others: list[pytest.Item] = []
     for item in items:
-        with_hosts = item.get_closest_marker("root") is not None
+        with_hosts = any(map(item.get_closest_marker, ("root", "e2e")))
         (kept if with_hosts == (wanted == "only") else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = kept

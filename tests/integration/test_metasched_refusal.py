@@ -43,7 +43,7 @@ def between_plan_and_holds(
 ) -> None:
     """Has `meanwhile` happen once, when the first plan is made and no site knows of it."""
     happened = False
-    planned = Planning.__call__
+    planned = Planning.in_time
 
     async def later(planning: Planning, brief: Brief) -> Plan:
         nonlocal happened
@@ -53,7 +53,7 @@ def between_plan_and_holds(
             await meanwhile()
         return plan
 
-    monkeypatch.setattr(Planning, "__call__", later)
+    monkeypatch.setattr(Planning, "in_time", later)
 
 
 def at_south(here: Federation) -> clusters_pb2_grpc.ClustersAsyncStub:
