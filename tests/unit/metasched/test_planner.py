@@ -162,3 +162,15 @@ def test_less_cost_comes_before_fewer_sites_where_the_problem_says_so() -> None:
         assert cheapest is not None
         assert (len(fewest.site_names), fewest.cost) == (1, 18.0)
         assert (cheapest.site_names, cheapest.cost) == (("s000", "s001"), 2.0)
+
+
+def test_of_plans_that_cost_the_same_the_one_at_fewer_sites_is_the_best() -> None:
+    """Where less cost comes first too. A search finds one at a and five at b, which is less than
+    six at b by what floats are rounded."""
+    one, two = [room(1)] + [room(0)] * 59, [room(1)] * 6 + [room(0)] * 54
+    sites = {"a": offer(*one, price=0.1), "b": offer(*two, price=0.1)}
+    given = problem([group("u", 6)], linked(sites, link()), fewest_sites=False)
+    assert EASY_MODEL < model_size(given) <= LARGEST_MODEL
+    plan = best_plan(given)
+    assert plan is not None
+    assert (plan.site_names, plan.optimal) == (("b",), True)

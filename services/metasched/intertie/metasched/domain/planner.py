@@ -14,6 +14,7 @@ from intertie.metasched.domain.construct import (
     earlier,
     stands,
 )
+from intertie.metasched.domain.costs import COST_SCALE
 from intertie.metasched.domain.improve import improve
 from intertie.metasched.domain.plan import Plan, is_sound
 from intertie.metasched.domain.problem import Problem
@@ -99,13 +100,15 @@ def model_size(problem: Problem) -> int:
 
 
 def _plan_of(begun: Begun) -> Plan:
-    search = begun.search
+    search, board = begun.search, begun.search.board
     assert search.best is not None
-    sites_alike = search.board.site_cost == 0 or len(search.best.packings) == 1
-    known = begun.whole and begun.first and sites_alike and not search.board.packer.narrow
-    bound = search.bound() - search.board.site_cost
-    optimal = known and search.cost - search.board.site_cost <= bound
-    return search.board.plan(
+    at_one = len(search.best.packings) == 1
+    known = begun.whole and begun.first and not board.packer.narrow
+    known = known and (board.site_cost == 0 or at_one)
+    bound = search.bound() - board.site_cost
+    # Where sites cost nothing, others may be as cheap at fewer of them.
+    optimal = known and (board.spread or at_one) and search.cost - board.site_cost <= bound
+    return board.plan(
         search.best, optimal=optimal, bound=bound if known and not optimal else None
     )
 
@@ -118,9 +121,10 @@ def _sound(problem: Problem, plan: Plan) -> Plan | None:
 def _better(problem: Problem, one: Plan | None, other: Plan | None) -> Plan | None:
     """The first where they are alike."""
 
-    def rank(plan: Plan) -> tuple[int, int, float, float]:
+    def rank(plan: Plan) -> tuple[int, int, int, int]:
         placed = sum(plan.count(group.name) for group in problem.groups)
-        last = (plan.taken, plan.cost) if problem.fewest_sites else (plan.cost, plan.taken)
+        cost = round(plan.cost * COST_SCALE)
+        last = (plan.taken, cost) if problem.fewest_sites else (cost, plan.taken)
         return -placed, problem.windows.index(plan.window), *last
 
     if one is None or other is None:
