@@ -19,6 +19,7 @@ from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import Problem
 from tests.unit.metasched.problems import group, link, linked, offer, problem, promise, window
+from tests.unit.metasched.staging import item, staged
 
 E, C, L, R = Merit.EARLIEST, Merit.CHEAPEST, Merit.MOST_LOCAL, Merit.MOST_RELIABLE
 
@@ -222,3 +223,14 @@ def test_the_same_problem_has_the_same_choice() -> None:
     sites = {"a": offer(2, 2, price=0.5), "b": offer(3, price=0.2), "c": offer(1, 1, price=0.1)}
     given = problem([group("head"), group("worker", 3)], linked(sites, link()))
     assert told(given) == told(given)
+
+
+def test_the_cheapest_waits_until_what_is_needed_can_be_at_the_cheap_site() -> None:
+    """Both have as much free in all windows, and what a has is not at b before the third."""
+    data = item("data", 3_600, "a")
+    given = staged({"a": 4, "b": 4}, {("a", "b"): 100}, [data], prices={"a": 90.0, "b": 1.0})
+    found = told(given)
+    assert counts(found[0].plan) == {"a": {"worker": 1}}
+    cheapest = by(C, found)
+    assert counts(cheapest) == {"b": {"worker": 1}}
+    assert cheapest.window == given.windows[2]

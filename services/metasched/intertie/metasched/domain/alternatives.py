@@ -239,9 +239,12 @@ def _least_hour(problem: Problem, slot: int) -> float:
 
 
 def _alike(problem: Problem, one: int, other: int) -> bool:
-    """Whether the two windows last as long, and the same is offered in both, at the same rates."""
+    """Whether the two windows last as long, and the same is offered in both, at the same rates.
+    Where something has to be brought before, no two are alike: the later one leaves more time."""
     windows = problem.windows
-    return windows[one].duration == windows[other].duration and all(
+    if problem.items or windows[one].duration != windows[other].duration:
+        return False
+    return all(
         (site.offers[one].hosts, site.offers[one].links, site.offers[one].rates)
         == (site.offers[other].hosts, site.offers[other].links, site.offers[other].rates)
         for site in problem.sites
