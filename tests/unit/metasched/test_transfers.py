@@ -15,7 +15,7 @@ from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.planner import EASY_MODEL, best_plan, first_plan, model_size
 from intertie.metasched.domain.problem import Problem, with_image_brought
 from intertie.metasched.domain.solver import any_plan, solve
-from tests.unit.metasched.problems import IMAGES, NOW, group, link
+from tests.unit.metasched.problems import IMAGES, NOW, group, link, promise
 from tests.unit.metasched.staging import SPAN, Links, item, staged
 
 Solver = Callable[[Problem], Plan | None]
@@ -383,3 +383,43 @@ def test_fewer_sites_come_before_less_to_pay_for_transfers(solver: Solver) -> No
     )
     plan = solved(solver, replace(given, sites=free))
     assert (plan.site_names, len(plan.transfers)) == (("a",), 1)
+
+
+def test_no_plan_of_fewer_than_there_may_be_is_called_the_best_for_a_bound_of_more() -> None:
+    """The model counts pairs with nine of them. By that, b is the best, as if both items could be
+    had from c in time; they cannot, and what one costs from a instead is more than d costs."""
+    hosts = {"a": 0, "b": 1, "c": 0, "d": 1}
+    links = {("a", "b"): 1_000, ("c", "b"): 100, ("a", "d"): 1_000}
+    given = staged(
+        hosts,
+        links,
+        [item("data", 3_000, "a", "c"), item("more", 3_000, "a", "c")],
+        groups=[group(fewest=1, most=9)],
+        starts=(1,),
+    )
+    link_prices = {"a": 1.0, "b": 0.5, "c": 0.0, "d": 0.0}
+    sites = tuple(
+        replace(
+            site,
+            offers=tuple(
+                replace(
+                    each,
+                    rates=Rates(
+                        vcpu_hour=2.0 if site.name == "b" else 0.0,
+                        link_mbit_s_hour=link_prices[site.name],
+                        pair_mbit_s_hour=100.0,
+                    ),
+                )
+                for each in site.offers
+            ),
+        )
+        for site in given.sites
+    )
+    given = replace(given, sites=sites, promises=(promise("worker", "worker", 1),))
+    plan = solved(solve, given)
+    barred = replace(given, groups=(replace(given.groups[0], deny_sites=plan.site_names),))
+    other = solved(solve, barred)
+    assert (plan.count("worker"), plan.site_names) == (1, ("b",))
+    assert other.cost < plan.cost
+    assert not plan.optimal
+    assert plan.bound is None or plan.bound <= other.cost

@@ -105,12 +105,15 @@ def _solved(
 
 def with_transfers(problem: Problem, plan: Plan, staging: Staging, *, sure: bool) -> Plan | None:
     """The plan of a model with transfers by which all is there in time; None if none were found.
-    `sure`: there is no better one by the model."""
+    `sure`: there is no better one by the model, which counts what is promised as if there were as
+    many as there may be: where there are fewer, its bound is none of what the plan costs."""
     slot = problem.windows.index(plan.window)
     staged = staging.scheduled(_wanted(problem, staging, plan), slot)
     if staged is None:
         return None
     plan = with_moves(plan, staging, staged.moves)
+    all_there = all(plan.count(group.name) >= group.most for group in problem.groups)
+    sure = sure and (all_there or not problem.promises)
     as_low = plan.bound is not None and plan.cost <= plan.bound + TINY
     optimal = sure and plan.optimal and as_low
     return replace(plan, optimal=optimal, bound=plan.bound if sure else None)
