@@ -152,6 +152,30 @@ def test_what_was_kept_for_one_that_starts_after_all_is_kept_for_the_next() -> N
     assert names(looked(asked)[1]) == ["any", "first", "other", "last"]
 
 
+def test_whoever_has_room_once_another_starts_after_all_starts_too() -> None:
+    """What was kept at e for `first`, which starts at d now, kept `second` from it. That has room
+    as all others are, though where it would rather be, none of them could be moved to make more."""
+    sites = {
+        "a": [offer(2)] * 2,
+        "b": [offer(6), offer(8)],
+        "c": [offer(1, price=1)] * 2,
+        "d": [offer(4, price=2)] * 2,
+        "e": [offer(2), offer(4)],
+    }
+    sites = linked(sites, link())
+    first = [group("left", 6, allow_sites=("b",)), group("right", 4, allow_sites=("d", "e"))]
+    second = [group("left", 1, allow_sites=("a", "b", "c")), group("right", 2, allow_sites=("e",))]
+    asked = {
+        "any": asks(sites, 2, "a", "b"),
+        "first": problem(first, sites),
+        "second": problem(second, sites),
+    }
+    one_by_one, starts, rooms = looked(asked)
+    assert one_by_one == ["any"]
+    assert names(starts) == ["any", "first", "second"]
+    assert [where(each, rooms) for each in starts] == [{"a"}, {"b", "d"}, {"c", "e"}]
+
+
 def test_who_could_start_later_may_start_now_instead() -> None:
     """What is kept for it until then is its own."""
     sites = {"a": [offer(2), offer(2)], "b": [offer(4), offer(8)]}

@@ -93,6 +93,15 @@ class Rooms:
         found = (each for each in self._taken if each.lease == lease.request.name)
         return any(not self._starts_now(each, lease) for each in found)
 
+    def take_now(self, lease: Lease) -> bool:
+        """Whether there is room for it now as all others are, but for a later start of its own;
+        then it is counted."""
+        rest = [each for each in self._taken if each.lease != lease.request.name]
+        plan = self._beside(lease, rest)
+        if plan is not None:
+            self._taken = [*rest, self._taken_by(lease, plan.window, plan)]
+        return plan is not None
+
     def take_beside(self, lease: Lease, others: Sequence[Lease], most_solved: int) -> bool:
         """Whether there is room for it now once one of the others, who start now too, is placed
         otherwise and as well; then both are counted so. Whoever has a later start keeps it, but for

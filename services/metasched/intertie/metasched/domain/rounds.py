@@ -36,7 +36,9 @@ def round_of(line: Sequence[Lease], begun: Sequence[Lease], rooms: Rooms) -> lis
         before, kept = rooms.solved, rooms.keeps(lease)
         # Who is last in line is moved first.
         others = [each for each in reversed(line) if each in starting]
-        if rooms.take_beside(lease, others, left):
+        # What was kept for one that starts now may have been all that it lacked.
+        joined = len(starting) > len(begun)
+        if (joined and rooms.take_now(lease)) or rooms.take_beside(lease, others, left):
             starting.append(lease)
             owed = owed or kept
         elif owed and not kept:
