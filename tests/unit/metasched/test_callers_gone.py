@@ -11,7 +11,8 @@ import pytest
 
 from intertie.common import errors
 from intertie.common.spec import ClusterSpec
-from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.cluster import ClusterState, ClusterView
+from intertie.metasched.usecases.telling import Callers, NobodyWaits, Requests
 from tests.fakes.clock import turns
 from tests.fakes.solvers import SolverThreads
 from tests.unit.metasched.test_update import made, standing, update
@@ -109,6 +110,26 @@ async def test_who_comes_just_as_it_is_given_up_has_it_planned_for_himself() -> 
     await solvers.at_work(2)
     solvers.go.set()
     assert (await second).record.state is ClusterState.SCHEDULED
+
+
+@pytest.mark.timeout(30)
+async def test_who_comes_right_after_it_was_given_up_has_it_done_for_himself() -> None:
+    """A bug to be: he found it over, and still there, and asked for it again and again; nothing
+    else had its turn any more."""
+    process = await World().process()
+    found = await process.create(order())
+    requests = Requests(process.create._tell)
+    late: list[asyncio.Task[ClusterView]] = []
+
+    async def work(_: Callers) -> ClusterView:
+        if late:
+            return found
+        late.append(asyncio.create_task(requests.once(("r1", "b2:1"), work)))
+        raise NobodyWaits
+
+    first = await requests.once(("r1", "b2:1"), work)
+    assert (first, await late[0]) == (found, found)
+    assert requests.begun() == ()
 
 
 async def test_a_create_that_holds_goes_on_for_nobody() -> None:

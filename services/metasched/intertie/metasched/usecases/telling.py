@@ -95,15 +95,26 @@ class Requests:
         while True:
             if key not in self._begun:
                 callers = Callers()
-                task = asyncio.create_task(_unless_given_up(work(callers)))
+                task = asyncio.create_task(self._unless_given_up(key, work(callers)))
                 self._begun[key] = task, callers
-                task.add_done_callback(lambda _: self._begun.pop(key))
             task, callers = self._begun[key]
             with callers.one_more():
                 view = await asyncio.shield(task)
             if view is not None:
                 return view
             # It was given up just before this caller came.
+
+    async def _unless_given_up(
+        self, key: tuple[str, str], work: Coroutine[Any, Any, ClusterView]
+    ) -> ClusterView | None:
+        try:
+            return await work
+        except NobodyWaits:
+            log.info("request.given_up")
+            return None
+        finally:
+            # As its last step: who found it given up, and still there, would ask it for ever.
+            del self._begun[key]
 
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """What goes on, whether or not its caller still waits."""
@@ -113,14 +124,6 @@ class Requests:
         """Until all that was begun is decided, and the sites that answer were told."""
         while at_work := self.begun():
             await asyncio.gather(*at_work, return_exceptions=True)
-
-
-async def _unless_given_up(work: Coroutine[Any, Any, ClusterView]) -> ClusterView | None:
-    try:
-        return await work
-    except NobodyWaits:
-        log.info("request.given_up")
-        return None
 
 
 class Telling:
