@@ -108,9 +108,7 @@ def _plan_of(begun: Begun) -> Plan:
     bound = search.bound() - board.site_cost
     # Where sites cost nothing, others may be as cheap at fewer of them.
     optimal = known and (board.spread or at_one) and search.cost - board.site_cost <= bound
-    return board.plan(
-        search.best, optimal=optimal, bound=bound if known and not optimal else None
-    )
+    return board.plan(search.best, optimal=optimal, bound=bound if known and not optimal else None)
 
 
 def _sound(problem: Problem, plan: Plan) -> Plan | None:
