@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -148,6 +149,29 @@ async def test_one_that_is_killed_while_it_waits_is_told_to_nobody(
     await until_gone(pid)
     await CLOCK.sleep(0)
     assert await solvers.run(os.getpid) != pid
+
+
+async def test_one_that_cannot_be_made_is_told_to_its_caller_alone(
+    solvers: SolverProcesses,
+) -> None:
+    """Their server may open no more files, as it may have no more processes."""
+    server, pid = await solvers.run(os.getppid), await solvers.run(os.getpid)
+    other = asyncio.create_task(solvers.run(eval, "__import__('time').sleep(1)"))
+    while solvers._idle:
+        await CLOCK.sleep(0.01)
+    free = min(set(range(64)) - set(map(int, os.listdir(f"/proc/{server}/fd"))))
+    bounds = resource.prlimit(server, resource.RLIMIT_NOFILE)
+    resource.prlimit(server, resource.RLIMIT_NOFILE, (free + 1, bounds[1]))
+    with pytest.raises(SolverFailed, match="could be started"):
+        await solvers.run(os.getpid)
+    assert await other is None
+    resource.prlimit(server, resource.RLIMIT_NOFILE, bounds)
+    assert await solvers.run(os.getpid) == pid
+    solvers._idle.pop().end()
+    assert await solvers.run(os.getppid) == server
+    async with asyncio.timeout(10):
+        while len(_children(server)) > 1:
+            await CLOCK.sleep(0.01)
 
 
 async def test_after_their_server_is_killed_there_is_another(solvers: SolverProcesses) -> None:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """What OR-Tools loads would make some, that nothing is for, and the server forks."""
+_NONE_STARTED = "no process for it could be started"
 
 
 class SolverProcesses:
@@ -100,14 +101,17 @@ class SolverProcesses:
             with contextlib.suppress(OSError):
                 return server.fork()
             self._gone(server)  # the next one is another's
-        raise SolverFailed("no process for it could be started")
+        raise SolverFailed(_NONE_STARTED)
 
     def _up(self) -> "_Server":
         with self._lock:
             if self._closed:
                 raise SolverFailed("this replica ends")
             if self._server is None:
-                self._server = _Server(self._memory_mib)
+                try:
+                    self._server = _Server(self._memory_mib)
+                except OSError as error:
+                    raise SolverFailed(f"{_NONE_STARTED}: {error}") from None
             return self._server
 
     def _gone(self, server: "_Server") -> None:
@@ -183,17 +187,19 @@ class _Server:
             )
 
     def fork(self) -> tuple[socket.socket, int]:
-        """A line to a solver, and its pidfd; OSError where the server has ended. Waits until it has
-        loaded the planner."""
+        """A line to a solver, and its pidfd; OSError where the server has ended, SolverFailed where
+        it cannot fork. Waits until it has loaded the planner."""
         ours, theirs = socket.socketpair()
         try:
             with self._talking:
                 with theirs:
                     socket.send_fds(self._control, [b"."], [theirs.fileno()])
-                _, files, _, _ = socket.recv_fds(self._control, 1, 1, socket.MSG_CMSG_CLOEXEC)
-            if not files:
+                said, files, _, _ = socket.recv_fds(self._control, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            if not said:
                 raise ConnectionResetError
-        except OSError:
+            if not files:
+                raise SolverFailed(_NONE_STARTED)
+        except (OSError, SolverFailed):
             ours.close()
             raise
         return ours, files[0]

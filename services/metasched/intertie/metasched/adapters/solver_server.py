@@ -2,8 +2,9 @@
 
 `python -m intertie.metasched.adapters.solver_server MEMORY_MIB`, with one end of a socket as its
 input. Each message on it brings one end of another socket, for one solver, and is answered with a
-pidfd of that. It ends when nobody holds the other end any more, and its solvers with it, at once.
-No thread runs in it, and nothing of gRPC is loaded: so it may fork.
+pidfd of that, or without one where there can be none. It ends when nobody holds the other end any
+more, and its solvers with it, at once. No thread runs in it, and nothing of gRPC is loaded: so it
+may fork.
 """
 
 import contextlib
@@ -76,15 +77,19 @@ def _fork_for_each(control: socket.socket, memory_mib: int) -> None:
         _, files, _, _ = socket.recv_fds(control, 1, 1)
         if not files:
             return
-        pid = os.fork()
+        try:
+            pid = os.fork()
+            pidfds = [os.pidfd_open(pid)] if pid else []
+        except OSError:  # no more processes or files may be; those that solve go on
+            pid, pidfds = -1, []
         if pid == 0:
             control.close()
             _end_with(own)
             _solve(socket.socket(fileno=files[0]), memory_mib)
         os.close(files[0])
-        pidfd = os.pidfd_open(pid)
-        socket.send_fds(control, [b"."], [pidfd])
-        os.close(pidfd)
+        socket.send_fds(control, [b"."], pidfds)
+        for each in pidfds:
+            os.close(each)
 
 
 def _end_with(server: int) -> None:
