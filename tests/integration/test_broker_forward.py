@@ -125,6 +125,15 @@ async def test_a_plan_that_cannot_be_had_any_more_leaves_no_record(
     assert not (await here.etcd.range("requests/")).entries
 
 
+async def test_what_could_not_be_planned_beyond_leaves_no_record(here: Site, beyond: Meta) -> None:
+    """Else every retry was handed on, also where the site has room by then."""
+    beyond.elsewhere.refusal = errors.SolverFailed("it takes more memory than there is")
+    refused = await refusal(here.clusters().Create(create("wide", cluster_spec(count=20), "r1")))
+    assert isinstance(refused, errors.SolverFailed)
+    assert not (await here.etcd.range("forwards/")).entries
+    assert not (await here.etcd.range("requests/")).entries
+
+
 async def test_of_a_lease_with_a_kind_a_site_tells_its_own_plan(here: Site, beyond: Meta) -> None:
     """It is not handed on, whether it is created or planned."""
     spec = cluster_spec()

@@ -41,6 +41,7 @@ from intertie.common.errors import (
     NotFound,
     NotLeading,
     PlanStale,
+    SolverFailed,
     StaleWrite,
 )
 from intertie.common.names import ClusterName
@@ -48,7 +49,7 @@ from intertie.common.spec import ClusterSpec
 
 log = structlog.get_logger(__name__)
 
-FINAL = (NoCapacity, PlanStale, ImageNotReady, FieldInvalid, NameTaken)
+FINAL = (NoCapacity, PlanStale, SolverFailed, ImageNotReady, FieldInvalid, NameTaken)
 """Refusals after which nothing is left at the meta-scheduler, so nothing is to be found again."""
 
 
