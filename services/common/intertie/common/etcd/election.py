@@ -14,7 +14,7 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.errors import EtcdUnavailable, NotLeading
-from intertie.common.etcd.client import CALL_TIMEOUT_S, Compare, Etcd, EtcdRefused, Put, reach
+from intertie.common.etcd.client import Compare, Etcd, EtcdRefused, Put, reach
 from intertie.common.tasks import first_of
 
 log = structlog.get_logger(__name__)
@@ -83,10 +83,10 @@ class Election:
     async def _campaign(self) -> None:
         """Returns with the key written under a lease of ours."""
         while True:
-            granted: Any = await reach(self._etcd.leases.grant(LEASE_TTL_S, timeout=CALL_TIMEOUT_S))
+            granted = await self._etcd.grant(LEASE_TTL_S)
             # One from before an outage still holds the key, and no one else needs to wait for it.
             await self._give_up_lease()
-            self._lease = granted.ID
+            self._lease = granted
             done = await self._etcd.txn(
                 [Compare.absent(self._key)],
                 [Put(self._key, self._identity.encode(), lease=self._lease)],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from fractions import Fraction
+from functools import partial
 from typing import Any, TypeVar
 
 from intertie.common.values import replace
@@ -254,42 +255,40 @@ def _alike(problem: Problem, one: int, other: int) -> bool:
 def _more_reliable(problem: Problem, first: Plan, solve: _Planner) -> Iterator[_Found]:
     """With as small a share of any group at one site as can be, whenever that is; and then, with as
     small a one on one host."""
-
-    def at_site(caps: Sequence[int]) -> Problem:
-        return replace(
-            problem,
-            groups=tuple(
-                replace(group, max_per_site=min(cap, group.max_per_site or cap))
-                for group, cap in zip(problem.groups, caps, strict=True)
-            ),
-        )
-
     places = [len(usable_sites(problem, group)) for group in problem.groups]
     there = [_most_at_site(group, first) for group in problem.groups]
-    found = _tightest(_caps(problem, places, below=there), at_site, solve)
+    found = _tightest(_caps(problem, places, below=there), partial(_at_site, problem), solve)
     plan, asked = (first, problem) if found is None else (found.plan, found.asked)
     assert asked is not None
     within = over(asked, [_start(asked, plan)])
-
-    def on_host(caps: Sequence[int]) -> Problem:
-        return replace(
-            within,
-            groups=tuple(
-                replace(group, max_per_host=min(cap, group.max_per_host or cap))
-                for group, cap in zip(within.groups, caps, strict=True)
-            ),
-        )
-
     hosts = [
         sum(host.suits(group) for site in within.sites for host in site.offers[0].hosts)
         for group in within.groups
     ]
     there = [_most_on_host(group, plan) for group in within.groups]
-    bound = _tightest(_caps(within, hosts, below=there), on_host, solve)
+    bound = _tightest(_caps(within, hosts, below=there), partial(_on_host, within), solve)
     if bound is not None:
         yield replace(bound, plan=_bound_to_hosts(within, bound.plan))
     elif found is not None:
         yield found
+
+
+def _at_site(problem: Problem, caps: Sequence[int]) -> Problem:
+    """With no more of each group at one site."""
+    return _with_caps(problem, "max_per_site", caps)
+
+
+def _on_host(problem: Problem, caps: Sequence[int]) -> Problem:
+    """With no more of each group on one host."""
+    return _with_caps(problem, "max_per_host", caps)
+
+
+def _with_caps(problem: Problem, bound: str, caps: Sequence[int]) -> Problem:
+    def capped(group: GroupNeed, cap: int) -> GroupNeed:
+        changes: dict[str, Any] = {bound: min(cap, getattr(group, bound) or cap)}
+        return replace(group, **changes)
+
+    return replace(problem, groups=tuple(map(capped, problem.groups, caps)))
 
 
 def _bound_to_hosts(problem: Problem, plan: Plan) -> Plan:

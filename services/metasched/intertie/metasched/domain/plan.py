@@ -142,14 +142,10 @@ def placed_as_well(plan: Plan, other: Plan) -> bool:
     """Whether its owner would be as well off by the first: in the same window, with as many of each
     group, at no more sites, for no more."""
     groups = {name for each in other.sites for name in each.counts}
-
-    def taken(of: Plan) -> int:
-        return sum(any(each.counts.values()) for each in of.sites)
-
     return (
         plan.window == other.window
         and all(plan.count(name) >= other.count(name) for name in groups)
-        and taken(plan) <= taken(other)
+        and plan.taken <= other.taken
         and plan.cost <= other.cost + LEAST_COST
     )
 

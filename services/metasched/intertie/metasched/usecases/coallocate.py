@@ -212,9 +212,10 @@ class Coallocate:
                 raise each
         read_at, prepared = cast(int, begun), cast(dict[str, Prepared], answers)
         seen = {site: answer.seen for site, answer in prepared.items()}
-        agree(priced(cluster, seen))
+        cluster = priced(cluster, seen)
+        agree(cluster)
         decision = await self._commit(tx, prepared)
-        cluster = priced(_scheduled(cluster, now=self._clock.now()), seen)
+        cluster = _scheduled(cluster, now=self._clock.now())
         try:
             await self._register.commit(decision, cluster, read_at=read_at)
         except StaleWrite:
