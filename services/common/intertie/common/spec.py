@@ -9,7 +9,7 @@ from datetime import datetime
 
 from intertie.common.layout import Layout, layout
 from intertie.common.quantities import Vector
-from intertie.common.spec_rules import image_field, validate
+from intertie.common.spec_rules import check_can_be_chosen, image_field, validate
 from intertie.common.terms import (
     DEFAULT_DURATION,
     DEFAULT_READY_WITHIN,
@@ -57,6 +57,7 @@ __all__ = [
     "Placement",
     "Readiness",
     "capped_disk",
+    "check_can_be_chosen",
     "demand_of",
     "image_field",
     "layout",

@@ -70,6 +70,16 @@ def validate(spec: ClusterSpec, *, now: datetime) -> None:
     _deadline_can_be_met(spec.lease, now=now)
 
 
+def check_can_be_chosen(lease: LeaseTerms) -> None:
+    """FieldInvalid where there are no plans to choose from, whatever sites have."""
+    if lease.kind is Kind.BEST_EFFORT:
+        raise FieldInvalid(
+            "spec.lease.kind",
+            "is BEST_EFFORT, which runs when there is room, so there is nothing to choose; "
+            "Create with validate_only says when that would be",
+        )
+
+
 def image_field(position: int) -> str:
     """Where the group in that position says its image."""
     return f"spec.groups[{position}].environment.image"

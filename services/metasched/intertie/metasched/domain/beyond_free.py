@@ -1,4 +1,6 @@
-"""What a plan costs others: at which of its sites leases that wait would be put aside for it."""
+"""What plans cost others: at which of their sites leases that wait would be put aside for them."""
+
+from collections.abc import Sequence
 
 from intertie.common.errors import Shortfall
 from intertie.common.quantities import Vector
@@ -12,15 +14,19 @@ _LINKS = frozenset({"link_egress", "link_ingress"})
 
 
 def beyond_free(
-    problem: Problem, free: Problem, plan: Plan, *, effort: float = 2.0
-) -> tuple[Shortfall, ...]:
-    """What it takes beyond what is free, site by site; empty where nobody gives way.
+    problem: Problem, free: Problem, plans: Sequence[Plan], *, effort: float = 2.0
+) -> tuple[tuple[Shortfall, ...], ...]:
+    """What each plan takes beyond what is free, site by site; empty where nobody gives way.
 
-    `problem` has what sites offer before others, `free` what they have free, in the plan's window
-    and at all of its sites. A site binds itself to counts, not to hosts, so others give way only
+    `problem` has what sites offer before others, `free` what they have free, in the plans' windows
+    and at all of their sites. A site binds itself to counts, not to hosts, so others give way only
     where its counts fit on no hosts of it as they are: each is asked about by itself, as if all
     the others' room were made.
     """
+    return tuple(_beyond(problem, free, plan, effort) for plan in plans)
+
+
+def _beyond(problem: Problem, free: Problem, plan: Plan, effort: float) -> tuple[Shortfall, ...]:
     broken = check(free, plan)
     if not broken:
         return ()

@@ -9,7 +9,7 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
-from intertie.common.spec import Kind, normalise, validate
+from intertie.common.spec import check_can_be_chosen, normalise, validate
 from intertie.common.values import replace
 from intertie.metasched.domain.alternatives import Alternative, Merit, alternatives_of
 from intertie.metasched.domain.beyond_free import beyond_free
@@ -66,12 +66,7 @@ class PlanCluster:
         now = self._clock.now()
         validate(order.spec, now=now)
         spec = normalise(order.spec, now=now)
-        if spec.lease.kind is Kind.BEST_EFFORT:
-            raise FieldInvalid(
-                "spec.lease.kind",
-                "is BEST_EFFORT, which runs when there is room, so there is nothing to choose; "
-                "Create with validate_only says when that would be",
-            )
+        check_can_be_chosen(spec.lease)
         tenant = order.name.tenant
         brief = self._planning.brief(tenant, spec, now=now)
         try:
@@ -120,11 +115,9 @@ class PlanCluster:
             for site in each.plan.site_names:
                 if site in silent:
                     raise silent[site]
-        costs = [
-            await self._planning.choice(beyond_free, found.problem, free, each.plan, effort=effort)
-            for each in choice
-        ]
-        return choice, tuple(costs)
+        plans = [each.plan for each in choice]
+        costs = await self._planning.choice(beyond_free, found.problem, free, plans, effort=effort)
+        return choice, costs
 
 
 async def accepted(plans: ToldPlans, order: Order, *, now: datetime) -> ToldPlan | None:
