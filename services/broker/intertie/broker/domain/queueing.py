@@ -51,6 +51,7 @@ from intertie.common.intervals import Window
 from intertie.common.leasing.lease import Lease
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.names import ClusterName, PartName
+from intertie.common.quantities import Vector
 from intertie.common.spec import ClusterSpec, least_demand
 from intertie.common.values import Struct, replace
 
@@ -112,15 +113,16 @@ def digests(images: Mapping[str, Image]) -> tuple[tuple[str, str], ...]:
     return tuple((each, image.digest) for each, image in images.items())
 
 
-def lease_of(record: ClusterRecord) -> Lease:
-    """As order and backfilling see it; workspaces stand for nodes."""
+def lease_of(record: ClusterRecord, *, counted: bool = False) -> Lease:
+    """As order and backfilling see it; workspaces stand for nodes. What they take is only told
+    where it is `counted`."""
     assert record.waits is not None
     request = BestEffort(
         name=record.name,
         nodes=max(1, sum(group.fewest for group in record.spec.groups)),
         duration_s=_up(runs_for(record.spec)),
         tenant=ClusterName.parse(record.name).tenant,
-        takes=least_demand(record.spec),
+        takes=least_demand(record.spec) if counted else Vector(),
     )
     return Lease(
         request=request,
@@ -394,7 +396,7 @@ def _in_order(view: LedgerView, policy: Policy, *, now: datetime) -> list[Lease]
     """Those that wait: who goes first."""
     now_s, queue = seconds(now), policy.queue
     return queue.fairness.line(
-        [lease_of(each.value) for each in waiting(view)],
+        [lease_of(each.value, counted=queue.fairness.looks) for each in waiting(view)],
         lambda each: queue.order.rank(each, now_s),
         now_s,
         in_use(view, policy, now=now),

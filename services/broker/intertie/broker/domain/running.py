@@ -13,6 +13,7 @@ from intertie.broker.domain.stretches import runs_for
 from intertie.common.leasing.lease import Lease, State
 from intertie.common.leasing.preemption import Rank
 from intertie.common.leasing.requests import BestEffort
+from intertie.common.quantities import Vector
 
 _S = timedelta(seconds=1)
 
@@ -28,7 +29,10 @@ def chosen(
     now_s, queue = seconds(now), policy.queue
     of = {record.value.name: (record, part) for record, part in running}
     line = queue.fairness.line(
-        [_lease(record.value, part, now_s) for record, part in running],
+        [
+            _lease(record.value, part, now_s, counted=queue.fairness.looks)
+            for record, part in running
+        ],
         lambda each: queue.order.rank(each, now_s),
         now_s,
         in_use(view, policy, {part.name for _, part in running}, now=now),
@@ -38,7 +42,8 @@ def chosen(
     return [of[each.request.name] for each in named]
 
 
-def _lease(record: ClusterRecord, part: Part, now_s: int) -> Lease:
+def _lease(record: ClusterRecord, part: Part, now_s: int, *, counted: bool) -> Lease:
+    """`counted`: with what it takes."""
     assert record.waits is not None
     restore = part.keeping.restore if part.keeping is not None else timedelta()
     return Lease(
@@ -47,7 +52,7 @@ def _lease(record: ClusterRecord, part: Part, now_s: int) -> Lease:
             nodes=max(1, len(part.spec.workspaces)),
             duration_s=max(1, -(-runs_for(record.spec) // _S)),
             tenant=part.path.tenant,
-            takes=amounts_of(part),
+            takes=amounts_of(part) if counted else Vector(),
         ),
         submit_s=seconds(record.create_time),
         state=State.RUNNING,

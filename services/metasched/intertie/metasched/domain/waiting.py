@@ -12,6 +12,7 @@ from intertie.common.leasing.fairness import InUse
 from intertie.common.leasing.lease import Lease
 from intertie.common.leasing.requests import BestEffort
 from intertie.common.part_spec import Recallable
+from intertie.common.quantities import Vector
 from intertie.common.spec import DEFAULT_DURATION, ClusterSpec, least_demand
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import (
@@ -133,15 +134,16 @@ def left_of(record: ClusterRecord) -> timedelta:
     return max(runs_for(record.spec) - ran, LEAST)
 
 
-def lease_of(record: ClusterRecord) -> Lease:
-    """As order and backfilling see it; workspaces stand for nodes."""
+def lease_of(record: ClusterRecord, *, counted: bool = False) -> Lease:
+    """As order and backfilling see it; workspaces stand for nodes. What they take is only told
+    where it is `counted`."""
     assert record.waits is not None
     request = BestEffort(
         name=record.name,
         nodes=max(1, sum(group.fewest for group in record.spec.groups)),
         duration_s=_up(runs_for(record.spec)),
         tenant=record.path.tenant,
-        takes=least_demand(record.spec),
+        takes=least_demand(record.spec) if counted else Vector(),
     )
     return Lease(
         request=request,
@@ -156,7 +158,7 @@ def in_order(
 ) -> list[Lease]:
     """Who goes first."""
     now_s = seconds(now)
-    leases = [lease_of(each) for each in records]
+    leases = [lease_of(each, counted=policy.fairness.looks) for each in records]
     return policy.fairness.line(leases, lambda each: policy.order.rank(each, now_s), now_s, in_use)
 
 
