@@ -107,7 +107,7 @@ class PlanClusterResponse(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanOption]:
-        """At least one; what Create would do comes first."""
+        """At least one; the earliest comes first."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class PlanOption(_message.Message):
     def merits(self) -> _containers.RepeatedScalarFieldContainer[Global___PlanOption.Merit.ValueType]: ...
     @_builtins.property
     def plan(self) -> _cluster_pb2.Plan:
-        """`optimal` is said of what Create would do alone."""
+        """`optimal` is said of none but what Create would do."""
 
     @_builtins.property
     def window(self) -> _resources_pb2.Window:

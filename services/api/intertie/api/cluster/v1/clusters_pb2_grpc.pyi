@@ -88,7 +88,8 @@ class ClustersStub:
     with its start, its price and what it costs others.
 
     All have as many workspaces of each group, as many as can be had. The first is what
-    Create would do now. Plans that start at the same time with the same workspaces at
+    Create would do now, or better: where there are too many sites to look at all there
+    is, another question may find what that did not. Plans that start at the same time with the same workspaces at
     each site are told once. Nothing is held or reserved: until it is accepted, what a
     plan needs may go to others. Until `accept_before` a plan is accepted by a Create of
     the same `parent`, `cluster_id` and `spec` with its `token`, through the same
@@ -320,7 +321,8 @@ class ClustersAsyncStub(ClustersStub):
     with its start, its price and what it costs others.
 
     All have as many workspaces of each group, as many as can be had. The first is what
-    Create would do now. Plans that start at the same time with the same workspaces at
+    Create would do now, or better: where there are too many sites to look at all there
+    is, another question may find what that did not. Plans that start at the same time with the same workspaces at
     each site are told once. Nothing is held or reserved: until it is accepted, what a
     plan needs may go to others. Until `accept_before` a plan is accepted by a Create of
     the same `parent`, `cluster_id` and `spec` with its `token`, through the same
@@ -561,7 +563,8 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         with its start, its price and what it costs others.
 
         All have as many workspaces of each group, as many as can be had. The first is what
-        Create would do now. Plans that start at the same time with the same workspaces at
+        Create would do now, or better: where there are too many sites to look at all there
+        is, another question may find what that did not. Plans that start at the same time with the same workspaces at
         each site are told once. Nothing is held or reserved: until it is accepted, what a
         plan needs may go to others. Until `accept_before` a plan is accepted by a Create of
         the same `parent`, `cluster_id` and `spec` with its `token`, through the same
