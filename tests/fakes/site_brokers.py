@@ -154,13 +154,20 @@ class Federation:
 
     def operating(self, site: str) -> grpc.aio.Channel:
         """To the site's broker, by its operator."""
-        domain = next(each for each in self.domains if each.name.startswith(site))
-        return channel(
-            self.sites[site].address,
-            domain.operator("olga"),
-            trust_in(*self.domains),
-            domain.server_name("broker"),
-        )
+        return self._dial_site(site, self._domain(site).operator("olga"))
+
+    def clusters_at(self, site: str, tenant: str, user: str) -> clusters_pb2_grpc.ClustersAsyncStub:
+        """As a user of the site itself, who asks its broker."""
+        line = self._dial_site(site, self._domain(site).user(tenant, user))
+        self.channels.append(line)
+        return clusters_pb2_grpc.ClustersStub(line)
+
+    def _domain(self, site: str) -> TestDomain:
+        return next(each for each in self.domains if each.name.startswith(site))
+
+    def _dial_site(self, site: str, tls: TlsSettings) -> grpc.aio.Channel:
+        name = self._domain(site).server_name("broker")
+        return channel(self.sites[site].address, tls, trust_in(*self.domains), name)
 
     async def until_settled(self, seconds: float = 20) -> dict[str, set[str]]:
         """Until no part is HELD or PREPARED anywhere; then the states by transaction."""

@@ -10,15 +10,14 @@ import grpc
 import pytest
 
 from intertie.api.broker.v1 import part_pb2, site_pb2
-from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.api.metasched.v1 import decisions_pb2, sites_pb2
 from intertie.api.types.v1 import attach_pb2, resources_pb2
 from intertie.common import errors
-from intertie.common.rpc.client import channel, to_domain_error
+from intertie.common.rpc.client import to_domain_error
 from intertie.metasched.settings import CommitSettings
 from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.broker_site import HOST
-from tests.integration.pki import trust_in
 from tests.integration.refusals import refusal
 
 pytestmark = pytest.mark.etcd
@@ -328,15 +327,7 @@ async def test_eight_clients_at_once_never_overfill_a_site(here: Federation) -> 
 
 async def test_a_broker_hands_on_what_it_cannot_serve_alone(here: Federation) -> None:
     """The user asks the site; the cluster is the meta-scheduler's, and the user's."""
-    north = here.domains[0]
-    line = channel(
-        here.sites["north"].settings.listen.addresses[0],
-        north.user("demo", "bob"),
-        trust_in(*here.domains),
-        north.server_name("broker"),
-    )
-    here.channels.append(line)
-    stub = clusters_pb2_grpc.ClustersStub(line)
+    stub = here.clusters_at("north", "demo", "bob")
     spec = two_groups(11, mbit_s=1, pinned=False)
     cluster = await stub.Create(create("c1", spec))
     assert cluster.name == NAME

@@ -6,13 +6,11 @@ from datetime import UTC, timedelta
 
 import pytest
 
-from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
+from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2
 from intertie.api.types.v1 import resources_pb2
 from intertie.common import errors
-from intertie.common.rpc.client import channel
 from intertie.metasched.settings import PlanningSettings
 from tests.fakes.site_brokers import CLOCK, Federation, create
-from tests.integration.pki import trust_in
 from tests.integration.refusals import refusal
 
 pytestmark = pytest.mark.etcd
@@ -164,15 +162,7 @@ async def test_a_broker_hands_on_what_is_to_be_chosen_from_and_what_was_chosen(
     here: Federation,
 ) -> None:
     """Also where it could serve the request alone."""
-    north = here.domains[0]
-    line = channel(
-        here.sites["north"].settings.listen.addresses[0],
-        north.user("demo", "bob"),
-        trust_in(*here.domains),
-        north.server_name("broker"),
-    )
-    here.channels.append(line)
-    stub = clusters_pb2_grpc.ClustersStub(line)
+    stub = here.clusters_at("north", "demo", "bob")
     told = await stub.Plan(plan(spec()))
     assert [counts(each.plan) for each in told.options] == [{"north": 4}, {"north": 2, "south": 2}]
     request = create("c1", spec(), plan_token=told.options[1].token)

@@ -14,7 +14,6 @@ from intertie.api.metasched.v1 import decisions_pb2
 from intertie.client import with_changes
 from intertie.common import errors
 from intertie.common.etcd.client import Etcd
-from intertie.common.rpc.client import channel
 from intertie.metasched.domain.commit import Decision, TxRecord
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Prepared
@@ -23,7 +22,6 @@ from intertie.metasched.usecases.create_cluster import CreateCluster
 from intertie.metasched.usecases.planning import Brief, Planning
 from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.broker_site import HOST, cluster_spec
-from tests.integration.pki import trust_in
 from tests.integration.refusals import refusal
 from tests.integration.test_metasched import NAME, two_groups
 
@@ -57,16 +55,7 @@ def between_plan_and_holds(
 
 
 def at_south(here: Federation) -> clusters_pb2_grpc.ClustersAsyncStub:
-    """As a user of the site itself, who asks its broker."""
-    south = here.domains[1]
-    line = channel(
-        here.sites["south"].address,
-        south.user("other", "eve"),
-        trust_in(*here.domains),
-        south.server_name("broker"),
-    )
-    here.channels.append(line)
-    return clusters_pb2_grpc.ClustersStub(line)
+    return here.clusters_at("south", "other", "eve")
 
 
 async def take_south(here: Federation) -> None:

@@ -146,18 +146,22 @@ def test_a_plan_over_routes_keeps_every_rule(given_problem: Problem) -> None:
         assert check(given_problem, plan) == ()
 
 
+def assert_improved_by_the_rules(given_problem: Problem, *, steps: int) -> None:
+    """What is put together, and what is made of it."""
+    begun = constructed(given_problem, steps=steps)
+    if begun is None:
+        return
+    assert check(given_problem, plan_of(begun)) == ()
+    cost = begun.search.cost
+    improve(begun.search, steps=2 * steps, patience=20)
+    assert begun.search.cost <= cost
+    assert check(given_problem, plan_of(begun)) == ()
+
+
 @settings(max_examples=250, deadline=None)
 @given(routed())
 def test_what_is_put_together_and_improved_keeps_every_rule(given_problem: Problem) -> None:
-    begun = constructed(given_problem, steps=STEPS)
-    if begun is None:
-        return
-    first = plan_of(begun)
-    assert check(given_problem, first) == ()
-    cost = begun.search.cost
-    improve(begun.search, steps=2 * STEPS, patience=20)
-    assert begun.search.cost <= cost
-    assert check(given_problem, plan_of(begun)) == ()
+    assert_improved_by_the_rules(given_problem, steps=STEPS)
 
 
 @settings(max_examples=100, deadline=None)

@@ -12,13 +12,12 @@ from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.construct import constructed
 from intertie.metasched.domain.data import Item
-from intertie.metasched.domain.improve import improve
 from intertie.metasched.domain.plan import check
 from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import LinkRoom, Problem, Promise, Site
 from intertie.metasched.domain.solver import solve
 from tests.property.test_plan import rank
-from tests.property.test_search import TINY, plan_of
+from tests.property.test_search import TINY, assert_improved_by_the_rules, plan_of
 from tests.unit.metasched.problems import NOW, group, offer
 
 STEPS = 2_000
@@ -105,14 +104,7 @@ def staged(draw: st.DrawFn) -> Problem:
 @settings(max_examples=250, deadline=None)
 @given(staged())
 def test_what_is_put_together_and_improved_is_there_in_time(given_problem: Problem) -> None:
-    begun = constructed(given_problem, steps=STEPS)
-    if begun is None:
-        return
-    assert check(given_problem, plan_of(begun)) == ()
-    cost = begun.search.cost
-    improve(begun.search, steps=2 * STEPS, patience=20)
-    assert begun.search.cost <= cost
-    assert check(given_problem, plan_of(begun)) == ()
+    assert_improved_by_the_rules(given_problem, steps=STEPS)
 
 
 @settings(max_examples=150, deadline=None)

@@ -12,7 +12,7 @@ from intertie.common.spec import GroupPlacement, Kind, LeaseTerms
 from intertie.common.values import replace
 from intertie.metasched.adapters.etcd_plans import EtcdPlans
 from intertie.metasched.domain.alternatives import Merit
-from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Offer
 from intertie.metasched.domain.told_plan import ToldPlan
@@ -287,8 +287,8 @@ async def test_where_the_store_is_short_of_room_no_plans_are_told() -> None:
         await process.plan(order("", what=FOUR))
 
 
-async def test_one_with_a_deadline_is_promised_room_to_go_on_when_it_is_accepted() -> None:
-    world = World()
+async def accepted_by_a_deadline(world: World) -> ClusterRecord:
+    """An hour within four, by the plan that loses the least with a site."""
     process = await world.process()
     lease = LeaseTerms(
         duration=timedelta(hours=1),
@@ -299,24 +299,19 @@ async def test_one_with_a_deadline_is_promised_room_to_go_on_when_it_is_accepted
     option = (await told(process, what)).by(R)
     view = await process.create(replace(what, plan_token=option.token))
     assert workers(view.record.plan) == workers(option.plan)
-    assert view.record.plan.promised is not None
-    assert view.record.waits is not None
+    return view.record
+
+
+async def test_one_with_a_deadline_is_promised_room_to_go_on_when_it_is_accepted() -> None:
+    record = await accepted_by_a_deadline(World())
+    assert record.plan.promised is not None
+    assert record.waits is not None
 
 
 async def test_a_room_to_go_on_that_sites_do_not_promise_does_not_cost_the_plan() -> None:
     world = World()
-    process = await world.process()
     world.north.unpromised_vcpus = world.south.unpromised_vcpus = 4
-    lease = LeaseTerms(
-        duration=timedelta(hours=1),
-        kind=Kind.DEADLINE,
-        deadline=world.clock.now() + timedelta(hours=4),
-    )
-    what = order(what=replace(FOUR, lease=lease))
-    option = (await told(process, what)).by(R)
-    view = await process.create(replace(what, plan_token=option.token))
-    assert workers(view.record.plan) == workers(option.plan)
-    assert view.record.plan.promised is None
+    assert (await accepted_by_a_deadline(world)).plan.promised is None
 
 
 async def test_who_gives_way_is_told_and_that_nobody_does() -> None:

@@ -287,9 +287,9 @@ def test_a_start_at_which_it_can_be_nowhere_is_not_tried_place_by_place() -> Non
     assert begins(solved(solve, given)) == 2
 
 
-def test_no_two_send_one_another_what_neither_had(solver: Solver) -> None:
-    """It is dear from a, and next to nothing between b and c: once it comes from a."""
-    given = staged(
+def dear_from_a() -> Problem:
+    """For two sites, and next to nothing between these: once it comes from a."""
+    return staged(
         {"a": 0, "b": 1, "c": 1},
         {("a", "b"): 1_000, ("a", "c"): 1_000, ("b", "c"): 1_000},
         [item("data", 3_000, "a")],
@@ -297,20 +297,15 @@ def test_no_two_send_one_another_what_neither_had(solver: Solver) -> None:
         starts=(1,),
         prices={"a": 9.0, "b": 0.1, "c": 0.1},
     )
-    plan = solved(solver, given)
+
+
+def test_no_two_send_one_another_what_neither_had(solver: Solver) -> None:
+    plan = solved(solver, dear_from_a())
     assert [each.route for each in plan.transfers] == [("a", "b"), ("b", "c")]
 
 
 def test_a_bound_counts_that_it_comes_from_who_has_it() -> None:
-    given = staged(
-        {"a": 0, "b": 1, "c": 1},
-        {("a", "b"): 1_000, ("a", "c"): 1_000, ("b", "c"): 1_000},
-        [item("data", 3_000, "a")],
-        groups=[group(fewest=2)],
-        starts=(1,),
-        prices={"a": 9.0, "b": 0.1, "c": 0.1},
-    )
-    assert solved(solve, given).optimal
+    assert solved(solve, dear_from_a()).optimal
 
 
 def test_of_the_ways_that_are_in_time_the_cheapest_is_taken(solver: Solver) -> None:
