@@ -16,6 +16,7 @@ import itertools
 import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,6 +40,10 @@ EVERY_S = 0.01
 CALLERS = 3
 """Of hard requests: one more than solvers for them, so that there is always one."""
 TICKS_PER_S = 100.0
+WATCH_S = 0.25
+ENDS = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
+"""Of a hard request: refused with an explanation, or its caller has waited for as long as it
+does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +98,20 @@ async def _run(folder: Path, server: EtcdServer, seconds: float) -> None:
         await created(here, _tomorrow())
         await _probed(here, 1.0)
         idle = await _probed(here, seconds)
-        refused = itertools.count()
-        callers = [asyncio.create_task(_ask(here, number, refused)) for number in range(CALLERS)]
-        before, began = _ticks(process.pid), time.perf_counter()
+        ended, ticks = Counter[grpc.StatusCode](), dict[int, int]()
+        callers = [asyncio.create_task(_ask(here, number, ended)) for number in range(CALLERS)]
+        watching = asyncio.create_task(_watch(process.pid, ticks))
+        began = time.perf_counter()
         solving = await _probed(here, seconds)
-        busy = (_ticks(process.pid) - before) / TICKS_PER_S / (time.perf_counter() - began)
-        for each in callers:
+        busy = sum(ticks.values()) / TICKS_PER_S / (time.perf_counter() - began)
+        for each in (watching, *callers):
+            if each.done():
+                each.result()  # what ended it
             each.cancel()
-        await asyncio.gather(*callers, return_exceptions=True)
-    _report(idle, solving, busy, next(refused))
+        await asyncio.gather(watching, *callers, return_exceptions=True)
+    if not busy:
+        raise RuntimeError("nothing was solved beside the calls, so nothing was measured")
+    _report(idle, solving, busy, ended)
 
 
 def _tomorrow() -> cluster_pb2.ClusterSpec:
@@ -112,16 +122,16 @@ def _tomorrow() -> cluster_pb2.ClusterSpec:
     return spec
 
 
-async def _ask(here: Federation, number: int, refused: itertools.count[int]) -> None:
+async def _ask(here: Federation, number: int, ended: Counter[grpc.StatusCode]) -> None:
     clusters = here.clusters()
     for seed in itertools.count(number, CALLERS):
         request = create("hard", hard_request(seed), validate_only=True)
         try:
             await clusters.Create(request)
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            if error.code() not in ENDS:
                 raise
-            next(refused)
+            ended[error.code()] += 1
 
 
 async def _probed(here: Federation, seconds: float) -> Probed:
@@ -142,12 +152,17 @@ async def _ms(call: Callable[[], Awaitable[object]]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def _ticks(service: int) -> int:
-    """Of all solvers that there are."""
-    return sum(map(cpu_ticks, solvers_of(service)))
+async def _watch(service: int, ticks: dict[int, int]) -> None:
+    """What all solvers have had since then, those that have ended too."""
+    before = {solver: cpu_ticks(solver) for solver in solvers_of(service)}
+    while True:
+        for solver in solvers_of(service):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                ticks[solver] = cpu_ticks(solver) - before.get(solver, 0)
+        await asyncio.sleep(WATCH_S)
 
 
-def _report(idle: Probed, solving: Probed, busy: float, refused: int) -> None:
+def _report(idle: Probed, solving: Probed, busy: float, ended: Counter[grpc.StatusCode]) -> None:
     idle_p99, solving_p99 = percentile(idle.both, 0.99), percentile(solving.both, 0.99)
     rows = [
         Row(
@@ -164,7 +179,9 @@ def _report(idle: Probed, solving: Probed, busy: float, refused: int) -> None:
         for of, share in (("median", 0.5), ("99th percentile", 0.99), ("longest", 1.0))
     ]
     rows.append(Row(what="solvers", value=busy, unit="processors at work"))
+    refused, given_up = (ended[each] for each in ENDS)
     rows.append(Row(what="hard requests", value=refused, unit="refused"))
+    rows.append(Row(what="hard requests", value=given_up, unit="given up by their callers"))
     show(
         "responsiveness",
         rows,
@@ -176,5 +193,6 @@ def _report(idle: Probed, solving: Probed, busy: float, refused: int) -> None:
             "calls": len(solving.both),
             "solvers_at_work": round(busy, 2),
             "refused": refused,
+            "given_up": given_up,
         },
     )
