@@ -6,10 +6,16 @@ import pytest
 
 from intertie.common.etcd.client import Etcd
 from tests.contract.ledgers import InEtcd, InMemory, Kind
-from tests.integration.conftest import etcd, etcd_prefix, etcd_server
+from tests.integration.conftest import (
+    etcd,
+    etcd_prefix,
+    etcd_server,
+    own_etcd,
+    own_etcd_server,
+)
 from tests.integration.etcd_server import EtcdServer
 
-__all__ = ["etcd", "etcd_prefix", "etcd_server"]
+__all__ = ["etcd", "etcd_prefix", "etcd_server", "own_etcd", "own_etcd_server"]
 
 
 @pytest.fixture(params=["memory", pytest.param("etcd", marks=pytest.mark.etcd)])

@@ -157,7 +157,7 @@ def _fold(came: dict[str, Any], change: Change, start: int) -> None:
         came[key] = None, at - start
 
 
-CASES: tuple[Case, ...] = (transactions, old_keys, refusals, leases, watches, compacted)
+CASES: tuple[Case, ...] = (transactions, old_keys, refusals, leases, watches)
 
 
 def of_the_model(case: Case) -> Any:
@@ -172,6 +172,10 @@ def of_the_model(case: Case) -> Any:
 async def test_the_model_does_as_etcd_does(etcd: Etcd, case: Case) -> None:
     # In a thread of its own: a loop cannot run within another.
     assert await asyncio.to_thread(of_the_model, case) == await case(etcd)
+
+
+async def test_a_watch_from_what_is_compacted_ends_the_same_way_over_both(own_etcd: Etcd) -> None:
+    assert await asyncio.to_thread(of_the_model, compacted) == await compacted(own_etcd) == 1
 
 
 async def test_an_election_goes_the_same_way_over_both(etcd: Etcd) -> None:

@@ -20,7 +20,10 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
-    """Shared by the tests of a run: leave it running. Kill one of your own (`own_etcd_server`)."""
+    """Shared by the tests of a run: leave it running, with its history.
+
+    Kill or compact one of your own (`own_etcd_server`, `own_etcd`).
+    """
     yield from _started(EtcdServer(tmp_path_factory.mktemp("etcd")))
 
 
@@ -28,6 +31,14 @@ def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer
 def own_etcd_server(tmp_path: Path) -> Iterator[EtcdServer]:
     """For a test that kills and restarts it."""
     yield from _started(EtcdServer(tmp_path))
+
+
+@pytest.fixture
+async def own_etcd(own_etcd_server: EtcdServer) -> AsyncIterator[Etcd]:
+    """For a test that compacts it."""
+    client = await Etcd.connect(own_etcd_server.settings("/test"))
+    yield client
+    await client.close()
 
 
 def _started(server: EtcdServer) -> Iterator[EtcdServer]:

@@ -29,9 +29,10 @@ async def history(etcd: Etcd, server: EtcdServer) -> History:
     watch = await asyncio.create_subprocess_exec(
         "etcdctl", f"--endpoints={server.endpoint}", "watch", "--prefix", etcd.prefix,
         "--rev=1", "-w", "json", "--dial-timeout=60s",
-        stdout=asyncio.subprocess.PIPE, limit=1 << 26,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 26,
     )  # fmt: skip
     assert watch.stdout is not None
+    assert watch.stderr is not None
     found: History = []
     try:
         async with asyncio.timeout(60):
@@ -46,11 +47,12 @@ async def history(etcd: Etcd, server: EtcdServer) -> History:
                     keep = key.startswith(("parts/", "requests/", "ledger/"))
                     body = json.loads(value) if keep and value else ""
                     found.append((pair["mod_revision"], key, body))
+            said = (await watch.stderr.read()).decode()
+            raise AssertionError(f"the history has no end: {said}")
     finally:
         if watch.returncode is None:
             watch.kill()
         await watch.wait()
-    raise AssertionError("the history has no end")
 
 
 EDGES = {

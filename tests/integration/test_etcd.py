@@ -139,12 +139,12 @@ async def test_a_watch_hints_at_changes_from_a_revision_on(etcd: Etcd) -> None:
     await changes.aclose()
 
 
-async def test_a_watch_on_a_compacted_revision_ends(etcd: Etcd) -> None:
-    start = await put(etcd, "w/a")
-    last = await put(etcd, "w/a")
-    await etcd._kv.compact(last)
+async def test_a_watch_on_a_compacted_revision_ends(own_etcd: Etcd) -> None:
+    start = await put(own_etcd, "w/a")
+    last = await put(own_etcd, "w/a")
+    await own_etcd._kv.compact(last)
     async with asyncio.timeout(10):
-        hints = [change async for change in etcd.watch("w/", start)]
+        hints = [change async for change in own_etcd.watch("w/", start)]
     assert len(hints) == 1
 
 

@@ -100,20 +100,21 @@ def test_a_guest_on_two_hosts_and_a_network_of_two_parts_are_found() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"participants": {"t1": SITES}},
-        {"clusters": {"c": "PLANNED"}},
-        {"ending": frozenset({"c"})},
-        {"parts": PARTS[:1]},
-        {"parts": (PARTS[0], replace(PARTS[1], state="HELD"))},
-        {"parts": (PARTS[0], replace(PARTS[1], state="PREPARED"))},
-        {"parts": (PARTS[0], replace(PARTS[1], ending=True))},
-        {"parts": (PARTS[0], replace(PARTS[1], state="ENDED"))},
-        {"told": {}},
-        {"seen": {}},
-        {"guests": {NORTH: {"a": GUEST}, SOUTH: {}}},
-        {"guests": {NORTH: {"a": GUEST}, SOUTH: {"b": GUEST, "stray": GUEST}}},
+        pytest.param({"participants": {"t1": SITES}}, id="participants"),
+        pytest.param({"clusters": {"c": "PLANNED"}}, id="planned"),
+        pytest.param({"ending": frozenset({"c"})}, id="cluster ending"),
+        pytest.param({"parts": PARTS[:1]}, id="part missing"),
+        pytest.param({"parts": (PARTS[0], replace(PARTS[1], state="HELD"))}, id="held"),
+        pytest.param({"parts": (PARTS[0], replace(PARTS[1], state="PREPARED"))}, id="prepared"),
+        pytest.param({"parts": (PARTS[0], replace(PARTS[1], ending=True))}, id="part ending"),
+        pytest.param({"parts": (PARTS[0], replace(PARTS[1], state="ENDED"))}, id="part ended"),
+        pytest.param({"told": {}}, id="not told"),
+        pytest.param({"seen": {}}, id="not seen"),
+        pytest.param({"guests": {NORTH: {"a": GUEST}, SOUTH: {}}}, id="guest missing"),
+        pytest.param(
+            {"guests": {NORTH: {"a": GUEST}, SOUTH: {"b": GUEST, "stray": GUEST}}}, id="stray guest"
+        ),
     ],
-    ids=str,
 )
 def test_what_is_not_at_rest_is_found(change: dict[str, object]) -> None:
     assert unsettled(replace(GOOD, **change)) != []  # type: ignore[arg-type]
