@@ -11,7 +11,7 @@ from intertie.common.errors import FieldInvalid, RoleDenied
 from intertie.common.rpc.identity import Identity, Role, site_of
 
 _USER, _OPERATOR, _BROKER = Role.USER, Role.OPERATOR, Role.BROKER
-_AGENT, _METASCHED = Role.AGENT, Role.METASCHED
+_AGENT, _METASCHED, _IMAGESTORE = Role.AGENT, Role.METASCHED, Role.IMAGESTORE
 
 _ANYONE = frozenset(Role)
 _OWNERS = frozenset({_USER, _BROKER})
@@ -29,6 +29,7 @@ _SITES = "/intertie.api.broker.v1.Sites"
 _USAGE = "/intertie.api.broker.v1.Usage"
 _AGENTS = "/intertie.api.nodeagent.v1.NodeAgent"
 _IMAGES = "/intertie.api.imagestore.v1.Images"
+_TRANSFERS = "/intertie.api.imagestore.v1.Transfers"
 _DECISIONS = "/intertie.api.metasched.v1.Decisions"
 _KNOWN_SITES = "/intertie.api.metasched.v1.KnownSites"
 _HEALTH = "/grpc.health.v1.Health"
@@ -73,6 +74,10 @@ ACCESS: dict[str, frozenset[Role]] = {
     f"{_IMAGES}/List": _INQUIRERS,
     f"{_IMAGES}/Fetch": frozenset({_USER, _OPERATOR, _AGENT}),
     f"{_IMAGES}/Delete": _PEOPLE,
+    f"{_TRANSFERS}/Bring": frozenset({_BROKER}),
+    f"{_TRANSFERS}/Get": frozenset({_BROKER}),
+    # Other sites' stores, by a grant of this site's broker alone, which the store looks at.
+    f"{_TRANSFERS}/Send": frozenset({_IMAGESTORE}),
     f"{_DECISIONS}/Get": frozenset({_BROKER, _METASCHED, _OPERATOR}),
     f"{_DECISIONS}/Resolve": frozenset({_BROKER, _METASCHED}),
     f"{_KNOWN_SITES}/List": _PEOPLE,
@@ -89,6 +94,7 @@ FROM_OTHER_DOMAINS: dict[str, Role] = {
     _HOSTS: _METASCHED,
     _SITES: _METASCHED,
     _IMAGES: _METASCHED,
+    _TRANSFERS: _IMAGESTORE,
 }
 """The one role that may come from another trust domain than the server's own, for a service.
 Everybody else is known at home only: a peer's users are nobody's tenants here."""
