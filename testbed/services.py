@@ -182,10 +182,8 @@ def _etcd(topology: Topology, domain: Domain, address: str, user: str, name: str
 
 def _imagestore_address(topology: Topology, site: str, domain: Domain) -> Table:
     return {
-        "imagestore": {
-            "address": f"{topology.ctl_address(site)}:{IMAGESTORE_PORT}",
-            "server_name": domain.server_name("imagestore"),
-        }
+        "address": f"{topology.ctl_address(site)}:{IMAGESTORE_PORT}",
+        "server_name": domain.server_name("imagestore"),
     }
 
 
@@ -193,18 +191,26 @@ def _addresses(address: str, port: int, count: int) -> list[str]:
     return [f"{address}:{port + PORT_STEP * number}" for number in range(count)]
 
 
+def _everybody(places: Places, topology: Topology, site: SiteSpec) -> list[Domain]:
+    """The site's own domain, the meta-scheduler's, and those of the other sites."""
+    peers = [site_domain(places, each.name) for each in topology.sites if each != site]
+    return [site_domain(places, site.name), meta_domain(places, topology), *peers]
+
+
 def _broker(places: Places, topology: Topology, site: SiteSpec, name: str, port: int) -> Table:
     domain, meta = site_domain(places, site.name), meta_domain(places, topology)
     # A decision carries receipts of every site: their roots are needed to verify them.
-    peers = [site_domain(places, each.name) for each in topology.sites if each != site]
-    trusted = [domain, meta, *peers]
+    trusted = _everybody(places, topology, site)
     links = [link for link in topology.links if site.name in link.ends]
     return {
         "site": site.name,
         "data": _data(places, name),
         **_common(places, name, domain, "broker", f"0.0.0.0:{port}", trusted),
         **_etcd(topology, domain, topology.ctl_address(site.name), "broker", site.name),
-        **_imagestore_address(topology, site.name, domain),
+        "imagestore": {
+            **_imagestore_address(topology, site.name, domain),
+            "peer_addresses": [f"{topology.ctl_wan_address(site.name)}:{IMAGESTORE_PORT}"],
+        },
         "policy": {
             "cpu_overcommit": topology.cpu_overcommit,
             "memory_reserve_mib": MEMORY_RESERVE_MIB,
@@ -245,12 +251,14 @@ def _broker(places: Places, topology: Topology, site: SiteSpec, name: str, port:
 
 
 def _imagestore(places: Places, topology: Topology, site: SiteSpec) -> Table:
-    domain, meta = site_domain(places, site.name), meta_domain(places, topology)
+    domain = site_domain(places, site.name)
     name = f"{site.name}/imagestore"
+    # Other sites' stores bring images from here, and this one from there.
+    trusted = _everybody(places, topology, site)
     return {
         "site": site.name,
         "data": _data(places, name),
-        **_common(places, name, domain, "imagestore", f"0.0.0.0:{IMAGESTORE_PORT}", [domain, meta]),
+        **_common(places, name, domain, "imagestore", f"0.0.0.0:{IMAGESTORE_PORT}", trusted),
         "limits": {"max_image_bytes": 4 * 2**30},
     }
 
@@ -292,7 +300,7 @@ def _agent(places: Places, topology: Topology, site: SiteSpec, host: HostSpec) -
             "pool_iops": host.pool_iops,
             "pool_throughput_mib_s": host.pool_mib_s,
         },
-        **_imagestore_address(topology, site.name, domain),
+        "imagestore": _imagestore_address(topology, site.name, domain),
     }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from intertie.api.imagestore.v1 import images_pb2_grpc
 from intertie.common import errors
 from intertie.common.clock import SystemClock
 from intertie.common.rpc.client import channel, to_domain_error
+from intertie.common.rpc.identity import site_of
 from intertie.common.settings import TlsSettings
 from tests.integration.pki import TestDomain, trust_in
 from tests.integration.refusals import refusal
@@ -32,21 +33,21 @@ NAME = f"{PARENT}/images/a"
 
 
 class Process:
-    """`intertie-imagestore` on a unix socket."""
+    """`intertie-imagestore` of a site on a unix socket."""
 
-    def __init__(self, folder: Path, north: TestDomain, trusted: list[TestDomain]) -> None:
+    def __init__(self, folder: Path, domain: TestDomain, trusted: list[TestDomain]) -> None:
         self.address = f"unix:{folder}/s.sock"
         self.data = folder / "data"
         self._config = folder / "imagestore.toml"
         self._log = folder / "log"
-        self._north = north
-        tls = north.service("imagestore")
+        self._domain = domain
+        tls = domain.service("imagestore")
         trust = "".join(
             f'[[trust]]\ndomain = "{each.trust.domain}"\nroots = "{each.trust.roots}"\n'
             for each in trusted
         )
         self._config.write_text(
-            f'site = "north"\ndata = "{self.data}"\n'
+            f'site = "{site_of(domain.name)}"\ndata = "{self.data}"\n'
             f'[listen]\naddresses = ["{self.address}"]\n'
             f'[tls]\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\n{trust}'
             "[limits]\nmax_image_bytes = 10000000\n"
@@ -62,8 +63,8 @@ class Process:
     async def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = await self._spawn(log)
-        async with self.calling(self._north.operator("root")) as images, asyncio.timeout(20):
-            await images.List(pb.ListImagesRequest(parent=PARENT), wait_for_ready=True)
+        async with self.calling(self._domain.operator("root")) as images, asyncio.timeout(20):
+            await images.List(pb.ListImagesRequest(parent="-/tenants/demo"), wait_for_ready=True)
 
     async def _spawn(self, stderr: Any) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -80,10 +81,16 @@ class Process:
         return await asyncio.wait_for(process.wait(), 15)
 
     @asynccontextmanager
-    async def calling(self, tls: TlsSettings) -> AsyncIterator[Any]:
-        name = self._north.server_name("imagestore")
-        async with channel(self.address, tls, trust_in(self._north), name) as link:
-            yield images_pb2_grpc.ImagesStub(link)
+    async def calling(
+        self, tls: TlsSettings, stub: Callable[[grpc.aio.Channel], Any] = images_pb2_grpc.ImagesStub
+    ) -> AsyncIterator[Any]:
+        name = self.server_name
+        async with channel(self.address, tls, trust_in(self._domain), name) as link:
+            yield stub(link)
+
+    @property
+    def server_name(self) -> str:
+        return self._domain.server_name("imagestore")
 
 
 @pytest.fixture

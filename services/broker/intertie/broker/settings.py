@@ -242,6 +242,12 @@ class RefundSettings(Section):
         )
 
 
+class StoreSettings(PeerSettings):
+    peer_addresses: tuple[NonEmpty, ...] = ()
+    """`host:port` of it for other sites' image stores, tried in turn, under the same `server_name`.
+    Without any, other sites bring no image from here."""
+
+
 class LinkSettings(Section):
     peer: NonEmpty
     egress_mbit_s: NonNegativeInt
@@ -259,7 +265,7 @@ class BrokerSettings(ServiceSettings):
     etcd: EtcdSettings
     room: RoomSettings = RoomSettings()
     log: LogSettings = LogSettings()
-    imagestore: PeerSettings
+    imagestore: StoreSettings
     policy: PolicySettings = PolicySettings()
     fencing: FencingSettings = FencingSettings()
     tariff: TariffSettings = TariffSettings()

@@ -19,6 +19,7 @@ from intertie.common.actions import Action
 from intertie.common.errors import DomainError
 from intertie.common.names import PartName
 from intertie.common.spec import ClusterSpec
+from intertie.common.transfer import TransferGrant
 from intertie.common.values import Struct, field
 
 
@@ -188,6 +189,11 @@ class Notary(Protocol):
 class Grants(Protocol):
     def sign(self, grant: Grant) -> bytes:
         """As a host carries it to the image store of this site."""
+        ...
+
+    def sign_transfer(self, grant: TransferGrant) -> bytes:
+        """As another site's image store carries it to the one of this site: a serialized
+        imagestore.v1.TransferGrant."""
         ...
 
 

@@ -46,6 +46,8 @@ class Announcement:
     """SPIFFE name of the caller; of a snapshot, of who asked for it."""
     source: Source | None = None
     """Only of a snapshot."""
+    replaces: bool = True
+    """An image of the same name; else that is NameTaken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,23 +85,29 @@ class Image:
         return str(ImageName(site, self.tenant, self.image_id))
 
 
-def check_announcement(said: Announcement, *, max_bytes: int) -> None:
-    """FieldInvalid unless the digest is one and the size is possible here."""
+def check_announcement(said: Announcement, *, max_bytes: int, within: str) -> None:
+    """FieldInvalid unless the digest is one and the size is possible here. `within` stands before
+    the fields' names."""
     if not is_digest(said.digest):
-        raise FieldInvalid("header.digest", "must read b3: and 64 hexadecimal digits (BLAKE3)")
+        raise FieldInvalid(f"{within}digest", "must read b3: and 64 hexadecimal digits (BLAKE3)")
     if said.size_bytes < 1:
-        raise FieldInvalid("header.size_bytes", "must be the image's size in bytes, 1 or more")
+        raise FieldInvalid(f"{within}size_bytes", "must be the image's size in bytes, 1 or more")
     if said.size_bytes > max_bytes:
         raise FieldInvalid(
-            "header.size_bytes", f"is {said.size_bytes}; this store takes at most {max_bytes}"
+            f"{within}size_bytes", f"is {said.size_bytes}; this store takes at most {max_bytes}"
         )
 
 
 def check_newer(said: Announcement, current: Image | None, *, name: str) -> None:
     """NameTaken for a snapshot that would replace what was put, or another one that was asked for,
     after it was asked for: its host is late, and the owner has decided otherwise since. A snapshot
-    counts from when it was asked for, not from when it came. One grant is good for one image."""
-    if said.source is None or current is None or current.digest == said.digest:
+    counts from when it was asked for, not from when it came. One grant is good for one image.
+    NameTaken too for what is not to replace anything."""
+    if current is None or current.digest == said.digest:
+        return
+    if not said.replaces:
+        raise NameTaken(name)
+    if said.source is None:
         return
     asked_time, before = said.source.asked_time, current.source
     late = before.asked_time >= asked_time if before else current.create_time > asked_time

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Protocol
 
 from intertie.imagestore.domain.image import Announcement, Image, Upload
+from intertie.imagestore.domain.transfers import PeerStore
 
 
 class UploadFile(Protocol):
@@ -97,3 +99,18 @@ class ImageFiles(Protocol):
     async def free_bytes(self) -> int: ...
 
     def hasher(self) -> Hasher: ...
+
+
+class PeerStores(Protocol):
+    """The image stores of other sites."""
+
+    def check(self, store: PeerStore) -> None:
+        """FieldInvalid where nobody is trusted to speak for its name."""
+        ...
+
+    def fetch(
+        self, store: PeerStore, signed: bytes, offset: int, *, timeout_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """What the grant is for, from `offset` on. What the store answered when it refuses or
+        breaks off; SiteUnreachable where it says nothing, or not in time."""
+        ...

@@ -38,7 +38,7 @@ class PutImage:
         self, said: Announcement, offset: int, blocks: AsyncIterator[bytes]
     ) -> Image:
         """The published image. Broken off at any point, the bytes that came are kept."""
-        check_announcement(said, max_bytes=self._max_bytes)
+        self.check(said, within="header.")
         if offset < 0:
             raise FieldInvalid("header.offset", "must not be negative")
         self._shelf.check_name(said)
@@ -54,6 +54,15 @@ class PutImage:
             self._shelf.busy.discard(key)
             self._awaited_bytes.pop(key, None)
             await self._shelf.drop_if_unused(said.digest)
+
+    def check(self, said: Announcement, *, within: str = "") -> None:
+        """FieldInvalid for what this store never takes."""
+        check_announcement(said, max_bytes=self._max_bytes, within=within)
+
+    async def check_room(self, said: Announcement) -> None:
+        """StoreFull when there is no room for it now."""
+        before = await self._files.find_upload(said.tenant, said.digest)
+        await self._needed_bytes(said, before.uploaded_bytes if before else 0)
 
     async def _receive(
         self, said: Announcement, offset: int, blocks: AsyncIterator[bytes]
@@ -85,12 +94,15 @@ class PutImage:
             await uninterrupted(_leave(upload, keep=keep))
 
     async def _reserve(self, said: Announcement, here_bytes: int) -> None:
-        key = (said.tenant, said.digest)
+        needed = await self._needed_bytes(said, here_bytes)
+        self._awaited_bytes[said.tenant, said.digest] = needed
+
+    async def _needed_bytes(self, said: Announcement, here_bytes: int) -> int:
         needed = said.size_bytes - here_bytes
         free = await self._files.free_bytes() - sum(self._awaited_bytes.values())
         if needed > free:
             raise StoreFull(needed, max(free, 0))
-        self._awaited_bytes[key] = needed
+        return needed
 
     async def _append(
         self, said: Announcement, upload: UploadFile, blocks: AsyncIterator[bytes]

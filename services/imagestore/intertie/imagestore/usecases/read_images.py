@@ -49,7 +49,13 @@ class FetchImage:
         self._shelf = shelf
 
     async def __call__(
-        self, name: ImageName, *, offset: int, length: int, any_tenant: bool
+        self,
+        name: ImageName,
+        *,
+        offset: int,
+        length: int,
+        any_tenant: bool,
+        block_bytes: int = BLOCK_BYTES,
     ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Blocks with their offsets.
 
@@ -62,7 +68,7 @@ class FetchImage:
             hasher = self._files.hasher() if wanted == image.size_bytes else None
             end = offset + wanted
             while offset < end:
-                data = await self._read(image, reader, offset, min(BLOCK_BYTES, end - offset))
+                data = await self._read(image, reader, offset, min(block_bytes, end - offset))
                 if hasher is not None:
                     hasher.update(data)
                     if offset + len(data) == end and hasher.digest() != image.digest:

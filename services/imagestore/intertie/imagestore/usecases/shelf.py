@@ -97,6 +97,10 @@ class Shelf:
         image = self._catalogue.find(said.tenant, said.digest)
         if image is None or image.size_bytes != said.size_bytes:
             return False
+        return await self.is_intact(image)
+
+    async def is_intact(self, image: Image) -> bool:
+        """As far as is known without reading it."""
         try:
             reader = await self.open_blob(image)
         except DigestMismatch:
@@ -105,7 +109,7 @@ class Shelf:
         return True
 
     def check_name(self, said: Announcement) -> None:
-        """NameTaken where a snapshot comes too late for its name."""
+        """NameTaken where a snapshot comes too late for its name, or it may not be replaced."""
         current = self._catalogue.find(said.tenant, said.image_id)
         name = str(ImageName(self._site, said.tenant, said.image_id))
         check_newer(said, current, name=name)

@@ -1,0 +1,79 @@
+"""Pure: how much may be sent by when."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intertie.common.transfer import TransferGrant
+from intertie.common.values import replace
+from intertie.imagestore.domain.pacing import BURST_S, MESSAGE_BYTES, Pace, Paces, message_bytes
+from tests.unit.common_rpc.authority import NOW
+
+GRANT = TransferGrant(
+    digest=f"b3:{'a' * 64}",
+    source_site="north",
+    target_site="south",
+    mbit_s=8,
+    begin_time=NOW,
+    end_time=NOW + timedelta(hours=1),
+    sign_time=NOW,
+    tenant="demo",
+    tx="t1",
+)
+
+
+@pytest.mark.parametrize(("mbit_s", "size"), [(1, 6_250), (20, 125_000), (10_000, MESSAGE_BYTES)])
+def test_messages_are_short_where_the_rate_is_low(mbit_s: int, size: int) -> None:
+    assert message_bytes(mbit_s) == size
+
+
+@given(
+    mbit_s=st.integers(1, 2_000),
+    asked=st.lists(
+        st.tuples(st.floats(0, 1), st.floats(0.01, 1), st.floats(0, 0.5)), min_size=1, max_size=60
+    ),
+)
+def test_within_any_time_no_more_than_the_rate_and_a_burst(
+    mbit_s: int, asked: list[tuple[float, float, float]]
+) -> None:
+    """Whoever asks when, for how much, and is woken up how late."""
+    pace, most = Pace(mbit_s), message_bytes(mbit_s)
+    now_s, sent = 1000.0, []
+    for idle_s, share, late_s in asked:
+        now_s += idle_s * share
+        size = max(1, int(share * most))
+        delay_s = pace.delay_s(size, now_s)
+        now_s += delay_s + (late_s if share > 0.9 else 0)
+        sent.append((now_s, size))
+    for first in range(len(sent)):
+        total = 0
+        for at_s, size in sent[first:]:
+            total += size
+            within_s = at_s - sent[first][0] + BURST_S
+            assert total <= mbit_s * 125_000 * within_s + 1
+
+
+def test_two_streams_of_one_reservation_have_one_rate() -> None:
+    paces = Paces()
+    again = replace(GRANT, sign_time=NOW + timedelta(seconds=5))
+    assert paces.of(GRANT, now=NOW) is paces.of(again, now=NOW)
+    for other in ({"tx": "t2"}, {"tenant": "x"}, {"target_site": "west"}, {"digest": "b3:"}):
+        assert paces.of(replace(GRANT, **other), now=NOW) is not paces.of(GRANT, now=NOW)
+
+
+def test_the_grant_that_was_signed_last_says_the_rate() -> None:
+    paces = Paces()
+    pace = paces.of(GRANT, now=NOW)
+    paces.of(replace(GRANT, mbit_s=4, sign_time=NOW + timedelta(seconds=5)), now=NOW)
+    assert paces.of(GRANT, now=NOW).mbit_s == 4
+    assert pace.mbit_s == 4
+
+
+def test_what_has_run_out_is_forgotten() -> None:
+    paces = Paces()
+    pace = paces.of(GRANT, now=NOW)
+    assert paces.of(GRANT, now=NOW + timedelta(hours=1)) is not pace
