@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from intertie.api.broker.v1 import part_pb2
 from intertie.api.cluster.v1 import cluster_pb2
-from intertie.api.imagestore.v1 import images_pb2
+from intertie.api.imagestore.v1 import images_pb2, transfers_pb2
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.api.types.v1 import resources_pb2
 from intertie.broker.adapters.agent_records import wanted_to_bytes
@@ -34,6 +34,7 @@ from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
 from intertie.common.part_spec import HostEntry, PartSpec
 from intertie.common.rpc import spec_proto
+from intertie.common.rpc.transfer_proto import grant_from_body, grant_to_body
 from intertie.common.snapshot import Snapshot
 from intertie.common.spec import (
     Allocation,
@@ -44,6 +45,7 @@ from intertie.common.spec import (
     Network,
     layout,
 )
+from intertie.common.transfer import TransferGrant
 from intertie.common.values import Struct, field_names, replace
 from intertie.metasched.domain.parts import part_specs
 from intertie.metasched.domain.plan import Plan, SitePlan
@@ -176,6 +178,13 @@ def test_from_a_cluster_to_its_parts(turn: int) -> None:
         assert workspace.environment == pinned
         assert workspace.allocation == allocation
         assert workspace.max_per_host == group.placement.max_per_host
+
+
+def test_a_grant_for_a_transfer_says_all_that_its_broker_signs() -> None:
+    body = filled(transfers_pb2.TransferGrantBody)
+    octets = body.SerializeToString(deterministic=True)
+    assert grant_to_body(grant_from_body(octets)) == octets
+    assert {field.name for field in body.DESCRIPTOR.fields} == set(field_names(TransferGrant))
 
 
 @pytest.mark.parametrize("turn", TURNS)

@@ -77,7 +77,7 @@ async def test_where_an_image_came_from_comes_back_too(files: ImageFiles) -> Non
     )
     await files.put_name(replace(image("a"), source=source))
     assert await files.names() == [replace(image("a"), source=source)]
-    said = replace(SAID, source=source)
+    said = replace(SAID, source=source, replaces=False)
     upload = await files.open_upload(said, now=NOW)
     await upload.write(OCTETS[:1000])
     await upload.close()

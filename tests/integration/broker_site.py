@@ -24,6 +24,7 @@ from intertie.broker.settings import (
     PolicySettings,
     QueueSettings,
     QuotaSettings,
+    StoreSettings,
     TariffSettings,
 )
 from intertie.common.clock import Clock, SystemClock
@@ -36,7 +37,6 @@ from intertie.common.settings import (
     EtcdSettings,
     ListenSettings,
     NamedPeerSettings,
-    PeerSettings,
     RoomSettings,
     TlsSettings,
     TrustSettings,
@@ -150,7 +150,7 @@ class Site:
 
 async def serve_images(
     folder: Path, name: str, domain: TestDomain, trusted: Sequence[TestDomain]
-) -> tuple[Server, PeerSettings]:
+) -> tuple[Server, StoreSettings]:
     """The image store of a site whose broker is called so."""
     registration = (
         images_pb2_grpc.add_ImagesServicer_to_server,
@@ -160,7 +160,7 @@ async def serve_images(
     server, address = await serve(
         folder, f"{name}-images", domain.service("imagestore"), trusted, [registration]
     )
-    return server, PeerSettings(address=address, server_name=domain.server_name("imagestore"))
+    return server, StoreSettings(address=address, server_name=domain.server_name("imagestore"))
 
 
 @contextlib.asynccontextmanager

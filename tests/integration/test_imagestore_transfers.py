@@ -45,7 +45,7 @@ class Sites:
     source: Process
     target: Process
 
-    def grant(self, *, by: TestDomain | None = None, **changes: Any) -> TransferGrant:
+    def grant(self, **changes: Any) -> TransferGrant:
         now = CLOCK.now()
         values: dict[str, Any] = {
             "digest": DIGEST,
@@ -65,7 +65,7 @@ class Sites:
         return pb.TransferGrant.FromString(SignedGrants(signer).sign_transfer(grant))
 
     def request(
-        self, grant: TransferGrant, by: TestDomain | None = None, **changes: Any
+        self, granted: TransferGrant, by: TestDomain | None = None, **changes: Any
     ) -> pb.BringRequest:
         values: dict[str, Any] = {
             "parent": PARENT,
@@ -77,10 +77,10 @@ class Sites:
                 addresses=["unix:/nobody/is/there", self.source.address],
                 server_name=self.source.server_name,
             ),
-            "grant": self.signed(grant, by),
-            "mbit_s": grant.mbit_s,
-            "begin_time": timestamp_to_proto(grant.begin_time),
-            "end_time": timestamp_to_proto(grant.end_time),
+            "grant": self.signed(granted, by),
+            "mbit_s": granted.mbit_s,
+            "begin_time": timestamp_to_proto(granted.begin_time),
+            "end_time": timestamp_to_proto(granted.end_time),
         }
         return pb.BringRequest(**values | changes)
 
@@ -97,7 +97,8 @@ class Sites:
     async def until(
         self, request: pb.BringRequest, seen: Callable[[pb.Transfer], bool]
     ) -> pb.Transfer:
-        """As a broker does it: asks again and again. What has come never gets less."""
+        """As a broker does it: asks again and again. What has come never gets less, unless it was
+        wrong."""
         async with self.broker() as transfers, asyncio.timeout(60):
             done_bytes = 0
             while True:
@@ -105,7 +106,7 @@ class Sites:
                 if seen(told):
                     return told
                 assert told.state in (pb.Transfer.WAITING, pb.Transfer.RUNNING), told.message
-                assert told.done_bytes >= done_bytes
+                assert told.done_bytes >= done_bytes or "digest" in told.message
                 done_bytes = told.done_bytes
                 await asyncio.sleep(0.02)
 
@@ -195,6 +196,8 @@ async def test_two_who_ask_for_one_have_one(sites: Sites) -> None:
     second = sites.request(sites.grant(mbit_s=20, tx="t2"), image_id="b")
     third = sites.request(sites.grant(mbit_s=20, tx="t3"), image_id="")
     began_s = CLOCK.monotonic()
+    async with sites.broker() as transfers:
+        await transfers.Bring(first)
     for done in await asyncio.gather(*map(sites.brought, (first, second, third))):
         assert done.state == pb.Transfer.DONE, done.message
     # Each reservation has a rate of its own: had it come by two, it would have been quicker.
@@ -265,6 +268,8 @@ async def test_a_bring_that_cannot_be_is_refused(sites: Sites) -> None:
             (sites.request(good, parent="sites/south/tenants/other"), "grant"),
             (sites.request(good, grant=pb.TransferGrant(body=b"\xff")), "grant.body"),
             (sites.request(good, image_id="A"), "image_id"),
+            (sites.request(good, parent="sites/north/tenants/demo"), "parent"),
+            (sites.request(good, parent="sites/south/tenants/-"), "parent"),
             (sites.request(good, size_bytes=0), "size_bytes"),
             (sites.request(good, source=elsewhere), "source.server_name"),
             (sites.request(good, source=unknown), "source.server_name"),
@@ -273,8 +278,6 @@ async def test_a_bring_that_cannot_be_is_refused(sites: Sites) -> None:
             refused = await refusal(south.Bring(request))
             assert isinstance(refused, errors.FieldInvalid), refused
             assert refused.field == field
-        other = sites.request(good, parent="sites/north/tenants/demo")
-        assert isinstance(await refusal(south.Bring(other)), errors.NotFound)
     for caller in (
         sites.south.user("demo", "bob"),
         sites.south.service("imagestore"),

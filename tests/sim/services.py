@@ -36,6 +36,7 @@ from intertie.broker.settings import (
     LinkSettings,
     PolicySettings,
     QueueSettings,
+    StoreSettings,
 )
 from intertie.common import points
 from intertie.common.rpc.identity import Trust, parse_spiffe
@@ -43,7 +44,6 @@ from intertie.common.settings import (
     EtcdSettings,
     ListenSettings,
     NamedPeerSettings,
-    PeerSettings,
     TlsSettings,
     TrustSettings,
 )
@@ -217,7 +217,7 @@ def broker_settings(site: str, number: int) -> BrokerSettings:
         tls=_tls(spiffe_of(site)),
         trust=_TRUST,
         etcd=EtcdSettings(endpoints=("127.0.0.1:1",), prefix=f"/intertie/{site}"),
-        imagestore=PeerSettings(address="images:1", server_name=f"images.{site}.site.intertie"),
+        imagestore=StoreSettings(address="images:1", server_name=f"images.{site}.site.intertie"),
         policy=PolicySettings(hosts=HOSTS),
         fencing=FencingSettings(method="command", command=("power",), lost_after_s=LOST_AFTER_S),
         queue=QueueSettings(worth_s=5.0, pool_mib_s=POOL_MIB_S, resize_pause_s=5.0),

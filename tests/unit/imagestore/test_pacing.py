@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,7 +62,13 @@ def test_two_streams_of_one_reservation_have_one_rate() -> None:
     paces = Paces()
     again = replace(GRANT, sign_time=NOW + timedelta(seconds=5))
     assert paces.of(GRANT, now=NOW) is paces.of(again, now=NOW)
-    for other in ({"tx": "t2"}, {"tenant": "x"}, {"target_site": "west"}, {"digest": "b3:"}):
+    others: tuple[dict[str, Any], ...] = (
+        {"tx": "t2"},
+        {"tenant": "x"},
+        {"target_site": "west"},
+        {"digest": "b3:"},
+    )
+    for other in others:
         assert paces.of(replace(GRANT, **other), now=NOW) is not paces.of(GRANT, now=NOW)
 
 

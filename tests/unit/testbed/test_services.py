@@ -38,11 +38,14 @@ def test_a_broker_knows_its_hosts_its_links_and_who_may_coordinate() -> None:
             "trust_domain": "meta.meta.intertie",
         }
     ]
-    assert [each["domain"] for each in broker["trust"]] == [
-        "north.site.intertie",
-        "meta.meta.intertie",
-        "south.site.intertie",
-    ]
+    everybody = ["north.site.intertie", "meta.meta.intertie", "south.site.intertie"]
+    assert [each["domain"] for each in broker["trust"]] == everybody
+    assert [each["domain"] for each in read("north/imagestore")["trust"]] == everybody
+    assert broker["imagestore"] == {
+        "address": "10.201.0.2:7401",
+        "server_name": "imagestore.north.site.intertie",
+        "peer_addresses": ["10.250.0.101:7401"],
+    }
     assert broker["listen"]["addresses"] == [
         "0.0.0.0:7400",
         "unix:/run/intertie/demo/north/broker.sock",

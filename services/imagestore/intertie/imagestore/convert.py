@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from intertie.api.imagestore.v1 import images_pb2 as pb
 from intertie.api.imagestore.v1 import transfers_pb2
-from intertie.common.errors import FieldInvalid, NotFound
+from intertie.common.errors import FieldInvalid
 from intertie.common.names import ImageName, Parent, check_label
 from intertie.common.rpc.terms_proto import timestamp_from_proto, timestamp_to_proto
 from intertie.common.rpc.transfer_proto import grant_from_body
@@ -29,10 +29,9 @@ def announcement_from_proto(
 
 
 def tenant_from_parent(text: str, field: str, *, site: str) -> str:
-    """NotFound where it is of another site than this store's."""
     parent = Parent.parse(text, field)
     if parent.authority not in ("-", f"sites/{site}"):
-        raise NotFound(text)
+        raise FieldInvalid(field, f"{text!r}: this store is sites/{site}")
     if parent.tenant == "-":
         raise FieldInvalid(field, "must name a tenant")
     return parent.tenant

@@ -31,11 +31,11 @@ class ImagesStub:
 
     Every method may also answer:
 
-    | Condition                                               | Code              | Reason           | Caller                                |
-    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
-    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
-    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
-    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
+    | Condition                                                    | Code              | Reason           | Caller                                |
+    |--------------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                      | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own      | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed, or the parent of a Put of another site | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     def __init__(self, channel):
@@ -77,11 +77,11 @@ class ImagesServicer:
 
     Every method may also answer:
 
-    | Condition                                               | Code              | Reason           | Caller                                |
-    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
-    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
-    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
-    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
+    | Condition                                                    | Code              | Reason           | Caller                                |
+    |--------------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                      | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own      | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed, or the parent of a Put of another site | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     def Put(self, request_iterator, context):
@@ -99,7 +99,6 @@ class ImagesServicer:
 
         | Condition                              | Code               | Reason          | Caller                               |
         |----------------------------------------|--------------------|-----------------|--------------------------------------|
-        | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
         | bytes do not match digest or size      | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start           |
         | offset is not where the upload stands  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
         | the stream ended before its last byte  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
@@ -206,11 +205,11 @@ class Images:
 
     Every method may also answer:
 
-    | Condition                                               | Code              | Reason           | Caller                                |
-    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
-    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
-    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
-    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
+    | Condition                                                    | Code              | Reason           | Caller                                |
+    |--------------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                      | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own      | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed, or the parent of a Put of another site | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     @staticmethod

@@ -32,11 +32,11 @@ class ImagesStub:
 
     Every method may also answer:
 
-    | Condition                                               | Code              | Reason           | Caller                                |
-    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
-    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
-    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
-    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
+    | Condition                                                    | Code              | Reason           | Caller                                |
+    |--------------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                      | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own      | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed, or the parent of a Put of another site | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     @_typing.overload
@@ -58,7 +58,6 @@ class ImagesStub:
 
     | Condition                              | Code               | Reason          | Caller                               |
     |----------------------------------------|--------------------|-----------------|--------------------------------------|
-    | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
     | bytes do not match digest or size      | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start           |
     | offset is not where the upload stands  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
     | the stream ended before its last byte  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
@@ -111,11 +110,11 @@ class ImagesAsyncStub(ImagesStub):
 
     Every method may also answer:
 
-    | Condition                                               | Code              | Reason           | Caller                                |
-    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
-    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
-    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
-    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
+    | Condition                                                    | Code              | Reason           | Caller                                |
+    |--------------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                      | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own      | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed, or the parent of a Put of another site | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -134,7 +133,6 @@ class ImagesAsyncStub(ImagesStub):
 
     | Condition                              | Code               | Reason          | Caller                               |
     |----------------------------------------|--------------------|-----------------|--------------------------------------|
-    | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
     | bytes do not match digest or size      | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start           |
     | offset is not where the upload stands  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
     | the stream ended before its last byte  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
@@ -186,11 +184,11 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
 
     Every method may also answer:
 
-    | Condition                                               | Code              | Reason           | Caller                                |
-    |---------------------------------------------------------|-------------------|------------------|---------------------------------------|
-    | no certificate that this service trusts                 | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
-    | the caller's role may not, or the tenant is not its own | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
-    | a field is malformed                                    | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
+    | Condition                                                    | Code              | Reason           | Caller                                |
+    |--------------------------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this service trusts                      | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not, or the tenant is not its own      | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed, or the parent of a Put of another site | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     @_abc_1.abstractmethod
@@ -213,7 +211,6 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
 
         | Condition                              | Code               | Reason          | Caller                               |
         |----------------------------------------|--------------------|-----------------|--------------------------------------|
-        | parent is of another site              | NOT_FOUND          | NOT_FOUND       | asks that site                       |
         | bytes do not match digest or size      | DATA_LOSS          | DIGEST_MISMATCH | sends again from the start           |
         | offset is not where the upload stands  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
         | the stream ended before its last byte  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |

@@ -74,8 +74,8 @@ class TransferGrantBody(_message.Message):
     tenant: _builtins.str
     """Who must have it at the source, and gets it at the target."""
     tx: _builtins.str
-    """The co-allocation that has reserved the rate. Grants of one tx, tenant, digest and target are for one
-    reservation; the one that was signed last says how much it is.
+    """The co-allocation that has reserved the rate. Grants of one tx, tenant, digest and target are
+    for one reservation; the one that was signed last says how much it is.
     """
     @_builtins.property
     def begin_time(self) -> _timestamp_pb2.Timestamp: ...

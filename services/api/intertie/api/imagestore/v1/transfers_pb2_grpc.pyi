@@ -33,11 +33,11 @@ class TransfersStub:
 
     Every method may also answer:
 
-    | Condition                             | Code              | Reason           | Caller                                |
-    |---------------------------------------|-------------------|------------------|---------------------------------------|
-    | no certificate that this store trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
-    | the caller's role may not             | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
-    | a field is malformed                  | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
+    | Condition                                | Code              | Reason           | Caller                                |
+    |------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this store trusts    | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not                | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed, or of another site | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     @_typing.overload
@@ -47,15 +47,14 @@ class TransfersStub:
     Bring: _grpc.UnaryUnaryMultiCallable[_transfers_pb2.BringRequest, _transfers_pb2.Transfer]
     """Only from a broker of the store's own site. Brings what has this digest, unless its tenant has
     it here already, and answers at once how far it is. Goes on in the background until it is
-    here or every grant for it has ended. Idempotent: all who ask for the same digest of a tenant share
-    one transfer, over whichever of their grants is open. A store that was started again
+    here or every grant for it has ended. Idempotent: all who ask for the same digest of a tenant
+    share one transfer, over whichever of their grants is open. A store that was started again
     remembers none but keeps the bytes: who needs it asks again every few seconds.
 
     A transfer that FAILED stays so for the grant it was asked with; another grant begins it again.
 
     | Condition                                     | Code               | Reason     | Caller                                   |
     |-----------------------------------------------|--------------------|------------|------------------------------------------|
-    | parent is of another site                     | NOT_FOUND          | NOT_FOUND  | asks that site                           |
     | image_id stands for other bytes of the tenant | ALREADY_EXISTS     | NAME_TAKEN | takes another name, or none              |
     | the store is full                             | RESOURCE_EXHAUSTED | STORE_FULL | asks again later, or brings it elsewhere |
     """
@@ -68,9 +67,9 @@ class TransfersStub:
     """
     Send: _grpc.UnaryStreamMultiCallable[_transfers_pb2.SendRequest, _images_pb2.FetchImageResponse]
     """Only from another site's image store, with a grant to that store that a broker of this
-    store's site has signed. Sends from `offset` on, at most 256 KiB a message, never more than the granted
-    rate over any time and 100 ms; all streams of one reservation share its rate. Waits for
-    begin_time where that is no more than 2 s away, and ends at end_time.
+    store's site has signed. Sends from `offset` on, at most 256 KiB a message, and within any
+    time no more than the granted rate takes in it and 100 ms; all streams of one reservation
+    share its rate. Waits for begin_time where that is no more than 2 s away, and ends at end_time.
 
     | Condition                                                                          | Code              | Reason          | Caller                           |
     |------------------------------------------------------------------------------------|-------------------|-----------------|----------------------------------|
@@ -88,26 +87,25 @@ class TransfersAsyncStub(TransfersStub):
 
     Every method may also answer:
 
-    | Condition                             | Code              | Reason           | Caller                                |
-    |---------------------------------------|-------------------|------------------|---------------------------------------|
-    | no certificate that this store trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
-    | the caller's role may not             | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
-    | a field is malformed                  | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
+    | Condition                                | Code              | Reason           | Caller                                |
+    |------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this store trusts    | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not                | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed, or of another site | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Bring: _aio.UnaryUnaryMultiCallable[_transfers_pb2.BringRequest, _transfers_pb2.Transfer]  # type: ignore[assignment]
     """Only from a broker of the store's own site. Brings what has this digest, unless its tenant has
     it here already, and answers at once how far it is. Goes on in the background until it is
-    here or every grant for it has ended. Idempotent: all who ask for the same digest of a tenant share
-    one transfer, over whichever of their grants is open. A store that was started again
+    here or every grant for it has ended. Idempotent: all who ask for the same digest of a tenant
+    share one transfer, over whichever of their grants is open. A store that was started again
     remembers none but keeps the bytes: who needs it asks again every few seconds.
 
     A transfer that FAILED stays so for the grant it was asked with; another grant begins it again.
 
     | Condition                                     | Code               | Reason     | Caller                                   |
     |-----------------------------------------------|--------------------|------------|------------------------------------------|
-    | parent is of another site                     | NOT_FOUND          | NOT_FOUND  | asks that site                           |
     | image_id stands for other bytes of the tenant | ALREADY_EXISTS     | NAME_TAKEN | takes another name, or none              |
     | the store is full                             | RESOURCE_EXHAUSTED | STORE_FULL | asks again later, or brings it elsewhere |
     """
@@ -120,9 +118,9 @@ class TransfersAsyncStub(TransfersStub):
     """
     Send: _aio.UnaryStreamMultiCallable[_transfers_pb2.SendRequest, _images_pb2.FetchImageResponse]  # type: ignore[assignment]
     """Only from another site's image store, with a grant to that store that a broker of this
-    store's site has signed. Sends from `offset` on, at most 256 KiB a message, never more than the granted
-    rate over any time and 100 ms; all streams of one reservation share its rate. Waits for
-    begin_time where that is no more than 2 s away, and ends at end_time.
+    store's site has signed. Sends from `offset` on, at most 256 KiB a message, and within any
+    time no more than the granted rate takes in it and 100 ms; all streams of one reservation
+    share its rate. Waits for begin_time where that is no more than 2 s away, and ends at end_time.
 
     | Condition                                                                          | Code              | Reason          | Caller                           |
     |------------------------------------------------------------------------------------|-------------------|-----------------|----------------------------------|
@@ -139,11 +137,11 @@ class TransfersServicer(metaclass=_abc_1.ABCMeta):
 
     Every method may also answer:
 
-    | Condition                             | Code              | Reason           | Caller                                |
-    |---------------------------------------|-------------------|------------------|---------------------------------------|
-    | no certificate that this store trusts | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
-    | the caller's role may not             | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
-    | a field is malformed                  | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
+    | Condition                                | Code              | Reason           | Caller                                |
+    |------------------------------------------|-------------------|------------------|---------------------------------------|
+    | no certificate that this store trusts    | UNAUTHENTICATED   | IDENTITY_UNKNOWN | gets one                              |
+    | the caller's role may not                | PERMISSION_DENIED | ROLE_DENIED      | uses another certificate              |
+    | a field is malformed, or of another site | INVALID_ARGUMENT  | FIELD_INVALID    | fixes the field that the detail names |
     """
 
     @_abc_1.abstractmethod
@@ -154,15 +152,14 @@ class TransfersServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_transfers_pb2.Transfer, _abc.Awaitable[_transfers_pb2.Transfer]]:
         """Only from a broker of the store's own site. Brings what has this digest, unless its tenant has
         it here already, and answers at once how far it is. Goes on in the background until it is
-        here or every grant for it has ended. Idempotent: all who ask for the same digest of a tenant share
-        one transfer, over whichever of their grants is open. A store that was started again
+        here or every grant for it has ended. Idempotent: all who ask for the same digest of a tenant
+        share one transfer, over whichever of their grants is open. A store that was started again
         remembers none but keeps the bytes: who needs it asks again every few seconds.
 
         A transfer that FAILED stays so for the grant it was asked with; another grant begins it again.
 
         | Condition                                     | Code               | Reason     | Caller                                   |
         |-----------------------------------------------|--------------------|------------|------------------------------------------|
-        | parent is of another site                     | NOT_FOUND          | NOT_FOUND  | asks that site                           |
         | image_id stands for other bytes of the tenant | ALREADY_EXISTS     | NAME_TAKEN | takes another name, or none              |
         | the store is full                             | RESOURCE_EXHAUSTED | STORE_FULL | asks again later, or brings it elsewhere |
         """
@@ -187,9 +184,9 @@ class TransfersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_images_pb2.FetchImageResponse], _abc.AsyncIterator[_images_pb2.FetchImageResponse]]:
         """Only from another site's image store, with a grant to that store that a broker of this
-        store's site has signed. Sends from `offset` on, at most 256 KiB a message, never more than the granted
-        rate over any time and 100 ms; all streams of one reservation share its rate. Waits for
-        begin_time where that is no more than 2 s away, and ends at end_time.
+        store's site has signed. Sends from `offset` on, at most 256 KiB a message, and within any
+        time no more than the granted rate takes in it and 100 ms; all streams of one reservation
+        share its rate. Waits for begin_time where that is no more than 2 s away, and ends at end_time.
 
         | Condition                                                                          | Code              | Reason          | Caller                           |
         |------------------------------------------------------------------------------------|-------------------|-----------------|----------------------------------|
