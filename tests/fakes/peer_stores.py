@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from intertie.common.errors import DomainError, FieldInvalid
@@ -16,6 +17,8 @@ class MemoryPeerStores:
         """By site: raised one a call, the next instead of any more bytes after `before_fault`."""
         self.before_fault = 0
         self.block_bytes = 1000
+        self.gate: asyncio.Event | None = None
+        """Nothing comes after the first block before it is set."""
         self.asked: list[tuple[str, int]] = []
         """Site and offset."""
         self.open = 0
@@ -36,6 +39,8 @@ class MemoryPeerStores:
         self.open += 1
         try:
             for start in range(offset, end, self.block_bytes):
+                if start > offset and self.gate is not None:
+                    await self.gate.wait()
                 yield octets[start : min(end, start + self.block_bytes)]
             if fault is not None:
                 raise fault

@@ -236,6 +236,45 @@ async def test_a_later_grant_of_the_same_reservation_takes_its_place(store: Rece
     assert store.peers.asked[-1] == ("west", 0)
 
 
+async def test_it_takes_the_place_of_one_that_is_under_way(store: Receiver) -> None:
+    store.peers.gate = asyncio.Event()
+    assert (await store.settled(order())).state is State.RUNNING
+    await store.bring(order(site="west", sign_time=START + timedelta(seconds=5)))
+    await store.clock.settle()
+    assert store.peers.asked == [("south", 0), ("west", 1000)]
+    assert store.peers.open == 1
+
+
+async def test_another_reservation_does_not_disturb_one_that_is_under_way(store: Receiver) -> None:
+    store.peers.gate = asyncio.Event()
+    await store.settled(order())
+    shown = await store.settled(order(site="west", tx="t2"))
+    assert (shown.state, shown.done_bytes) == (State.RUNNING, 1000)
+    assert store.peers.asked == [("south", 0)]
+    store.peers.gate.set()
+    assert (await store.settled(order())).state is State.DONE
+
+
+async def test_where_one_source_is_away_another_one_serves(store: Receiver) -> None:
+    store.peers.faults["south"] = [AWAY] * 100
+    await store.bring(order())
+    other = order(site="west", tx="t2", begin_time=START + timedelta(seconds=1))
+    assert (await store.settled(other, 4)).state is State.DONE
+    assert store.peers.asked[-1] == ("west", 0)
+
+
+async def test_a_grant_that_was_refused_is_forgotten_with_one_that_was_good(
+    store: Receiver,
+) -> None:
+    store.peers.faults["south"] = [RoleDenied("spiffe://x", "Send", "forged")]
+    assert (await store.settled(order(), 2)).state is State.FAILED
+    good = order(site="west", tx="t2")
+    assert (await store.settled(good)).state is State.DONE
+    await store.shelf.withdraw(named("a"), etag="")
+    assert (await store.settled(good)).state is State.DONE
+    assert await store.read("a") == OCTETS
+
+
 async def test_the_same_grant_signed_anew_disturbs_nothing(store: Receiver) -> None:
     store.peers.faults["south"] = [AWAY] * 3
     await store.settled(order())

@@ -135,6 +135,11 @@ async def test_a_grant_for_something_else_is_refused(
         await sender.outcome(replace(GRANT, **changes))
 
 
+async def test_one_that_has_run_out_is_refused_even_for_nothing(sender: Sender) -> None:
+    with pytest.raises(RoleDenied, match="has run out"):
+        await sender.outcome(replace(GRANT, begin_time=START - SECOND, end_time=START), SIZE)
+
+
 @pytest.mark.parametrize("changes", [{"tenant": "other"}, {"digest": digest_of(b"x")}])
 async def test_only_what_its_tenant_has_is_sent(sender: Sender, changes: dict[str, Any]) -> None:
     with pytest.raises(NotFound):

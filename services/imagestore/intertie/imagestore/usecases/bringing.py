@@ -122,7 +122,6 @@ class Bringing:
                 self._drop(*self._orders.values())
             else:
                 self._state, self._message = State.DONE, ""
-                self._orders.clear()
                 self._over.clear()
                 log.info("transfer.done", digest=self._said.digest, source=order.source.site)
                 return
