@@ -53,20 +53,36 @@ def test_within_any_time_no_more_than_the_rate_and_a_burst(
     for idle_s, share, late_s in asked:
         now_s += idle_s
         size = max(1, int(share * most))
-        now_s += pace.delay_s(size, now_s) + late_s
+        while wait_s := pace.wait_s(size, now_s):
+            now_s += wait_s + late_s
         sent.append((now_s, size))
     for first in range(len(sent)):
         total = 0
         for at_s, size in sent[first:]:
             total += size
-            within_s = at_s - sent[first][0] + BURST_S
+            within_s = at_s - sent[first][0] + BURST_S + 2e-6
             assert total <= mbit_s * 125_000 * within_s + 1
 
 
 def test_who_was_away_does_not_make_up_for_it() -> None:
     pace = Pace(8)
-    assert [pace.delay_s(50_000, 1.0) for _ in range(3)] == pytest.approx([0, 0, 0.05])
-    assert [pace.delay_s(50_000, 9.0) for _ in range(3)] == pytest.approx([0, 0, 0.05])
+    for now_s in (1.0, 9.0):
+        waits_s = [pace.wait_s(50_000, now_s) for _ in range(3)]
+        assert waits_s == pytest.approx([0, 0, 0.05])
+
+
+def test_who_is_woken_up_late_sends_no_more_at_once() -> None:
+    pace = Pace(8)
+    while not (wait_s := pace.wait_s(50_000, 1.0)):
+        pass
+    late_s = 1.0 + wait_s + 0.3
+    assert [pace.wait_s(50_000, late_s) for _ in range(3)] == pytest.approx([0, 0, 0.05])
+
+
+def test_a_message_longer_than_a_burst_goes_when_nothing_else_does() -> None:
+    pace = Pace(1)
+    assert [pace.wait_s(125_000, 1.0) for _ in range(2)] == pytest.approx([0, 1])
+    assert pace.wait_s(125_000, 2.0) == 0
 
 
 def test_two_streams_of_one_reservation_have_one_rate() -> None:

@@ -10,6 +10,7 @@ from intertie.common.transfer import TransferGrant
 BURST_S = 0.1
 MESSAGE_BYTES = 256 * 1024
 _BYTES_PER_MBIT = 125_000
+_EXACT_S = 1e-6
 
 
 def message_bytes(mbit_s: int) -> int:
@@ -28,13 +29,18 @@ class Pace:
     def __init__(self, mbit_s: int) -> None:
         self.mbit_s = mbit_s
         self._free_at_s = -math.inf
-        """When all that was let go would have been sent, at the rate."""
+        """When all that has gone would have been sent, at the rate."""
 
-    def delay_s(self, size_bytes: int, now_s: float) -> float:
-        """How long to wait before these bytes are sent; they count from now on."""
-        began_s = max(self._free_at_s, now_s)
-        self._free_at_s = began_s + size_bytes / (self.mbit_s * _BYTES_PER_MBIT)
-        return max(0.0, self._free_at_s - BURST_S - now_s)
+    def wait_s(self, size_bytes: int, now_s: float) -> float:
+        """0: these bytes may go now, and count. Else: ask again after so long; who sleeps too long
+        has let nothing go that would count for before."""
+        cost_s = size_bytes / (self.mbit_s * _BYTES_PER_MBIT)
+        done_s = max(self._free_at_s, now_s) + cost_s
+        wait_s = done_s - max(BURST_S, cost_s) - now_s
+        if wait_s > _EXACT_S:
+            return wait_s
+        self._free_at_s = done_s
+        return 0.0
 
 
 class Paces:

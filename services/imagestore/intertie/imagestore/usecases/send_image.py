@@ -44,7 +44,8 @@ class SendImage:
         )
         async with aclosing(blocks):
             async for at, data in blocks:
-                await self._clock.sleep(pace.delay_s(len(data), self._clock.monotonic()))
+                while wait_s := pace.wait_s(len(data), self._clock.monotonic()):
+                    await self._clock.sleep(wait_s)
                 if self._clock.now() >= grant.end_time:
                     raise RoleDenied(caller.spiffe, SEND, run_out(grant))
                 yield at, data
