@@ -267,6 +267,7 @@ async def test_a_bring_that_cannot_be_is_refused(sites: Sites) -> None:
             (sites.request(good, digest=f"b3:{'0' * 64}"), "grant"),
             (sites.request(good, parent="sites/south/tenants/other"), "grant"),
             (sites.request(good, grant=pb.TransferGrant(body=b"\xff")), "grant.body"),
+            (sites.request(sites.grant(digest=""), digest="", image_id=""), "digest"),
             (sites.request(good, image_id="A"), "image_id"),
             (sites.request(good, parent="sites/north/tenants/demo"), "parent"),
             (sites.request(good, parent="sites/south/tenants/-"), "parent"),
@@ -278,6 +279,8 @@ async def test_a_bring_that_cannot_be_is_refused(sites: Sites) -> None:
             refused = await refusal(south.Bring(request))
             assert isinstance(refused, errors.FieldInvalid), refused
             assert refused.field == field
+        unread = await refusal(south.Get(pb.GetTransferRequest(parent=PARENT, digest="b3:x")))
+        assert isinstance(unread, errors.FieldInvalid)
     for caller in (
         sites.south.user("demo", "bob"),
         sites.south.service("imagestore"),

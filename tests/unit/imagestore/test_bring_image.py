@@ -21,7 +21,7 @@ from intertie.common.errors import (
 )
 from intertie.common.transfer import TransferGrant
 from intertie.common.values import replace
-from intertie.imagestore.domain.image import Upload
+from intertie.imagestore.domain.image import Announcement, Upload
 from intertie.imagestore.domain.transfers import Order, PeerStore, State, Transfer
 from intertie.imagestore.usecases.bring_image import BringImage
 from tests.fakes.clock import START, FakeClock
@@ -337,6 +337,23 @@ async def test_one_that_was_deleted_since_is_brought_again(store: Receiver) -> N
     await store.shelf.withdraw(named("a"), etag="")
     assert (await store.settled(order())).state is State.DONE
     assert len(store.peers.asked) == 2
+
+
+async def test_one_that_comes_while_it_is_asked_for_is_told_as_whole(store: Receiver) -> None:
+    store.peers.gate = asyncio.Event()
+    await store.settled(order())
+    looked = store.shelf.holds
+
+    async def slowly(said: Announcement) -> bool:
+        found = await looked(said)
+        assert store.peers.gate is not None
+        store.peers.gate.set()
+        await store.clock.settle()
+        return found
+
+    store.shelf.holds = slowly  # type: ignore[method-assign]
+    told = await store.bring(order())
+    assert (told.state, told.done_bytes) == (State.DONE, SIZE)
 
 
 async def test_nothing_is_on_its_way_when_the_store_has_ended(store: Receiver) -> None:

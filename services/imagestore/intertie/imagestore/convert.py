@@ -5,7 +5,7 @@ from __future__ import annotations
 from intertie.api.imagestore.v1 import images_pb2 as pb
 from intertie.api.imagestore.v1 import transfers_pb2
 from intertie.common.errors import FieldInvalid
-from intertie.common.names import ImageName, Parent, check_label
+from intertie.common.names import ImageName, Parent, check_label, is_digest
 from intertie.common.rpc.terms_proto import timestamp_from_proto, timestamp_to_proto
 from intertie.common.rpc.transfer_proto import grant_from_body
 from intertie.common.transfer import TransferGrant
@@ -75,9 +75,16 @@ def upload_to_proto(upload: Upload, *, site: str) -> pb.Image:
     )
 
 
+def checked_digest(text: str) -> str:
+    if not is_digest(text):
+        raise FieldInvalid("digest", "must read b3: and 64 hexadecimal digits (BLAKE3)")
+    return text
+
+
 def order_from_proto(request: transfers_pb2.BringRequest, *, site: str, owner: str) -> Order:
     """FieldInvalid where its grant is for anything else than what it says."""
     tenant = tenant_from_parent(request.parent, "parent", site=site)
+    checked_digest(request.digest)
     image_id = request.image_id or f"t-{request.digest.removeprefix('b3:')[:12]}"
     source = _peer_store(request.source)
     grant = grant_from_body(request.grant.body)

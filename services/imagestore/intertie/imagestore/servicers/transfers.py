@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from intertie.api.imagestore.v1 import images_pb2, transfers_pb2_grpc
 from intertie.api.imagestore.v1 import transfers_pb2 as pb
-from intertie.common.errors import FieldInvalid, IdentityUnknown, RoleDenied
-from intertie.common.names import ImageName, is_digest
+from intertie.common.errors import IdentityUnknown, RoleDenied
+from intertie.common.names import ImageName
 from intertie.common.rpc.identity import current_identity
 from intertie.common.transfer import TransferGrant
 from intertie.imagestore import convert
@@ -37,9 +37,7 @@ class TransfersServicer(transfers_pb2_grpc.TransfersServicer):
 
     async def Get(self, request: pb.GetTransferRequest, context: Any) -> pb.Transfer:
         tenant = convert.tenant_from_parent(request.parent, "parent", site=self._site)
-        if not is_digest(request.digest):
-            raise FieldInvalid("digest", "must read b3: and 64 hexadecimal digits (BLAKE3)")
-        name = ImageName(self._site, tenant, request.digest)
+        name = ImageName(self._site, tenant, convert.checked_digest(request.digest))
         return convert.transfer_to_proto(await self._bring.find(name))
 
     async def Send(

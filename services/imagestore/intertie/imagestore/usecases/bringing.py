@@ -72,10 +72,11 @@ class Bringing:
 
     async def view(self) -> Transfer:
         upload = await self._files.find_upload(self._said.tenant, self._said.digest)
+        came = upload.uploaded_bytes if upload else 0
         return Transfer(
             digest=self._said.digest,
             size_bytes=self._said.size_bytes,
-            done_bytes=upload.uploaded_bytes if upload else 0,
+            done_bytes=self._said.size_bytes if self._state is State.DONE else came,
             state=self._state,
             message=self._message,
         )
