@@ -212,6 +212,37 @@ async def test_a_link_is_promised_only_once(parts: parts_pb2_grpc.PartsAsyncStub
     assert (await parts.Hold(later)).part.state == part_pb2.Part.HELD
 
 
+async def test_a_link_is_promised_only_once_to_transfers_too(
+    parts: parts_pb2_grpc.PartsAsyncStub,
+) -> None:
+    def brought(tx: str, mbit_s: int, after_s: int, **changes: str) -> parts_pb2.HoldPartRequest:
+        request = hold(tx, CLOCK, COORDINATOR, start_in_s=600)
+        begin = request.spec.window.start_time.ToDatetime() - timedelta(seconds=500 - after_s)
+        item = request.spec.transfers.add(
+            digest="b3:" + "77" * 32, size_bytes=1000, to_site="north", from_site="south"
+        )
+        item.mbit_s = mbit_s
+        item.window.start_time.FromDatetime(begin)
+        item.window.end_time.FromDatetime(begin + timedelta(seconds=100))
+        for name, value in changes.items():
+            setattr(item, name, value)
+        return request
+
+    await parts.Hold(brought("t1", 150, 0))
+    refused = await refusal(parts.Hold(brought("t2", 60, 99)))
+    assert isinstance(refused, errors.NoCapacity)
+    assert [(each.resource, each.wanted, each.available) for each in refused.shortfalls] == [
+        ("link_ingress", 60, 50)
+    ]
+    after = await parts.Hold(brought("t3", 60, 100))
+    assert [each.mbit_s for each in after.part.spec.transfers] == [60]
+    lost = await refusal(parts.Hold(brought("t4", 1, 0, from_site="north", to_site="south")))
+    assert isinstance(lost, errors.ImageNotReady)
+    strange = await refusal(parts.Hold(brought("t5", 1, 0, to_site="west")))
+    assert isinstance(strange, errors.FieldInvalid)
+    assert strange.field == "spec.transfers[0]"
+
+
 async def test_a_part_in_doubt_asks_the_register_and_obeys(
     register: Meta, parts: parts_pb2_grpc.PartsAsyncStub, south: TestDomain
 ) -> None:

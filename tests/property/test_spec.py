@@ -13,7 +13,13 @@ from intertie.common.intervals import Window
 from intertie.common.layout import Layout
 from intertie.common.names import uid_of
 from intertie.common.part_rules import validate_part
-from intertie.common.part_spec import LinkReservation, PartNetwork, PartSpec, PartWorkspace
+from intertie.common.part_spec import (
+    LinkReservation,
+    PartNetwork,
+    PartSpec,
+    PartWorkspace,
+    Transfer,
+)
 from intertie.common.rpc import spec_proto
 from intertie.common.spec import ClusterSpec, Environment, layout, normalise, validate
 from intertie.common.values import field_names, replace
@@ -64,6 +70,16 @@ def part_of(spec: ClusterSpec, all_of: Layout, site: str) -> PartSpec:
             for network in spec.networks
         ),
         host_entries=all_of.host_entries,
+        transfers=(
+            Transfer(
+                digest=digest,
+                size_bytes=1000,
+                from_site=site,
+                to_site=f"{site}2",
+                mbit_s=8,
+                window=Window(NOW - timedelta(hours=1), NOW),
+            ),
+        ),
     )
 
 

@@ -19,7 +19,7 @@ from intertie.common.errors import (
     TermsStale,
 )
 from intertie.common.intervals import Window
-from intertie.common.part_spec import PartSpec
+from intertie.common.part_spec import PartSpec, Transfer
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker.renegotiation import (
@@ -30,6 +30,7 @@ from tests.unit.broker.renegotiation import (
     Site,
     terms,
 )
+from tests.unit.broker.samples import DIGEST
 
 
 async def test_growth_is_counted_beside_what_stands_and_no_host_hears_of_it() -> None:
@@ -89,6 +90,26 @@ async def test_what_is_not_there_is_refused_and_the_old_terms_stand() -> None:
         ("n1", 4, 3)
     ]
     assert await site.part() == PART
+
+
+async def test_transfers_stand_whatever_other_terms_say() -> None:
+    """In time they are before all windows, and those of an amend name none."""
+    until = PART.window.start
+    brought = Transfer(
+        digest=DIGEST,
+        size_bytes=1,
+        from_site="south",
+        to_site="north",
+        mbit_s=1,
+        window=Window(until - timedelta(minutes=1), until),
+    )
+    site = await Site(replace(PART, spec=replace(PART.spec, transfers=(brought,)))).up()
+    await site.hold(terms(2), prepare=True)
+    amend = (await site.part()).amend
+    assert amend is not None
+    assert amend.spec.transfers == (brought,)
+    await site.resolve(site.commit_of())
+    assert (await site.part()).spec.transfers == (brought,)
 
 
 async def test_others_do_not_get_what_is_held() -> None:

@@ -16,6 +16,8 @@ from intertie.common.part_spec import (
     PartNetwork,
     PartSpec,
     PartWorkspace,
+    Recallable,
+    Transfer,
 )
 from intertie.common.spec import BandwidthTerm, layout, normalise
 from intertie.common.values import replace
@@ -53,6 +55,16 @@ def part() -> PartSpec:
         ),
         links=(LinkReservation(peer="south", network="net", egress_mbit_s=20, ingress_mbit_s=20),),
         host_entries=laid.host_entries,
+        transfers=(
+            Transfer(
+                digest=DIGEST,
+                size_bytes=10_000_000,
+                from_site="south",
+                to_site="north",
+                mbit_s=80,
+                window=Window(NOW - timedelta(seconds=1), NOW),
+            ),
+        ),
     )
 
 
@@ -76,6 +88,10 @@ def in_link(**fields: Any) -> Change:
     return lambda p: replace(p, links=(replace(p.links[0], **fields),))
 
 
+def in_transfer(**fields: Any) -> Change:
+    return lambda p: replace(p, transfers=(replace(p.transfers[0], **fields),))
+
+
 def with_entry(address: str, *names: str) -> Change:
     return lambda p: replace(p, host_entries=(HostEntry(address=address, names=names),))
 
@@ -87,7 +103,35 @@ def pair(a: str, b: str, guarantee: int = 1) -> Change:
 
 N, M, W = "spec.networks[0]", "spec.networks[0].members[0]", "spec.workspaces[0]"
 
+T = "spec.transfers[0]"
+
 WRONG: list[tuple[str, Change, str]] = [
+    ("transfer of a name", in_transfer(digest="debian"), f"{T}.digest"),
+    ("transfer of nothing", in_transfer(size_bytes=0), f"{T}.size_bytes"),
+    ("transfer from nowhere", in_transfer(from_site=""), f"{T}.from_site"),
+    ("transfer to itself", in_transfer(to_site="south"), f"{T}.to_site"),
+    ("transfer without rate", in_transfer(mbit_s=0), f"{T}.mbit_s"),
+    ("transfer too slow", in_transfer(mbit_s=79), f"{T}.mbit_s"),
+    (
+        "transfer that is late",
+        in_transfer(window=Window(NOW, NOW + timedelta(seconds=1))),
+        f"{T}.window",
+    ),
+    (
+        "transfer twice",
+        lambda p: replace(p, transfers=p.transfers * 2),
+        "spec.transfers[1]",
+    ),
+    (
+        "too many transfers",
+        lambda p: replace(p, transfers=p.transfers * 65),
+        "spec.transfers",
+    ),
+    (
+        "transfers of what may be put aside",
+        lambda p: replace(p, recallable=Recallable(keep_for=timedelta(hours=1))),
+        "spec.transfers",
+    ),
     ("no cluster", lambda p: replace(p, cluster="c1"), "spec.cluster"),
     ("uid", lambda p: replace(p, cluster_uid="a/b"), "spec.cluster_uid"),
     ("network name", in_network(name="../x"), f"{N}.name"),

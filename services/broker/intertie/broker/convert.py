@@ -375,6 +375,15 @@ def _part_fields(view: PartView) -> Fields:
             for each in view.workspaces
         ],
         "endpoints": [endpoint_to_proto(each) for each in part.endpoints],
+        "arrivals": [
+            {
+                "digest": each.digest,
+                "done_bytes": each.done_bytes,
+                "state": each.state.name,
+                "message": each.message,
+            }
+            for each in part.arrivals
+        ],
         "etag": view.etag,
         "owner": part.owner,
         "measured": [

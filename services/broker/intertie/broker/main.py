@@ -26,7 +26,7 @@ from intertie.broker.adapters.etcd_ledger import EtcdLedger
 from intertie.broker.adapters.etcd_usage import EtcdUsage
 from intertie.broker.adapters.fences import CommandFence, SelfFence
 from intertie.broker.adapters.grants import SignedGrants
-from intertie.broker.adapters.imagestore_client import GrpcImages
+from intertie.broker.adapters.imagestore_client import GrpcBringing, GrpcImages
 from intertie.broker.adapters.lines import Lines
 from intertie.broker.adapters.metasched_client import GrpcMetasched, GrpcRegisters
 from intertie.broker.adapters.nodeagent_client import GrpcAgents
@@ -35,6 +35,7 @@ from intertie.broker.adapters.scribe import SigningScribe
 from intertie.broker.convert import cluster_octets
 from intertie.broker.domain.ports import Fence
 from intertie.broker.loops.accounting import Accounting
+from intertie.broker.loops.bring import Bring
 from intertie.broker.loops.expire import Expire
 from intertie.broker.loops.in_doubt import InDoubt
 from intertie.broker.loops.lost_hosts import LostHosts
@@ -67,6 +68,7 @@ from intertie.broker.usecases.plan_cluster import PlanCluster
 from intertie.broker.usecases.prepare_part import PreparePart
 from intertie.broker.usecases.release_part import ReleasePart
 from intertie.broker.usecases.resolve_part import ResolvePart
+from intertie.broker.usecases.sends import Sends
 from intertie.broker.usecases.update_cluster import UpdateCluster
 from intertie.broker.usecases.watch_cluster import WatchCluster
 from intertie.common import logs, points
@@ -85,6 +87,7 @@ from intertie.common.settings import SettingsInvalid, load
 EXPIRE_S = 1.0
 IN_DOUBT_S = 1.0
 RECONCILE_S = 2.0
+BRING_S = 1.0
 QUEUE_S = 2.0
 QUEUE_REST_S = 0.25
 """A pass over those that wait is dear where many do."""
@@ -142,6 +145,7 @@ class Broker:
         ledger, images = self.ledger, GrpcImages(store, site, clock)
         notary = SigningNotary(signer, credentials.trust, clock)
         grants = SignedGrants(signer)
+        sends = Sends(site, settings.store_address(), grants)
         usage = EtcdUsage(etcd)
         room = Room(etcd, len(settings.etcd.endpoints), settings.room, self.election, self, clock)
         self._room = room
@@ -172,9 +176,9 @@ class Broker:
             site,
             clock,
             ListOffers(ledger, images, policy, clock),
-            HoldPart(ledger, images, admission, notary, policy, clock, _seed),
+            HoldPart(ledger, images, admission, notary, policy, clock, _seed, sends),
             HoldAmend(ledger, images, admission, notary, policy, clock),
-            PreparePart(ledger, notary, policy, clock),
+            PreparePart(ledger, notary, policy, clock, sends),
             resolve,
             ReleasePart(ledger, clock),
             ActOnPart(ledger, admission, grants, policy),
@@ -217,6 +221,7 @@ class Broker:
         self._expire = Expire(ledger, clock)
         self._in_doubt = InDoubt(ledger, GrpcRegisters(metascheds), resolve, clock)
         self._reconcile = Reconcile(ledger, policy, clock)
+        self._bring = Bring(ledger, GrpcBringing(store, site), site, clock)
         self._queue = Queue(ledger, policy, clock, _seed, room, images)
         self._retention = Retention(ledger, forwarding, clock)
         lost_after = timedelta(seconds=settings.fencing.lost_after_s)
@@ -235,6 +240,7 @@ class Broker:
             self._keep("expire", self._expire.sweep, EXPIRE_S),
             self._keep("in_doubt", self._in_doubt.sweep, IN_DOUBT_S),
             self._keep("reconcile", self._reconcile.sweep, RECONCILE_S, hinted_s=REST_S),
+            self._keep("bring", self._bring.sweep, BRING_S, hinted_s=REST_S),
             self._keep("queue", self._queue.sweep, QUEUE_S, hinted_s=QUEUE_REST_S),
             self._keep("retention", self._retention.sweep, RETENTION_S),
             self._keep("lost_hosts", self._lost_hosts.sweep, LOST_HOSTS_S),

@@ -1,9 +1,11 @@
 """Receipts and decisions between the wire and the domain."""
 
 from intertie.api.broker.v1 import part_pb2
+from intertie.api.imagestore.v1 import transfers_pb2
 from intertie.broker.domain.decision import Decision, Outcome, Receipt, ReceiptBody
 from intertie.broker.domain.networks import Endpoint
 from intertie.broker.domain.part import PartState
+from intertie.broker.domain.sending import ImageSource
 from intertie.common.errors import DecisionInvalid
 from intertie.common.rpc.spec_proto import timestamp_from_proto, timestamp_to_proto
 
@@ -24,6 +26,31 @@ def body_to_proto(body: ReceiptBody) -> part_pb2.ReceiptBody:
         sign_time=timestamp_to_proto(body.sign_time),
         endpoints=[endpoint_to_proto(each) for each in body.endpoints],
         terms=body.terms,
+        sends=[_source_to_proto(each) for each in body.sends],
+    )
+
+
+def _source_to_proto(source: ImageSource) -> part_pb2.ImageSource:
+    return part_pb2.ImageSource(
+        digest=source.digest,
+        to_site=source.to_site,
+        store=transfers_pb2.TransferSource(
+            site=source.from_site, addresses=source.addresses, server_name=source.server_name
+        ),
+        grant=transfers_pb2.TransferGrant.FromString(source.grant),
+        end_time=timestamp_to_proto(source.end_time),
+    )
+
+
+def _source_from_proto(message: part_pb2.ImageSource) -> ImageSource:
+    return ImageSource(
+        digest=message.digest,
+        from_site=message.store.site,
+        to_site=message.to_site,
+        addresses=tuple(message.store.addresses),
+        server_name=message.store.server_name,
+        end_time=timestamp_from_proto(message.end_time, "sends.end_time"),
+        grant=message.grant.SerializeToString(deterministic=True),
     )
 
 
@@ -32,6 +59,7 @@ def body_from_bytes(octets: bytes) -> ReceiptBody:
         message = part_pb2.ReceiptBody.FromString(octets)
         state = PartState[part_pb2.Part.State.Name(message.state)]
         sign_time = timestamp_from_proto(message.sign_time, "sign_time")
+        sends = tuple(_source_from_proto(each) for each in message.sends)
     except Exception as error:  # protobuf raises several kinds for octets that are none
         raise DecisionInvalid(f"a receipt cannot be read: {error}") from None
     return ReceiptBody(
@@ -46,6 +74,7 @@ def body_from_bytes(octets: bytes) -> ReceiptBody:
             for each in message.endpoints
         ),
         terms=message.terms,
+        sends=sends,
     )
 
 

@@ -18,6 +18,7 @@ from intertie.broker.domain.fleet import LinkPolicy, Policy
 from intertie.broker.domain.pricing import ByLoad, Flat, Pricing
 from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.refund_policy import RefundPolicy
+from intertie.broker.domain.sending import StoreAddress
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.errors import FieldInvalid
 from intertie.common.leasing.plugins import (
@@ -299,6 +300,13 @@ class BrokerSettings(ServiceSettings):
         return Tariff(
             rates=rates, kinds={each.kind: each.rates(rates) for each in self.kind_tariffs}
         )
+
+    def store_address(self) -> StoreAddress | None:
+        """Where other sites' stores get images from here; None: nowhere."""
+        store = self.imagestore
+        if not store.peer_addresses:
+            return None
+        return StoreAddress(addresses=store.peer_addresses, server_name=store.server_name)
 
     def site_policy(self) -> Policy:
         return Policy(

@@ -20,6 +20,7 @@ from intertie.common.part_spec import (
     PartSpec,
     PartWorkspace,
     Recallable,
+    Transfer,
 )
 from intertie.common.spec_rules import LONGEST_SUBNET, MAX_NICS, MAX_SPAN, MAX_WORKSPACES
 from intertie.common.term_rules import (
@@ -34,6 +35,9 @@ from intertie.common.values import field_names, replace
 
 MAX_PART_NETWORKS = 64
 """Each takes a VXLAN id of the site, and all are taken in one transaction of its store."""
+
+MAX_TRANSFERS = 64
+MAX_TRANSFER_BYTES = 1 << 50
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _UID = re.compile(r"[0-9a-z-]{1,63}")
@@ -75,6 +79,7 @@ def validate_part(spec: PartSpec, field: str = "spec") -> None:
         check_host_entry(entry, f"{field}.host_entries[{position}]")
     if spec.recallable is not None:
         _recallable(spec.recallable, spec.window, f"{field}.recallable")
+    _transfers(spec, f"{field}.transfers")
 
 
 def for_promise_alone(refusal: DomainError) -> bool:
@@ -105,6 +110,7 @@ def within(new: PartSpec, old: PartSpec) -> bool:
             for each in new.links
         )
         and set(new.host_entries) <= set(old.host_entries)
+        and set(new.transfers) <= set(old.transfers)
         and _only_put_aside(new, old)
     )
 
@@ -264,6 +270,35 @@ def _recallable(terms: Recallable, window: Window, field: str) -> None:
         raise FieldInvalid(f"{field}.deadline", "is before the end of what is asked for")
     if terms.promised is not None and terms.promised.start < window.end:
         raise FieldInvalid(f"{field}.promised", "begins before the window is over")
+
+
+def _transfers(spec: PartSpec, field: str) -> None:
+    if len(spec.transfers) > MAX_TRANSFERS:
+        raise FieldInvalid(field, f"has {len(spec.transfers)}; at most {MAX_TRANSFERS} are allowed")
+    if spec.transfers and spec.recallable is not None:
+        raise FieldInvalid(field, "do not go with recallable; leave them out")
+    brought: set[str] = set()
+    for position, each in enumerate(spec.transfers):
+        _transfer(each, spec.window, f"{field}[{position}]")
+        _unseen(f"{each.digest} at {each.to_site}", brought, f"{field}[{position}]")
+
+
+def _transfer(transfer: Transfer, window: Window, field: str) -> None:
+    if not is_digest(transfer.digest):
+        raise FieldInvalid(f"{field}.digest", "must be a digest: `b3:` and 64 hexadecimal digits")
+    check_label(transfer.from_site, f"{field}.from_site")
+    check_label(transfer.to_site, f"{field}.to_site")
+    if transfer.from_site == transfer.to_site:
+        raise FieldInvalid(f"{field}.to_site", "is the site that it comes from")
+    check_range(transfer.size_bytes, 1, MAX_TRANSFER_BYTES, f"{field}.size_bytes", "bytes")
+    check_range(transfer.mbit_s, 1, MAX_MBIT_S, f"{field}.mbit_s", "Mbit/s")
+    if transfer.window.end > window.start:
+        raise FieldInvalid(f"{field}.window", "is not over by the start of the part's window")
+    if transfer.carries_bytes < transfer.size_bytes:
+        raise FieldInvalid(
+            f"{field}.mbit_s",
+            f"carries {transfer.carries_bytes} of {transfer.size_bytes} bytes in its window",
+        )
 
 
 def _mac(text: str, field: str) -> None:

@@ -66,6 +66,22 @@ class LinkReservation(Struct, frozen=True, kw_only=True):
     ingress_mbit_s: int = 0
 
 
+class Transfer(Struct, frozen=True, kw_only=True):
+    """An image on its way from one site's store to another's, at one rate without a break."""
+
+    digest: str
+    size_bytes: int
+    from_site: str
+    to_site: str
+    mbit_s: int
+    window: Window
+
+    @property
+    def carries_bytes(self) -> int:
+        """At most, at its rate in its window."""
+        return self.mbit_s * (self.window.duration // timedelta(microseconds=1)) // 8
+
+
 class HostEntry(Struct, frozen=True, kw_only=True):
     """A line of /etc/hosts."""
 
@@ -111,6 +127,8 @@ class PartSpec(Struct, frozen=True, kw_only=True):
     host_entries: tuple[HostEntry, ...] = ()
     recallable: Recallable | None = None
     """None: its site may not put it aside."""
+    transfers: tuple[Transfer, ...] = ()
+    """From or to this site, before the window. They are of the first terms and stand."""
 
     def pair_mbit_s(self, workspace: str) -> int:
         """Guaranteed to all pairs together that the workspace is an end of, each direction.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -31,6 +32,7 @@ from intertie.metasched.domain.cluster import (
     WorkspaceState,
     WorkspaceView,
 )
+from intertie.metasched.domain.data import Arrival, TransferPlan
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.order import Order
@@ -145,7 +147,7 @@ def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
         spec=cluster_spec_to_proto(record.spec),
         state=_STATES[record.state],
         window=None if _has_no_site(record) else window_to_proto(record.window),
-        plan=plan_to_proto(record.plan, _start_of(record)),
+        plan=plan_to_proto(record.plan, _start_of(record), view.arrivals),
         workspaces=[_workspace_to_proto(record.name, each) for each in view.workspaces],
         create_time=timestamp_to_proto(record.create_time),
         etag=view.etag,
@@ -205,7 +207,11 @@ def _start_of(record: ClusterRecord) -> datetime | None:
     return record.plan.window.start
 
 
-def plan_to_proto(plan: Plan, start: datetime | None) -> cluster_pb2.Plan:
+def plan_to_proto(
+    plan: Plan,
+    start: datetime | None,
+    arrivals: Mapping[tuple[str, str], Arrival] = MappingProxyType({}),
+) -> cluster_pb2.Plan:
     between: dict[tuple[str, str], cluster_pb2.PlannedLink] = {}
     for link in plan.links:
         planned = between.setdefault(
@@ -228,6 +234,27 @@ def plan_to_proto(plan: Plan, start: datetime | None) -> cluster_pb2.Plan:
         reasons=plan.reasons,
         shortfalls=[shortfall_to_proto(each) for each in plan.shortfalls],
         optimal=plan.optimal,
+        transfers=[
+            _transfer_to_proto(each, arrivals.get((each.item, each.to_site)))
+            for each in plan.transfers
+        ],
+    )
+
+
+def _transfer_to_proto(
+    transfer: TransferPlan, arrival: Arrival | None
+) -> cluster_pb2.PlannedTransfer:
+    return cluster_pb2.PlannedTransfer(
+        digest=transfer.item,
+        size_bytes=transfer.size_bytes,
+        from_site=transfer.from_site,
+        to_site=transfer.to_site,
+        mbit_s=transfer.mbit_s,
+        begin_time=timestamp_to_proto(transfer.begin),
+        end_time=timestamp_to_proto(transfer.end),
+        done_bytes=arrival.done_bytes if arrival else 0,
+        done=arrival.done if arrival else False,
+        message=arrival.message if arrival else "",
     )
 
 

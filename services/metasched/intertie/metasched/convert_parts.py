@@ -1,6 +1,7 @@
 """Sites' answers on the wire as values of the domain, and decisions both ways."""
 
 from intertie.api.broker.v1 import part_pb2
+from intertie.api.imagestore.v1 import transfers_pb2
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.quantities import Vector
 from intertie.common.rpc.price_proto import price_from_proto
@@ -14,6 +15,7 @@ from intertie.common.rpc.terms_proto import (
 from intertie.common.tariff import RATES, Rates
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt
+from intertie.metasched.domain.data import Arrival
 from intertie.metasched.domain.problem import HostRoom, ImageFound, LinkRoom, Offer
 
 _MIB = 1024 * 1024
@@ -99,6 +101,15 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
         ),
         measured=tuple(
             _measured(each) for each in message.measured if each.kind in set(GuaranteeKind)
+        ),
+        arrivals=tuple(
+            Arrival(
+                item=each.digest,
+                done_bytes=each.done_bytes,
+                done=each.state == transfers_pb2.Transfer.DONE,
+                message=each.message,
+            )
+            for each in message.arrivals
         ),
         price=price_from_proto(message.price),
         refunds=refund_from_proto(message.refund),

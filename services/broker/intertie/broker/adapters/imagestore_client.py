@@ -1,13 +1,21 @@
-"""The site's image store, asked what it has."""
+"""The site's image store, asked what it has, and to bring what it has not."""
 
 import grpc
 
-from intertie.api.imagestore.v1 import images_pb2, images_pb2_grpc
+from intertie.api.imagestore.v1 import (
+    images_pb2,
+    images_pb2_grpc,
+    transfers_pb2,
+    transfers_pb2_grpc,
+)
 from intertie.broker.domain.planning import Image
+from intertie.broker.domain.sending import Arrival, ArrivalState, ImageSource
 from intertie.common.clock import Clock
-from intertie.common.errors import FieldInvalid, NotFound, SiteUnreachable
+from intertie.common.errors import FieldInvalid, NotFound, SiteUnreachable, StoreFull
 from intertie.common.names import ImageName
+from intertie.common.part_spec import Transfer
 from intertie.common.rpc.client import to_domain_error
+from intertie.common.rpc.terms_proto import timestamp_to_proto
 from intertie.common.shared import Shared
 
 TIMEOUT_S = 5.0
@@ -61,4 +69,42 @@ class GrpcImages:
             digest=found.digest,
             size_bytes=found.size_bytes,
             virtual_size_bytes=found.virtual_size_bytes,
+        )
+
+
+class GrpcBringing:
+    """See domain.ports.Bringing."""
+
+    def __init__(self, channel: grpc.aio.Channel, site: str) -> None:
+        self._stub = transfers_pb2_grpc.TransfersStub(channel)
+        self._site = site
+
+    async def bring(self, tenant: str, transfer: Transfer, source: ImageSource) -> Arrival:
+        request = transfers_pb2.BringRequest(
+            parent=f"sites/{self._site}/tenants/{tenant}",
+            digest=transfer.digest,
+            size_bytes=transfer.size_bytes,
+            source=transfers_pb2.TransferSource(
+                site=source.from_site, addresses=source.addresses, server_name=source.server_name
+            ),
+            grant=transfers_pb2.TransferGrant.FromString(source.grant),
+            mbit_s=transfer.mbit_s,
+            begin_time=timestamp_to_proto(transfer.window.start),
+            end_time=timestamp_to_proto(source.end_time),
+        )
+        try:
+            found = await self._stub.Bring(request, timeout=TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            meant = to_domain_error(error)
+            problem = f"its image store: {error.details() or error.code().name}"
+            if meant is None or isinstance(meant, SiteUnreachable):
+                raise SiteUnreachable(self._site, problem) from None
+            # Room may come; nothing else that it says is changed by asking again.
+            state = ArrivalState.WAITING if isinstance(meant, StoreFull) else ArrivalState.FAILED
+            return Arrival(digest=transfer.digest, done_bytes=0, state=state, message=problem)
+        return Arrival(
+            digest=transfer.digest,
+            done_bytes=found.done_bytes,
+            state=ArrivalState[transfers_pb2.Transfer.State.Name(found.state)],
+            message=found.message,
         )

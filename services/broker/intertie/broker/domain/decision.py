@@ -7,6 +7,7 @@ from enum import Enum
 
 from intertie.broker.domain.networks import Endpoint, RemoteEndpoint
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.sending import ImageSource, sources_for
 from intertie.broker.domain.terms import Amend
 from intertie.common.errors import DecisionInvalid, PartOver
 from intertie.common.values import replace
@@ -34,6 +35,8 @@ class ReceiptBody:
     endpoints: tuple[Endpoint, ...] = ()
     terms: int = 0
     """The number that the agreement's terms have once they are committed."""
+    sends: tuple[ImageSource, ...] = ()
+    """Of what its image store sends to other sites'."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +154,13 @@ def applied(
         match part.state:
             case PartState.PREPARED:
                 confirmed = part.move(PartState.CONFIRMED, now=now)
-                return replace(confirmed, remotes=remotes_of(part, receipts, site))
+                receipts = tuple(receipts)
+                said = {each.body.site: each.body.sends for each in receipts}
+                return replace(
+                    confirmed,
+                    remotes=remotes_of(part, receipts, site),
+                    sources=sources_for(part.spec, site, said),
+                )
             case PartState.CONFIRMED | PartState.ENDED:
                 return part
             case PartState.RELEASED | PartState.EXPIRED:

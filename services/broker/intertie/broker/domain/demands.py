@@ -15,6 +15,7 @@ from intertie.broker.domain.amounts import (
     takes_by_workspace,
     with_room_for_memory,
 )
+from intertie.broker.domain.carrying import transfer_demands
 from intertie.broker.domain.keeping import Keeping, Vacating
 from intertie.broker.domain.overlay import beyond, demand_key, most_of, sum_of
 from intertie.broker.domain.part import Part, Standing
@@ -34,6 +35,14 @@ def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Dem
 
     The first demand is named as the part is, each further one with its number.
     """
+    demands = _of_its_terms(part, admission)
+    if part.spec.transfers:
+        before = transfer_demands(part.name, part.spec, part.path.site)
+        return sum_of(part.name, before, demands)
+    return demands
+
+
+def _of_its_terms(part: Part, admission: AdmissionPolicy) -> tuple[Demand, ...]:
     if part.keeping is not None:
         if part.vacating is not None:
             return _either_way(part, part.vacating, part.keeping, admission)

@@ -9,6 +9,7 @@ from intertie.broker.domain.keeping import Keeping, Vacating
 from intertie.broker.domain.moving import Left, Moving
 from intertie.broker.domain.networks import Endpoint, NetworkId, RemoteEndpoint
 from intertie.broker.domain.placed import Placed, all_hosts
+from intertie.broker.domain.sending import Arrival, ImageSource
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.terms import Amend, AmendState, Shed
 from intertie.common.actions import Switched
@@ -138,6 +139,10 @@ class Part(Struct, frozen=True, kw_only=True):
     """To which the site has put it aside by itself; its coordinator is to agree on an end."""
     snapshots: tuple[PartSnapshot, ...] = ()
     """At most one a workspace."""
+    sources: tuple[ImageSource, ...] = ()
+    """Of what is brought here before its window."""
+    arrivals: tuple[Arrival, ...] = ()
+    """At most one of each."""
 
     @property
     def path(self) -> PartName:

@@ -13,11 +13,13 @@ from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.records import Change, ForwardRecord, RequestRecord
+from intertie.broker.domain.sending import Arrival, ImageSource
 from intertie.broker.domain.snapshots import Grant
 from intertie.broker.domain.usage import Usage
 from intertie.common.actions import Action
 from intertie.common.errors import DomainError
 from intertie.common.names import PartName
+from intertie.common.part_spec import Transfer
 from intertie.common.spec import ClusterSpec
 from intertie.common.transfer import TransferGrant
 from intertie.common.values import Struct, field
@@ -194,6 +196,13 @@ class Grants(Protocol):
     def sign_transfer(self, grant: TransferGrant) -> bytes:
         """As another site's image store carries it to the one of this site: a serialized
         imagestore.v1.TransferGrant."""
+        ...
+
+
+class Bringing(Protocol):
+    async def bring(self, tenant: str, transfer: Transfer, source: ImageSource) -> Arrival:
+        """Has the image store of this site get it, or go on with that, and how far it is. What the
+        store refuses is FAILED; SiteUnreachable when it does not answer."""
         ...
 
 

@@ -300,6 +300,7 @@ def shrunk(
     if decision.tx == part.tx or replaces < part.terms:
         return part
     check_open(part, replaces, now=now)
+    asked = replace(asked, transfers=part.spec.transfers)
     spec = with_caps(part, not_after_recall(part, asked), asked)
     if not within(spec, part.spec):
         raise DecisionInvalid(f"{part.name} would get more of something, and was not asked")

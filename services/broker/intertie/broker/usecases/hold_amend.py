@@ -26,6 +26,7 @@ from intertie.broker.usecases.prepare_part import check_coordinator
 from intertie.common.clock import Clock
 from intertie.common.errors import ImageNotReady, NotFound
 from intertie.common.points import reach
+from intertie.common.values import replace
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +88,7 @@ class HoldAmend:
         """And who gives way for it; nobody to one that waits and is to go on."""
 
         def attempt(view: LedgerView) -> Part:
-            return held(part, _asked(order), view, self._policy, now=now)
+            return held(part, _asked(order, part), view, self._policy, now=now)
 
         moments = more_than(part.spec, order.spec, now=now) if part.keeping is None else ()
         return amended_before_others(
@@ -115,14 +116,14 @@ class HoldAmend:
                 raise ImageNotReady(digest, self._policy.site)
 
 
-def _asked(order: HoldOrder) -> Asked:
+def _asked(order: HoldOrder, part: Part) -> Asked:
     assert order.replaces is not None
     return Asked(
         tx=order.tx,
         digest=order.digest,
         participants=order.participants,
         replaces=order.replaces,
-        spec=order.spec,
+        spec=replace(order.spec, transfers=part.spec.transfers),
         decide_by=order.decide_by,
         ttl=order.ttl,
         prepare=order.prepare,

@@ -15,8 +15,10 @@ from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
 from intertie.broker.domain.recalling import allotted, keeping_of, kind_said
 from intertie.broker.domain.records import Change, RequestKey, Write
+from intertie.broker.domain.sending import ImageSource
 from intertie.broker.domain.terms import AmendState
 from intertie.broker.usecases.admission import Admission, Admitted, known_part
+from intertie.broker.usecases.sends import SENDS_NOTHING, Sends
 from intertie.common.clock import Clock
 from intertie.common.errors import (
     MAX_SKEW,
@@ -71,6 +73,7 @@ class HoldPart:
         policy: Policy,
         clock: Clock,
         draw_seed: Callable[[], str],
+        sends: Sends = SENDS_NOTHING,
     ) -> None:
         self._ledger = ledger
         self._images = images
@@ -79,12 +82,14 @@ class HoldPart:
         self._policy = policy
         self._clock = clock
         self._draw_seed = draw_seed
+        self._sends = sends
 
     async def __call__(self, order: HoldOrder, caller: Caller) -> tuple[Part, Receipt]:
         now = self._clock.now()
         check_skew(order, now)
         check_order(order, caller, self._policy.site, now)
-        for digest in dict.fromkeys(each.environment.image for each in order.spec.workspaces):
+        self._sends.check(order.spec)
+        for digest in needed_here(order.spec, self._policy.site):
             if await self._images.find(order.name.tenant, digest) is None:
                 raise ImageNotReady(digest, self._policy.site)
 
@@ -112,7 +117,9 @@ class HoldPart:
             raise PartOver(part.name, part.state.name)
         log.info("part.held", part=part.name, tx=order.tx, state=part.state.name)
         state = PartState.PREPARED if order.prepare else part.state
-        return part, self._notary.sign(receipt_of(part, now=self._clock.now(), state=state))
+        now = self._clock.now()
+        body = receipt_of(part, now=now, state=state, sends=self._sends(part, now=now))
+        return part, self._notary.sign(body)
 
     def _part(
         self, order: HoldOrder, view: LedgerView, now: datetime, *, alone: bool
@@ -148,7 +155,21 @@ class HoldPart:
         return part, aside
 
 
-def receipt_of(part: Part, *, now: datetime, state: PartState | None = None) -> ReceiptBody:
+def needed_here(spec: PartSpec, site: str) -> tuple[str, ...]:
+    """Images that workspaces run or that are sent, but for those that are brought before."""
+    brought = {each.digest for each in spec.transfers if each.to_site == site}
+    used = [each.environment.image for each in spec.workspaces]
+    used += [each.digest for each in spec.transfers if each.from_site == site]
+    return tuple(each for each in dict.fromkeys(used) if each not in brought)
+
+
+def receipt_of(
+    part: Part,
+    *,
+    now: datetime,
+    state: PartState | None = None,
+    sends: tuple[ImageSource, ...] = (),
+) -> ReceiptBody:
     site = part.path.site
     return ReceiptBody(
         tx=part.tx,
@@ -159,6 +180,7 @@ def receipt_of(part: Part, *, now: datetime, state: PartState | None = None) -> 
         sign_time=now,
         endpoints=part.endpoints,
         terms=part.terms,
+        sends=sends,
     )
 
 
@@ -207,6 +229,11 @@ def check_order(order: HoldOrder, caller: Caller, site: str, now: datetime) -> N
     if order.decide_by > now + MAX_TTL + MAX_SKEW:
         raise FieldInvalid("decide_by", "must be at most 10 minutes ahead")
     validate_part(order.spec)
+    for position, transfer in enumerate(order.spec.transfers):
+        if site not in (transfer.from_site, transfer.to_site):
+            raise FieldInvalid(
+                f"spec.transfers[{position}]", f"is neither from {site} nor to it; leave it out"
+            )
     ours = {each.label for each in order.spec.workspaces}
     for position, network in enumerate(order.spec.networks):
         for member in network.members:

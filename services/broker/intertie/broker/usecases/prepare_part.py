@@ -11,6 +11,7 @@ from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.renegotiating import prepared as amend_prepared
 from intertie.broker.usecases.admission import contend, known_part
 from intertie.broker.usecases.hold_part import amend_receipt_of, receipt_of
+from intertie.broker.usecases.sends import SENDS_NOTHING, Sends
 from intertie.common.clock import Clock
 from intertie.common.errors import HoldExpired, NotFound, PartOver, RoleDenied
 from intertie.common.names import PartName
@@ -19,11 +20,19 @@ log = structlog.get_logger(__name__)
 
 
 class PreparePart:
-    def __init__(self, ledger: Ledger, notary: Notary, policy: Policy, clock: Clock) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        notary: Notary,
+        policy: Policy,
+        clock: Clock,
+        sends: Sends = SENDS_NOTHING,
+    ) -> None:
         self._ledger = ledger
         self._notary = notary
         self._policy = policy
         self._clock = clock
+        self._sends = sends
 
     async def __call__(self, name: PartName, caller: Caller, tx: str = "") -> tuple[Part, Receipt]:
         """`tx`: of other terms that are held for the part."""
@@ -32,7 +41,8 @@ class PreparePart:
             part = await contend(lambda: self._prepare_amend(name, caller, tx))
             return part, self._notary.sign(amend_receipt_of(part, tx, now=self._clock.now()))
         part = await contend(lambda: self._prepare(name, caller))
-        body = receipt_of(part, now=self._clock.now(), state=PartState.PREPARED)
+        now = self._clock.now()
+        body = receipt_of(part, now=now, state=PartState.PREPARED, sends=self._sends(part, now=now))
         return part, self._notary.sign(body)
 
     async def _prepare(self, name: PartName, caller: Caller) -> Part:

@@ -237,6 +237,17 @@ def part_spec_fields(value: part_spec.PartSpec) -> Fields:
         ],
         "host_entries": _host_entries_fields(value.host_entries),
         "recallable": _recallable_fields(value.recallable) if value.recallable else None,
+        "transfers": [
+            {
+                "digest": each.digest,
+                "size_bytes": each.size_bytes,
+                "from_site": each.from_site,
+                "to_site": each.to_site,
+                "mbit_s": each.mbit_s,
+                "window": window_fields(each.window),
+            }
+            for each in value.transfers
+        ],
     }
 
 
@@ -298,6 +309,17 @@ def part_spec_from_proto(message: part_pb2.PartSpec, field: str = "spec") -> par
             _recallable_from_proto(message.recallable, f"{field}.recallable")
             if message.HasField("recallable")
             else None
+        ),
+        transfers=tuple(
+            part_spec.Transfer(
+                digest=each.digest,
+                size_bytes=each.size_bytes,
+                from_site=each.from_site,
+                to_site=each.to_site,
+                mbit_s=each.mbit_s,
+                window=window_from_proto(each.window, f"{field}.transfers[{i}].window"),
+            )
+            for i, each in enumerate(message.transfers)
         ),
     )
 

@@ -17,6 +17,7 @@ from intertie.common.refund import RefundItem
 from intertie.common.snapshot import Snapshot
 from intertie.common.spec import ClusterSpec, Layout, layout
 from intertie.common.values import replace
+from intertie.metasched.domain.data import Arrival
 from intertie.metasched.domain.guarantees import guarantees_of
 from intertie.metasched.domain.plan import Plan
 
@@ -302,6 +303,8 @@ class PartSeen:
     """Of one that is put aside: until when the site has disk for what is kept."""
     restore: timedelta = timedelta()
     """Likewise: how long going on takes there."""
+    arrivals: tuple[Arrival, ...] = ()
+    """Of what is brought there."""
     current: bool = True
     """False: the site does not answer now, and this is what it said last."""
 
@@ -356,13 +359,16 @@ class ClusterView:
     guarantees: tuple[Guarantee, ...] = field(default=())
     price: tuple[PriceTerm, ...] = ()
     refunds: tuple[RefundItem, ...] = ()
+    arrivals: Mapping[tuple[str, str], Arrival] = field(default_factory=dict)
+    """By item and site."""
 
     @property
     def etag(self) -> str:
         """Changes with the record and with every change of a workspace. What is measured changes
         all the time, what is given back with it, and who wants to end what was seen does not mean
         that."""
-        return etag_of(replace(self.record, refunds=()), self.workspaces)
+        arrived = (sorted(self.arrivals.items()),) if self.arrivals else ()
+        return etag_of(replace(self.record, refunds=()), self.workspaces, *arrived)
 
 
 def priced(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterRecord:
@@ -400,6 +406,9 @@ def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView
         ),
         price=known.price or record.plan.expected(),
         refunds=known.refunds,
+        arrivals={
+            (each.item, site): each for site, part in parts.items() for each in part.arrivals
+        },
     )
 
 

@@ -33,10 +33,23 @@ class TransferPlan:
     end: datetime
     """It is whole at its target by then, and may be sent on from there."""
     cost: float = 0.0
+    size_bytes: int = 0
+    """Exactly, of a plan that is held; 0: not said."""
 
     @property
     def route(self) -> tuple[str, ...]:
         return (self.from_site, *self.via, self.to_site)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """How far an item is that is brought to a site."""
+
+    item: str
+    done_bytes: int
+    done: bool
+    """All of it is there, and was verified."""
+    message: str = ""
 
 
 def lasts_us(size_mib: int, mbit_s: int) -> int:

@@ -8,6 +8,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any
 
+from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
 from intertie.common.part_spec import (
     LinkReservation,
@@ -15,9 +16,11 @@ from intertie.common.part_spec import (
     PartSpec,
     PartWorkspace,
     Recallable,
+    Transfer,
 )
 from intertie.common.spec import ClusterSpec, Layout
 from intertie.common.values import Struct, defaults, replace
+from intertie.metasched.domain.data import TransferPlan
 from intertie.metasched.domain.plan import LinkPlan, Plan
 
 
@@ -41,6 +44,7 @@ def part_specs(
             links=_links(plan.links, site),
             host_entries=placed.host_entries,
             recallable=recallable,
+            transfers=_transfers(plan.transfers, site),
         )
         for site in plan.site_names
     }
@@ -135,4 +139,20 @@ def _links(links: tuple[LinkPlan, ...], site: str) -> tuple[LinkReservation, ...
     return tuple(
         LinkReservation(peer=peer, network=network, egress_mbit_s=out, ingress_mbit_s=into)
         for (peer, network), (out, into) in sorted(halves.items())
+    )
+
+
+def _transfers(transfers: tuple[TransferPlan, ...], site: str) -> tuple[Transfer, ...]:
+    """Those that begin or end at the site. No site forwards any yet."""
+    return tuple(
+        Transfer(
+            digest=each.item,
+            size_bytes=each.size_bytes,
+            from_site=each.from_site,
+            to_site=each.to_site,
+            mbit_s=each.mbit_s,
+            window=Window(each.begin, each.end),
+        )
+        for each in transfers
+        if site in (each.from_site, each.to_site)
     )

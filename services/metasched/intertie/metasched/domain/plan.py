@@ -97,6 +97,10 @@ class Plan:
         """Sites with workspaces."""
         return sum(any(each.counts.values()) for each in self.sites)
 
+    def has_workspaces(self, site: str) -> bool:
+        """It may only send something, or forward what others send."""
+        return any(each.site == site and any(each.counts.values()) for each in self.sites)
+
     def most_on_host(self, group: str, asked: int) -> int:
         """Of the group on one host, where the request bounds it by `asked`; 0: no bound."""
         most = self.max_per_host.get(group, 0)

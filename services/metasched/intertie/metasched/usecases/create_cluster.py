@@ -244,6 +244,7 @@ class CreateCluster:
                     log.info("create.refused", cluster=str(order.name), problem=str(error))
                     last = last or chosen is not None
                     brief = after_refusal(brief, plan, error, last=last)
+                    brief = replace(brief, since=self._clock.now())
                     read_at = await self._still_ours(order, uid)
             raise AssertionError("unreachable")
         except NoCapacity as refusal:

@@ -68,7 +68,8 @@ class PlanCluster:
         spec = normalise(order.spec, now=now)
         check_can_be_chosen(spec.lease)
         tenant = order.name.tenant
-        brief = self._planning.brief(tenant, spec, now=now)
+        # What is brought for it might have to be on its way before it is accepted.
+        brief = replace(self._planning.brief(tenant, spec, now=now), since=None)
         try:
             found = await self._planning.found_in_time(brief)
         except NoCapacity as refusal:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
@@ -20,6 +20,14 @@ from intertie.common.errors import (
 from intertie.common.intervals import Window
 from intertie.common.spec import ClusterSpec, Kind, image_field
 from intertie.common.values import replace
+from intertie.metasched.domain.bringing import (
+    LEAD,
+    as_held,
+    is_worth_it,
+    spans_before,
+    with_images_brought,
+    with_sources,
+)
 from intertie.metasched.domain.candidates import (
     allowed,
     candidate_windows,
@@ -102,6 +110,10 @@ class Brief:
 
     others_stay: bool = False
     """Nobody is to give way: only what is free is offered."""
+    since: datetime | None = None
+    """When it was begun to plan; images may be brought from a little later on. None: none are."""
+    sends_nothing: frozenset[str] = frozenset()
+    """Sites that have refused to."""
 
     @property
     def before_others(self) -> bool:
@@ -114,9 +126,13 @@ class Brief:
     def after(self, plan: Plan, refusals: Mapping[str, DomainError]) -> "Brief":
         """The next attempt's: what was refused is not asked for again."""
         cuts, refused = list(self.cuts), list(self.refused)
+        sends_nothing = set(self.sends_nothing)
         without, image_gone = dict(self.without), dict(self.image_gone)
         for site, error in refusals.items():
-            if isinstance(error, NoCapacity):
+            if isinstance(error, NoCapacity) and not plan.has_workspaces(site):
+                sends_nothing.add(site)
+                refused.extend(error.shortfalls)
+            elif isinstance(error, NoCapacity):
                 cuts += cuts_of(plan, site, error)
                 refused.extend(error.shortfalls)
             elif isinstance(error, ImageNotReady):
@@ -129,6 +145,7 @@ class Brief:
             refused=tuple(dict.fromkeys(refused)),
             without=without,
             image_gone=image_gone,
+            sends_nothing=frozenset(sends_nothing),
             hold_within=2 * self.hold_within,
         )
 
@@ -159,7 +176,9 @@ class Planning:
         windows = candidate_windows(
             spec.lease, now=now, slot=self._effort.slot, horizon=self._effort.horizon
         )
-        return Brief(tenant=tenant, spec=spec, windows=windows, without={}, image_gone={})
+        return Brief(
+            tenant=tenant, spec=spec, windows=windows, without={}, image_gone={}, since=now
+        )
 
     async def __call__(self, brief: Brief) -> Plan:
         """The best plan that the sites' offers allow, checked and explained.
@@ -175,6 +194,7 @@ class Planning:
         check_disks(problem)
         check_size(problem)
         plan = await self.found(planned, problem, effort=self._effort.solver)
+        brought = await self._with_images_brought(brief, problem, plan)
         made: tuple[Window, ...] = ()
         if later := self.room_made(brief, problem, plan):
             more, gone = await self.problem(replace(brief, windows=later))
@@ -184,10 +204,59 @@ class Planning:
             if better is not None or plan is None:
                 plan, problem, silent = better, joined(problem, more), {**silent, **gone}
                 made = later
+        if brought is not None and (plan is None or _is_sooner(problem, brought.plan, plan)):
+            return replace(brought, plan=_with_silent(brought.plan, silent))
         if plan is not None:
             told = _with_silent(plan, silent)
             return Found(plan=told, problem=problem, brief=brief, made=made)
         raise await self._why_not(brief, problem, silent)
+
+    async def _with_images_brought(
+        self, brief: Brief, problem: Problem, plan: Plan | None
+    ) -> Found | None:
+        """The best plan for which images are brought to sites that lack them, where there is time
+        for that and it may be worth it. Only of a lease that does not wait, as it is created."""
+        if brief.since is None or brief.spec.lease.kind is not None or brief.beside is not None:
+            return None
+        spans = spans_before(brief.windows, brief.since + LEAD)
+        if not spans or not is_worth_it(problem, plan):
+            return None
+        asked_already = {site.name for site in problem.sites}
+        out = brief.sends_nothing | brief.without.keys() | asked_already
+        images = tuple(dict.fromkeys(group.image for group in problem.groups))
+        others = await self._offered(brief, set(self._sites.names) - out, brief.windows, images)
+        problem = with_sources(problem, others)
+        names = {site.name for site in problem.sites} - brief.sends_nothing
+        links = await self._offered(brief, names, spans, ())
+        before = {name: [offer.links for offer in of] for name, of in links.items()}
+        asked = with_images_brought(problem, spans, before)
+        found = await self.found(planned, asked, effort=self._effort.solver)
+        if found is None or not found.transfers:
+            return None
+        return Found(plan=as_held(asked, found), problem=asked, brief=brief)
+
+    async def _offered(
+        self,
+        brief: Brief,
+        names: Collection[str],
+        windows: tuple[Window, ...],
+        images: tuple[str, ...],
+    ) -> dict[str, tuple[Offer, ...]]:
+        """Of those that answer."""
+        ask = sorted(names)
+        answers = await asyncio.gather(
+            *(self._sites.offers(name, brief.tenant, windows, images) for name in ask),
+            return_exceptions=True,
+        )
+        offers = {}
+        for name, answer in zip(ask, answers, strict=True):
+            if isinstance(answer, DomainError):
+                log.warning("planning.no_offer", site=name, problem=str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                offers[name] = answer
+        return offers
 
     def room_made(self, brief: Brief, problem: Problem, plan: Plan | None) -> tuple[Window, ...]:
         """What is tried once more for a lease that does not wait and cannot begin at once."""
@@ -306,6 +375,12 @@ class Planning:
             problem = beyond_standing(problem)
         short = await self.found(shortfalls, problem, effort=self._effort.solver)
         return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
+
+
+def _is_sooner(problem: Problem, one: Plan, other: Plan) -> bool:
+    """With as many workspaces or more of them."""
+    more, fewer = (sum(plan.count(group.name) for group in problem.groups) for plan in (one, other))
+    return more > fewer or (more == fewer and one.window.start < other.window.start)
 
 
 def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:

@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from intertie.api.imagestore.v1 import transfers_pb2 as intertie_dot_api_dot_imagestore_dot_v1_dot_transfers__pb2
 from intertie.api.types.v1 import measured_pb2 as intertie_dot_api_dot_types_dot_v1_dot_measured__pb2
 from intertie.api.types.v1 import price_pb2 as intertie_dot_api_dot_types_dot_v1_dot_price__pb2
 from intertie.api.types.v1 import refund_pb2 as intertie_dot_api_dot_types_dot_v1_dot_refund__pb2
@@ -32,7 +33,7 @@ from intertie.api.types.v1 import resources_pb2 as intertie_dot_api_dot_types_do
 from intertie.api.types.v1 import snapshot_pb2 as intertie_dot_api_dot_types_dot_v1_dot_snapshot__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!intertie/api/broker/v1/part.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$intertie/api/types/v1/measured.proto\x1a!intertie/api/types/v1/price.proto\x1a\"intertie/api/types/v1/refund.proto\x1a%intertie/api/types/v1/resources.proto\x1a$intertie/api/types/v1/snapshot.proto\"\x8c\x03\n\x08PartSpec\x12\x15\n\x07\x63luster\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63luster_uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x06window\x18\x03 \x01(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x02\x12\x39\n\nworkspaces\x18\x04 \x03(\x0b\x32%.intertie.api.broker.v1.PartWorkspace\x12\x35\n\x08networks\x18\x05 \x03(\x0b\x32#.intertie.api.broker.v1.PartNetwork\x12\x36\n\x05links\x18\x06 \x03(\x0b\x32\'.intertie.api.broker.v1.LinkReservation\x12\x37\n\x0chost_entries\x18\x07 \x03(\x0b\x32!.intertie.api.broker.v1.HostEntry\x12\x36\n\nrecallable\x18\x08 \x01(\x0b\x32\".intertie.api.broker.v1.Recallable\"\xe8\x01\n\nRecallable\x12+\n\x08keep_for\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63\x61ncellable\x18\x02 \x01(\x08\x12&\n\x03ran\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tput_aside\x18\x04 \x01(\x08\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08promised\x18\x06 \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\"\xf4\x01\n\rPartWorkspace\x12\x13\n\x05group\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05index\x18\x02 \x01(\x05\x12=\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\".intertie.api.types.v1.EnvironmentB\x04\xe2\x41\x01\x02\x12;\n\nallocation\x18\x04 \x01(\x0b\x32!.intertie.api.types.v1.AllocationB\x04\xe2\x41\x01\x02\x12-\n\x04nics\x18\x05 \x03(\x0b\x32\x1f.intertie.api.broker.v1.PartNic\x12\x14\n\x0cmax_per_host\x18\x06 \x01(\x05\"8\n\x07PartNic\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\xe5\x01\n\x0bPartNetwork\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06subnet\x18\x02 \x01(\t\x12;\n\x07members\x18\x03 \x03(\x0b\x32*.intertie.api.broker.v1.PartNetwork.Member\x12\x32\n\x05pairs\x18\x04 \x03(\x0b\x32#.intertie.api.broker.v1.PairPromise\x1aG\n\x06Member\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"\\\n\x0bPairPromise\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\x37\n\tbandwidth\x18\x03 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTerm\"_\n\x0fLinkReservation\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x15\n\regress_mbit_s\x18\x03 \x01(\x03\x12\x16\n\x0eingress_mbit_s\x18\x04 \x01(\x03\"+\n\tHostEntry\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"\x88\x08\n\x04Part\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".intertie.api.broker.v1.Part.State\x12.\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpec\x12\n\n\x02tx\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tdecide_by\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63oordinator\x18\t \x01(\t\x12\x14\n\x0cparticipants\x18\n \x03(\t\x12\x12\n\nend_reason\x18\x0b \x01(\t\x12;\n\nworkspaces\x18\x0c \x03(\x0b\x32\'.intertie.api.broker.v1.PlacedWorkspace\x12\x33\n\tendpoints\x18\r \x03(\x0b\x32 .intertie.api.broker.v1.Endpoint\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12\r\n\x05owner\x18\x0f \x01(\t\x12\x36\n\x12\x65nd_requested_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x08measured\x18\x11 \x03(\x0b\x32\'.intertie.api.broker.v1.MeasuredPromise\x12\x13\n\x0b\x65nd_message\x18\x19 \x01(\t\x12+\n\x05price\x18\x17 \x01(\x0b\x32\x1c.intertie.api.types.v1.Price\x12-\n\x06refund\x18\x18 \x01(\x0b\x32\x1d.intertie.api.types.v1.Refund\x12\r\n\x05terms\x18\x12 \x01(\x03\x12\x38\n\tamendment\x18\x13 \x01(\x0b\x32%.intertie.api.broker.v1.PartAmendment\x12\x30\n\x0crecalled_end\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nkeep_until\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0crestore_time\x18\x1c \x01(\x0b\x32\x19.google.protobuf.Duration\"k\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x08\n\x04HELD\x10\x01\x12\x0c\n\x08PREPARED\x10\x02\x12\r\n\tCONFIRMED\x10\x03\x12\t\n\x05\x45NDED\x10\x04\x12\x0c\n\x08RELEASED\x10\x05\x12\x0b\n\x07\x45XPIRED\x10\x06\"\xf0\x01\n\rPartAmendment\x12\n\n\x02tx\x18\x01 \x01(\t\x12\x10\n\x08replaces\x18\x02 \x01(\x03\x12.\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpec\x12\x31\n\x05state\x18\x04 \x01(\x0e\x32\".intertie.api.broker.v1.Part.State\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tdecide_by\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x0fMeasuredPromise\x12\x0c\n\x04kind\x18\x01 \x01(\x05\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x31\n\x08measured\x18\x03 \x01(\x0b\x32\x1f.intertie.api.types.v1.Measured\"\xb1\x02\n\x0fPlacedWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\x05\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05ready\x18\x05 \x01(\x08\x12.\n\nready_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12staging_done_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13staging_total_bytes\x18\x08 \x01(\x03\x12\x10\n\x08restarts\x18\x0f \x01(\x05\x12\x0f\n\x07pending\x18\t \x01(\t\x12\x31\n\x08snapshot\x18\x11 \x01(\x0b\x32\x1f.intertie.api.types.v1.Snapshot\x12\x14\n\x0cmigrating_to\x18\x12 \x01(\t\"G\n\x08\x45ndpoint\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0b\n\x03vni\x18\x04 \x01(\x05\"?\n\x07Receipt\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\xeb\x01\n\x0bReceiptBody\x12\n\n\x02tx\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x0c\n\x04part\x18\x04 \x01(\t\x12\x31\n\x05state\x18\x05 \x01(\x0e\x32\".intertie.api.broker.v1.Part.State\x12-\n\tsign_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\tendpoints\x18\x07 \x03(\x0b\x32 .intertie.api.broker.v1.Endpoint\x12\r\n\x05terms\x18\x08 \x01(\x03\"\xa4\x02\n\x08\x44\x65\x63ision\x12\n\n\x02tx\x18\x01 \x01(\t\x12\x39\n\x07outcome\x18\x02 \x01(\x0e\x32(.intertie.api.broker.v1.Decision.Outcome\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x31\n\x08receipts\x18\x04 \x03(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\x12/\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ndecided_by\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\"9\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\n\n\x06\x43OMMIT\x10\x01\x12\t\n\x05\x41\x42ORT\x10\x02\"\xd4\x04\n\x05Offer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12-\n\x06window\x18\x02 \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\x12\x30\n\x05hosts\x18\x03 \x03(\x0b\x32!.intertie.api.broker.v1.HostOffer\x12\x30\n\x05links\x18\x04 \x03(\x0b\x32!.intertie.api.broker.v1.LinkOffer\x12\x32\n\x06images\x18\x05 \x03(\x0b\x32\".intertie.api.broker.v1.ImageOffer\x12.\n\x06tariff\x18\x06 \x01(\x0b\x32\x1e.intertie.api.broker.v1.Tariff\x12-\n\tsite_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x64\x65\x66\x61ult_disk_cap_iops\x18\x08 \x01(\x03\x12\x1e\n\x16\x64\x65\x66\x61ult_disk_cap_mib_s\x18\t \x01(\x03\x12\x44\n\x0ckind_tariffs\x18\n \x03(\x0b\x32..intertie.api.broker.v1.Offer.KindTariffsEntry\x12\x0f\n\x07pricing\x18\x0b \x01(\t\x12-\n\troom_from\x18\x0c \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x1aR\n\x10KindTariffsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.intertie.api.broker.v1.Tariff:\x02\x38\x01\"\xaa\x01\n\tHostOffer\x12\r\n\x05vcpus\x18\x01 \x01(\x03\x12\x12\n\nmemory_mib\x18\x02 \x01(\x03\x12\x10\n\x08\x64isk_mib\x18\x03 \x01(\x03\x12\x0c\n\x04iops\x18\x04 \x01(\x03\x12\x18\n\x10throughput_mib_s\x18\x05 \x01(\x03\x12\x15\n\ruplink_mbit_s\x18\x06 \x01(\x03\x12\x13\n\x0bhypervisors\x18\x07 \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\x08 \x01(\t\"t\n\tLinkOffer\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x15\n\regress_mbit_s\x18\x02 \x01(\x03\x12\x16\n\x0eingress_mbit_s\x18\x03 \x01(\x03\x12*\n\x07latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\nImageOffer\x12\r\n\x05image\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\x04 \x01(\x03\"\xca\x01\n\x06Tariff\x12\x11\n\tvcpu_hour\x18\x01 \x01(\x01\x12\x17\n\x0fmemory_gib_hour\x18\x02 \x01(\x01\x12\x15\n\rdisk_gib_hour\x18\x03 \x01(\x01\x12\x18\n\x10link_mbit_s_hour\x18\x04 \x01(\x01\x12\x11\n\tiops_hour\x18\x05 \x01(\x01\x12\x1d\n\x15throughput_mib_s_hour\x18\x06 \x01(\x01\x12\x17\n\x0fnic_mbit_s_hour\x18\x07 \x01(\x01\x12\x18\n\x10pair_mbit_s_hour\x18\x08 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!intertie/api/broker/v1/part.proto\x12\x16intertie.api.broker.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a*intertie/api/imagestore/v1/transfers.proto\x1a$intertie/api/types/v1/measured.proto\x1a!intertie/api/types/v1/price.proto\x1a\"intertie/api/types/v1/refund.proto\x1a%intertie/api/types/v1/resources.proto\x1a$intertie/api/types/v1/snapshot.proto\"\xc1\x03\n\x08PartSpec\x12\x15\n\x07\x63luster\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63luster_uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x33\n\x06window\x18\x03 \x01(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x02\x12\x39\n\nworkspaces\x18\x04 \x03(\x0b\x32%.intertie.api.broker.v1.PartWorkspace\x12\x35\n\x08networks\x18\x05 \x03(\x0b\x32#.intertie.api.broker.v1.PartNetwork\x12\x36\n\x05links\x18\x06 \x03(\x0b\x32\'.intertie.api.broker.v1.LinkReservation\x12\x37\n\x0chost_entries\x18\x07 \x03(\x0b\x32!.intertie.api.broker.v1.HostEntry\x12\x36\n\nrecallable\x18\x08 \x01(\x0b\x32\".intertie.api.broker.v1.Recallable\x12\x33\n\ttransfers\x18\t \x03(\x0b\x32 .intertie.api.broker.v1.Transfer\"\xb5\x01\n\x08Transfer\x12\x14\n\x06\x64igest\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x17\n\tfrom_site\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07to_site\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06mbit_s\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x33\n\x06window\x18\x06 \x01(\x0b\x32\x1d.intertie.api.types.v1.WindowB\x04\xe2\x41\x01\x02\"\xe8\x01\n\nRecallable\x12+\n\x08keep_for\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63\x61ncellable\x18\x02 \x01(\x08\x12&\n\x03ran\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tput_aside\x18\x04 \x01(\x08\x12,\n\x08\x64\x65\x61\x64line\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08promised\x18\x06 \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\"\xf4\x01\n\rPartWorkspace\x12\x13\n\x05group\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05index\x18\x02 \x01(\x05\x12=\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\".intertie.api.types.v1.EnvironmentB\x04\xe2\x41\x01\x02\x12;\n\nallocation\x18\x04 \x01(\x0b\x32!.intertie.api.types.v1.AllocationB\x04\xe2\x41\x01\x02\x12-\n\x04nics\x18\x05 \x03(\x0b\x32\x1f.intertie.api.broker.v1.PartNic\x12\x14\n\x0cmax_per_host\x18\x06 \x01(\x05\"8\n\x07PartNic\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\"\xe5\x01\n\x0bPartNetwork\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06subnet\x18\x02 \x01(\t\x12;\n\x07members\x18\x03 \x03(\x0b\x32*.intertie.api.broker.v1.PartNetwork.Member\x12\x32\n\x05pairs\x18\x04 \x03(\x0b\x32#.intertie.api.broker.v1.PairPromise\x1aG\n\x06Member\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\"\\\n\x0bPairPromise\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\x37\n\tbandwidth\x18\x03 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTerm\"_\n\x0fLinkReservation\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x15\n\regress_mbit_s\x18\x03 \x01(\x03\x12\x16\n\x0eingress_mbit_s\x18\x04 \x01(\x03\"+\n\tHostEntry\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"\xbb\x08\n\x04Part\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".intertie.api.broker.v1.Part.State\x12.\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpec\x12\n\n\x02tx\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tdecide_by\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63oordinator\x18\t \x01(\t\x12\x14\n\x0cparticipants\x18\n \x03(\t\x12\x12\n\nend_reason\x18\x0b \x01(\t\x12;\n\nworkspaces\x18\x0c \x03(\x0b\x32\'.intertie.api.broker.v1.PlacedWorkspace\x12\x33\n\tendpoints\x18\r \x03(\x0b\x32 .intertie.api.broker.v1.Endpoint\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12\r\n\x05owner\x18\x0f \x01(\t\x12\x36\n\x12\x65nd_requested_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x08measured\x18\x11 \x03(\x0b\x32\'.intertie.api.broker.v1.MeasuredPromise\x12\x13\n\x0b\x65nd_message\x18\x19 \x01(\t\x12+\n\x05price\x18\x17 \x01(\x0b\x32\x1c.intertie.api.types.v1.Price\x12-\n\x06refund\x18\x18 \x01(\x0b\x32\x1d.intertie.api.types.v1.Refund\x12\r\n\x05terms\x18\x12 \x01(\x03\x12\x38\n\tamendment\x18\x13 \x01(\x0b\x32%.intertie.api.broker.v1.PartAmendment\x12\x30\n\x0crecalled_end\x18\x1a \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nkeep_until\x18\x1b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0crestore_time\x18\x1c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x08\x61rrivals\x18\x1d \x03(\x0b\x32\x1f.intertie.api.broker.v1.Arrival\"k\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x08\n\x04HELD\x10\x01\x12\x0c\n\x08PREPARED\x10\x02\x12\r\n\tCONFIRMED\x10\x03\x12\t\n\x05\x45NDED\x10\x04\x12\x0c\n\x08RELEASED\x10\x05\x12\x0b\n\x07\x45XPIRED\x10\x06\"y\n\x07\x41rrival\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\ndone_bytes\x18\x02 \x01(\x03\x12\x39\n\x05state\x18\x03 \x01(\x0e\x32*.intertie.api.imagestore.v1.Transfer.State\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xf0\x01\n\rPartAmendment\x12\n\n\x02tx\x18\x01 \x01(\t\x12\x10\n\x08replaces\x18\x02 \x01(\x03\x12.\n\x04spec\x18\x03 \x01(\x0b\x32 .intertie.api.broker.v1.PartSpec\x12\x31\n\x05state\x18\x04 \x01(\x0e\x32\".intertie.api.broker.v1.Part.State\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tdecide_by\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"c\n\x0fMeasuredPromise\x12\x0c\n\x04kind\x18\x01 \x01(\x05\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x31\n\x08measured\x18\x03 \x01(\x0b\x32\x1f.intertie.api.types.v1.Measured\"\xb1\x02\n\x0fPlacedWorkspace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\x05\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\r\n\x05ready\x18\x05 \x01(\x08\x12.\n\nready_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12staging_done_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13staging_total_bytes\x18\x08 \x01(\x03\x12\x10\n\x08restarts\x18\x0f \x01(\x05\x12\x0f\n\x07pending\x18\t \x01(\t\x12\x31\n\x08snapshot\x18\x11 \x01(\x0b\x32\x1f.intertie.api.types.v1.Snapshot\x12\x14\n\x0cmigrating_to\x18\x12 \x01(\t\"G\n\x08\x45ndpoint\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0b\n\x03vni\x18\x04 \x01(\x05\"?\n\x07Receipt\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\"\x9f\x02\n\x0bReceiptBody\x12\n\n\x02tx\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x0c\n\x04part\x18\x04 \x01(\t\x12\x31\n\x05state\x18\x05 \x01(\x0e\x32\".intertie.api.broker.v1.Part.State\x12-\n\tsign_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\tendpoints\x18\x07 \x03(\x0b\x32 .intertie.api.broker.v1.Endpoint\x12\r\n\x05terms\x18\x08 \x01(\x03\x12\x32\n\x05sends\x18\t \x03(\x0b\x32#.intertie.api.broker.v1.ImageSource\"\xd1\x01\n\x0bImageSource\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07to_site\x18\x02 \x01(\t\x12\x39\n\x05store\x18\x03 \x01(\x0b\x32*.intertie.api.imagestore.v1.TransferSource\x12\x38\n\x05grant\x18\x04 \x01(\x0b\x32).intertie.api.imagestore.v1.TransferGrant\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x02\n\x08\x44\x65\x63ision\x12\n\n\x02tx\x18\x01 \x01(\t\x12\x39\n\x07outcome\x18\x02 \x01(\x0e\x32(.intertie.api.broker.v1.Decision.Outcome\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x31\n\x08receipts\x18\x04 \x03(\x0b\x32\x1f.intertie.api.broker.v1.Receipt\x12/\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ndecided_by\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\"9\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\n\n\x06\x43OMMIT\x10\x01\x12\t\n\x05\x41\x42ORT\x10\x02\"\xd4\x04\n\x05Offer\x12\x0c\n\x04site\x18\x01 \x01(\t\x12-\n\x06window\x18\x02 \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\x12\x30\n\x05hosts\x18\x03 \x03(\x0b\x32!.intertie.api.broker.v1.HostOffer\x12\x30\n\x05links\x18\x04 \x03(\x0b\x32!.intertie.api.broker.v1.LinkOffer\x12\x32\n\x06images\x18\x05 \x03(\x0b\x32\".intertie.api.broker.v1.ImageOffer\x12.\n\x06tariff\x18\x06 \x01(\x0b\x32\x1e.intertie.api.broker.v1.Tariff\x12-\n\tsite_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x15\x64\x65\x66\x61ult_disk_cap_iops\x18\x08 \x01(\x03\x12\x1e\n\x16\x64\x65\x66\x61ult_disk_cap_mib_s\x18\t \x01(\x03\x12\x44\n\x0ckind_tariffs\x18\n \x03(\x0b\x32..intertie.api.broker.v1.Offer.KindTariffsEntry\x12\x0f\n\x07pricing\x18\x0b \x01(\t\x12-\n\troom_from\x18\x0c \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x1aR\n\x10KindTariffsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12-\n\x05value\x18\x02 \x01(\x0b\x32\x1e.intertie.api.broker.v1.Tariff:\x02\x38\x01\"\xaa\x01\n\tHostOffer\x12\r\n\x05vcpus\x18\x01 \x01(\x03\x12\x12\n\nmemory_mib\x18\x02 \x01(\x03\x12\x10\n\x08\x64isk_mib\x18\x03 \x01(\x03\x12\x0c\n\x04iops\x18\x04 \x01(\x03\x12\x18\n\x10throughput_mib_s\x18\x05 \x01(\x03\x12\x15\n\ruplink_mbit_s\x18\x06 \x01(\x03\x12\x13\n\x0bhypervisors\x18\x07 \x03(\t\x12\x14\n\x0c\x61rchitecture\x18\x08 \x01(\t\"t\n\tLinkOffer\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x15\n\regress_mbit_s\x18\x02 \x01(\x03\x12\x16\n\x0eingress_mbit_s\x18\x03 \x01(\x03\x12*\n\x07latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\nImageOffer\x12\r\n\x05image\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x1a\n\x12virtual_size_bytes\x18\x04 \x01(\x03\"\xca\x01\n\x06Tariff\x12\x11\n\tvcpu_hour\x18\x01 \x01(\x01\x12\x17\n\x0fmemory_gib_hour\x18\x02 \x01(\x01\x12\x15\n\rdisk_gib_hour\x18\x03 \x01(\x01\x12\x18\n\x10link_mbit_s_hour\x18\x04 \x01(\x01\x12\x11\n\tiops_hour\x18\x05 \x01(\x01\x12\x1d\n\x15throughput_mib_s_hour\x18\x06 \x01(\x01\x12\x17\n\x0fnic_mbit_s_hour\x18\x07 \x01(\x01\x12\x18\n\x10pair_mbit_s_hour\x18\x08 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PARTSPEC'].fields_by_name['cluster_uid']._serialized_options = b'\342A\001\002'
   _globals['_PARTSPEC'].fields_by_name['window']._loaded_options = None
   _globals['_PARTSPEC'].fields_by_name['window']._serialized_options = b'\342A\001\002'
+  _globals['_TRANSFER'].fields_by_name['digest']._loaded_options = None
+  _globals['_TRANSFER'].fields_by_name['digest']._serialized_options = b'\342A\001\002'
+  _globals['_TRANSFER'].fields_by_name['size_bytes']._loaded_options = None
+  _globals['_TRANSFER'].fields_by_name['size_bytes']._serialized_options = b'\342A\001\002'
+  _globals['_TRANSFER'].fields_by_name['from_site']._loaded_options = None
+  _globals['_TRANSFER'].fields_by_name['from_site']._serialized_options = b'\342A\001\002'
+  _globals['_TRANSFER'].fields_by_name['to_site']._loaded_options = None
+  _globals['_TRANSFER'].fields_by_name['to_site']._serialized_options = b'\342A\001\002'
+  _globals['_TRANSFER'].fields_by_name['mbit_s']._loaded_options = None
+  _globals['_TRANSFER'].fields_by_name['mbit_s']._serialized_options = b'\342A\001\002'
+  _globals['_TRANSFER'].fields_by_name['window']._loaded_options = None
+  _globals['_TRANSFER'].fields_by_name['window']._serialized_options = b'\342A\001\002'
   _globals['_PARTWORKSPACE'].fields_by_name['group']._loaded_options = None
   _globals['_PARTWORKSPACE'].fields_by_name['group']._serialized_options = b'\342A\001\002'
   _globals['_PARTWORKSPACE'].fields_by_name['environment']._loaded_options = None
@@ -55,54 +68,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PART'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_OFFER_KINDTARIFFSENTRY']._loaded_options = None
   _globals['_OFFER_KINDTARIFFSENTRY']._serialized_options = b'8\001'
-  _globals['_PARTSPEC']._serialized_start=346
-  _globals['_PARTSPEC']._serialized_end=742
-  _globals['_RECALLABLE']._serialized_start=745
-  _globals['_RECALLABLE']._serialized_end=977
-  _globals['_PARTWORKSPACE']._serialized_start=980
-  _globals['_PARTWORKSPACE']._serialized_end=1224
-  _globals['_PARTNIC']._serialized_start=1226
-  _globals['_PARTNIC']._serialized_end=1282
-  _globals['_PARTNETWORK']._serialized_start=1285
-  _globals['_PARTNETWORK']._serialized_end=1514
-  _globals['_PARTNETWORK_MEMBER']._serialized_start=1443
-  _globals['_PARTNETWORK_MEMBER']._serialized_end=1514
-  _globals['_PAIRPROMISE']._serialized_start=1516
-  _globals['_PAIRPROMISE']._serialized_end=1608
-  _globals['_LINKRESERVATION']._serialized_start=1610
-  _globals['_LINKRESERVATION']._serialized_end=1705
-  _globals['_HOSTENTRY']._serialized_start=1707
-  _globals['_HOSTENTRY']._serialized_end=1750
-  _globals['_PART']._serialized_start=1753
-  _globals['_PART']._serialized_end=2785
-  _globals['_PART_STATE']._serialized_start=2678
-  _globals['_PART_STATE']._serialized_end=2785
-  _globals['_PARTAMENDMENT']._serialized_start=2788
-  _globals['_PARTAMENDMENT']._serialized_end=3028
-  _globals['_MEASUREDPROMISE']._serialized_start=3030
-  _globals['_MEASUREDPROMISE']._serialized_end=3129
-  _globals['_PLACEDWORKSPACE']._serialized_start=3132
-  _globals['_PLACEDWORKSPACE']._serialized_end=3437
-  _globals['_ENDPOINT']._serialized_start=3439
-  _globals['_ENDPOINT']._serialized_end=3510
-  _globals['_RECEIPT']._serialized_start=3512
-  _globals['_RECEIPT']._serialized_end=3575
-  _globals['_RECEIPTBODY']._serialized_start=3578
-  _globals['_RECEIPTBODY']._serialized_end=3813
-  _globals['_DECISION']._serialized_start=3816
-  _globals['_DECISION']._serialized_end=4108
-  _globals['_DECISION_OUTCOME']._serialized_start=4051
-  _globals['_DECISION_OUTCOME']._serialized_end=4108
-  _globals['_OFFER']._serialized_start=4111
-  _globals['_OFFER']._serialized_end=4707
-  _globals['_OFFER_KINDTARIFFSENTRY']._serialized_start=4625
-  _globals['_OFFER_KINDTARIFFSENTRY']._serialized_end=4707
-  _globals['_HOSTOFFER']._serialized_start=4710
-  _globals['_HOSTOFFER']._serialized_end=4880
-  _globals['_LINKOFFER']._serialized_start=4882
-  _globals['_LINKOFFER']._serialized_end=4998
-  _globals['_IMAGEOFFER']._serialized_start=5000
-  _globals['_IMAGEOFFER']._serialized_end=5091
-  _globals['_TARIFF']._serialized_start=5094
-  _globals['_TARIFF']._serialized_end=5296
+  _globals['_PARTSPEC']._serialized_start=390
+  _globals['_PARTSPEC']._serialized_end=839
+  _globals['_TRANSFER']._serialized_start=842
+  _globals['_TRANSFER']._serialized_end=1023
+  _globals['_RECALLABLE']._serialized_start=1026
+  _globals['_RECALLABLE']._serialized_end=1258
+  _globals['_PARTWORKSPACE']._serialized_start=1261
+  _globals['_PARTWORKSPACE']._serialized_end=1505
+  _globals['_PARTNIC']._serialized_start=1507
+  _globals['_PARTNIC']._serialized_end=1563
+  _globals['_PARTNETWORK']._serialized_start=1566
+  _globals['_PARTNETWORK']._serialized_end=1795
+  _globals['_PARTNETWORK_MEMBER']._serialized_start=1724
+  _globals['_PARTNETWORK_MEMBER']._serialized_end=1795
+  _globals['_PAIRPROMISE']._serialized_start=1797
+  _globals['_PAIRPROMISE']._serialized_end=1889
+  _globals['_LINKRESERVATION']._serialized_start=1891
+  _globals['_LINKRESERVATION']._serialized_end=1986
+  _globals['_HOSTENTRY']._serialized_start=1988
+  _globals['_HOSTENTRY']._serialized_end=2031
+  _globals['_PART']._serialized_start=2034
+  _globals['_PART']._serialized_end=3117
+  _globals['_PART_STATE']._serialized_start=3010
+  _globals['_PART_STATE']._serialized_end=3117
+  _globals['_ARRIVAL']._serialized_start=3119
+  _globals['_ARRIVAL']._serialized_end=3240
+  _globals['_PARTAMENDMENT']._serialized_start=3243
+  _globals['_PARTAMENDMENT']._serialized_end=3483
+  _globals['_MEASUREDPROMISE']._serialized_start=3485
+  _globals['_MEASUREDPROMISE']._serialized_end=3584
+  _globals['_PLACEDWORKSPACE']._serialized_start=3587
+  _globals['_PLACEDWORKSPACE']._serialized_end=3892
+  _globals['_ENDPOINT']._serialized_start=3894
+  _globals['_ENDPOINT']._serialized_end=3965
+  _globals['_RECEIPT']._serialized_start=3967
+  _globals['_RECEIPT']._serialized_end=4030
+  _globals['_RECEIPTBODY']._serialized_start=4033
+  _globals['_RECEIPTBODY']._serialized_end=4320
+  _globals['_IMAGESOURCE']._serialized_start=4323
+  _globals['_IMAGESOURCE']._serialized_end=4532
+  _globals['_DECISION']._serialized_start=4535
+  _globals['_DECISION']._serialized_end=4827
+  _globals['_DECISION_OUTCOME']._serialized_start=4770
+  _globals['_DECISION_OUTCOME']._serialized_end=4827
+  _globals['_OFFER']._serialized_start=4830
+  _globals['_OFFER']._serialized_end=5426
+  _globals['_OFFER_KINDTARIFFSENTRY']._serialized_start=5344
+  _globals['_OFFER_KINDTARIFFSENTRY']._serialized_end=5426
+  _globals['_HOSTOFFER']._serialized_start=5429
+  _globals['_HOSTOFFER']._serialized_end=5599
+  _globals['_LINKOFFER']._serialized_start=5601
+  _globals['_LINKOFFER']._serialized_end=5717
+  _globals['_IMAGEOFFER']._serialized_start=5719
+  _globals['_IMAGEOFFER']._serialized_end=5810
+  _globals['_TARIFF']._serialized_start=5813
+  _globals['_TARIFF']._serialized_end=6015
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from intertie.api.imagestore.v1 import transfers_pb2 as _transfers_pb2
 from intertie.api.types.v1 import measured_pb2 as _measured_pb2
 from intertie.api.types.v1 import price_pb2 as _price_pb2
 from intertie.api.types.v1 import refund_pb2 as _refund_pb2
@@ -42,6 +43,7 @@ class PartSpec(_message.Message):
     LINKS_FIELD_NUMBER: _builtins.int
     HOST_ENTRIES_FIELD_NUMBER: _builtins.int
     RECALLABLE_FIELD_NUMBER: _builtins.int
+    TRANSFERS_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     """The cluster's full name and uid."""
     cluster_uid: _builtins.str
@@ -68,6 +70,12 @@ class PartSpec(_message.Message):
         may not.
         """
 
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transfer]:
+        """What is sent from or to this site before the window. Never with `recallable`. They are of
+        the first terms: those of an amend name none, and change nothing of them.
+        """
+
     def __init__(
         self,
         *,
@@ -79,14 +87,58 @@ class PartSpec(_message.Message):
         links: _abc.Iterable[Global___LinkReservation] | None = ...,
         host_entries: _abc.Iterable[Global___HostEntry] | None = ...,
         recallable: Global___Recallable | None = ...,
+        transfers: _abc.Iterable[Global___Transfer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recallable", b"recallable", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_uid", b"cluster_uid", "host_entries", b"host_entries", "links", b"links", "networks", b"networks", "recallable", b"recallable", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "cluster_uid", b"cluster_uid", "host_entries", b"host_entries", "links", b"links", "networks", b"networks", "recallable", b"recallable", "transfers", b"transfers", "window", b"window", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PartSpec: _TypeAlias = PartSpec  # noqa: Y015
+
+@_typing.final
+class Transfer(_message.Message):
+    """An image that is sent from one site's store to another's over the link between the two,
+    at one rate without a break. The sender reserves what it sends on its half of the link,
+    the receiver what it takes on its own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FROM_SITE_FIELD_NUMBER: _builtins.int
+    TO_SITE_FIELD_NUMBER: _builtins.int
+    MBIT_S_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """`b3:` and 64 hexadecimal digits."""
+    size_bytes: _builtins.int
+    from_site: _builtins.str
+    to_site: _builtins.str
+    mbit_s: _builtins.int
+    @_builtins.property
+    def window(self) -> _resources_pb2.Window:
+        """Over by the start of the part's window, and long enough for all of it."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        from_site: _builtins.str = ...,
+        to_site: _builtins.str = ...,
+        mbit_s: _builtins.int = ...,
+        window: _resources_pb2.Window | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "from_site", b"from_site", "mbit_s", b"mbit_s", "size_bytes", b"size_bytes", "to_site", b"to_site", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transfer: _TypeAlias = Transfer  # noqa: Y015
 
 @_typing.final
 class Recallable(_message.Message):
@@ -422,6 +474,7 @@ class Part(_message.Message):
     RECALLED_END_FIELD_NUMBER: _builtins.int
     KEEP_UNTIL_FIELD_NUMBER: _builtins.int
     RESTORE_TIME_FIELD_NUMBER: _builtins.int
+    ARRIVALS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sites/{site}/tenants/{tenant}/parts/{part}"""
     state: Global___Part.State.ValueType
@@ -500,6 +553,10 @@ class Part(_message.Message):
     def restore_time(self) -> _duration_pb2.Duration:
         """Likewise: how long going on would take there, by the pace of its hosts."""
 
+    @_builtins.property
+    def arrivals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arrival]:
+        """How far the transfers to this site are, of those that have begun."""
+
     def __init__(
         self,
         *,
@@ -528,14 +585,46 @@ class Part(_message.Message):
         recalled_end: _timestamp_pb2.Timestamp | None = ...,
         keep_until: _timestamp_pb2.Timestamp | None = ...,
         restore_time: _duration_pb2.Duration | None = ...,
+        arrivals: _abc.Iterable[Global___Arrival] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "keep_until", b"keep_until", "price", b"price", "recalled_end", b"recalled_end", "refund", b"refund", "restore_time", b"restore_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "keep_until", b"keep_until", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "price", b"price", "recalled_end", b"recalled_end", "refund", b"refund", "restore_time", b"restore_time", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "arrivals", b"arrivals", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "keep_until", b"keep_until", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "price", b"price", "recalled_end", b"recalled_end", "refund", b"refund", "restore_time", b"restore_time", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
+class Arrival(_message.Message):
+    """How far an image is that is brought to a site. As intertie.api.imagestore.v1.Transfer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    DONE_BYTES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    done_bytes: _builtins.int
+    state: _transfers_pb2.Transfer.State.ValueType
+    message: _builtins.str
+    """What went wrong last; empty where nothing has."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        done_bytes: _builtins.int = ...,
+        state: _transfers_pb2.Transfer.State.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "done_bytes", b"done_bytes", "message", b"message", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Arrival: _TypeAlias = Arrival  # noqa: Y015
 
 @_typing.final
 class PartAmendment(_message.Message):
@@ -741,6 +830,7 @@ class ReceiptBody(_message.Message):
     SIGN_TIME_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    SENDS_FIELD_NUMBER: _builtins.int
     tx: _builtins.str
     digest: _builtins.str
     site: _builtins.str
@@ -752,6 +842,10 @@ class ReceiptBody(_message.Message):
     def sign_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]: ...
+    @_builtins.property
+    def sends(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageSource]:
+        """Of each transfer that begins at this site."""
+
     def __init__(
         self,
         *,
@@ -763,14 +857,53 @@ class ReceiptBody(_message.Message):
         sign_time: _timestamp_pb2.Timestamp | None = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         terms: _builtins.int = ...,
+        sends: _abc.Iterable[Global___ImageSource] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sign_time", b"sign_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "endpoints", b"endpoints", "part", b"part", "sign_time", b"sign_time", "site", b"site", "state", b"state", "terms", b"terms", "tx", b"tx"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "endpoints", b"endpoints", "part", b"part", "sends", b"sends", "sign_time", b"sign_time", "site", b"site", "state", b"state", "terms", b"terms", "tx", b"tx"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReceiptBody: _TypeAlias = ReceiptBody  # noqa: Y015
+
+@_typing.final
+class ImageSource(_message.Message):
+    """From where the image store of `to_site` gets an image, and by what leave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TO_SITE_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    to_site: _builtins.str
+    @_builtins.property
+    def store(self) -> _transfers_pb2.TransferSource: ...
+    @_builtins.property
+    def grant(self) -> _transfers_pb2.TransferGrant: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """As in the grant."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        to_site: _builtins.str = ...,
+        store: _transfers_pb2.TransferSource | None = ...,
+        grant: _transfers_pb2.TransferGrant | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "grant", b"grant", "store", b"store"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "end_time", b"end_time", "grant", b"grant", "store", b"store", "to_site", b"to_site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageSource: _TypeAlias = ImageSource  # noqa: Y015
 
 @_typing.final
 class Decision(_message.Message):

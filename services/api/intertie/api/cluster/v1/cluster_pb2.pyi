@@ -831,6 +831,7 @@ class Plan(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     SHORTFALLS_FIELD_NUMBER: _builtins.int
     OPTIMAL_FIELD_NUMBER: _builtins.int
+    TRANSFERS_FIELD_NUMBER: _builtins.int
     cost: _builtins.float
     """In the sites' common unit of account, for the whole duration."""
     optimal: _builtins.bool
@@ -854,6 +855,10 @@ class Plan(_message.Message):
     def shortfalls(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Shortfall]:
         """What was short where nothing, or less than was wanted, was placed."""
 
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedTransfer]:
+        """What is brought to sites before it starts, in the order in which that begins."""
+
     def __init__(
         self,
         *,
@@ -864,14 +869,69 @@ class Plan(_message.Message):
         reasons: _abc.Iterable[_builtins.str] | None = ...,
         shortfalls: _abc.Iterable[_resources_pb2.Shortfall] | None = ...,
         optimal: _builtins.bool = ...,
+        transfers: _abc.Iterable[Global___PlannedTransfer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "links", b"links", "optimal", b"optimal", "parts", b"parts", "reasons", b"reasons", "shortfalls", b"shortfalls", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "links", b"links", "optimal", b"optimal", "parts", b"parts", "reasons", b"reasons", "shortfalls", b"shortfalls", "start_time", b"start_time", "transfers", b"transfers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class PlannedTransfer(_message.Message):
+    """An image on its way from one site to another, at one rate that is reserved for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FROM_SITE_FIELD_NUMBER: _builtins.int
+    TO_SITE_FIELD_NUMBER: _builtins.int
+    MBIT_S_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    DONE_BYTES_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The image by content: `b3:` and 64 hexadecimal digits."""
+    size_bytes: _builtins.int
+    from_site: _builtins.str
+    to_site: _builtins.str
+    mbit_s: _builtins.int
+    done_bytes: _builtins.int
+    """Arrived and kept, as its target said last."""
+    done: _builtins.bool
+    """All of it is there, and is what its digest says."""
+    message: _builtins.str
+    """What went wrong last; empty where nothing has."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        from_site: _builtins.str = ...,
+        to_site: _builtins.str = ...,
+        mbit_s: _builtins.int = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        done_bytes: _builtins.int = ...,
+        done: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "digest", b"digest", "done", b"done", "done_bytes", b"done_bytes", "end_time", b"end_time", "from_site", b"from_site", "mbit_s", b"mbit_s", "message", b"message", "size_bytes", b"size_bytes", "to_site", b"to_site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedTransfer: _TypeAlias = PlannedTransfer  # noqa: Y015
 
 @_typing.final
 class PlannedPart(_message.Message):

@@ -1,0 +1,111 @@
+"""Images that this site's store sends to others' before a part's window, or gets from them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from enum import Enum
+
+from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.part_spec import PartSpec, Transfer
+from intertie.common.transfer import TransferGrant
+from intertie.common.values import Struct
+
+GRACE = timedelta(seconds=2)
+"""After a transfer's window a store that is a little late may still send the rest, at its rate."""
+
+
+class StoreAddress(Struct, frozen=True, kw_only=True):
+    """This site's image store, as those of other sites reach it."""
+
+    addresses: tuple[str, ...]
+    server_name: str
+
+
+class ImageSource(Struct, frozen=True, kw_only=True):
+    """From where the store of `to_site` gets an image, and by what leave."""
+
+    digest: str
+    from_site: str
+    to_site: str
+    addresses: tuple[str, ...]
+    server_name: str
+    end_time: datetime
+    """Of the grant."""
+    grant: bytes
+
+
+class ArrivalState(Enum):
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+
+
+class Arrival(Struct, frozen=True, kw_only=True):
+    """How far an image is that is brought to this site."""
+
+    digest: str
+    done_bytes: int
+    state: ArrivalState
+    message: str = ""
+
+
+def check_can_send(spec: PartSpec, site: str, store: StoreAddress | None) -> None:
+    """NoCapacity where other sites' stores cannot reach this one's."""
+    for each in spec.transfers:
+        if each.from_site == site and store is None:
+            message = f"{site}: its image store has no address that other sites reach"
+            short = Shortfall(
+                site=site, resource="reachability", peer=each.to_site, message=message
+            )
+            raise NoCapacity((short,))
+
+
+def grants_for(
+    spec: PartSpec, *, site: str, tenant: str, tx: str, now: datetime
+) -> Iterator[TransferGrant]:
+    """What other sites' stores may get here for the part."""
+    for each in spec.transfers:
+        if each.from_site == site:
+            yield TransferGrant(
+                digest=each.digest,
+                source_site=site,
+                target_site=each.to_site,
+                mbit_s=each.mbit_s,
+                begin_time=each.window.start,
+                end_time=each.window.end + GRACE,
+                sign_time=now,
+                tenant=tenant,
+                tx=tx,
+            )
+
+
+def sources_for(
+    spec: PartSpec, site: str, said: Mapping[str, Iterable[ImageSource]]
+) -> tuple[ImageSource, ...]:
+    """Of what is brought to this site, as each source's own receipt has `said` it."""
+    wanted = {(each.digest, each.from_site) for each in spec.transfers if each.to_site == site}
+    return tuple(
+        each
+        for signer in sorted(said)
+        for each in said[signer]
+        if each.to_site == site
+        and each.from_site == signer
+        and (each.digest, each.from_site) in wanted
+    )
+
+
+def still_to_come(spec: PartSpec, arrivals: Iterable[Arrival], site: str) -> tuple[Transfer, ...]:
+    """To this site."""
+    over = {
+        each.digest for each in arrivals if each.state in (ArrivalState.DONE, ArrivalState.FAILED)
+    }
+    return tuple(
+        each for each in spec.transfers if each.to_site == site and each.digest not in over
+    )
+
+
+def is_news(before: Arrival | None, after: Arrival, size_bytes: int) -> bool:
+    """Worth a write: another state or message, or a tenth more of it."""
+    if before is None or (before.state, before.message) != (after.state, after.message):
+        return True
+    return (after.done_bytes - before.done_bytes) * 10 >= size_bytes

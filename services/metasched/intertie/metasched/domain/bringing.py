@@ -1,0 +1,139 @@
+"""Images that a site lacks, and how a plan has them brought there before the cluster starts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from intertie.common.intervals import Window
+from intertie.common.values import replace
+from intertie.metasched.domain.candidates import allowed
+from intertie.metasched.domain.data import Item
+from intertie.metasched.domain.plan import Plan, SitePlan
+from intertie.metasched.domain.problem import ImageFound, LinkRoom, Offer, Problem, Site
+
+LEAD = timedelta(seconds=10)
+"""From planning to the first transfer: all sites are asked to hold it, and it is decided."""
+MIB = 1024 * 1024
+
+Before = Mapping[str, Sequence[Mapping[str, LinkRoom]]]
+"""What each site has free of its halves of links, by peer, over each of some spans."""
+
+
+def spans_before(windows: Sequence[Window], since: datetime) -> tuple[Window, ...]:
+    """The time in which something could be brought, cut where a window begins."""
+    bounds = [since, *sorted({each.start for each in windows if each.start > since})]
+    return tuple(Window(a, b) for a, b in pairwise(bounds))
+
+
+def is_worth_it(problem: Problem, plan: Plan | None) -> bool:
+    """A plan for which images are brought could be better than this one, of the same problem."""
+    if not any(_lacks(problem, each.image) for each in problem.groups):
+        return False
+    return (
+        plan is None
+        or plan.window != problem.windows[0]
+        or any(plan.count(each.name) < each.most for each in problem.groups)
+    )
+
+
+def with_sources(problem: Problem, offers: Mapping[str, Sequence[Offer]]) -> Problem:
+    """With those other sites that have an image which one of its own lacks: nothing of the cluster
+    may be there."""
+    images = {each.image for each in problem.groups if _lacks(problem, each.image)}
+    more = tuple(
+        Site(name=name, offers=tuple(of))
+        for name, of in offers.items()
+        if not images.isdisjoint(of[0].images)
+    )
+    sites = sorted((*problem.sites, *more), key=lambda each: each.name)
+    return replace(problem, sites=tuple(sites))
+
+
+def with_images_brought(problem: Problem, spans: tuple[Window, ...], before: Before) -> Problem:
+    """The problem in which each image that some site lacks may be brought there. Of one that is
+    called the same and is another at each site, nothing is brought."""
+    items: dict[str, Item] = {}
+    offered: dict[str, ImageFound] = {}
+    for image, found in _lacking(problem):
+        known = items.get(found.digest)
+        items[found.digest] = Item(
+            name=found.digest,
+            size_mib=_with_time_to_spare(found.size_bytes),
+            at=frozenset(
+                site.name
+                for site in problem.sites
+                for each in site.images.values()
+                if each.digest == found.digest
+            ),
+            groups=frozenset(each.name for each in problem.groups if each.image == image)
+            | (known.groups if known else frozenset()),
+        )
+        offered[image] = found
+    nothing: tuple[Mapping[str, LinkRoom], ...] = ({},) * len(spans)
+    sites = tuple(
+        replace(
+            site,
+            offers=tuple(
+                replace(offer, images={**offered, **offer.images}) for offer in site.offers
+            ),
+            before=tuple(before.get(site.name, nothing)),
+        )
+        for site in problem.sites
+    )
+    return replace(problem, sites=sites, items=tuple(items.values()), spans=spans)
+
+
+def as_held(problem: Problem, plan: Plan) -> Plan:
+    """The plan with the sites that only send among its own, and the exact size of what is sent. No
+    site asks anything for that yet."""
+    if not plan.transfers:
+        return plan
+    sizes = {
+        each.digest: each.size_bytes for site in problem.sites for each in site.images.values()
+    }
+    transfers = tuple(
+        replace(each, size_bytes=sizes[each.item], cost=0.0) for each in plan.transfers
+    )
+    ends = {end for each in transfers for end in (each.from_site, each.to_site)}
+    more = tuple(SitePlan(site=site, counts={}) for site in ends - set(plan.site_names))
+    cost = sum(each.cost for each in plan.sites)
+    return replace(
+        plan,
+        sites=tuple(sorted((*plan.sites, *more), key=lambda each: each.site)),
+        transfers=transfers,
+        cost=cost,
+        bound=None,
+        reasons=(*plan.reasons, *_reasons(problem, plan)),
+    )
+
+
+def _with_time_to_spare(size_bytes: int) -> int:
+    """In MiB: a twentieth more than there is, and the next whole one, for what it takes to begin
+    and for the octets around it."""
+    return -(-size_bytes * 21 // (20 * MIB)) + 1
+
+
+def _reasons(problem: Problem, plan: Plan) -> Iterator[str]:
+    names = {found.digest: name for site in problem.sites for name, found in site.images.items()}
+    for each in plan.transfers:
+        yield (
+            f"image {names[each.item]} is brought to {each.to_site} from {each.from_site} by "
+            f"{each.end.isoformat(timespec='seconds')}, at {each.mbit_s} Mbit/s"
+        )
+
+
+def _lacking(problem: Problem) -> Iterator[tuple[str, ImageFound]]:
+    """Images by what groups call them, each the same wherever it is, that some site lacks where
+    the group may be."""
+    for image in dict.fromkeys(each.image for each in problem.groups):
+        found = {each.digest: each for site in problem.sites if (each := site.images.get(image))}
+        if len(found) == 1 and _lacks(problem, image):
+            yield image, next(iter(found.values()))
+
+
+def _lacks(problem: Problem, image: str) -> bool:
+    wanted = [each for each in problem.groups if each.image == image]
+    return any(
+        image not in site.images and any(allowed(group, site.name) for group in wanted)
+        for site in problem.sites
+    )

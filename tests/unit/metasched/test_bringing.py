@@ -1,0 +1,134 @@
+"""Images that a site lacks are brought there before a cluster starts, where there is time."""
+
+from datetime import timedelta
+
+import pytest
+
+from intertie.common.errors import ImageNotReady, NoCapacity, Shortfall
+from intertie.common.names import ClusterName
+from intertie.common.part_spec import Transfer
+from intertie.common.spec import ClusterSpec, GroupPlacement
+from intertie.common.values import replace
+from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.problem import LinkRoom
+from tests.fakes.part import State
+from tests.fakes.site import FakeSite
+from tests.unit.metasched.world import IMAGE, World, order, spec
+
+GUEST = replace(IMAGE, size_bytes=100_000_000)
+MINUTE = timedelta(minutes=1)
+S = timedelta(seconds=1)
+
+
+class Apart(World):
+    """North alone has the image, and south has the room."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.north.images = {"guest": GUEST, GUEST.digest: GUEST}
+        self.south.images = {}
+        self.north.vcpus = 0
+
+    def later(self, minutes: int = 10, workers: int = 2) -> ClusterSpec:
+        start = self.clock.now() + minutes * MINUTE
+        asked = spec(workers)
+        return replace(asked, lease=replace(asked.lease, start_time=start))
+
+
+def named(cluster: str) -> ClusterName:
+    return ClusterName(order().name.parent, cluster)
+
+
+def transfers_at(site: FakeSite) -> tuple[Transfer, ...]:
+    return tuple(each for part in site.parts.values() for each in part.spec.transfers)
+
+
+async def test_both_ends_hold_what_is_sent_and_the_cluster_begins_after_it() -> None:
+    world = Apart()
+    process = await world.process()
+    view = await process.create(order(what=world.later()))
+    assert view.record.state is ClusterState.SCHEDULED
+    (sent,) = transfers_at(world.north)
+    assert transfers_at(world.south) == (sent,)
+    assert (sent.digest, sent.size_bytes) == (GUEST.digest, GUEST.size_bytes)
+    assert (sent.from_site, sent.to_site) == ("north", "south")
+    assert world.clock.now() < sent.window.start
+    assert sent.window.end <= view.record.window.start
+    assert sent.carries_bytes >= GUEST.size_bytes
+    assert {each.site for each in view.workspaces} == {"south"}
+    assert list(world.states().values()) == [{"north": State.CONFIRMED, "south": State.CONFIRMED}]
+    assert any("is brought to south from north" in each for each in view.record.plan.reasons)
+
+
+async def test_a_slow_link_is_planned_for_and_one_that_is_too_slow_is_not() -> None:
+    world = Apart()
+    room = LinkRoom(egress_mbit_s=2, ingress_mbit_s=2, latency=S)
+    world.north.links, world.south.links = {"south": room}, {"north": room}
+    process = await world.process()
+    await process.create(order(what=world.later()))
+    (sent,) = transfers_at(world.north)
+    assert sent.mbit_s == 2
+    assert sent.window.duration >= 400 * S
+    with pytest.raises(NoCapacity):
+        await process.create(order("r2", named("c2"), world.later(5)))
+
+
+async def test_what_begins_at_once_is_refused_for_its_image_as_before() -> None:
+    world = Apart()
+    process = await world.process()
+    asked = spec(2)
+    head, worker = (
+        replace(each, placement=GroupPlacement(allow_sites=("south",))) for each in asked.groups
+    )
+    with pytest.raises(ImageNotReady):
+        await process.create(order(what=replace(asked, groups=(head, worker))))
+    assert world.states() == {}
+
+
+async def test_a_source_that_refuses_is_asked_no_more() -> None:
+    world = Apart()
+    full = Shortfall(site="north", resource="link_egress", peer="south", wanted=5, available=0)
+    world.north.faults["prepare"] = [NoCapacity((full,))]
+    process = await world.process()
+    with pytest.raises((NoCapacity, ImageNotReady)):
+        await process.create(order(what=world.later()))
+    assert world.north.calls.count("prepare") == 1
+    world.check_all_or_nothing()
+
+
+async def test_what_is_another_image_at_each_site_is_not_brought() -> None:
+    world = Apart()
+    third = replace(world.south, name="west", parts={}, links={})
+    third.images = {"guest": replace(GUEST, digest="b3:" + "2" * 64)}
+    third.vcpus = 0
+    world.sites.by_name["west"] = third
+    process = await world.process()
+    with pytest.raises((NoCapacity, ImageNotReady)):
+        await process.create(order(what=world.later()))
+
+
+async def test_who_has_the_image_is_not_sent_it() -> None:
+    world = Apart()
+    world.north.vcpus = 1
+    process = await world.process()
+    view = await process.create(order(what=world.later(workers=4)))
+    assert {each.site for each in view.workspaces} == {"north", "south"}
+    assert [each.to_site for each in transfers_at(world.north)] == ["south"]
+
+
+async def test_where_nothing_of_it_may_be_an_image_may_come_from() -> None:
+    world = Apart()
+    process = await world.process()
+    asked = world.later()
+    here = GroupPlacement(allow_sites=("south",))
+    groups = tuple(replace(each, placement=here) for each in asked.groups)
+    view = await process.create(order(what=replace(asked, groups=groups)))
+    assert {each.site for each in view.workspaces} == {"south"}
+    assert [each.from_site for each in transfers_at(world.north)] == ["north"]
+
+
+async def test_plans_to_choose_from_bring_nothing_yet() -> None:
+    world = Apart()
+    process = await world.process()
+    with pytest.raises((NoCapacity, ImageNotReady)):
+        await process.plan(order(what=world.later()))
