@@ -86,6 +86,20 @@ A_PAIR = {
 }
 """As everywhere behind the API: with a group and a network that there are."""
 
+OF_W = {
+    "intertie.api.cluster.v1.Dataset.groups": "w",
+    "intertie.api.cluster.v1.Volume.group": "w",
+}
+A_TERM = terms.DiskTerm(guarantee_iops=1, cap_iops=2, guarantee_mib_s=3, cap_mib_s=4)
+DISKS = (
+    part_spec.FurtherDisk(name="genomes", image=DIGEST, disk=A_TERM),
+    part_spec.FurtherDisk(name="scratch", size_mib=9, disk=A_TERM),
+)
+OF_EITHER_KIND = tuple(
+    f"workspaces[{at}].disks[{name}" for at in range(2) for name in ("0].size_mib", "1].image")
+)
+"""A data set has no size, and a volume no image."""
+
 
 def an_environment(turn: int = 0) -> Environment:
     message = filled(resources_pb2.Environment, turn=turn)
@@ -97,8 +111,8 @@ def an_allocation(turn: int = 0) -> Allocation:
     return spec_proto.allocation_from_proto(message, "allocation")
 
 
-def assert_whole(message: Message, *, but: str = "") -> None:
-    lost = [path for path in left_out(message) if path != but]
+def assert_whole(message: Message, *but: str) -> None:
+    lost = [path for path in left_out(message) if path not in but]
     assert not lost, f"lost on the way: {', '.join(lost)}"
 
 
@@ -145,8 +159,11 @@ def test_through_the_ledger(turn: int) -> None:
 @pytest.mark.parametrize("turn", TURNS)
 def test_through_the_agent_and_back_to_its_disk(turn: int) -> None:
     record = filled(records_pb2.WantedPart, turn=turn, given=WELL_FORMED)
+    for workspace in record.workspaces:
+        workspace.disks[0].image, workspace.disks[0].size_mib = DIGEST, 0
+        workspace.disks[1].image = ""
     again = part_to_proto(part_from_proto(record))
-    assert_whole(again)
+    assert_whole(again, *OF_EITHER_KIND)
     assert again == record
 
 
@@ -162,14 +179,28 @@ def test_from_a_cluster_to_its_parts(turn: int) -> None:
         networks=("lan",),
         placement=GroupPlacement(max_per_host=7),
     )
-    cluster = ClusterSpec(groups=(group,), networks=(Network(name="lan", subnet="10.1.0.0/24"),))
+    message = filled(cluster_pb2.ClusterSpec, turn=turn, given={**OF_W, **A_PAIR})
+    asked = spec_proto.cluster_spec_from_proto(message)
+    cluster = ClusterSpec(
+        groups=(group,),
+        networks=(Network(name="lan", subnet="10.1.0.0/24"),),
+        datasets=asked.datasets,
+        volumes=asked.volumes,
+    )
     window = Window(samples.NOW, samples.NOW + samples.HOUR)
     plan = Plan(
-        window=window, sites=(SitePlan(site="north", counts={"w": 2}),), images={"w": DIGEST}
+        window=window,
+        sites=(SitePlan(site="north", counts={"w": 2}),),
+        images={"w": DIGEST},
+        data={"w": (DIGEST,) * len(asked.datasets)},
     )
     placed = layout("uid", cluster, {"w": 2}, plan.site_of(), "c1")
     pinned = replace(environment, image=DIGEST)
-    alone = replace(cluster, groups=(replace(group, environment=pinned),))
+    alone = replace(
+        cluster,
+        groups=(replace(group, environment=pinned),),
+        datasets=tuple(replace(each, source=DIGEST) for each in asked.datasets),
+    )
     name = ClusterName.parse("sites/north/tenants/demo/clusters/c1")
     part = part_spec_of(name, "uid", alone, {"w": 2}, window, "north")
     assert part == part_specs(str(name), "uid", cluster, plan, placed)["north"]
@@ -178,6 +209,12 @@ def test_from_a_cluster_to_its_parts(turn: int) -> None:
         assert workspace.environment == pinned
         assert workspace.allocation == allocation
         assert workspace.max_per_host == group.placement.max_per_host
+        assert [(each.name, each.disk) for each in workspace.disks] == [
+            (each.name, each.disk) for each in (*asked.datasets, *asked.volumes)
+        ]
+        assert {each.size_mib for each in workspace.disks if not each.image} == {
+            each.size_mib for each in asked.volumes
+        }
 
 
 def test_a_grant_for_a_transfer_says_all_that_its_broker_signs() -> None:
@@ -194,6 +231,7 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
         replace(samples.workspace("w", index), environment=environment, allocation=allocation)
         for index in range(2)
     ]
+    workspaces = [replace(each, disks=DISKS) for each in workspaces]
     spec = samples.part_spec(
         *workspaces, pairs=(("w-0", "v-0", 30),), remote=("v-0",), link_mbit_s=40
     )
@@ -231,8 +269,9 @@ def test_from_a_part_to_the_record_and_to_the_agent(turn: int) -> None:
     wanted = wanted_of(part, fleet, samples.POLICY, gone=True)["n1"]
     wanted = replace(wanted, generation=3)
     record = records_pb2.WantedPart.FromString(wanted_to_bytes(wanted))
-    assert_whole(record, but="networks[0].pairs[0].bandwidth.cap_mbit_s")
+    assert_whole(record, "networks[0].pairs[0].bandwidth.cap_mbit_s", *OF_EITHER_KIND)
     [workspace] = part_from_proto(record).workspaces
+    assert workspace.disks == DISKS
     assert workspace.environment == environment
     assert workspace.allocation == allocation
     assert workspace.switched == Switched(power=Power.PAUSED, boots=turn + 1)

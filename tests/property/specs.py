@@ -114,6 +114,32 @@ def leases(draw: st.DrawFn) -> LeaseTerms:
 
 
 @st.composite
+def further_disks(
+    draw: st.DrawFn, groups: list[str]
+) -> tuple[tuple[spec.Dataset, ...], tuple[spec.Volume, ...]]:
+    """Few: what is drawn for them is in every specification's way."""
+    data = tuple(
+        spec.Dataset(
+            name="genomes",
+            source=draw(st.sampled_from(["genomes-v2", "b3:" + "5c" * 32])),
+            groups=draw(st.sampled_from([(), (groups[0],)])),
+            disk=draw(disks()),
+        )
+        for _ in range(draw(st.integers(0, 1)))
+    )
+    volumes = tuple(
+        spec.Volume(
+            name="scratch",
+            size_mib=draw(st.integers(1, 1 << 20)),
+            disk=draw(disks()),
+            group=draw(st.sampled_from(groups)),
+        )
+        for _ in range(draw(st.integers(0, 1)))
+    )
+    return data, volumes
+
+
+@st.composite
 def cluster_specs(draw: st.DrawFn) -> ClusterSpec:
     """One to four groups on up to three networks, with pairs where groups share one."""
     names = draw(st.lists(labels, min_size=1, max_size=4, unique=True))
@@ -121,8 +147,11 @@ def cluster_specs(draw: st.DrawFn) -> ClusterSpec:
     drawn = [draw(groups(name, nets)) for name in names]
     on = {group.name: group.networks or tuple(nets) for group in drawn}
     with_pairs = [_with_pair(draw, group, names[at:], on) for at, group in enumerate(drawn)]
+    data, volumes = draw(further_disks(names))
     return ClusterSpec(
         groups=tuple(with_pairs),
+        datasets=data,
+        volumes=volumes,
         networks=tuple(
             Network(
                 name=net,

@@ -19,6 +19,7 @@ from intertie.common.part_spec import (
     PartSpec,
     PartWorkspace,
     Transfer,
+    further_disks,
 )
 from intertie.common.rpc import spec_proto
 from intertie.common.spec import ClusterSpec, Environment, layout, normalise, validate
@@ -53,6 +54,10 @@ def part_of(spec: ClusterSpec, all_of: Layout, site: str) -> PartSpec:
                 environment=replace(spec.group(label.rpartition("-")[0]).environment, image=digest),
                 allocation=spec.group(label.rpartition("-")[0]).allocation,
                 nics=nics,
+                disks=tuple(
+                    replace(each, image=digest) if each.image else each
+                    for each in further_disks(spec, label.rpartition("-")[0])
+                ),
             )
             for label, nics in all_of.nics.items()
         ),

@@ -16,6 +16,7 @@ networks:
   - name: lan
     subnet: 10.1.0.0/24
     latency: [{groups: [a, a], max_latency: 50ms}]
+volumes: [{name: scratch, group: a, size_mib: 64, disk: {guarantee_iops: 9}}]
 lease: {duration: 1h, start_time: "2026-03-01T12:00:00Z"}
 """
 
@@ -23,6 +24,7 @@ lease: {duration: 1h, start_time: "2026-03-01T12:00:00Z"}
 def standing() -> Cluster:
     cluster = Cluster(spec=read_document(DOCUMENT).spec)
     cluster.spec.groups[0].environment.contextualization.ssh_authorized_keys.append("key")
+    cluster.spec.volumes[0].disk.cap_iops = 9  # as services fill it in
     cluster.spec.placement.max_sites = 0  # as services say it where nothing was
     cluster.window.start_time.FromJsonString("2026-03-01T12:30:00Z")
     return cluster
@@ -54,6 +56,8 @@ def test_keys_that_were_given_beside_the_file_stay() -> None:
         ("50ms", "40ms", "networks"),
         ("duration: 1h", "duration: 1h, max_delay: 5m", "lease.max_delay"),
         ("12:00:00Z", "12:10:00Z", "lease.start_time"),
+        ("size_mib: 64", "size_mib: 65", "volumes"),
+        ("lease:", "datasets: [{name: d, source: d}]\nlease:", "datasets"),
         ("lease:", "placement: {max_sites: 1}\nlease:", "placement"),
     ],
 )

@@ -8,7 +8,15 @@ import pytest
 from intertie.common.amend_rules import DURATION, END_TIME, GROUPS, amended
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
-from intertie.common.spec import ClusterSpec, GroupPlacement, LeaseTerms, normalise
+from intertie.common.spec import (
+    ClusterSpec,
+    Dataset,
+    DiskTerm,
+    GroupPlacement,
+    LeaseTerms,
+    Volume,
+    normalise,
+)
 from intertie.common.values import replace
 from tests.unit.common.builders import NOW, two_groups
 
@@ -125,3 +133,26 @@ def test_groups_may_leave_networks_to_the_default_and_not_leave_one() -> None:
     assert asked(with_group(1, networks=("net",)), GROUPS) == STANDING
     standing = normalise(with_group(1, networks=("net",)), now=NOW)
     assert amended(standing, two_groups(), [GROUPS], WINDOW, now=LATER) == standing
+
+
+def test_data_sets_and_volumes_stay_as_they_are() -> None:
+    disk = DiskTerm(guarantee_iops=5)
+    had = replace(
+        two_groups(),
+        datasets=(Dataset(name="genomes", source="v2"),),
+        volumes=(Volume(name="scratch", size_mib=64, group="head", disk=disk),),
+    )
+    standing = normalise(had, now=NOW)
+    for same in (had, standing, two_groups()):
+        assert amended(standing, same, [GROUPS], WINDOW, now=LATER) == standing
+    more = replace(had.volumes[0], name="more")
+    for field, other in (
+        ("spec.datasets", replace(had, datasets=(replace(had.datasets[0], source="v3"),))),
+        ("spec.volumes", replace(had, volumes=(replace(had.volumes[0], size_mib=65),))),
+        ("spec.volumes", replace(had, volumes=(*had.volumes, more))),
+    ):
+        with pytest.raises(FieldInvalid, match="make a new cluster") as caught:
+            amended(standing, other, [GROUPS], WINDOW, now=LATER)
+        assert caught.value.field == field
+    with pytest.raises(FieldInvalid, match=r"spec\.volumes' may not be changed"):
+        amended(standing, had, ["spec.volumes"], WINDOW, now=LATER)

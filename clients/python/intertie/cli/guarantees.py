@@ -51,7 +51,7 @@ def _directions(guarantee: Guarantee) -> Iterator[tuple[str, str]]:
 def _where(source: str, target: str, network: str) -> str:
     on = f" on {network}" if network else ""
     if not network:
-        return source
+        return f"{source} on {target}" if target else source
     if not source:
         return f"to {target}{on}"
     return f"{source} to {target}{on}" if target else f"from {source}{on}"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
-from intertie.api.cluster.v1.cluster_pb2 import Cluster, ClusterSpec, LeaseTerms
+from intertie.api.cluster.v1.cluster_pb2 import (
+    Cluster,
+    ClusterSpec,
+    Dataset,
+    LeaseTerms,
+    Volume,
+)
 from intertie.client.document import Document
 from intertie.client.problems import DocumentInvalid, Problem
 
 END_TIME, DURATION, GROUPS = "spec.lease.end_time", "spec.lease.duration", "spec.groups"
+
+D = TypeVar("D", Dataset, Volume)
 
 _REMEDY = "Write it as it was, or make a new cluster."
 
@@ -46,6 +55,8 @@ def _unchangeable(document: Document, standing: Cluster) -> Iterator[Problem]:
     starts = [had.lease.start_time, standing.window.start_time]
     differing = {
         "networks": list(asked.networks) != list(had.networks),
+        "datasets": bool(asked.datasets) and _capped(asked.datasets) != _capped(had.datasets),
+        "volumes": bool(asked.volumes) and _capped(asked.volumes) != _capped(had.volumes),
         "placement": asked.placement.max_sites != had.placement.max_sites,
         "lease.start_time": lease.HasField("start_time") and lease.start_time not in starts,
         "lease.max_delay": lease.HasField("max_delay") and lease.max_delay != had.lease.max_delay,
@@ -58,3 +69,15 @@ def _unchangeable(document: Document, standing: Cluster) -> Iterator[Problem]:
                 text="is not what the cluster has, and may not be changed",
                 remedy=_REMEDY,
             )
+
+
+def _capped(disks: Iterable[D]) -> list[D]:
+    """With the caps that the service gives them: their guarantees, where they say none."""
+    found = []
+    for each in disks:
+        copy = type(each)()
+        copy.CopyFrom(each)
+        copy.disk.cap_iops = each.disk.cap_iops or each.disk.guarantee_iops
+        copy.disk.cap_mib_s = each.disk.cap_mib_s or each.disk.guarantee_mib_s
+        found.append(copy)
+    return found

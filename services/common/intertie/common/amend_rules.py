@@ -5,7 +5,14 @@ from datetime import datetime, timedelta
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
-from intertie.common.spec import ClusterSpec, Group, LeaseTerms, normalise, validate
+from intertie.common.spec import (
+    ClusterSpec,
+    Group,
+    LeaseTerms,
+    capped_disk,
+    normalise,
+    validate,
+)
 from intertie.common.spec_rules import MAX_SPAN
 from intertie.common.values import field_names, replace
 
@@ -47,6 +54,7 @@ def amended(
     result = replace(result, groups=normalise(judged, now=now).groups)
     if GROUPS in paths:
         _groups_are_the_same(standing.groups, result.groups)
+        _disks_are_the_same(standing, asked)
     return result
 
 
@@ -130,6 +138,17 @@ def _groups_are_the_same(standing: Sequence[Group], asked: Sequence[Group]) -> N
                 f"{gets} MiB is less than the {had} MiB that there are, and a disk gets no "
                 f"smaller; give {had} or more",
             )
+
+
+def _disks_are_the_same(standing: ClusterSpec, asked: ClusterSpec) -> None:
+    """Data sets and volumes stay as they are; who says none does not speak of them."""
+    for name, said, had in (
+        ("datasets", asked.datasets, standing.datasets),
+        ("volumes", asked.volumes, standing.volumes),
+    ):
+        normal = tuple(replace(each, disk=capped_disk(each.disk)) for each in said)
+        if normal and normal != had:
+            raise FieldInvalid(f"spec.{name}", NEW_CLUSTER)
 
 
 def _differing(old: Group, new: Group) -> Iterator[str]:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import IntEnum
 
-from intertie.common.part_spec import PairPromise
-from intertie.common.terms import Allocation
+from intertie.common.part_spec import FurtherDisk, PairPromise
+from intertie.common.terms import Allocation, DiskTerm
 from intertie.common.values import Struct, replace
 
 
@@ -81,12 +81,19 @@ def with_measured(
         yield replace(promise, measured=own) if own else promise
 
 
+_ONE_WAY = (
+    GuaranteeKind.LINK_BANDWIDTH,
+    GuaranteeKind.DISK_IOPS,
+    GuaranteeKind.DISK_THROUGHPUT,
+)
+
 _Subject = tuple[GuaranteeKind, str, frozenset[str] | tuple[str, str]]
 
 
 def _subject(of: Measured | Guarantee) -> _Subject:
-    """A pair is promised the same both ways, and so is a NIC; a link has a promise each way."""
-    if of.kind is GuaranteeKind.LINK_BANDWIDTH:
+    """A pair is promised the same both ways, and so is a NIC; a link has a promise each way, and of
+    a disk `target` is the name."""
+    if of.kind in _ONE_WAY:
         return of.kind, of.network, (of.source, of.target)
     return of.kind, of.network, frozenset({of.source, of.target} - {""})
 
@@ -107,10 +114,13 @@ def of_pairs(network: str, pairs: Iterable[PairPromise]) -> Iterator[Guarantee]:
 
 
 def of_workspace(
-    label: str, allocation: Allocation, networks: Iterable[str]
+    label: str,
+    allocation: Allocation,
+    networks: Iterable[str],
+    disks: Iterable[FurtherDisk] = (),
 ) -> Iterator[Guarantee]:
-    """What its NICs, one on each of `networks`, and its disk are promised."""
-    nic, disk = allocation.nic, allocation.disk
+    """What its NICs, one on each of `networks`, its root disk and the others are promised."""
+    nic = allocation.nic
     for network in networks if nic.guarantee_mbit_s else ():
         yield Guarantee(
             kind=GuaranteeKind.NIC_BANDWIDTH,
@@ -120,10 +130,18 @@ def of_workspace(
             cap=nic.cap_mbit_s,
             unit="Mbit/s",
         )
+    yield from _of_disk(label, "", allocation.disk)
+    for each in disks:
+        yield from _of_disk(label, each.name, each.disk)
+
+
+def _of_disk(label: str, name: str, disk: DiskTerm) -> Iterator[Guarantee]:
+    """`name`: empty for the root disk."""
     if disk.guarantee_iops:
         yield Guarantee(
             kind=GuaranteeKind.DISK_IOPS,
             source=label,
+            target=name,
             guarantee=disk.guarantee_iops,
             cap=disk.cap_iops,
             unit="1/s",
@@ -132,6 +150,7 @@ def of_workspace(
         yield Guarantee(
             kind=GuaranteeKind.DISK_THROUGHPUT,
             source=label,
+            target=name,
             guarantee=disk.guarantee_mib_s,
             cap=disk.cap_mib_s,
             unit="MiB/s",

@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
 
+from intertie.common.disk_rules import check_disks_of_workspace
 from intertie.common.errors import DomainError, FieldInvalid, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName, check_label, is_digest
@@ -226,6 +227,7 @@ def _workspace(workspace: PartWorkspace, members: Addresses, field: str) -> None
         )
     check_allocation(workspace.allocation, f"{field}.allocation")
     check_range(workspace.max_per_host, 0, MAX_WORKSPACES, f"{field}.max_per_host", "")
+    check_disks_of_workspace(workspace.disks, f"{field}.disks")
     if len(workspace.nics) > MAX_NICS:
         raise FieldInvalid(f"{field}.nics", f"has {len(workspace.nics)}; at most {MAX_NICS}")
     seen: set[str] = set()

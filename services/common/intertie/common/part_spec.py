@@ -1,11 +1,20 @@
 """What one site is asked to hold: its piece of a cluster, named as in the proto."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
-from intertie.common.terms import Allocation, BandwidthTerm, Environment
-from intertie.common.values import Struct
+from intertie.common.terms import (
+    Allocation,
+    BandwidthTerm,
+    ClusterSpec,
+    Dataset,
+    DiskTerm,
+    Environment,
+    Volume,
+)
+from intertie.common.values import Struct, replace
 
 
 class PartNic(Struct, frozen=True, kw_only=True):
@@ -13,6 +22,18 @@ class PartNic(Struct, frozen=True, kw_only=True):
     mac: str
     address: str
     """With prefix length."""
+
+
+class FurtherDisk(Struct, frozen=True, kw_only=True):
+    """A data set, which is read-only, or a volume."""
+
+    name: str
+    """The disk's serial."""
+    image: str = ""
+    """Of a data set: a digest, never a name. Empty: a volume."""
+    size_mib: int = 0
+    """Of a volume."""
+    disk: DiskTerm = DiskTerm()
 
 
 class PartWorkspace(Struct, frozen=True, kw_only=True):
@@ -24,10 +45,21 @@ class PartWorkspace(Struct, frozen=True, kw_only=True):
     nics: tuple[PartNic, ...] = ()
     max_per_host: int = 0
     """Of its group; 0: no bound."""
+    disks: tuple[FurtherDisk, ...] = ()
 
     @property
     def label(self) -> str:
         return workspace_label(self.group, self.index)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Digests of all that its host needs before it starts: of its image and its data sets."""
+        return (self.environment.image, *(each.image for each in self.disks if each.image))
+
+    @property
+    def disk_mib(self) -> int:
+        """Of its root disk and its volumes."""
+        return self.allocation.disk_mib + sum(each.size_mib for each in self.disks)
 
 
 class Member(Struct, frozen=True, kw_only=True):
@@ -140,3 +172,41 @@ class PartSpec(Struct, frozen=True, kw_only=True):
             for network in self.networks
             for pair in network.pairs
         )
+
+
+def further_disks(spec: ClusterSpec, group: str) -> tuple[FurtherDisk, ...]:
+    """What each workspace of the group has beside its root disk: its data sets, as the
+    specification calls their sources, and then its volumes, each in their order there."""
+    if not (spec.datasets or spec.volumes):
+        return ()
+    data = (
+        FurtherDisk(name=each.name, image=each.source, disk=each.disk)
+        for each in spec.datasets
+        if not each.groups or group in each.groups
+    )
+    volumes = (
+        FurtherDisk(name=each.name, size_mib=each.size_mib, disk=each.disk)
+        for each in spec.volumes
+        if each.group == group
+    )
+    return (*data, *volumes)
+
+
+def with_further_disks(
+    spec: ClusterSpec, has: Mapping[str, tuple[FurtherDisk, ...]]
+) -> ClusterSpec:
+    """The specification by which each group has just these; groups that are not named have none."""
+    each_of = [(group, disk) for group, disks in has.items() for disk in disks]
+    return replace(
+        spec,
+        datasets=tuple(
+            Dataset(name=disk.name, source=disk.image, groups=(group,), disk=disk.disk)
+            for group, disk in each_of
+            if disk.image
+        ),
+        volumes=tuple(
+            Volume(name=disk.name, size_mib=disk.size_mib, disk=disk.disk, group=group)
+            for group, disk in each_of
+            if not disk.image
+        ),
+    )

@@ -4,12 +4,18 @@ Everything behind the API works on specifications that went through `validate` a
 then `normalise`. This module is the one to import from, for the values too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from intertie.common.layout import Layout, layout
+from intertie.common.part_spec import FurtherDisk, further_disks
 from intertie.common.quantities import Vector
-from intertie.common.spec_rules import check_can_be_chosen, image_field, validate
+from intertie.common.spec_rules import (
+    check_can_be_chosen,
+    dataset_field,
+    image_field,
+    validate,
+)
 from intertie.common.terms import (
     DEFAULT_DURATION,
     DEFAULT_READY_WITHIN,
@@ -18,6 +24,7 @@ from intertie.common.terms import (
     BandwidthTerm,
     ClusterSpec,
     Contextualization,
+    Dataset,
     DiskTerm,
     Environment,
     Group,
@@ -31,6 +38,7 @@ from intertie.common.terms import (
     PairTerm,
     Placement,
     Readiness,
+    Volume,
     shared_networks,
 )
 from intertie.common.values import replace
@@ -42,6 +50,7 @@ __all__ = [
     "BandwidthTerm",
     "ClusterSpec",
     "Contextualization",
+    "Dataset",
     "DiskTerm",
     "Environment",
     "Group",
@@ -56,9 +65,12 @@ __all__ = [
     "PairTerm",
     "Placement",
     "Readiness",
+    "Volume",
     "capped_disk",
     "check_can_be_chosen",
+    "dataset_field",
     "demand_of",
+    "demand_of_disk",
     "image_field",
     "layout",
     "least_demand",
@@ -85,21 +97,31 @@ def normalise(spec: ClusterSpec, *, now: datetime) -> ClusterSpec:
     if lease.start_time is not None and lease.start_time < now:
         lease = replace(lease, start_time=now)
     return replace(
-        spec, groups=tuple(_normal_group(group, networks_of) for group in spec.groups), lease=lease
+        spec,
+        groups=tuple(_normal_group(group, networks_of) for group in spec.groups),
+        lease=lease,
+        datasets=tuple(replace(each, disk=capped_disk(each.disk)) for each in spec.datasets),
+        volumes=tuple(replace(each, disk=capped_disk(each.disk)) for each in spec.volumes),
     )
 
 
-def demand_of(allocation: Allocation, nics: int, pair_mbit_s: int | None = None) -> Vector:
+def demand_of(
+    allocation: Allocation,
+    nics: int,
+    pair_mbit_s: int | None = None,
+    disks: Iterable[FurtherDisk] = (),
+) -> Vector:
     """What one workspace takes from its host.
 
     Disk operations and throughput count by their caps, because only the sum of all caps
     keeps every floor. The uplink counts what is guaranteed to each NIC and to pairs:
     `pair_mbit_s` is the sum over all promised pairs that the workspace is an end of; left
-    out, each pair term of the allocation counts as one peer.
+    out, each pair term of the allocation counts as one peer. `disks` are those beside its root
+    disk.
     """
     if pair_mbit_s is None:
         pair_mbit_s = sum(pair.bandwidth.guarantee_mbit_s for pair in allocation.pairs)
-    return Vector(
+    alone = Vector(
         vcpus=allocation.vcpus,
         memory_mib=allocation.memory_mib,
         disk_mib=allocation.disk_mib,
@@ -107,13 +129,24 @@ def demand_of(allocation: Allocation, nics: int, pair_mbit_s: int | None = None)
         throughput_mib_s=max(allocation.disk.cap_mib_s, allocation.disk.guarantee_mib_s),
         uplink_mbit_s=allocation.nic.guarantee_mbit_s * nics + pair_mbit_s,
     )
+    return sum(map(demand_of_disk, disks), start=alone)
+
+
+def demand_of_disk(disk: FurtherDisk) -> Vector:
+    """As a root disk counts. The octets of a data set do not, no more than those of an image."""
+    return Vector(
+        disk_mib=disk.size_mib,
+        iops=max(disk.disk.cap_iops, disk.disk.guarantee_iops),
+        throughput_mib_s=max(disk.disk.cap_mib_s, disk.disk.guarantee_mib_s),
+    )
 
 
 def total_demand(spec: ClusterSpec, counts: Mapping[str, int]) -> Vector:
     """What so many workspaces of each group take of their hosts together; each pair term counts as
     one peer."""
     needs = (
-        demand_of(group.allocation, len(group.networks)) * counts[group.name]
+        demand_of(group.allocation, len(group.networks), disks=further_disks(spec, group.name))
+        * counts[group.name]
         for group in spec.groups
     )
     return sum(needs, start=Vector())

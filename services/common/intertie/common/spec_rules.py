@@ -4,15 +4,22 @@ Rules of one group's environment and allocation are in `term_rules`.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 
+from intertie.common.disk_rules import check_further_disks
 from intertie.common.errors import FieldInvalid
 from intertie.common.layout import check_room, network_of
 from intertie.common.names import check_label, workspace_label
-from intertie.common.term_rules import check_allocation, check_environment, check_range
+from intertie.common.term_rules import (
+    check_allocation,
+    check_environment,
+    check_range,
+    check_unique,
+    unknown,
+)
 from intertie.common.terms import (
     DEFAULT_DURATION,
     ClusterSpec,
@@ -43,12 +50,13 @@ def validate(spec: ClusterSpec, *, now: datetime) -> None:
     _some_groups_but_not_too_many(spec)
     for position, network in enumerate(spec.networks):
         _network_is_well_formed(network, f"spec.networks[{position}]")
-    _names_are_unique([network.name for network in spec.networks], "spec.networks", "name")
+    check_unique([network.name for network in spec.networks], "spec.networks", "name")
     _subnets_do_not_overlap(spec)
     for position, group in enumerate(spec.groups):
         _group_is_well_formed(group, f"spec.groups[{position}]")
-    _names_are_unique([group.name for group in spec.groups], "spec.groups", "name")
+    check_unique([group.name for group in spec.groups], "spec.groups", "name")
     _not_too_many_workspaces(spec)
+    check_further_disks(spec)
     all_networks = tuple(network.name for network in spec.networks)
     networks_of = {group.name: group.networks or all_networks for group in spec.groups}
     for position, group in enumerate(spec.groups):
@@ -83,6 +91,11 @@ def check_can_be_chosen(lease: LeaseTerms) -> None:
 def image_field(position: int) -> str:
     """Where the group in that position says its image."""
     return f"spec.groups[{position}].environment.image"
+
+
+def dataset_field(position: int) -> str:
+    """Where the data set in that position says what it is of."""
+    return f"spec.datasets[{position}].source"
 
 
 def _some_groups_but_not_too_many(spec: ClusterSpec) -> None:
@@ -195,8 +208,8 @@ def _networks_are_known(group: Group, known: tuple[str, ...], field: str) -> Non
     """A group is on networks of its cluster, each once, 16 at most."""
     for place, name in enumerate(group.networks):
         if name not in known:
-            raise FieldInvalid(f"{field}.networks[{place}]", _unknown("network", name, known))
-    _names_are_unique(group.networks, f"{field}.networks", "")
+            raise FieldInvalid(f"{field}.networks[{place}]", unknown("network", name, known))
+    check_unique(group.networks, f"{field}.networks", "")
     if len(group.networks or known) > MAX_NICS:
         raise FieldInvalid(
             f"{field}.networks", f"gives a workspace more than {MAX_NICS} NICs; name fewer networks"
@@ -212,7 +225,7 @@ def _sites_can_be_met(group: Group, max_sites: int, field: str) -> None:
     ):
         for place, site in enumerate(sites):
             check_label(site, f"{at}.{name}[{place}]")
-        _names_are_unique(sites, f"{at}.{name}", "")
+        check_unique(sites, f"{at}.{name}", "")
     for place, site in enumerate(placement.deny_sites):
         if site in placement.allow_sites:
             raise FieldInvalid(
@@ -247,7 +260,7 @@ def _pairs_are_known(group: Group, networks_of: Networks, field: str) -> None:
     for place, pair in enumerate(group.allocation.pairs):
         at = f"{field}[{place}]"
         if pair.group not in networks_of:
-            raise FieldInvalid(f"{at}.group", _unknown("group", pair.group, tuple(networks_of)))
+            raise FieldInvalid(f"{at}.group", unknown("group", pair.group, tuple(networks_of)))
         shared = shared_networks(networks_of[group.name], networks_of[pair.group])
         if not shared:
             raise FieldInvalid(
@@ -255,7 +268,7 @@ def _pairs_are_known(group: Group, networks_of: Networks, field: str) -> None:
             )
         if pair.network and pair.network not in shared:
             raise FieldInvalid(
-                f"{at}.network", _unknown("network of both groups", pair.network, shared)
+                f"{at}.network", unknown("network of both groups", pair.network, shared)
             )
         if not pair.network and len(shared) > 1:
             raise FieldInvalid(
@@ -291,7 +304,7 @@ def _latency_is_known(bound: LatencyBound, network: str, networks_of: Networks, 
     for place, name in enumerate(bound.groups):
         if name not in on_it:
             at = f"{field}.groups[{place}]"
-            raise FieldInvalid(at, _unknown("group on this network", name, on_it))
+            raise FieldInvalid(at, unknown("group on this network", name, on_it))
     if not timedelta() < bound.max_latency <= MAX_LATENCY:
         raise FieldInvalid(f"{field}.max_latency", "must be more than 0 s and at most 10 s")
 
@@ -370,24 +383,3 @@ def _deadline_can_be_met(lease: LeaseTerms, *, now: datetime) -> None:
         )
     if lease.deadline > now + MAX_SPAN:
         raise FieldInvalid(f"{at}.deadline", "is more than 366 days ahead; give an earlier one")
-
-
-def _names_are_unique(names: Sequence[str], field: str, member: str) -> None:
-    for position, name in _repeated(names):
-        at = f"{field}[{position}].{member}" if member else f"{field}[{position}]"
-        raise FieldInvalid(at, f"{name!r} is there already; give each another name")
-
-
-def _repeated(names: Sequence[str]) -> Iterator[tuple[int, str]]:
-    seen: set[str] = set()
-    for position, name in enumerate(names):
-        if name in seen:
-            yield position, name
-        seen.add(name)
-
-
-def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    if not known:
-        return f"{name!r} is no {kind}: there is none"
-    some = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
-    return f"{name!r} is no {kind}; known: {some}"

@@ -9,6 +9,7 @@ from datetime import timedelta
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
 from intertie.common.quantities import Vector
+from intertie.common.spec import demand_of_disk
 from intertie.common.values import Struct, field_names
 
 HOUR = timedelta(hours=1)
@@ -64,6 +65,7 @@ def part_hour(rates: Rates, spec: PartSpec) -> float:
             throughput_mib_s=term.disk.cap_mib_s,
             uplink_mbit_s=term.nic.guarantee_mbit_s * len(each.nics),
         )
+        total = sum(map(demand_of_disk, each.disks), start=total)
     ours = {each.label for each in spec.workspaces}
     for network in spec.networks:
         for pair in network.pairs:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 
@@ -48,17 +49,37 @@ def check_range(value: int, least: int, most: int, field: str, unit: str) -> Non
         raise FieldInvalid(field, f"is {value}; must be from {least} to {most}{of}")
 
 
+def check_unique(names: Sequence[str], field: str, member: str) -> None:
+    """Refuses a name that is there twice; `member` is what of an entry of `field` has it."""
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        if name in seen:
+            at = f"{field}[{position}].{member}" if member else f"{field}[{position}]"
+            raise FieldInvalid(at, f"{name!r} is there already; give each another name")
+        seen.add(name)
+
+
+def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    """In words, with what there is."""
+    if not known:
+        return f"{name!r} is no {kind}: there is none"
+    some = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
+    return f"{name!r} is no {kind}; known: {some}"
+
+
+def check_image(text: str, field: str) -> None:
+    """By name or digest."""
+    if not text:
+        raise FieldInvalid(field, "is missing; name an image, like `intertie-guest`")
+    if not text.startswith("b3:"):
+        check_label(text, field)
+    elif not is_digest(text):
+        raise FieldInvalid(field, "is no digest; write `b3:` and 64 lower-case hexadecimal digits")
+
+
 def check_environment(environment: Environment, field: str) -> None:
     """An environment names an image, by name or digest, and what it needs of a host."""
-    if not environment.image:
-        raise FieldInvalid(f"{field}.image", "is missing; name an image, like `intertie-guest`")
-    if environment.image.startswith("b3:"):
-        if not is_digest(environment.image):
-            raise FieldInvalid(
-                f"{field}.image", "is no digest; write `b3:` and 64 lower-case hexadecimal digits"
-            )
-    else:
-        check_label(environment.image, f"{field}.image")
+    check_image(environment.image, f"{field}.image")
     if environment.architecture and not _ARCHITECTURE.fullmatch(environment.architecture):
         raise FieldInvalid(
             f"{field}.architecture",
@@ -112,7 +133,7 @@ def _check_sizes(allocation: Allocation, field: str) -> None:
     check_range(allocation.vcpus, 1, MAX_VCPUS, f"{field}.vcpus", "vCPUs")
     check_range(allocation.memory_mib, MIN_MEMORY_MIB, MAX_MEMORY_MIB, f"{field}.memory_mib", "MiB")
     check_range(allocation.disk_mib, 1, MAX_DISK_MIB, f"{field}.disk_mib", "MiB")
-    _check_disk(allocation.disk, f"{field}.disk")
+    check_disk(allocation.disk, f"{field}.disk")
     check_bandwidth(allocation.nic, f"{field}.nic")
     _check_availability(allocation.availability, f"{field}.availability")
 
@@ -123,7 +144,7 @@ def check_bandwidth(term: BandwidthTerm, field: str) -> None:
     _check_cap(term.guarantee_mbit_s, term.cap_mbit_s, f"{field}.cap_mbit_s")
 
 
-def _check_disk(disk: DiskTerm, field: str) -> None:
+def check_disk(disk: DiskTerm, field: str) -> None:
     check_range(disk.guarantee_iops, 0, MAX_IOPS, f"{field}.guarantee_iops", "operations a second")
     check_range(disk.cap_iops, 0, MAX_IOPS, f"{field}.cap_iops", "operations a second")
     check_range(disk.guarantee_mib_s, 0, MAX_DISK_MIB_S, f"{field}.guarantee_mib_s", "MiB/s")

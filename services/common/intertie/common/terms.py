@@ -176,11 +176,33 @@ class Placement(Struct, frozen=True, kw_only=True):
     max_sites: int = 0
 
 
+class Dataset(Struct, frozen=True, kw_only=True):
+    """What workspaces read, each as a disk."""
+
+    name: str
+    source: str
+    """As Environment.image."""
+    groups: tuple[str, ...] = ()
+    """Empty: all."""
+    disk: DiskTerm = DiskTerm()
+
+
+class Volume(Struct, frozen=True, kw_only=True):
+    """A disk of its own for each workspace of the group."""
+
+    name: str
+    size_mib: int
+    disk: DiskTerm = DiskTerm()
+    group: str
+
+
 class ClusterSpec(Struct, frozen=True, kw_only=True):
     groups: tuple[Group, ...]
     networks: tuple[Network, ...] = ()
     lease: LeaseTerms = LeaseTerms()
     placement: Placement = Placement()
+    datasets: tuple[Dataset, ...] = ()
+    volumes: tuple[Volume, ...] = ()
 
     def group(self, name: str) -> Group:
         return next(group for group in self.groups if group.name == name)

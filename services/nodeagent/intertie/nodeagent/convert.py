@@ -19,6 +19,8 @@ from intertie.common.rpc.spec_proto import (
     duration_to_proto,
     environment_from_proto,
     environment_to_proto,
+    further_disks_from_proto,
+    further_disks_to_proto,
     host_entries_from_proto,
     host_entries_to_proto,
     timestamp_from_proto,
@@ -108,6 +110,7 @@ def _workspace(message: pb.WantedWorkspace) -> WantedWorkspace:
         switched=Switched(power=_power(message.power, field), boots=message.boots),
         snapshot=_snapshot_order(message) if message.HasField("snapshot") else None,
         migration=_migration(message.migration, field) if message.HasField("migration") else None,
+        disks=further_disks_from_proto(message.disks),
     )
 
 
@@ -389,6 +392,7 @@ def part_to_proto(part: WantedPart) -> pb.WantedPart:
                 boots=each.switched.boots,
                 snapshot=_snapshot_order_to_proto(each.snapshot),
                 migration=_migration_to_proto(each.migration),
+                disks=further_disks_to_proto(each.disks),
             )
             for each in part.workspaces
         ],

@@ -36,6 +36,7 @@ from intertie.common.rpc.spec_proto import (
     bandwidth_to_proto,
     duration_from_proto,
     environment_to_proto,
+    further_disks_to_proto,
     host_entries_to_proto,
     timestamp_from_proto,
     timestamp_to_proto,
@@ -108,6 +109,7 @@ def _workspace(wanted: WantedWorkspace) -> records_pb2.WantedWorkspace:
         boots=wanted.switched.boots,
         snapshot=_order(wanted.snapshot),
         migration=_migration(wanted.migration) if wanted.migration is not None else None,
+        disks=further_disks_to_proto(wanted.disks),
     )
 
 

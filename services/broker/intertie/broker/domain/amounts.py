@@ -10,9 +10,9 @@ from functools import lru_cache
 
 from intertie.broker.domain.part import Standing
 from intertie.broker.domain.placed import hosts_of
-from intertie.common.part_spec import PartSpec, PartWorkspace
+from intertie.common.part_spec import FurtherDisk, PartSpec, PartWorkspace
 from intertie.common.quantities import DIMENSIONS, Vector
-from intertie.common.spec import Allocation
+from intertie.common.spec import Allocation, demand_of_disk
 from intertie.common.values import replace
 
 
@@ -33,12 +33,12 @@ def link_key(peer: str, direction: str) -> str:
 def fixed_amounts(workspace: PartWorkspace) -> Vector:
     """What a workspace takes of its host wherever the others are; of the uplink, what its NICs
     are guaranteed."""
-    return amounts_alone(workspace.allocation, len(workspace.nics))
+    return amounts_alone(workspace.allocation, len(workspace.nics), workspace.disks)
 
 
-def amounts_alone(allocation: Allocation, nics: int) -> Vector:
-    """Likewise of any workspace with that many NICs."""
-    return Vector(
+def amounts_alone(allocation: Allocation, nics: int, disks: Iterable[FurtherDisk] = ()) -> Vector:
+    """Likewise of any workspace with that many NICs, and these disks beside its root disk."""
+    alone = Vector(
         vcpus=allocation.vcpus,
         memory_mib=allocation.memory_mib,
         disk_mib=allocation.disk_mib,
@@ -46,6 +46,7 @@ def amounts_alone(allocation: Allocation, nics: int) -> Vector:
         throughput_mib_s=allocation.disk.cap_mib_s,
         uplink_mbit_s=allocation.nic.guarantee_mbit_s * nics,
     )
+    return sum(map(demand_of_disk, disks), start=alone)
 
 
 def keyed(host: str, amounts: Vector) -> dict[str, int]:

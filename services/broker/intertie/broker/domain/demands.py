@@ -164,7 +164,7 @@ def _either_way(
 
 
 def _kept_at(places: Iterable[Placed], spec: PartSpec) -> dict[str, int]:
-    disks = {each.label: each.allocation.disk_mib for each in spec.workspaces}
+    disks = {each.label: each.disk_mib for each in spec.workspaces}
     found: dict[str, int] = {}
     for each in places:
         _add(found, {host_key(each.host, "disk_mib"): disks[each.workspace]})

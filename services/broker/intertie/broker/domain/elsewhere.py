@@ -88,8 +88,9 @@ def _elsewhere(
     window = Window(there, there + opening.span_s * _S)
     full = {each.host for each in opening.short(window) if each.host}
     copied = under_way(part, view.seen.get(part.uid, {}))
+    stays = copied.union(each.label for each in part.spec.workspaces if each.disks)
     on_full = [
-        each.workspace for each in part.placed if each.host in full and each.workspace not in copied
+        each.workspace for each in part.placed if each.host in full and each.workspace not in stays
     ]
     free = free_hosts(calendar, view, policy, window, now=now)
     found = None

@@ -106,4 +106,5 @@ def _promises(spec: PartSpec) -> Iterator[Guarantee]:
     for network in spec.networks:
         yield from of_pairs(network.name, network.pairs)
     for each in spec.workspaces:
-        yield from of_workspace(each.label, each.allocation, (nic.network for nic in each.nics))
+        networks = (nic.network for nic in each.nics)
+        yield from of_workspace(each.label, each.allocation, networks, each.disks)

@@ -87,6 +87,7 @@ def begun(
             stands = f"{states[label]} with a SNAPSHOT under way"
             raise ActionIllegal(Action.MIGRATE.name, label, stands, "")
     check_free_to_move(part, now=now)
+    check_goes_whole(part, wanted)
     after = part
     spec = part.spec if part.keeping is None else only_kept(part.spec)
     window = Window(now, part.ends)
@@ -112,6 +113,17 @@ def check_kept(part: Part, seen: Mapping[str, SeenPart], *, now: datetime) -> No
         raise FieldInvalid("action", "MIGRATE is not for what is promised room where it is")
     if not is_saved(part, seen):
         raise ActionIllegal(Action.MIGRATE.name, part.name, "being saved", "")
+
+
+def check_goes_whole(part: Part, labels: Collection[str]) -> None:
+    """Disks beside the root disk stay where they are, and so does who has any."""
+    for each in part.spec.workspaces:
+        if each.disks and each.label in labels:
+            raise FieldInvalid(
+                "action",
+                f"MIGRATE does not take along data sets and volumes, and {each.label} has "
+                f"{', '.join(disk.name for disk in each.disks)}; it stays where it is",
+            )
 
 
 def check_free_to_move(part: Part, *, now: datetime) -> None:
@@ -143,6 +155,7 @@ def only_kept(spec: PartSpec) -> PartSpec:
             allocation=replace(
                 each.allocation, vcpus=0, memory_mib=0, disk=DiskTerm(), nic=BandwidthTerm()
             ),
+            disks=tuple(replace(disk, disk=DiskTerm()) for disk in each.disks),
         )
         for each in roomy.workspaces
     )

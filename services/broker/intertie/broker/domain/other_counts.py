@@ -14,6 +14,7 @@ from intertie.broker.domain.site_caps import with_site_caps
 from intertie.common.intervals import Window
 from intertie.common.layout import Numbers, number_in
 from intertie.common.names import ClusterName
+from intertie.common.part_spec import with_further_disks
 from intertie.common.spec import ClusterSpec, Group
 from intertie.common.values import replace
 
@@ -55,7 +56,7 @@ class OtherCounts:
 
 
 def _as_placed(part: Part, standing: ClusterSpec, spec: ClusterSpec, policy: Policy) -> ClusterSpec:
-    """With images and caps as the part has them: neither an image that has got another digest nor
+    """With images, further disks and caps as the part has them: neither an image that has got another digest nor
     a default that the operator has changed is any of an amend's business."""
     there = {each.group: each for each in part.spec.workspaces}
 
@@ -66,7 +67,8 @@ def _as_placed(part: Part, standing: ClusterSpec, spec: ClusterSpec, policy: Pol
         return replace(new, environment=known.environment, allocation=allocation)
 
     groups = zip(standing.groups, spec.groups, strict=True)
-    return replace(spec, groups=tuple(group(old, new) for old, new in groups))
+    spec = replace(spec, groups=tuple(group(old, new) for old, new in groups))
+    return with_further_disks(spec, {name: each.disks for name, each in there.items()})
 
 
 def _numbers(part: Part) -> Numbers:

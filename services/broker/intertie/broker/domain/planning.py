@@ -14,16 +14,21 @@ from intertie.broker.domain.networks import leaves_site
 from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.placement import place
 from intertie.broker.domain.refusing import check_quotas, check_window
-from intertie.broker.domain.site_caps import with_site_caps, with_site_defaults
+from intertie.broker.domain.site_caps import (
+    capped_by_site,
+    with_site_caps,
+    with_site_defaults,
+)
 from intertie.common.calendar import Calendar, Demand
+from intertie.common.disk_rules import check_data_size
 from intertie.common.errors import FieldInvalid, NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.layout import Numbers, layout
 from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_rules import MAX_PART_NETWORKS
-from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace
+from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace, further_disks
 from intertie.common.quantities import DIMENSIONS, Vector
-from intertie.common.spec import ClusterSpec, Group
+from intertie.common.spec import ClusterSpec, DiskTerm, Group, dataset_field
 from intertie.common.values import Struct, replace
 
 MAX_STARTS = 64
@@ -96,7 +101,9 @@ def _not_only_here(group: Group, site: str) -> str:
 
 
 def check_disks(spec: ClusterSpec, images: Mapping[str, Image]) -> None:
-    """A root disk is at least as large as its image's own."""
+    """A root disk is at least as large as its image's own, and a data set is whole sectors."""
+    for position, data in enumerate(spec.datasets):
+        check_data_size(images[data.source].size_bytes, dataset_field(position))
     for position, group in enumerate(spec.groups):
         image = images[group.environment.image]
         least_mib = -(-image.virtual_size_bytes // (1 << 20))
@@ -120,7 +127,18 @@ def pinned(spec: ClusterSpec, images: Mapping[str, Image], policy: Policy) -> Cl
             allocation=with_site_caps(group.allocation, policy),
         )
 
-    return replace(spec, groups=tuple(pin(group) for group in spec.groups))
+    def capped(disk: DiskTerm) -> DiskTerm:
+        return capped_by_site(disk, policy)
+
+    return replace(
+        spec,
+        groups=tuple(pin(group) for group in spec.groups),
+        datasets=tuple(
+            replace(each, source=images[each.source].digest, disk=capped(each.disk))
+            for each in spec.datasets
+        ),
+        volumes=tuple(replace(each, disk=capped(each.disk)) for each in spec.volumes),
+    )
 
 
 def part_spec_of(
@@ -140,6 +158,7 @@ def part_spec_of(
         for index in range(counts[group.name])
     ]
     plan = layout(uid, spec, counts, dict.fromkeys(labels, site), name.cluster_id, numbers)
+    disks = {group.name: further_disks(spec, group.name) for group in spec.groups}
     return PartSpec(
         cluster=str(name),
         cluster_uid=uid,
@@ -152,6 +171,7 @@ def part_spec_of(
                 allocation=group.allocation,
                 nics=plan.nics[workspace_label(group.name, index)],
                 max_per_host=group.placement.max_per_host,
+                disks=disks[group.name],
             )
             for group in spec.groups
             for index in range(counts[group.name])
@@ -314,7 +334,8 @@ def _not_before(
         if not group.fewest:
             continue
         wanted = with_site_caps(group.allocation, policy)
-        amounts = amounts_alone(wanted, len(group.networks))
+        disks = further_disks(spec, group.name)
+        amounts = amounts_alone(wanted, len(group.networks), disks)
         best: datetime | None = None
         for host in hosts:
             demand = Demand("", Window(first, first + asked.duration), keyed(host, amounts))

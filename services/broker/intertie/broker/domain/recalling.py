@@ -357,7 +357,7 @@ def _longest(part: Part, last: datetime, view: LedgerView, policy: Policy) -> Pa
     wanted: dict[str, int] = {}
     for each in with_room_for_memory(part.spec, keeping.mib_s).workspaces:
         key = host_key(host_of[each.label], "disk_mib")
-        wanted[key] = wanted.get(key, 0) + each.allocation.disk_mib
+        wanted[key] = wanted.get(key, 0) + each.disk_mib
     wanted |= counted_for(part.path.tenant, policy.admission, wanted)
 
     def free(at: datetime) -> bool:

@@ -15,7 +15,7 @@ from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.price import amount_of
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.stretch import Stretch
-from intertie.common.guarantees import GuaranteeKind, Measured
+from intertie.common.guarantees import GuaranteeKind, Measured, with_measured
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
 from intertie.common.refund import GUARANTEE, RefundItem
@@ -135,14 +135,8 @@ def _promised(spec: PartSpec, now: Measured) -> int:
             for each in spec.links
             if (each.peer, each.network) == (now.target, now.network)
         )
-    ends = {now.source, now.target} - {""}
-    for each in guarantees_of(spec):
-        if (each.kind, each.network) == (now.kind, now.network) and ends == {
-            each.source,
-            each.target,
-        } - {""}:
-            return each.guarantee
-    return 0
+    told = with_measured(guarantees_of(spec), (now,))
+    return next((each.guarantee for each in told if each.measured), 0)
 
 
 def _most(part: Part, items: Iterable[RefundItem], amount: float) -> float:

@@ -5,7 +5,7 @@ What a cluster of this site alone gets at once, see `amending`, comes here in th
 every site of the cluster takes them, or none does.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from intertie.broker.domain.account import Account
@@ -49,7 +49,8 @@ from intertie.common.errors import (
     TermsStale,
 )
 from intertie.common.part_rules import within
-from intertie.common.part_spec import PartSpec
+from intertie.common.part_spec import FurtherDisk, PartSpec
+from intertie.common.spec import capped_disk
 from intertie.common.values import Struct, replace
 
 
@@ -189,6 +190,8 @@ def _check_same(part: Part, spec: PartSpec) -> None:
             continue
         if (each.environment, each.nics) != (old.environment, old.nics):
             raise FieldInvalid(at, "gets other terms, no other environment and no other NICs")
+        if not same_disks(each.disks, old.disks):
+            raise FieldInvalid(f"{at}.disks", "may not be changed")
         if each.allocation.disk_mib < old.allocation.disk_mib:
             raise FieldInvalid(
                 f"{at}.allocation.disk_mib",
@@ -196,10 +199,22 @@ def _check_same(part: Part, spec: PartSpec) -> None:
             )
 
 
+def same_disks(asked: Sequence[FurtherDisk], had: Sequence[FurtherDisk]) -> bool:
+    """Where no cap is asked for, the one in force stays."""
+    if len(asked) != len(had):
+        return False
+    return all(
+        replace(new, disk=capped_disk(new.disk, iops=old.disk.cap_iops, mib_s=old.disk.cap_mib_s))
+        == old
+        for new, old in zip(asked, had, strict=True)
+    )
+
+
 def with_caps(part: Part, spec: PartSpec, asked: PartSpec) -> PartSpec:
     """Where no cap of a disk is asked for, no less than is in force: a default that the operator
     has lowered is none of an amend's business. `spec` has the defaults of now."""
     there = {each.label: each.allocation.disk for each in part.spec.workspaces}
+    disks = {each.label: each.disks for each in part.spec.workspaces}
     said = {each.label: each.allocation.disk for each in asked.workspaces}
 
     def most(label: str, name: str, value: int) -> int:
@@ -219,6 +234,7 @@ def with_caps(part: Part, spec: PartSpec, asked: PartSpec) -> PartSpec:
                         cap_mib_s=most(each.label, "cap_mib_s", each.allocation.disk.cap_mib_s),
                     ),
                 ),
+                disks=disks.get(each.label, each.disks),
             )
             for each in spec.workspaces
         ),

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 
 from intertie.broker.domain.account import Account, ChainEntry, UsageHead
-from intertie.broker.domain.amounts import amounts_alone, amounts_of
+from intertie.broker.domain.amounts import amounts_of, fixed_amounts
 from intertie.broker.domain.charge import Alike, Charge, PastCharge, Reserved
 from intertie.broker.domain.fleet import SeenPart
 from intertie.broker.domain.part import Part, PartState
@@ -172,7 +172,7 @@ def _alike(part: Part) -> tuple[Alike, ...]:
     """The part's workspaces, those of a group that have the same together."""
     found: dict[tuple[str, Vector, str], list[int]] = {}
     for each in part.spec.workspaces:
-        has = amounts_alone(each.allocation, len(each.nics))
+        has = fixed_amounts(each)
         found.setdefault((each.group, has, each.environment.image), []).append(each.index)
     return tuple(
         Alike(group=group, indices=tuple(indices), each=has, image=image)

@@ -16,6 +16,7 @@ from intertie.broker.domain.keeping import ANSWERED_WITHIN, Vacating
 from intertie.broker.domain.ledger import LedgerView, calendar_of
 from intertie.broker.domain.migrating import (
     check_free_to_move,
+    check_goes_whole,
     check_room,
     on_its_way,
     place_for,
@@ -68,6 +69,7 @@ def on_its_way_out(
     window = Window(now, part.window.end)
     after = replace(part, vacating=replace(vacating, leaves=()))
     try:
+        check_goes_whole(part, [each.workspace for each in leaves])
         for number, each in enumerate(leaves, start=1):
             label = each.workspace
             host = place_for(

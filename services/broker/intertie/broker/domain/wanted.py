@@ -11,7 +11,7 @@ from intertie.broker.domain.part import Part, nonce_of, workspace_uid
 from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.intervals import Window
 from intertie.common.names import ImageName, uid_of
-from intertie.common.part_spec import HostEntry, Member, PartNetwork
+from intertie.common.part_spec import FurtherDisk, HostEntry, Member, PartNetwork
 from intertie.common.spec import Allocation, BandwidthTerm, Environment
 from intertie.common.values import Struct, replace
 
@@ -103,6 +103,7 @@ class WantedWorkspace(Struct, frozen=True, kw_only=True):
     snapshot: SnapshotOrder | None = None
     migration: Migration | None = None
     """None: it is that host's alone."""
+    disks: tuple[FurtherDisk, ...] = ()
 
 
 class WantedPart(Struct, frozen=True, kw_only=True):
@@ -176,6 +177,7 @@ def _workspaces(part: Part, host: str, fleet: Fleet) -> Iterator[WantedWorkspace
             switched=part.switch_of(each.label),
             snapshot=_snapshot(part, each.label, host),
             migration=_migration(part, each.label, host, fleet),
+            disks=each.disks,
         )
 
 

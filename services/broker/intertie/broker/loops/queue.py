@@ -207,7 +207,8 @@ class Queue:
             self._had_their_turn.update(in_vain)
 
     async def _has_images(self, part: Part) -> bool:
-        for digest in sorted({each.environment.image for each in part.spec.workspaces}):
+        needed = {image for each in part.spec.workspaces for image in each.images}
+        for digest in sorted(needed):
             if await self._images.find(part.path.tenant, digest) is None:
                 return False
         return True

@@ -111,7 +111,7 @@ class HoldAmend:
         """Who stays has its image."""
         there = {each.label for each in part.spec.workspaces}
         new = (each for each in order.spec.workspaces if each.label not in there)
-        for digest in dict.fromkeys(each.environment.image for each in new):
+        for digest in dict.fromkeys(image for each in new for image in each.images):
             if await self._images.find(order.name.tenant, digest) is None:
                 raise ImageNotReady(digest, self._policy.site)
 

@@ -156,9 +156,9 @@ class HoldPart:
 
 
 def needed_here(spec: PartSpec, site: str) -> tuple[str, ...]:
-    """Images that workspaces run or that are sent, but for those that are brought before."""
+    """Images of workspaces and what is sent, but for those that are brought before."""
     brought = {each.digest for each in spec.transfers if each.to_site == site}
-    used = [each.environment.image for each in spec.workspaces]
+    used = [image for each in spec.workspaces for image in each.images]
     used += [each.digest for each in spec.transfers if each.from_site == site]
     return tuple(each for each in dict.fromkeys(used) if each not in brought)
 

@@ -152,11 +152,14 @@ class UpdateCluster:
         return cluster, part
 
     async def _check_images(self, order: UpdateOrder, view: ClusterView) -> None:
-        """New workspaces get the image that those of their group have, if it is still here."""
+        """New workspaces get the image that those of their group have, and the data sets, if they are
+        still here."""
         if GROUPS not in order.paths:
             return
         counts = dict(view.record.counts)
         digests = {each.group: each.image_digest for each in view.workspaces}
+        part = (await self._ledger.view()).parts.get(view.record.part)
+        data = {each.group: each.disks for each in (part.value.spec.workspaces if part else ())}
         for position, group in enumerate(order.spec.groups):
             digest = digests.get(group.name)
             if digest is None or group.most <= counts[group.name]:
@@ -164,6 +167,9 @@ class UpdateCluster:
             if await self._images.find(order.name.tenant, digest) is None:
                 image, site = group.environment.image, self._policy.site
                 raise ImageNotReady(image, site, image_field(position))
+            for disk in data.get(group.name, ()):
+                if disk.image and await self._images.find(order.name.tenant, disk.image) is None:
+                    raise ImageNotReady(disk.image, self._policy.site, "spec.datasets")
 
     async def _as_it_is(self, name: ClusterName, uid: str) -> ClusterView:
         view = await self._get.here(name)

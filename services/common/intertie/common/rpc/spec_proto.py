@@ -16,6 +16,8 @@ from intertie.common.rpc.terms_proto import (
     bandwidth_fields,
     bandwidth_from_proto,
     bandwidth_to_proto,
+    disk_fields,
+    disk_from_proto,
     duration_fields,
     duration_from_proto,
     duration_to_proto,
@@ -44,6 +46,8 @@ __all__ = [
     "duration_to_proto",
     "environment_from_proto",
     "environment_to_proto",
+    "further_disks_from_proto",
+    "further_disks_to_proto",
     "host_entries_from_proto",
     "host_entries_to_proto",
     "part_spec_fields",
@@ -78,6 +82,24 @@ def cluster_spec_fields(value: spec.ClusterSpec) -> Fields:
             "cancellable": lease.cancellable,
         },
         "placement": {"max_sites": value.placement.max_sites},
+        "datasets": [
+            {
+                "name": each.name,
+                "source": each.source,
+                "groups": each.groups,
+                "disk": disk_fields(each.disk),
+            }
+            for each in value.datasets
+        ],
+        "volumes": [
+            {
+                "name": each.name,
+                "size_mib": each.size_mib,
+                "disk": disk_fields(each.disk),
+                "group": each.group,
+            }
+            for each in value.volumes
+        ],
     }
 
 
@@ -99,6 +121,24 @@ def cluster_spec_from_proto(
         ),
         lease=_lease_from_proto(message.lease, f"{field}.lease"),
         placement=spec.Placement(max_sites=message.placement.max_sites),
+        datasets=tuple(
+            spec.Dataset(
+                name=each.name,
+                source=each.source,
+                groups=tuple(each.groups),
+                disk=disk_from_proto(each.disk),
+            )
+            for each in message.datasets
+        ),
+        volumes=tuple(
+            spec.Volume(
+                name=each.name,
+                size_mib=each.size_mib,
+                disk=disk_from_proto(each.disk),
+                group=each.group,
+            )
+            for each in message.volumes
+        ),
     )
 
 
@@ -334,7 +374,37 @@ def _part_workspace_fields(value: part_spec.PartWorkspace) -> Fields:
             {"network": nic.network, "mac": nic.mac, "address": nic.address} for nic in value.nics
         ],
         "max_per_host": value.max_per_host,
+        "disks": [_further_disk_fields(each) for each in value.disks],
     }
+
+
+def _further_disk_fields(value: part_spec.FurtherDisk) -> Fields:
+    return {
+        "name": value.name,
+        "image": value.image,
+        "size_mib": value.size_mib,
+        "disk": disk_fields(value.disk),
+    }
+
+
+def further_disks_to_proto(
+    disks: Iterable[part_spec.FurtherDisk],
+) -> list[part_pb2.FurtherDisk]:
+    return [part_pb2.FurtherDisk(**_further_disk_fields(each)) for each in disks]
+
+
+def further_disks_from_proto(
+    messages: Iterable[part_pb2.FurtherDisk],
+) -> tuple[part_spec.FurtherDisk, ...]:
+    return tuple(
+        part_spec.FurtherDisk(
+            name=each.name,
+            image=each.image,
+            size_mib=each.size_mib,
+            disk=disk_from_proto(each.disk),
+        )
+        for each in messages
+    )
 
 
 def _part_workspace_from_proto(
@@ -350,6 +420,7 @@ def _part_workspace_from_proto(
             for nic in message.nics
         ),
         max_per_host=message.max_per_host,
+        disks=further_disks_from_proto(message.disks),
     )
 
 

@@ -109,18 +109,31 @@ def bandwidth_from_proto(message: types_pb2.BandwidthTerm) -> terms.BandwidthTer
     )
 
 
+def disk_fields(term: terms.DiskTerm) -> Fields:
+    return {
+        "guarantee_iops": term.guarantee_iops,
+        "cap_iops": term.cap_iops,
+        "guarantee_mib_s": term.guarantee_mib_s,
+        "cap_mib_s": term.cap_mib_s,
+    }
+
+
+def disk_from_proto(message: types_pb2.DiskTerm) -> terms.DiskTerm:
+    return terms.DiskTerm(
+        guarantee_iops=message.guarantee_iops,
+        cap_iops=message.cap_iops,
+        guarantee_mib_s=message.guarantee_mib_s,
+        cap_mib_s=message.cap_mib_s,
+    )
+
+
 def allocation_fields(allocation: terms.Allocation) -> Fields:
-    disk, availability = allocation.disk, allocation.availability
+    availability = allocation.availability
     return {
         "vcpus": allocation.vcpus,
         "memory_mib": allocation.memory_mib,
         "disk_mib": allocation.disk_mib,
-        "disk": {
-            "guarantee_iops": disk.guarantee_iops,
-            "cap_iops": disk.cap_iops,
-            "guarantee_mib_s": disk.guarantee_mib_s,
-            "cap_mib_s": disk.cap_mib_s,
-        },
+        "disk": disk_fields(allocation.disk),
         "nic": bandwidth_fields(allocation.nic),
         "pairs": [
             {
@@ -143,7 +156,7 @@ def allocation_to_proto(allocation: terms.Allocation) -> types_pb2.Allocation:
 
 
 def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Allocation:
-    disk, availability = message.disk, message.availability
+    availability = message.availability
     at = f"{field}.availability"
     on_isolation = _ON_ISOLATION.get(availability.on_isolation)
     if on_isolation is None:
@@ -155,12 +168,7 @@ def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Al
         vcpus=message.vcpus,
         memory_mib=message.memory_mib,
         disk_mib=message.disk_mib,
-        disk=terms.DiskTerm(
-            guarantee_iops=disk.guarantee_iops,
-            cap_iops=disk.cap_iops,
-            guarantee_mib_s=disk.guarantee_mib_s,
-            cap_mib_s=disk.cap_mib_s,
-        ),
+        disk=disk_from_proto(message.disk),
         nic=bandwidth_from_proto(message.nic),
         pairs=tuple(
             terms.PairTerm(

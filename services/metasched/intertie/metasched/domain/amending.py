@@ -15,11 +15,11 @@ from intertie.common.intervals import Window
 from intertie.common.layout import Layout, Numbers, layout, number_in
 from intertie.common.names import PartName, workspace_label
 from intertie.common.part_rules import within
-from intertie.common.part_spec import PartSpec
+from intertie.common.part_spec import PartSpec, with_further_disks
 from intertie.common.spec import ClusterSpec, Group
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import LIVE, ClusterRecord
-from intertie.metasched.domain.parts import digest_of, part_specs, said
+from intertie.metasched.domain.parts import digest_of, disks_in, part_specs, said
 from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.routes import hops
@@ -83,7 +83,7 @@ def growth_of(record: ClusterRecord, spec: ClusterSpec) -> Growth:
 
 def to_plan(spec: ClusterSpec, growth: Growth, plan: Plan) -> ClusterSpec:
     """What a planner is asked for, where this plan is in force: counts as they may be in the end,
-    images by digest, and no more on one host than are now."""
+    images and data sets by digest, and no more on one host than are now."""
 
     def group(each: Group) -> Group:
         fewest, most = growth.bounds[each.name]
@@ -98,7 +98,8 @@ def to_plan(spec: ClusterSpec, growth: Growth, plan: Plan) -> ClusterSpec:
             placement=replace(each.placement, max_per_host=on_host),
         )
 
-    return replace(spec, groups=tuple(map(group, spec.groups)))
+    has = {each.name: disks_in(plan, spec, each.name) for each in spec.groups}
+    return replace(with_further_disks(spec, has), groups=tuple(map(group, spec.groups)))
 
 
 def beside_standing(problem: Problem, record: ClusterRecord, growth: Growth) -> Problem:
@@ -156,6 +157,7 @@ def target_of(
         sites=sites,
         links=_links(record, placed, homes, grown),
         images={**(grown.images if grown else {}), **record.plan.images},
+        data={**(grown.data if grown else {}), **record.plan.data},
         cost=_cost(record, window, grown, now),
         optimal=record.plan.optimal if grown is None else grown.optimal,
         bound=None,

@@ -20,7 +20,14 @@ from intertie.metasched.domain.commit import Decision, TxRecord, commit_of, tx_o
 from intertie.metasched.domain.in_time import window_on, with_promise
 from intertie.metasched.domain.parts import digest_of, part_specs, said
 from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.problem import GroupNeed, ImageFound, Problem, Promise, Site
+from intertie.metasched.domain.problem import (
+    DiskNeed,
+    GroupNeed,
+    ImageFound,
+    Problem,
+    Promise,
+    Site,
+)
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.waiting import left_of, recallable_of
 
@@ -177,6 +184,7 @@ def where_it_was(problem: Problem, plan: Plan, *, kept: bool = True) -> Problem:
             fewest=count,
             most=count,
             need=replace(group.need, disk_mib=0) if kept else group.need,
+            further=_further(group, plan, kept=kept),
             saved_mib=0 if kept else group.saved_mib,
             image=plan.images[group.name],
             allow_sites=(site,),
@@ -201,6 +209,18 @@ def where_it_was(problem: Problem, plan: Plan, *, kept: bool = True) -> Problem:
     return replace(problem, groups=groups, promises=promises, limits=(), max_sites=0, sites=sites)
 
 
+def _further(group: GroupNeed, plan: Plan, *, kept: bool) -> tuple[DiskNeed, ...]:
+    digests = iter(plan.data.get(group.name, ()))
+    return tuple(
+        replace(
+            each,
+            need=replace(each.need, disk_mib=0) if kept else each.need,
+            image=next(digests, each.image) if each.image else "",
+        )
+        for each in group.further
+    )
+
+
 def _ends(promise: Promise, counts: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
     ones, twos = (
         [site for name, site in counts if name == each] for each in (promise.a, promise.b)
@@ -215,6 +235,7 @@ def _named(group: str, site: str) -> str:
 
 
 def _with_images(site: Site, plan: Plan) -> Site:
-    there = {digest: ImageFound(digest=digest) for digest in plan.images.values()}
+    digests = (*plan.images.values(), *(each for data in plan.data.values() for each in data))
+    there = {digest: ImageFound(digest=digest) for digest in digests}
     offers = tuple(replace(each, images={**each.images, **there}) for each in site.offers)
     return replace(site, offers=offers)

@@ -62,6 +62,13 @@ def assembled(
             for each in sites
             if group.name in each.counts
         },
+        data={
+            group.name: tuple(problem.site(each.site).images[data].digest for data in group.data)
+            for group in problem.groups
+            if group.data
+            for each in sites
+            if group.name in each.counts
+        },
         cost=cost,
         optimal=optimal,
         bound=cost if optimal else bound,

@@ -11,7 +11,7 @@ from intertie.metasched.domain.costs import COST_SCALE, workspace_hour
 from intertie.metasched.domain.graph import FAR, FINE, MICROSECOND, Demand, Graph, Way
 from intertie.metasched.domain.packing import Packer, Packing
 from intertie.metasched.domain.plan import Plan
-from intertie.metasched.domain.problem import Problem, digest_at
+from intertie.metasched.domain.problem import Problem, content_at
 from intertie.metasched.domain.routes import pair_of
 from intertie.metasched.domain.transfers import Delivery, Move
 
@@ -180,7 +180,7 @@ class Board:
     def _several_digests(self) -> dict[str, list[str]]:
         """Of groups whose image is not the same everywhere: what it is at each site."""
         found = {
-            group.name: [digest_at(site, group) for site in self.problem.sites]
+            group.name: [content_at(site, group) for site in self.problem.sites]
             for group in self.problem.groups
         }
         return {name: each for name, each in found.items() if len({d for d in each if d}) > 1}

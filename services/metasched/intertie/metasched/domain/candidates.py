@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from intertie.common.disk_rules import check_data_size
 from intertie.common.errors import FieldInvalid, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.spec import DEFAULT_DURATION, LeaseTerms
 from intertie.common.values import replace
-from intertie.metasched.domain.problem import GroupNeed, Problem, Site
+from intertie.metasched.domain.problem import DiskNeed, GroupNeed, Problem, Site
 
 MOST_WINDOWS = 64
 """As many as a site answers for in one call."""
@@ -65,6 +66,13 @@ def hindrance(group: GroupNeed, site: Site) -> Shortfall | None:
             group=group.name,
             message=f"{site.name} has no image {group.image} for {group.name}",
         )
+    if gone := next((each for each in group.further if _lacks(site, each)), None):
+        return Shortfall(
+            site=site.name,
+            resource="image",
+            group=group.name,
+            message=f"{site.name} has no image {gone.image}, {gone.said} for {group.name}",
+        )
     if found.virtual_mib > group.need.disk_mib:
         return Shortfall(
             site=site.name,
@@ -89,6 +97,10 @@ def hindrance(group: GroupNeed, site: Site) -> Shortfall | None:
     return None
 
 
+def _lacks(site: Site, disk: DiskNeed) -> bool:
+    return bool(disk.image) and disk.image not in site.images
+
+
 def usable_sites(problem: Problem, group: GroupNeed) -> tuple[str, ...]:
     return tuple(site.name for site in problem.sites if hindrance(group, site) is None)
 
@@ -108,21 +120,27 @@ def without_useless_sites(problem: Problem) -> Problem:
 
 
 def images_missing(problem: Problem) -> tuple[str, ...]:
-    """Images that none of the sites has where their group may be."""
+    """Images, and those of data sets, that none of the sites has where their group may be."""
     return tuple(
         dict.fromkeys(
-            group.image
+            image
             for group in problem.groups
             if (places := [site for site in problem.sites if allowed(group, site.name)])
-            and not any(group.image in site.images for site in places)
+            for image in (group.image, *group.data)
+            if not any(image in site.images for site in places)
         )
     )
 
 
 def check_disks(problem: Problem) -> None:
-    """FieldInvalid where a group's disk is smaller than its image, wherever it may be."""
+    """FieldInvalid where a group's disk is smaller than its image, wherever it may be, or a data set
+    is no whole sectors."""
     for number, group in enumerate(problem.groups):
         places = [site for site in problem.sites if allowed(group, site.name)]
+        for each in group.further:
+            for site in places if each.image else ():
+                if each.image in site.images:
+                    check_data_size(site.images[each.image].size_bytes, f"{each.field}.source")
         sizes = [
             site.images[group.image].virtual_mib for site in places if group.image in site.images
         ]

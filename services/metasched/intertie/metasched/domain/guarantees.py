@@ -10,6 +10,7 @@ from intertie.common.guarantees import (
     of_workspace,
     with_measured,
 )
+from intertie.common.part_spec import further_disks
 from intertie.common.spec import ClusterSpec, Layout
 from intertie.metasched.domain.plan import Plan
 
@@ -41,7 +42,8 @@ def _promises(spec: ClusterSpec, plan: Plan, placed: Layout) -> Iterator[Guarant
         yield from of_pairs(network, pairs)
     for label in placed.nics:
         group = spec.group(label.rpartition("-")[0])
-        yield from of_workspace(label, group.allocation, group.networks)
+        disks = further_disks(spec, group.name)
+        yield from of_workspace(label, group.allocation, group.networks, disks)
     for link in plan.links:
         if not link.mbit_s:
             continue  # only the way is planned

@@ -139,7 +139,8 @@ def _rate(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -> It
     group = problem.groups[asked.group]
     guarantee = asked.field.replace("cap_", "guarantee_")
     promised = value_at(spec, guarantee)
-    taken = max((getattr(site.takes(group), asked.what.value) for site in problem.sites), default=0)
+    alone = replace(group, further=())
+    taken = max((getattr(site.takes(alone), asked.what.value) for site in problem.sites), default=0)
     unit = "operations a second" if asked.what is What.IOPS else "MiB/s"
 
     def step(value: int) -> Step:

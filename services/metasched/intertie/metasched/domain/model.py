@@ -8,7 +8,7 @@ from ortools.sat.python import cp_model
 
 from intertie.common.quantities import DIMENSIONS
 from intertie.metasched.domain.candidates import hindrance
-from intertie.metasched.domain.problem import GroupNeed, Problem, Site, digest_at
+from intertie.metasched.domain.problem import GroupNeed, Problem, Site, content_at
 from intertie.metasched.domain.route_rules import ROUTE_RULES
 from intertie.metasched.domain.staging_rules import STAGING_RULES
 from intertie.metasched.domain.variables import Model, Rule, product
@@ -177,13 +177,13 @@ def _keep_apart(model: Model, problem: Problem) -> None:
 def _run_one_image_in_a_group(model: Model, problem: Problem) -> None:
     """All workspaces of a group run the same content, also where sites use one name for several."""
     for group in problem.groups:
-        digests = sorted({d for site in problem.sites if (d := digest_at(site, group))})
+        digests = sorted({d for site in problem.sites if (d := content_at(site, group))})
         if len(digests) < 2:
             continue
         chosen = {digest: model.cp.new_bool_var(f"{group.name} {digest}") for digest in digests}
         model.cp.add_exactly_one(chosen.values())
         for site in problem.sites:
-            if digest := digest_at(site, group):
+            if digest := content_at(site, group):
                 model.cp.add_implication(model.present[group.name, site.name], chosen[digest])
 
 

@@ -11,12 +11,14 @@ from typing import Any
 from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
 from intertie.common.part_spec import (
+    FurtherDisk,
     LinkReservation,
     PartNetwork,
     PartSpec,
     PartWorkspace,
     Recallable,
     Transfer,
+    further_disks,
 )
 from intertie.common.spec import ClusterSpec, Layout
 from intertie.common.values import Struct, defaults, replace
@@ -92,6 +94,7 @@ def _plain(value: Any) -> Any:
 def _workspaces(
     spec: ClusterSpec, plan: Plan, placed: Layout, site_of: Mapping[str, str], site: str
 ) -> tuple[PartWorkspace, ...]:
+    disks = {group.name: disks_in(plan, spec, group.name) for group in spec.groups}
     return tuple(
         PartWorkspace(
             group=group.name,
@@ -100,10 +103,21 @@ def _workspaces(
             allocation=group.allocation,
             nics=placed.nics[label],
             max_per_host=plan.most_on_host(group.name, group.placement.max_per_host),
+            disks=disks[group.name],
         )
         for group in spec.groups
         for index in range(plan.count(group.name))
         if site_of[label := workspace_label(group.name, index)] == site
+    )
+
+
+def disks_in(plan: Plan, spec: ClusterSpec, group: str) -> tuple[FurtherDisk, ...]:
+    """What each workspace of the group has beside its root disk, with the digests of the plan; as
+    the request calls them where the plan has none of the group."""
+    disks = further_disks(spec, group)
+    digests = iter(plan.data.get(group, ()))
+    return tuple(
+        replace(each, image=next(digests, each.image)) if each.image else each for each in disks
     )
 
 

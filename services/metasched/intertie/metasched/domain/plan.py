@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import combinations, pairwise, product
+from itertools import combinations, pairwise, product, zip_longest
 from typing import TypeVar
 
 from intertie.common.errors import Shortfall
@@ -63,6 +63,8 @@ class Plan:
     """What is brought to sites before it starts, in the order in which it begins."""
     images: Mapping[str, str]
     """Group to digest."""
+    data: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Group to digests of its data sets, in their order in the request."""
     cost: float = 0.0
     optimal: bool = True
     bound: float | None = None
@@ -247,6 +249,11 @@ def _images_are_there(
                 continue
             if count and (found is None or found.digest != plan.images.get(name)):
                 yield _broken(each.site, "image", f"not the image of {name}", group=name)
+            elif count and any(
+                (data := offers[each.site].images.get(image)) is None or data.digest != digest
+                for image, digest in zip_longest(group.data, plan.data.get(name, ()))
+            ):
+                yield _broken(each.site, "image", f"not the data sets of {name}", group=name)
             elif count and found is not None and found.virtual_mib > group.need.disk_mib:
                 yield _broken(each.site, "disk", f"disk below the image of {name}", group=name)
 

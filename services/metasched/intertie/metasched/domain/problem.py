@@ -1,15 +1,36 @@
 """What the planner is asked: one cluster, several candidate windows, what sites offer in each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from intertie.common.intervals import Window
+from intertie.common.part_spec import further_disks
 from intertie.common.quantities import Vector
-from intertie.common.spec import ANY_HYPERVISOR, ClusterSpec, Group, demand_of
+from intertie.common.spec import (
+    ANY_HYPERVISOR,
+    ClusterSpec,
+    Group,
+    demand_of,
+    demand_of_disk,
+)
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.data import Item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskNeed:
+    """A data set or a volume of each workspace of a group."""
+
+    need: Vector
+    """Of disk, operations and throughput; of the latter two none: the site's default."""
+    image: str = ""
+    """Of a data set, which is to be at the site. Empty: a volume."""
+    field: str = ""
+    """Where in the request it is asked for."""
+    said: str = ""
+    """What it is, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +60,14 @@ class GroupNeed:
     """Where in its group the request says `fewest`."""
     at_most: Mapping[str, int] = field(default_factory=dict)
     """No more is counted for it in these dimensions, whatever it needs: to find out what stands in
-    its way."""
+    its way. Of `further` all is."""
+    further: tuple[DiskNeed, ...] = ()
+    """What each workspace has beside its root disk."""
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Images of its data sets."""
+        return tuple(each.image for each in self.further if each.image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,14 +163,20 @@ class Site:
 
     def takes(self, group: GroupNeed) -> Vector:
         """What one workspace of the group takes of a host here, promised pairs aside."""
-        charged = self.charges(group)
-        taken = replace(charged, disk_mib=charged.disk_mib + group.saved_mib)
+        alone = self._capped(group.need)
+        taken = replace(alone, disk_mib=alone.disk_mib + group.saved_mib)
         counted = {name: min(getattr(taken, name), most) for name, most in group.at_most.items()}
-        return replace(taken, **counted) if counted else taken
+        return self._with_further(replace(taken, **counted) if counted else taken, group)
 
     def charges(self, group: GroupNeed) -> Vector:
         """What of that its owner is charged for."""
-        offer, need = self.offers[0], group.need
+        return self._with_further(self._capped(group.need), group)
+
+    def _with_further(self, taken: Vector, group: GroupNeed) -> Vector:
+        return sum((self._capped(each.need) for each in group.further), start=taken)
+
+    def _capped(self, need: Vector) -> Vector:
+        offer = self.offers[0]
         return replace(
             need,
             iops=need.iops or offer.default_iops,
@@ -245,7 +279,7 @@ def problem_of(
     lease = spec.lease
     aside = lease.kind is not None and not lease.cancellable
     return Problem(
-        groups=tuple(_need_of(group, aside=aside) for group in spec.groups),
+        groups=tuple(_need_of(spec, group, aside=aside) for group in spec.groups),
         sites=tuple(Site(name=name, offers=tuple(offers[name])) for name in sorted(offers)),
         windows=windows,
         promises=tuple(
@@ -276,7 +310,7 @@ def problem_of(
     )
 
 
-def _need_of(group: Group, *, aside: bool) -> GroupNeed:
+def _need_of(spec: ClusterSpec, group: Group, *, aside: bool) -> GroupNeed:
     """`aside`: its sites may put it aside, and count disk for its memory from the start."""
     place = group.placement
     return GroupNeed(
@@ -295,7 +329,22 @@ def _need_of(group: Group, *, aside: bool) -> GroupNeed:
         min_sites=place.min_sites,
         saved_mib=group.allocation.memory_mib if aside else 0,
         count_field="count" if group.count else "min_count",
+        further=tuple(_further_of(spec, group)),
     )
+
+
+def _further_of(spec: ClusterSpec, group: Group) -> Iterator[DiskNeed]:
+    at = {each.name: f"spec.datasets[{n}]" for n, each in enumerate(spec.datasets)}
+    at |= {each.name: f"spec.volumes[{n}]" for n, each in enumerate(spec.volumes)}
+    for each in further_disks(spec, group.name):
+        yield DiskNeed(
+            need=demand_of_disk(each),
+            image=each.image,
+            field=at[each.name],
+            said=f"data set {each.name}"
+            if each.image
+            else f"volume {each.name} of {each.size_mib} MiB",
+        )
 
 
 def with_image_brought(problem: Problem, image: str, item: Item) -> Problem:
@@ -311,6 +360,15 @@ def with_image_brought(problem: Problem, image: str, item: Item) -> Problem:
         for site in problem.sites
     )
     return replace(problem, sites=sites, items=(*problem.items, item))
+
+
+def content_at(site: Site, group: GroupNeed) -> str:
+    """What all of the group are to have alike, of its image and its data sets; empty where one of
+    them is not there."""
+    if not group.further:
+        return digest_at(site, group)
+    found = [site.images.get(each) for each in (group.image, *group.data)]
+    return " ".join(each.digest if each else "" for each in found) if all(found) else ""
 
 
 def digest_at(site: Site, group: GroupNeed) -> str:

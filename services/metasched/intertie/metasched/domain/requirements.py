@@ -17,6 +17,7 @@ from intertie.common.term_rules import MIN_MEMORY_MIB
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import allowed
 from intertie.metasched.domain.problem import (
+    DiskNeed,
     GroupNeed,
     ImageFound,
     LatencyLimit,
@@ -55,6 +56,7 @@ class What(Enum):
     MAX_SITES = "max_sites"
     START = "START"
     DURATION = "DURATION"
+    FURTHER_DISK = "FURTHER_DISK"
 
 
 def _as_it_is(problem: Problem) -> Problem:
@@ -110,6 +112,7 @@ def asked_of(
         found += _what_it_is(group, at)
     for at, group in enumerate(problem.groups):
         found += _amounts(problem, group, at)
+        found += _further(group, at)
     found += (_promised(problem, each) for each in problem.promises)
     found += (_bounded(each) for each in problem.limits)
     found += _on_networks(problem, networks)
@@ -176,7 +179,8 @@ def _amounts(problem: Problem, group: GroupNeed, at: int) -> Iterator[Asked]:
     for what, (name, unit, least) in _AMOUNTS.items():
         dimension = what.value
         amount = getattr(group.need, dimension)
-        most = max((getattr(site.takes(group), dimension) for site in problem.sites), default=0)
+        alone = replace(group, further=())
+        most = max((getattr(site.takes(alone), dimension) for site in problem.sites), default=0)
         sizes = image_sizes(problem, group) if what is What.DISK else ()
         least = min(sizes, default=least) or least
         if most <= least and not any(size > amount for size in sizes):
@@ -189,6 +193,22 @@ def _amounts(problem: Problem, group: GroupNeed, at: int) -> Iterator[Asked]:
             group=at,
             drop=partial(_with_least, at=at, dimension=dimension, least=least),
         )
+
+
+def _further(group: GroupNeed, at: int) -> Iterator[Asked]:
+    for disk in group.further:
+        yield Asked(
+            what=What.FURTHER_DISK,
+            field=disk.field,
+            message=f"{disk.said} for each {group.name}",
+            group=at,
+            drop=partial(_without_disk, at=at, disk=disk),
+        )
+
+
+def _without_disk(problem: Problem, at: int, disk: DiskNeed) -> Problem:
+    group = problem.groups[at]
+    return _with_group(problem, at, replace(group, further=_less(group.further, disk)))
 
 
 def image_sizes(problem: Problem, group: GroupNeed) -> tuple[int, ...]:

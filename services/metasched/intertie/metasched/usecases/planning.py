@@ -18,7 +18,7 @@ from intertie.common.errors import (
     SiteUnreachable,
 )
 from intertie.common.intervals import Window
-from intertie.common.spec import ClusterSpec, Kind, image_field
+from intertie.common.spec import ClusterSpec, Kind, dataset_field, image_field
 from intertie.common.values import replace
 from intertie.metasched.domain.bringing import (
     LEAD,
@@ -323,7 +323,9 @@ class Planning:
         """Of every site that some group may use, and of those, which did not answer."""
         problem = problem_of(brief.spec, brief.windows, {})
         silent: dict[str, NoUse] = dict(brief.without)
-        images = tuple(dict.fromkeys(group.image for group in problem.groups))
+        images = tuple(
+            dict.fromkeys(image for group in problem.groups for image in (group.image, *group.data))
+        )
         names = [
             name
             for name in self._sites.names
@@ -362,15 +364,10 @@ class Planning:
             return error
         missing = images_missing(problem)
         if missing:
-            named = [group for group in problem.groups if group.image == missing[0]]
+            named = [each for each in problem.groups if missing[0] in (each.image, *each.data)]
             places = {s.name for s in problem.sites for g in named if allowed(g, s.name)}
-            first = next(
-                position
-                for position, group in enumerate(brief.spec.groups)
-                if group.environment.image == missing[0]
-            )
             site = places.pop() if len(places) == 1 else ""
-            return ImageNotReady(missing[0], site, image_field(first))
+            return ImageNotReady(missing[0], site, _where_asked(brief.spec, missing[0]))
         if brief.beside is not None:
             problem = beyond_standing(problem)
         short = await self.found(shortfalls, problem, effort=self._effort.solver)
@@ -381,6 +378,15 @@ def _is_sooner(problem: Problem, one: Plan, other: Plan) -> bool:
     """With as many workspaces or more of them."""
     more, fewer = (sum(plan.count(group.name) for group in problem.groups) for plan in (one, other))
     return more > fewer or (more == fewer and one.window.start < other.window.start)
+
+
+def _where_asked(spec: ClusterSpec, image: str) -> str:
+    """The first field that names the image."""
+    for position, group in enumerate(spec.groups):
+        if group.environment.image == image:
+            return image_field(position)
+    sources = [each.source for each in spec.datasets]
+    return dataset_field(sources.index(image))
 
 
 def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:

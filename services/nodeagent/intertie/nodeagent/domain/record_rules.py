@@ -3,6 +3,7 @@
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface
 
+from intertie.common.disk_rules import check_disks_of_workspace
 from intertie.common.errors import FieldInvalid
 from intertie.common.names import PartName, check_label
 from intertie.common.part_rules import check_host_entry
@@ -58,6 +59,7 @@ def _check_workspace(workspace: WantedWorkspace, networks: set[str], field: str)
         ("disk_mib", allocation.disk_mib),
     ):
         _between(amount, 1, 2**40, f"{field}.allocation.{name}")
+    check_disks_of_workspace(workspace.disks, f"{field}.disks")
     if workspace.migration is not None:
         check_label(workspace.migration.host, f"{field}.migration.host")
         _between(workspace.migration.number, 1, 2**62, f"{field}.migration.number")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from intertie.common.actions import AS_BEGUN, Switched
 from intertie.common.intervals import Window
-from intertie.common.part_spec import HostEntry
+from intertie.common.part_spec import FurtherDisk, HostEntry
 from intertie.common.terms import Allocation, BandwidthTerm, Environment
 from intertie.nodeagent.domain.migrating import Migration
 from intertie.nodeagent.domain.snapshot_note import SnapshotOrder
@@ -34,6 +34,12 @@ class WantedWorkspace:
     snapshot: SnapshotOrder | None = None
     migration: Migration | None = None
     """None: it is this host's alone."""
+    disks: tuple[FurtherDisk, ...] = ()
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Digests of its data sets."""
+        return tuple(each.image for each in self.disks if each.image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -210,6 +210,7 @@ class PartWorkspace(_message.Message):
     ALLOCATION_FIELD_NUMBER: _builtins.int
     NICS_FIELD_NUMBER: _builtins.int
     MAX_PER_HOST_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     index: _builtins.int
     max_per_host: _builtins.int
@@ -222,6 +223,10 @@ class PartWorkspace(_message.Message):
     def allocation(self) -> _resources_pb2.Allocation: ...
     @_builtins.property
     def nics(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartNic]: ...
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___FurtherDisk]:
+        """Beside its root disk, in the order in which the guest finds them."""
+
     def __init__(
         self,
         *,
@@ -231,14 +236,49 @@ class PartWorkspace(_message.Message):
         allocation: _resources_pb2.Allocation | None = ...,
         nics: _abc.Iterable[Global___PartNic] | None = ...,
         max_per_host: _builtins.int = ...,
+        disks: _abc.Iterable[Global___FurtherDisk] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "environment", b"environment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "environment", b"environment", "group", b"group", "index", b"index", "max_per_host", b"max_per_host", "nics", b"nics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "disks", b"disks", "environment", b"environment", "group", b"group", "index", b"index", "max_per_host", b"max_per_host", "nics", b"nics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PartWorkspace: _TypeAlias = PartWorkspace  # noqa: Y015
+
+@_typing.final
+class FurtherDisk(_message.Message):
+    """A data set, which is read-only, or a volume."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    SIZE_MIB_FIELD_NUMBER: _builtins.int
+    DISK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The disk's serial."""
+    image: _builtins.str
+    """Of a data set, as a digest, never as a name. Empty: a volume."""
+    size_mib: _builtins.int
+    """Of a volume."""
+    @_builtins.property
+    def disk(self) -> _resources_pb2.DiskTerm: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        image: _builtins.str = ...,
+        size_mib: _builtins.int = ...,
+        disk: _resources_pb2.DiskTerm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "image", b"image", "name", b"name", "size_mib", b"size_mib"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FurtherDisk: _TypeAlias = FurtherDisk  # noqa: Y015
 
 @_typing.final
 class PartNic(_message.Message):

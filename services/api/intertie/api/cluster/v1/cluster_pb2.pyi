@@ -38,6 +38,8 @@ class ClusterSpec(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
+    DATASETS_FIELD_NUMBER: _builtins.int
+    VOLUMES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]: ...
     @_builtins.property
@@ -46,6 +48,14 @@ class ClusterSpec(_message.Message):
     def lease(self) -> Global___LeaseTerms: ...
     @_builtins.property
     def placement(self) -> Global___Placement: ...
+    @_builtins.property
+    def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dataset]:
+        """What workspaces read, a disk each."""
+
+    @_builtins.property
+    def volumes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Volume]:
+        """What they write to beside their root disks."""
+
     def __init__(
         self,
         *,
@@ -53,14 +63,99 @@ class ClusterSpec(_message.Message):
         networks: _abc.Iterable[Global___Network] | None = ...,
         lease: Global___LeaseTerms | None = ...,
         placement: Global___Placement | None = ...,
+        datasets: _abc.Iterable[Global___Dataset] | None = ...,
+        volumes: _abc.Iterable[Global___Volume] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "lease", b"lease", "networks", b"networks", "placement", b"placement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datasets", b"datasets", "groups", b"groups", "lease", b"lease", "networks", b"networks", "placement", b"placement", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClusterSpec: _TypeAlias = ClusterSpec  # noqa: Y015
+
+@_typing.final
+class Dataset(_message.Message):
+    """Data for workspaces to read: octets of any kind, which a site's image store has as it has
+    images. Every workspace of its groups has a read-only disk of just these octets, in place
+    before it starts.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    DISK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A DNS label of at most 20 characters, unique among the data sets and volumes of the
+    cluster. The disk has it as its serial: /dev/disk/by-id/virtio-{name} with udev.
+    """
+    source: _builtins.str
+    """An image's name or digest, as in Environment.image; its size a multiple of 512 bytes.
+    Whatever it is an image of, guests see the octets that were put.
+    """
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names. Empty: every group."""
+
+    @_builtins.property
+    def disk(self) -> _resources_pb2.DiskTerm:
+        """Of the disk of each workspace. Its caps count as those of root disks do; the octets
+        count as those of images, which no workspace is charged for.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        groups: _abc.Iterable[_builtins.str] | None = ...,
+        disk: _resources_pb2.DiskTerm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "groups", b"groups", "name", b"name", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
+
+@_typing.final
+class Volume(_message.Message):
+    """A disk of its own for each workspace of a group, on its host, to read and to write. It is
+    empty at first, and kept over stop, start, reboot, suspend and resume; it goes with its
+    workspace, and begins anew where that does, on another host for a lost one. A workspace that
+    has data sets or volumes does not migrate.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_MIB_FIELD_NUMBER: _builtins.int
+    DISK_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As of a data set."""
+    size_mib: _builtins.int
+    group: _builtins.str
+    @_builtins.property
+    def disk(self) -> _resources_pb2.DiskTerm: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        size_mib: _builtins.int = ...,
+        disk: _resources_pb2.DiskTerm | None = ...,
+        group: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "group", b"group", "name", b"name", "size_mib", b"size_mib"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Volume: _TypeAlias = Volume  # noqa: Y015
 
 @_typing.final
 class Group(_message.Message):
@@ -758,9 +853,11 @@ class Guarantee(_message.Message):
         NIC_BANDWIDTH: Guarantee._Kind.ValueType  # 2
         """`from` is a workspace; Mbit/s."""
         DISK_IOPS: Guarantee._Kind.ValueType  # 3
-        """`from` is a workspace; operations a second."""
+        """`from` is a workspace, `to` the name of a data set or volume of it, or empty for its
+        root disk; operations a second.
+        """
         DISK_THROUGHPUT: Guarantee._Kind.ValueType  # 4
-        """`from` is a workspace; MiB/s."""
+        """Likewise; MiB/s."""
         LINK_BANDWIDTH: Guarantee._Kind.ValueType  # 5
         """`from` and `to` are sites; Mbit/s."""
 
@@ -771,9 +868,11 @@ class Guarantee(_message.Message):
     NIC_BANDWIDTH: Guarantee.Kind.ValueType  # 2
     """`from` is a workspace; Mbit/s."""
     DISK_IOPS: Guarantee.Kind.ValueType  # 3
-    """`from` is a workspace; operations a second."""
+    """`from` is a workspace, `to` the name of a data set or volume of it, or empty for its
+    root disk; operations a second.
+    """
     DISK_THROUGHPUT: Guarantee.Kind.ValueType  # 4
-    """`from` is a workspace; MiB/s."""
+    """Likewise; MiB/s."""
     LINK_BANDWIDTH: Guarantee.Kind.ValueType  # 5
     """`from` and `to` are sites; Mbit/s."""
 

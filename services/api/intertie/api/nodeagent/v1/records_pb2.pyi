@@ -192,6 +192,7 @@ class WantedWorkspace(_message.Message):
     BOOTS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     MIGRATION_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`worker-0`"""
     uid: _builtins.str
@@ -217,6 +218,10 @@ class WantedWorkspace(_message.Message):
     def migration(self) -> Global___Migration:
         """It is on its way from one host of the site to another. Absent: it is this host's alone."""
 
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[_part_pb2.FurtherDisk]:
+        """Beside its root disk and its seed, in the order in which the guest finds them."""
+
     def __init__(
         self,
         *,
@@ -230,10 +235,11 @@ class WantedWorkspace(_message.Message):
         boots: _builtins.int = ...,
         snapshot: Global___SnapshotOrder | None = ...,
         migration: Global___Migration | None = ...,
+        disks: _abc.Iterable[_part_pb2.FurtherDisk] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "environment", b"environment", "migration", b"migration", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "boots", b"boots", "environment", b"environment", "migration", b"migration", "name", b"name", "nics", b"nics", "nonce", b"nonce", "power", b"power", "snapshot", b"snapshot", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "boots", b"boots", "disks", b"disks", "environment", b"environment", "migration", b"migration", "name", b"name", "nics", b"nics", "nonce", b"nonce", "power", b"power", "snapshot", b"snapshot", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -947,7 +953,8 @@ class MeasuredDirection(_message.Message):
     source: _builtins.str
     """MACs of a pair's sender and receiver; of a NIC its MAC as `source` for what it
     sends and as `target` for what reaches it; of a disk its workspace (`worker-0`) as
-    `source`; of a link the other site as `target`.
+    `source`, and the name of one beside the root disk as `target`; of a link the other
+    site as `target`.
     """
     target: _builtins.str
     value: _builtins.float
