@@ -170,3 +170,39 @@ async def test_a_disk_grows_and_is_read_as_it_is_after_that(tmp_path: Path) -> N
     fill(files.disk("bbbbbbbbbbbb"), 4096)
     with pytest.raises(HostFailure, match="qcow2"):
         storage.disk_mib("bbbbbbbbbbbb")
+
+
+async def test_a_volume_is_empty_and_owed_and_goes_with_its_workspace(tmp_path: Path) -> None:
+    files = WorkspaceFiles(tmp_path)
+    storage = WorkspaceStorage(files)
+    assert not storage.has_volume("aaaaaaaaaaaa", 2)
+    await storage.make_volume("aaaaaaaaaaaa", 2, 64)
+    assert storage.has_volume("aaaaaaaaaaaa", 2)
+    assert not storage.has_volume("aaaaaaaaaaaa", 1)
+    made = json.loads(
+        await run("qemu-img", "info", "--output=json", str(files.volume("aaaaaaaaaaaa", 2)))
+    )
+    assert (made["format"], made["virtual-size"]) == ("qcow2", 64 << 20)
+    assert "backing-filename" not in made
+    assert 60 <= storage.owed_mib() <= 64
+    assert storage.uids() == {"aaaaaaaaaaaa"}
+    await storage.remove("aaaaaaaaaaaa")
+    assert storage.uids() == frozenset()
+
+
+async def test_data_is_verified_and_not_looked_into(tmp_path: Path) -> None:
+    """Also what looks like an image that names a file of the host; and it is there again for an
+    agent that begins anew."""
+    evil = b"QFI\xfb" + bytes(3) + b"\x03" + b"whatever" * 64
+    wanted = digest_of(evil)
+    cache = cache_over(tmp_path, MemorySource(evil))
+    for _ in range(500):
+        if cache.has_data(wanted):
+            break
+        cache.request(wanted, "demo", data=True)
+        await asyncio.sleep(0.01)  # noqa: TID251 - files take real time
+    assert bytes_of(tmp_path / WorkspaceFiles(tmp_path).image(wanted).name) == evil
+    assert cache.ready(wanted) is None
+    assert cache_over(tmp_path, MemorySource(b"")).has_data(wanted)
+    with pytest.raises(HostFailure):
+        await stage(cache, wanted)

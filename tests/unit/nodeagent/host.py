@@ -124,6 +124,8 @@ class MemoryStorage:
         self.came: dict[tuple[str, Channel], bytes] = {}
         """Files that are whole, and not this host's yet."""
         self.disks: dict[str, int] = {}
+        self.volumes: dict[tuple[str, int], int] = {}
+        """MiB, by uid and number."""
         self.seeds: set[str] = set()
         self.gave: set[str] = set()
         self.memories: dict[str, Memory] = {}
@@ -145,6 +147,12 @@ class MemoryStorage:
 
     async def make_disk(self, uid: str, base: BaseImage, size_mib: int) -> None:
         self.disks[uid] = size_mib
+
+    def has_volume(self, uid: str, number: int) -> bool:
+        return (uid, number) in self.volumes
+
+    async def make_volume(self, uid: str, number: int, size_mib: int) -> None:
+        self.volumes[uid, number] = size_mib
 
     def disk_mib(self, uid: str) -> int:
         return self.disks[uid]
@@ -207,6 +215,7 @@ class MemoryStorage:
         self.gave.discard(uid)
         self.memories.pop(uid, None)
         self.came = {key: each for key, each in self.came.items() if key[0] != uid}
+        self.volumes = {key: each for key, each in self.volumes.items() if key[0] != uid}
 
     def room_mib(self) -> int:
         return self.room
@@ -282,6 +291,7 @@ class MemoryCopies:
 class MemoryImages:
     def __init__(self) -> None:
         self.here: set[str] = set()
+        self.data: set[str] = set()
         self.asked: list[str] = []
 
     def ready(self, digest: str) -> BaseImage | None:
@@ -289,7 +299,10 @@ class MemoryImages:
             return None
         return BaseImage(path="/base", format="qcow2", virtual_size_bytes=1)
 
-    def request(self, digest: str, tenant: str) -> None:
+    def has_data(self, digest: str) -> bool:
+        return digest in self.data
+
+    def request(self, digest: str, tenant: str, *, data: bool = False) -> None:
         self.asked.append(f"{tenant}/{digest}")
 
     def progress(self, digest: str) -> Staging:

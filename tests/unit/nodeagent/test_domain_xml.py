@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from intertie.common.part_spec import FurtherDisk
 from intertie.common.terms import DiskTerm, Environment, Readiness
 from intertie.common.values import replace
 from intertie.nodeagent.domain.domain_xml import (
@@ -31,6 +32,37 @@ FILES = WorkspaceFiles(Path("/var/lib/intertie/n1"))
 def test_the_document_is_the_golden_one(kind: str) -> None:
     xml = domain_xml(kind, machine_of(PART, WORKSPACE, FILES, FACTS))
     assert xml == (GOLDEN / f"domain-{kind}.xml").read_text()
+
+
+DISKS = (
+    FurtherDisk(name="genomes", image=DIGEST, disk=DiskTerm(cap_iops=200, cap_mib_s=20)),
+    FurtherDisk(name="scratch", size_mib=64, disk=DiskTerm(guarantee_iops=90, cap_mib_s=9)),
+)
+
+
+def test_the_document_of_one_with_a_data_set_and_a_volume_is_the_golden_one() -> None:
+    workspace = replace(WORKSPACE, disks=DISKS)
+    xml = domain_xml("qemu", machine_of(PART, workspace, FILES, FACTS))
+    assert xml == (GOLDEN / "domain-qemu-further-disks.xml").read_text()
+
+
+def test_a_data_set_is_what_it_is_octet_by_octet_and_no_guest_writes_it() -> None:
+    root = ET.fromstring(
+        domain_xml("qemu", machine_of(PART, replace(WORKSPACE, disks=DISKS), FILES, FACTS))
+    )
+    data, volume = root.findall(".//disk")[2:]
+    for disk, kind, target, serial in (
+        (data, "raw", "vdc", "genomes"),
+        (volume, "qcow2", "vdd", "scratch"),
+    ):
+        assert disk.find("driver").get("type") == kind  # type: ignore[union-attr]
+        assert disk.find("target").get("dev") == target  # type: ignore[union-attr]
+        assert disk.findtext("serial") == serial
+        assert int(disk.findtext("iotune/total_iops_sec", "0")) > 0
+    assert data.find("readonly") is not None
+    assert volume.find("readonly") is None
+    files = [disk.find("source").get("file") for disk in (data, volume)]  # type: ignore[union-attr]
+    assert files == [str(FILES.image(DIGEST)), str(FILES.volume(WORKSPACE.uid, 1))]
 
 
 def test_every_disk_is_capped_at_its_guarantee_when_no_cap_is_given() -> None:

@@ -56,8 +56,8 @@ class OtherCounts:
 
 
 def _as_placed(part: Part, standing: ClusterSpec, spec: ClusterSpec, policy: Policy) -> ClusterSpec:
-    """With images, further disks and caps as the part has them: neither an image that has got another digest nor
-    a default that the operator has changed is any of an amend's business."""
+    """With images, further disks and caps as the part has them: neither an image that has got
+    another digest nor a default that the operator has changed is any of an amend's business."""
     there = {each.group: each for each in part.spec.workspaces}
 
     def group(old: Group, new: Group) -> Group:

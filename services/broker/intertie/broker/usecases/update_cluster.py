@@ -152,8 +152,8 @@ class UpdateCluster:
         return cluster, part
 
     async def _check_images(self, order: UpdateOrder, view: ClusterView) -> None:
-        """New workspaces get the image that those of their group have, and the data sets, if they are
-        still here."""
+        """New workspaces get the image that those of their group have, and the data sets, if they
+        are still here."""
         if GROUPS not in order.paths:
             return
         counts = dict(view.record.counts)

@@ -133,8 +133,8 @@ def images_missing(problem: Problem) -> tuple[str, ...]:
 
 
 def check_disks(problem: Problem) -> None:
-    """FieldInvalid where a group's disk is smaller than its image, wherever it may be, or a data set
-    is no whole sectors."""
+    """FieldInvalid where a group's disk is smaller than its image, wherever it may be, or a data
+    set is no whole sectors."""
     for number, group in enumerate(problem.groups):
         places = [site for site in problem.sites if allowed(group, site.name)]
         for each in group.further:

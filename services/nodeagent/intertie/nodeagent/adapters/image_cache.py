@@ -13,6 +13,7 @@ from intertie.common.names import is_digest
 from intertie.nodeagent.adapters.commands import run_json
 from intertie.nodeagent.domain.domain_xml import MIB
 from intertie.nodeagent.domain.failures import HostFailure
+from intertie.nodeagent.domain.files import image_file
 from intertie.nodeagent.domain.ports import BaseImage, Staging
 
 log = structlog.get_logger(__name__)
@@ -47,12 +48,15 @@ class ImageCache:
     def progress(self, digest: str) -> Staging:
         return self._progress.get(digest, Staging())
 
-    def request(self, digest: str, tenant: str) -> None:
+    def has_data(self, digest: str) -> bool:
+        return self._path(digest).exists()
+
+    def request(self, digest: str, tenant: str, *, data: bool = False) -> None:
         if not is_digest(digest):
             raise HostFailure(f"{digest!r} is no digest of an image", final=True)
         task = self._tasks.get(digest)
         if task is None:
-            self._tasks[digest] = asyncio.create_task(self._stage(digest, tenant))
+            self._tasks[digest] = asyncio.create_task(self._stage(digest, tenant, data=data))
         elif task.done():
             del self._tasks[digest]
             error = task.exception()
@@ -84,15 +88,19 @@ class ImageCache:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _stage(self, digest: str, tenant: str) -> None:
-        path = self._folder / f"{digest.removeprefix('b3:')}.img"
+    def _path(self, digest: str) -> Path:
+        return self._folder / image_file(digest)
+
+    async def _stage(self, digest: str, tenant: str, *, data: bool) -> None:
+        path = self._path(digest)
         if not path.exists():
             await self._fetch(digest, tenant, path)
-        image = await _inspect(path)
+        image = None if data else await _inspect(path)
         os.utime(path)
         size = path.stat().st_size
         self._progress[digest] = Staging(done_bytes=size, total_bytes=size)
-        self._ready[digest] = image
+        if image is not None:
+            self._ready[digest] = image
         self._tasks.pop(digest, None)
 
     async def _fetch(self, digest: str, tenant: str, path: Path) -> None:

@@ -31,12 +31,15 @@ from intertie.nodeagent.adapters.libvirt_migration import break_off, rooted, sen
 from intertie.nodeagent.domain.domain_xml import (
     BUILDERS,
     METADATA,
+    ROOT_DISK,
+    SEED_DISK,
     Machine,
     domain_xml,
     running_in,
 )
 from intertie.nodeagent.domain.failures import HostFailure, HypervisorSilent
 from intertie.nodeagent.domain.guest_terms import Change, Running
+from intertie.nodeagent.domain.measured import DiskCounters
 from intertie.nodeagent.domain.migrating import Route
 from intertie.nodeagent.domain.ports import CopyJob, DomainCounters, Offered
 from intertie.nodeagent.domain.reconcile import DomainState
@@ -392,10 +395,29 @@ def _counters(connection: libvirt.virConnect) -> dict[str, DomainCounters]:
             write_operations=stats.get("block.0.wr.reqs", 0),
             read_time_ns=stats.get("block.0.rd.times", 0),
             write_time_ns=stats.get("block.0.wr.times", 0),
+            others=_others(stats),
         )
         for domain, stats in connection.getAllDomainStats(wanted, flags)
         if _OWN.fullmatch(domain.name())
     }
+
+
+def _others(stats: Mapping[str, Any]) -> dict[str, DiskCounters]:
+    """Of the disks that are neither the root disk nor the seed."""
+    found = {}
+    for number in range(stats.get("block.count", 0)):
+        at = f"block.{number}"
+        device = stats.get(f"{at}.name", "")
+        if device in ("", ROOT_DISK, SEED_DISK):
+            continue
+        reads, writes, octets = (
+            stats.get(f"{at}.rd.reqs", 0),
+            stats.get(f"{at}.wr.reqs", 0),
+            stats.get(f"{at}.rd.bytes", 0) + stats.get(f"{at}.wr.bytes", 0),
+        )
+        busy_ns = stats.get(f"{at}.rd.times", 0) + stats.get(f"{at}.wr.times", 0)
+        found[device] = DiskCounters(operations=reads + writes, bytes=octets, busy_ns=busy_ns)
+    return found
 
 
 def offered(capabilities: str) -> Offered:

@@ -47,11 +47,7 @@ class WorkspaceStorage:
 
     def disk_mib(self, uid: str) -> int:
         """From the file's own header, which says it whether its guest runs or not."""
-        with self._files.disk(uid).open("rb") as file:
-            header = file.read(_SIZE_AT + 8)
-        if not header.startswith(_QCOW2) or len(header) < _SIZE_AT + 8:
-            raise HostFailure(f"the disk of {uid} is no qcow2 file")
-        return int.from_bytes(header[_SIZE_AT:], "big") // MIB
+        return _logical_mib(self._files.disk(uid))
 
     async def grow_disk(self, uid: str, size_mib: int) -> None:
         """qemu-img refuses a disk that is in use."""
@@ -72,6 +68,16 @@ class WorkspaceStorage:
         backing = ("-b", base.path, "-F", base.format)
         await run("qemu-img", "create", "-q", "-f", "qcow2", *backing, str(fresh), f"{size_mib}M")
         fresh.rename(disk)
+
+    def has_volume(self, uid: str, number: int) -> bool:
+        return self._files.volume(uid, number).exists()
+
+    async def make_volume(self, uid: str, number: int, size_mib: int) -> None:
+        """As a disk, but over nothing."""
+        volume = self._files.volume(uid, number)
+        fresh = volume.with_suffix(".new")
+        await run("qemu-img", "create", "-q", "-f", "qcow2", str(fresh), f"{size_mib}M")
+        fresh.rename(volume)
 
     def memory(self, uid: str) -> Memory:
         if self._files.saving(uid).exists():
@@ -168,15 +174,7 @@ class WorkspaceStorage:
         return (self._room_bytes() + used + cached) // MIB
 
     def owed_mib(self) -> int:
-        return sum(self._owed_mib(path) for path in _files(self._files.disks))
-
-    def _owed_mib(self, path: Path) -> int:
-        uid = path.name.removesuffix(".qcow2")
-        if path != self._files.disk(uid):
-            return 0
-        with contextlib.suppress(HostFailure, OSError):  # it may be given up just now
-            return max(self.disk_mib(uid) - path.stat().st_blocks * 512 // MIB, 0)
-        return 0
+        return sum(_owed_mib(path) for path in _files(self._files.disks))
 
     def _room_bytes(self) -> int:
         room = os.statvfs(self._files.data)
@@ -192,6 +190,23 @@ class WorkspaceStorage:
         finally:
             probe.unlink(missing_ok=True)
         return "none"
+
+
+def _owed_mib(path: Path) -> int:
+    """Of a root disk or a volume."""
+    if path.suffix != ".qcow2":
+        return 0
+    with contextlib.suppress(HostFailure, OSError):  # it may be given up just now
+        return max(_logical_mib(path) - path.stat().st_blocks * 512 // MIB, 0)
+    return 0
+
+
+def _logical_mib(path: Path) -> int:
+    with path.open("rb") as file:
+        header = file.read(_SIZE_AT + 8)
+    if not header.startswith(_QCOW2) or len(header) < _SIZE_AT + 8:
+        raise HostFailure(f"the disk of {path.name.partition('.')[0]} is no qcow2 file")
+    return int.from_bytes(header[_SIZE_AT:], "big") // MIB
 
 
 def _sync(path: Path) -> None:

@@ -34,7 +34,7 @@ _SEED_IOPS = 100
 _SEED_MIB_S = 8
 """Enough to read a seed, which is small, in a fraction of a second, and no way around the cap."""
 MIB = 1024 * 1024
-ROOT_DISK = "vda"
+ROOT_DISK, SEED_DISK = "vda", "vdb"
 AGENT_PORT = "org.qemu.guest_agent.0"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -44,6 +44,19 @@ class Nic:
     tap: str
     mac: str
     mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineDisk:
+    """Beside its root disk and its seed."""
+
+    file: str
+    serial: str
+    data: bool
+    """A data set, which is read-only: its octets are the disk's, whatever they look like."""
+    cap_iops: int
+    """0: no cap."""
+    cap_mib_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,7 @@ class Machine:
     """What can be plugged in while it runs, its own included; 0: nothing can."""
     most_vcpus: int = 0
     """As many as it can have while it runs; 0: those that it starts with."""
+    disks: tuple[MachineDisk, ...] = ()
     cpu_shares: int | None = None
     """None: libvirt can set neither CPU shares, quotas nor memory limits on this host."""
     cpu_quota_us: int | None = None
@@ -234,6 +248,8 @@ def _full_virtualization(kind: str, machine: Machine) -> ET.Element:
     devices = ET.SubElement(root, "devices")
     _root_disk(devices, machine)
     _seed_disk(devices, machine)
+    for number in range(len(machine.disks)):
+        _further_disk(devices, machine, number)
     for nic in machine.nics:
         _nic(devices, nic)
     _serial(devices, machine)
@@ -260,10 +276,7 @@ def _node(cpu: ET.Element, machine: Machine) -> None:
 
 def _root_disk(devices: ET.Element, machine: Machine) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
-    driver = ET.SubElement(disk, "driver", name="qemu", type="qcow2", cache=machine.disk_cache)
-    if machine.disk_cache == "none":
-        driver.set("io", "threads")
-    driver.set("discard", "unmap")
+    _driver(disk, "qcow2", machine)
     ET.SubElement(disk, "source", file=machine.disk)
     ET.SubElement(disk, "target", dev=ROOT_DISK, bus="virtio")
     _cap(disk, machine.cap_iops, machine.cap_mib_s)
@@ -273,9 +286,33 @@ def _seed_disk(devices: ET.Element, machine: Machine) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type="raw")
     ET.SubElement(disk, "source", file=machine.seed)
-    ET.SubElement(disk, "target", dev="vdb", bus="virtio")
+    ET.SubElement(disk, "target", dev=SEED_DISK, bus="virtio")
     _cap(disk, _SEED_IOPS, _SEED_MIB_S)
     ET.SubElement(disk, "readonly")
+
+
+def further_device(number: int) -> str:
+    """What libvirt calls a disk beside the root disk and the seed."""
+    return f"vd{chr(ord('c') + number)}"
+
+
+def _further_disk(devices: ET.Element, machine: Machine, number: int) -> None:
+    has = machine.disks[number]
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    _driver(disk, "raw" if has.data else "qcow2", machine)
+    ET.SubElement(disk, "source", file=has.file)
+    ET.SubElement(disk, "target", dev=further_device(number), bus="virtio")
+    _cap(disk, has.cap_iops, has.cap_mib_s)
+    if has.data:
+        ET.SubElement(disk, "readonly")
+    _text(disk, "serial", has.serial)
+
+
+def _driver(disk: ET.Element, kind: str, machine: Machine) -> None:
+    driver = ET.SubElement(disk, "driver", name="qemu", type=kind, cache=machine.disk_cache)
+    if machine.disk_cache == "none":
+        driver.set("io", "threads")
+    driver.set("discard", "unmap")
 
 
 def _cap(disk: ET.Element, iops: int, mib_s: int) -> None:

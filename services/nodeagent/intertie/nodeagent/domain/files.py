@@ -9,6 +9,11 @@ MAX_SOCKET_PATH = 107
 """Bytes that fit into a unix socket's address."""
 
 
+def image_file(digest: str) -> str:
+    """Once all of it is there."""
+    return f"{digest.removeprefix('b3:')}.img"
+
+
 @dataclass(frozen=True, slots=True)
 class WorkspaceFiles:
     """Names of files, all of which follow from the workspace's uid."""
@@ -41,6 +46,13 @@ class WorkspaceFiles:
 
     def disk(self, uid: str) -> Path:
         return self.disks / f"{uid}.qcow2"
+
+    def volume(self, uid: str, number: int) -> Path:
+        """The disk with that number among those beside its root disk."""
+        return self.disks / f"{uid}.volume-{number}.qcow2"
+
+    def image(self, digest: str) -> Path:
+        return self.cache / image_file(digest)
 
     def saving(self, uid: str) -> Path:
         """The memory of a guest that is being put aside."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from intertie.common.names import DeviceNames
 from intertie.common.spec import ANY_HYPERVISOR
 from intertie.common.terms import Readiness
-from intertie.nodeagent.domain.domain_xml import Machine, Nic
+from intertie.nodeagent.domain.domain_xml import Machine, MachineDisk, Nic
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.guest_terms import most_memory_mib, most_vcpus, terms_of
@@ -88,6 +88,16 @@ def machine_of(
                 mtu=part.network(nic.network_uid).mtu,
             )
             for number, nic in enumerate(workspace.nics)
+        ),
+        disks=tuple(
+            MachineDisk(
+                file=str(files.image(each.image) if each.image else files.volume(uid, number)),
+                serial=each.name,
+                data=bool(each.image),
+                cap_iops=each.disk.cap_iops or each.disk.guarantee_iops,
+                cap_mib_s=each.disk.cap_mib_s or each.disk.guarantee_mib_s,
+            )
+            for number, each in enumerate(workspace.disks)
         ),
         agent_channel=workspace.environment.readiness is Readiness.GUEST_AGENT,
         architecture=workspace.environment.architecture or facts.architecture,

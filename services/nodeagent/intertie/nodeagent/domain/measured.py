@@ -58,7 +58,7 @@ class Reading:
     """Of a clock that nobody sets."""
     queues: Mapping[Queue, QueueCounters] = field(default_factory=dict)
     disks: Mapping[str, DiskCounters] = field(default_factory=dict)
-    """By libvirt's name of the guest."""
+    """Root disks by libvirt's name of the guest, others by `of_device`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,7 @@ def _held_back(meter: FlowMeter, value: float, before: Reading, after: Reading) 
 def _disk(meter: DiskMeter, before: Reading, after: Reading) -> Iterator[tuple[Promise, _Rate]]:
     """A disk was asked for more throughout when, on average, a request and no less than
     BUSY_SHARE of one was on its way (Little's law: time spent on requests by time passed)."""
-    old, new, term = before.disks.get(meter.domain), after.disks.get(meter.domain), meter.term
+    old, new, term = before.disks.get(meter.counted), after.disks.get(meter.counted), meter.term
     if old is None or new is None or new.operations < old.operations or new.bytes < old.bytes:
         return
     seconds = after.seconds - before.seconds
@@ -181,7 +181,12 @@ def _disk(meter: DiskMeter, before: Reading, after: Reading) -> Iterator[tuple[P
     if term.guarantee_iops:
         most_mib_s = term.guarantee_mib_s or term.cap_mib_s
         yield (
-            Promise(part_uid=meter.part_uid, kind=GuaranteeKind.DISK_IOPS, source=meter.workspace),
+            Promise(
+                part_uid=meter.part_uid,
+                kind=GuaranteeKind.DISK_IOPS,
+                source=meter.workspace,
+                target=meter.disk,
+            ),
             _Rate(
                 promised=term.guarantee_iops,
                 value=operations / seconds,
@@ -194,7 +199,10 @@ def _disk(meter: DiskMeter, before: Reading, after: Reading) -> Iterator[tuple[P
         most_iops = term.guarantee_iops or term.cap_iops
         yield (
             Promise(
-                part_uid=meter.part_uid, kind=GuaranteeKind.DISK_THROUGHPUT, source=meter.workspace
+                part_uid=meter.part_uid,
+                kind=GuaranteeKind.DISK_THROUGHPUT,
+                source=meter.workspace,
+                target=meter.disk,
             ),
             _Rate(
                 promised=term.guarantee_mib_s,

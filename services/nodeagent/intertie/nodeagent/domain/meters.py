@@ -19,6 +19,7 @@ from intertie.nodeagent.domain.class_keys import (
     wide_pair_key,
     wide_rest_key,
 )
+from intertie.nodeagent.domain.domain_xml import further_device
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.traffic_plan import on_tap, on_uplink
 from intertie.nodeagent.domain.wanted import WantedNetwork, WantedPair, WantedPart, WantedWorkspace
@@ -79,6 +80,15 @@ class DiskMeter:
     domain: str
     """libvirt's name of the guest."""
     term: DiskTerm
+    disk: str = ""
+    """Of a data set or a volume, its name; empty: the root disk."""
+    device: str = ""
+    """Likewise."""
+
+    @property
+    def counted(self) -> str:
+        """Key of its counters in a reading."""
+        return of_device(self.domain, self.device) if self.device else self.domain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +106,9 @@ def meters_of(parts: Iterable[WantedPart], place: Place) -> Meters:
             flows.extend(_pairs(part, network, place))
             flows.extend(_links(part, network, place))
         flows.extend(_nics(part, place))
-        disks.extend(_disk(part, each) for each in part.workspaces if _promised(each))
+        for workspace in part.workspaces:
+            found = _disks(part, workspace)
+            disks.extend(each for each in found if _is_promised(each.term))
     return Meters(flows=tuple(flows), disks=tuple(disks))
 
 
@@ -203,15 +215,25 @@ def _nics(part: WantedPart, place: Place) -> Iterator[FlowMeter]:
             )
 
 
-def _promised(workspace: WantedWorkspace) -> bool:
-    disk = workspace.allocation.disk
-    return bool(disk.guarantee_iops or disk.guarantee_mib_s)
+def _is_promised(term: DiskTerm) -> bool:
+    return bool(term.guarantee_iops or term.guarantee_mib_s)
 
 
-def _disk(part: WantedPart, workspace: WantedWorkspace) -> DiskMeter:
-    return DiskMeter(
-        part_uid=part.uid,
-        workspace=workspace.name,
-        domain=DeviceNames.domain(workspace.uid),
-        term=workspace.allocation.disk,
-    )
+def of_device(domain: str, device: str) -> str:
+    """Key of what is counted of a disk beside the root disk."""
+    return f"{domain}/{device}"
+
+
+def _disks(part: WantedPart, workspace: WantedWorkspace) -> Iterator[DiskMeter]:
+    domain, name = DeviceNames.domain(workspace.uid), workspace.name
+    term = workspace.allocation.disk
+    yield DiskMeter(part_uid=part.uid, workspace=name, domain=domain, term=term)
+    for number, each in enumerate(workspace.disks):
+        yield DiskMeter(
+            part_uid=part.uid,
+            workspace=name,
+            domain=domain,
+            term=each.disk,
+            disk=each.name,
+            device=further_device(number),
+        )

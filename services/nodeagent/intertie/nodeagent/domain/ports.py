@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from intertie.nodeagent.domain.domain_xml import Machine
 from intertie.nodeagent.domain.guest_terms import Change, Running
 from intertie.nodeagent.domain.incast import Arrivals
-from intertie.nodeagent.domain.measured import Measured, QueueCounters
+from intertie.nodeagent.domain.measured import DiskCounters, Measured, QueueCounters
 from intertie.nodeagent.domain.meters import Promise, Queue
 from intertie.nodeagent.domain.migrating import Bearing, Channel, Migration, Route
 from intertie.nodeagent.domain.network_plan import NetworkPlan
@@ -34,6 +34,9 @@ class DomainCounters:
     read_time_ns: int = 0
     """Sum of what each read took; throttling counts."""
     write_time_ns: int = 0
+    """These of its root disk."""
+    others: Mapping[str, DiskCounters] = field(default_factory=dict)
+    """Of those beside it and the seed, by device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +307,12 @@ class Storage(Protocol):
         """Of a guest that does not run."""
         ...
 
+    def has_volume(self, uid: str, number: int) -> bool: ...
+
+    async def make_volume(self, uid: str, number: int, size_mib: int) -> None:
+        """Empty; `number` is its place among the disks beside the root disk."""
+        ...
+
     async def make_seed(self, uid: str, files: Mapping[str, bytes]) -> None: ...
 
     async def remove(self, uid: str) -> None: ...
@@ -322,8 +331,12 @@ class Storage(Protocol):
 class Images(Protocol):
     def ready(self, digest: str) -> BaseImage | None: ...
 
-    def request(self, digest: str, tenant: str) -> None:
-        """Begins to fetch it, unless that goes on already.
+    def has_data(self, digest: str) -> bool:
+        """All of its octets are here, whatever they are."""
+        ...
+
+    def request(self, digest: str, tenant: str, *, data: bool = False) -> None:
+        """Begins to fetch it, unless that goes on already; what is `data` need be no image.
 
         Raises HostFailure with what went wrong the last time, once.
         """

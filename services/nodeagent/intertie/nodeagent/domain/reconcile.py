@@ -93,8 +93,10 @@ class Step(Enum):
     """One thing to do for a workspace."""
 
     STAGE_IMAGE = "STAGE_IMAGE"
+    """And its data sets."""
     MAKE_DISK = "MAKE_DISK"
     GROW_DISK = "GROW_DISK"
+    MAKE_VOLUMES = "MAKE_VOLUMES"
     MAKE_SEED = "MAKE_SEED"
     DEFINE = "DEFINE"
     START = "START"
@@ -176,9 +178,13 @@ class Observed:
 
     domain: DomainState | None = None
     image: bool = False
+    data: bool = True
+    """All of its data sets are here."""
     disk: bool = False
     small: bool = False
     """Its disk is smaller than it is to be, and its guest does not run."""
+    volumes: bool = True
+    """All of its volumes are."""
     seed: bool = False
     memory: Memory = Memory.NONE
     given: bool = False
@@ -295,16 +301,20 @@ def steps(
         if seen.memory is Memory.SAVED and not anew and switched.power is not Power.OFF:
             if not runs or switched.power is Power.SAVED:
                 return ()
+            if not seen.data:
+                return (Step.STAGE_IMAGE,)
             # One that is to stand still does so once it runs. On a host that it has come to nobody
             # has told libvirt of it, which would forget it as soon as it is off.
             return (Step.RESTORE,) if seen.domain is not None else (Step.DEFINE, Step.RESTORE)
         needed.append(Step.DISCARD)
+    if not seen.data or not (seen.disk or seen.image):
+        return (*needed, Step.STAGE_IMAGE)
     if not seen.disk:
-        if not seen.image:
-            return (*needed, Step.STAGE_IMAGE)
         needed.append(Step.MAKE_DISK)
     elif seen.small:
         needed.append(Step.GROW_DISK)
+    if not seen.volumes:
+        needed.append(Step.MAKE_VOLUMES)
     if not seen.seed:
         needed.append(Step.MAKE_SEED)
     # One that stood still has not switched itself off: its emulator was ended.

@@ -72,8 +72,13 @@ class GuestLooks:
         return Observed(
             domain=domain,
             image=self._images.ready(workspace.environment.image) is not None,
+            data=all(self._images.has_data(each) for each in workspace.data),
             disk=disk,
             small=disk and domain not in ALIVE and self._is_small(workspace),
+            volumes=all(
+                each.image or self._storage.has_volume(uid, number)
+                for number, each in enumerate(workspace.disks)
+            ),
             seed=self._storage.has_seed(uid),
             memory=self._storage.memory(uid),
             given=workspace.migration is not None and self._storage.is_given(uid),
@@ -138,7 +143,9 @@ class GuestLooks:
         """`waits`: what it begins with as soon as that is there; nothing of it has failed. Where
         it is not `sure`, libvirt has not said what there is."""
         note = part.note(workspace.uid)
-        staging = self._images.progress(workspace.environment.image)
+        staged = [
+            self._images.progress(each) for each in (workspace.environment.image, *workspace.data)
+        ]
         late = self._listening.late(workspace) if phase is Phase.RUN else ""
         seen = self.observe(workspace, domains)
         state = state_of(
@@ -156,8 +163,8 @@ class GuestLooks:
             state=state,
             message=attempts.problem or waits or late,
             ready_time=note.ready_time if phase is Phase.RUN else None,
-            staging_done_bytes=staging.done_bytes,
-            staging_total_bytes=staging.total_bytes,
+            staging_done_bytes=sum(each.done_bytes for each in staged),
+            staging_total_bytes=sum(each.total_bytes for each in staged),
             pending=self._terms.pending(workspace.uid) if phase is Phase.RUN else "",
             saved=note.saved,
             restored=note.restored,

@@ -73,7 +73,7 @@ class GuestSteps:
         await self.snapshots.give_way(uid)
         match step:
             case Step.STAGE_IMAGE:
-                self._images.request(workspace.environment.image, part.tenant)
+                self._stage(workspace, part.tenant)
                 return
             case Step.MAKE_DISK:
                 base = self._images.ready(workspace.environment.image)
@@ -83,6 +83,10 @@ class GuestSteps:
                 reach("agent.disk_made")
             case Step.GROW_DISK:
                 await self._storage.grow_disk(uid, workspace.allocation.disk_mib)
+            case Step.MAKE_VOLUMES:
+                for number, disk in enumerate(workspace.disks):
+                    if not disk.image and not self._storage.has_volume(uid, number):
+                        await self._storage.make_volume(uid, number, disk.size_mib)
             case Step.MAKE_SEED:
                 await self._storage.make_seed(uid, seed_files(part, workspace))
             case Step.DEFINE:
@@ -165,6 +169,14 @@ class GuestSteps:
             case Step.DISCARD:
                 self._storage.discard_memory(uid)
         log.info("guest.step", step=step.value, workspace=uid, name=workspace.name)
+
+    def _stage(self, workspace: WantedWorkspace, tenant: str) -> None:
+        image = workspace.environment.image
+        if not self._storage.has_disk(workspace.uid) and self._images.ready(image) is None:
+            self._images.request(image, tenant)
+        for digest in workspace.data:
+            if not self._images.has_data(digest):
+                self._images.request(digest, tenant, data=True)
 
     async def _bearing(self, part: WantedPart, workspace: WantedWorkspace) -> Bearing:
         assert workspace.migration is not None

@@ -13,7 +13,7 @@ from intertie.nodeagent.domain.measured import (
     material,
     measure,
 )
-from intertie.nodeagent.domain.meters import Meters, Promise, meters_of
+from intertie.nodeagent.domain.meters import Meters, Promise, meters_of, of_device
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import Hypervisor, Records, Traffic
 from intertie.nodeagent.domain.wanted import WantedPart
@@ -89,11 +89,12 @@ class Measurer:
             counters = await self._hypervisor.counters()
         except HypervisorSilent:
             return {}
-        return {
-            name: DiskCounters(
+        found = {}
+        for name, each in counters.items():
+            found[name] = DiskCounters(
                 operations=each.read_operations + each.write_operations,
                 bytes=each.read_bytes + each.write_bytes,
                 busy_ns=each.read_time_ns + each.write_time_ns,
             )
-            for name, each in counters.items()
-        }
+            found |= {of_device(name, device): one for device, one in each.others.items()}
+        return found

@@ -260,7 +260,12 @@ class Reconciler:
         reach("agent.connected")
         if self._knowledge.complete:
             self._images.retain(
-                frozenset(ws.environment.image for part in held for ws in part.workspaces)
+                frozenset(
+                    digest
+                    for part in held
+                    for each in part.workspaces
+                    for digest in (each.environment.image, *each.data)
+                )
             )
         await asyncio.gather(
             *(

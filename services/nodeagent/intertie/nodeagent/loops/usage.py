@@ -118,8 +118,12 @@ class UsageMeter:
             marks[GUEST] = guest_mark(
                 guest.made,
                 cpu_ns=guest.cpu_time_ns,
-                disk_operations=guest.read_operations + guest.write_operations,
-                disk_bytes=guest.read_bytes + guest.write_bytes,
+                disk_operations=guest.read_operations
+                + guest.write_operations
+                + sum(each.operations for each in guest.others.values()),
+                disk_bytes=guest.read_bytes
+                + guest.write_bytes
+                + sum(each.bytes for each in guest.others.values()),
             )
         return marks
 
