@@ -209,12 +209,12 @@ def test_from_a_cluster_to_its_parts(turn: int) -> None:
         assert workspace.environment == pinned
         assert workspace.allocation == allocation
         assert workspace.max_per_host == group.placement.max_per_host
-        assert [(each.name, each.disk) for each in workspace.disks] == [
-            (each.name, each.disk) for each in (*asked.datasets, *asked.volumes)
+        assert [(each.name, each.disk, each.image) for each in workspace.disks if each.image] == [
+            (each.name, each.disk, DIGEST) for each in asked.datasets
         ]
-        assert {each.size_mib for each in workspace.disks if not each.image} == {
-            each.size_mib for each in asked.volumes
-        }
+        assert [(each.name, each.disk, each.size_mib) for each in workspace.disks[2:]] == [
+            (each.name, each.disk, each.size_mib) for each in asked.volumes
+        ]
 
 
 def test_a_grant_for_a_transfer_says_all_that_its_broker_signs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,7 +20,7 @@ from intertie.common.errors import (
     StoreFull,
 )
 from intertie.common.names import ImageName, Parent
-from intertie.imagestore.domain.image import Announcement, Image, Upload
+from intertie.imagestore.domain.image import Announcement, Format, Image, Upload
 from intertie.imagestore.loops.sweep import Sweep
 from intertie.imagestore.usecases.put_image import PutImage
 from intertie.imagestore.usecases.read_images import FetchImage, ListImages, StatImage
@@ -344,3 +345,16 @@ async def test_lists_a_tenants_images_and_knows_its_site(store: Store) -> None:
         store.shelf.find(ImageName("south", "demo", "a"))
     found = store.shelf.find(ImageName("north", "demo", "a"))
     assert isinstance(found, Image)
+
+
+async def test_data_is_taken_whatever_it_looks_like_and_an_image_is_not(store: Store) -> None:
+    packed = b"\x1f\x8b" + b"x" * 2046
+    said = saying(packed)
+    with pytest.raises(FieldInvalid, match="gzip"):
+        await store.put(said, 0, blocks(packed))
+    image = await store.put(replace(said, data=True), 0, blocks(packed))
+    assert (image.format, image.virtual_size_bytes) == (Format.RAW, 2048)
+    assert await store.read("a") == packed
+    evil = b"QFI\xfb" + bytes(508)
+    image = await store.put(replace(saying(evil, image_id="b"), data=True), 0, blocks(evil))
+    assert image.format is Format.RAW

@@ -61,9 +61,12 @@ async def show(run: Run, name: ImageArgument, *, site: SiteOption = None) -> Non
 async def put(
     run: Run,
     name: Annotated[str, typer.Argument(help="What to call it: the name that clusters use.")],
-    file: Annotated[Path, typer.Argument(help="A disk image, raw or qcow2.")],
+    file: Annotated[Path, typer.Argument(help="A disk image, raw or qcow2; or data.")],
     *,
     site: SiteOption = None,
+    data: Annotated[
+        bool, typer.Option("--data", help="It is for data sets, and need be no disk image.")
+    ] = False,
 ) -> None:
     """Store an image. Broken off, the same command goes on where it stopped."""
     if not file.is_file():
@@ -71,7 +74,7 @@ async def put(
     stored = []
     async with await run.connect() as client:
         for store in _stores(run, client, site):
-            image = await _put_at(run, store, name, file)
+            image = await _put_at(run, store, name, file, data=data)
             stored.append(image)
             if run.output is Format.TABLE:
                 run.print_lines(image.name)
@@ -79,7 +82,7 @@ async def put(
         run.write(run.plain(list(stored)))
 
 
-async def _put_at(run: Run, store: Images, name: str, file: Path) -> Image:
+async def _put_at(run: Run, store: Images, name: str, file: Path, *, data: bool) -> Image:
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -94,6 +97,7 @@ async def _put_at(run: Run, store: Images, name: str, file: Path) -> Image:
         image = await store.put(
             file,
             name,
+            data=data,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     run.note(f"{name} is at {store.site}: {render.size(image.size_bytes)}, {image.digest[:15]}")

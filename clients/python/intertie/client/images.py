@@ -74,8 +74,13 @@ class Images:
         image: Image = await self._connection.call(self._stub.Delete, request)
         return image
 
-    async def put(self, path: Path, image_id: str, *, progress: Progress | None = None) -> Image:
-        """The published image. What the store has of these bytes already is not sent again."""
+    async def put(
+        self, path: Path, image_id: str, *, data: bool = False, progress: Progress | None = None
+    ) -> Image:
+        """The published image. What the store has of these bytes already is not sent again.
+
+        `data`: it need be no disk image, and is for clusters' data sets.
+        """
         check_label(image_id, "image")
         digest, size = await asyncio.to_thread(digest_of, path)
         header = PutImageRequest.Header(
@@ -84,6 +89,7 @@ class Images:
             digest=digest,
             size_bytes=size,
             offset=await self._arrived(digest),
+            data=data,
         )
         tries = 0
         while True:

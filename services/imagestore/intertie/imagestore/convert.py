@@ -25,6 +25,7 @@ def announcement_from_proto(
         digest=header.digest,
         size_bytes=header.size_bytes,
         owner=owner,
+        data=header.data,
     )
 
 

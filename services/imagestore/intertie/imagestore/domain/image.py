@@ -48,6 +48,8 @@ class Announcement:
     """Only of a snapshot."""
     replaces: bool = True
     """An image of the same name; else that is NameTaken."""
+    data: bool = False
+    """Whatever it looks like, it is what it is: nothing is asked of its format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

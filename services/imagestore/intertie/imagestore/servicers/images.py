@@ -78,6 +78,8 @@ class ImagesServicer(images_pb2_grpc.ImagesServicer):
         if why:
             raise RoleDenied(identity.spiffe, _PUT, why)
         taken_time = timestamp_from_proto(header.taken_time, "header.taken_time")
+        if header.data:
+            raise FieldInvalid("header.data", "is none of a snapshot; leave it out")
         source = source_of(grant, taken_time, quiesced=header.quiesced)
         return replace(said, owner=grant.owner, source=source)
 

@@ -115,7 +115,7 @@ class PutImage:
             await upload.write(block)
             left = said.size_bytes - upload.uploaded_bytes
             self._awaited_bytes[key] = left
-            if not inspected and (upload.uploaded_bytes >= HEAD_BYTES or not left):
+            if not (inspected or said.data) and (upload.uploaded_bytes >= HEAD_BYTES or not left):
                 # What is no image is refused before all of it has come.
                 inspect(await upload.head(), said.size_bytes)
                 inspected = True

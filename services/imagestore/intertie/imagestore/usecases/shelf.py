@@ -18,7 +18,7 @@ from intertie.common.names import ImageName, is_digest
 from intertie.common.points import reach
 from intertie.common.tasks import uninterrupted
 from intertie.imagestore.domain.catalogue import Catalogue
-from intertie.imagestore.domain.image import Announcement, Image, check_newer
+from intertie.imagestore.domain.image import Announcement, Format, Image, check_newer
 from intertie.imagestore.domain.inspection import HEAD_BYTES, Disk, inspect
 from intertie.imagestore.domain.ports import BlobReader, ImageFiles
 
@@ -182,6 +182,8 @@ class Shelf:
             await self._files.remove_blob(digest)
 
     async def _inspect(self, said: Announcement) -> Disk:
+        if said.data:
+            return Disk(format=Format.RAW, virtual_size_bytes=said.size_bytes)
         reader = await self._files.open_blob(said.digest)
         try:
             return inspect(await reader.read(0, HEAD_BYTES), said.size_bytes)

@@ -236,6 +236,7 @@ class PutImageRequest(_message.Message):
         GRANT_FIELD_NUMBER: _builtins.int
         TAKEN_TIME_FIELD_NUMBER: _builtins.int
         QUIESCED_FIELD_NUMBER: _builtins.int
+        DATA_FIELD_NUMBER: _builtins.int
         parent: _builtins.str
         """sites/{site}/tenants/{tenant}, or `-/tenants/{tenant}`"""
         image_id: _builtins.str
@@ -245,6 +246,10 @@ class PutImageRequest(_message.Message):
         offset: _builtins.int
         """Where the bytes that follow begin."""
         quiesced: _builtins.bool
+        data: _builtins.bool
+        """Octets for a cluster's data sets: they need be no image, and are RAW whatever they
+        look like. Not from a node agent.
+        """
         @_builtins.property
         def grant(self) -> Global___SnapshotGrant:
             """Only from a node agent, which must give it."""
@@ -264,10 +269,11 @@ class PutImageRequest(_message.Message):
             grant: Global___SnapshotGrant | None = ...,
             taken_time: _timestamp_pb2.Timestamp | None = ...,
             quiesced: _builtins.bool = ...,
+            data: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "taken_time", b"taken_time"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "grant", b"grant", "image_id", b"image_id", "offset", b"offset", "parent", b"parent", "quiesced", b"quiesced", "size_bytes", b"size_bytes", "taken_time", b"taken_time"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "grant", b"grant", "image_id", b"image_id", "offset", b"offset", "parent", b"parent", "quiesced", b"quiesced", "size_bytes", b"size_bytes", "taken_time", b"taken_time"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

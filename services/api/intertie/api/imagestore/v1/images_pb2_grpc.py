@@ -104,7 +104,7 @@ class ImagesServicer:
         | the stream ended before its last byte  | OUT_OF_RANGE       | OFFSET_MISMATCH | goes on at the offset in the detail  |
         | another Put of the same digest goes on | ABORTED            | PUT_IN_PROGRESS | waits, then asks Stat                |
         | the store is full                      | RESOURCE_EXHAUSTED | STORE_FULL      | deletes images, or asks the operator |
-        | not an image (raw, qcow2)              | INVALID_ARGUMENT   | FIELD_INVALID   | converts it                          |
+        | not an image (raw, qcow2) nor `data`   | INVALID_ARGUMENT   | FIELD_INVALID   | converts it, or says that it is data |
         | an agent's grant is missing, forged, run out, or is for something else | PERMISSION_DENIED | ROLE_DENIED | gives up |
         | an agent's image was asked for before what has its name by now was put | ALREADY_EXISTS | NAME_TAKEN | gives up |
         """
