@@ -173,6 +173,9 @@ def test_what_a_further_disk_is_promised_is_told_by_its_name() -> None:
     of_other = Measured(kind=root.kind, source="a-0", target="scratch", value=3, at=NOW)
     told = [*with_measured((root, other), (of_other,))]
     assert [each.measured for each in told] == [(), (of_other,)]
+    crossed = replace(other, source="scratch", target="a-0")
+    [left_out] = with_measured((crossed,), (of_other,))
+    assert left_out.measured == (), "a volume that is called as a workspace is"
 
 
 @pytest.mark.parametrize(
