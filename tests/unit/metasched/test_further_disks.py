@@ -11,6 +11,7 @@ from intertie.common.quantities import Vector
 from intertie.common.spec import ClusterSpec, Dataset, DiskTerm, Volume, normalise
 from intertie.common.values import replace
 from intertie.metasched.domain.amending import Growth, to_plan
+from intertie.metasched.domain.assemble import assembled
 from intertie.metasched.domain.candidates import check_disks, hindrance, images_missing
 from intertie.metasched.domain.conflicts import conflicts_of, verdict_of
 from intertie.metasched.domain.feasibility import Feasibility
@@ -159,3 +160,17 @@ def test_a_volume_that_fits_nowhere_is_named_as_what_stands_in_the_way() -> None
     [conflict] = conflicts_of(len(found), verdict).sets
     assert [found[each].field for each in conflict] == ["spec.volumes[0]"]
     assert "volume scratch of 1048576 MiB for each worker" in found[min(conflict)].message
+
+
+def test_who_stays_is_not_asked_for_its_data_again() -> None:
+    """Also where its store has not got it any more; nothing was to be brought there."""
+    spec = asked()
+    lone = replace(spec, groups=spec.groups[1:])
+    problem = replace(
+        given(lone, a=IMAGES),
+        standing={("worker", "a"): 2},
+        least={("worker", "a"): 2},
+    )
+    plan = assembled(problem, 0, {}, {}, counts={"a": {"worker": 2}})
+    assert plan.data == {"worker": ("",)}
+    assert not [each for each in check(problem, plan) if each.resource == "image"]

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from intertie.metasched.domain.costs import site_hour
 from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
-from intertie.metasched.domain.problem import Problem, digest_at
+from intertie.metasched.domain.problem import Problem, data_at, digest_at
 from intertie.metasched.domain.routes import Pair, Route, hops, pair_of, route_latency
 
 Counts = Mapping[str, int]
@@ -63,7 +63,7 @@ def assembled(
             if group.name in each.counts
         },
         data={
-            group.name: tuple(problem.site(each.site).images[data].digest for data in group.data)
+            group.name: data_at(problem.site(each.site), group)
             for group in problem.groups
             if group.data
             for each in sites

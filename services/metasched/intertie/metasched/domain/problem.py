@@ -365,10 +365,14 @@ def with_image_brought(problem: Problem, image: str, item: Item) -> Problem:
 def content_at(site: Site, group: GroupNeed) -> str:
     """What all of the group are to have alike, of its image and its data sets; empty where one of
     them is not there."""
-    if not group.further:
-        return digest_at(site, group)
-    found = [site.images.get(each) for each in (group.image, *group.data)]
-    return " ".join(each.digest if each else "" for each in found) if all(found) else ""
+    found = (digest_at(site, group), *data_at(site, group))
+    return " ".join(found) if all(found) else ""
+
+
+def data_at(site: Site, group: GroupNeed) -> tuple[str, ...]:
+    """Digests of the group's data sets there, in their order; empty for one that is not there."""
+    found = (site.images.get(each) for each in group.data)
+    return tuple(each.digest if each else "" for each in found)
 
 
 def digest_at(site: Site, group: GroupNeed) -> str:
