@@ -23,6 +23,8 @@ from bench.explain_sites import (
     DrawnSites,
 )
 from intertie.common.spec import (
+    Affinity,
+    AffinityKind,
     Allocation,
     BandwidthTerm,
     ClusterSpec,
@@ -210,6 +212,51 @@ def _max_sites(draw: random.Random, sites: DrawnSites, spec: ClusterSpec) -> Clu
     return replace(spec, placement=replace(spec.placement, max_sites=1))
 
 
+def _budget(draw: random.Random, sites: DrawnSites, spec: ClusterSpec) -> ClusterSpec:
+    """Less than all would cost at the cheapest site."""
+    hours = (spec.lease.duration or HOUR) / HOUR
+    vcpus = sum(group.fewest * group.allocation.vcpus for group in spec.groups)
+    least = vcpus * hours * min(each.vcpu_hour for each in sites.rates.values())
+    max_cost = round(draw.uniform(0.3, 0.9) * least, 4)
+    return replace(spec, placement=replace(spec.placement, max_cost=max_cost))
+
+
+def _together(draw: random.Random, sites: DrawnSites, spec: ClusterSpec) -> ClusterSpec | None:
+    """Head and workers at one site, which are denied all but one each."""
+    return _parted(sites, spec, AffinityKind.TOGETHER, one_site=False)
+
+
+def _apart(draw: random.Random, sites: DrawnSites, spec: ClusterSpec) -> ClusterSpec | None:
+    """Head and workers at different sites, which are denied all but the same one."""
+    return _parted(sites, spec, AffinityKind.APART, one_site=True)
+
+
+def _parted(
+    sites: DrawnSites, spec: ClusterSpec, kind: AffinityKind, *, one_site: bool
+) -> ClusterSpec | None:
+    """Where each is pinned, by denying it all others: what allow_sites contradict is refused before
+    it is planned."""
+    head, worker = spec.groups[0], spec.groups[WORKER]
+    if not worker.placement.allow_sites:
+        return None
+    near, far = head.placement.allow_sites[0], worker.placement.allow_sites[0]
+    homes = (near, near if one_site else far)
+    groups = (
+        replace(
+            group,
+            placement=replace(
+                group.placement,
+                allow_sites=(),
+                deny_sites=tuple(sorted(set(sites.hosts) - {home})),
+            ),
+        )
+        for group, home in zip((head, worker), homes, strict=True)
+    )
+    affinity = Affinity(groups=(head.name, worker.name), kind=kind)
+    placement = replace(spec.placement, affinities=(affinity,))
+    return replace(spec, groups=(*groups, *spec.groups[WORKER + 1 :]), placement=placement)
+
+
 def _image(draw: random.Random, sites: DrawnSites, spec: ClusterSpec) -> ClusterSpec:
     """Nowhere, or where there is no room."""
     if draw.random() < 0.5 or spec.groups[WORKER].placement.allow_sites:
@@ -303,6 +350,9 @@ CAUSES: tuple[Cause, ...] = (
     Cause(name="max_per_host", field=f"{_PLACEMENT}.max_per_host", change=_per_host),
     Cause(name="min_sites", field=f"{_PLACEMENT}.min_sites", change=_min_sites),
     Cause(name="max_sites", field="spec.placement.max_sites", change=_max_sites),
+    Cause(name="together", field="spec.placement.affinities[0]", change=_together),
+    Cause(name="apart", field="spec.placement.affinities[0]", change=_apart),
+    Cause(name="max_cost", field="spec.placement.max_cost", change=_budget),
     Cause(name="image", field=f"{_ENVIRONMENT}.image", change=_image),
     Cause(name="architecture", field=f"{_ENVIRONMENT}.architecture", change=_architecture),
     Cause(name="hypervisor", field=f"{_ENVIRONMENT}.hypervisor", change=_hypervisor),
@@ -327,6 +377,12 @@ def given_up(spec: ClusterSpec, field: str) -> list[ClusterSpec]:
             return [_without_time(spec, what)]
         case ["placement", "max_sites"]:
             return [replace(spec, placement=replace(spec.placement, max_sites=0))]
+        case ["placement", "max_cost"]:
+            return [replace(spec, placement=replace(spec.placement, max_cost=0.0))]
+        case ["placement", affinity] if affinity.startswith("affinities["):
+            every, number = spec.placement.affinities, int(affinity[11:-1])
+            others = (*every[:number], *every[number + 1 :])
+            return [replace(spec, placement=replace(spec.placement, affinities=others))]
         case [network] if network.startswith("networks["):
             return [_without_network(spec, int(network[9:-1]))]
         case [network, bound, _]:

@@ -15,9 +15,11 @@ from typing import Any
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
+from intertie.common.spec import AffinityKind
 from intertie.common.tariff import Rates
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import (
+    Affinity,
     GroupNeed,
     HostRoom,
     ImageFound,
@@ -162,7 +164,9 @@ class Substrate:
                 for number, (a, b, width) in enumerate(request.links)
                 if width
             ),
-            apart=(frozenset(each.name for each in groups),),
+            affinities=(
+                Affinity(groups=tuple(each.name for each in groups), kind=AffinityKind.APART),
+            ),
         )
 
     def embedded(self, request: Request, plan: Plan) -> Embedded:

@@ -56,6 +56,8 @@ def _scalar(field: Any, turn: int, number: int) -> Any:
             return f"{field.name}-{number}"
         case FieldDescriptor.TYPE_BYTES:
             return f"{field.name}-{number}".encode()
+        case FieldDescriptor.TYPE_DOUBLE:
+            return number + 0.5
         case FieldDescriptor.TYPE_BOOL:
             return True
         case FieldDescriptor.TYPE_ENUM:

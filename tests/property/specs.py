@@ -148,6 +148,7 @@ def cluster_specs(draw: st.DrawFn) -> ClusterSpec:
     on = {group.name: group.networks or tuple(nets) for group in drawn}
     with_pairs = [_with_pair(draw, group, names[at:], on) for at, group in enumerate(drawn)]
     data, volumes = draw(further_disks(names))
+    lease = draw(leases())
     return ClusterSpec(
         groups=tuple(with_pairs),
         datasets=data,
@@ -160,8 +161,24 @@ def cluster_specs(draw: st.DrawFn) -> ClusterSpec:
             )
             for at, net in enumerate(nets)
         ),
-        lease=draw(leases()),
-        placement=spec.Placement(max_sites=draw(st.integers(0, 3))),
+        lease=lease,
+        placement=draw(placements(names, priced=lease.kind is None)),
+    )
+
+
+@st.composite
+def placements(draw: st.DrawFn, names: list[str], *, priced: bool) -> spec.Placement:
+    """One affinity at most: several may be a contradiction. `priced`: with a budget, it may be."""
+    max_sites = draw(st.integers(0, 3))
+    kind = draw(st.sampled_from(spec.AffinityKind))
+    together = kind is spec.AffinityKind.TOGETHER
+    most = len(names) if together or not max_sites else min(len(names), max_sites)
+    groups = tuple(draw(st.permutations(names))[: draw(st.integers(0, most))])
+    affinity = spec.Affinity(groups=groups, kind=kind)
+    return spec.Placement(
+        max_sites=max_sites,
+        affinities=() if len(groups) < (1 if together else 2) else (affinity,),
+        max_cost=draw(st.sampled_from([0.0, 0.01, 12.5, 1e9])) if priced else 0.0,
     )
 
 

@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intertie.common.quantities import Vector
+from intertie.common.spec import AffinityKind
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.explain import explained, shortfalls
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import (
+    Affinity,
     GroupNeed,
     HostRoom,
     LatencyLimit,
@@ -75,7 +77,11 @@ def offers(draw: st.DrawFn, site: str) -> Offer:
             if peer != site and draw(st.sampled_from([True, True, True, False]))
         },
         images=draw(st.sampled_from([IMAGES, IMAGES, IMAGES, {}])),
-        rates=Rates(vcpu_hour=draw(st.sampled_from([0.0, 0.5]))),
+        rates=Rates(
+            vcpu_hour=draw(st.sampled_from([0.0, 0.5])),
+            pair_mbit_s_hour=draw(st.sampled_from([0.0, 0.0, 0.01])),
+            link_mbit_s_hour=draw(st.sampled_from([0.0, 0.0, 0.01])),
+        ),
         default_iops=draw(st.sampled_from([0, 10])),
     )
 
@@ -107,7 +113,19 @@ def problems(draw: st.DrawFn) -> Problem:
         promises=tuple(draw(st.lists(promises, max_size=2))),
         limits=tuple(draw(st.lists(limits, max_size=1))),
         max_sites=draw(st.integers(0, 2)),
+        affinities=draw(affinities([each.name for each in groups])),
+        max_cost=draw(st.sampled_from([None, None, None, 1.0, 2.5])),
     )
+
+
+@st.composite
+def affinities(draw: st.DrawFn, names: list[str]) -> tuple[Affinity, ...]:
+    """Seldom; of groups alone, and of both. No two of one kind: each has a field."""
+    groups = st.sampled_from([tuple(names), tuple(names[:1])])
+    kinds = draw(
+        st.sampled_from([(), (), (), *((kind,) for kind in AffinityKind), (*AffinityKind,)])
+    )
+    return tuple(Affinity(groups=draw(groups), kind=kind, field=kind.value) for kind in kinds)
 
 
 def rank(given: Problem, plan: Plan) -> tuple[int, int, int]:

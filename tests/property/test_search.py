@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intertie.common.quantities import Vector
+from intertie.common.spec import AffinityKind
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.construct import Begun, constructed
@@ -15,6 +16,7 @@ from intertie.metasched.domain.improve import improve
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import (
+    Affinity,
     Cut,
     GroupNeed,
     HostRoom,
@@ -64,6 +66,14 @@ def needs(draw: st.DrawFn, name: str, sites: tuple[str, ...]) -> GroupNeed:
         max_per_host=draw(st.sampled_from([0, 0, 0, 0, 0, 1])),
         min_sites=draw(st.sampled_from([0, 0, 0, 0, 0, 2])),
     )
+
+
+@st.composite
+def related(draw: st.DrawFn, names: tuple[str, ...]) -> tuple[Affinity, ...]:
+    """Mostly apart; contradictions too, which no plan keeps."""
+    some = st.sampled_from([names, names[:2], names[-2:], names[:1]])
+    kinds = st.sampled_from([AffinityKind.APART, AffinityKind.APART, AffinityKind.TOGETHER])
+    return tuple(draw(st.lists(st.builds(Affinity, groups=some, kind=kinds), max_size=2)))
 
 
 @st.composite
@@ -127,7 +137,8 @@ def routed(draw: st.DrawFn) -> Problem:
         promises=tuple(draw(st.lists(promises, min_size=1, max_size=3))),
         limits=draw(st.sampled_from([(), (), ()]) | st.tuples(limits)),
         max_sites=draw(st.sampled_from([0, 0, 0, 0, 2])),
-        apart=draw(st.sampled_from([(), (frozenset(names),), (frozenset(names[:2]),)])),
+        affinities=draw(related(names)),
+        max_cost=draw(st.sampled_from([None, None, None, 2.0, 8.0])),
         cuts=draw(st.sampled_from([(), (), ()]) | st.tuples(cuts)),
     )
 

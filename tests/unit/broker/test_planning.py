@@ -16,6 +16,8 @@ from intertie.common.errors import FieldInvalid, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
 from intertie.common.spec import (
+    Affinity,
+    AffinityKind,
     Allocation,
     ClusterSpec,
     DiskTerm,
@@ -24,6 +26,7 @@ from intertie.common.spec import (
     GroupPlacement,
     LeaseTerms,
     Network,
+    Placement,
 )
 from intertie.common.values import replace
 from tests.unit.broker.samples import DIGEST, HOUR, NOW, POLICY, facts, part, part_spec, workspace
@@ -192,6 +195,16 @@ def test_when_a_site_can_serve_alone(placement: GroupPlacement, alone: bool) -> 
     short = elsewhere(spec(placement=placement), "north")
     assert (short is None) is alone
     assert short is None or short.group == spec().groups[0].name
+
+
+def test_a_site_gives_no_groups_alone_that_are_to_be_at_different_sites() -> None:
+    asked = replace(spec(), groups=(spec().groups[0], replace(spec().groups[0], name="x")))
+    names = tuple(each.name for each in asked.groups)
+    for kind in AffinityKind:
+        affinity = Affinity(groups=names, kind=kind)
+        short = elsewhere(replace(asked, placement=Placement(affinities=(affinity,))), "north")
+        assert (short is not None) is (kind is AffinityKind.APART)
+        assert short is None or (short.group, short.resource) == (names[0], "policy")
 
 
 def test_a_site_holds_no_more_networks_than_one_transaction_takes() -> None:

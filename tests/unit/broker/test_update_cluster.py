@@ -15,8 +15,14 @@ from intertie.broker.usecases.forwarding import Forwarding
 from intertie.broker.usecases.get_cluster import GetCluster
 from intertie.broker.usecases.update_cluster import UpdateCluster, UpdateOrder
 from intertie.common.amend_rules import GROUPS
-from intertie.common.errors import ClusterOver, EtcdUnavailable, ImageNotReady, NotFound
-from intertie.common.spec import ClusterSpec
+from intertie.common.errors import (
+    ClusterOver,
+    EtcdUnavailable,
+    ImageNotReady,
+    NoCapacity,
+    NotFound,
+)
+from intertie.common.spec import ClusterSpec, Placement
 from intertie.common.values import replace
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
@@ -52,7 +58,8 @@ def counted(count: int) -> ClusterSpec:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, *, max_cost: float = 0.0) -> None:
+        self._placement = Placement(max_cost=max_cost)
         clock = FakeClock()
         self.ledger = ledger = Raced(POLICY)
         for host in ("n1", "n2"):
@@ -69,8 +76,13 @@ class World:
 
     async def made(self) -> None:
         key = RequestKey(caller="alice", request_id="made", digest="d")
-        order = Order(name=NAME, spec=counted(2), request=key, validate_only=False)
+        spec = replace(counted(2), placement=self._placement)
+        order = Order(name=NAME, spec=spec, request=key, validate_only=False)
         await self._create(order, ALICE)
+
+    async def cost(self) -> float:
+        view = await self.ledger.view()
+        return view.clusters[str(NAME)].value.cost
 
     async def update(self, count: int, request_id: str = "r1") -> ClusterView:
         key = RequestKey(caller="alice", request_id=request_id, digest=f"d{count}")
@@ -85,6 +97,35 @@ class World:
         view = await self._update(order, ALICE)
         assert isinstance(view, ClusterView)
         return view
+
+
+async def test_a_site_gives_nothing_that_would_cost_more_than_its_budget() -> None:
+    """Neither to begin with nor by an update; what is just within it, it does."""
+    free = World()
+    await free.made()
+    two = await free.cost()
+    await free.update(4)
+    four = await free.cost()
+    assert two < four
+
+    short = World(max_cost=two * 0.99)
+    with pytest.raises(NoCapacity) as refused:
+        await short.made()
+    [told] = refused.value.shortfalls
+    assert (told.site, told.resource, told.field) == ("north", "budget", "spec.placement.max_cost")
+    assert short.ledger.commits == []
+
+    just = World(max_cost=two)
+    await just.made()
+    with pytest.raises(NoCapacity) as refused:
+        await just.update(4)
+    assert [each.resource for each in refused.value.shortfalls] == ["budget"]
+    assert await just.cost() == two
+
+    enough = World(max_cost=four)
+    await enough.made()
+    await enough.update(4)
+    assert await enough.cost() == four
 
 
 @pytest.fixture

@@ -257,6 +257,9 @@ def test_what_is_written_is_what_is_read() -> None:
             subnet: 10.1.0.0/24
             latency: [{groups: [head, worker], max_latency: 1500us}]
         lease: {start_time: 2026-11-30T12:00:00.25Z, duration: 1d2h, max_delay: 250ms}
+        placement:
+          affinities: [{groups: [head, worker], kind: APART}]
+          max_cost: 12.50
         """
     )
     assert document.name == "demo"
@@ -272,6 +275,22 @@ def test_what_is_written_is_what_is_read() -> None:
     assert document.spec.lease.start_time.ToJsonString() == "2026-11-30T12:00:00.250Z"
     assert document.spec.lease.duration.seconds == 26 * 3600
     assert document.spec.lease.max_delay.nanos == 250_000_000
+    [affinity] = document.spec.placement.affinities
+    assert (list(affinity.groups), affinity.kind) == (["head", "worker"], affinity.APART)
+    assert document.spec.placement.max_cost == 12.5
+
+
+@pytest.mark.parametrize(("text", "cost"), [("12", 12.0), ("0.5", 0.5), ("1e3", 1000.0)])
+def test_a_number_may_have_a_fraction(text: str, cost: float) -> None:
+    spec = read_document(f"placement: {{max_cost: {text}}}").spec
+    assert spec.placement.max_cost == cost
+
+
+@pytest.mark.parametrize("text", ["much", "'12'", "12 EUR", ".inf", "nan", "0x10", "[1]"])
+def test_what_is_no_number_is_refused(text: str) -> None:
+    [problem] = problems(f"placement: {{max_cost: {text}}}")
+    assert problem.path == "placement.max_cost"
+    assert "a number such as 12" in problem.text
 
 
 @pytest.mark.parametrize(

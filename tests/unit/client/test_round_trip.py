@@ -33,6 +33,9 @@ def value_of(schema: Any) -> st.SearchStrategy[Any]:
             return numbers(32)
         case FieldDescriptor.TYPE_INT64:
             return numbers(64)
+        case FieldDescriptor.TYPE_DOUBLE:
+            # Not -0.0, which is not written.
+            return st.floats(allow_nan=False, allow_infinity=False).map(lambda each: each + 0.0)
         case FieldDescriptor.TYPE_BOOL:
             return st.booleans()
         case FieldDescriptor.TYPE_ENUM:

@@ -67,6 +67,10 @@ def in_turn(*changes: Change) -> Change:
     return change
 
 
+def with_budget(cost: float) -> Change:
+    return lambda spec: replace(spec, placement=Placement(max_cost=cost))
+
+
 NET, SIDE = Network(name="net", subnet="10.1.0.0/24"), Network(name="side", subnet="10.2.0.0/24")
 G1, N0, LEASE = "spec.groups[1]", "spec.networks[0]", "spec.lease"
 A, E, P = f"{G1}.allocation", f"{G1}.environment", f"{G1}.placement"
@@ -349,6 +353,16 @@ WRONG: list[tuple[str, Change, str, str]] = [
         lambda s: replace(s, placement=Placement(max_sites=-1)),
         "spec.placement.max_sites",
         "from 0",
+    ),
+    *(
+        (f"a budget of {cost}", with_budget(cost), "spec.placement.max_cost", "from 0")
+        for cost in (-0.01, 1e9 + 1, float("inf"), float("nan"))
+    ),
+    (
+        "a budget of what waits",
+        in_turn(with_lease(kind=Kind.BEST_EFFORT), with_budget(3.0)),
+        "spec.placement.max_cost",
+        "or the kind",
     ),
 ]
 

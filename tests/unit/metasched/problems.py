@@ -7,9 +7,11 @@ from typing import Any
 
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
+from intertie.common.spec import AffinityKind
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.problem import (
+    Affinity,
     GroupNeed,
     HostRoom,
     ImageFound,
@@ -86,6 +88,14 @@ def group(
         networks=more.pop("networks", ("lan",)),
         **more,
     )
+
+
+def apart(*groups: str, field: str = "apart") -> Affinity:
+    return Affinity(groups=groups, kind=AffinityKind.APART, field=field)
+
+
+def together(*groups: str, field: str = "together") -> Affinity:
+    return Affinity(groups=groups, kind=AffinityKind.TOGETHER, field=field)
 
 
 def promise(a: str, b: str, mbit_s: int) -> Promise:

@@ -14,6 +14,7 @@ from intertie.metasched.domain.alternatives import (
     lost_with_a_host,
     lost_with_a_site,
 )
+from intertie.metasched.domain.cheapest import CHEAP_WINDOWS
 from intertie.metasched.domain.explain import explained
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.planner import best_plan
@@ -215,7 +216,7 @@ def test_of_the_cheapest_so_many_windows_are_planned_at_most(
     monkeypatch.setattr(alternatives, "best_plan", counting)
     alternatives_of(given, first)
     of_one = [each for each in asked if not each.fewest_sites]
-    assert len(of_one) == alternatives.CHEAP_WINDOWS
+    assert len(of_one) == CHEAP_WINDOWS
     assert [each.windows[0] for each in of_one] == [window(2 * n) for n in range(6)]
 
 

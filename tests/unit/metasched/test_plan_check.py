@@ -11,6 +11,7 @@ from intertie.metasched.domain.problem import Cut, LatencyLimit, Problem
 from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import (
     OTHER_DIGEST,
+    apart,
     chained,
     forwarding,
     group,
@@ -209,7 +210,7 @@ BROKEN_ROUTES: dict[str, tuple[str, Change]] = {
     "together": (
         "policy",
         lambda plan: (
-            replace(ROUTED, apart=(frozenset({"head", "worker"}),)),
+            replace(ROUTED, affinities=(apart("head", "worker"),)),
             replace(
                 plan,
                 sites=(replace(plan.sites[0], counts={"head": 1, "worker": 2}), *plan.sites[1:2]),

@@ -22,6 +22,7 @@ from intertie.metasched.domain.planner import (
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import (
+    apart,
     chained,
     forwarding,
     group,
@@ -41,8 +42,8 @@ def ring(sites: int, *, vcpus: int = 2, mbit_s: int = 20) -> Problem:
     groups = [group(name, vcpus=2) for name in "uvwxyz"]
     pairs = tuple(promise(one, two, 10) for one, two in ("uv", "vw", "wx", "xy", "yz", "uz"))
     offers = chained(links, {name: offer(vcpus) for name in names})
-    apart = (frozenset("uvwxyz"),)
-    return forwarding(problem(groups, offers, promises=pairs, apart=apart), *names)
+    affinities = (apart(*"uvwxyz"),)
+    return forwarding(problem(groups, offers, promises=pairs, affinities=affinities), *names)
 
 
 def test_what_is_too_large_for_the_model_has_a_plan_all_the_same() -> None:

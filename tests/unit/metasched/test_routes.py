@@ -20,6 +20,8 @@ from intertie.metasched.domain.rooms import Rooms
 from intertie.metasched.domain.routes import MOST_ROUTES, hops, routes_of
 from intertie.metasched.domain.solver import solve
 from tests.unit.metasched.problems import (
+    NOW,
+    apart,
     chained,
     forwarding,
     group,
@@ -184,13 +186,13 @@ def test_groups_that_are_to_be_apart_are_at_different_sites() -> None:
     sites = chained({("a", "b"): link()}, {"a": offer(9), "b": offer(9)})
     both = [group("x"), group("y")]
     assert len(planned(problem(both, sites)).sites) == 1
-    plan = planned(problem(both, sites, apart=(frozenset({"x", "y"}),)))
+    plan = planned(problem(both, sites, affinities=(apart("x", "y"),)))
     assert [dict(each.counts) for each in plan.sites] in (
         [{"x": 1}, {"y": 1}],
         [{"y": 1}, {"x": 1}],
     )
     three = [*both, group("z")]
-    assert solve(problem(three, sites, apart=(frozenset({"x", "y", "z"}),))) is None
+    assert solve(problem(three, sites, affinities=(apart("x", "y", "z"),))) is None
 
 
 def test_ways_that_are_left_out_leave_it_open_whether_a_plan_is_the_best() -> None:
@@ -252,7 +254,7 @@ def test_an_amend_has_what_it_had_of_every_link_on_the_way() -> None:
     _, given, plan = over_b_of_a_cluster()
     record: Any = SimpleNamespace(plan=plan)
     growth: Any = SimpleNamespace(standing={}, least={})
-    had = beside_standing(given, record, growth).reserved
+    had = beside_standing(given, record, growth, now=NOW).reserved
     assert had == {frozenset("ab"): 90, frozenset("bc"): 90}
 
 

@@ -57,7 +57,7 @@ def _unchangeable(document: Document, standing: Cluster) -> Iterator[Problem]:
         "networks": list(asked.networks) != list(had.networks),
         "datasets": bool(asked.datasets) and _capped(asked.datasets) != _capped(had.datasets),
         "volumes": bool(asked.volumes) and _capped(asked.volumes) != _capped(had.volumes),
-        "placement": asked.placement.max_sites != had.placement.max_sites,
+        "placement": asked.placement != had.placement,
         "lease.start_time": lease.HasField("start_time") and lease.start_time not in starts,
         "lease.max_delay": lease.HasField("max_delay") and lease.max_delay != had.lease.max_delay,
     }

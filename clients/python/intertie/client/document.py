@@ -258,7 +258,9 @@ class _Reader:
             remedy = "Write out what they stand for, or join groups that are alike (count)."
             raise _refused(path, _line(node), "aliases unfold to too much", remedy)
 
-    def _scalar(self, node: yaml.Node, schema: Any, path: str) -> str | int | bool | bytes | None:
+    def _scalar(
+        self, node: yaml.Node, schema: Any, path: str
+    ) -> str | int | float | bool | bytes | None:
         self._count(node, path, 0)
         try:
             return value_of(node, schema)

@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from intertie.client.spans import parse_span
 
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+_NUMBER = re.compile(r"[-+]?[0-9]{1,20}(\.[0-9]{0,20})?([eE][-+]?[0-9]{1,3})?")
 _WORDS = {"str": "text", "int": "a whole number", "float": "a fraction", "bool": "a truth value"}
 _UNIT_ENDINGS = ("_mib", "_mbit_s", "_mib_s", "_iops", "vcpus")
 _RANGES = {
@@ -51,7 +52,7 @@ def found(node: yaml.Node) -> str:
     return f"{word} ({shown!r})" if word else repr(shown)
 
 
-def value_of(node: yaml.Node, schema: Any) -> str | int | bool | bytes:
+def value_of(node: yaml.Node, schema: Any) -> str | int | float | bool | bytes:
     """`schema` is the descriptor of a field that holds no message. Raises Wrong, as all here do."""
     match schema.type:
         case FieldDescriptor.TYPE_STRING:
@@ -64,6 +65,8 @@ def value_of(node: yaml.Node, schema: Any) -> str | int | bool | bytes:
             return _enum(node, schema)
         case FieldDescriptor.TYPE_INT32 | FieldDescriptor.TYPE_INT64:
             return _whole(node, schema)
+        case FieldDescriptor.TYPE_DOUBLE:
+            return _number(node)
     raise NotImplementedError(f"{schema.full_name}: no YAML form for fields of type {schema.type}")
 
 
@@ -137,6 +140,15 @@ def _enum(node: yaml.Node, schema: Any) -> int:
         near = difflib.get_close_matches(node.value.upper(), names, n=1)
     remedy = f"Did you mean {near[0]}?" if near else ""
     raise expected(node, f"one of {', '.join(names)}", remedy)
+
+
+def _number(node: yaml.Node) -> float:
+    """As it is written, whatever YAML takes it for: 1e3 is text to it."""
+    plain = isinstance(node, yaml.ScalarNode) and not node.style
+    text = node.value if plain else ""
+    if not _NUMBER.fullmatch(text):
+        raise expected(node, "a number such as 12 or 0.5", "Write digits, with a point or without.")
+    return float(text)
 
 
 def _whole(node: yaml.Node, schema: Any) -> int:

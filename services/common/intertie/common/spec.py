@@ -19,6 +19,8 @@ from intertie.common.spec_rules import (
 from intertie.common.terms import (
     DEFAULT_DURATION,
     DEFAULT_READY_WITHIN,
+    Affinity,
+    AffinityKind,
     Allocation,
     AvailabilityTerm,
     BandwidthTerm,
@@ -45,6 +47,8 @@ from intertie.common.values import replace
 
 __all__ = [
     "DEFAULT_DURATION",
+    "Affinity",
+    "AffinityKind",
     "Allocation",
     "AvailabilityTerm",
     "BandwidthTerm",

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 
+from intertie.common.affinity_rules import check_affinities
 from intertie.common.disk_rules import check_further_disks
 from intertie.common.errors import FieldInvalid
 from intertie.common.layout import check_room, network_of
@@ -37,6 +38,7 @@ MAX_NETWORKS = 256
 MAX_NICS = 16
 MAX_SPAN = timedelta(days=366)
 MAX_LATENCY = timedelta(seconds=10)
+MAX_COST = 1e9
 LONGEST_SUBNET = len("255.255.255.255/255.255.255.255")
 PAST_TOLERANCE = timedelta(seconds=60)
 """A start that has passed by no more is taken for now: clocks differ, requests travel."""
@@ -73,6 +75,8 @@ def validate(spec: ClusterSpec, *, now: datetime) -> None:
         for place, bound in enumerate(network.latency):
             _latency_is_known(bound, network.name, networks_of, f"{field}.latency[{place}]")
     check_range(spec.placement.max_sites, 0, 10_000, "spec.placement.max_sites", "sites")
+    check_affinities(spec)
+    _budget_is_a_price(spec)
     _lease_is_ahead(spec.lease, now=now)
     _lease_waits_or_not(spec.lease)
     _deadline_can_be_met(spec.lease, now=now)
@@ -307,6 +311,19 @@ def _latency_is_known(bound: LatencyBound, network: str, networks_of: Networks, 
             raise FieldInvalid(at, unknown("group on this network", name, on_it))
     if not timedelta() < bound.max_latency <= MAX_LATENCY:
         raise FieldInvalid(f"{field}.max_latency", "must be more than 0 s and at most 10 s")
+
+
+def _budget_is_a_price(spec: ClusterSpec) -> None:
+    """A budget is a price, of a lease whose price is known when it is admitted."""
+    at, most = "spec.placement.max_cost", spec.placement.max_cost
+    if not 0 <= most <= MAX_COST:  # nor what is no number
+        raise FieldInvalid(at, f"is {most:g}; must be from 0, for no bound, to {MAX_COST:g}")
+    if most and spec.lease.kind is not None:
+        raise FieldInvalid(
+            at,
+            f"does not go with {spec.lease.kind.value}, whose price goes by when it runs; leave it "
+            "out, or the kind",
+        )
 
 
 def _lease_is_ahead(lease: LeaseTerms, *, now: datetime) -> None:

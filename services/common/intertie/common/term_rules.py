@@ -1,4 +1,4 @@
-"""What may be asked for in one environment and one allocation."""
+"""What may be asked for in one environment and one allocation; and what all rules refuse with."""
 
 import base64
 import binascii

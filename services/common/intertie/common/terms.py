@@ -35,6 +35,13 @@ class Readiness(Enum):
     RUNNING = "RUNNING"
 
 
+class AffinityKind(Enum):
+    TOGETHER = "TOGETHER"
+    """All workspaces of the groups are at one site."""
+    APART = "APART"
+    """No site has workspaces of two of the groups."""
+
+
 class Kind(Enum):
     """How a lease waits."""
 
@@ -172,8 +179,18 @@ class LeaseTerms(Struct, frozen=True, kw_only=True):
         return Window(start, start + (self.duration or DEFAULT_DURATION))
 
 
+class Affinity(Struct, frozen=True, kw_only=True):
+    """What groups have to do with one another where sites are chosen."""
+
+    groups: tuple[str, ...]
+    kind: AffinityKind
+
+
 class Placement(Struct, frozen=True, kw_only=True):
     max_sites: int = 0
+    affinities: tuple[Affinity, ...] = ()
+    max_cost: float = 0.0
+    """Of the whole lease, in the unit of account; 0: no bound."""
 
 
 class Dataset(Struct, frozen=True, kw_only=True):

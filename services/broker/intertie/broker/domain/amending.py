@@ -22,7 +22,7 @@ from intertie.broker.domain.planning import (
 )
 from intertie.broker.domain.price import amended as priced
 from intertie.broker.domain.price import amount_of, shortened
-from intertie.broker.domain.refusing import check_window
+from intertie.broker.domain.refusing import check_budget, check_window
 from intertie.broker.domain.usage import charged_until
 from intertie.common.amend_rules import (
     DURATION,
@@ -98,6 +98,7 @@ def amend(
     found_account = view.accounts.get(part.name)
     account = found_account.value if found_account else None
     price = shortened(priced(part.price, found.part.spec, view, policy, now=now), account)
+    check_budget(spec, amount_of(price), policy.site)
     after = replace(
         record,
         spec=spec,

@@ -28,7 +28,7 @@ from intertie.common.names import ClusterName, workspace_label
 from intertie.common.part_rules import MAX_PART_NETWORKS
 from intertie.common.part_spec import PartNetwork, PartSpec, PartWorkspace, further_disks
 from intertie.common.quantities import DIMENSIONS, Vector
-from intertie.common.spec import ClusterSpec, DiskTerm, Group, dataset_field
+from intertie.common.spec import AffinityKind, ClusterSpec, DiskTerm, Group, dataset_field
 from intertie.common.values import Struct, replace
 
 MAX_STARTS = 64
@@ -78,6 +78,10 @@ def elsewhere(spec: ClusterSpec, site: str) -> Shortfall | None:
     for group in spec.groups:
         if why := _not_only_here(group, site):
             return _not_alone(site, why, group.name)
+    for affinity in spec.placement.affinities:
+        if affinity.kind is AffinityKind.APART:
+            why = f"{' and '.join(affinity.groups)} are to be at different sites"
+            return _not_alone(site, why, affinity.groups[0])
     return None
 
 

@@ -8,10 +8,12 @@ from intertie.broker.domain.amounts import amounts_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.broker.domain.quotas import counted_for, quota_shortfall
+from intertie.common.budget import above, over_budget
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
+from intertie.common.spec import ClusterSpec
 
 
 def check_window(window: Window, policy: Policy, tenant: str, *, now: datetime) -> None:
@@ -24,6 +26,13 @@ def check_window(window: Window, policy: Policy, tenant: str, *, now: datetime) 
             field="spec.lease",
         )
         raise NoCapacity((short,))
+
+
+def check_budget(spec: ClusterSpec, cost: float, site: str) -> None:
+    """NoCapacity where the site asks more than the lease may cost."""
+    most = spec.placement.max_cost
+    if most and above(cost, most):
+        raise NoCapacity((over_budget(cost, most, site=site, what=f"{site} alone"),))
 
 
 def check_quotas(

@@ -24,6 +24,7 @@ from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeC
 from intertie.broker.domain.price import amount_of
 from intertie.broker.domain.queueing import digests, outlooks, queued, told
 from intertie.broker.domain.records import Change, RequestKey, Write, forward_uid
+from intertie.broker.domain.refusing import check_budget
 from intertie.broker.domain.tariff import DEADLINE
 from intertie.broker.domain.vnis import free_vnis
 from intertie.broker.usecases.admission import Admission, Admitted
@@ -228,6 +229,7 @@ class CreateCluster:
         asked = asked_before_others(
             found.allotment.spec, admissible.aside, view, self._policy, now=now, kind=kind
         )
+        check_budget(spec, amount_of((asked,)), site)
         part = replace(
             self._part(order, caller, uid, found, view, now), keeping=keeping, price=(asked,)
         )

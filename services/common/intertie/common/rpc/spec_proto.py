@@ -81,7 +81,14 @@ def cluster_spec_fields(value: spec.ClusterSpec) -> Fields:
             "max_wait": duration_fields(lease.max_wait) if lease.max_wait else None,
             "cancellable": lease.cancellable,
         },
-        "placement": {"max_sites": value.placement.max_sites},
+        "placement": {
+            "max_sites": value.placement.max_sites,
+            "affinities": [
+                {"groups": each.groups, "kind": each.kind.value}
+                for each in value.placement.affinities
+            ],
+            "max_cost": value.placement.max_cost,
+        },
         "datasets": [
             {
                 "name": each.name,
@@ -120,7 +127,7 @@ def cluster_spec_from_proto(
             for i, network in enumerate(message.networks)
         ),
         lease=_lease_from_proto(message.lease, f"{field}.lease"),
-        placement=spec.Placement(max_sites=message.placement.max_sites),
+        placement=_placement_from_proto(message.placement, f"{field}.placement"),
         datasets=tuple(
             spec.Dataset(
                 name=each.name,
@@ -140,6 +147,30 @@ def cluster_spec_from_proto(
             for each in message.volumes
         ),
     )
+
+
+def _placement_from_proto(message: cluster_pb2.Placement, field: str) -> spec.Placement:
+    return spec.Placement(
+        max_sites=message.max_sites,
+        affinities=tuple(
+            spec.Affinity(
+                groups=tuple(each.groups),
+                kind=_affinity_kind_from_proto(each.kind, f"{field}.affinities[{i}].kind"),
+            )
+            for i, each in enumerate(message.affinities)
+        ),
+        max_cost=message.max_cost,
+    )
+
+
+def _affinity_kind_from_proto(kind: int, field: str) -> spec.AffinityKind:
+    known = " or ".join(each.value for each in spec.AffinityKind)
+    if kind == cluster_pb2.Affinity.KIND_UNSPECIFIED:
+        raise FieldInvalid(field, f"is missing; say {known}")
+    try:
+        return spec.AffinityKind(cluster_pb2.Affinity.Kind.Name(kind))  # type: ignore[arg-type]
+    except ValueError:
+        raise FieldInvalid(field, f"is {kind}, which is not known here; use {known}") from None
 
 
 def _lease_from_proto(message: cluster_pb2.LeaseTerms, field: str) -> spec.LeaseTerms:

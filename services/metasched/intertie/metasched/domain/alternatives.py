@@ -6,7 +6,6 @@ of it. All of them have as many workspaces of each group as the first.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import Enum
 from fractions import Fraction
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import usable_sites
-from intertie.metasched.domain.costs import COST_SCALE, workspace_hour
+from intertie.metasched.domain.cheapest import cheaper, millionths
 from intertie.metasched.domain.explain import explained
 from intertie.metasched.domain.plan import Plan, is_sound
 from intertie.metasched.domain.planner import best_plan
@@ -24,8 +23,6 @@ L = TypeVar("L")
 
 QUESTIONS = 12
 """To the planner, at most; nearly always it is three or four."""
-CHEAP_WINDOWS = 6
-"""So many are planned for the least cost, those in which it may be lowest first."""
 
 
 class Merit(Enum):
@@ -134,19 +131,15 @@ def _start(problem: Problem, plan: Plan) -> int:
     return problem.windows.index(plan.window)
 
 
-def _millionths(plan: Plan) -> int:
-    return round(plan.cost * COST_SCALE)
-
-
 _RANKS: dict[Merit, Callable[[Problem, Plan], tuple[Any, ...]]] = {
-    Merit.EARLIEST: lambda of, plan: (_start(of, plan), plan.taken, _millionths(plan)),
-    Merit.CHEAPEST: lambda of, plan: (_millionths(plan), _start(of, plan), plan.taken),
-    Merit.MOST_LOCAL: lambda of, plan: (plan.taken, _start(of, plan), _millionths(plan)),
+    Merit.EARLIEST: lambda of, plan: (_start(of, plan), plan.taken, millionths(plan)),
+    Merit.CHEAPEST: lambda of, plan: (millionths(plan), _start(of, plan), plan.taken),
+    Merit.MOST_LOCAL: lambda of, plan: (plan.taken, _start(of, plan), millionths(plan)),
     Merit.MOST_RELIABLE: lambda of, plan: (
         lost_with_a_site(of, plan),
         lost_with_a_host(of, plan),
         _start(of, plan),
-        _millionths(plan),
+        millionths(plan),
     ),
 }
 """Smaller is better."""
@@ -207,49 +200,8 @@ def _more_local(problem: Problem, first: Plan, solve: _Planner) -> Iterator[_Fou
 
 def _cheaper(problem: Problem, first: Plan, solve: _Planner) -> Iterator[_Found]:
     """At the least cost, whenever and at however many sites that is."""
-    hours = [each.duration / timedelta(hours=1) for each in problem.windows]
-    least = [_least_hour(problem, slot) * hours[slot] for slot in range(len(hours))]
-    best, tried = first, list[int]()
-    for slot in sorted(range(len(hours)), key=lambda slot: (least[slot], slot)):
-        if len(tried) == CHEAP_WINDOWS or least[slot] * COST_SCALE >= _millionths(best):
-            return
-        if any(_alike(problem, slot, other) for other in tried):
-            continue
-        tried.append(slot)
-        asked = replace(over(problem, [slot]), fewest_sites=False)
-        plan = solve(asked)
-        if plan is not None and _millionths(plan) < _millionths(best):
-            best = plan
-            yield _Found(plan, asked)
-
-
-def _least_hour(problem: Problem, slot: int) -> float:
-    """No plan in that window costs less an hour: each group at the site that asks the least for
-    it."""
-    return sum(
-        group.most
-        * min(
-            (
-                workspace_hour(problem, problem.site(name), slot, group)
-                for name in usable_sites(problem, group)
-            ),
-            default=0.0,
-        )
-        for group in problem.groups
-    )
-
-
-def _alike(problem: Problem, one: int, other: int) -> bool:
-    """Whether the two windows last as long, and the same is offered in both, at the same rates.
-    Where something has to be brought before, no two are alike: the later one leaves more time."""
-    windows = problem.windows
-    if problem.items or windows[one].duration != windows[other].duration:
-        return False
-    return all(
-        (site.offers[one].hosts, site.offers[one].links, site.offers[one].rates)
-        == (site.offers[other].hosts, site.offers[other].links, site.offers[other].rates)
-        for site in problem.sites
-    )
+    for plan, asked in cheaper(problem, millionths(first), solve):
+        yield _Found(plan, asked)
 
 
 def _more_reliable(problem: Problem, first: Plan, solve: _Planner) -> Iterator[_Found]:

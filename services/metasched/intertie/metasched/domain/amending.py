@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from intertie.common.amend_rules import window_of
-from intertie.common.errors import ClusterOver, FieldInvalid
+from intertie.common.budget import above, over_budget
+from intertie.common.errors import ClusterOver, FieldInvalid, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.layout import Layout, Numbers, layout, number_in
 from intertie.common.names import PartName, workspace_label
@@ -102,14 +103,25 @@ def to_plan(spec: ClusterSpec, growth: Growth, plan: Plan) -> ClusterSpec:
     return replace(with_further_disks(spec, has), groups=tuple(map(group, spec.groups)))
 
 
-def beside_standing(problem: Problem, record: ClusterRecord, growth: Growth) -> Problem:
-    """The problem with what there is."""
+def beside_standing(
+    problem: Problem, record: ClusterRecord, growth: Growth, *, now: datetime
+) -> Problem:
+    """The problem with what there is, and with what is left of its budget."""
     reserved: dict[frozenset[str], int] = {}
     for link in record.plan.links:
         if link.from_site < link.to_site:
             for key in map(frozenset, hops(link.route)):
                 reserved[key] = reserved.get(key, 0) + link.mbit_s
-    return replace(problem, standing=growth.standing, least=growth.least, reserved=reserved)
+    max_cost = problem.max_cost
+    if max_cost is not None:
+        max_cost -= _so_far(record, now)
+    return replace(
+        problem,
+        standing=growth.standing,
+        least=growth.least,
+        reserved=reserved,
+        max_cost=max_cost,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +148,7 @@ def target_of(
     now: datetime,
 ) -> Target:
     """With the planner's answer, where it was asked. FieldInvalid where a group would be left at
-    fewer sites than it is to be at."""
+    fewer sites than it is to be at; NoCapacity where it would cost more than its budget."""
     window = window_of(spec.lease, record.window)
     homes = _homes(record, growth, grown)
     counts = {
@@ -165,6 +177,8 @@ def target_of(
         shortfalls=grown.shortfalls if grown else (),
         homes=homes,
     )
+    if spec.placement.max_cost and above(plan.cost, spec.placement.max_cost):
+        raise NoCapacity((over_budget(plan.cost, spec.placement.max_cost),))
     specs = part_specs(record.name, record.uid, spec, plan, placed)
     old = part_specs(record.name, record.uid, record.spec, record.plan, before)
     return Target(
@@ -274,12 +288,16 @@ def _links(
 def _cost(record: ClusterRecord, window: Window, grown: Plan | None, now: datetime) -> float:
     """So far by the terms that were in force; from now on by those that were planned, or, where
     nobody was asked for his tariff, as before."""
-    old = record.window
-    begin = min(max(now, old.start), old.end)
-    so_far = record.plan.cost * ((begin - old.start) / old.duration)
+    so_far, old = _so_far(record, now), record.window
     if grown is not None:
         return so_far + grown.cost
+    begin = min(max(now, old.start), old.end)
     return so_far + record.plan.cost * ((window.end - begin) / old.duration)
+
+
+def _so_far(record: ClusterRecord, now: datetime) -> float:
+    old = record.window
+    return record.plan.cost * ((min(max(now, old.start), old.end) - old.start) / old.duration)
 
 
 def _reasons(record: ClusterRecord, sites: tuple[SitePlan, ...]) -> tuple[str, ...]:

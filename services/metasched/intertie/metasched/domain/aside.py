@@ -206,7 +206,16 @@ def where_it_was(problem: Problem, plan: Plan, *, kept: bool = True) -> Problem:
         for one, two in _ends(each, counts)
     )
     sites = tuple(_with_images(each, plan) for each in problem.sites)
-    return replace(problem, groups=groups, promises=promises, limits=(), max_sites=0, sites=sites)
+    return replace(
+        problem,
+        groups=groups,
+        promises=promises,
+        limits=(),
+        max_sites=0,
+        affinities=(),
+        max_cost=None,
+        sites=sites,
+    )
 
 
 def _further(group: GroupNeed, plan: Plan, *, kept: bool) -> tuple[DiskNeed, ...]:

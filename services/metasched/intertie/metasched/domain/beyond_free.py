@@ -48,7 +48,7 @@ def _at_its_sites(problem: Problem, plan: Plan) -> Problem:
         for each in problem.groups
     )
     sites = tuple(each for each in problem.sites if each.name in plan.site_names)
-    pinned = replace(problem, groups=tuple(bound), sites=sites, apart=(), cuts=())
+    pinned = replace(problem, groups=tuple(bound), sites=sites, cuts=())
     window = over(pinned, [problem.windows.index(plan.window)])
     return where_it_was(window, plan, kept=False)
 

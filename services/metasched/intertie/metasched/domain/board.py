@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from math import gcd
 
+from intertie.common.budget import above
+from intertie.common.spec import AffinityKind
 from intertie.common.tariff import Rates
 from intertie.metasched.domain.assemble import assembled
 from intertie.metasched.domain.costs import COST_SCALE, workspace_hour
@@ -35,6 +37,8 @@ class Tie:
     most_us: int | None
     apart: bool
     """They may not be at one site."""
+    together: bool
+    """They may not be at two."""
 
 
 class Reach:
@@ -50,7 +54,11 @@ class Reach:
         """With one piece there, and the other at each site."""
         found = self._found[site]
         if found is None:
-            found = self._graph.costs_from(site, self._tie.mbit_s, self._tie.most_us)
+            if self._tie.together:
+                found = [FAR] * len(self._graph.names)
+                found[site] = 0
+            else:
+                found = self._graph.costs_from(site, self._tie.mbit_s, self._tie.most_us)
             if self._tie.apart:
                 found[site] = FAR
             self._found[site] = found
@@ -120,7 +128,11 @@ class Board:
             [cost // self.unit if cost < FAR else FAR for cost in alone[piece]]
             for piece in self.pieces
         ]
-        """Of each piece: what it costs at each site, FAR where it may not be or does not fit."""
+        """Of each piece: what it costs at each site, FAR where it may not be or does not fit, or
+        where not all fits that is to be there with it."""
+        self.blocks = self._blocks()
+        for block in self.blocks:
+            self._leave_only_where_all_fits(block)
         sites_first = problem.fewest_sites and not self.spread
         self.site_cost = self._above_all_costs() if sites_first else 0
         """Fewer sites come before less cost, unless the problem says otherwise."""
@@ -137,19 +149,27 @@ class Board:
         for limit in problem.limits:
             key, most = pair_of(limit.a, limit.b), limit.most // MICROSECOND
             most_us[key] = min(most, most_us.get(key, most))
+        parted, joined = self._said_in(AffinityKind.APART), self._said_in(AffinityKind.TOGETHER)
         for one, a in enumerate(self.pieces):
             for two in range(one):
                 b = self.pieces[two]
                 key = pair_of(a.group, b.group)
                 mbit_s = promised.get(key, 0) * a.count * b.count
-                apart = a.group != b.group and any(
-                    a.group in each and b.group in each for each in problem.apart
-                )
-                together = set(groups[a.group].networks) & set(groups[b.group].networks)
-                if mbit_s or apart or together or key in promised or key in most_us:
-                    meet = bool(mbit_s or together or key in promised or key in most_us)
-                    tie = Tie(mbit_s if meet else -1, most_us.get(key), apart)
+                apart = a.group != b.group and bool(parted[a.group] & parted[b.group])
+                together = bool(joined[a.group] & joined[b.group])
+                shared = set(groups[a.group].networks) & set(groups[b.group].networks)
+                meet = bool(mbit_s or shared or key in promised or key in most_us)
+                if meet or apart or together:
+                    tie = Tie(mbit_s if meet else -1, most_us.get(key), apart, together)
                     self.ties[one][two] = self.ties[two][one] = tie
+
+    def _said_in(self, kind: AffinityKind) -> dict[str, set[int]]:
+        """Of each group, in which of these affinities it is, by their numbers."""
+        found: dict[str, set[int]] = {group.name: set() for group in self.problem.groups}
+        for at, affinity in enumerate(self.problem.of_kind(kind)):
+            for name in affinity.groups:
+                found[name].add(at)
+        return found
 
     def _alone(self, piece: Piece) -> list[int]:
         hours = self.problem.windows[self.slot].duration / timedelta(hours=1)
@@ -171,6 +191,37 @@ class Board:
                 prices[key] = round(hour * hours * COST_SCALE) * FINE * piece.count
             costs.append(prices[key])
         return costs
+
+    def _blocks(self) -> list[tuple[int, ...]]:
+        """Pieces that go to one site, all of them or none; not those that go alone."""
+        found: list[tuple[int, ...]] = []
+        if not self.problem.of_kind(AffinityKind.TOGETHER):
+            return found
+        seen: set[int] = set()
+        for piece in range(len(self.pieces)):
+            block, waiting = {piece}, [piece]
+            while waiting and piece not in seen:
+                ties = self.ties[waiting.pop()].items()
+                more = {other for other, tie in ties if tie.together} - block
+                block |= more
+                waiting += more
+            seen |= block
+            if len(block) > 1:
+                found.append(tuple(sorted(block)))
+        return found
+
+    def _leave_only_where_all_fits(self, block: Sequence[int]) -> None:
+        for at, site in enumerate(self.problem.sites):
+            packing: Packing | None = self._empty[at]
+            for piece in block:
+                group, count = self.pieces[piece].group, self.pieces[piece].count
+                if packing is not None and self.alone[piece][at] < FAR:
+                    packing = self.packer.with_more(site, packing, group, count)
+                else:
+                    packing = None
+            if packing is None:
+                for piece in block:
+                    self.alone[piece][at] = FAR
 
     def _above_all_costs(self) -> int:
         highest = max(self.graph.price, default=0) * len(self.graph.names)
@@ -253,7 +304,9 @@ class Board:
             if len(homes) + of_group - len(others) - 1 < group.min_sites:
                 return False
         return not any(
-            tie.apart and placed.where.get(other) == site for other, tie in self.ties[piece].items()
+            (tie.apart and placed.where.get(other) == site)
+            or (tie.together and placed.where.get(other, site) != site)
+            for other, tie in self.ties[piece].items()
         )
 
     def laid_out(self, placed: Placed) -> Layout | None:
@@ -280,7 +333,15 @@ class Board:
         cost, ways = found
         cost += self.site_cost * len(placed.on)
         cost += sum(self.alone[piece][site] for piece, site in placed.where.items())
-        return Layout(dict(placed.where), dict(placed.packings), demands, tuple(ways), cost)
+        layout = Layout(dict(placed.where), dict(placed.packings), demands, tuple(ways), cost)
+        return layout if self.affordable(layout) else None
+
+    def affordable(self, layout: Layout) -> bool:
+        """Whether it costs no more than the budget, as plans are priced."""
+        if self.problem.max_cost is None:
+            return True
+        cost = self.plan(layout, optimal=False, bound=None).cost
+        return not above(cost, self.problem.max_cost)
 
     def _refused(self, placed: Placed) -> bool:
         problem = self.problem

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
+from intertie.common.spec import AffinityKind
+from intertie.common.values import replace
 from intertie.metasched.domain.board import Board, Piece, Placed
 from intertie.metasched.domain.candidates import hindrance
 from intertie.metasched.domain.graph import FAR
@@ -45,7 +48,7 @@ def stands(problem: Problem) -> bool:
 def can_be_searched(problem: Problem) -> bool:
     """Whether the least that is wanted comes in few enough pieces."""
     fewest = {group.name: group.fewest for group in problem.groups}
-    return next(_cuts(fewest), None) is not None
+    return next(_cuts(problem, fewest), None) is not None
 
 
 def constructed(problem: Problem, *, steps: int) -> Begun | None:
@@ -135,13 +138,21 @@ def _in_window(
     if budget.steps <= 0 or not fits_at_all(problem, slot, counts):
         return None
     steps = budget.steps if budget.staging is None else budget.steps // A_WINDOW
-    for pieces in _cuts(counts):
-        search = Search(_board(problem, slot, pieces, budget.staging))
+    for pieces, of in product(_cuts(problem, counts), _cost_first_where_bound(problem)):
+        search = Search(_board(of, slot, pieces, budget.staging))
         _dive(search, min(steps, budget.steps))
         budget.steps -= search.steps + len(pieces)  # a board of so many takes its time as well
         if search.best is not None:
             return search
     return None
+
+
+def _cost_first_where_bound(problem: Problem) -> list[Problem]:
+    """As it is; and, where it has a budget, with cost before sites: at the fewest sites it may cost
+    more than that."""
+    if problem.max_cost is None or not problem.fewest_sites:
+        return [problem]
+    return [problem, replace(problem, fewest_sites=False)]
 
 
 def _board(problem: Problem, slot: int, pieces: Sequence[Piece], staging: Staging | None) -> Board:
@@ -169,15 +180,18 @@ def _as_many_as_fit(problem: Problem, slot: int, budget: Budget) -> tuple[Search
     return found, sum(counts.values())
 
 
-def _cuts(counts: Mapping[str, int]) -> Iterator[list[Piece]]:
-    """Into pieces of as many workspaces as there have to be in one, then of one."""
+def _cuts(problem: Problem, counts: Mapping[str, int]) -> Iterator[list[Piece]]:
+    """Into pieces of as many workspaces as there have to be in one, then of one. What is to be at
+    one site is not divided."""
     total = sum(counts.values())
     size = min(max(-(-total // MOST_PIECES), 1), max(counts.values(), default=1) or 1)
+    whole = {name for each in problem.of_kind(AffinityKind.TOGETHER) for name in each.groups}
     for each in dict.fromkeys((size, 1)):
         pieces = [
-            Piece(group, min(each, count - done))
+            Piece(group, min(step, count - done))
             for group, count in counts.items()
-            for done in range(0, count, each)
+            for step in ((max(count, 1) if group in whole else each),)
+            for done in range(0, count, step)
         ]
         if len(pieces) <= MOST_SINGLES:
             yield pieces

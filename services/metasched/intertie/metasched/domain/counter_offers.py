@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.explanation import Change, CounterOffer
 from intertie.common.intervals import Window
-from intertie.common.spec import ClusterSpec, normalise, validate
+from intertie.common.spec import Affinity, ClusterSpec, normalise, validate
+from intertie.common.values import replace
 from intertie.metasched.domain.candidates import check_disks
+from intertie.metasched.domain.cheapest import cheapest
 from intertie.metasched.domain.conflicts import Conflicts
 from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.levers import Lever, Step, Value, changed, levers_of
@@ -102,6 +105,9 @@ def offer_of(
     chosen: list[Step] = []
     for number, lever in enumerate(levers):
         rest = [each.most() for each in levers[number + 1 :]]
+        if lever.of_cost is not None:
+            steps = (*chosen, lever.most(), *rest)
+            lever = replace(lever, values=_priced(ground, lever.of_cost, steps, effort))
         step = _least(lever, partial(_fits, ground, tuple(chosen), rest, feasibility))
         if step is None:
             return None
@@ -111,6 +117,18 @@ def offer_of(
     if problem is None or plan is None or check(problem, plan):
         return None
     return _told(chosen, plan)
+
+
+def _priced(
+    ground: Ground,
+    values: Callable[[float], Sequence[Any]],
+    steps: Sequence[Step],
+    effort: float,
+) -> Sequence[Any]:
+    """By the cheapest plan with these steps."""
+    problem = ground.after(steps)
+    plan = cheapest(problem, partial(best_plan, effort=effort)) if problem is not None else None
+    return values(plan.cost) if plan is not None else ()
 
 
 def reached(ground: Ground, asked: Asked, feasibility: Feasibility) -> int | None:
@@ -184,4 +202,12 @@ def json_of(value: Value) -> str:
         return json.dumps(value.isoformat().replace("+00:00", "Z"))
     if isinstance(value, timedelta):
         return json.dumps(f"{value / timedelta(seconds=1):.6f}".rstrip("0").rstrip(".") + "s")
+    if isinstance(value, tuple):
+        return json.dumps([_entry(each) for each in value])
     return json.dumps(value)
+
+
+def _entry(value: str | Affinity) -> object:
+    if isinstance(value, Affinity):
+        return {"groups": value.groups, "kind": value.kind.value}
+    return value

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 
+from intertie.common.budget import over_budget
 from intertie.common.errors import Shortfall
 from intertie.common.quantities import Vector
 from intertie.common.values import replace
@@ -13,9 +15,10 @@ from intertie.metasched.domain.candidates import (
     usable_sites,
     without_useless_sites,
 )
+from intertie.metasched.domain.cheapest import cheapest
 from intertie.metasched.domain.packing import Packer, Packing
 from intertie.metasched.domain.plan import Plan, check
-from intertie.metasched.domain.planner import LARGEST_UNPLANNED, model_size
+from intertie.metasched.domain.planner import LARGEST_UNPLANNED, best_plan, model_size
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 from intertie.metasched.domain.solver import solve
 from intertie.metasched.domain.variables import Rule
@@ -50,8 +53,16 @@ def shortfalls(problem: Problem, *, effort: float = 2.0) -> tuple[Shortfall, ...
 
     Each site is measured against everything of the cluster that may be there, then all sites
     together; links and latencies are told of where they alone stand in the way. Amounts
-    available are the most that any candidate window has.
+    available are the most that any candidate window has. Where there is a plan for more than the
+    budget, that alone is told.
     """
+    if problem.max_cost is not None:
+        unbound = replace(problem, max_cost=None)
+        least = cheapest(unbound, partial(best_plan, effort=effort))
+        if least is not None:
+            what = "the cheapest plan that was found"
+            return (over_budget(least.cost, problem.max_cost, what=what),)
+        problem = unbound
     found: list[Shortfall] = []
     for site in problem.sites:
         hindered = [
@@ -80,10 +91,11 @@ def shortfalls(problem: Problem, *, effort: float = 2.0) -> tuple[Shortfall, ...
                 site="",
                 resource="policy",
                 message="each site has room, but no plan was found that keeps all bounds on sites,"
-                " spread, links and latency at once; there are too many hosts to try them all"
+                " spread, affinity, links, latency and cost at once; there are too many hosts to"
+                " try them all"
                 if _too_large(problem)
-                else "each site has room, but no plan keeps all bounds on sites, spread,"
-                " links and latency at once",
+                else "each site has room, but no plan keeps all bounds on sites, spread, affinity,"
+                " links, latency and cost at once",
             )
         )
     return tuple(dict.fromkeys(found))
@@ -108,6 +120,7 @@ def _short_alone(problem: Problem, site: Site, effort: float) -> tuple[Shortfall
         ),
         limits=(),
         max_sites=0,
+        affinities=(),
         cuts=(),
     )
     plan = solve(alone, effort=effort)
@@ -281,6 +294,7 @@ def _why_these_sites(problem: Problem, plan: Plan) -> Iterator[str]:
                 grounds.append(f"{name} is to be at {group.min_sites} sites or more")
             if group.max_per_site and each.counts[name] >= group.max_per_site:
                 grounds.append(f"{group.max_per_site} {name} are to be at one site at most")
+            grounds += (f"{of.said}, as asked" for of in problem.affinities if name in of.groups)
             for other in places:
                 if other == each.site or other not in plan.site_names:
                     continue

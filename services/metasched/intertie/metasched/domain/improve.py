@@ -32,7 +32,8 @@ def _once_more(search: Search, draw: Random) -> bool:
 
 
 def _neighbourhood(search: Search, draw: Random) -> set[int]:
-    """A piece at an end of a way over several links, if there is one, and others about it."""
+    """A piece at an end of a way over several links, if there is one, and others about it; of what
+    goes to one site all."""
     board, best = search.board, search.best
     assert best is not None
     pieces = range(len(board.pieces))
@@ -58,4 +59,5 @@ def _neighbourhood(search: Search, draw: Random) -> set[int]:
             free.append(draw.choice(beside))
         else:
             free.append(draw.choice([piece for piece in pieces if piece not in free]))
-    return set(free)
+    whole = (block for block in board.blocks if not set(block).isdisjoint(free))
+    return set(free).union(*whole)

@@ -7,19 +7,22 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
-from intertie.common.spec import ANY_HYPERVISOR, ClusterSpec
+from intertie.common.spec import ANY_HYPERVISOR, Affinity, AffinityKind, ClusterSpec
 from intertie.common.spec_rules import MAX_LATENCY
 from intertie.common.term_rules import MIN_MEMORY_MIB
 from intertie.common.values import replace
-from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.costs import COST_SCALE
+from intertie.metasched.domain.problem import Problem, listed
 from intertie.metasched.domain.requirements import Asked, Times, What, image_sizes, in_ms
 
-Value = int | str | timedelta | datetime | tuple[str, ...]
+Value = int | float | str | timedelta | datetime | tuple[str, ...] | tuple[Affinity, ...]
 
 _TOKEN = re.compile(r"(\w+)|\[(\d+)\]")
 _MICROSECOND = timedelta(microseconds=1)
+_AFFINITIES = "spec.placement.affinities"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,9 @@ class Lever:
     """What fits with one value fits with every later one; else the values are tried in turn."""
     loosest: Step | None = None
     """Where that is not the last one's."""
+    of_cost: Callable[[float], Sequence[Any]] | None = None
+    """Its values, once it is known what the cheapest plan costs, with the others as loose as they
+    can be."""
 
     def most(self) -> Step:
         return self.loosest or self.step(self.values[-1])
@@ -66,7 +72,7 @@ def levers_of(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -
     """None for what has no smaller change than to leave it out. `problem` is over all windows."""
     make = _MAKERS.get(asked.what)
     found = list(make(asked, spec, problem, times)) if make else []
-    return [each for each in found if each.values]
+    return [each for each in found if each.values or each.of_cost]
 
 
 def _tokens(field: str) -> list[tuple[str, str]]:
@@ -228,6 +234,47 @@ def _max_sites(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) 
     yield _number(asked, spec, _up(len(problem.sites)), words)
 
 
+def _affinity(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -> Iterator[Lever]:
+    """Without one of its groups, else without all of it. The list of all is told, for of what is
+    left out no other path may speak."""
+    every = spec.placement.affinities
+    at = int(_tokens(asked.field)[-1][1])
+    groups, one = every[at].groups, every[at].kind is AffinityKind.TOGETHER
+    places = "at one site" if one else "at different sites"
+
+    def step(name: str | None) -> Step:
+        left = tuple(each for each in groups if each != name)
+        kept = (replace(every[at], groups=left),) if name is not None else ()
+        said = f"{listed(left)} {places} instead of {listed(groups)}"
+        if name is None:
+            said = f"{listed(groups)} at any sites instead of {places}"
+        return Step(changes={_AFFINITIES: (*every[:at], *kept, *every[at + 1 :])}, message=said)
+
+    fewer = groups if len(groups) > (1 if one else 2) else ()
+    yield Lever(values=[*fewer, None], step=step, ordered=False)
+
+
+def _max_cost(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -> Iterator[Lever]:
+    """What the cheapest plan costs; or a little more, where the planner, which rounds what each
+    unit costs up, takes it for that."""
+    now = value_at(spec, asked.field)
+    units = sum(group.most for group in problem.groups) + sum(
+        promise.mbit_s * problem.group(promise.a).most * problem.group(promise.b).most
+        for promise in problem.promises
+    )
+
+    def values(cost: float) -> list[float]:
+        least = ceil(cost * COST_SCALE - 1e-3)
+        return [(least + more) / COST_SCALE for more in (0, units, 8 * units)]
+
+    def step(value: float) -> Step:
+        words = f"a budget of {value:.10g} instead of {now:.10g}"
+        return Step(changes={asked.field: value}, message=words)
+
+    any_cost = Step(changes={asked.field: 0.0}, message="at any cost")
+    yield Lever(values=(), step=step, loosest=any_cost, of_cost=values)
+
+
 def _hypervisor(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -> Iterator[Lever]:
     now = value_at(spec, asked.field)
     message = f"any hypervisor instead of {now} for {_name(asked, problem)}"
@@ -295,6 +342,8 @@ _MAKERS: dict[What, Maker] = {
     What.MAX_PER_HOST: _per_host,
     What.MIN_SITES: _min_sites,
     What.MAX_SITES: _max_sites,
+    What.AFFINITY: _affinity,
+    What.MAX_COST: _max_cost,
     What.HYPERVISOR: _hypervisor,
     What.START: _start,
     What.DURATION: _duration,

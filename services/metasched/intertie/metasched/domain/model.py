@@ -7,6 +7,8 @@ from typing import Any
 from ortools.sat.python import cp_model
 
 from intertie.common.quantities import DIMENSIONS
+from intertie.common.spec import AffinityKind
+from intertie.metasched.domain.budget_rules import BUDGET_RULES
 from intertie.metasched.domain.candidates import hindrance
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site, content_at
 from intertie.metasched.domain.route_rules import ROUTE_RULES
@@ -26,7 +28,8 @@ def build(problem: Problem, relaxed: frozenset[Rule] = frozenset()) -> Model:
     """One function a rule, called in order; each reads as its docstring."""
     model = Model(cp=cp_model.CpModel(), relaxed=relaxed)
     _variables(model, problem)
-    for rule in (*_RULES, *ROUTE_RULES, *(STAGING_RULES if problem.items else ())):
+    staging = STAGING_RULES if problem.items else ()
+    for rule in (*_RULES, *ROUTE_RULES, *staging, *BUDGET_RULES):
         rule(model, problem)
     return model
 
@@ -165,11 +168,24 @@ def _keep_to_bounds(model: Model, problem: Problem) -> None:
 
 
 @_rule
+def _keep_together(model: Model, problem: Problem) -> None:
+    """All of the groups that are to be together are at one site."""
+    for affinity in problem.of_kind(AffinityKind.TOGETHER):
+        homes = []
+        for site in problem.sites:
+            home = model.cp.new_bool_var(f"{affinity.field} at {site.name}")
+            for name in affinity.groups:
+                model.cp.add_implication(model.present[name, site.name], home)
+            homes.append(home)
+        model.cp.add_at_most_one(homes)
+
+
+@_rule
 def _keep_apart(model: Model, problem: Problem) -> None:
     """Of groups that are to be apart, no two are at one site."""
-    for groups in problem.apart:
+    for affinity in problem.of_kind(AffinityKind.APART):
         for site in problem.sites:
-            here = [model.present[name, site.name] for name in sorted(groups)]
+            here = [model.present[name, site.name] for name in affinity.groups]
             model.cp.add_at_most_one(here)
 
 

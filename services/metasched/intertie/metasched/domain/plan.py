@@ -12,8 +12,10 @@ from intertie.common.intervals import Window
 from intertie.common.names import workspace_label
 from intertie.common.price import PriceTerm
 from intertie.common.quantities import Vector
+from intertie.common.spec import AffinityKind
 from intertie.common.values import replace
 from intertie.metasched.domain.data import TransferPlan
+from intertie.metasched.domain.price_check import broken_budget
 from intertie.metasched.domain.problem import Offer, Problem, Promise
 from intertie.metasched.domain.transfer_check import broken_transfers
 
@@ -182,12 +184,21 @@ def _breaks(problem: Problem, plan: Plan) -> Iterator[Shortfall]:
         return
     yield from _counts_are_in_range(problem, plan)
     yield from _groups_are_where_they_may_be(problem, plan)
+    yield from _affinities_are_kept(problem, plan)
     yield from _images_are_there(plan, problem, offers)
     yield from _hosts_have_room(problem, plan, offers)
     yield from _routes_lead_there(problem, plan, offers)
     yield from _links_have_room(problem, plan, offers)
     yield from _latencies_are_kept(problem, plan, offers)
     yield from _refusals_are_heeded(problem, plan)
+    yield from broken_budget(
+        problem,
+        slot,
+        {each.site: each.counts for each in plan.sites},
+        [(link.route, link.mbit_s) for link in plan.links],
+        transfers=sum(each.cost for each in plan.transfers),
+        said=plan.cost,
+    )
     yield from broken_transfers(
         problem,
         plan.transfers,
@@ -231,11 +242,22 @@ def _groups_are_where_they_may_be(problem: Problem, plan: Plan) -> Iterator[Shor
             yield _broken(site, "policy", f"{times} parts at one site")
     if problem.max_sites and len(taken) > problem.max_sites:
         yield _broken("", "policy", f"{len(taken)} sites")
-    for groups in problem.apart:
-        for home in taken:
-            together = [name for name in sorted(groups) if plan.count(name, home)]
-            if len(together) > 1:
-                yield _broken(home, "policy", f"{' and '.join(together)} are to be apart")
+
+
+def _affinities_are_kept(problem: Problem, plan: Plan) -> Iterator[Shortfall]:
+    for affinity in problem.affinities:
+        at = [
+            (each.site, name)
+            for each in plan.sites
+            for name in affinity.groups
+            if each.counts.get(name, 0) > 0
+        ]
+        sites = Counter(site for site, _ in at)
+        if affinity.kind is AffinityKind.TOGETHER and len(sites) > 1:
+            yield _broken(", ".join(sites), "policy", f"{affinity.said}, and not at several")
+        for site, groups in sites.items():
+            if affinity.kind is AffinityKind.APART and groups > 1:
+                yield _broken(site, "policy", f"{affinity.said}, and not {groups} of them at one")
 
 
 def _images_are_there(

@@ -9,6 +9,7 @@ from intertie.common.part_spec import further_disks
 from intertie.common.quantities import Vector
 from intertie.common.spec import (
     ANY_HYPERVISOR,
+    AffinityKind,
     ClusterSpec,
     Group,
     demand_of,
@@ -93,6 +94,26 @@ class LatencyLimit:
     field: str = ""
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first ten, as one says them."""
+    return " and ".join(names[:10]) + (" and others" if len(names) > 10 else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Affinity:
+    """What groups have to do with one another where sites are chosen."""
+
+    groups: tuple[str, ...]
+    kind: AffinityKind
+    field: str = ""
+
+    @property
+    def said(self) -> str:
+        """As a user would say it."""
+        one = self.kind is AffinityKind.TOGETHER
+        return f"{listed(self.groups)} at {'one site' if one else 'different sites'}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRoom:
     """What one host has free over a whole window. Hosts have no names here: only a hold
@@ -165,12 +186,11 @@ class Site:
         """What one workspace of the group takes of a host here, promised pairs aside."""
         alone = self._capped(group.need)
         taken = replace(alone, disk_mib=alone.disk_mib + group.saved_mib)
-        counted = {name: min(getattr(taken, name), most) for name, most in group.at_most.items()}
-        return self._with_further(replace(taken, **counted) if counted else taken, group)
+        return self._with_further(_at_most(taken, group), group)
 
     def charges(self, group: GroupNeed) -> Vector:
         """What of that its owner is charged for."""
-        return self._with_further(self._capped(group.need), group)
+        return self._with_further(_at_most(self._capped(group.need), group), group)
 
     def _with_further(self, taken: Vector, group: GroupNeed) -> Vector:
         return sum((self._capped(each.need) for each in group.further), start=taken)
@@ -182,6 +202,12 @@ class Site:
             iops=need.iops or offer.default_iops,
             throughput_mib_s=need.throughput_mib_s or offer.default_mib_s,
         )
+
+
+def _at_most(amounts: Vector, group: GroupNeed) -> Vector:
+    """No more of them than is counted for the group."""
+    counted = {name: min(getattr(amounts, name), most) for name, most in group.at_most.items()}
+    return replace(amounts, **counted) if counted else amounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +235,9 @@ class Problem:
     max_sites: int = 0
     fewest_sites: bool = True
     """Fewer sites come before less cost; else after it."""
-    apart: tuple[frozenset[str], ...] = ()
-    """Groups of which no two may be at one site."""
+    affinities: tuple[Affinity, ...] = ()
+    max_cost: float | None = None
+    """Of all that is planned, over its window; None: no bound."""
     cuts: tuple[Cut, ...] = ()
     standing: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Workspaces that are there already and stay where they are, by (group, site): they count by
@@ -231,6 +258,9 @@ class Problem:
     def site(self, name: str) -> Site:
         return next(site for site in self.sites if site.name == name)
 
+    def of_kind(self, kind: AffinityKind) -> tuple[Affinity, ...]:
+        return tuple(each for each in self.affinities if each.kind is kind)
+
 
 def beyond_standing(problem: Problem) -> Problem:
     """What is wanted beyond what stands, as if it were all: to say what is short."""
@@ -250,6 +280,8 @@ def beyond_standing(problem: Problem) -> Problem:
             for each in problem.groups
         ),
         max_sites=0,
+        affinities=(),
+        max_cost=None,
         cuts=(),
         standing={},
         least={},
@@ -306,6 +338,15 @@ def problem_of(
             for number, bound in enumerate(network.latency)
         ),
         max_sites=spec.placement.max_sites,
+        affinities=tuple(
+            Affinity(
+                groups=each.groups,
+                kind=each.kind,
+                field=f"spec.placement.affinities[{at}]",
+            )
+            for at, each in enumerate(spec.placement.affinities)
+        ),
+        max_cost=spec.placement.max_cost or None,
         cuts=cuts,
     )
 

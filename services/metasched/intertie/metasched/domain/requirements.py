@@ -12,11 +12,13 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
+from intertie.common import budget
 from intertie.common.spec import ANY_HYPERVISOR, DEFAULT_DURATION, LeaseTerms
 from intertie.common.term_rules import MIN_MEMORY_MIB
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import allowed
 from intertie.metasched.domain.problem import (
+    Affinity,
     DiskNeed,
     GroupNeed,
     ImageFound,
@@ -54,6 +56,8 @@ class What(Enum):
     MAX_PER_HOST = "max_per_host"
     MIN_SITES = "min_sites"
     MAX_SITES = "max_sites"
+    AFFINITY = "AFFINITY"
+    MAX_COST = "max_cost"
     START = "START"
     DURATION = "DURATION"
     FURTHER_DISK = "FURTHER_DISK"
@@ -126,6 +130,16 @@ def asked_of(
                 field="spec.placement.max_sites",
                 message=f"at most {most} {'site' if most == 1 else 'sites'} in all",
                 drop=_at_any_number_of_sites,
+            )
+        )
+    found += (_related(each) for each in problem.affinities)
+    if problem.max_cost is not None:
+        found.append(
+            Asked(
+                what=What.MAX_COST,
+                field=budget.FIELD,
+                message=f"for {problem.max_cost:.10g} at most",
+                drop=_at_any_cost,
             )
         )
     for at, group in enumerate(problem.groups):
@@ -237,6 +251,15 @@ def _bounded(limit: LatencyLimit) -> Asked:
     )
 
 
+def _related(affinity: Affinity) -> Asked:
+    return Asked(
+        what=What.AFFINITY,
+        field=affinity.field,
+        message=affinity.said,
+        drop=partial(_without_affinity, affinity=affinity),
+    )
+
+
 def in_ms(span: timedelta) -> str:
     return f"{span / timedelta(milliseconds=1):g} ms"
 
@@ -333,12 +356,20 @@ def _at_any_number_of_sites(problem: Problem) -> Problem:
     return replace(problem, max_sites=0)
 
 
+def _at_any_cost(problem: Problem) -> Problem:
+    return replace(problem, max_cost=None)
+
+
 def _without_promise(problem: Problem, promise: Promise) -> Problem:
     return replace(problem, promises=_less(problem.promises, promise))
 
 
 def _without_limit(problem: Problem, limit: LatencyLimit) -> Problem:
     return replace(problem, limits=_less(problem.limits, limit))
+
+
+def _without_affinity(problem: Problem, affinity: Affinity) -> Problem:
+    return replace(problem, affinities=_less(problem.affinities, affinity))
 
 
 def _without_network(problem: Problem, name: str) -> Problem:

@@ -6,6 +6,9 @@ from operator import add
 from intertie.metasched.domain.board import Board, Layout, Placed
 from intertie.metasched.domain.graph import FAR
 
+AT_ONE_SITE = 1 << 40
+"""Of what is promised to a piece, by which it is put next: more than anything promised."""
+
 
 class Search:
     """Keeps the best layout that it has met. What it does is counted in steps, not in time: a step
@@ -23,6 +26,7 @@ class Search:
                 (other, board.reach(tie), board.least(tie))
                 for other, tie in ties.items()
                 if tie.mbit_s > 0
+                or tie.together
                 or (tie.mbit_s == 0 and (tie.most_us is not None or not board.graph.whole))
             ]
             for ties in board.ties
@@ -98,7 +102,8 @@ class Search:
     def _in_order(
         self, free: Collection[int], done: Collection[int], start: tuple[int, int] | None
     ) -> list[int]:
-        """Each beside those before it to which most is promised."""
+        """Each beside those before it to which most is promised; what is to be at one site, next
+        to one another."""
         order = [] if start is None else [start[0]]
         left = {piece: (0, self._weight[piece], -piece) for piece in free if piece not in order}
         for known in (*done, *order):
@@ -112,9 +117,10 @@ class Search:
 
     def _weigh(self, left: dict[int, tuple[int, int, int]], known: int) -> None:
         for other, tie in self.board.ties[known].items():
-            if other in left and tie.mbit_s > 0:
+            if other in left and (tie.mbit_s > 0 or tie.together):
                 near, weight, last = left[other]
-                left[other] = near + tie.mbit_s, weight, last
+                near += AT_ONE_SITE if tie.together else tie.mbit_s
+                left[other] = near, weight, last
 
     def _put_next(
         self,

@@ -6,6 +6,7 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
+from intertie.common.budget import above
 from intertie.common.values import replace
 from intertie.metasched.domain.assemble import assembled
 from intertie.metasched.domain.costs import COST_SCALE, link_hour, workspace_hour
@@ -104,7 +105,8 @@ def _solved(
 
 
 def with_transfers(problem: Problem, plan: Plan, staging: Staging, *, sure: bool) -> Plan | None:
-    """The plan of a model with transfers by which all is there in time; None if none were found.
+    """The plan of a model with transfers by which all is there in time, within its budget; None if
+    none were found.
     `sure`: there is no better one by the model, which counts what is promised as if there were as
     many as there may be: where there are fewer, its bound is none of what the plan costs."""
     slot = problem.windows.index(plan.window)
@@ -112,6 +114,8 @@ def with_transfers(problem: Problem, plan: Plan, staging: Staging, *, sure: bool
     if staged is None:
         return None
     plan = with_moves(plan, staging, staged.moves)
+    if problem.max_cost is not None and above(plan.cost, problem.max_cost):
+        return None
     all_there = all(plan.count(group.name) >= group.most for group in problem.groups)
     sure = sure and (all_there or not problem.promises)
     as_low = plan.bound is not None and plan.cost <= plan.bound + TINY

@@ -89,7 +89,8 @@ class StagedBoard(Board):
         staged = self.staging.scheduled(frozenset(placed.brought), self.slot)
         if staged is None:
             return None
-        return replace(found, cost=found.cost + staged.cost, moves=staged.moves)
+        found = replace(found, cost=found.cost + staged.cost, moves=staged.moves)
+        return found if self.affordable(found) else None
 
     def plan(self, layout: Layout, *, optimal: bool, bound: int | None) -> Plan:
         plan = super().plan(layout, optimal=optimal, bound=bound)

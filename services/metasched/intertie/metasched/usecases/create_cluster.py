@@ -47,6 +47,7 @@ from intertie.metasched.domain.ports import (
     Stored,
     ToldPlans,
 )
+from intertie.metasched.domain.price_agreed import sites_above_budget
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.told_plan import ToldPlan, as_accepted, check_price
 from intertie.metasched.domain.waiting import nowhere, queued, queued_again, recallable_of
@@ -324,6 +325,8 @@ class CreateCluster:
         def agree(priced: ClusterRecord) -> None:
             if chosen is not None:
                 check_price(chosen, priced.price)
+            if dearer := sites_above_budget(spec, plan, priced.plan):
+                raise Refused(tx_id, dearer)
 
         record, decision = await self._coallocate(tx, specs, record, begin=begin, agree=agree)
         self._tell(tx, decision)

@@ -238,7 +238,7 @@ class UpdateCluster:
             windows=(ahead,),
             without={},
             image_gone={},
-            beside=lambda problem: beside_standing(problem, record, growth),
+            beside=lambda problem: beside_standing(problem, record, growth, now=self._clock.now()),
         )
 
     def _check_time(self, record: ClusterRecord, target: Target) -> None:

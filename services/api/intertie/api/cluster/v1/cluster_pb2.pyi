@@ -260,20 +260,82 @@ class Placement(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_SITES_FIELD_NUMBER: _builtins.int
+    AFFINITIES_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
     max_sites: _builtins.int
     """At most so many sites in all. 0: no bound."""
+    max_cost: _builtins.float
+    """What the whole lease may cost, in the unit of account of its sites: no plan costs more,
+    and no cluster is made that costs more by what its sites ask once they hold it. An
+    Update over several sites is compared by its plan. What is given back does not count.
+    0: no bound. Not of a lease with a kind, whose price goes by when it runs.
+    """
+    @_builtins.property
+    def affinities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Affinity]:
+        """Which groups go to one site, and which to different ones; 100 at most. A cluster with
+        groups APART is served by a meta-scheduler: no site can give it alone.
+        """
+
     def __init__(
         self,
         *,
         max_sites: _builtins.int = ...,
+        affinities: _abc.Iterable[Global___Affinity] | None = ...,
+        max_cost: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_sites", b"max_sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinities", b"affinities", "max_cost", b"max_cost", "max_sites", b"max_sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class Affinity(_message.Message):
+    """What groups have to do with one another where sites are chosen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Affinity._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Affinity._Kind.ValueType  # 0
+        TOGETHER: Affinity._Kind.ValueType  # 1
+        """All workspaces of all these groups are at one site."""
+        APART: Affinity._Kind.ValueType  # 2
+        """No site has workspaces of two of these groups. Those of one group may be at one."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: Affinity.Kind.ValueType  # 0
+    TOGETHER: Affinity.Kind.ValueType  # 1
+    """All workspaces of all these groups are at one site."""
+    APART: Affinity.Kind.ValueType  # 2
+    """No site has workspaces of two of these groups. Those of one group may be at one."""
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    kind: Global___Affinity.Kind.ValueType
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Two or more, each once; with TOGETHER one will do, which then is at one site."""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[_builtins.str] | None = ...,
+        kind: Global___Affinity.Kind.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Affinity: _TypeAlias = Affinity  # noqa: Y015
 
 @_typing.final
 class Network(_message.Message):
