@@ -21,13 +21,13 @@ HOST = HostSpec(name="n1", memory_mib=1536)
 DATA = b"\x1f\x8b" + os.urandom(3 * 1024 * 1024 + 512 - 2)
 """Whole sectors, no whole pages, and by its beginning no image of a disk."""
 DIGEST = hashlib.sha256(DATA).hexdigest()
-FIND = 'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = {name} ] && echo ${{d##*/}}; done'
+FIND = 'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = {name} ] && echo ${{d##*/}}; done; true'
 """The guest has no udev that would make /dev/disk/by-id."""
 
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
-    with one_site("further-disks", HOST) as made:
+    with one_site("disks", HOST) as made:
         yield made
 
 
@@ -41,11 +41,18 @@ def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
 
 
 def asked(source: str = "genomes-v2") -> dict[str, Any]:
-    disk = {"guarantee_iops": 100, "cap_iops": 200}
+    disk = {"cap_iops": 200, "cap_mib_s": 50}
     return {
         **spec(group("a", 2)),
-        "datasets": [{"name": "genomes", "source": source}],
-        "volumes": [{"name": "scratch", "group": "a", "size_mib": 64, "disk": disk}],
+        "datasets": [{"name": "genomes", "source": source, "disk": disk}],
+        "volumes": [
+            {
+                "name": "scratch",
+                "group": "a",
+                "size_mib": 64,
+                "disk": {"guarantee_iops": 100, **disk},
+            }
+        ],
     }
 
 
@@ -67,7 +74,7 @@ def volumes(user: User) -> list[Path]:
 def test_guests_read_the_data_and_keep_what_they_write_to_their_volumes(user: User) -> None:
     said = user.say(*user.create_args("none", asked("nowhere")))
     assert said.code != 0
-    assert "spec.datasets[0].source" in said.err
+    assert "datasets[0].source (line" in said.err
     assert "image nowhere is not at" in said.err
 
     user.create("one", asked())
