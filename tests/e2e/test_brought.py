@@ -54,6 +54,7 @@ def test_an_image_is_brought_at_its_rate_before_the_start_that_was_planned(
 
     def runs() -> bool:
         (one,) = user.show("brought")["workspaces"]
+        assert one["state"] not in ("FAILED", "ENDED"), one
         return one.get("state") == "RUNNING" and bool(one.get("ready"))
 
     eventually(runs, within_s=LEAD_S + 120, what="it runs")

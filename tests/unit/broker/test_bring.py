@@ -9,6 +9,7 @@ import pytest
 
 from intertie.broker.domain.decision import OpenedReceipt, ReceiptBody
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.reconcile import NEVER, Phase, phase_of, until
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.sending import (
     GRACE,
@@ -210,3 +211,21 @@ def test_a_site_whose_store_nobody_reaches_sends_nothing() -> None:
     sends.check(later(transfer(0, 9, 1)))
     with pytest.raises(NoCapacity, match="no address that other sites reach"):
         sends.check(later(transfer(0, 9, 1, from_site="north", to_site="south")))
+
+
+@pytest.mark.parametrize(
+    ("state", "phase"),
+    [(None, Phase.EARLY), (RUNNING, Phase.EARLY), (DONE, Phase.DUE), (FAILED, Phase.DUE)],
+)
+def test_hosts_are_told_once_all_that_is_brought_is_there_or_will_not_be(
+    state: ArrivalState | None, phase: Phase
+) -> None:
+    """They would ask the store for what is on its way, and fail."""
+    arrivals = (Arrival(digest=DIGEST, done_bytes=1, state=state),) if state else ()
+    held = part(spec=later(transfer(100, 590, 1)), arrivals=arrivals)
+    assert phase_of(held, now=NOW + 500 * S) is Phase.EARLY
+    for second in (541, 601):
+        assert phase_of(held, now=NOW + second * S) is phase
+        assert (until(held, now=NOW + second * S) is NEVER) == (phase is Phase.EARLY)
+    ending = held.ending(now=NOW, reason="CANCELLED")
+    assert phase_of(ending, now=NOW + 541 * S) is Phase.ENDING

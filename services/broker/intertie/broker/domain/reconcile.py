@@ -9,9 +9,11 @@ from intertie.broker.domain import migrating
 from intertie.broker.domain.cluster import WAITED_TOO_LONG, WINDOW_OVER
 from intertie.broker.domain.fleet import Fleet, Policy, SeenPart
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.sending import still_to_come
 from intertie.broker.domain.snapshots import settled
 from intertie.broker.domain.used import known_of, on_record
 from intertie.broker.domain.wanted import WantedPart, fingerprint, wanted_of
+from intertie.common.part_spec import Transfer
 from intertie.common.values import replace
 
 STAGING_LEAD = timedelta(seconds=60)
@@ -62,18 +64,28 @@ class Phase(Enum):
 
 
 def phase_of(part: Part, *, now: datetime) -> Phase:
-    """What the time alone asks for: nothing yet, the part, or its end. In doubt it does not end by
+    """What the time alone asks for: nothing yet, the part, or its end. Nothing, too, before its
+    hosts could get the images that are brought to the site for it. In doubt it does not end by
     its window, which may have become a longer one; its hosts stop its guests as ever."""
     if part.end_requested_time is not None or (now >= part.ends and not part.bound):
         return Phase.ENDING
-    return Phase.EARLY if now < part.window.start - STAGING_LEAD else Phase.DUE
+    early = now < part.window.start - STAGING_LEAD or bool(_awaited(part))
+    return Phase.EARLY if early else Phase.DUE
+
+
+def _awaited(part: Part) -> tuple[Transfer, ...]:
+    if not part.spec.transfers:
+        return ()
+    return still_to_come(part.spec, part.arrivals, part.path.site)
 
 
 def until(part: Part, *, now: datetime) -> datetime:
     """When the time alone next asks for something else; NEVER where it does not."""
     match phase_of(part, now=now):
         case Phase.EARLY:
-            return part.window.start - STAGING_LEAD
+            # What is to come is written down with the part when it is there, or is not.
+            opens = part.window.start - STAGING_LEAD
+            return opens if now < opens else NEVER
         case Phase.DUE:
             return min(part.ends, migrating.until(part) or NEVER)
     return NEVER
