@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +17,20 @@ pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
 IMAGE = "north-alone"
 LEAD_S = 60
+
+
+DATA = b"\x1f\x8b" + os.urandom(40 * 1024 * 1024 - 2)
+"""Begins like gzip: what it looks like is nobody's business."""
+FIND = 'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = corpus ] && echo ${d##*/}; done; true'
+
+
+@pytest.fixture
+def corpus(user: User, tmp_path: Path) -> str:
+    """A data set, likewise."""
+    path = tmp_path / "corpus"
+    path.write_bytes(DATA)
+    user.at("north").do("image", "put", "corpus", str(path), "--data")
+    return "corpus"
 
 
 @pytest.fixture
@@ -32,25 +47,29 @@ def image(user: User, tmp_path: Path) -> str:
 
 
 def test_an_image_is_brought_at_its_rate_before_the_start_that_was_planned(
-    user: User, image: str
+    user: User, image: str, corpus: str
 ) -> None:
     start = datetime.now(UTC) + timedelta(seconds=LEAD_S)
     asked = spec(group("worker", sites=["south"], image=image))
     asked["lease"]["start_time"] = start.isoformat()
+    asked["datasets"] = [{"name": "corpus", "source": corpus, "disk": {"cap_iops": 200}}]
     user.create("brought", asked, wait=False)
-    (planned,) = user.show("brought")["plan"]["transfers"]
-    assert (planned["from_site"], planned["to_site"]) == ("north", "south")
-    assert _moment(planned["end_time"]) <= start
+    planned = user.show("brought")["plan"]["transfers"]
+    assert len(planned) == 2
+    for each in planned:
+        assert (each["from_site"], each["to_site"]) == ("north", "south")
+        assert _moment(each["end_time"]) <= start
 
-    def arrived() -> dict[str, Any]:
-        (transfer,) = user.show("brought")["plan"]["transfers"]
-        assert not transfer.get("message"), transfer
-        return dict(transfer) if transfer.get("done") else {}
+    def arrived() -> bool:
+        transfers = user.show("brought")["plan"]["transfers"]
+        assert not any(each.get("message") for each in transfers), transfers
+        return all(each.get("done") for each in transfers)
 
     eventually(arrived, within_s=LEAD_S + 30, what="it is there")
     done = datetime.now(UTC)
     assert done <= start + timedelta(seconds=5)
-    assert arrived()["done_bytes"] == planned["size_bytes"]
+    for each in user.show("brought")["plan"]["transfers"]:
+        assert each["done_bytes"] == each["size_bytes"]
 
     def runs() -> bool:
         (one,) = user.show("brought")["workspaces"]
@@ -59,8 +78,9 @@ def test_an_image_is_brought_at_its_rate_before_the_start_that_was_planned(
 
     eventually(runs, within_s=LEAD_S + 120, what="it runs")
     assert user.in_guest("brought", "worker-0", "hostname").strip() == "worker-0"
-    stored = user.at("south").do("-o", "json", "image", "list")
-    assert planned["digest"] in stored
+    disk = user.in_guest("brought", "worker-0", FIND).strip()
+    read = user.in_guest("brought", "worker-0", f"sha256sum </dev/{disk}", timeout_s=120)
+    assert read.split()[0] == hashlib.sha256(DATA).hexdigest()
 
 
 def _moment(text: str) -> datetime:

@@ -112,6 +112,17 @@ async def test_what_is_here_already_is_not_fetched(store: Receiver) -> None:
     assert store.peers.asked == []
 
 
+async def test_a_data_set_is_what_it_is_whatever_it_looks_like(store: Receiver) -> None:
+    gzip = b"\x1f\x8b" + bytes(1022)
+    store.peers.octets = {"south": gzip}
+    refused = await store.settled(order(octets=gzip), 1)
+    assert refused.state is not State.DONE
+    asked = order(octets=gzip, tx="t2")
+    data = replace(asked, said=replace(asked.said, data=True))
+    assert (await store.settled(data, 20)).state is State.DONE
+    assert await store.read("a") == gzip
+
+
 async def test_anothers_bytes_are_no_reason_not_to_fetch(store: Receiver) -> None:
     await store.put(saying(tenant="other"), 0, blocks(OCTETS))
     with pytest.raises(NotFound):

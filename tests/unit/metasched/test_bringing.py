@@ -7,10 +7,10 @@ import pytest
 from intertie.common.errors import ImageNotReady, NoCapacity, Shortfall
 from intertie.common.names import ClusterName
 from intertie.common.part_spec import Transfer
-from intertie.common.spec import ClusterSpec, GroupPlacement
+from intertie.common.spec import ClusterSpec, Dataset, GroupPlacement
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterState
-from intertie.metasched.domain.problem import LinkRoom
+from intertie.metasched.domain.problem import ImageFound, LinkRoom
 from tests.fakes.part import State
 from tests.fakes.site import FakeSite
 from tests.unit.metasched.world import IMAGE, World, order, spec
@@ -125,6 +125,26 @@ async def test_where_nothing_of_it_may_be_an_image_may_come_from() -> None:
     view = await process.create(order(what=replace(asked, groups=groups)))
     assert {each.site for each in view.workspaces} == {"south"}
     assert [each.from_site for each in transfers_at(world.north)] == ["north"]
+
+
+async def test_a_data_set_is_brought_as_an_image_is() -> None:
+    world = Apart()
+    data = ImageFound(digest="b3:" + "3" * 64, size_bytes=50 * 1024 * 1024)
+    world.north.images = {**world.north.images, "corpus": data, data.digest: data}
+    process = await world.process()
+    asked = replace(world.later(), datasets=(Dataset(name="corpus", source="corpus"),))
+    view = await process.create(order(what=asked))
+    assert {each.site for each in view.workspaces} == {"south"}
+    sent = {each.digest: each for each in transfers_at(world.south)}
+    assert {digest: each.data for digest, each in sent.items()} == {
+        GUEST.digest: False,
+        data.digest: True,
+    }
+    assert sent[data.digest].size_bytes == data.size_bytes
+    parts = [each.spec for each in world.south.parts.values()]
+    assert {disk.image for part in parts for each in part.workspaces for disk in each.disks} == {
+        data.digest
+    }
 
 
 async def test_plans_to_choose_from_bring_nothing_yet() -> None:

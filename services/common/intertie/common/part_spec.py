@@ -99,7 +99,7 @@ class LinkReservation(Struct, frozen=True, kw_only=True):
 
 
 class Transfer(Struct, frozen=True, kw_only=True):
-    """An image on its way from one site's store to another's, at one rate without a break."""
+    """An image or a data set on its way from one site's store to another's, at one rate."""
 
     digest: str
     size_bytes: int
@@ -107,6 +107,8 @@ class Transfer(Struct, frozen=True, kw_only=True):
     to_site: str
     mbit_s: int
     window: Window
+    data: bool = False
+    """A data set, of which no format is asked."""
 
     @property
     def carries_bytes(self) -> int:

@@ -111,6 +111,7 @@ def order_from_proto(request: transfers_pb2.BringRequest, *, site: str, owner: s
             size_bytes=request.size_bytes,
             owner=owner,
             replaces=False,
+            data=request.data,
         ),
         named=bool(request.image_id),
         source=source,

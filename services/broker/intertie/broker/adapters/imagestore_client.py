@@ -91,6 +91,7 @@ class GrpcBringing:
             mbit_s=transfer.mbit_s,
             begin_time=timestamp_to_proto(transfer.window.start),
             end_time=timestamp_to_proto(source.end_time),
+            data=transfer.data,
         )
         try:
             found = await self._stub.Bring(request, timeout=TIMEOUT_S)

@@ -316,6 +316,7 @@ def part_spec_fields(value: part_spec.PartSpec) -> Fields:
                 "to_site": each.to_site,
                 "mbit_s": each.mbit_s,
                 "window": window_fields(each.window),
+                "data": each.data,
             }
             for each in value.transfers
         ],
@@ -389,6 +390,7 @@ def part_spec_from_proto(message: part_pb2.PartSpec, field: str = "spec") -> par
                 to_site=each.to_site,
                 mbit_s=each.mbit_s,
                 window=window_from_proto(each.window, f"{field}.transfers[{i}].window"),
+                data=each.data,
             )
             for i, each in enumerate(message.transfers)
         ),

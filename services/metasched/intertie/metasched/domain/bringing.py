@@ -1,4 +1,4 @@
-"""Images that a site lacks, and how a plan has them brought there before the cluster starts."""
+"""Images and data sets that a site lacks, and how a plan has them brought before a start."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -9,7 +9,15 @@ from intertie.common.values import replace
 from intertie.metasched.domain.candidates import allowed
 from intertie.metasched.domain.data import Item
 from intertie.metasched.domain.plan import Plan, SitePlan
-from intertie.metasched.domain.problem import ImageFound, LinkRoom, Offer, Problem, Site
+from intertie.metasched.domain.problem import (
+    GroupNeed,
+    ImageFound,
+    LinkRoom,
+    Offer,
+    Problem,
+    Site,
+    images_of,
+)
 
 LEAD = timedelta(seconds=10)
 """From planning to the first transfer: all sites are asked to hold it, and it is decided."""
@@ -27,7 +35,7 @@ def spans_before(windows: Sequence[Window], since: datetime) -> tuple[Window, ..
 
 def is_worth_it(problem: Problem, plan: Plan | None) -> bool:
     """A plan for which images are brought could be better than this one, of the same problem."""
-    if not any(_lacks(problem, each.image) for each in problem.groups):
+    if not any(_lacks(problem, image) for image in images_of(problem)):
         return False
     return (
         plan is None
@@ -39,7 +47,7 @@ def is_worth_it(problem: Problem, plan: Plan | None) -> bool:
 def with_sources(problem: Problem, offers: Mapping[str, Sequence[Offer]]) -> Problem:
     """With those other sites that have an image which one of its own lacks: nothing of the cluster
     may be there."""
-    images = {each.image for each in problem.groups if _lacks(problem, each.image)}
+    images = {image for image in images_of(problem) if _lacks(problem, image)}
     more = tuple(
         Site(name=name, offers=tuple(of))
         for name, of in offers.items()
@@ -65,8 +73,10 @@ def with_images_brought(problem: Problem, spans: tuple[Window, ...], before: Bef
                 for each in site.images.values()
                 if each.digest == found.digest
             ),
-            groups=frozenset(each.name for each in problem.groups if each.image == image)
+            groups=frozenset(each.name for each in _who_need(problem, image))
             | (known.groups if known else frozenset()),
+            data=all(each.image != image for each in problem.groups)
+            and (known is None or known.data),
         )
         offered[image] = found
     nothing: tuple[Mapping[str, LinkRoom], ...] = ({},) * len(spans)
@@ -91,8 +101,10 @@ def as_held(problem: Problem, plan: Plan) -> Plan:
     sizes = {
         each.digest: each.size_bytes for site in problem.sites for each in site.images.values()
     }
+    data = {each.name: each.data for each in problem.items}
     transfers = tuple(
-        replace(each, size_bytes=sizes[each.item], cost=0.0) for each in plan.transfers
+        replace(each, size_bytes=sizes[each.item], data=data[each.item], cost=0.0)
+        for each in plan.transfers
     )
     ends = {end for each in transfers for end in (each.from_site, each.to_site)}
     more = tuple(SitePlan(site=site, counts={}) for site in ends - set(plan.site_names))
@@ -117,7 +129,7 @@ def _reasons(problem: Problem, plan: Plan) -> Iterator[str]:
     names = {found.digest: name for site in problem.sites for name, found in site.images.items()}
     for each in plan.transfers:
         yield (
-            f"image {names[each.item]} is brought to {each.to_site} from {each.from_site} by "
+            f"{names[each.item]} is brought to {each.to_site} from {each.from_site} by "
             f"{each.end.isoformat(timespec='seconds')}, at {each.mbit_s} Mbit/s"
         )
 
@@ -125,15 +137,19 @@ def _reasons(problem: Problem, plan: Plan) -> Iterator[str]:
 def _lacking(problem: Problem) -> Iterator[tuple[str, ImageFound]]:
     """Images by what groups call them, each the same wherever it is, that some site lacks where
     the group may be."""
-    for image in dict.fromkeys(each.image for each in problem.groups):
+    for image in images_of(problem):
         found = {each.digest: each for site in problem.sites if (each := site.images.get(image))}
         if len(found) == 1 and _lacks(problem, image):
             yield image, next(iter(found.values()))
 
 
 def _lacks(problem: Problem, image: str) -> bool:
-    wanted = [each for each in problem.groups if each.image == image]
+    wanted = _who_need(problem, image)
     return any(
         image not in site.images and any(allowed(group, site.name) for group in wanted)
         for site in problem.sites
     )
+
+
+def _who_need(problem: Problem, image: str) -> list[GroupNeed]:
+    return [each for each in problem.groups if image in (each.image, *each.data)]

@@ -17,6 +17,8 @@ class Item:
     """Sites that have it, whole, and keep it until the cluster has started."""
     groups: frozenset[str]
     """Who needs it, at every site where the group has a workspace."""
+    data: bool = False
+    """Nobody boots from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class TransferPlan:
     cost: float = 0.0
     size_bytes: int = 0
     """Exactly, of a plan that is held; 0: not said."""
+    data: bool = False
+    """Likewise: see Item."""
 
     @property
     def route(self) -> tuple[str, ...]:

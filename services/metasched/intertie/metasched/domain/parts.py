@@ -166,6 +166,7 @@ def _transfers(transfers: tuple[TransferPlan, ...], site: str) -> tuple[Transfer
             to_site=each.to_site,
             mbit_s=each.mbit_s,
             window=Window(each.begin, each.end),
+            data=each.data,
         )
         for each in transfers
         if site in (each.from_site, each.to_site)

@@ -403,6 +403,13 @@ def with_image_brought(problem: Problem, image: str, item: Item) -> Problem:
     return replace(problem, sites=sites, items=(*problem.items, item))
 
 
+def images_of(problem: Problem) -> tuple[str, ...]:
+    """All that its groups boot from or read, by what the request calls it."""
+    return tuple(
+        dict.fromkeys(image for each in problem.groups for image in (each.image, *each.data))
+    )
+
+
 def content_at(site: Site, group: GroupNeed) -> str:
     """What all of the group are to have alike, of its image and its data sets; empty where one of
     them is not there."""

@@ -45,6 +45,7 @@ from intertie.metasched.domain.problem import (
     Offer,
     Problem,
     beyond_standing,
+    images_of,
     problem_of,
 )
 from intertie.metasched.domain.room_made import joined, windows_with_room_made
@@ -223,7 +224,7 @@ class Planning:
             return None
         asked_already = {site.name for site in problem.sites}
         out = brief.sends_nothing | brief.without.keys() | asked_already
-        images = tuple(dict.fromkeys(group.image for group in problem.groups))
+        images = images_of(problem)
         others = await self._offered(brief, set(self._sites.names) - out, brief.windows, images)
         problem = with_sources(problem, others)
         names = {site.name for site in problem.sites} - brief.sends_nothing
@@ -323,9 +324,7 @@ class Planning:
         """Of every site that some group may use, and of those, which did not answer."""
         problem = problem_of(brief.spec, brief.windows, {})
         silent: dict[str, NoUse] = dict(brief.without)
-        images = tuple(
-            dict.fromkeys(image for group in problem.groups for image in (group.image, *group.data))
-        )
+        images = images_of(problem)
         names = [
             name
             for name in self._sites.names

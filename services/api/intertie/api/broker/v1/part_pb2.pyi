@@ -99,7 +99,7 @@ Global___PartSpec: _TypeAlias = PartSpec  # noqa: Y015
 
 @_typing.final
 class Transfer(_message.Message):
-    """An image that is sent from one site's store to another's over the link between the two,
+    """An image or a data set that is sent from one site's store to another's over the link between the two,
     at one rate without a break. The sender reserves what it sends on its half of the link,
     the receiver what it takes on its own.
     """
@@ -112,12 +112,15 @@ class Transfer(_message.Message):
     TO_SITE_FIELD_NUMBER: _builtins.int
     MBIT_S_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """`b3:` and 64 hexadecimal digits."""
     size_bytes: _builtins.int
     from_site: _builtins.str
     to_site: _builtins.str
     mbit_s: _builtins.int
+    data: _builtins.bool
+    """A data set, of which no format is asked."""
     @_builtins.property
     def window(self) -> _resources_pb2.Window:
         """Over by the start of the part's window, and long enough for all of it."""
@@ -131,10 +134,11 @@ class Transfer(_message.Message):
         to_site: _builtins.str = ...,
         mbit_s: _builtins.int = ...,
         window: _resources_pb2.Window | None = ...,
+        data: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "from_site", b"from_site", "mbit_s", b"mbit_s", "size_bytes", b"size_bytes", "to_site", b"to_site", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "from_site", b"from_site", "mbit_s", b"mbit_s", "size_bytes", b"size_bytes", "to_site", b"to_site", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

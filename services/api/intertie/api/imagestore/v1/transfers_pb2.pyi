@@ -148,6 +148,7 @@ class BringRequest(_message.Message):
     MBIT_S_FIELD_NUMBER: _builtins.int
     BEGIN_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """sites/{site}/tenants/{tenant}, or `-/tenants/{tenant}`"""
     image_id: _builtins.str
@@ -158,6 +159,8 @@ class BringRequest(_message.Message):
     size_bytes: _builtins.int
     mbit_s: _builtins.int
     """As in the grant, as are digest, tenant and sites; it is refused where they differ."""
+    data: _builtins.bool
+    """As of Put: whatever it looks like, it is what it is."""
     @_builtins.property
     def source(self) -> Global___TransferSource: ...
     @_builtins.property
@@ -178,10 +181,11 @@ class BringRequest(_message.Message):
         mbit_s: _builtins.int = ...,
         begin_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        data: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time", "grant", b"grant", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "digest", b"digest", "end_time", b"end_time", "grant", b"grant", "image_id", b"image_id", "mbit_s", b"mbit_s", "parent", b"parent", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "data", b"data", "digest", b"digest", "end_time", b"end_time", "grant", b"grant", "image_id", b"image_id", "mbit_s", b"mbit_s", "parent", b"parent", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
