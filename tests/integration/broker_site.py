@@ -160,7 +160,11 @@ async def serve_images(
     server, address = await serve(
         folder, f"{name}-images", domain.service("imagestore"), trusted, [registration]
     )
-    return server, StoreSettings(address=address, server_name=domain.server_name("imagestore"))
+    return server, StoreSettings(
+        address=address,
+        server_name=domain.server_name("imagestore"),
+        peer_addresses=("127.0.0.1:1",),
+    )
 
 
 @contextlib.asynccontextmanager

@@ -308,7 +308,7 @@ async def test_what_is_measured_is_no_change_but_a_broken_promise_is(here: Site)
         record.measured_time.GetCurrentTime()
         part = record.parts.add(part_uid=uid)
         direction = part.directions.add(kind=cluster_pb2.Guarantee.DISK_IOPS, value=value)
-        direction.target = "worker-0"
+        direction.source = "worker-0"
         direction.backlogged = broken
         if broken:
             direction.below_since.CopyFrom(record.measured_time)
