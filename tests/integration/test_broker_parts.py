@@ -238,6 +238,8 @@ async def test_a_link_is_promised_only_once_to_transfers_too(
     assert [each.mbit_s for each in after.part.spec.transfers] == [60]
     lost = await refusal(parts.Hold(brought("t4", 1, 0, from_site="north", to_site="south")))
     assert isinstance(lost, errors.ImageNotReady)
+    late = brought("t6", 1, -200)
+    assert isinstance(await refusal(parts.Hold(late)), errors.NoCapacity)
     strange = await refusal(parts.Hold(brought("t5", 1, 0, to_site="west")))
     assert isinstance(strange, errors.FieldInvalid)
     assert strange.field == "spec.transfers[0]"

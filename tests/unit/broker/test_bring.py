@@ -9,7 +9,7 @@ import pytest
 
 from intertie.broker.domain.decision import OpenedReceipt, ReceiptBody
 from intertie.broker.domain.part import Part, PartState
-from intertie.broker.domain.reconcile import NEVER, Phase, phase_of, until
+from intertie.broker.domain.reconcile import Phase, phase_of, until
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.sending import (
     GRACE,
@@ -27,7 +27,7 @@ from intertie.common.part_spec import Transfer
 from intertie.common.transfer import TransferGrant
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
-from tests.unit.broker.samples import DIGEST, NOW, POLICY, part
+from tests.unit.broker.samples import DIGEST, HOUR, NOW, POLICY, part
 from tests.unit.broker.test_carrying import later, transfer
 
 S = timedelta(seconds=1)
@@ -125,8 +125,8 @@ async def test_a_silent_store_is_asked_again_until_it_is_too_late() -> None:
     site.store.silent = True
     (arrival,) = await site.at(110)
     assert (arrival.state, "is down" in arrival.message) == (WAITING, True)
-    assert [each.state for each in await site.at(201)] == [WAITING]
-    assert [each.state for each in await site.at(202)] == [FAILED]
+    assert [each.state for each in await site.at(261)] == [WAITING]
+    assert [each.state for each in await site.at(262)] == [FAILED]
     asked = len(site.store.asked)
     await site.at(300)
     assert len(site.store.asked) == asked
@@ -158,7 +158,9 @@ async def test_a_source_that_said_nothing_is_told_of() -> None:
 
 def test_only_the_senders_own_receipt_says_where_its_store_is() -> None:
     spec = later(transfer(100, 200, 1))
-    assert sources_for(spec, "north", {"south": (source(),)}) == (source(),)
+    assert sources_for(spec, "north", {"south": (source(), source())}) == (source(),)
+    for strange in ({"end_time": NOW + HOUR}, {"grant": bytes(1 << 15)}):
+        assert sources_for(spec, "north", {"south": (source(**strange),)}) == ()
     assert sources_for(spec, "north", {"west": (source(),)}) == ()
     assert sources_for(spec, "north", {"south": (source(digest="b3:" + "0" * 64),)}) == ()
     assert sources_for(spec, "south", {"south": (source(),)}) == ()
@@ -226,6 +228,6 @@ def test_hosts_are_told_once_all_that_is_brought_is_there_or_will_not_be(
     assert phase_of(held, now=NOW + 500 * S) is Phase.EARLY
     for second in (541, 601):
         assert phase_of(held, now=NOW + second * S) is phase
-        assert (until(held, now=NOW + second * S) is NEVER) == (phase is Phase.EARLY)
+        assert until(held, now=NOW + second * S) == held.ends
     ending = held.ending(now=NOW, reason="CANCELLED")
     assert phase_of(ending, now=NOW + 541 * S) is Phase.ENDING

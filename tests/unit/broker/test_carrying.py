@@ -5,13 +5,17 @@ from datetime import timedelta
 import pytest
 
 from intertie.broker.domain.demands import demands_of
+from intertie.broker.domain.difference import more_of
 from intertie.broker.domain.link_room import link_shortfalls
+from intertie.broker.domain.placed import Placed
+from intertie.broker.domain.records import Change, Write
 from intertie.broker.usecases.hold_part import needed_here
 from intertie.common.calendar import Calendar
 from intertie.common.intervals import Window
 from intertie.common.part_rules import within
 from intertie.common.part_spec import PartSpec, Transfer
 from intertie.common.values import replace
+from tests.unit.broker.renegotiation import Site
 from tests.unit.broker.samples import DIGEST, HOUR, NOW, POLICY, part, part_spec, workspace
 
 S = timedelta(seconds=1)
@@ -90,3 +94,39 @@ def test_an_image_that_is_brought_need_not_be_here_and_one_that_is_sent_must() -
 def test_terms_with_another_transfer_are_more() -> None:
     assert within(later(), later(transfer(0, 100, 1)))
     assert not within(later(transfer(0, 100, 2)), later(transfer(0, 100, 1)))
+
+
+@pytest.mark.parametrize("at", [0, 150, 250, 650])
+def test_what_grows_is_looked_for_in_its_window_though_a_transfer_is_before_it(at: int) -> None:
+    """A bug: between the transfer and the window nothing is taken, and what the window takes more
+    was not seen."""
+
+    def more(*transfers: Transfer) -> dict[int, int]:
+        had, has = (
+            demands_of(part(spec=replace(later(*transfers), workspaces=(workspace(vcpus=vcpus),))))
+            for vcpus in (1, 64)
+        )
+        calendar = Calendar({})
+        for number, each in enumerate(more_of(had, has, since=NOW + at * S)):
+            calendar.add(replace(each, key=str(number)))
+        seconds = (99, 150, 250, 599, 600, 700, 4199, 4200)
+        windows = [(each, Window(NOW + each * S, NOW + (each + 1) * S)) for each in seconds]
+        return {each: calendar.peak("host/n1/vcpus", window) for each, window in windows}
+
+    assert more(transfer(100, 200, 1)) == more()
+    assert more()[700] == 63
+
+
+async def test_who_is_added_needs_room_in_the_window_alone() -> None:
+    """A bug: hosts that are busy until the window begins got none."""
+    start = NOW + 600 * S
+    standing = part(spec=later(transfer(100, 200, 1)))
+    busy = part("t2", spec=part_spec(workspace(vcpus=3), window=Window(NOW, start)))
+    site = await Site(standing).up()
+    await site.ledger.commit(Change(writes=(Write(record=replace(busy, create_time=NOW)),)))
+    other = replace(busy, placed=(Placed(workspace="w-0", host="n2"),), name=busy.name + "b")
+    await site.ledger.commit(Change(writes=(Write(record=other),)))
+    more = workspace(index=1, vcpus=3)
+    wanted = part_spec(workspace(), more, window=standing.spec.window)
+    await site.hold(wanted)
+    assert (await site.part()).amend is not None

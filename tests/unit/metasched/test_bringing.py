@@ -96,6 +96,21 @@ async def test_a_source_that_refuses_is_asked_no_more() -> None:
     world.check_all_or_nothing()
 
 
+async def test_who_cannot_send_has_its_workspaces_all_the_same() -> None:
+    """A bug: its refusal was taken for one of workspaces, and none could be there any more."""
+    world = Apart()
+    world.north.vcpus = 3
+    nobody = Shortfall(site="north", resource="reachability", peer="south")
+    world.north.faults["prepare"] = [NoCapacity((nobody,))]
+    process = await world.process()
+    asked = world.later()
+    groups = (asked.groups[0], replace(asked.groups[1], count=0, min_count=2, max_count=5))
+    view = await process.create(order(what=replace(asked, groups=groups)))
+    assert sum(view.record.counts().values()) == 3
+    assert {each.site for each in view.workspaces} == {"north"}
+    assert view.record.plan.transfers == ()
+
+
 async def test_what_is_another_image_at_each_site_is_not_brought() -> None:
     world = Apart()
     third = replace(world.south, name="west", parts={}, links={})

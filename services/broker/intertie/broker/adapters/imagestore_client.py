@@ -72,6 +72,14 @@ class GrpcImages:
         )
 
 
+_STATES = {
+    transfers_pb2.Transfer.RUNNING: ArrivalState.RUNNING,
+    transfers_pb2.Transfer.DONE: ArrivalState.DONE,
+    transfers_pb2.Transfer.FAILED: ArrivalState.FAILED,
+}
+"""What is not known, of a newer store, is waited for."""
+
+
 class GrpcBringing:
     """See domain.ports.Bringing."""
 
@@ -106,6 +114,6 @@ class GrpcBringing:
         return Arrival(
             digest=transfer.digest,
             done_bytes=found.done_bytes,
-            state=ArrivalState[transfers_pb2.Transfer.State.Name(found.state)],
+            state=_STATES.get(found.state, ArrivalState.WAITING),
             message=found.message,
         )

@@ -6,6 +6,7 @@ counts until hosts have obeyed, see `demands.demands_of`.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime
+from itertools import pairwise
 
 from intertie.broker.domain.amounts import (
     host_key,
@@ -88,7 +89,9 @@ class Difference:
     def _rooms(self, staying: Part, window: Window) -> dict[str, Room]:
         """Hosts as those that stay leave them, over all of the time to come."""
         spans = more_of(self._counted, demands_of(staying, self._policy.admission), since=self._now)
-        more = tuple(each for each in spans if each.window.start < window.end)
+        # Before the window there are only transfers, which take nothing of hosts.
+        during = (each for each in spans if each.window.intersect(window) is not None)
+        more = tuple(during) or (Demand("", window, {}),)
         return {
             host: Room(facts=facts, free=free)
             for host, facts in self._alive.items()
@@ -191,13 +194,12 @@ def more_of(
     """What is taken beyond what was, over each span of the time to come in which neither changes;
     of nothing where it is no more. Both begin when their part does."""
     begin = max(since, *(each.window.start for each in after[:1]))
-    ends = {each.window.end for each in (*before, *after) if each.window.end > begin}
-    for end in sorted(ends):
-        window = Window(begin, end)
+    moments = {at for each in (*before, *after) for at in (each.window.start, each.window.end)}
+    for start, end in pairwise((begin, *sorted(at for at in moments if at > begin))):
+        window = Window(start, end)
         had, has = _during(before, window), _during(after, window)
         more = {key: amount - had.get(key, 0) for key, amount in has.items()}
         yield Demand("", window, {key: amount for key, amount in more.items() if amount > 0})
-        begin = end
 
 
 def _during(demands: Sequence[Demand], window: Window) -> Mapping[str, int]:

@@ -83,9 +83,8 @@ def until(part: Part, *, now: datetime) -> datetime:
     """When the time alone next asks for something else; NEVER where it does not."""
     match phase_of(part, now=now):
         case Phase.EARLY:
-            # What is to come is written down with the part when it is there, or is not.
             opens = part.window.start - STAGING_LEAD
-            return opens if now < opens else NEVER
+            return opens if now < opens else part.ends
         case Phase.DUE:
             return min(part.ends, migrating.until(part) or NEVER)
     return NEVER

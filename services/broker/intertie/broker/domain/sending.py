@@ -4,13 +4,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 
-from intertie.common.errors import NoCapacity, Shortfall
+from intertie.common.errors import MAX_SKEW, NoCapacity, Shortfall
 from intertie.common.part_spec import PartSpec, Transfer
 from intertie.common.transfer import TransferGrant
 from intertie.common.values import Struct
 
 GRACE = timedelta(seconds=2)
 """After a transfer's window a store that is a little late may still send the rest, at its rate."""
+
+
+MOST_NAMES, MOST_OCTETS = 16, 1 << 14
 
 
 class StoreAddress(Struct, frozen=True, kw_only=True):
@@ -31,6 +34,12 @@ class ImageSource(Struct, frozen=True, kw_only=True):
     end_time: datetime
     """Of the grant."""
     grant: bytes
+
+    @property
+    def is_small(self) -> bool:
+        """As what an honest site says is: it is kept with the part."""
+        names = (*self.addresses, self.server_name)
+        return len(names) <= MOST_NAMES and sum(map(len, names)) + len(self.grant) <= MOST_OCTETS
 
 
 class ArrivalState(Enum):
@@ -60,6 +69,14 @@ def check_can_send(spec: PartSpec, site: str, store: StoreAddress | None) -> Non
             raise NoCapacity((short,))
 
 
+def check_not_begun(spec: PartSpec, site: str, *, now: datetime) -> None:
+    """NoCapacity where a transfer should be under way already: it would not be there in time."""
+    for each in spec.transfers:
+        if each.window.start < now - MAX_SKEW:
+            message = f"{site}: what is to come from {each.from_site} should have begun by now"
+            raise NoCapacity((Shortfall(site=site, resource="data", message=message),))
+
+
 def grants_for(
     spec: PartSpec, *, site: str, tenant: str, tx: str, now: datetime
 ) -> Iterator[TransferGrant]:
@@ -83,15 +100,19 @@ def sources_for(
     spec: PartSpec, site: str, said: Mapping[str, Iterable[ImageSource]]
 ) -> tuple[ImageSource, ...]:
     """Of what is brought to this site, as each source's own receipt has `said` it."""
-    wanted = {(each.digest, each.from_site) for each in spec.transfers if each.to_site == site}
-    return tuple(
-        each
-        for signer in sorted(said)
-        for each in said[signer]
+    ends = {
+        (each.digest, each.from_site): each.window.end + GRACE
+        for each in spec.transfers
         if each.to_site == site
-        and each.from_site == signer
-        and (each.digest, each.from_site) in wanted
-    )
+    }
+    found: dict[tuple[str, str], ImageSource] = {}
+    for signer in sorted(said):
+        for each in said[signer]:
+            key = each.digest, each.from_site
+            good = each.to_site == site and each.from_site == signer and each.is_small
+            if good and ends.get(key) == each.end_time:
+                found.setdefault(key, each)
+    return tuple(found.values())
 
 
 def still_to_come(spec: PartSpec, arrivals: Iterable[Arrival], site: str) -> tuple[Transfer, ...]:

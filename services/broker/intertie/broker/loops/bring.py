@@ -1,7 +1,9 @@
 """Has this site's image store bring what parts have reserved links for, and writes down how far it
 is."""
 
+import asyncio
 from collections.abc import Iterable
+from datetime import timedelta
 
 import structlog
 
@@ -17,13 +19,22 @@ from intertie.broker.domain.sending import (
     still_to_come,
 )
 from intertie.common.clock import Clock
-from intertie.common.errors import SiteUnreachable, StaleWrite
+from intertie.common.errors import (
+    DomainError,
+    EtcdUnavailable,
+    NotLeading,
+    SiteUnreachable,
+    StaleWrite,
+)
 from intertie.common.part_spec import Transfer
 from intertie.common.values import replace
 
 log = structlog.get_logger(__name__)
 
 ASK_S = 1.0
+AT_ONCE = 8
+LATE = timedelta(seconds=60)
+"""After the end of its grant what is there may still be read through, to be verified."""
 LOOK_AGAIN_S = 30.0
 """All parts are looked at this often, should what was touched have been missed."""
 AHEAD_S = 1.5
@@ -52,8 +63,18 @@ class Bring:
             self._note(view, touched or ())
         if now_s - self._asked_s >= ASK_S:
             self._asked_s = now_s
-            for name in sorted(self._waiting):
+            turns = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(self._guarded(name, turns) for name in sorted(self._waiting)))
+
+    async def _guarded(self, name: str, turns: asyncio.Semaphore) -> None:
+        """What fails for one part keeps nobody from what is brought for others."""
+        async with turns:
+            try:
                 await self._bring(name)
+            except (EtcdUnavailable, NotLeading):
+                raise
+            except DomainError as error:
+                log.warning("bring.not_asked", part=name, problem=str(error))
 
     def _note(self, view: LedgerView, names: Iterable[str]) -> None:
         for name in names:
@@ -96,13 +117,14 @@ class Bring:
         except SiteUnreachable as error:
             arrival = Arrival(
                 digest=transfer.digest,
-                done_bytes=0,
+                done_bytes=_done_bytes(part, transfer),
                 state=ArrivalState.WAITING,
                 message=str(error),
             )
-        late = self._clock.now() >= source.end_time
+        late = self._clock.now() >= source.end_time + LATE
         if late and arrival.state in (ArrivalState.WAITING, ArrivalState.RUNNING):
-            return _failed(transfer, arrival.message or "it has not come in time")
+            why = arrival.message or "it has not come in time"
+            return _failed(transfer, why, arrival.done_bytes)
         if arrival.state is ArrivalState.DONE:
             log.info("bring.done", part=part.name, digest=transfer.digest)
         return arrival
@@ -123,6 +145,17 @@ def _source_of(part: Part, transfer: Transfer) -> ImageSource | None:
     return None
 
 
-def _failed(transfer: Transfer, message: str) -> Arrival:
+def _done_bytes(part: Part, transfer: Transfer) -> int:
+    """As it was known last."""
+    known = (each.done_bytes for each in part.arrivals if each.digest == transfer.digest)
+    return next(known, 0)
+
+
+def _failed(transfer: Transfer, message: str, done_bytes: int = 0) -> Arrival:
     log.warning("bring.failed", digest=transfer.digest, problem=message)
-    return Arrival(digest=transfer.digest, done_bytes=0, state=ArrivalState.FAILED, message=message)
+    return Arrival(
+        digest=transfer.digest,
+        done_bytes=done_bytes,
+        state=ArrivalState.FAILED,
+        message=message,
+    )

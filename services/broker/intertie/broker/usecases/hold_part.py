@@ -15,7 +15,7 @@ from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
 from intertie.broker.domain.recalling import allotted, keeping_of, kind_said
 from intertie.broker.domain.records import Change, RequestKey, Write
-from intertie.broker.domain.sending import ImageSource
+from intertie.broker.domain.sending import ImageSource, check_not_begun
 from intertie.broker.domain.terms import AmendState
 from intertie.broker.usecases.admission import Admission, Admitted, known_part
 from intertie.broker.usecases.sends import SENDS_NOTHING, Sends
@@ -96,6 +96,7 @@ class HoldPart:
         def decide(view: LedgerView, now: datetime, *, alone: bool = False) -> Admitted:
             if str(order.name) in view.parts or str(order.name) in view.tombs:
                 raise NameTaken(str(order.name))
+            check_not_begun(order.spec, self._policy.site, now=now)
             part, aside = self._part(order, view, now, alone=alone)
             if order.prepare:
                 part = prepared(part, view, self._policy, now=now)
@@ -118,7 +119,9 @@ class HoldPart:
         log.info("part.held", part=part.name, tx=order.tx, state=part.state.name)
         state = PartState.PREPARED if order.prepare else part.state
         now = self._clock.now()
-        body = receipt_of(part, now=now, state=state, sends=self._sends(part, now=now))
+        # What is only held may be let go, and nobody fetches anything for it.
+        sends = self._sends(part, now=now) if state is PartState.PREPARED else ()
+        body = receipt_of(part, now=now, state=state, sends=sends)
         return part, self._notary.sign(body)
 
     def _part(

@@ -130,8 +130,9 @@ class Brief:
         sends_nothing = set(self.sends_nothing)
         without, image_gone = dict(self.without), dict(self.image_gone)
         for site, error in refusals.items():
-            if isinstance(error, NoCapacity) and not plan.has_workspaces(site):
-                sends_nothing.add(site)
+            if isinstance(error, NoCapacity) and _is_of_transfers(plan, site, error):
+                if any(each.resource != "data" for each in error.shortfalls):
+                    sends_nothing.add(site)
                 refused.extend(error.shortfalls)
             elif isinstance(error, NoCapacity):
                 cuts += cuts_of(plan, site, error)
@@ -231,6 +232,8 @@ class Planning:
         links = await self._offered(brief, names, spans, ())
         before = {name: [offer.links for offer in of] for name, of in links.items()}
         asked = with_images_brought(problem, spans, before)
+        if plan is None:
+            check_disks(asked)
         found = await self.found(planned, asked, effort=self._effort.solver)
         if found is None or not found.transfers:
             return None
@@ -256,7 +259,8 @@ class Planning:
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                offers[name] = answer
+                gone = brief.image_gone.get(name)
+                offers[name] = _without_image(answer, gone.image) if gone else answer
         return offers
 
     def room_made(self, brief: Brief, problem: Problem, plan: Plan | None) -> tuple[Window, ...]:
@@ -371,6 +375,18 @@ class Planning:
             problem = beyond_standing(problem)
         short = await self.found(shortfalls, problem, effort=self._effort.solver)
         return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
+
+
+_OF_TRANSFERS = frozenset({"reachability", "link_egress", "link_ingress", "data"})
+"""Resources that may be short for what is brought alone; `data`: it should have begun."""
+
+
+def _is_of_transfers(plan: Plan, site: str, error: NoCapacity) -> bool:
+    """What was refused may be what is brought from there or to it, and is tried without that."""
+    if not plan.has_workspaces(site):
+        return True
+    moves = any(site in (each.from_site, each.to_site) for each in plan.transfers)
+    return moves and all(each.resource in _OF_TRANSFERS for each in error.shortfalls)
 
 
 def _is_sooner(problem: Problem, one: Plan, other: Plan) -> bool:
