@@ -11,7 +11,7 @@ from intertie.api.broker.v1 import part_pb2
 from intertie.api.cluster.v1 import cluster_pb2, clusters_pb2, clusters_pb2_grpc
 from intertie.common import errors
 from intertie.common.rpc.client import channel
-from intertie.metasched.usecases.planning import HOLD_WITHIN
+from intertie.metasched.usecases.brief import HOLD_WITHIN
 from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.pki import trust_in
 from tests.integration.refusals import refusal

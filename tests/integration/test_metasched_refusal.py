@@ -17,9 +17,10 @@ from intertie.common.etcd.client import Etcd
 from intertie.metasched.domain.commit import Decision, TxRecord
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Prepared
+from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.create_cluster import CreateCluster
-from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.planning import Planning
 from tests.fakes.site_brokers import CLOCK, Federation, create
 from tests.integration.broker_site import HOST, cluster_spec
 from tests.integration.refusals import refusal

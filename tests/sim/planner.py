@@ -11,8 +11,8 @@ from intertie.metasched.domain.assemble import assembled
 from intertie.metasched.domain.candidates import allowed
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
+from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.explaining import Explaining
-from intertie.metasched.usecases.planning import Brief
 
 
 def simple_plan(problem: Problem, *, effort: float = 0.0) -> Plan | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from intertie.broker.usecases.sends import Sends
 from intertie.common.errors import NoCapacity, SiteUnreachable
 from intertie.common.part_spec import Transfer
 from intertie.common.transfer import TransferGrant
+from intertie.common.values import replace
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
 from tests.unit.broker.samples import DIGEST, HOUR, NOW, POLICY, part
@@ -54,9 +56,15 @@ class Store:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Transfer, ImageSource]] = []
         self.state, self.done, self.message, self.silent = RUNNING, 0, "", False
+        self.fails_once = False
 
     async def bring(self, tenant: str, transfer: Transfer, source: ImageSource) -> Arrival:
         self.asked.append((tenant, transfer, source))
+        if self.fails_once:
+            self.fails_once = False
+            raise RuntimeError("a bug")
+        for _ in range(20):
+            await asyncio.sleep(0)
         if self.silent:
             raise SiteUnreachable("north", "its image store is down")
         return Arrival(
@@ -130,6 +138,19 @@ async def test_a_silent_store_is_asked_again_until_it_is_too_late() -> None:
     asked = len(site.store.asked)
     await site.at(300)
     assert len(site.store.asked) == asked
+
+
+async def test_what_fails_for_one_part_keeps_nobody_from_what_is_brought_for_others() -> None:
+    site = await Site().up()
+    other = replace(site.part, name=site.part.name + "-2")
+    await site.ledger.commit(Change(writes=(Write(record=other),)))
+    site.store.fails_once = True
+    with pytest.raises(RuntimeError):
+        await site.at(110)
+    arrivals = [each.value.arrivals for each in await site.ledger.parts()]
+    assert sorted(len(each) for each in arrivals) == [0, 1]
+    await site.at(112)
+    assert all(each.value.arrivals for each in await site.ledger.parts())
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Offer
 from intertie.metasched.domain.told_plan import ToldPlan
+from intertie.metasched.usecases.brief import HOLD_WITHIN
 from intertie.metasched.usecases.order import Order
 from intertie.metasched.usecases.plan_cluster import Option, accepted
-from intertie.metasched.usecases.planning import HOLD_WITHIN
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.clock import START
 from tests.fakes.part import State

@@ -15,8 +15,8 @@ from intertie.metasched.domain.cluster import ClusterState
 from intertie.metasched.domain.problem import Cut, over
 from intertie.metasched.domain.room_made import joined, windows_with_room_made
 from intertie.metasched.domain.solver import solve
+from intertie.metasched.usecases.brief import HOLD_WITHIN
 from intertie.metasched.usecases.create_cluster import PLANS
-from intertie.metasched.usecases.planning import HOLD_WITHIN
 from tests.fakes.clock import START
 from tests.fakes.crashing import Crash, CrashPlan
 from tests.fakes.part import State

@@ -10,8 +10,10 @@ from functools import lru_cache
 
 from intertie.broker.domain.part import Standing
 from intertie.broker.domain.placed import hosts_of
+from intertie.broker.domain.quotas import quota_shortfall
+from intertie.common.errors import Shortfall
 from intertie.common.part_spec import FurtherDisk, PartSpec, PartWorkspace
-from intertie.common.quantities import DIMENSIONS, Vector
+from intertie.common.quantities import DIMENSIONS, RESOURCE_OF, UNIT_OF, Vector
 from intertie.common.spec import Allocation, demand_of_disk
 from intertie.common.values import replace
 
@@ -28,6 +30,32 @@ def host_keys(host: str) -> tuple[str, ...]:
 
 def link_key(peer: str, direction: str) -> str:
     return f"link/{peer}/{direction}"
+
+
+def shortfall_of(site: str, resource: str, wanted: int, available: int) -> Shortfall:
+    """`wanted`: beyond what there is already."""
+    match resource.split("/"):
+        case ["host", host, dimension]:
+            return Shortfall(
+                site=site,
+                host=host,
+                resource=RESOURCE_OF[dimension],
+                wanted=wanted,
+                available=available,
+                unit=UNIT_OF[dimension],
+            )
+        case ["tenant", tenant, dimension]:
+            return quota_shortfall(site, tenant, dimension, wanted, available)
+        case [_, peer, direction]:
+            return Shortfall(
+                site=site,
+                peer=peer,
+                resource=f"link_{direction}",
+                wanted=wanted,
+                available=available,
+                unit="Mbit/s",
+            )
+    raise ValueError(resource)
 
 
 def fixed_amounts(workspace: PartWorkspace) -> Vector:

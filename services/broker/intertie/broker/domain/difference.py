@@ -11,6 +11,7 @@ from itertools import pairwise
 from intertie.broker.domain.amounts import (
     host_key,
     larger,
+    shortfall_of,
     takes_by_workspace,
     with_room_for_memory,
 )
@@ -22,7 +23,6 @@ from intertie.broker.domain.link_room import no_link
 from intertie.broker.domain.part import Part, Standing
 from intertie.broker.domain.placed import Placed, hosts_of
 from intertie.broker.domain.placement import place
-from intertie.broker.domain.quotas import quota_shortfall
 from intertie.broker.domain.stretches import GIVEN_UP_WITHIN
 from intertie.broker.domain.terms import Shed
 from intertie.common.actions import Switched
@@ -30,7 +30,7 @@ from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
-from intertie.common.quantities import DIMENSIONS, RESOURCE_OF, UNIT_OF, Vector
+from intertie.common.quantities import DIMENSIONS, Vector
 from intertie.common.values import Struct, replace
 
 
@@ -240,29 +240,3 @@ def shortfalls_of(site: str, calendar: Calendar, more: Iterable[Demand]) -> tupl
             for resource, wanted, available in calendar.shortfalls(demand)
         )
     )
-
-
-def shortfall_of(site: str, resource: str, wanted: int, available: int) -> Shortfall:
-    """`wanted`: beyond what there is already."""
-    match resource.split("/"):
-        case ["host", host, dimension]:
-            return Shortfall(
-                site=site,
-                host=host,
-                resource=RESOURCE_OF[dimension],
-                wanted=wanted,
-                available=available,
-                unit=UNIT_OF[dimension],
-            )
-        case ["tenant", tenant, dimension]:
-            return quota_shortfall(site, tenant, dimension, wanted, available)
-        case [_, peer, direction]:
-            return Shortfall(
-                site=site,
-                peer=peer,
-                resource=f"link_{direction}",
-                wanted=wanted,
-                available=available,
-                unit="Mbit/s",
-            )
-    raise ValueError(resource)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from intertie.broker.domain.amounts import link_key
+from intertie.broker.domain.amounts import link_key, shortfall_of
 from intertie.broker.domain.carrying import peer_of, transfer_demands
 from intertie.broker.domain.fleet import Policy
 from intertie.common.calendar import Calendar
@@ -18,42 +18,31 @@ def link_shortfalls(calendar: Calendar, policy: Policy, spec: PartSpec) -> tuple
             ("egress", link.egress_mbit_s),
             ("ingress", link.ingress_mbit_s),
         ):
-            key = (link.peer, direction)
-            wanted[key] = wanted.get(key, 0) + amount
+            half = (link.peer, direction)
+            wanted[half] = wanted.get(half, 0) + amount
     found = []
     for (peer, direction), amount in sorted(wanted.items()):
         if policy.link(peer) is None:
             found.append(no_link(policy.site, peer))
             continue
-        free = calendar.free(link_key(peer, direction), spec.window)
+        key = link_key(peer, direction)
+        free = calendar.free(key, spec.window)
         if amount > free:
-            found.append(_short(policy.site, peer, direction, amount, free))
+            found.append(shortfall_of(policy.site, key, amount, max(free, 0)))
     found.extend(_of_transfers(calendar, policy, spec))
     return tuple(dict.fromkeys(found))
 
 
 def _of_transfers(calendar: Calendar, policy: Policy, spec: PartSpec) -> Iterator[Shortfall]:
     site = policy.site
-    for transfer in spec.transfers:
-        peer, _ = peer_of(transfer, site)
-        if policy.link(peer) is None:
-            yield no_link(site, peer)
+    peers = {peer_of(each, site)[0] for each in spec.transfers}
+    nowhere = sorted(peer for peer in peers if policy.link(peer) is None)
+    if nowhere:
+        yield from (no_link(site, peer) for peer in nowhere)
+        return
     for demand in transfer_demands("", spec, site):
         for key, amount, free in calendar.shortfalls(demand):
-            _, peer, direction = key.split("/")
-            if policy.link(peer) is not None:
-                yield _short(site, peer, direction, amount, free)
-
-
-def _short(site: str, peer: str, direction: str, amount: int, free: int) -> Shortfall:
-    return Shortfall(
-        site=site,
-        resource=f"link_{direction}",
-        wanted=amount,
-        available=max(free, 0),
-        unit="Mbit/s",
-        peer=peer,
-    )
+            yield shortfall_of(site, key, amount, free)
 
 
 def no_link(site: str, peer: str) -> Shortfall:

@@ -8,10 +8,10 @@ silence, and on a host's loss only once that is fenced.
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from intertie.broker.domain.amounts import with_room_for_memory
+from intertie.broker.domain.amounts import shortfall_of, with_room_for_memory
 from intertie.broker.domain.board import Room
 from intertie.broker.domain.demands import demands_of
-from intertie.broker.domain.difference import at_host, least, more_of, shortfall_of
+from intertie.broker.domain.difference import at_host, least, more_of
 from intertie.broker.domain.fleet import (
     Fleet,
     HostFacts,

@@ -12,8 +12,8 @@ from intertie.common.values import Struct
 GRACE = timedelta(seconds=2)
 """After a transfer's window a store that is a little late may still send the rest, at its rate."""
 
-
 MOST_NAMES, MOST_OCTETS = 16, 1 << 14
+"""Of where an image comes from, and by what leave: it is kept with a part."""
 
 
 class StoreAddress(Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ class ImageSource(Struct, frozen=True, kw_only=True):
 
     @property
     def is_small(self) -> bool:
-        """As what an honest site says is: it is kept with the part."""
+        """As what an honest site says is."""
         names = (*self.addresses, self.server_name)
         return len(names) <= MOST_NAMES and sum(map(len, names)) + len(self.grant) <= MOST_OCTETS
 
@@ -73,7 +73,8 @@ def check_not_begun(spec: PartSpec, site: str, *, now: datetime) -> None:
     """NoCapacity where a transfer should be under way already: it would not be there in time."""
     for each in spec.transfers:
         if each.window.start < now - MAX_SKEW:
-            message = f"{site}: what is to come from {each.from_site} should have begun by now"
+            what = f"what {each.from_site} sends to {each.to_site}"
+            message = f"{site}: {what} should have begun by now"
             raise NoCapacity((Shortfall(site=site, resource="data", message=message),))
 
 

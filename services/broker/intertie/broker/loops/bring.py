@@ -19,13 +19,7 @@ from intertie.broker.domain.sending import (
     still_to_come,
 )
 from intertie.common.clock import Clock
-from intertie.common.errors import (
-    DomainError,
-    EtcdUnavailable,
-    NotLeading,
-    SiteUnreachable,
-    StaleWrite,
-)
+from intertie.common.errors import SiteUnreachable, StaleWrite
 from intertie.common.part_spec import Transfer
 from intertie.common.values import replace
 
@@ -64,17 +58,15 @@ class Bring:
         if now_s - self._asked_s >= ASK_S:
             self._asked_s = now_s
             turns = asyncio.Semaphore(AT_ONCE)
-            await asyncio.gather(*(self._guarded(name, turns) for name in sorted(self._waiting)))
+            asked = [self._in_turn(name, turns) for name in sorted(self._waiting)]
+            # What fails for one part keeps nobody from what is brought for others.
+            for failed in await asyncio.gather(*asked, return_exceptions=True):
+                if failed is not None:
+                    raise failed
 
-    async def _guarded(self, name: str, turns: asyncio.Semaphore) -> None:
-        """What fails for one part keeps nobody from what is brought for others."""
+    async def _in_turn(self, name: str, turns: asyncio.Semaphore) -> None:
         async with turns:
-            try:
-                await self._bring(name)
-            except (EtcdUnavailable, NotLeading):
-                raise
-            except DomainError as error:
-                log.warning("bring.not_asked", part=name, problem=str(error))
+            await self._bring(name)
 
     def _note(self, view: LedgerView, names: Iterable[str]) -> None:
         for name in names:

@@ -17,6 +17,7 @@ from intertie.metasched.domain.ports import Clusters, Register, Room, Stored
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.taken import Taken
 from intertie.metasched.domain.waiting import recallable_of
+from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.create_cluster import (
     PLANS,
@@ -27,7 +28,7 @@ from intertie.metasched.usecases.create_cluster import (
 from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.line import brief_from_now
 from intertie.metasched.usecases.pauses import Pauses
-from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.planning import Planning
 from intertie.metasched.usecases.telling import Telling, Underway
 
 log = structlog.get_logger(__name__)

@@ -51,6 +51,7 @@ from intertie.metasched.domain.price_agreed import sites_above_budget
 from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.told_plan import ToldPlan, as_accepted, check_price
 from intertie.metasched.domain.waiting import nowhere, queued, queued_again, recallable_of
+from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.coallocate import Coallocate, Overtaken, Refused
 from intertie.metasched.usecases.enqueue_cluster import EnqueueCluster
 from intertie.metasched.usecases.explaining import Explaining
@@ -58,7 +59,7 @@ from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.order import Order
 from intertie.metasched.usecases.plan_cluster import accepted
-from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.planning import Planning
 from intertie.metasched.usecases.room_to_go_on import RoomToGoOn
 from intertie.metasched.usecases.telling import Callers, NobodyWaits, Requests, Telling, Underway
 

@@ -23,7 +23,8 @@ from intertie.metasched.domain.time_around import (
     later_than,
     shorter_than,
 )
-from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.brief import Brief
+from intertie.metasched.usecases.planning import Planning
 
 log = structlog.get_logger(__name__)
 

@@ -20,10 +20,11 @@ from intertie.metasched.domain.queue_policy import QueuePolicy
 from intertie.metasched.domain.rooms import starts_ahead
 from intertie.metasched.domain.rounds import Start
 from intertie.metasched.domain.waiting import in_order, left_of
+from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.capacity import NOTHING_YET, Capacity
 from intertie.metasched.usecases.explaining import Explaining
 from intertie.metasched.usecases.part_cache import PartCache
-from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.planning import Planning
 
 
 class Line:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ParamSpec, TypeVar
@@ -14,7 +14,6 @@ from intertie.common.errors import (
     ImageNotReady,
     LedgerFull,
     NoCapacity,
-    Shortfall,
     SiteUnreachable,
 )
 from intertie.common.intervals import Window
@@ -34,14 +33,12 @@ from intertie.metasched.domain.candidates import (
     check_disks,
     images_missing,
 )
-from intertie.metasched.domain.cuts import cuts_of
 from intertie.metasched.domain.explain import shortfalls
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.planned import planned, planned_with_room_made
 from intertie.metasched.domain.planner import check_size
 from intertie.metasched.domain.ports import Sites, Solvers
 from intertie.metasched.domain.problem import (
-    Cut,
     Offer,
     Problem,
     beyond_standing,
@@ -49,14 +46,13 @@ from intertie.metasched.domain.problem import (
     problem_of,
 )
 from intertie.metasched.domain.room_made import joined, windows_with_room_made
-from intertie.metasched.domain.taken import Taken, less
+from intertie.metasched.domain.taken import less
+from intertie.metasched.usecases.brief import Brief, NoUse
 
 log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-NoUse = SiteUnreachable | LedgerFull
-"""Why a site is left out."""
 
 SOLVERS = 2
 """At most so many problems that callers wait for are solved at a time, unless it is said; the
@@ -68,10 +64,6 @@ caller stands behind them."""
 CHOICES = 1
 """Likewise of looks for plans to choose from."""
 
-HOLD_WITHIN = timedelta(seconds=5)
-"""From what sites say they could make room for to their holding it, at a first attempt: who is put
-aside later than that is not saved in time. Most of it is time to spare."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
@@ -79,77 +71,6 @@ class Effort:
     slot: timedelta
     solver: float
     """CP-SAT's deterministic time for each objective."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Brief:
-    """What one cluster's planning goes by; grows with every refusal."""
-
-    tenant: str
-    spec: ClusterSpec
-    """Normalised."""
-    windows: tuple[Window, ...]
-    cuts: tuple[Cut, ...] = ()
-    refused: tuple[Shortfall, ...] = ()
-    """What sites said was short when they refused a hold."""
-    without: Mapping[str, NoUse]
-    """Sites that are left out, and why."""
-    image_gone: Mapping[str, ImageNotReady]
-    """Sites that turned out not to have an image when they were to hold."""
-    others_give_way: bool = False
-    """Of a lease with a deadline: there is no room for it else."""
-    to_go_on: bool = True
-    """Of a lease with a deadline: room is looked for in which it could go on if it were put
-    aside."""
-    beside: Callable[[Problem], Problem] | None = None
-    """Of a cluster that stands: puts what there is of it into the problem."""
-    leaves: tuple[Taken, ...] = ()
-    """Room that sites offer and that is left for others. Of one window only."""
-    hold_within: timedelta = HOLD_WITHIN
-    """How long sites may take to hold it, where others are put aside first. Longer after each
-    refusal, which may have come because that was too little."""
-
-    others_stay: bool = False
-    """Nobody is to give way: only what is free is offered."""
-    since: datetime | None = None
-    """When it was begun to plan; images may be brought from a little later on. None: none are."""
-    sends_nothing: frozenset[str] = frozenset()
-    """Sites that have refused to."""
-
-    @property
-    def before_others(self) -> bool:
-        """Sites offer what they could make room for. What is added to a cluster that stands is
-        planned on what is free: for an amend sites make room only where they hold it."""
-        if self.others_stay:
-            return False
-        return self.others_give_way or (self.spec.lease.kind is None and self.beside is None)
-
-    def after(self, plan: Plan, refusals: Mapping[str, DomainError]) -> "Brief":
-        """The next attempt's: what was refused is not asked for again."""
-        cuts, refused = list(self.cuts), list(self.refused)
-        sends_nothing = set(self.sends_nothing)
-        without, image_gone = dict(self.without), dict(self.image_gone)
-        for site, error in refusals.items():
-            if isinstance(error, NoCapacity) and _is_of_transfers(plan, site, error):
-                if any(each.resource != "data" for each in error.shortfalls):
-                    sends_nothing.add(site)
-                refused.extend(error.shortfalls)
-            elif isinstance(error, NoCapacity):
-                cuts += cuts_of(plan, site, error)
-                refused.extend(error.shortfalls)
-            elif isinstance(error, ImageNotReady):
-                image_gone[site] = error
-            elif isinstance(error, SiteUnreachable | LedgerFull):
-                without[site] = error
-        return replace(
-            self,
-            cuts=tuple(cuts),
-            refused=tuple(dict.fromkeys(refused)),
-            without=without,
-            image_gone=image_gone,
-            sends_nothing=frozenset(sends_nothing),
-            hold_within=2 * self.hold_within,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,11 +146,11 @@ class Planning:
             return None
         asked_already = {site.name for site in problem.sites}
         out = brief.sends_nothing | brief.without.keys() | asked_already
-        images = images_of(problem)
-        others = await self._offered(brief, set(self._sites.names) - out, brief.windows, images)
+        names = [name for name in self._sites.names if name not in out]
+        others, _ = await self._asked(brief, names, brief.windows, images_of(problem))
         problem = with_sources(problem, others)
-        names = {site.name for site in problem.sites} - brief.sends_nothing
-        links = await self._offered(brief, names, spans, ())
+        names = [each.name for each in problem.sites if each.name not in brief.sends_nothing]
+        links, _ = await self._asked(brief, names, spans, ())
         before = {name: [offer.links for offer in of] for name, of in links.items()}
         asked = with_images_brought(problem, spans, before)
         if plan is None:
@@ -238,30 +159,6 @@ class Planning:
         if found is None or not found.transfers:
             return None
         return Found(plan=as_held(asked, found), problem=asked, brief=brief)
-
-    async def _offered(
-        self,
-        brief: Brief,
-        names: Collection[str],
-        windows: tuple[Window, ...],
-        images: tuple[str, ...],
-    ) -> dict[str, tuple[Offer, ...]]:
-        """Of those that answer."""
-        ask = sorted(names)
-        answers = await asyncio.gather(
-            *(self._sites.offers(name, brief.tenant, windows, images) for name in ask),
-            return_exceptions=True,
-        )
-        offers = {}
-        for name, answer in zip(ask, answers, strict=True):
-            if isinstance(answer, DomainError):
-                log.warning("planning.no_offer", site=name, problem=str(answer))
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                gone = brief.image_gone.get(name)
-                offers[name] = _without_image(answer, gone.image) if gone else answer
-        return offers
 
     def room_made(self, brief: Brief, problem: Problem, plan: Plan | None) -> tuple[Window, ...]:
         """What is tried once more for a lease that does not wait and cannot begin at once."""
@@ -327,23 +224,41 @@ class Planning:
     async def _offers(self, brief: Brief) -> tuple[dict[str, tuple[Offer, ...]], dict[str, NoUse]]:
         """Of every site that some group may use, and of those, which did not answer."""
         problem = problem_of(brief.spec, brief.windows, {})
-        silent: dict[str, NoUse] = dict(brief.without)
-        images = images_of(problem)
         names = [
             name
             for name in self._sites.names
-            if name not in silent and any(allowed(group, name) for group in problem.groups)
+            if name not in brief.without and any(allowed(group, name) for group in problem.groups)
         ]
+        offers, silent = await self._asked(
+            brief,
+            names,
+            brief.windows,
+            images_of(problem),
+            before_others=brief.before_others,
+        )
+        return offers, {**brief.without, **silent}
+
+    async def _asked(
+        self,
+        brief: Brief,
+        names: Sequence[str],
+        windows: tuple[Window, ...],
+        images: tuple[str, ...],
+        *,
+        before_others: bool = False,
+    ) -> tuple[dict[str, tuple[Offer, ...]], dict[str, NoUse]]:
+        """What these offer, without the images that they turned out not to have; and which of them
+        did not answer."""
+        ask = self._sites.offers
         answers = await asyncio.gather(
             *(
-                self._sites.offers(
-                    name, brief.tenant, brief.windows, images, before_others=brief.before_others
-                )
+                ask(name, brief.tenant, windows, images, before_others=before_others)
                 for name in names
             ),
             return_exceptions=True,
         )
         offers: dict[str, tuple[Offer, ...]] = {}
+        silent: dict[str, NoUse] = {}
         for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, DomainError):
                 log.warning("planning.no_offer", site=name, problem=str(answer))
@@ -375,18 +290,6 @@ class Planning:
             problem = beyond_standing(problem)
         short = await self.found(shortfalls, problem, effort=self._effort.solver)
         return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
-
-
-_OF_TRANSFERS = frozenset({"reachability", "link_egress", "link_ingress", "data"})
-"""Resources that may be short for what is brought alone; `data`: it should have begun."""
-
-
-def _is_of_transfers(plan: Plan, site: str, error: NoCapacity) -> bool:
-    """What was refused may be what is brought from there or to it, and is tried without that."""
-    if not plan.has_workspaces(site):
-        return True
-    moves = any(site in (each.from_site, each.to_site) for each in plan.transfers)
-    return moves and all(each.resource in _OF_TRANSFERS for each in error.shortfalls)
 
 
 def _is_sooner(problem: Problem, one: Plan, other: Plan) -> bool:

@@ -5,7 +5,8 @@ from intertie.metasched.domain.aside import where_it_was
 from intertie.metasched.domain.in_time import rooms_after
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.planned import with_room_to_go_on
-from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.brief import Brief
+from intertie.metasched.usecases.planning import Planning
 
 
 class RoomToGoOn:

@@ -44,11 +44,12 @@ from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, commit
 from intertie.metasched.domain.parts import digest_of, said
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
+from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.coallocate import Coallocate, Refused
 from intertie.metasched.usecases.create_cluster import PLANS, CommitTerms
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.long_way import LongWay, in_force
-from intertie.metasched.usecases.planning import Brief, Planning
+from intertie.metasched.usecases.planning import Planning
 from intertie.metasched.usecases.telling import Callers, Requests, Telling, Underway
 
 log = structlog.get_logger(__name__)
