@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +22,7 @@ from intertie.broker.domain.sending import (
 from intertie.broker.loops.bring import ASK_S, Bring
 from intertie.broker.receipts_proto import body_from_bytes, body_to_proto
 from intertie.broker.usecases.sends import Sends
+from intertie.common.clock import SystemClock
 from intertie.common.errors import NoCapacity, SiteUnreachable
 from intertie.common.part_spec import Transfer
 from intertie.common.transfer import TransferGrant
@@ -63,8 +63,8 @@ class Store:
         if self.fails_once:
             self.fails_once = False
             raise RuntimeError("a bug")
-        for _ in range(20):
-            await asyncio.sleep(0)
+        for _ in range(20):  # others come meanwhile
+            await SystemClock().sleep(0)
         if self.silent:
             raise SiteUnreachable("north", "its image store is down")
         return Arrival(
@@ -76,7 +76,11 @@ class Site:
     def __init__(self, **changes: Any) -> None:
         spec = later(transfer(100, 200, 1, size_bytes=SIZE))
         self.part = part(spec=spec, **{"sources": (source(),), **changes})
-        self.clock, self.ledger, self.store = FakeClock(NOW), MemoryLedger(POLICY), Store()
+        self.clock, self.ledger, self.store = (
+            FakeClock(NOW),
+            MemoryLedger(POLICY),
+            Store(),
+        )
         self.bring = Bring(self.ledger, self.store, "north", self.clock)
 
     async def up(self) -> Site:
