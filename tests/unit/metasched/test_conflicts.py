@@ -181,6 +181,14 @@ def test_sites_without_a_link_are_named_by_the_network() -> None:
     alone(replace(given, sites=apart), NETWORK, ALLOW, f"{WORKER}.placement.allow_sites")
 
 
+def test_a_network_is_not_enough_to_give_up_for_a_group_that_cannot_reach_its_own() -> None:
+    """A bug: without it the group was on none, which nobody can ask for."""
+    apart = {"a": offer(2, links={}), "b": offer(2, links={})}
+    sets, ways = told(problem([group("head"), group(fewest=3)], apart))
+    assert sets == [{f"{WORKER}.count"}]
+    assert ways == [{f"{WORKER}.count"}]
+
+
 def at(slots: int) -> tuple[Problem, Times]:
     """What fits from the second window on; what is shorter is its last one."""
     given = problem([group(vcpus=4)], {"a": [offer(3), *[offer(4)] * slots]})

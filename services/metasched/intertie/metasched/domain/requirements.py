@@ -271,7 +271,8 @@ def _less(all_of: tuple[T, ...], one: T) -> tuple[T, ...]:
 
 
 def _on_networks(problem: Problem, networks: Sequence[str]) -> Iterator[Asked]:
-    """That groups can reach one another; without it there is nothing to promise on it either."""
+    """That groups can reach one another; without it there is nothing to promise on it either, and
+    each is by itself."""
     for at, name in enumerate(networks):
         members = [group.name for group in problem.groups if name in group.networks]
         if not members:
@@ -373,12 +374,15 @@ def _without_affinity(problem: Problem, affinity: Affinity) -> Problem:
 
 
 def _without_network(problem: Problem, name: str) -> Problem:
+    """A group that was on no other has one of its own then: who names none is on all there are."""
+
+    def less(group: GroupNeed) -> GroupNeed:
+        left = tuple(each for each in group.networks if each != name)
+        return replace(group, networks=left or (f"{name} of {group.name}",))
+
     return replace(
         problem,
-        groups=tuple(
-            replace(each, networks=tuple(n for n in each.networks if n != name))
-            for each in problem.groups
-        ),
+        groups=tuple(less(each) if name in each.networks else each for each in problem.groups),
         promises=tuple(each for each in problem.promises if each.network != name),
         limits=tuple(each for each in problem.limits if each.network != name),
     )
