@@ -19,8 +19,8 @@ from intertie.common.clock import SystemClock
 from intertie.common.terms import BandwidthTerm
 from intertie.common.values import replace
 from intertie.nodeagent.domain.network_plan import Place
-from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, plan_uplink
-from intertie.nodeagent.domain.wanted import Tunnel, WantedPair, WantedPart
+from intertie.nodeagent.domain.traffic_plan import DevicePlan, IncastShare, plan_uplink, plan_wide
+from intertie.nodeagent.domain.wanted import Tunnel, WantedPair, WantedPart, WideTunnel
 from testbed.places import NETNS
 from testbed.sweep import unmount_if_empty
 from tests.unit.nodeagent.parts import A_MAC, B_MAC, LAN, PART
@@ -104,11 +104,17 @@ asyncio.run(main())
 
 
 PLACE = Place(host="n1", interface="eth0", address="10.9.0.1")
+GATEWAY = replace(PLACE, wide_interface="eth0", wide_address="10.9.0.1")
+RESERVED_MBIT_S = 60
 
 
 def plan(wanted: str) -> DevicePlan:
     """The agent's own plan for an uplink of 100 Mbit/s: with a promised `pair` or `none`; `full`:
-    with the pair, and the other host's downlink has room for little beside it."""
+    with the pair, and the other host's downlink has room for little beside it. Or for a gateway's
+    way to another site: `wide`, and `reserved` where stores send over it too."""
+    if wanted in ("wide", "reserved"):
+        reserved = {"south": RESERVED_MBIT_S} if wanted == "reserved" else {}
+        return plan_wide([gateway_part()], GATEWAY, UPLINK_MBIT_S, reserved)
     shares = {"n2": IncastShare(share_kbit=SHARE_MBIT_S * 1000)} if wanted == "full" else {}
     known = part(PAIR_MBIT_S, with_pair=wanted != "none")
     return plan_uplink([known], PLACE, UPLINK_MBIT_S, shares)
@@ -124,6 +130,22 @@ def part(promised_mbit_s: int, *, with_pair: bool = True) -> WantedPart:
         uplink_guarantee_mbit_s=promised_mbit_s if with_pair else 0,
     )
     return replace(PART, networks=(network,))
+
+
+def gateway_part() -> WantedPart:
+    """The pair's other end and that of the flood are at another site."""
+    known = part(PAIR_MBIT_S)
+    way = WideTunnel(
+        site="south",
+        address="10.9.0.2",
+        port=4789,
+        vni=77,
+        macs=(B_MAC, SINK_MAC),
+        guarantee_mbit_s=PAIR_MBIT_S,
+        cap_mbit_s=UPLINK_MBIT_S,
+    )
+    network = replace(known.networks[0], tunnels=(), wide_tunnels=(way,))
+    return replace(known, networks=(network,))
 
 
 def apply(folder: Path, wanted: str) -> dict[str, int]:
@@ -205,6 +227,30 @@ async def test_a_flood_towards_a_full_downlink_gets_its_share_and_a_promised_pai
     assert 0.7 * SHARE_MBIT_S <= flood <= 1.05 * SHARE_MBIT_S
     apply(tmp_path, "pair")
     assert await payload_mbit_s(f"{ONE}-g1", f"{TWO}-g1", "10.1.0.4", 2) > 5 * SHARE_MBIT_S
+
+
+async def test_networks_leave_room_for_what_stores_send_and_keep_what_they_are_promised(
+    hosts: None, tmp_path: Path
+) -> None:
+    apply(tmp_path, "wide,reserved")
+    pair, flood = await asyncio.gather(
+        payload_mbit_s(f"{ONE}-g0", f"{TWO}-g0", "10.1.0.2", 4),
+        payload_mbit_s(f"{ONE}-g1", f"{TWO}-g1", "10.1.0.4", 4),
+    )
+    assert 0.9 * PAIR_MBIT_S <= pair <= 1.05 * PAIR_MBIT_S
+    left = 0.98 * UPLINK_MBIT_S - 1.05 * RESERVED_MBIT_S - PAIR_MBIT_S
+    assert 0.5 * left <= flood <= left
+    apply(tmp_path, "wide")
+    flood = await payload_mbit_s(f"{ONE}-g1", f"{TWO}-g1", "10.1.0.4", 2)
+    assert flood > UPLINK_MBIT_S - RESERVED_MBIT_S
+
+
+async def test_a_way_to_another_site_goes_with_all_that_it_holds(
+    hosts: None, tmp_path: Path
+) -> None:
+    """A class that holds others that hold others: the innermost go first."""
+    apply(tmp_path, "wide,none")
+    assert not any("site/" in key or "link" in key for key in apply(tmp_path, "none"))
 
 
 async def test_classes_come_and_go_without_a_trace_and_twice_is_once(

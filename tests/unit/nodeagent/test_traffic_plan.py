@@ -62,7 +62,9 @@ def test_a_pair_on_one_host_needs_no_class() -> None:
 
 def test_a_reservation_between_sites_has_a_class_of_its_own() -> None:
     wide = part_with(replace(LAN, wide_tunnels=(WIDE,)))
-    link, rest = plan_wide([wide], GATEWAY, 200).classes
+    site, link, rest = plan_wide([wide], GATEWAY, 200).classes
+    assert (link.parent, site.parent, site.match) == (site.key, "", ())
+    assert (site.rate_kbit, site.ceil_kbit) == (link.rate_kbit, link.ceil_kbit)
     assert link.rate_kbit == rest.rate_kbit == on_uplink(20, 1450)
     assert link.ceil_kbit == rest.ceil_kbit == on_uplink(30, 1450)
     assert rest.parent == link.key
@@ -79,12 +81,39 @@ def test_a_pair_between_sites_has_a_class_inside_its_reservation() -> None:
         bandwidth=BandwidthTerm(guarantee_mbit_s=15, cap_mbit_s=25),
     )
     wide = part_with(replace(LAN, pairs=(pair,), wide_tunnels=(WIDE,)))
-    link, own, rest = plan_wide([wide], GATEWAY, 200).classes
+    _, link, own, rest = plan_wide([wide], GATEWAY, 200).classes
     assert own.parent == rest.parent == link.key
     assert (own.rate_kbit, own.ceil_kbit) == (on_uplink(15, 1450), on_uplink(25, 1450))
     assert rest.rate_kbit == link.rate_kbit - own.rate_kbit
     assert own.match[: len(rest.match)] == rest.match
     assert len(own.match) == len(rest.match) + 3
+
+
+def test_networks_leave_alone_what_of_the_way_to_a_site_stores_have_reserved() -> None:
+    """All of them together, and no further than what they are promised themselves."""
+    west = replace(WIDE, site="west", address="10.250.0.13", cap_mbit_s=80)
+    south = replace(WIDE, cap_mbit_s=80)
+    other = replace(LAN, uid="b" * 12, vni=78)
+    parts = [
+        part_with(replace(LAN, wide_tunnels=(south, west))),
+        part_with(replace(other, wide_tunnels=(replace(south, vni=98),))),
+    ]
+
+    def ways(reserved: dict[str, int]) -> dict[str, tuple[int, int]]:
+        classes = plan_wide(parts, GATEWAY, 200, reserved).classes
+        assert [each.key for each in classes if not each.parent] == ["site/south", "site/west"]
+        held = [each.parent for each in classes if each.key.startswith("link/")]
+        assert sorted(held) == ["site/south", "site/south", "site/west"]
+        return {each.key: (each.rate_kbit, each.ceil_kbit) for each in classes if not each.parent}
+
+    one, link = on_uplink(20, 1450), on_uplink(80, 1450)
+    assert ways({}) == {"site/south": (2 * one, link), "site/west": (one, link)}
+    less = link - on_tap(30, 1500)
+    assert ways({"south": 30, "east": 9}) == {
+        "site/south": (2 * one, less),
+        "site/west": (one, link),
+    }
+    assert ways({"south": 70})["site/south"] == (2 * one, 2 * one)
 
 
 def test_what_a_guest_sends_to_a_promised_peer_is_capped_wherever_the_peer_is() -> None:

@@ -45,6 +45,7 @@ from intertie.broker.loops.reconcile import Reconcile
 from intertie.broker.loops.refunds import BREACHES_S as REFUNDS_S
 from intertie.broker.loops.refunds import Refunds
 from intertie.broker.loops.retention import Retention
+from intertie.broker.loops.tell_gateways import TellGateways
 from intertie.broker.servicers.clusters import ClustersServicer
 from intertie.broker.servicers.parts import PartsServicer
 from intertie.broker.servicers.site import HostsServicer, SitesServicer
@@ -222,6 +223,7 @@ class Broker:
         self._in_doubt = InDoubt(ledger, GrpcRegisters(metascheds), resolve, clock)
         self._reconcile = Reconcile(ledger, policy, clock)
         self._bring = Bring(ledger, GrpcBringing(store, site), site, clock)
+        self._tell_gateways = TellGateways(ledger, site, clock)
         self._queue = Queue(ledger, policy, clock, _seed, room, images)
         self._retention = Retention(ledger, forwarding, clock)
         lost_after = timedelta(seconds=settings.fencing.lost_after_s)
@@ -241,6 +243,7 @@ class Broker:
             self._keep("in_doubt", self._in_doubt.sweep, IN_DOUBT_S),
             self._keep("reconcile", self._reconcile.sweep, RECONCILE_S, hinted_s=REST_S),
             self._keep("bring", self._bring.sweep, BRING_S, hinted_s=REST_S),
+            self._keep("tell_gateways", self._tell_gateways.sweep, BRING_S, hinted_s=REST_S),
             self._keep("queue", self._queue.sweep, QUEUE_S, hinted_s=QUEUE_REST_S),
             self._keep("retention", self._retention.sweep, RETENTION_S),
             self._keep("lost_hosts", self._lost_hosts.sweep, LOST_HOSTS_S),

@@ -35,7 +35,7 @@ from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.record_rules import check_part
 from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
 from intertie.nodeagent.domain.snapshot_note import SeenSnapshot, SnapshotOrder
-from intertie.nodeagent.domain.standing import Hold, Standing
+from intertie.nodeagent.domain.standing import Hold, LinkReservation, Standing
 from intertie.nodeagent.domain.traffic_plan import IncastShare
 from intertie.nodeagent.domain.used import Tally
 from intertie.nodeagent.domain.wanted import (
@@ -87,7 +87,15 @@ def standing_from_proto(message: pb.WantedHost) -> Standing:
     hold = _HOLDS.get(message.hold)
     if hold is None:
         raise FieldInvalid("hold", f"{message.hold} is not known to this agent")
-    return Standing(epoch=message.epoch, hold=hold)
+    reserved = tuple(
+        LinkReservation(
+            site=each.site,
+            mbit_s=each.mbit_s,
+            window=window_from_proto(each.window, f"reserved[{position}].window"),
+        )
+        for position, each in enumerate(message.reserved)
+    )
+    return Standing(epoch=message.epoch, hold=hold, reserved=reserved)
 
 
 def _workspace(message: pb.WantedWorkspace) -> WantedWorkspace:

@@ -72,11 +72,17 @@ _HOLDS = {
 
 
 def standing_to_bytes(record: HostRecord) -> bytes:
-    """What the host is told of its own state."""
+    """What the host is told of itself."""
     message = records_pb2.WantedHost(
         schema=SCHEMA,
         epoch=record.epoch,
         hold=_HOLDS.get(record.state, records_pb2.WantedHost.NONE),
+        reserved=[
+            records_pb2.LinkReservation(
+                site=each.site, mbit_s=each.mbit_s, window=window_to_proto(each.window)
+            )
+            for each in record.reserved
+        ],
     )
     return message.SerializeToString(deterministic=True)
 

@@ -355,7 +355,7 @@ def _compares(change: Change, written_keys: list[str]) -> Iterator[Compare]:
 def _ops(change: Change, written_keys: list[str]) -> Iterator[Op]:
     for key, write in zip(written_keys, change.writes, strict=True):
         yield Put(key, encode(write.record))
-        if isinstance(write.record, HostRecord) and write.record.epoch:
+        if isinstance(write.record, HostRecord):
             host = write.record.name
             yield Put(keys.wanted_host_key(host), standing_to_bytes(write.record))
     for erasure in change.erasures:

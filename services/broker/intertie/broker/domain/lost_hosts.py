@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from intertie.broker.domain.fleet import ALIVE_FOR, HostFacts
+from intertie.broker.domain.link_reservations import LinkReservation
 from intertie.common.errors import IllegalMove
 from intertie.common.values import Struct, field, replace
 
@@ -43,6 +44,8 @@ class HostRecord(Struct, frozen=True, kw_only=True):
     """How often it was begun to be fenced."""
     since: datetime
     why: str = ""
+    reserved: tuple[LinkReservation, ...] = ()
+    """Of a gateway: what it leaves of links for others than clusters' networks."""
 
     def move(self, to: HostState, *, now: datetime, why: str = "") -> "HostRecord":
         """The host after one step. `now` is given, never asked for."""

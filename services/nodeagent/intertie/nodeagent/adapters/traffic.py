@@ -88,7 +88,7 @@ class TcTraffic:
         kept = {ROOT_CLASS, DEFAULT_CLASS, *ids.values()}
         # Children first: a class that holds others cannot go.
         gone = [number for number in live if number not in kept]
-        gone.sort(key=lambda number: live[number] == ROOT_CLASS)
+        gone.sort(key=lambda number: _depth(number, live), reverse=True)
         lines += [f"class del dev {device} classid 1:{number:x}" for number in gone]
         for each in plan.classes:
             parent = ids[each.parent] if each.parent else ROOT_CLASS
@@ -246,6 +246,14 @@ async def _class_ids(device: str) -> dict[int, int]:
     """Minor id of each class to that of its parent, 0 for none."""
     shown = await run("tc", "class", "show", "dev", device)
     return {int(m["id"], 16): int(m["parent"] or "0", 16) for m in _CLASS.finditer(shown)}
+
+
+def _depth(number: int, parents: Mapping[int, int]) -> int:
+    """How many classes hold it."""
+    depth = 0
+    while number := parents.get(number, 0):
+        depth += 1
+    return depth
 
 
 async def _counters(device: str) -> dict[int, ClassCounters]:

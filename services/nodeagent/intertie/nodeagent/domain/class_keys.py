@@ -39,5 +39,10 @@ def wide_rest_key(network: WantedNetwork, wide: WideTunnel) -> str:
     return f"linkrest/{_way(network, wide)}"
 
 
+def site_key(site: str) -> str:
+    """On the WAN: all that goes to that site."""
+    return f"site/{site}"
+
+
 def _way(network: WantedNetwork, wide: WideTunnel) -> str:
-    return f"{network.uid}/{wide.site}/{wide.address}/{wide.port}/{wide.vni}"
+    return f"{wide.site}/{network.uid}/{wide.address}/{wide.port}/{wide.vni}"

@@ -15,6 +15,7 @@ from intertie.nodeagent.domain.class_keys import (
     pair_key,
     rest_key,
     sent_key,
+    site_key,
     to_key,
     wide_pair_key,
     wide_rest_key,
@@ -40,6 +41,8 @@ _MAX_CLASS = 0x4FFF
 _SHAPED_SHARE = 0.98
 """Of an uplink: what is queued must be queued here, where the classes are."""
 _DEFAULT_FLOOR_KBIT = 5_000
+_STORES_MTU = 1_500
+"""Of what is sent between image stores: smaller frames take more of a link."""
 _SMALL_KBIT = 64
 """Rate of a class that is promised nothing: HTB knows no zero."""
 
@@ -280,10 +283,21 @@ def _pairs(
         )
 
 
-def plan_wide(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -> DevicePlan:
-    """The WAN at a gateway: a class a reservation, which is one network towards one site, and
-    inside it one a promised pair and one for the rest."""
+def plan_wide(
+    parts: Iterable[WantedPart],
+    place: Place,
+    capacity_mbit_s: int,
+    reserved: Mapping[str, int] = MappingProxyType({}),
+) -> DevicePlan:
+    """The WAN at a gateway: a class a site; in it one a reservation, which is one network towards
+    that site, and inside that one a promised pair and one for the rest.
+
+    `reserved`: by site, Mbit/s of the link that are not for networks. They do not pass this device,
+    but what its classes borrow from one another would be taken from them.
+    """
     capacity = shaped_kbit(capacity_mbit_s)
+    links: dict[str, tuple[int, int]] = {}
+    """By site: what is promised over the link in all, and what it carries."""
     holders: list[ClassPlan] = []
     pairs: list[ClassPlan] = []
     rests: list[ClassPlan] = []
@@ -300,7 +314,14 @@ def plan_wide(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -
                 own = tuple(_wide_pairs(network, wide, way, ceil))
                 promised = sum(pair.rate_kbit for pair in own)
                 holder = link_key(network, wide)
-                holders.append(ClassPlan(key=holder, rate_kbit=max(rate, promised), ceil_kbit=ceil))
+                rate = max(rate, promised)
+                holders.append(
+                    ClassPlan(
+                        key=holder, parent=site_key(wide.site), rate_kbit=rate, ceil_kbit=ceil
+                    )
+                )
+                before, carries = links.get(wide.site, (0, 0))
+                links[wide.site] = before + rate, max(carries, ceil)
                 pairs.extend(own)
                 rests.append(
                     ClassPlan(
@@ -311,11 +332,19 @@ def plan_wide(parts: Iterable[WantedPart], place: Place, capacity_mbit_s: int) -
                         match=way,
                     )
                 )
+    sites = [
+        ClassPlan(
+            key=site_key(site),
+            rate_kbit=rate,
+            ceil_kbit=max(carries - on_tap(reserved.get(site, 0), _STORES_MTU), rate),
+        )
+        for site, (rate, carries) in links.items()
+    ]
     return DevicePlan(
         device=place.wide_interface,
         capacity_kbit=capacity,
         default_kbit=_default_floor(capacity_mbit_s),
-        classes=(*holders, *pairs, *rests),
+        classes=(*sites, *holders, *pairs, *rests),
     )
 
 

@@ -50,14 +50,18 @@ class Connections:
         self.unenforced = "nothing is shaped yet"
         """Why what guests may send is not held to at present; empty where it is."""
 
-    async def apply(self, active: list[WantedPart]) -> None:
-        """Of a host that knows all its parts."""
+    async def apply(self, active: list[WantedPart], reserved: Mapping[str, int]) -> None:
+        """Of a host that knows all its parts. `reserved`: see plan_wide."""
         with self._enforcing():
             self.applied = await self._network.apply(plan_networks(active, self._place))
-            await self._shape(active, ())
+            await self._shape(active, (), reserved)
 
     async def apply_known(
-        self, active: list[WantedPart], known: Iterable[WantedPart], strangers: Iterable[str]
+        self,
+        active: list[WantedPart],
+        known: Iterable[WantedPart],
+        strangers: Iterable[str],
+        reserved: Mapping[str, int],
     ) -> None:
         """Of a host that may have parts that it does not know.
 
@@ -69,7 +73,7 @@ class Connections:
         plan = replace(plan_networks(active, self._place), removable=removable)
         with self._enforcing():
             self.applied = await self._network.apply(plan)
-            await self._shape(active, _left_alone(strangers))
+            await self._shape(active, _left_alone(strangers), reserved)
 
     async def send_on(self, parts: list[WantedPart]) -> None:
         """What of those was given to other hosts, before the pass that does all the rest."""
@@ -91,13 +95,15 @@ class Connections:
             raise
         self.unenforced = ""
 
-    async def _shape(self, active: list[WantedPart], kept: tuple[NicPlan, ...]) -> None:
+    async def _shape(
+        self, active: list[WantedPart], kept: tuple[NicPlan, ...], reserved: Mapping[str, int]
+    ) -> None:
         async with self._shaping:
             self._active = active
             await self._traffic.apply_nics((*plan_nics(active, self._uplink_mbit_s), *kept))
             await self._shape_uplink(active)
             if self._place.wide_address:
-                plan = plan_wide(active, self._place, self._wide_mbit_s)
+                plan = plan_wide(active, self._place, self._wide_mbit_s, reserved)
                 await self._traffic.apply_device(plan)
 
     async def _shape_uplink(self, active: list[WantedPart]) -> None:

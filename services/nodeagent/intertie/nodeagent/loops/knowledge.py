@@ -4,7 +4,7 @@ What is new is written down before it is obeyed. While it cannot be written, onl
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -40,6 +40,8 @@ class Knowledge:
         self._standing: Standing | None = None
         """None: the records were not read since this agent started, so what this host has in
         mind may be elsewhere by now."""
+        self._told = Standing()
+        """As they said last."""
         self._refused = False
         """They could not be read when they were last asked for."""
         self._lapses = 0
@@ -76,6 +78,10 @@ class Knowledge:
     def epoch(self) -> int:
         """Of the fencing of this host; 0: it was never fenced, as far as it knows."""
         return self._standing.epoch if self._standing else 0
+
+    def reserved_mbit_s(self, *, now: datetime, ahead: timedelta) -> Mapping[str, int]:
+        """See Standing. As the records said last, and nothing before they were read."""
+        return self._told.reserved_mbit_s(now=now, ahead=ahead)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -152,6 +158,7 @@ class Knowledge:
             self._standing = listing.standing
             hold, epoch = listing.standing.hold, listing.standing.epoch
             log.info("host.standing", hold=hold.name, epoch=epoch)
+        self._told = listing.standing
         self._unreadable = tuple(sorted(listing.unreadable))
         merged = merge(self._parts, listing)
         complete = self.complete or not listing.unreadable

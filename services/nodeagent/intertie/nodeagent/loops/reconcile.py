@@ -7,7 +7,7 @@ show. Only the records that were obeyed and what guests said is kept, in the sta
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -285,12 +285,15 @@ class Reconciler:
     # Networks
 
     async def _connect(self, active: list[WantedPart]) -> None:
+        ahead = timedelta(seconds=self._period_s)
+        reserved = self._knowledge.reserved_mbit_s(now=self._clock.now(), ahead=ahead)
         try:
             if self._knowledge.complete:
-                await self._connections.apply(active)
+                await self._connections.apply(active, reserved)
             else:
                 known = [part.wanted for part in self.known.values()]
-                await self._connections.apply_known(active, known, self._clearing.strangers())
+                strangers = self._clearing.strangers()
+                await self._connections.apply_known(active, known, strangers, reserved)
         except (HostFailure, OSError) as error:
             self._sight.stuck = True
             self._sight.problem(HostFailure(str(error)))

@@ -129,25 +129,63 @@ class WantedHost(_message.Message):
     SCHEMA_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     """1. An agent that does not know it starts nothing."""
     epoch: _builtins.int
     """Grows each time that the host is begun to be fenced."""
     hold: Global___WantedHost.Hold.ValueType
+    @_builtins.property
+    def reserved(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkReservation]:
+        """Of a gateway: what of its links to other sites is not for clusters' networks."""
+
     def __init__(
         self,
         *,
         schema: _builtins.int = ...,
         epoch: _builtins.int = ...,
         hold: Global___WantedHost.Hold.ValueType = ...,
+        reserved: _abc.Iterable[Global___LinkReservation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "hold", b"hold", "schema", b"schema"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "hold", b"hold", "reserved", b"reserved", "schema", b"schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WantedHost: _TypeAlias = WantedHost  # noqa: Y015
+
+@_typing.final
+class LinkReservation(_message.Message):
+    """What the site's image store sends to another site's, past the gateway. While it is in force, the
+    gateway leaves room for it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    MBIT_S_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """The other site."""
+    mbit_s: _builtins.int
+    """Payload, in Mbit/s."""
+    @_builtins.property
+    def window(self) -> _resources_pb2.Window: ...
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        mbit_s: _builtins.int = ...,
+        window: _resources_pb2.Window | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mbit_s", b"mbit_s", "site", b"site", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkReservation: _TypeAlias = LinkReservation  # noqa: Y015
 
 @_typing.final
 class WantedWorkspace(_message.Message):
