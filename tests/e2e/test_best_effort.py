@@ -53,6 +53,7 @@ def boots(user: User) -> list[str]:
     return [user.in_guest("work", each, BOOT).strip() for each in LABELS]
 
 
+@pytest.mark.more_guests
 def test_one_is_put_aside_with_its_memory_and_goes_on_after_the_other(user: User) -> None:
     """Processes and a TCP connection between its two hosts live through it."""
     create_all(user, {"work": pair(kind="BEST_EFFORT")})

@@ -78,7 +78,13 @@ def works(user: User, name: str) -> None:
             id="libvirt refuses the guest",
             marks=pytest.mark.more_guests,
         ),
-        pytest.param("nodeagent", "tc", "tc", id="traffic control fails"),
+        pytest.param(
+            "nodeagent",
+            "tc",
+            "tc",
+            id="traffic control fails",
+            marks=pytest.mark.more_guests,
+        ),
     ],
 )
 def test_a_host_that_cannot_fails_the_cluster_with_its_reason(

@@ -64,6 +64,7 @@ def networks(site: Site) -> list[list[str]]:
     return [[each for each in on if not each.startswith(others)] for on in site.inventory()]
 
 
+@pytest.mark.more_guests
 def test_guests_are_put_aside_at_the_windows_end_and_go_on_in_the_next(site: Site) -> None:
     """With etcd away, and an agent and a libvirtd that are killed as memory is written; the room
     that it leaves is another guest's, and its own again when that is gone."""

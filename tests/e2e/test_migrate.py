@@ -205,6 +205,7 @@ def big(count: int = 1, **more: Any) -> dict[str, Any]:
     return group("a", count, memory_mib=600, max_per_host=1, **more)
 
 
+@pytest.mark.more_guests
 def test_one_that_gave_way_goes_on_where_there_is_room(user: User) -> None:
     """Its own host has none for an hour; another one has, and has nothing of it yet."""
     clear(user)

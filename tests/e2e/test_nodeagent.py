@@ -73,6 +73,7 @@ def told(facts: pb.HostFacts | None) -> pb.HostFacts:
     return facts
 
 
+@pytest.mark.more_guests
 def test_guests_on_two_hosts_are_one_network_with_its_promises_until_they_are_gone(
     site: Site, part: str
 ) -> None:
@@ -208,6 +209,7 @@ def test_at_the_end_of_the_window_guests_are_stopped_though_etcd_is_gone(
     site.wait_gone(part)
 
 
+@pytest.mark.more_guests
 def test_networks_with_the_same_addresses_do_not_see_each_other(site: Site, part: str) -> None:
     other = f"{part}x"
     site.want(part)

@@ -328,7 +328,15 @@ def up_command(until: str) -> subprocess.Popen[str]:
     raise AssertionError(f"never said {until}")
 
 
-@pytest.mark.parametrize("moment", ["network", "certificates", "virtlogd", "[9/"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "network",
+        pytest.param("certificates", marks=pytest.mark.more_guests),
+        pytest.param("virtlogd", marks=pytest.mark.more_guests),
+        "[9/",
+    ],
+)
 def test_down_removes_what_a_killed_up_left(moment: str) -> None:
     command = up_command(moment)
     command.kill()
@@ -342,9 +350,18 @@ def test_down_removes_what_a_killed_up_left(moment: str) -> None:
         assert killed.leftovers() == []
 
 
-@pytest.mark.parametrize("moment", ["network", "certificates", "[6/"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_up_leaves_nothing(moment: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "network"),
+        (signal.SIGTERM, "[6/"),
+        pytest.param(signal.SIGINT, "certificates", marks=pytest.mark.more_guests),
+        pytest.param(signal.SIGINT, "[6/", marks=pytest.mark.more_guests),
+        pytest.param(signal.SIGTERM, "network", marks=pytest.mark.more_guests),
+        pytest.param(signal.SIGTERM, "certificates", marks=pytest.mark.more_guests),
+    ],
+)
+def test_an_interrupted_up_leaves_nothing(number: signal.Signals, moment: str) -> None:
     command = up_command(moment)
     os.kill(command.pid, number)
     threading.Timer(0.1, command.send_signal, [number]).start()

@@ -17,6 +17,7 @@ BOOT = "cat /proc/sys/kernel/random/boot_id"
 GONE_WITHIN_S = 60
 
 
+@pytest.mark.more_guests
 def test_a_cluster_grows_and_shrinks_while_its_first_guest_runs_on(user: User) -> None:
     north = user.at("north")
     name = "amended"

@@ -55,10 +55,13 @@ class Terms:
 
     def _of_one_that_waits(self, written: Any, before: Any, after: Any, steps: int) -> None:
         """What it is left without counts until its hosts have ended it, or have had the time to."""
-        late = self.given_up[written.store][after["name"]]
-        until = [each["until"] for each in after["shed"] if each["until"]]
+        late, generation = self.given_up[written.store][after["name"]], before["generation"] + 1
+        until = [
+            each["until"]
+            for each in after["shed"]
+            if each["until"] and each["generation"] == generation
+        ]
         if steps and until and len(after["placed"]) < len(before["placed"]):
-            generation = before["generation"] + 1
             late.append({**before, "generation": generation, "until": seconds(max(until))})
         self._still_counted(written, after)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -149,6 +150,43 @@ def test_of_earlier_terms_nothing_is_left_on_a_host_that_was_fenced(state: str) 
 
 
 # What requests make
+
+
+def test_what_was_given_up_last_counts_no_longer_for_what_was_given_up_before() -> None:
+    """A bug: of one that may be put aside, what n2 had to give up by 30 was to count until 50, for
+    an earlier piece, which was gone by then, had been given longer."""
+    keeping = {"mib_s": 100, "save": "PT1S", "restore": "PT0S", "until": None, "again": "PT0S"}
+    keeping |= {"promised": None, "saved": False, "moves": 0}
+
+    def of(hosts: str, shed: list[Any], **other: Any) -> Any:
+        made = part("a", 0, 59, 2, state="CONFIRMED", tx="", keeping=keeping, **other)
+        (first,) = made["spec"]["workspaces"]
+        made["spec"]["workspaces"] = [{**first, "index": at} for at in range(len(hosts))]
+        made["placed"] = [
+            {"workspace": f"worker-{at}", "host": f"n{host}"} for at, host in enumerate(hosts)
+        ]
+        return {**made, "shed": shed}
+
+    def given_up(by: int, generation: int, hosts: str) -> Any:
+        return {**of(hosts, []), "until": moment(by), "generation": generation}
+
+    earlier, later = given_up(50, 2, "121"), given_up(30, 3, "12")
+    steps = [
+        of("121", [], generation=1),
+        of("12", [earlier], generation=2, terms=1),
+        of("1", [earlier, later], generation=2, terms=2),
+        of("1", [later], generation=3, terms=2),
+    ]
+    said: list[str] = []
+    checked = Terms(lambda written, problem: said.append(problem), {}, {})
+    checked.wanted(records_pb2.WantedPart(part=steps[0]["name"], part_uid="1"))
+    for at, (before, after) in enumerate(pairwise(steps), start=1):
+        if at == 3:
+            for host in ("n1", "n2"):
+                report = records_pb2.SeenPart(part_uid="1", generation=2, obeyed_generation=2)
+                checked.seen("north", host, report.SerializeToString())
+        checked.part(written(at, 10.0 + at), before, after)
+    assert said == []
 
 
 @pytest.mark.parametrize(("request_id", "made"), [("act-1", False), ("c-1", True)])

@@ -1,0 +1,128 @@
+"""A cluster over two sites, whose image and data are at a third one, over links that another
+cluster floods: all is there in time, and the other one has what it was promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from testbed.bed import Testbed
+from testbed.guest import guest_image
+from testbed.topology import HostSpec, SiteSpec, Topology, WanLink
+from tests.e2e.driver import User, eventually, group, spec, standing, user_with_image
+
+pytestmark = [pytest.mark.root, pytest.mark.e2e, pytest.mark.more_guests]
+
+LINK_MBPS = 100
+PROMISED = 20
+LEAD_S = 100
+LATE_S = 5
+DATA_MIB = 200
+SMALL, LARGE = 112, 300
+"""MiB of memory of a guest. North has room for the first kind only."""
+FIND = 'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = corpus ] && echo ${d##*/}; done; true'
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Testbed]:
+    def site(name: str, memory_mib: int) -> SiteSpec:
+        host = HostSpec(name=f"{name[0]}1", memory_mib=memory_mib, gateway=True)
+        return SiteSpec(name=name, hosts=(host,))
+
+    sites = (site("north", 250), site("south", 600), site("west", 600))
+    ends = (("north", "south"), ("north", "west"), ("south", "west"))
+    links = tuple(WanLink(a=a, b=b, mbps=LINK_MBPS) for a, b in ends)
+    with standing(Topology(sites=sites, links=links), "three") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
+    folder = tmp_path_factory.mktemp("three")
+    user = user_with_image(bed, folder)
+    image, data = folder / "image.qcow2", folder / "corpus"
+    subprocess.run(
+        ["qemu-img", "convert", "-O", "qcow2", "-o", "cluster_size=2M", str(guest_image()), image],
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    with data.open("wb") as file:
+        for _ in range(DATA_MIB):
+            file.write(os.urandom(1 << 20))
+    user.at("north").do("image", "put", "far", str(image))
+    user.at("north").do("image", "put", "corpus", str(data), "--data")
+    return user
+
+
+def test_all_is_there_in_time_while_another_cluster_floods_the_link_and_has_its_promise(
+    user: User, record_property: Callable[[str, object], None]
+) -> None:
+    pair = {"group": "worker", "bandwidth": {"guarantee_mbit_s": PROMISED, "cap_mbit_s": 90}}
+    head = group("head", sites=["north"], pairs=[pair])
+    user.create("other", spec(head, group("worker", sites=["south"])))
+
+    start = datetime.now(UTC) + timedelta(seconds=LEAD_S)
+    asked = spec(group("worker", 2, image="far", memory_mib=LARGE, max_per_host=1))
+    asked["lease"]["start_time"] = start.isoformat()
+    asked["datasets"] = [{"name": "corpus", "source": "corpus", "disk": {"cap_iops": 400}}]
+    user.create("brought", asked, wait=False)
+    shown = user.show("brought")
+    assert sorted(each["site"] for each in shown["workspaces"]) == ["south", "west"]
+    planned = shown["plan"]["transfers"]
+    ways = sorted((each["from_site"], each["to_site"]) for each in planned)
+    assert ways == [("north", "south")] * 2 + [("north", "west")] * 2
+    for each in planned:
+        assert _moment(each["end_time"]) <= start
+
+    south = [each for each in planned if each["to_site"] == "south"]
+    begins = min(_moment(each["start_time"]) for each in south)
+    ends = max(_moment(each["end_time"]) for each in south)
+    _sleep_until(begins + timedelta(seconds=3))
+    seconds = int((ends - datetime.now(UTC)).total_seconds()) - 3
+    assert seconds > 5, planned
+    said = user.in_guest("other", "head-0", f"measure-bandwidth worker-0 {seconds}", timeout_s=200)
+    kept = json.loads(said)["mbit_s"]
+    record_property("kept_mbit_s", kept)
+    record_property("rates_mbit_s", [each["mbit_s"] for each in planned])
+    assert kept >= 0.9 * PROMISED
+
+    eventually(lambda: _arrived(user), within_s=LEAD_S, what="all is there")
+    assert datetime.now(UTC) <= start
+    _sleep_until(start)
+    eventually(
+        lambda: {each.get("state") for each in user.show("brought")["workspaces"]} == {"RUNNING"},
+        within_s=LATE_S,
+        what="both run",
+    )
+    late = (datetime.now(UTC) - start).total_seconds()
+    record_property("began_after_s", late)
+    assert late <= LATE_S
+
+    def ready() -> bool:
+        return all(each.get("ready") for each in user.show("brought")["workspaces"])
+
+    eventually(ready, within_s=180, what="both are ready")
+    for each in ("worker-0", "worker-1"):
+        disk = user.in_guest("brought", each, FIND).strip()
+        size = user.in_guest("brought", each, f"blockdev --getsize64 /dev/{disk}")
+        assert int(size) == DATA_MIB << 20
+
+
+def _arrived(user: User) -> bool:
+    transfers = user.show("brought")["plan"]["transfers"]
+    assert not any(each.get("message") for each in transfers), transfers
+    return all(each.get("done") for each in transfers)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _sleep_until(moment: datetime) -> None:
+    time.sleep(max((moment - datetime.now(UTC)).total_seconds(), 0))
