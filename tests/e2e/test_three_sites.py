@@ -35,7 +35,7 @@ def bed() -> Iterator[Testbed]:
         host = HostSpec(name=f"{name[0]}1", memory_mib=memory_mib, gateway=True)
         return SiteSpec(name=name, hosts=(host,))
 
-    sites = (site("north", 250), site("south", 600), site("west", 600))
+    sites = (site("north", 500), site("south", 800), site("west", 800))
     ends = (("north", "south"), ("north", "west"), ("south", "west"))
     links = tuple(WanLink(a=a, b=b, mbps=LINK_MBPS) for a, b in ends)
     with standing(Topology(sites=sites, links=links), "three") as made:
@@ -81,7 +81,7 @@ def test_all_is_there_in_time_while_another_cluster_floods_the_link_and_has_its_
         assert _moment(each["end_time"]) <= start
 
     south = [each for each in planned if each["to_site"] == "south"]
-    begins = min(_moment(each["start_time"]) for each in south)
+    begins = min(_moment(each["begin_time"]) for each in south)
     ends = max(_moment(each["end_time"]) for each in south)
     _sleep_until(begins + timedelta(seconds=3))
     seconds = int((ends - datetime.now(UTC)).total_seconds()) - 3
