@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from intertie.api.nodeagent.v1 import records_pb2
 from tests.integration import ledger_history
-from tests.sim.counting import COUNTED, forget, overfull, read, seconds, window_of
+from tests.sim.counting import COUNTED, forget, overfull, read, seconds, span, window_of
 from tests.sim.guests import broken_guests
 from tests.sim.heard import Heard
 from tests.sim.leading import Leading
@@ -456,7 +456,14 @@ def _otherwise(before: Any, part: Any) -> bool:
 def _is_late(before: Any, part: Any) -> bool:
     same = all(part[what] == before[what] for what in ("terms", "recalled_end"))
     counts_on = part["keeping"] and part["shed"] != before["shed"]
-    return bool((part["keeping"] != before["keeping"] or counts_on) and same)
+    keeps = part["keeping"] != before["keeping"] and not _is_saved_sooner(before, part)
+    return bool((keeps or counts_on) and same)
+
+
+def _is_saved_sooner(before: Any, part: Any) -> bool:
+    """Then others may have at once what it was to have for longer."""
+    had, has = before["keeping"], part["keeping"]
+    return bool(had and has) and span(has["save"]) < span(had["save"])
 
 
 def _is_answer(key: str) -> bool:
