@@ -431,12 +431,13 @@ BUGS: dict[str, Bug] = {
     ),
     "prepared-part-expires": Bug(_prepared_expires, "went from PREPARED to EXPIRED", seed=6),
     "tombstone-dropped-early": Bug(_tombstone_early, "tombstone"),
-    "site-in-doubt-decides-alone": Bug(_decides_alone, "let go alone", seed=1, profile=_late),
+    "site-in-doubt-decides-alone": Bug(_decides_alone, "let go alone", seed=3, profile=_late),
     "txn-retried-blindly": Bug(_retried_blindly, "leads", profile=_slow),
     "idempotency-record-apart": Bug(_record_apart, "were made for"),
     "decision-written-blindly": Bug(
         _without(lambda each: each.key.startswith("decision/")),
         " was COMMIT, and is ABORT",
+        seed=1,
         profile=_slow,
     ),
     "hold-admitted-on-totals": Bug(_on_totals, "is promised"),
@@ -444,16 +445,20 @@ BUGS: dict[str, Bug] = {
     "old-terms-given-up-at-hold": Bug(_in_force_at_hold, "under the same number", seed=1),
     "old-terms-given-up-at-commit": Bug(_given_up_at_commit, "given up before its hosts"),
     "begun-before-others-are-saved": Bug(_begins_before_saved, "is promised", profile=_waiting),
-    "named-start-moved-for-others": Bug(_moves_named_starts, "is to begin at", profile=_waiting),
+    "named-start-moved-for-others": Bug(
+        _moves_named_starts, "is to begin at", seed=1, profile=_waiting
+    ),
     "left-with-fewer-at-once": Bug(_left_with_fewer_at_once, "is free at once", profile=_waiting),
     "more-than-it-wants-at-most": Bug(_more_than_it_may, " has [0, 1", profile=_waiting),
-    "goes-on-before-it-is-saved": Bug(_goes_on_unsaved, "goes on before", seed=9, profile=_waiting),
-    "promised-and-not-counted": Bug(_promised_uncounted, "is promised", profile=_waiting),
+    "goes-on-before-it-is-saved": Bug(
+        _goes_on_unsaved, "goes on before", seed=12, profile=_waiting
+    ),
+    "promised-and-not-counted": Bug(_promised_uncounted, "is promised", seed=1, profile=_waiting),
     "put-aside-without-a-promise": Bug(
         _recalled_unpromised, "is promised nothing", profile=_waiting
     ),
     "suspend-and-resume-overlap": Bug(_overlapping, "it is being saved", profile=_switching),
-    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=9, profile=_switching),
+    "action-counted-twice": Bug(_acts_twice, "starts anew", seed=27, profile=_switching),
     "window-ends-a-second-early": Bug(_ends_early, "is promised", seed=1),
     "lost-event-no-relist": Bug(_no_relist, "after its end", profile=_deaf),
 }
