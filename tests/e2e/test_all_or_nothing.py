@@ -134,15 +134,13 @@ def all_or_nothing(user: User) -> bool:
     return north == south and set(north.values()) <= {"CONFIRMED"}
 
 
+@pytest.mark.more_guests
 @pytest.mark.parametrize(
     ("trouble", "point"),
     [
-        ("killed", "after_decide"),
-        ("stopped", "after_prepare"),
-        ("cut off", "after_decide"),
-        pytest.param("killed", "after_prepare", marks=pytest.mark.more_guests),
-        pytest.param("stopped", "after_decide", marks=pytest.mark.more_guests),
-        pytest.param("cut off", "after_prepare", marks=pytest.mark.more_guests),
+        (trouble, point)
+        for point in ("after_prepare", "after_decide")
+        for trouble in ("killed", "stopped", "cut off")
     ],
 )
 def test_a_site_lost_in_the_middle_takes_part_in_the_outcome(
@@ -188,6 +186,7 @@ def test_a_site_lost_in_the_middle_takes_part_in_the_outcome(
         asking.communicate()
 
 
+@pytest.mark.more_guests
 def test_a_site_killed_between_hold_and_decision_takes_part_in_the_outcome(
     user: User, pausing: Any
 ) -> None:

@@ -14,7 +14,13 @@ from tests.e2e.driver import User
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "language",
+    [
+        pytest.param(each, marks=pytest.mark.more_guests) if each == "cpp" else each
+        for each in LANGUAGES
+    ],
+)
 def test_a_cluster_becomes_ready_and_is_deleted_by_a_program_in_another_language(
     user: User, language: str
 ) -> None:

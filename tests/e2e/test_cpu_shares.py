@@ -51,6 +51,7 @@ def on_one_processor(bed: Testbed) -> None:
             os.sched_setaffinity(int(thread.name), {one})
 
 
+@pytest.mark.more_guests
 def test_guests_of_an_overcommitted_host_share_it_as_promised(user: User) -> None:
     said = user.say(*user.create_args("more", spec(group("c"))))
     assert "NO_CAPACITY" in said.err

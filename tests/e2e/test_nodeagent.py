@@ -209,7 +209,6 @@ def test_at_the_end_of_the_window_guests_are_stopped_though_etcd_is_gone(
     site.wait_gone(part)
 
 
-@pytest.mark.more_guests
 def test_networks_with_the_same_addresses_do_not_see_each_other(site: Site, part: str) -> None:
     other = f"{part}x"
     site.want(part)

@@ -19,6 +19,7 @@ def listing(user: User, host: str) -> list[str]:
     return [line for line in user.testbed.inventory(host) if "agent/cache/" not in line]
 
 
+@pytest.mark.more_guests
 def test_a_cluster_over_two_sites_is_whole_private_as_promised_and_leaves_nothing(
     user: User,
 ) -> None:

@@ -1,4 +1,5 @@
-"""Two sites with real brokers and one meta-scheduler, in this process: real etcd, real gRPC.
+"""Two sites with real brokers and a meta-scheduler, or several, in this process: real etcd, real
+gRPC.
 
 Agents and image stores are fakes: what is wanted of a host is done at once.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ class Federation:
     metasched: Metasched | None = None
     task: asyncio.Task[None] | None = None
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+    rivals: list[Federation] = field(default_factory=list)
+    """Other meta-schedulers over the same sites."""
 
     async def start(self, *, lead: bool = True, **changes: Any) -> None:
         """A replica of the meta-scheduler; `changes` to its settings."""
@@ -191,49 +194,69 @@ async def federation(
     north: TestDomain,
     south: TestDomain,
     meta: TestDomain,
+    rivals: Sequence[TestDomain] = (),
 ) -> AsyncIterator[Federation]:
     """Up, and led. Where a service is named, so is a second replica, which a test may start; before
     the one that is up, so that every call that needs it passes over the other."""
-    domains = (north, south, meta)
-    address = f"unix:{folder / 'meta'}"
-    peer = NamedPeerSettings(
-        name="meta",
-        addresses=(f"{address}-2", address),
-        server_name=meta.server_name("metasched"),
-        trust_domain=meta.name,
-    )
+    metas = (meta, *rivals)
+    domains = (north, south, *metas)
+    peers = [
+        NamedPeerSettings(
+            name=_name_of(each),
+            addresses=(f"{_at(folder, each)}-2", _at(folder, each)),
+            server_name=each.server_name("metasched"),
+            trust_domain=each.name,
+        )
+        for each in metas
+    ]
     async with contextlib.AsyncExitStack() as stack:
         sites = {
             name: await stack.enter_async_context(
-                _site(folder, etcd, f"{prefix}/{name}", name, other, domain, domains, peer)
+                _site(folder, etcd, f"{prefix}/{name}", name, other, domain, domains, peers)
             )
             for name, other, domain in (("north", "south", north), ("south", "north", south))
         }
-        settings = MetaschedSettings(
-            name="meta",
-            listen=ListenSettings(addresses=(address,)),
-            tls=meta.service("metasched"),
-            trust=tuple(each.trust for each in domains),
-            etcd=etcd.settings(f"{prefix}/meta"),
-            sites=tuple(
-                NamedPeerSettings(
-                    name=name,
-                    addresses=(f"{site.address}-2", site.address),
-                    server_name=domain.server_name("broker"),
-                    trust_domain=domain.name,
-                )
-                for (name, site), domain in zip(sites.items(), (north, south), strict=True)
-            ),
-            commit=CommitSettings(decide_within_s=15, rpc_timeout_s=5),
+        known = tuple(
+            NamedPeerSettings(
+                name=name,
+                addresses=(f"{site.address}-2", site.address),
+                server_name=domain.server_name("broker"),
+                trust_domain=domain.name,
+            )
+            for (name, site), domain in zip(sites.items(), (north, south), strict=True)
         )
-        up = Federation(meta, sites, settings, domains)
+
+        def over_them(domain: TestDomain) -> Federation:
+            settings = MetaschedSettings(
+                name=_name_of(domain),
+                listen=ListenSettings(addresses=(_at(folder, domain),)),
+                tls=domain.service("metasched"),
+                trust=tuple(each.trust for each in domains),
+                etcd=etcd.settings(f"{prefix}/{_name_of(domain)}"),
+                sites=known,
+                commit=CommitSettings(decide_within_s=15, rpc_timeout_s=5),
+            )
+            return Federation(domain, sites, settings, domains)
+
+        up, *others = (over_them(each) for each in metas)
+        up.rivals += others
         try:
-            await up.start()
+            for each in (up, *others):
+                await each.start()
             yield up
         finally:
-            for line in up.channels:
-                await line.close()
-            await up.kill()
+            for each in (up, *others):
+                for line in each.channels:
+                    await line.close()
+                await each.kill()
+
+
+def _name_of(meta: TestDomain) -> str:
+    return meta.name.partition(".")[0]
+
+
+def _at(folder: Path, meta: TestDomain) -> str:
+    return f"unix:{folder / _name_of(meta)}"
 
 
 @contextlib.asynccontextmanager
@@ -245,7 +268,7 @@ async def _site(
     other: str,
     domain: TestDomain,
     domains: tuple[TestDomain, ...],
-    peer: NamedPeerSettings,
+    peers: Sequence[NamedPeerSettings],
 ) -> AsyncIterator[FederationSite]:
     images, imagestore = await serve_images(folder, name, domain, domains)
     hosts = {"n1": HOST, "n2": HOST}
@@ -264,7 +287,7 @@ async def _site(
             pair_mbit_s_hour=0.003,
         ),
         links=(LinkSettings(peer=other, egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0),),
-        metascheds=(peer,),
+        metascheds=tuple(peers),
     )
     store = await Etcd.connect(settings.etcd)
     agents = FakeAgents(store, hosts, gateway="n1")

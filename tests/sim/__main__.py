@@ -23,6 +23,7 @@ if os.environ.get("PYTHONHASHSEED") != "0":
 
 from intertie.common.clock import SystemClock
 from tests.sim.bugs import BUGS
+from tests.sim.record import Profile
 from tests.sim.runs import Outcome, run_seed
 from tests.sim.trouble import STOPS
 
@@ -87,7 +88,7 @@ def _hunt(name: str, given: argparse.Namespace) -> int:
         outcome = run_seed(seed, bug=name, logs=given.logs)
         found = [each for each in outcome.wrong if bug.shows in each]
         if found:
-            without = run_seed(seed, bug=name, planted=False)
+            without = _without(seed, name)
             if without.wrong:
                 if given.json:
                     _json(without, bug=name, found="")
@@ -105,6 +106,17 @@ def _hunt(name: str, given: argparse.Namespace) -> int:
     else:
         print(f"{name}: NOT FOUND by seeds {first} to {last - 1}")
     return 1
+
+
+def _without(seed: int, name: str) -> Outcome:
+    """The same world without the bug. Once for all bugs that are looked for in it."""
+    profile = BUGS[name].profile(Profile.of_seed(seed))
+    if profile not in _WITHOUT:
+        _WITHOUT[profile] = run_seed(seed, bug=name, planted=False)
+    return _WITHOUT[profile]
+
+
+_WITHOUT: dict[Profile, Outcome] = {}
 
 
 def _json(outcome: Outcome, **more: object) -> None:
