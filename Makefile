@@ -63,7 +63,7 @@ test-stock:
 	@exec $(VENV)/python -m pytest -s -m stock tests/e2e/test_stock_image.py
 # `make test` has a few of these.
 test-fault: setup
-	@exec $(VENV)/python -m pytest -m "" tests/fault tests/integration/test_flaky_network.py $(if $(ONLY),-k "$(ONLY)")
+	@exec $(VENV)/python -m pytest -m "" tests/fault tests/model tests/integration/test_flaky_network.py $(if $(ONLY),-k "$(ONLY)")
 
 # No process is real here but this one: `make test-fault` has real ones. `make test` has a few of these.
 test-sim: setup
