@@ -6,6 +6,7 @@ Underlay and bridges are real; processes in namespaces stand for guests.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import subprocess
@@ -111,7 +112,10 @@ RESERVED_MBIT_S = 60
 def plan(wanted: str) -> DevicePlan:
     """The agent's own plan for an uplink of 100 Mbit/s: with a promised `pair` or `none`; `full`:
     with the pair, and the other host's downlink has room for little beside it. Or for a gateway's
-    way to another site: `wide`, and `reserved` where stores send over it too."""
+    way to another site: `wide`, and `reserved` where stores send over it too; `flat` is of a
+    release before, which had no class a site."""
+    if wanted == "flat":
+        return flat(plan("wide"))
     if wanted in ("wide", "reserved"):
         reserved = {"south": RESERVED_MBIT_S} if wanted == "reserved" else {}
         return plan_wide([gateway_part()], GATEWAY, UPLINK_MBIT_S, reserved)
@@ -130,6 +134,19 @@ def part(promised_mbit_s: int, *, with_pair: bool = True) -> WantedPart:
         uplink_guarantee_mbit_s=promised_mbit_s if with_pair else 0,
     )
     return replace(PART, networks=(network,))
+
+
+def flat(plan: DevicePlan) -> DevicePlan:
+    (site, *others) = plan.classes
+    classes = [
+        dataclasses.replace(
+            each,
+            key=f"old/{each.key}",
+            parent="" if each.parent == site.key else f"old/{each.parent}",
+        )
+        for each in others
+    ]
+    return dataclasses.replace(plan, classes=tuple(classes))
 
 
 def gateway_part() -> WantedPart:
@@ -249,6 +266,8 @@ async def test_a_way_to_another_site_goes_with_all_that_it_holds(
     hosts: None, tmp_path: Path
 ) -> None:
     """A class that holds others that hold others: the innermost go first."""
+    keys = apply(tmp_path, "flat,wide")
+    assert not any(key.startswith("old/") for key in keys)
     apply(tmp_path, "wide,none")
     assert not any("site/" in key or "link" in key for key in apply(tmp_path, "none"))
 

@@ -90,7 +90,9 @@ def test_all_is_there_in_time_while_another_cluster_floods_the_link_and_has_its_
     kept = json.loads(said)["mbit_s"]
     record_property("kept_mbit_s", kept)
     record_property("rates_mbit_s", [each["mbit_s"] for each in planned])
-    assert kept >= 0.9 * PROMISED
+    # What is left of the link, and a little for what is between two passes of the gateway.
+    most = LINK_MBPS - max(each["mbit_s"] for each in south)
+    assert 0.9 * PROMISED <= kept <= 1.1 * most, planned
 
     eventually(lambda: _arrived(user), within_s=LEAD_S, what="all is there")
     assert datetime.now(UTC) <= start

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from intertie.broker.domain.cluster import HOST_LOST, ClusterRecord
 from intertie.broker.domain.fleet import HostFacts, Policy, SeenPart
+from intertie.broker.domain.link_reservations import LinkReservation
 from intertie.broker.domain.lost_hosts import HostState
 from intertie.broker.domain.migrating import on_its_way
 from intertie.broker.domain.part import Part, PartState
@@ -15,6 +16,7 @@ from intertie.broker.domain.ports import NotCertain
 from intertie.broker.domain.queueing import started
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.loops.lost_hosts import LOOKED_AT_ONCE, LostHosts
+from intertie.common.intervals import Window
 from intertie.common.values import replace
 from tests.fakes.clock import FakeClock
 from tests.fakes.ledger import MemoryLedger
@@ -283,3 +285,26 @@ async def test_a_host_comes_back_once_it_has_taken_away_what_it_had_of_others() 
     site.ledger.unsee("n1", moved.uid)
     await site.go_on(10)
     assert await site.state() is HostState.UP
+
+
+async def test_what_came_of_a_fence_is_written_though_another_loop_has_written_of_the_host() -> (
+    None
+):
+    """A bug: then it was lost, and the host was switched off once more."""
+    site = Site()
+    window = Window(NOW, NOW + timedelta(hours=1))
+    kept = LinkReservation(site="south", mbit_s=30, window=window)
+
+    class Meanwhile(Fence):
+        async def fence(self, facts: HostFacts, silent_for: timedelta) -> str:
+            found = (await site.ledger.view()).hosts["n1"]
+            record = replace(found.value, reserved=(kept,))
+            await site.ledger.commit(Change(writes=(Write(record=record, read_at=found.revision),)))
+            return await super().fence(facts, silent_for)
+
+    site.fence = Meanwhile()
+    site.lead()
+    await site.go_on(LOST_AFTER_S + 10)
+    assert await site.state() is HostState.FENCED
+    assert site.fence.asked == 1
+    assert (await site.ledger.view()).hosts["n1"].value.reserved == (kept,)

@@ -6,7 +6,9 @@ from datetime import timedelta
 
 from intertie.api.nodeagent.v1 import records_pb2
 from intertie.broker.adapters.agent_records import standing_to_bytes
+from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.link_reservations import LEAD, LinkReservation
+from intertie.broker.domain.lost_hosts import HostRecord, HostState
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.sending import GRACE
@@ -92,11 +94,13 @@ async def test_nothing_is_written_that_a_gateway_knows() -> None:
     assert (await site.ledger.view()).hosts["n1"].revision == before
 
 
-async def test_a_part_that_is_not_decided_reserves_nothing_and_one_that_is_over_goes_on() -> None:
+async def test_from_when_a_grant_is_out_it_is_reserved_and_of_one_that_is_over_too() -> None:
     site = Site()
     prepared = part(state=PartState.PREPARED, spec=later(sent(100, 200, 30)))
-    await site.put(prepared)
+    await site.put(replace(prepared, state=PartState.HELD))
     assert await site.told(100) == ()
+    await site.put(prepared)
+    assert await site.told(110) == (reserved(100, 200, 30),)
     confirmed = part(spec=prepared.spec)
     await site.put(confirmed)
     assert await site.told(131) == (reserved(100, 200, 30),)
@@ -113,6 +117,54 @@ async def test_a_host_that_is_a_gateway_no_more_has_nothing_to_leave_room_for() 
     await site.told(100)
     site.ledger.report(facts("n1", gateway=False, wide_address=""))
     assert await site.told(110) == ()
+
+
+async def test_a_gateway_that_is_admitted_no_more_still_leaves_room() -> None:
+    site = Site()
+    site.ledger.policy = replace(TWO, hosts=("n2",))
+    await site.put(part(spec=later(sent(100, 200, 30))))
+    assert await site.told(100) == (reserved(100, 200, 30),)
+
+
+class Leading(MemoryLedger):
+    """As of who leads: what a view shows of hosts goes on with it. `meanwhile` is written by
+    another loop, after the first write."""
+
+    def __init__(self) -> None:
+        super().__init__(TWO)
+        self.shown: dict[str, Versioned[HostRecord]] = {}
+        self.meanwhile: HostRecord | None = None
+
+    async def view(self) -> LedgerView:
+        view = await super().view()
+        self.shown.update(view.hosts)
+        return replace(view, hosts=self.shown)
+
+    async def commit(self, change: Change) -> int:
+        revision = await super().commit(change)
+        if self.meanwhile is not None:
+            record, self.meanwhile = self.meanwhile, None
+            read_at = self.shown[record.name].revision
+            await super().commit(Change(writes=(Write(record=record, read_at=read_at),)))
+        await self.view()
+        return revision
+
+
+async def test_what_another_loop_says_of_a_gateway_meanwhile_stands() -> None:
+    """A bug: of the second of two gateways an older record was written over one that was read for
+    its revision alone, so a host that was being fenced might start guests again."""
+    ledger, clock = Leading(), FakeClock(NOW + 100 * S)
+    for host in ("n1", "n2"):
+        ledger.report(facts(host, gateway=True, wide_address="10.250.0.11"))
+    silent = HostRecord(name="n2", since=NOW).move(HostState.SILENT, now=NOW)
+    await ledger.commit(Change(writes=(Write(record=silent),)))
+    await ledger.commit(Change(writes=(Write(record=part(spec=later(sent(100, 200, 30)))),)))
+    fencing = silent.move(HostState.FENCING, now=NOW)
+    ledger.meanwhile = fencing
+    loop = TellGateways(ledger, "north", clock)
+    await loop.sweep()
+    (second,) = (each.value for name, each in ledger.shown.items() if name == "n2")
+    assert second == replace(fencing, reserved=(reserved(100, 200, 30),))
 
 
 async def test_the_agent_reads_what_the_broker_has_written() -> None:

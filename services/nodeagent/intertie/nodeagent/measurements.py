@@ -6,6 +6,7 @@ from datetime import datetime
 from intertie.api.nodeagent.v1 import nodeagent_pb2 as pb
 from intertie.common.names import DeviceNames
 from intertie.common.rpc.spec_proto import timestamp_to_proto
+from intertie.nodeagent.domain.class_keys import link_key
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import ClassCounters, DomainCounters, Hypervisor, Traffic
 from intertie.nodeagent.domain.wanted import WantedPart
@@ -57,10 +58,10 @@ class Measurements:
                     if kind_of == "pair" and uid == network.uid:
                         name = owner.get(rest[1], "")
                         yield _flow(part.name, name, Kind.PAIR_OUT, rest[2], counters)
-                for key, counters in wide.items():
-                    kind_of, uid, *rest = key.split("/")
-                    if kind_of == "link" and uid == network.uid:
-                        yield _flow(part.name, "", Kind.LINK_OUT, rest[0], counters)
+                for tunnel in network.wide_tunnels:
+                    counted = wide.get(link_key(network, tunnel))
+                    if counted is not None:
+                        yield _flow(part.name, "", Kind.LINK_OUT, tunnel.site, counted)
 
 
 def _flow(

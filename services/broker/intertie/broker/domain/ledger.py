@@ -66,7 +66,7 @@ class LedgerView(Struct, frozen=True, kw_only=True):
     """What agents say: by part uid, then by host."""
     fleet: Fleet = field(default_factory=Fleet)
     hosts: Mapping[str, Versioned[HostRecord]] = field(default_factory=dict)
-    """By name, those that were ever silent for long."""
+    """By name, those that were ever silent for long, or had to leave room on links as gateways."""
     demands: Calendar | None = None
     """What all parts that count take, where that is known already."""
     open: Collection[str] | None = None

@@ -163,7 +163,7 @@ class HostView(Struct, frozen=True, kw_only=True):
     alive: bool
     workspaces: int
     record: HostRecord | None = None
-    """None: it was never silent for long."""
+    """None: nothing but UP was ever said of it."""
 
 
 class SiteView(Struct, frozen=True, kw_only=True):

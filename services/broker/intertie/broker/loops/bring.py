@@ -29,7 +29,7 @@ ASK_S = 1.0
 AT_ONCE = 8
 LATE = timedelta(seconds=60)
 """After the end of its grant what is there may still be read through, to be verified."""
-LOOK_AGAIN_S = 30.0
+LOOK_AGAIN_S = 5.0
 """All parts are looked at this often, should what was touched have been missed."""
 AHEAD_S = 1.5
 """A store is asked so much before a transfer's window, and waits for it."""

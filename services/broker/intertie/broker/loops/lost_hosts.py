@@ -34,6 +34,8 @@ _LONGEST_WAIT = timedelta(seconds=60)
 _LOOK_OVER_S = 10.0
 LOOKED_AT_ONCE = 500
 """Parts; between them others get their turn."""
+_TRIES = 3
+"""To write what came of a fence, where another loop has written the host's record meanwhile."""
 _SILENT = frozenset({HostState.SILENT, HostState.FENCING})
 
 
@@ -77,6 +79,8 @@ class LostHosts:
     async def _judge(self, view: LedgerView) -> None:
         now, at = self._clock.now(), self._clock.monotonic()
         watched = [self._watched(view, facts, now=now, at=at) for facts in view.fleet.members()]
+        read_at = {name: each.revision for name, each in view.hosts.items()}
+        """Of the records that are judged: others write them too, meanwhile."""
         many = are_many(watched)
         for each in watched:
             host = each.facts.host
@@ -90,8 +94,7 @@ class LostHosts:
                 now=now,
             )
             if after is not None:
-                found = view.hosts.get(host)
-                await self._write(found.revision if found else 0, after, each.facts)
+                await self._write(read_at.get(host, 0), after, each.facts)
             elif (
                 self._fence is not None
                 and each.record.state is HostState.FENCING
@@ -112,17 +115,17 @@ class LostHosts:
             has_parts=waits and is_back and _has_parts(view, facts.host),
         )
 
-    async def _write(self, read_at: int, record: HostRecord, facts: HostFacts) -> None:
-        """What rests on its silence is written if it is silent still."""
+    async def _write(self, read_at: int, record: HostRecord, facts: HostFacts) -> bool:
+        """What rests on its silence is written if it is silent still. Whether it was."""
         silent = () if record.state is HostState.UP else ((facts.host, facts.revision),)
         write = Write(record=record, read_at=read_at)
         try:
             await self._ledger.commit(Change(writes=(write,), silent=silent))
         except StaleWrite as error:
             log.debug("host.lost_race", host=record.name, key=error.key)
-        else:
-            state = record.state.name
-            log.warning("host.state", host=record.name, state=state, why=record.why)
+            return False
+        log.warning("host.state", host=record.name, state=record.state.name, why=record.why)
+        return True
 
     # Fencing
 
@@ -134,14 +137,12 @@ class LostHosts:
     async def _make_certain(
         self, fence: Fence, found: Versioned[HostRecord], watched: Watched
     ) -> None:
-        host, record = watched.facts.host, found.value
+        host, epoch = watched.facts.host, found.value.epoch
         try:
             why = await fence.fence(watched.facts, watched.silent_for)
         except NotCertain as error:
             self._put_off(host, error)
-            after = replace(record, why=f"not certain yet: {error}")
-            if after == record:
-                return
+            done, why = False, f"not certain yet: {error}"
         except Exception as error:
             log.exception("host.fence_failed", host=host)
             self._put_off(host, NotCertain(repr(error)))
@@ -149,9 +150,18 @@ class LostHosts:
         else:
             self._failed.pop(host, None)
             self._again_at.pop(host, None)
-            after = record.move(HostState.FENCED, now=self._clock.now(), why=why)
+            done = True
         try:
-            await self._write(found.revision, after, watched.facts)
+            for _ in range(_TRIES):
+                current = (await self._ledger.view()).hosts.get(host)
+                if current is None or not _is_fencing(current.value, epoch):
+                    return
+                record = current.value
+                after = replace(record, why=why)
+                if done:
+                    after = record.move(HostState.FENCED, now=self._clock.now(), why=why)
+                if after == record or await self._write(current.revision, after, watched.facts):
+                    return
         except (EtcdUnavailable, NotLeading) as error:
             log.warning("host.not_written", host=host, problem=str(error))
 
@@ -311,6 +321,10 @@ class LostHosts:
             after = without_host(cluster.value, over.why, over.shortfalls, now=now)
             writes.append(Write(record=after, read_at=cluster.revision))
         return Change(writes=tuple(writes))
+
+
+def _is_fencing(record: HostRecord, epoch: int) -> bool:
+    return (record.state, record.epoch) == (HostState.FENCING, epoch)
 
 
 def _has_parts(view: LedgerView, host: str) -> bool:

@@ -1,7 +1,6 @@
 """Tells gateways what of the links to other sites is reserved for what stores send."""
 
 from collections.abc import Iterable
-from datetime import datetime
 
 import structlog
 
@@ -18,10 +17,12 @@ from intertie.common.values import replace
 
 log = structlog.get_logger(__name__)
 
-_GRANTED = (PartState.CONFIRMED, PartState.ENDED)
-"""Parts for which something may have been sent for, or be still."""
-LOOK_AGAIN_S = 30.0
+_GRANTED = (PartState.PREPARED, PartState.CONFIRMED, PartState.ENDED)
+"""Parts for which other sites' stores may have what they need to fetch."""
+LOOK_AGAIN_S = 5.0
 """All parts are looked at this often, should what was touched have been missed."""
+COMPARED_S = 1.0
+"""So often what gateways know is compared, where nothing has changed."""
 
 
 class TellGateways:
@@ -34,54 +35,58 @@ class TellGateways:
         self._clock = clock
         self._looked_at: object = None
         """The mapping of parts of which all were looked at."""
-        self._looked_s = 0.0
+        self._looked_s, self._compared_s = 0.0, float("-inf")
         self._reserved: dict[str, tuple[LinkReservation, ...]] = {}
         """By part."""
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
         """Notes parts that were touched, all with a new book; writes what gateways do not know."""
-        view, now = await self._ledger.view(), self._clock.now()
-        now_s = self._clock.monotonic()
+        view, now_s = await self._ledger.view(), self._clock.monotonic()
         if view.parts is not self._looked_at or now_s - self._looked_s >= LOOK_AGAIN_S:
             self._reserved.clear()
-            self._note(view, view.parts)
+            news = self._note(view, view.parts)
             self._looked_at, self._looked_s = view.parts, now_s
         else:
-            self._note(view, touched or ())
-        reserved = due((each for own in self._reserved.values() for each in own), now=now)
-        for host, record in _not_as(view, reserved, now):
-            found = view.hosts.get(host)
-            read_at = found.revision if found else 0
-            try:
-                await self._ledger.commit(Change(writes=(Write(record=record, read_at=read_at),)))
-            except StaleWrite:
-                log.debug("gateway.lost_race", host=host)
+            news = self._note(view, touched or ())
+        if news or now_s - self._compared_s >= COMPARED_S:
+            self._compared_s = now_s
+            await self._tell(view)
 
-    def _note(self, view: LedgerView, names: Iterable[str]) -> None:
+    def _note(self, view: LedgerView, names: Iterable[str]) -> bool:
+        """Whether something is otherwise now."""
+        news = False
         for name in names:
             found = view.parts.get(name)
             reserved: tuple[LinkReservation, ...] = ()
             if found is not None and found.value.state in _GRANTED:
                 reserved = tuple(reservations_of(found.value.spec, self._site))
-            if reserved:
+            if reserved != self._reserved.get(name, ()):
+                news = True
                 self._reserved[name] = reserved
-            else:
+            if not reserved:
                 self._reserved.pop(name, None)
+        return news
 
-
-def _not_as(
-    view: LedgerView, reserved: tuple[LinkReservation, ...], now: datetime
-) -> list[tuple[str, HostRecord]]:
-    """Hosts that know something else: gateways, and those that were."""
-    gateways = {each.host for each in view.fleet.members() if _is_gateway(each)}
-    records = {name: each.value for name, each in view.hosts.items()}
-    found = []
-    for host in sorted(gateways.union(records)):
-        record = records.get(host) or HostRecord(name=host, since=now)
-        told = reserved if host in gateways else ()
-        if record.reserved != told:
-            found.append((host, replace(record, reserved=told)))
-    return found
+    async def _tell(self, view: LedgerView) -> None:
+        """Gateways, and hosts that were. Those too that are admitted no more: what is on them goes
+        on."""
+        now = self._clock.now()
+        reserved = due((each for own in self._reserved.values() for each in own), now=now)
+        gateways = {each.host for each in view.fleet.facts.values() if _is_gateway(each)}
+        for host in sorted(gateways.union(view.hosts)):
+            # Read and written with no wait between: who leads has a view that goes on with it.
+            found = view.hosts.get(host)
+            record = found.value if found else HostRecord(name=host, since=now)
+            told = reserved if host in gateways else ()
+            if record.reserved == told:
+                continue
+            write = Write(
+                record=replace(record, reserved=told), read_at=found.revision if found else 0
+            )
+            try:
+                await self._ledger.commit(Change(writes=(write,)))
+            except StaleWrite:
+                log.debug("gateway.lost_race", host=host)
 
 
 def _is_gateway(facts: HostFacts) -> bool:

@@ -155,9 +155,10 @@ class Knowledge:
 
     def _take(self, listing: Listing, *, current: bool) -> tuple[WantedPart, ...]:
         if current and listing.standing != self._standing:
-            self._standing = listing.standing
+            before, self._standing = self._standing, listing.standing
             hold, epoch = listing.standing.hold, listing.standing.epoch
-            log.info("host.standing", hold=hold.name, epoch=epoch)
+            if before is None or (before.hold, before.epoch) != (hold, epoch):
+                log.info("host.standing", hold=hold.name, epoch=epoch)
         self._told = listing.standing
         self._unreadable = tuple(sorted(listing.unreadable))
         merged = merge(self._parts, listing)

@@ -62,6 +62,8 @@ from intertie.nodeagent.loops.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)
 
+_AHEAD = timedelta(seconds=10)
+"""A gateway makes room so long before: a pass may take a while, and clocks differ."""
 _HELD = frozenset({Phase.STAGE, Phase.RUN, Phase.KEEP})
 """Parts that have files here, and may have guests."""
 
@@ -285,8 +287,7 @@ class Reconciler:
     # Networks
 
     async def _connect(self, active: list[WantedPart]) -> None:
-        ahead = timedelta(seconds=self._period_s)
-        reserved = self._knowledge.reserved_mbit_s(now=self._clock.now(), ahead=ahead)
+        reserved = self._knowledge.reserved_mbit_s(now=self._clock.now(), ahead=_AHEAD)
         try:
             if self._knowledge.complete:
                 await self._connections.apply(active, reserved)
