@@ -73,6 +73,9 @@ def test_fewer_than_the_most_are_explained() -> None:
     assert [(each.resource, each.wanted, each.available) for each in plan.shortfalls] == [
         ("vcpus", 1, 0)
     ]
+    assert plan.reasons[0] == "2 worker instead of 9, as 1 or more will do"
+    whole = plan_of(problem([group(fewest=1, most=9)], {"a": offer(9)}))
+    assert not any("instead of" in each for each in whole.reasons)
 
 
 def test_fewer_than_the_most_for_want_of_a_link_are_explained() -> None:

@@ -261,6 +261,7 @@ def _no_more_there(problem: Problem, plan: Plan, group: GroupNeed, site: Site) -
 
 
 def _reasons(problem: Problem, plan: Plan) -> Iterator[str]:
+    yield from _fewer(problem, plan)
     yield from _why_these_sites(problem, plan)
     for site in problem.sites:
         if site.name not in plan.site_names:
@@ -275,6 +276,15 @@ def _reasons(problem: Problem, plan: Plan) -> Iterator[str]:
             yield (
                 f"{link.from_site} and {link.to_site} exchange up to {link.mbit_s} Mbit/s each"
                 f" way on {link.network}, as promised"
+            )
+
+
+def _fewer(problem: Problem, plan: Plan) -> Iterator[str]:
+    """That it is not all that was wanted, first of all. Shortfalls say what of it was short."""
+    for group in problem.groups:
+        if (count := plan.count(group.name)) < group.most:
+            yield (
+                f"{count} {group.name} instead of {group.most}, as {group.fewest} or more will do"
             )
 
 
