@@ -194,6 +194,7 @@ async def federation(
     north: TestDomain,
     south: TestDomain,
     meta: TestDomain,
+    *,
     rivals: Sequence[TestDomain] = (),
 ) -> AsyncIterator[Federation]:
     """Up, and led. Where a service is named, so is a second replica, which a test may start; before
