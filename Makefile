@@ -45,7 +45,7 @@ down:
 
 # First what needs no hosts, a file of tests on each core; then what wants the machine to itself.
 test: setup lint
-	@exec $(VENV)/python -m pytest --hosts without -n $(TESTS_AT_A_TIME) --dist loadfile
+	@exec $(VENV)/python -m pytest --hosts without -n $(TESTS_AT_A_TIME) --dist loadfile --no-loadscope-reorder
 	@exec $(VENV)/python -m pytest --hosts only
 
 # `make test` leaves out what shows once more what another test of it shows.

@@ -35,6 +35,16 @@ def written(revision: int, second: float = 0.0, **puts: Any) -> Written:
     )
 
 
+LEADS = Written(
+    store="north",
+    revision=1,
+    at=0.0,
+    writer="north-1#1",
+    puts=(("election/broker/1", b""),),
+    deleted=(),
+)
+
+
 def moment(second: int) -> str:
     return f"2030-01-01T12:00:{second:02}Z"
 
@@ -95,17 +105,9 @@ def test_what_begins_in_the_past_takes_nothing_before_it_is_there(
     """Of 8 vCPUs: one has 2 until 44, one is held late that was to begin at 42, and in the same
     transaction, after it, 4 instead of 2 for a third one, from now on."""
     record = Record(Profile(seed=0))
-    leads = Written(
-        store="north",
-        revision=1,
-        at=0.0,
-        writer="north-1#1",
-        puts=(("election/broker/1", b""),),
-        deleted=(),
-    )
     more = {**terms("c", 0, 59, 4), "replaces": 0}
     record.writes += [
-        leads,
+        LEADS,
         written(2, a=part("a", 30, 44, 2), c=part("c", 0, 59, 2)),
         written(3, second, b=part("b", 42, 59, 4), c=part("c", 0, 59, 2, amend=more)),
     ]
@@ -134,21 +136,13 @@ def test_what_is_free_because_a_guest_was_saved_sooner_may_be_had_at_once(
     """A bug: of what was promised at the revision at which that was noted, it was not free yet.
     Of 8 vCPUs one has all until 40, and 5 s to be saved; another one begins at 42."""
     record = Record(Profile(seed=0))
-    leads = Written(
-        store="north",
-        revision=1,
-        at=0.0,
-        writer="north-1#1",
-        puts=(("election/broker/1", b""),),
-        deleted=(),
-    )
 
     def aside(save: str, *, saved: bool) -> Any:
         keeping = {**KEEPING, "save": save, "until": moment(59), "saved": saved}
         return part("a", 0, 40, 8, state="CONFIRMED", tx="", generation=1, keeping=keeping)
 
     record.writes += [
-        leads,
+        LEADS,
         written(2, a=aside("PT5S", saved=False)),
         written(3, 41.0, a=aside(took, saved=True), b=part("b", 42, 59, 8)),
     ]
