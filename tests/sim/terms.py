@@ -56,11 +56,10 @@ class Terms:
     def _of_one_that_waits(self, written: Any, before: Any, after: Any, steps: int) -> None:
         """What it is left without counts until its hosts have ended it, or have had the time to."""
         late, generation = self.given_up[written.store][after["name"]], before["generation"] + 1
-        until = [
-            each["until"]
-            for each in after["shed"]
-            if each["until"] and each["generation"] == generation
-        ]
+        shed = [each for each in after["shed"] if each["until"]]
+        # By the time that was given for this. What is in no piece of its own counts for longest.
+        own = [each for each in shed if each["generation"] == generation]
+        until = [each["until"] for each in own or shed]
         if steps and until and len(after["placed"]) < len(before["placed"]):
             late.append({**before, "generation": generation, "until": seconds(max(until))})
         self._still_counted(written, after)

@@ -185,9 +185,6 @@ def test_of_earlier_terms_nothing_is_left_on_a_host_that_was_fenced(state: str) 
     assert said == ([] if state == "FENCED" else [problem] * 2)
 
 
-# What requests make
-
-
 def test_what_was_given_up_last_counts_no_longer_for_what_was_given_up_before() -> None:
     """A bug: of one that may be put aside, what n2 had to give up by 30 was to count until 50, for
     an earlier piece, which was gone by then, had been given longer."""
@@ -221,6 +218,9 @@ def test_what_was_given_up_last_counts_no_longer_for_what_was_given_up_before() 
                 checked.seen("north", host, report.SerializeToString())
         checked.part(written(at, 10.0 + at), before, after)
     assert said == []
+
+
+# What requests make
 
 
 @pytest.mark.parametrize(("request_id", "made"), [("act-1", False), ("c-1", True)])

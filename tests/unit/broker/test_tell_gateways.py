@@ -52,7 +52,7 @@ class Site:
 
     async def told(self, second: float, host: str = "n1") -> tuple[LinkReservation, ...]:
         await self.clock.advance((NOW + second * S - self.clock.now()).total_seconds())
-        await self.loop.sweep(frozenset())
+        await self.loop.sweep()
         found = (await self.ledger.view()).hosts.get(host)
         return found.value.reserved if found else ()
 

@@ -92,6 +92,10 @@ class LedgerView(Struct, frozen=True, kw_only=True):
             return tuple(self.clusters[name] for name in self.line)
         return tuple(each for each in self.clusters.values() if each.value.in_line)
 
+    def with_transfers(self) -> list[str]:
+        """Names of the parts for which image stores send something: few, of however many."""
+        return [name for name, each in self.parts.items() if each.value.spec.transfers]
+
     def recallables(self) -> tuple[Versioned[Part], ...]:
         """The parts of coordinators elsewhere that this site may put aside, or has."""
         if self.recallable is not None:

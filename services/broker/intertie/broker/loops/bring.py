@@ -29,8 +29,6 @@ ASK_S = 1.0
 AT_ONCE = 8
 LATE = timedelta(seconds=60)
 """After the end of its grant what is there may still be read through, to be verified."""
-LOOK_AGAIN_S = 5.0
-"""All parts are looked at this often, should what was touched have been missed."""
 AHEAD_S = 1.5
 """A store is asked so much before a transfer's window, and waits for it."""
 
@@ -41,20 +39,16 @@ class Bring:
         self._store = store
         self._site = site
         self._clock = clock
-        self._looked_at: object = None
-        """The mapping of parts of which all were looked at."""
-        self._looked_s, self._asked_s = 0.0, float("-inf")
+        self._asked_s = float("-inf")
         self._waiting: set[str] = set()
         """Parts that something is still to come for."""
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
-        """Notes parts that were touched, all with a new book; asks of all that wait."""
+        """Notes parts that were touched, all where that is None; asks of all that wait."""
         view, now_s = await self._ledger.view(), self._clock.monotonic()
-        if view.parts is not self._looked_at or now_s - self._looked_s >= LOOK_AGAIN_S:
-            self._note(view, view.parts)
-            self._looked_at, self._looked_s = view.parts, now_s
-        else:
-            self._note(view, touched or ())
+        if touched is None:
+            self._waiting.clear()
+        self._note(view, view.with_transfers() if touched is None else touched)
         if now_s - self._asked_s >= ASK_S:
             self._asked_s = now_s
             turns = asyncio.Semaphore(AT_ONCE)

@@ -100,7 +100,7 @@ class LostHosts:
                 and each.record.state is HostState.FENCING
                 and at >= self._again_at.get(host, at)
             ):
-                self._begin(self._fence, view.hosts[host], each)
+                self._begin(self._fence, each)
 
     def _watched(self, view: LedgerView, facts: HostFacts, *, now: datetime, at: float) -> Watched:
         found, heard = view.hosts.get(facts.host), self._vigil.heard[facts.host]
@@ -129,15 +129,13 @@ class LostHosts:
 
     # Fencing
 
-    def _begin(self, fence: Fence, found: Versioned[HostRecord], watched: Watched) -> None:
+    def _begin(self, fence: Fence, watched: Watched) -> None:
         """Beside the passes: it may take long, and other hosts wait for nothing."""
         host = watched.facts.host
-        self._fencing[host] = asyncio.create_task(self._make_certain(fence, found, watched))
+        self._fencing[host] = asyncio.create_task(self._make_certain(fence, watched))
 
-    async def _make_certain(
-        self, fence: Fence, found: Versioned[HostRecord], watched: Watched
-    ) -> None:
-        host, epoch = watched.facts.host, found.value.epoch
+    async def _make_certain(self, fence: Fence, watched: Watched) -> None:
+        host, epoch = watched.facts.host, watched.record.epoch
         try:
             why = await fence.fence(watched.facts, watched.silent_for)
         except NotCertain as error:

@@ -19,10 +19,6 @@ log = structlog.get_logger(__name__)
 
 _GRANTED = (PartState.PREPARED, PartState.CONFIRMED, PartState.ENDED)
 """Parts for which other sites' stores may have what they need to fetch."""
-LOOK_AGAIN_S = 5.0
-"""All parts are looked at this often, should what was touched have been missed."""
-COMPARED_S = 1.0
-"""So often what gateways know is compared, where nothing has changed."""
 
 
 class TellGateways:
@@ -33,23 +29,17 @@ class TellGateways:
         self._ledger = ledger
         self._site = site
         self._clock = clock
-        self._looked_at: object = None
-        """The mapping of parts of which all were looked at."""
-        self._looked_s, self._compared_s = 0.0, float("-inf")
         self._reserved: dict[str, tuple[LinkReservation, ...]] = {}
         """By part."""
 
     async def sweep(self, touched: frozenset[str] | None = None) -> None:
-        """Notes parts that were touched, all with a new book; writes what gateways do not know."""
-        view, now_s = await self._ledger.view(), self._clock.monotonic()
-        if view.parts is not self._looked_at or now_s - self._looked_s >= LOOK_AGAIN_S:
+        """Notes parts that were touched, all where that is None; writes what gateways do not
+        know."""
+        view = await self._ledger.view()
+        if touched is None:
             self._reserved.clear()
-            news = self._note(view, view.parts)
-            self._looked_at, self._looked_s = view.parts, now_s
-        else:
-            news = self._note(view, touched or ())
-        if news or now_s - self._compared_s >= COMPARED_S:
-            self._compared_s = now_s
+        news = self._note(view, view.with_transfers() if touched is None else touched)
+        if news or touched is None:
             await self._tell(view)
 
     def _note(self, view: LedgerView, names: Iterable[str]) -> bool:
@@ -60,11 +50,10 @@ class TellGateways:
             reserved: tuple[LinkReservation, ...] = ()
             if found is not None and found.value.state in _GRANTED:
                 reserved = tuple(reservations_of(found.value.spec, self._site))
-            if reserved != self._reserved.get(name, ()):
+            if reserved != self._reserved.pop(name, ()):
                 news = True
+            if reserved:
                 self._reserved[name] = reserved
-            if not reserved:
-                self._reserved.pop(name, None)
         return news
 
     async def _tell(self, view: LedgerView) -> None:
