@@ -42,6 +42,7 @@ ELSEWHERE = {
     "availability.on_isolation": "the loop stops a guest whose host is cut off",
     "availability.stop_after": "likewise, so long after",
     "availability.on_host_loss": "its broker starts it elsewhere once its host is fenced",
+    "availability.on_site_loss": "its meta-scheduler has it begin at another site",
 }
 """What a field does that changes nothing of what is compared here."""
 

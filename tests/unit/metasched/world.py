@@ -22,6 +22,7 @@ from intertie.metasched.adapters.etcd_clusters import EtcdClusters, EtcdSighting
 from intertie.metasched.adapters.etcd_plans import EtcdPlans
 from intertie.metasched.adapters.etcd_register import EtcdRegister
 from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.lost_sites import LossPolicy
 from intertie.metasched.domain.ports import Solvers
 from intertie.metasched.domain.problem import ImageFound
 from intertie.metasched.domain.queue_policy import QueuePolicy
@@ -30,6 +31,7 @@ from intertie.metasched.loops.forget import Forget
 from intertie.metasched.loops.queue import Queue
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
+from intertie.metasched.loops.replacing import Replacing
 from intertie.metasched.loops.settle import Settle
 from intertie.metasched.usecases.act_on_cluster import ActOnCluster
 from intertie.metasched.usecases.begin_waiting import BeginWaiting
@@ -44,12 +46,14 @@ from intertie.metasched.usecases.fits_aside import FitsAside
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
+from intertie.metasched.usecases.losses import Losses
 from intertie.metasched.usecases.order import Order
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.pauses import Pauses
 from intertie.metasched.usecases.plan_cluster import PlanCluster
 from intertie.metasched.usecases.planning import Effort, Planning
 from intertie.metasched.usecases.put_aside import PutAside
+from intertie.metasched.usecases.replace_lost import ReplaceLost
 from intertie.metasched.usecases.telling import Underway
 from intertie.metasched.usecases.update_cluster import UpdateCluster
 from intertie.metasched.usecases.watch_cluster import WatchCluster
@@ -140,6 +144,9 @@ class Process:
     recover: Recover
     settle: Settle
     refresh: Refresh
+    replacing: Replacing
+    losses: Losses
+    replace_lost: ReplaceLost
     forget: Forget
     queue: Queue
     due: Due
@@ -197,6 +204,18 @@ class World:
             draw=draw,
             room=self.room,
         )
+        replace_lost = ReplaceLost(
+            clusters=clusters,
+            register=register,
+            planning=planning,
+            coallocate=coallocate,
+            underway=underway,
+            clock=self.clock,
+            terms=terms,
+            draw=draw,
+            room=self.room,
+        )
+        losses = Losses(LossPolicy(), self.clock)
         explaining = Explaining(planning, self.solvers)
         capacity = Capacity(sites, self.clock)
         line = Line(planning, explaining, parts, capacity, self.queue_policy)
@@ -281,7 +300,10 @@ class World:
             decisions=Decisions(register, self.sites.names, self.clock),
             recover=Recover(clusters, register, underway, self.clock),
             settle=Settle(clusters, register, sites, coallocate, parts, underway),
-            refresh=Refresh(clusters, sightings, parts, self.clock),
+            refresh=Refresh(clusters, sightings, parts, losses, self.clock),
+            replacing=Replacing(losses, replace_lost),
+            losses=losses,
+            replace_lost=replace_lost,
             forget=Forget(clusters, register, self.clock),
             queue=Queue(clusters, line, begin, go_on, pauses, self.clock),
             due=Due(clusters, go_on, pauses, self.clock),

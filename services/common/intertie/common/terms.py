@@ -27,6 +27,14 @@ class OnHostLoss(Enum):
     RESTART = "RESTART"
 
 
+class OnSiteLoss(Enum):
+    """What happens to a workspace whose site is lost to its cluster: it has given its part up, or
+    was not heard of for long."""
+
+    FAIL = "FAIL"
+    REPLACE = "REPLACE"
+
+
 class Readiness(Enum):
     """What tells that a workspace is ready."""
 
@@ -79,6 +87,7 @@ class AvailabilityTerm(Struct, frozen=True, kw_only=True):
     stop_after: timedelta = timedelta()
     """Only with STOP."""
     on_host_loss: OnHostLoss = OnHostLoss.END
+    on_site_loss: OnSiteLoss = OnSiteLoss.FAIL
 
 
 class Allocation(Struct, frozen=True, kw_only=True):

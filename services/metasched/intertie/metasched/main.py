@@ -46,6 +46,7 @@ from intertie.metasched.loops.pace import paced
 from intertie.metasched.loops.queue import Queue
 from intertie.metasched.loops.recover import Recover
 from intertie.metasched.loops.refresh import Refresh
+from intertie.metasched.loops.replacing import Replacing
 from intertie.metasched.loops.settle import Settle
 from intertie.metasched.servicers import (
     ClustersServicer,
@@ -68,11 +69,13 @@ from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.go_on import GoOn
 from intertie.metasched.usecases.line import Line
 from intertie.metasched.usecases.list_clusters import ListClusters
+from intertie.metasched.usecases.losses import Losses
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.pauses import Pauses
 from intertie.metasched.usecases.plan_cluster import PlanCluster
 from intertie.metasched.usecases.planning import Effort, Planning
 from intertie.metasched.usecases.put_aside import PutAside
+from intertie.metasched.usecases.replace_lost import ReplaceLost
 from intertie.metasched.usecases.telling import Underway
 from intertie.metasched.usecases.update_cluster import UpdateCluster
 from intertie.metasched.usecases.watch_cluster import WatchCluster
@@ -225,6 +228,17 @@ class Metasched:
             draw=_draw,
             room=room,
         )
+        self._replace_lost = ReplaceLost(
+            clusters=clusters,
+            register=register,
+            planning=planning,
+            coallocate=coallocate,
+            underway=underway,
+            clock=clock,
+            terms=commit_terms,
+            draw=_draw,
+            room=room,
+        )
         self._watch = WatchCluster(get, clock)
         self._feed = Feed(etcd, PREFIXES, lambda: ClusterChanges(cluster_octets), clock)
         clusters_servicer = ClustersServicer(
@@ -249,10 +263,12 @@ class Metasched:
             credentials,
         )
         queue = Queue(clusters, line, self._begin, self._go_on, pauses, clock)
+        losses = Losses(settings.losses.policy(), clock)
         sweeps = {
             "recover": Recover(clusters, register, underway, clock).sweep,
             "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,
-            "refresh": Refresh(clusters, sightings, parts, clock).sweep,
+            "refresh": Refresh(clusters, sightings, parts, losses, clock).sweep,
+            "replacing": Replacing(losses, self._replace_lost).sweep,
             "aside": self._put_aside.sweep,
         }
         forget = Forget(clusters, register, clock)
@@ -277,8 +293,8 @@ class Metasched:
     def begun(self) -> tuple[asyncio.Task[Any], ...]:
         """Creates and updates that are at work, whether or not their callers still wait, and sites
         that are told of leases that begin."""
-        telling = (self._begin.tell, self._put_aside.tell, self._go_on.tell)
-        told = (each for tell in telling for each in tell.begun())
+        at_work = (self._begin, self._put_aside, self._go_on, self._replace_lost)
+        told = (task for each in at_work for task in each.tell.begun())
         return (*self._create.begun(), *self._update.begun(), *told)
 
     async def run(self, until: asyncio.Event) -> None:

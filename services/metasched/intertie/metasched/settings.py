@@ -20,6 +20,7 @@ from intertie.common.settings import (
     TlsSettings,
     TrustSettings,
 )
+from intertie.metasched.domain.lost_sites import LossPolicy
 from intertie.metasched.domain.queue_policy import QueuePolicy
 
 FAULT_POINTS = ("after_prepare", "after_decide")
@@ -52,6 +53,24 @@ class PlanningSettings(Section):
 class CommitSettings(Section):
     decide_within_s: Annotated[float, Field(gt=0, le=600)] = 20.0
     rpc_timeout_s: Positive = 5.0
+
+
+class LossSettings(Section):
+    """When a site is lost to the clusters that are there, of which what may begin anew at others
+    does: `on_site_loss: REPLACE`."""
+
+    site_lost_after_s: float = Field(default=300.0, ge=20, le=86400)
+    """A site that has not answered for so long is lost to them. While more than half of the sites
+    do not answer, none is. What is silent may well go on, so no shorter than what an outage takes
+    that one would rather sit out."""
+    replan_within_s: float = Field(default=60.0, ge=0, le=86400)
+    """So long it is tried to have elsewhere what a site has given up, before the cluster ends."""
+
+    def policy(self) -> LossPolicy:
+        return LossPolicy(
+            site_lost_after=timedelta(seconds=self.site_lost_after_s),
+            replan_within=timedelta(seconds=self.replan_within_s),
+        )
 
 
 class QueueSettings(Section):
@@ -96,6 +115,7 @@ class MetaschedSettings(ServiceSettings):
     planning: PlanningSettings = PlanningSettings()
     commit: CommitSettings = CommitSettings()
     queue: QueueSettings = QueueSettings()
+    losses: LossSettings = LossSettings()
     fault_pause: str = ""
     """For tests of faults alone: `after_prepare:30` makes the coordinator of every co-allocation
     wait 30 s at that point, so that something can be killed there. `INTERTIE_FAULT_PAUSE`."""

@@ -147,6 +147,7 @@ def allocation_fields(allocation: terms.Allocation) -> Fields:
             "on_isolation": availability.on_isolation.value,
             "stop_after": duration_fields(availability.stop_after),
             "on_host_loss": availability.on_host_loss.value,
+            "on_site_loss": availability.on_site_loss.value,
         },
     }
 
@@ -164,6 +165,9 @@ def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Al
     on_host_loss = _ON_HOST_LOSS.get(availability.on_host_loss)
     if on_host_loss is None:
         raise _unknown(terms.OnHostLoss, availability.on_host_loss, f"{at}.on_host_loss")
+    on_site_loss = _ON_SITE_LOSS.get(availability.on_site_loss)
+    if on_site_loss is None:
+        raise _unknown(terms.OnSiteLoss, availability.on_site_loss, f"{at}.on_site_loss")
     return terms.Allocation(
         vcpus=message.vcpus,
         memory_mib=message.memory_mib,
@@ -182,6 +186,7 @@ def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Al
             on_isolation=on_isolation,
             stop_after=duration_from_proto(availability.stop_after, f"{at}.stop_after"),
             on_host_loss=on_host_loss,
+            on_site_loss=on_site_loss,
         ),
     )
 
@@ -239,6 +244,9 @@ _ON_ISOLATION = _by_number(
 )
 _ON_HOST_LOSS = _by_number(
     terms.OnHostLoss, types_pb2.AvailabilityTerm.OnHostLoss.items(), terms.OnHostLoss.END
+)
+_ON_SITE_LOSS = _by_number(
+    terms.OnSiteLoss, types_pb2.AvailabilityTerm.OnSiteLoss.items(), terms.OnSiteLoss.FAIL
 )
 _READINESS = _by_number(
     terms.Readiness, types_pb2.Environment.Readiness.items(), terms.Readiness.CHANNEL

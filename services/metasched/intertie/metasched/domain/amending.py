@@ -5,7 +5,7 @@ indices. One that comes back does so at the site where it was: it may not be gon
 elsewhere there could be two of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -146,21 +146,25 @@ def target_of(
     tx: str,
     *,
     now: datetime,
+    lost: frozenset[str] = frozenset(),
 ) -> Target:
     """With the planner's answer, where it was asked. FieldInvalid where a group would be left at
-    fewer sites than it is to be at; NoCapacity where it would cost more than its budget."""
+    fewer sites than it is to be at; NoCapacity where it would cost more than its budget.
+
+    `lost`: sites that have no part any more, nor will have."""
     window = window_of(spec.lease, record.window)
-    homes = _homes(record, growth, grown)
+    homes = _homes(record, growth, grown, lost)
     counts = {
         group.name: grown.count(group.name) if grown else growth.base[group.name]
         for group in spec.groups
     }
-    sites = _site_plans(record, spec, counts, homes, grown)
+    stay = {site: part for site, part in record.parts.items() if site not in lost}
+    sites = _site_plans(stay, record, spec, counts, homes, grown)
     _check_spread(spec, sites)
     before = record.layout()
     numbers = _numbers(record, before)
     placed = layout(record.uid, spec, counts, homes, record.path.cluster_id, numbers)
-    parts = dict(record.parts)
+    parts = dict(stay)
     for each in sites:
         parts.setdefault(each.site, str(PartName(each.site, record.path.tenant, tx)))
     plan = replace(
@@ -194,10 +198,12 @@ def target_of(
     )
 
 
-def _homes(record: ClusterRecord, growth: Growth, grown: Plan | None) -> dict[str, str]:
-    """Of all that ever were, with those that are new: the lowest indices at the first of the
-    sites that get more."""
-    homes = record.plan.site_of()
+def _homes(
+    record: ClusterRecord, growth: Growth, grown: Plan | None, lost: frozenset[str]
+) -> dict[str, str]:
+    """Of all that ever were, but those at lost sites, with those that are new: the lowest indices
+    at the first of the sites that get more."""
+    homes = {label: site for label, site in record.plan.site_of().items() if site not in lost}
     if grown is None:
         return homes
     for group, base in growth.base.items():
@@ -216,6 +222,7 @@ def _homes(record: ClusterRecord, growth: Growth, grown: Plan | None) -> dict[st
 
 
 def _site_plans(
+    parts: Iterable[str],
     record: ClusterRecord,
     spec: ClusterSpec,
     counts: Mapping[str, int],
@@ -224,7 +231,7 @@ def _site_plans(
 ) -> tuple[SitePlan, ...]:
     """A site that has nothing left keeps its part, empty, until the cluster ends; one that only
     forwards has one like it."""
-    at: dict[str, dict[str, int]] = {site: {} for site in record.parts}
+    at: dict[str, dict[str, int]] = {site: {} for site in parts}
     at |= {site: {} for site in (grown.site_names if grown else ()) if site not in at}
     for group in spec.groups:
         for index in range(counts[group.name]):

@@ -187,6 +187,9 @@ class ClusterRecord:
     numbers: Numbers = field(default_factory=dict)
     """Host numbers of every workspace that ever was, from the first amend on."""
     amend: Amend | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Sites that were lost to it, each with the part that it may still have. None of them is ever
+    asked for anything of it again."""
     waits: Waits | None = None
     """Of one that runs when there is room, or is to be done by a deadline. While it is QUEUED its
     plan has no site, and the window of its request."""
@@ -223,9 +226,16 @@ class ClusterRecord:
         )
 
     def amended(self, amend: Amend) -> "ClusterRecord":
-        """With the other terms in force."""
+        """With the other terms in force. A site that has no part any more has left."""
+        left = {site: part for site, part in self.parts.items() if site not in amend.parts}
         return replace(
             self,
+            left={**self.left, **left},
+            price=tuple(
+                kept
+                for term in self.price
+                if (kept := term.until(amend.begin_time) if term.site in left else term)
+            ),
             spec=amend.spec,
             plan=amend.plan,
             parts=amend.parts,
@@ -379,16 +389,19 @@ def priced(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterRecor
         for site in sorted(record.parts)
         for before in (tuple(each for each in record.price if each.site == site),)
     }
-    price = tuple(term for terms in agreed.values() for term in terms)
+    gone = tuple(each for each in record.price if each.site in record.left)
+    price = (*(term for terms in agreed.values() for term in terms), *gone)
     refunds = tuple(
         item
-        for site in sorted(record.parts)
+        for site in sorted({*record.parts, *record.left})
         for item in (parts[site].refunds if site in parts else ())
         or tuple(each for each in record.refunds if each.site == site)
     )
     if (price, refunds) == (record.price, record.refunds):
         return record
-    return replace(record, price=price, refunds=refunds, plan=record.plan.at_prices(agreed))
+    plan = record.plan.at_prices(agreed)
+    plan = replace(plan, cost=plan.cost + sum(each.amount for each in gone))
+    return replace(record, price=price, refunds=refunds, plan=plan)
 
 
 def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView:

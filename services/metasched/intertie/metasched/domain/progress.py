@@ -23,6 +23,7 @@ from intertie.metasched.domain.cluster import (
     priced,
 )
 from intertie.metasched.domain.in_time import failure_of, missed
+from intertie.metasched.domain.lost_sites import given_up
 
 PATIENCE = timedelta(seconds=20)
 """A workspace that is FAILED for so long without a break is lost, as at the brokers: agents try
@@ -62,6 +63,7 @@ def progressed(
     *,
     now: datetime,
     failing_since: Mapping[str, datetime],
+    unplaced: str | None = None,
 ) -> ClusterRecord:
     """The cluster as its parts make it: ACTIVE once all workspaces are ready, at its end once
     no site has anything left. A workspace that its site says has FAILED for all of
@@ -69,17 +71,21 @@ def progressed(
 
     `parts` has what is known, by site; a site that never answered is not in it.
     `failing_since` is of `failing`; who does not keep it gives an empty one, and ends nothing
-    for a workspace that failed.
+    for a workspace that failed. `unplaced`: why what lost sites had cannot be had elsewhere; None:
+    it is, or is not known to be impossible, so such a site ends nothing.
     """
     if record.state not in STANDING:
         return record
     record = priced(record, parts)
+    lost = given_up(record, parts, now=now)
+    if unplaced is None:
+        parts = {site: part for site, part in parts.items() if site not in lost}
     known = len(parts) == len(record.parts)
     for site, part in parts.items():
         failure: Failure | None
-        lost = _lost(part, failing_since, now=now)
-        if lost is not None or part.end_reason == WORKSPACE_FAILED:
-            what = f"{lost.label}: {lost.message}" if lost else "a workspace failed"
+        failed = _failed(part, failing_since, now=now)
+        if failed is not None or part.end_reason == WORKSPACE_FAILED:
+            what = f"{failed.label}: {failed.message}" if failed else "a workspace failed"
             failure = Failure(reason=WORKSPACE_FAILED, message=f"{site}: {what}")
             record = record.ending(now=now, reason=WORKSPACE_FAILED, failure=failure)
         elif part.over and (failure := waiting_over(record, site, part)) is not None:
@@ -89,6 +95,8 @@ def progressed(
             if part.end_message:
                 why = f"{why}: {part.end_message}"
             message = f"{site} ended its part: {why}"
+            if unplaced and site in lost:
+                message = f"{message}; and what it had cannot be had elsewhere: {unplaced}"
             failure = Failure(reason=PART_LOST, message=message)
             record = record.ending(now=now, reason=PART_LOST, failure=failure)
     if known and all(part.over for part in parts.values()):
@@ -156,7 +164,7 @@ def _runs(record: ClusterRecord, workspace: WorkspaceSeen) -> bool:
     return workspace.ready and not saved
 
 
-def _lost(
+def _failed(
     part: PartSeen, failing_since: Mapping[str, datetime], *, now: datetime
 ) -> WorkspaceSeen | None:
     """A workspace that the site says now is FAILED, and that was so for PATIENCE."""

@@ -11,6 +11,7 @@ from intertie.common.errors import DomainError, StaleWrite
 from intertie.metasched.domain.cluster import STANDING, ClusterRecord, PartSeen, SeenRecord
 from intertie.metasched.domain.ports import Clusters, Sightings, Stored
 from intertie.metasched.domain.progress import PATIENCE, failing, progressed
+from intertie.metasched.usecases.losses import Losses
 from intertie.metasched.usecases.part_cache import PartCache
 
 log = structlog.get_logger(__name__)
@@ -27,11 +28,17 @@ LOOK_EARLY = timedelta(seconds=30)
 
 class Refresh:
     def __init__(
-        self, clusters: Clusters, sightings: Sightings, parts: PartCache, clock: Clock
+        self,
+        clusters: Clusters,
+        sightings: Sightings,
+        parts: PartCache,
+        losses: Losses,
+        clock: Clock,
     ) -> None:
         self._clusters = clusters
         self._sightings = sightings
         self._parts = parts
+        self._losses = losses
         self._clock = clock
         self._failing_since: dict[str, Mapping[str, datetime]] = {}
         """By cluster's uid, then workspace: in memory, so a replica that takes over waits anew."""
@@ -44,6 +51,7 @@ class Refresh:
     async def sweep(self) -> None:
         now = self._clock.now()
         if now - self._swept_at > PATIENCE:
+            self._losses.forget()
             self._failing_since.clear()  # another led meanwhile: what came between is not known
             self._written = None
         self._swept_at = now
@@ -54,6 +62,7 @@ class Refresh:
         for kept in (self._failing_since, self._looked, self._written):
             for uid in kept.keys() - living:
                 del kept[uid]
+        self._losses.keep(living)
         await asyncio.gather(*(self._refresh(each) for each in stored))
         await self._clear_requests({each.record.request_key for each in stored})
 
@@ -67,7 +76,8 @@ class Refresh:
                 since = failing(seen, self._failing_since.get(record.uid, {}), now=now)
                 self._failing_since[record.uid] = since
                 await self._write_down(record, seen)
-                after = progressed(record, seen, now=now, failing_since=since)
+                unplaced = self._losses.heard(record, seen)
+                after = progressed(record, seen, now=now, failing_since=since, unplaced=unplaced)
                 if after != record:
                     await self._clusters.save(after, read_at=stored.read_at)
                     log.info("refresh.moved", cluster=record.name, state=after.state.name)

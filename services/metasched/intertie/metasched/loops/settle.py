@@ -8,9 +8,10 @@ import structlog
 from intertie.common.errors import DomainError, NotFound
 from intertie.common.names import PartName
 from intertie.common.points import reach
-from intertie.metasched.domain.cluster import STANDING, ClusterRecord
+from intertie.common.values import replace
+from intertie.metasched.domain.cluster import PART_LOST, STANDING, ClusterRecord
 from intertie.metasched.domain.commit import TxRecord
-from intertie.metasched.domain.ports import Clusters, Register, Sites
+from intertie.metasched.domain.ports import Clusters, Register, Sites, Stored
 from intertie.metasched.usecases.apart import apart
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.part_cache import PartCache
@@ -35,6 +36,8 @@ class Settle:
         self._coallocate = coallocate
         self._parts = parts
         self._underway = underway
+        self._left_none: set[str] = set()
+        """Parts of which their sites, which were lost, have said that nothing is left."""
 
     async def sweep(self) -> None:
         """One pass over everything that is not settled; a site that is away costs the others
@@ -45,12 +48,14 @@ class Settle:
             if tx.cluster not in self._underway:
                 of_cluster.setdefault(tx.cluster, []).append(tx)
         await asyncio.gather(*(self._settle_in_order(each) for each in of_cluster.values()))
+        stored = await self._clusters.listed()
         ending = [
             each.record
-            for each in await self._clusters.listed()
+            for each in stored
             if each.record.state in STANDING and each.record.end_requested_time is not None
         ]
         await asyncio.gather(*(self._release(record) for record in ending))
+        await self._take_leave(stored)
 
     async def _settle_in_order(self, txs: Sequence[TxRecord]) -> None:
         """Of one cluster: a site takes terms only in place of those that they were drawn up on."""
@@ -76,6 +81,31 @@ class Settle:
                 if site not in seen or not (seen[site].over or seen[site].ending)
             )
         )
+
+    async def _take_leave(self, stored: Sequence[Stored]) -> None:
+        """Of sites that were lost: what they still have of a cluster that does without them ends,
+        once they are there again."""
+        left = {
+            part: (each.record, site) for each in stored for site, part in each.record.left.items()
+        }
+        self._left_none &= left.keys()
+        await asyncio.gather(
+            *(
+                self._leave(record, site, part)
+                for part, (record, site) in left.items()
+                if part not in self._left_none
+            )
+        )
+
+    async def _leave(self, record: ClusterRecord, site: str, part: str) -> None:
+        seen = await self._parts.last_of(site, part)
+        if seen is None or not seen.current:
+            return
+        if seen.over:
+            self._left_none.add(part)
+            self._parts.forget_part(part)
+        elif not seen.ending:
+            await self._release_at(replace(record, end_reason=PART_LOST), site, part)
 
     async def _release_at(self, record: ClusterRecord, site: str, part: str) -> None:
         try:

@@ -49,9 +49,16 @@ class PartCache:
         """What a site has just said of it by itself."""
         self._keep(part, seen, FRESH_S)
 
+    async def last_of(self, site: str, part: str) -> PartSeen | None:
+        """The same of one part, whosever it was."""
+        return await self._seen(site, part)
+
     def forget(self, record: ClusterRecord) -> None:
         for part in record.parts.values():
-            self._answers.pop(part, None)
+            self.forget_part(part)
+
+    def forget_part(self, part: str) -> None:
+        self._answers.pop(part, None)
 
     async def _seen(self, site: str, part: str) -> PartSeen | None:
         last = self._answers.get(part)

@@ -10,18 +10,13 @@ import structlog
 from intertie.common.amend_rules import LAST_MINUTES, amended, check_may_change, window_of
 from intertie.common.clock import Clock
 from intertie.common.errors import (
-    Aborted,
     AmendPending,
     ClusterOver,
     DomainError,
     EtagStale,
-    ImageNotReady,
     LeaseEnding,
-    LedgerFull,
-    NoCapacity,
     NotFound,
     RequestIdReuse,
-    SiteUnreachable,
     StaleWrite,
 )
 from intertie.common.intervals import Window
@@ -42,7 +37,6 @@ from intertie.metasched.domain.amending import (
 from intertie.metasched.domain.cluster import PENDING, Amend, ClusterRecord, ClusterView
 from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, commit_of, tx_name, tx_of
 from intertie.metasched.domain.parts import digest_of, said
-from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
 from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.coallocate import Coallocate, Refused
@@ -50,6 +44,7 @@ from intertie.metasched.usecases.create_cluster import PLANS, CommitTerms
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.long_way import LongWay, in_force
 from intertie.metasched.usecases.planning import Planning
+from intertie.metasched.usecases.refused_growth import after_refusal
 from intertie.metasched.usecases.telling import Callers, Requests, Telling, Underway
 
 log = structlog.get_logger(__name__)
@@ -226,7 +221,7 @@ class UpdateCluster:
             except Refused as error:
                 log.info("update.refused", cluster=order.name, problem=str(error))
                 last = number == PLANS or not growth.possible
-                brief = _next(brief, grown, error, last=last)
+                brief = after_refusal(brief, grown, error, last=last)
             stored = await self._unchanged(order, record)
         raise AssertionError("unreachable")
 
@@ -339,27 +334,3 @@ class UpdateCluster:
             create_time=self._clock.now(),
             tx=tx_id,
         )
-
-
-def _next(brief: Brief, grown: Plan | None, error: Refused, *, last: bool) -> Brief:
-    """What to plan by after a refusal; raises what the caller is told where nothing is left to
-    try. Who stays does so where it is, so only what is new can go elsewhere."""
-    again = NoCapacity, ImageNotReady, SiteUnreachable
-    for site, refusal in sorted(error.refusals.items()):
-        if isinstance(refusal, LedgerFull):
-            raise refusal
-        if not isinstance(refusal, again):
-            raise Aborted(error.tx, f"{site}: {refusal}") from refusal
-    for kind in (SiteUnreachable, ImageNotReady):
-        for refusal in error.refusals.values():
-            if isinstance(refusal, kind) and (last or kind is SiteUnreachable):
-                raise refusal
-    if grown is not None and not last:
-        return brief.after(grown, error.refusals)
-    short = [
-        each
-        for refusal in error.refusals.values()
-        if isinstance(refusal, NoCapacity)
-        for each in refusal.shortfalls
-    ]
-    raise NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))

@@ -184,11 +184,54 @@ class AvailabilityTerm(_message.Message):
     cluster ends.
     """
 
+    class _OnSiteLoss:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OnSiteLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AvailabilityTerm._OnSiteLoss.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ON_SITE_LOSS_UNSPECIFIED: AvailabilityTerm._OnSiteLoss.ValueType  # 0
+        """Read as FAIL."""
+        FAIL: AvailabilityTerm._OnSiteLoss.ValueType  # 1
+        """What a site gives up ends the cluster as FAILED, with PART_LOST. Of a site
+        that is only silent nothing is done: its machines may well go on.
+        """
+        REPLACE: AvailabilityTerm._OnSiteLoss.ValueType  # 2
+        """It is started at another site, with all that it is promised and with its
+        name and addresses; its disk begins anew from the image. All others stay
+        where they are. Of a site that is silent nobody knows what goes on there:
+        machines that do are cut off from the networks of the cluster, and are
+        ended as soon as their site is heard of again, or its lease is over.
+        """
+
+    class OnSiteLoss(_OnSiteLoss, metaclass=_OnSiteLossEnumTypeWrapper):
+        """Of a cluster over several sites, once a whole site is lost to it: the site
+        has given its part up, or its meta-scheduler has not heard of it for long.
+        What has not begun when its site gives it up is placed elsewhere whichever is
+        asked for.
+        """
+
+    ON_SITE_LOSS_UNSPECIFIED: AvailabilityTerm.OnSiteLoss.ValueType  # 0
+    """Read as FAIL."""
+    FAIL: AvailabilityTerm.OnSiteLoss.ValueType  # 1
+    """What a site gives up ends the cluster as FAILED, with PART_LOST. Of a site
+    that is only silent nothing is done: its machines may well go on.
+    """
+    REPLACE: AvailabilityTerm.OnSiteLoss.ValueType  # 2
+    """It is started at another site, with all that it is promised and with its
+    name and addresses; its disk begins anew from the image. All others stay
+    where they are. Of a site that is silent nobody knows what goes on there:
+    machines that do are cut off from the networks of the cluster, and are
+    ended as soon as their site is heard of again, or its lease is over.
+    """
+
     ON_ISOLATION_FIELD_NUMBER: _builtins.int
     STOP_AFTER_FIELD_NUMBER: _builtins.int
     ON_HOST_LOSS_FIELD_NUMBER: _builtins.int
+    ON_SITE_LOSS_FIELD_NUMBER: _builtins.int
     on_isolation: Global___AvailabilityTerm.OnIsolation.ValueType
     on_host_loss: Global___AvailabilityTerm.OnHostLoss.ValueType
+    on_site_loss: Global___AvailabilityTerm.OnSiteLoss.ValueType
     @_builtins.property
     def stop_after(self) -> _duration_pb2.Duration:
         """Only with STOP; 0 is refused then."""
@@ -199,10 +242,11 @@ class AvailabilityTerm(_message.Message):
         on_isolation: Global___AvailabilityTerm.OnIsolation.ValueType = ...,
         stop_after: _duration_pb2.Duration | None = ...,
         on_host_loss: Global___AvailabilityTerm.OnHostLoss.ValueType = ...,
+        on_site_loss: Global___AvailabilityTerm.OnSiteLoss.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stop_after", b"stop_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_host_loss", b"on_host_loss", "on_isolation", b"on_isolation", "stop_after", b"stop_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_host_loss", b"on_host_loss", "on_isolation", b"on_isolation", "on_site_loss", b"on_site_loss", "stop_after", b"stop_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

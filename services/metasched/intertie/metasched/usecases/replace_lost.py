@@ -1,0 +1,174 @@
+"""Has what a cluster lost with a site begin anew at others: by other terms, for which all sites
+but the lost ones are asked, or not at all."""
+
+from collections.abc import Callable
+
+import structlog
+
+from intertie.common.clock import Clock
+from intertie.common.errors import StaleWrite
+from intertie.common.intervals import Window
+from intertie.common.values import replace
+from intertie.metasched.domain.amending import (
+    DECIDED_BEFORE,
+    Growth,
+    Target,
+    beside_standing,
+    target_of,
+    to_plan,
+)
+from intertie.metasched.domain.cluster import Amend, ClusterRecord
+from intertie.metasched.domain.commit import tx_name, tx_of
+from intertie.metasched.domain.lost_sites import (
+    growth_without,
+    may_be_placed_anew,
+    reasons,
+    without_sites,
+)
+from intertie.metasched.domain.ports import Clusters, Register, Room, Stored
+from intertie.metasched.usecases.brief import Brief
+from intertie.metasched.usecases.coallocate import Coallocate, Refused
+from intertie.metasched.usecases.create_cluster import PLANS, CommitTerms
+from intertie.metasched.usecases.long_way import LongWay
+from intertie.metasched.usecases.planning import Planning
+from intertie.metasched.usecases.refused_growth import after_refusal
+from intertie.metasched.usecases.telling import Telling, Underway
+
+log = structlog.get_logger(__name__)
+
+
+class ReplaceLost:
+    """The long way of an amend, without the sites that are lost: nobody needs their word for what
+    is taken from them. Wherever this stops, the loop that recovers aborts what is not decided, and
+    the cluster is as it was."""
+
+    def __init__(
+        self,
+        *,
+        clusters: Clusters,
+        register: Register,
+        planning: Planning,
+        coallocate: Coallocate,
+        underway: Underway,
+        clock: Clock,
+        terms: CommitTerms,
+        draw: Callable[[], str],
+        room: Room,
+    ) -> None:
+        self._clusters = clusters
+        self._register = register
+        self._planning = planning
+        self._long_way = LongWay(clusters, register, coallocate, clock)
+        self._underway = underway
+        self._clock = clock
+        self._terms = terms
+        self._draw = draw
+        self._room = room
+        self.tell = Telling(coallocate, underway)
+
+    async def __call__(self, name: str, lost: frozenset[str]) -> None:
+        """Raises why it cannot be had elsewhere now, or Refused; then all is as it was. Nothing is
+        done where the cluster is over, or is at work on something else."""
+        if name in self._underway:
+            return
+        self._underway.add(name)
+        try:
+            stored = await self._clusters.get(name)
+            if stored is not None and _still(stored.record, lost, self._clock):
+                await self._replace(stored, lost)
+        finally:
+            self._underway.remove(name)
+
+    async def _replace(self, stored: Stored, lost: frozenset[str]) -> None:
+        growth = growth_without(stored.record, lost)
+        brief = self._brief(stored.record, growth, lost)
+        for number in range(1, PLANS + 1):
+            record, now = stored.record, self._clock.now()
+            grown = await self._planning(brief) if _goes_elsewhere(growth) else None
+            tx_id = tx_name(self._draw())
+            target = target_of(record, record.spec, growth, grown, tx_id, now=now, lost=lost)
+            self._room.check()
+            try:
+                await self._over_all(stored, target, tx_id, lost)
+                return
+            except Refused as error:
+                log.info("replace.refused", cluster=record.name, problem=str(error))
+                last = number == PLANS or grown is None
+                brief = after_refusal(brief, grown, error, last=last)
+            again = await self._clusters.get(record.name)
+            if again is None or not _still(again.record, lost, self._clock):
+                return
+            if again.record.terms != record.terms:
+                return  # what was planned by does not stand any more: it is looked at anew
+            stored = again
+
+    def _brief(self, record: ClusterRecord, growth: Growth, lost: frozenset[str]) -> Brief:
+        now, window = self._clock.now(), record.window
+        spec = to_plan(record.spec, growth, record.plan)
+        return Brief(
+            tenant=record.path.tenant,
+            spec=without_sites(spec, lost | record.left.keys()),
+            windows=(Window(max(window.start, now), window.end),),
+            without={},
+            image_gone={},
+            beside=lambda problem: beside_standing(problem, record, growth, now=self._clock.now()),
+        )
+
+    async def _over_all(
+        self, stored: Stored, target: Target, tx_id: str, lost: frozenset[str]
+    ) -> None:
+        record, now = stored.record, self._clock.now()
+        tx = tx_of(
+            record,
+            tx_id,
+            target.digest,
+            coordinator=self._terms.coordinator,
+            decide_by=min(now + self._terms.decide_within, record.window.end - DECIDED_BEFORE),
+            now=now,
+            until=record.window.end,
+            parts=target.parts,
+            replaces=record.terms,
+        )
+        amend = Amend(
+            tx=tx_id,
+            spec=target.spec,
+            plan=target.plan,
+            parts=target.parts,
+            numbers=target.numbers,
+            request_key="",
+            begin_time=now,
+        )
+        told = (*reasons(record, record.amended(amend), lost), *target.plan.reasons)
+        amend = replace(amend, plan=replace(target.plan, reasons=told))
+        try:
+            await self._register.begin_amend(
+                tx, replace(record, amend=amend), read_at=stored.read_at
+            )
+        except StaleWrite:
+            log.debug("replace.lost_race", cluster=record.name)
+            return
+        after, decision = await self._long_way(tx, target.specs, ClusterRecord.amended)
+        log.info(
+            "replace.replaced",
+            cluster=record.name,
+            tx=tx_id,
+            lost=sorted(lost),
+            sites=sorted(after.parts),
+        )
+        self.tell(tx, decision)
+
+
+def _still(record: ClusterRecord, lost: frozenset[str], clock: Clock) -> bool:
+    """Nothing else is under way, and they are sites of it yet."""
+    return (
+        record.amend is None
+        and lost <= record.parts.keys()
+        and may_be_placed_anew(record, now=clock.now())
+    )
+
+
+def _goes_elsewhere(growth: Growth) -> bool:
+    standing: dict[str, int] = {}
+    for (group, _), count in growth.standing.items():
+        standing[group] = standing.get(group, 0) + count
+    return any(most > standing.get(group, 0) for group, (_, most) in growth.bounds.items())
