@@ -196,11 +196,14 @@ async def federation(
     meta: TestDomain,
     *,
     rivals: Sequence[TestDomain] = (),
+    more: Mapping[str, TestDomain] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Federation]:
     """Up, and led. Where a service is named, so is a second replica, which a test may start; before
-    the one that is up, so that every call that needs it passes over the other."""
+    the one that is up, so that every call that needs it passes over the other. `more`: sites beside these two, by name. `changes`: to the meta-schedulers' settings."""
     metas = (meta, *rivals)
-    domains = (north, south, *metas)
+    of_sites = {"north": north, "south": south, **(more or {})}
+    domains = (*of_sites.values(), *metas)
     peers = [
         NamedPeerSettings(
             name=_name_of(each),
@@ -213,9 +216,18 @@ async def federation(
     async with contextlib.AsyncExitStack() as stack:
         sites = {
             name: await stack.enter_async_context(
-                _site(folder, etcd, f"{prefix}/{name}", name, other, domain, domains, peers)
+                _site(
+                    folder,
+                    etcd,
+                    f"{prefix}/{name}",
+                    name,
+                    [other for other in of_sites if other != name],
+                    domain,
+                    domains,
+                    peers,
+                )
             )
-            for name, other, domain in (("north", "south", north), ("south", "north", south))
+            for name, domain in of_sites.items()
         }
         known = tuple(
             NamedPeerSettings(
@@ -224,7 +236,7 @@ async def federation(
                 server_name=domain.server_name("broker"),
                 trust_domain=domain.name,
             )
-            for (name, site), domain in zip(sites.items(), (north, south), strict=True)
+            for (name, site), domain in zip(sites.items(), of_sites.values(), strict=True)
         )
 
         def over_them(domain: TestDomain) -> Federation:
@@ -236,6 +248,7 @@ async def federation(
                 etcd=etcd.settings(f"{prefix}/{_name_of(domain)}"),
                 sites=known,
                 commit=CommitSettings(decide_within_s=15, rpc_timeout_s=5),
+                **changes,
             )
             return Federation(domain, sites, settings, domains)
 
@@ -266,7 +279,7 @@ async def _site(
     etcd: EtcdServer,
     prefix: str,
     name: str,
-    other: str,
+    others: Sequence[str],
     domain: TestDomain,
     domains: tuple[TestDomain, ...],
     peers: Sequence[NamedPeerSettings],
@@ -287,7 +300,10 @@ async def _site(
             link_mbit_s_hour=0.002,
             pair_mbit_s_hour=0.003,
         ),
-        links=(LinkSettings(peer=other, egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0),),
+        links=tuple(
+            LinkSettings(peer=other, egress_mbit_s=200, ingress_mbit_s=200, latency_ms=5.0)
+            for other in others
+        ),
         metascheds=tuple(peers),
     )
     store = await Etcd.connect(settings.etcd)

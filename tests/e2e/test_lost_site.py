@@ -1,0 +1,125 @@
+"""A site of a cluster is lost while it runs: what was there begins anew at a third site, with all
+that it was promised, and what the lost site still has ends when it is back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from testbed.bed import Testbed
+from testbed.topology import HostSpec, SiteSpec, Topology, WanLink
+from tests.e2e.driver import User, alive, eventually, group, spec, standing, user_with_image
+
+pytestmark = [pytest.mark.root, pytest.mark.e2e]
+
+LOST_AFTER_S = 20
+REPLANNED_WITHIN_S = 30
+READY_WITHIN_S = 180
+PROMISED = 20
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Testbed]:
+    names = ("north", "south", "west")
+    sites = tuple(
+        SiteSpec(name=name, hosts=(HostSpec(name=f"{name[0]}1", memory_mib=500, gateway=True),))
+        for name in names
+    )
+    ends = (("north", "south"), ("north", "west"), ("south", "west"))
+    links = tuple(WanLink(a=a, b=b, mbps=100) for a, b in ends)
+    with standing(Topology(sites=sites, links=links), "lost") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
+    return user_with_image(bed, tmp_path_factory.mktemp("lost"))
+
+
+@contextmanager
+def soon_lost(bed: Testbed) -> Iterator[None]:
+    """The meta-scheduler takes a silent site for lost as soon as it may."""
+    component, path = bed.component("meta/metasched"), bed.places.configs / "meta.metasched.toml"
+    before = path.read_text()
+    path.write_text(f"{before}\n[losses]\nsite_lost_after_s = {LOST_AFTER_S}\n")
+    try:
+        component.restart()
+        yield
+    finally:
+        path.write_text(before)
+        component.restart()
+
+
+def workspaces(user: User, name: str) -> dict[str, dict[str, Any]]:
+    shown = user.show(name)["workspaces"]
+    return {each["name"].rpartition("/")[2]: each for each in shown}
+
+
+def test_what_was_at_a_lost_site_begins_anew_at_a_third(
+    user: User, record_property: Callable[[str, object], None]
+) -> None:
+    bed = user.testbed
+    pair = {"group": "worker", "bandwidth": {"guarantee_mbit_s": PROMISED, "cap_mbit_s": 40}}
+    asked = spec(
+        group("head", sites=["north"], pairs=[pair]),
+        group("worker", sites=["south", "west"], availability={"on_site_loss": "REPLACE"}),
+    )
+    with soon_lost(bed):
+        eventually(lambda: user.say("site", "list").code == 0, within_s=60, what="it is back")
+        user.create("moved", asked)
+        there = workspaces(user, "moved")
+        lost = there["worker-0"]["site"]
+        [other] = {"south", "west"} - {lost}
+        address = there["worker-0"]["addresses"][0]["address"].partition("/")[0]
+        user.in_guest("moved", "worker-0", "touch /root/written && sync")
+        user.in_guest("moved", "head-0", f"echo here > /tmp/here; ping -c 2 -W 5 {address}")
+        host = f"{lost}/{lost[0]}1"
+        [pid] = bed.guest_pids(host)
+        dead = [bed.component(f"{lost}/broker"), bed.component(f"{host}/nodeagent")]
+        try:
+            for each in dead:
+                each.kill9()
+
+            def replanned() -> bool:
+                shown = user.show("moved")
+                assert shown["state"] == "ACTIVE"
+                return bool(workspaces(user, "moved")["worker-0"]["site"] == other)
+
+            took = eventually(
+                replanned, within_s=LOST_AFTER_S + REPLANNED_WITHIN_S, what="it is planned anew"
+            )
+            record_property("replanned_after_s", took)
+            reason = user.show("moved")["plan"]["reasons"][0]
+            assert reason == f"{lost} is lost: anew worker-0 at {other}"
+            took = eventually(
+                lambda: workspaces(user, "moved")["worker-0"].get("ready"),
+                within_s=READY_WITHIN_S,
+                every_s=2,
+                what="the new one is ready",
+            )
+            record_property("ready_after_s", took)
+            # The old one runs on where nobody hears it: its name and address are the new one's.
+            assert alive(pid)
+            now = workspaces(user, "moved")
+            assert now["worker-0"]["addresses"] == there["worker-0"]["addresses"]
+            user.in_guest("moved", "head-0", f"cat /tmp/here; ping -c 3 -W 5 {address}")
+            said = user.ssh("moved", "worker-0", "ls /root/written")
+            assert said.code != 0
+            assert "No such file" in said.err + said.out
+            measured = user.in_guest(
+                "moved", "head-0", "measure-bandwidth worker-0 10", timeout_s=120
+            )
+            mbit_s = json.loads(measured)["mbit_s"]
+            record_property("mbit_s", mbit_s)
+            assert mbit_s >= 0.9 * PROMISED
+        finally:
+            for each in dead:
+                each.start()
+        eventually(lambda: not bed.guest_pids(host), within_s=90, what="the old one has ended")
+        user.in_guest("moved", "head-0", f"ping -c 3 -W 5 {address}")
+        assert user.show("moved")["state"] == "ACTIVE"
+        user.delete("moved")
