@@ -20,8 +20,10 @@
    Configurations (-D):
      TWO       two amends of one cluster, without others that want the room and without the end of
                its window; without this, one amend with both
+     LEAVES    a third site has a part by terms 0, is lost, and is to be left: it takes no part in
+               the amend, and hears of it when it does, or never. (docs/adr/0037-lost-sites.md)
      SHORT     the amend, or with TWO the second, takes nothing more and goes the short way
-     LIVE      the promises that say what there is in the end
+     LIVE      with LEAVES; the promises that say what there is in the end
      WITNESS   "violations" that have to be found: what must be possible for promises to mean much
 
    Mutants (-D), of which each breaks a promise:
@@ -42,7 +44,9 @@
      NOT_RECOVERED           nobody looks for an amend whose coordinator is dead
      DOUBT_WAITS             a site in doubt waits for a decision, and does not race to one
      RELEASE_ASKED_ONCE      a RELEASE that was refused is not asked again
-     HOSTS_NOT_TOLD          new terms do not reach the hosts */
+     HOSTS_NOT_TOLD          new terms do not reach the hosts
+     LEFT_AT_PREPARE         a site is told to leave when the others have prepared
+     LEAVER_NOT_TOLD         a site that was left is told nothing */
 
 /* An amend at a site; NONE: the site has never heard of it. */
 #define NONE     0
@@ -97,6 +101,9 @@ byte runs[2];  /* the version that its hosts have obeyed */
 bit ending[2]; /* its end was asked for, or its window is over */
 bit over[2];   /* nothing of it is left */
 
+bit leaving;   /* of the third site's part, its end was asked for, or its window is over */
+bit left_over; /* nothing of it is left */
+
 bit rival[2]; /* others hold a unit, whenever there is room for it */
 byte late;    /* how many moments have passed at which a window may end */
 
@@ -142,6 +149,7 @@ bool survives = true;           /* what COMMIT made longer does not end with the
 bool cancel_wins = true;        /* what was cancelled before COMMIT is not committed */
 bool cancel_kept = true;        /* a cancel that was acknowledged stays on record */
 bool record_agrees = true;      /* the terms on record are those of the last COMMIT */
+bool not_robbed = true;         /* no site is told to leave while the terms on record need it */
 
 inline check_order(t, version) {
   if
@@ -330,6 +338,31 @@ end:
   od
 }
 
+/* The part at the third site, which is asked nothing. */
+proctype Leaver() {
+end:
+  do
+#ifdef LEFT_AT_PREPARE
+  :: atomic { RECEIPT(0, 0) && RECEIPT(0, 1) && !leaving ->
+#else
+  :: atomic { terms != 0 && !leaving ->
+#endif
+#ifdef LEAVER_NOT_TOLD
+       skip
+#else
+       if
+       :: terms == 0 -> not_robbed = false; assert(not_robbed); not_robbed = true
+       :: else
+       fi;
+       leaving = 1
+#endif
+     }
+  :: atomic { terms == 0 && end_requested && !leaving -> leaving = 1 }
+  :: atomic { terms == 0 && late >= END(0) && !leaving -> leaving = 1 }
+  :: atomic { leaving && !left_over -> left_over = 1 }
+  od
+}
+
 proctype Time() {
   do
 #ifndef TWO
@@ -401,6 +434,7 @@ bool shed = true;             /* others have what a shrink has freed */
 bool shedding = true;         /* given up, and still on the hosts */
 bool one_by_one = true;       /* the second was drawn up on the first's terms, and is in force */
 bool overlapping = true;      /* the second began, and a site has not heard of the first's COMMIT */
+bool left_behind = true;      /* both have the new terms, and the lost site has not heard of it */
 bool belated = true;          /* a hold of the first, aborted, is in the second's way */
 
 proctype Witness() {
@@ -431,6 +465,10 @@ end:
        one_by_one = false; assert(one_by_one); one_by_one = true }
   :: d_step { begun[1] && base[1] == 1 && H(0, 1) == PREPARED ->
        overlapping = false; assert(overlapping); overlapping = true }
+#ifdef LEAVES
+  :: d_step { runs[0] == 1 && runs[1] == 1 && !leaving ->
+       left_behind = false; assert(left_behind); left_behind = true }
+#endif
   :: d_step { decision[0] == ABORT && begun[1] && WAITS(0, 0) && H(1, 1) == PREPARED ->
        belated = false; assert(belated); belated = true }
   od
@@ -442,6 +480,9 @@ init {
     run Coordinator(0); run Site(0, 0); run Site(0, 1);
 #ifdef TWO
     run Coordinator(1); run Site(1, 0); run Site(1, 1);
+#endif
+#if defined(LEAVES) || defined(LIVE)
+    run Leaver();
 #endif
     run Part(0); run Part(1); run Recover(); run Time(); run Cancel();
 #if defined(LIVE)
@@ -462,4 +503,5 @@ ltl settled   { <>[] (IDLE(0) && IDLE(1)) }
 ltl freed     { <>[] (!recovers || slot == 0) }
 ltl uniform   { <>[] ((HAS_IT(0) && HAS_IT(1)) || (over[0] && over[1])) }
 ltl cancelled { <>[] (!cancel_told || (over[0] && over[1])) }
+ltl left      { <>[] (terms == 0 || left_over) }
 #endif

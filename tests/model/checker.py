@@ -61,9 +61,9 @@ def checker(
     a second to have the compiler make it fast."""
     defined = [f"-D{each}" for each in options]
     _run(folder, "spin", *defined, "-a", str(model))
-    # NFAIR: fairness among more than 6 processes. -w: of the C that Spin writes, nobody here can
+    # NFAIR: fairness among more than 10 processes. -w: of the C that Spin writes, nobody here can
     # heed warnings.
-    kind = "-DNFAIR=3" if live else "-DSAFETY"
+    kind = "-DNFAIR=4" if live else "-DSAFETY"
     limits = (f"-DMEMLIM={memory_mib}", "-DCOLLAPSE")
     _run(folder, "gcc", "-O1" if large else "-O0", "-w", *limits, kind, "-o", "pan", "pan.c")
     return folder / "pan"

@@ -169,14 +169,23 @@ AMEND = Model(
             "cancel_wins",
             "cancel_kept",
             "record_agrees",
+            "not_robbed",
         }
     ),
-    claims=("settled", "freed", "uniform", "cancelled"),
+    claims=("settled", "freed", "uniform", "cancelled", "left"),
     configurations=(
         Configuration(
             name="one",
             at_least=100_000,
             witnessed=_SEEN | {"expired", "refused", "extended", "heard_late", "shed", "shedding"},
+        ),
+        Configuration(
+            name="leaves",
+            options=("LEAVES",),
+            at_least=200_000,
+            witnessed=_SEEN
+            | {"expired", "refused", "extended", "heard_late", "shed", "shedding", "left_behind"},
+            large=True,
         ),
         Configuration(
             name="short",
@@ -221,6 +230,7 @@ AMEND = Model(
         Mutant(name="SHORT_WAY_GROWS", breaks={"capacity", "survives"}),
         Mutant(name="COMMIT_IGNORES_CANCEL", breaks={"cancel_wins", "cancel_kept"}),
         Mutant(name="BLIND_CANCEL", breaks={"record_agrees"}),
+        Mutant(name="LEFT_AT_PREPARE", options=("LEAVES",), breaks={"not_robbed"}),
         Mutant(name="TWO_ON_RECORD", options=("TWO", "SHORT"), breaks={"in_order"}),
         Mutant(name="BASE_IGNORED", options=("TWO", "SHORT"), breaks={"in_order"}),
     ),
@@ -229,6 +239,7 @@ AMEND = Model(
         Mutant(name="NOT_RECOVERED", breaks={"freed"}),
         Mutant(name="HOSTS_NOT_TOLD", options=("SHORT",), breaks={"uniform"}),
         Mutant(name="RELEASE_ASKED_ONCE", breaks={"uniform", "cancelled"}),
+        Mutant(name="LEAVER_NOT_TOLD", breaks={"left"}),
     ),
     backed=(
         Mutant(name="TWO_ON_RECORD", options=("TWO",), breaks=frozenset()),
