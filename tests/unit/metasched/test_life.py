@@ -9,6 +9,7 @@ from intertie.common import errors
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.spec import LeaseTerms
 from intertie.common.values import replace
+from intertie.common.ways import Way
 from intertie.metasched.domain.cluster import (
     UNREACHABLE,
     ClusterState,
@@ -346,6 +347,19 @@ async def test_what_sites_say_goes_with_the_cluster() -> None:
     assert await process.sightings.listed() == ()
     await process.sightings.save(str(NAME), SeenRecord(uid="gone", parts={}))
     assert await process.sightings.listed() == (), "nothing is left behind of what is cleared away"
+
+
+def test_a_way_that_is_lost_is_written_down_and_a_round_trip_alone_is_not() -> None:
+    def worth(*ways: Way) -> object:
+        return SeenRecord(uid="a", parts={"north": PartSeen(over=False, ways=ways)}).worth
+
+    south = Way(site="south", round_trip=timedelta(milliseconds=20))
+    east = Way(site="east")
+    lost = replace(south, lost_since=NOW)
+    assert worth(south, east) == worth(replace(south, round_trip=None), east) == worth(east)
+    assert worth(lost, east) != worth(south, east)
+    assert worth(lost, east) == worth(east, replace(lost, round_trip=None))
+    assert worth(lost) != worth(replace(lost, lost_since=NOW + timedelta(minutes=1)))
 
 
 async def test_of_a_cluster_that_nothing_was_said_of_no_site_is_unreachable() -> None:

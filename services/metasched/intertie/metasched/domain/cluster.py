@@ -17,6 +17,7 @@ from intertie.common.refund import RefundItem
 from intertie.common.snapshot import Snapshot
 from intertie.common.spec import ClusterSpec, Layout, layout
 from intertie.common.values import replace
+from intertie.common.ways import Way, lost_ways
 from intertie.metasched.domain.data import Arrival
 from intertie.metasched.domain.guarantees import guarantees_of
 from intertie.metasched.domain.plan import Plan
@@ -315,6 +316,8 @@ class PartSeen:
     """Likewise: how long going on takes there."""
     arrivals: tuple[Arrival, ...] = ()
     """Of what is brought there."""
+    ways: tuple[Way, ...] = ()
+    """From its gateway to other sites of the cluster; a site that it has not tried is not here."""
     current: bool = True
     """False: the site does not answer now, and this is what it said last."""
 
@@ -331,9 +334,13 @@ class SeenRecord:
     @property
     def worth(self) -> object:
         """Another whenever it is to be written again. Measured values change all the time, and
-        only whether a promise is broken counts."""
+        only whether a promise is broken, or a way lost, counts."""
         return self.uid, {
-            site: (replace(part, measured=()), broken(part.measured))
+            site: (
+                replace(part, measured=(), ways=()),
+                broken(part.measured),
+                lost_ways(part.ways),
+            )
             for site, part in self.parts.items()
         }
 
