@@ -43,6 +43,7 @@ ELSEWHERE = {
     "availability.stop_after": "likewise, so long after",
     "availability.on_host_loss": "its broker starts it elsewhere once its host is fenced",
     "availability.on_site_loss": "its meta-scheduler has it begin at another site",
+    "availability.on_link_loss": "likewise",
 }
 """What a field does that changes nothing of what is compared here."""
 

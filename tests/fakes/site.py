@@ -32,6 +32,7 @@ from intertie.common.quantities import Vector
 from intertie.common.refund import RefundItem
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
+from intertie.common.ways import Way
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Outcome, Receipt
 from intertie.metasched.domain.ports import HoldOrder, Terms
@@ -84,6 +85,8 @@ class FakeSite:
     measured: tuple[Measured, ...] = ()
     """What is told of every part."""
     refunds: tuple[RefundItem, ...] = ()
+    """Likewise."""
+    ways: tuple[Way, ...] = ()
     """Likewise."""
     asks: float | None = None
     """For every part, whatever was offered; None: nothing is said of prices."""
@@ -373,6 +376,7 @@ class FakeSite:
                 for each in part.spec.workspaces
             ),
             measured=self.measured,
+            ways=self.ways,
             price=self._price(part),
             refunds=self.refunds,
             recalled_end=part.recalled_end,

@@ -200,7 +200,9 @@ async def federation(
     **changes: Any,
 ) -> AsyncIterator[Federation]:
     """Up, and led. Where a service is named, so is a second replica, which a test may start; before
-    the one that is up, so that every call that needs it passes over the other. `more`: sites beside these two, by name. `changes`: to the meta-schedulers' settings."""
+    the one that is up, so that every call that needs it passes over the other.
+
+    `more`: sites beside these two, by name. `changes`: to settings of meta-schedulers."""
     metas = (meta, *rivals)
     of_sites = {"north": north, "south": south, **(more or {})}
     domains = (*of_sites.values(), *metas)

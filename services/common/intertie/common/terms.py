@@ -35,6 +35,14 @@ class OnSiteLoss(Enum):
     REPLACE = "REPLACE"
 
 
+class OnLinkLoss(Enum):
+    """What happens to a workspace if a link from its site to another of its cluster's is lost, or
+    less than it was to be, for long."""
+
+    STAY = "STAY"
+    MOVE = "MOVE"
+
+
 class Readiness(Enum):
     """What tells that a workspace is ready."""
 
@@ -88,6 +96,7 @@ class AvailabilityTerm(Struct, frozen=True, kw_only=True):
     """Only with STOP."""
     on_host_loss: OnHostLoss = OnHostLoss.END
     on_site_loss: OnSiteLoss = OnSiteLoss.FAIL
+    on_link_loss: OnLinkLoss = OnLinkLoss.STAY
 
 
 class Allocation(Struct, frozen=True, kw_only=True):

@@ -56,13 +56,13 @@ class CommitSettings(Section):
 
 
 class LossSettings(Section):
-    """When a site is lost to the clusters that are there, of which what may begin anew at others
-    does: `on_site_loss: REPLACE`."""
+    """When a site or a link is lost to the clusters that are there, of which what may begin anew at
+    other sites does: `on_site_loss: REPLACE`, `on_link_loss: MOVE`."""
 
     site_lost_after_s: float = Field(default=300.0, ge=20, le=86400)
     """A site that has not answered for so long is lost to them. While more than half of the sites
     do not answer, none is. What is silent may well go on, so no shorter than what an outage takes
-    that one would rather sit out."""
+    that one would rather sit out. The same for a link that carries nothing, or too little."""
     replan_within_s: float = Field(default=60.0, ge=0, le=86400)
     """So long it is tried to have elsewhere what a site has given up, before the cluster ends."""
 

@@ -148,6 +148,7 @@ def allocation_fields(allocation: terms.Allocation) -> Fields:
             "stop_after": duration_fields(availability.stop_after),
             "on_host_loss": availability.on_host_loss.value,
             "on_site_loss": availability.on_site_loss.value,
+            "on_link_loss": availability.on_link_loss.value,
         },
     }
 
@@ -168,6 +169,9 @@ def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Al
     on_site_loss = _ON_SITE_LOSS.get(availability.on_site_loss)
     if on_site_loss is None:
         raise _unknown(terms.OnSiteLoss, availability.on_site_loss, f"{at}.on_site_loss")
+    on_link_loss = _ON_LINK_LOSS.get(availability.on_link_loss)
+    if on_link_loss is None:
+        raise _unknown(terms.OnLinkLoss, availability.on_link_loss, f"{at}.on_link_loss")
     return terms.Allocation(
         vcpus=message.vcpus,
         memory_mib=message.memory_mib,
@@ -187,6 +191,7 @@ def allocation_from_proto(message: types_pb2.Allocation, field: str) -> terms.Al
             stop_after=duration_from_proto(availability.stop_after, f"{at}.stop_after"),
             on_host_loss=on_host_loss,
             on_site_loss=on_site_loss,
+            on_link_loss=on_link_loss,
         ),
     )
 
@@ -247,6 +252,9 @@ _ON_HOST_LOSS = _by_number(
 )
 _ON_SITE_LOSS = _by_number(
     terms.OnSiteLoss, types_pb2.AvailabilityTerm.OnSiteLoss.items(), terms.OnSiteLoss.FAIL
+)
+_ON_LINK_LOSS = _by_number(
+    terms.OnLinkLoss, types_pb2.AvailabilityTerm.OnLinkLoss.items(), terms.OnLinkLoss.STAY
 )
 _READINESS = _by_number(
     terms.Readiness, types_pb2.Environment.Readiness.items(), terms.Readiness.CHANNEL

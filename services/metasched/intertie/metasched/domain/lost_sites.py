@@ -24,7 +24,7 @@ from intertie.metasched.domain.cluster import (
 
 class LossPolicy(Struct, frozen=True, kw_only=True):
     site_lost_after: timedelta = timedelta(seconds=300)
-    """Of silence."""
+    """Of silence; and a link, of carrying nothing, or less than it was to."""
     replan_within: timedelta = timedelta(seconds=60)
     """So long other sites are looked for in place of one that has given its part up, before the
     cluster ends."""
@@ -66,19 +66,28 @@ def away(record: ClusterRecord, silent: frozenset[str], *, now: datetime) -> fro
     return frozenset(
         site
         for site in silent & record.parts.keys()
-        if record.plan.has_workspaces(site) and _can_go(record, site, begun=True, now=now)
+        if at_site(record, site) and _can_go(record, site, begun=True, now=now)
     )
 
 
+def at_site(record: ClusterRecord, site: str) -> Mapping[str, int]:
+    """How many workspaces of each group that has any there."""
+    counts = next((each.counts for each in record.plan.sites if each.site == site), {})
+    return {name: count for name, count in counts.items() if count}
+
+
+def awaited(record: ClusterRecord, site: str, *, now: datetime) -> bool:
+    """Others wait for what it still sends."""
+    return any(each.from_site == site and each.end > now for each in record.plan.transfers)
+
+
 def _can_go(record: ClusterRecord, site: str, *, begun: bool, now: datetime) -> bool:
-    """What has begun there, where its owner says so; and nobody waits for what it still sends."""
-    if any(each.from_site == site and each.end > now for each in record.plan.transfers):
+    """What has begun there, where its owner says so."""
+    if awaited(record, site, now=now):
         return False
-    here = next((each.counts for each in record.plan.sites if each.site == site), {})
     return not begun or all(
         record.spec.group(name).allocation.availability.on_site_loss is OnSiteLoss.REPLACE
-        for name, count in here.items()
-        if count
+        for name in at_site(record, site)
     )
 
 
@@ -115,11 +124,11 @@ def without_sites(spec: ClusterSpec, lost: frozenset[str]) -> ClusterSpec:
     return replace(spec, groups=groups)
 
 
-def reasons(before: ClusterRecord, after: ClusterRecord, lost: frozenset[str]) -> Iterator[str]:
-    """Who begins anew where, and who does not."""
+def reasons(before: ClusterRecord, after: ClusterRecord, lost: Mapping[str, str]) -> Iterator[str]:
+    """Who begins anew where, and who does not. `lost`: sites, each with why it is left."""
     was, now = before.plan.site_of(), after.plan.site_of()
     has = after.counts()
-    for site in sorted(lost & before.parts.keys()):
+    for site, why in sorted(lost.items()):
         went: dict[str, list[str]] = {}
         for group, count in before.counts().items():
             for index in range(count):
@@ -130,9 +139,9 @@ def reasons(before: ClusterRecord, after: ClusterRecord, lost: frozenset[str]) -
         dropped = went.pop("", [])
         told = [f"{_listed(labels)} at {there}" for there, labels in sorted(went.items())]
         if told:
-            yield f"{site} is lost: anew {', '.join(told)}"
+            yield f"{why}: anew {', '.join(told)}"
         if dropped:
-            yield f"{site} is lost, and {_listed(dropped)} with it, which it can do without"
+            yield f"{why}: without {_listed(dropped)}, which it can do without"
 
 
 def _listed(labels: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Has what clusters lost with a site begin anew elsewhere."""
 
 import asyncio
+from collections.abc import Mapping
 
 import structlog
 
@@ -23,14 +24,14 @@ class Replacing:
         """One pass over what is lost now, a few clusters at a time."""
         turns = asyncio.Semaphore(AT_A_TIME)
 
-        async def one(uid: str, name: str, lost: frozenset[str]) -> None:
+        async def one(uid: str, name: str, lost: Mapping[str, str]) -> None:
             async with turns:
                 await self._one(uid, name, lost)
 
         await asyncio.gather(*(one(*each) for each in self._losses.due()))
 
-    async def _one(self, uid: str, name: str, lost: frozenset[str]) -> None:
-        log.info("replacing.lost", cluster=name, sites=sorted(lost))
+    async def _one(self, uid: str, name: str, lost: Mapping[str, str]) -> None:
+        log.info("replacing.lost", cluster=name, sites=sorted(lost.items()))
         try:
             await self._replace_lost(name, lost)
         except (EtcdUnavailable, NotLeading):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from intertie.common.clock import Clock
 from intertie.metasched.domain.cluster import ClusterRecord, PartSeen
+from intertie.metasched.domain.lost_links import cut_off
 from intertie.metasched.domain.lost_sites import LossPolicy, away, given_up
 
 AGAIN_S = 10.0
@@ -16,13 +17,19 @@ JUDGED_S = 60.0
 @dataclass(slots=True)
 class _Loss:
     name: str
-    sites: frozenset[str]
+    options: tuple[Mapping[str, str], ...]
+    """Sites to be left, each with why; one after another is tried."""
     since_s: float
     ends: bool
     """The cluster does, if it comes to nothing."""
     again_s: float
     problem: str = ""
     """Of the last attempt; empty: there was none."""
+    attempts: int = 0
+
+    @property
+    def lost(self) -> Mapping[str, str]:
+        return self.options[self.attempts % len(self.options)]
 
 
 class Losses:
@@ -66,25 +73,28 @@ class Losses:
                 self._silent_since.setdefault(site, now_s)
         gone = given_up(record, parts, now=now)
         lost = gone | away(record, self._silent_for_long(now_s), now=now)
+        options: tuple[Mapping[str, str], ...] = ({site: f"{site} is lost" for site in lost},)
         if not lost:
+            options = cut_off(record, parts, now=now, after=self._policy.site_lost_after)
+        if not options:
             self._losses.pop(record.uid, None)
             return None
         loss, ends = self._losses.get(record.uid), bool(gone)
-        if loss is None or loss.sites != lost or loss.ends != ends:
+        if loss is None or loss.options != options or loss.ends != ends:
             since_s = loss.since_s if loss is not None and loss.ends and ends else now_s
-            loss = _Loss(record.name, lost, since_s, ends, now_s)
+            loss = _Loss(record.name, options, since_s, ends, now_s)
             self._losses[record.uid] = loss
         within_s = self._policy.replan_within.total_seconds()
         if loss.ends and loss.problem and now_s - loss.since_s >= within_s:
             return loss.problem
         return None
 
-    def due(self) -> tuple[tuple[str, str, frozenset[str]], ...]:
-        """Uid and name of clusters for which other sites are to be looked for, and what they have
-        lost."""
+    def due(self) -> tuple[tuple[str, str, Mapping[str, str]], ...]:
+        """Uid and name of clusters for which other sites are to be looked for, and the sites that
+        they are to leave, each with why."""
         now_s = self._clock.monotonic()
         return tuple(
-            (uid, each.name, each.sites)
+            (uid, each.name, each.lost)
             for uid, each in self._losses.items()
             if now_s >= each.again_s
         )
@@ -92,7 +102,8 @@ class Losses:
     def tried(self, uid: str, problem: str) -> None:
         """An attempt came to nothing."""
         if loss := self._losses.get(uid):
-            loss.problem, loss.again_s = problem, self._clock.monotonic() + AGAIN_S
+            loss.problem, loss.attempts = problem, loss.attempts + 1
+            loss.again_s = self._clock.monotonic() + AGAIN_S
 
     def had(self, uid: str) -> None:
         """What was lost is had elsewhere."""

@@ -1,7 +1,7 @@
 """Has what a cluster lost with a site begin anew at others: by other terms, for which all sites
 but the lost ones are asked, or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 
 import structlog
 
@@ -66,27 +66,29 @@ class ReplaceLost:
         self._room = room
         self.tell = Telling(coallocate, underway)
 
-    async def __call__(self, name: str, lost: frozenset[str]) -> None:
-        """Raises why it cannot be had elsewhere now, or Refused; then all is as it was. Nothing is
-        done where the cluster is over, or is at work on something else."""
+    async def __call__(self, name: str, lost: Mapping[str, str]) -> None:
+        """`lost`: its sites that are to be left, each with why. Raises why it cannot be had
+        elsewhere now, or Refused; then all is as it was. Nothing is done where the cluster is over,
+        or is at work on something else."""
         if name in self._underway:
             return
         self._underway.add(name)
         try:
             stored = await self._clusters.get(name)
-            if stored is not None and _still(stored.record, lost, self._clock):
+            if stored is not None and _still(stored.record, lost.keys(), self._clock):
                 await self._replace(stored, lost)
         finally:
             self._underway.remove(name)
 
-    async def _replace(self, stored: Stored, lost: frozenset[str]) -> None:
-        growth = growth_without(stored.record, lost)
-        brief = self._brief(stored.record, growth, lost)
+    async def _replace(self, stored: Stored, lost: Mapping[str, str]) -> None:
+        sites = frozenset(lost)
+        growth = growth_without(stored.record, sites)
+        brief = self._brief(stored.record, growth, sites)
         for number in range(1, PLANS + 1):
             record, now = stored.record, self._clock.now()
             grown = await self._planning(brief) if _goes_elsewhere(growth) else None
             tx_id = tx_name(self._draw())
-            target = target_of(record, record.spec, growth, grown, tx_id, now=now, lost=lost)
+            target = target_of(record, record.spec, growth, grown, tx_id, now=now, lost=sites)
             self._room.check()
             try:
                 await self._over_all(stored, target, tx_id, lost)
@@ -96,7 +98,7 @@ class ReplaceLost:
                 last = number == PLANS or grown is None
                 brief = after_refusal(brief, grown, error, last=last)
             again = await self._clusters.get(record.name)
-            if again is None or not _still(again.record, lost, self._clock):
+            if again is None or not _still(again.record, sites, self._clock):
                 return
             if again.record.terms != record.terms:
                 return  # what was planned by does not stand any more: it is looked at anew
@@ -115,7 +117,7 @@ class ReplaceLost:
         )
 
     async def _over_all(
-        self, stored: Stored, target: Target, tx_id: str, lost: frozenset[str]
+        self, stored: Stored, target: Target, tx_id: str, lost: Mapping[str, str]
     ) -> None:
         record, now = stored.record, self._clock.now()
         tx = tx_of(
@@ -158,7 +160,7 @@ class ReplaceLost:
         self.tell(tx, decision)
 
 
-def _still(record: ClusterRecord, lost: frozenset[str], clock: Clock) -> bool:
+def _still(record: ClusterRecord, lost: Set[str], clock: Clock) -> bool:
     """Nothing else is under way, and they are sites of it yet."""
     return (
         record.amend is None

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%intertie/api/types/v1/resources.proto\x12\x15intertie.api.types.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\rBandwidthTerm\x12\x18\n\x10guarantee_mbit_s\x18\x01 \x01(\x03\x12\x12\n\ncap_mbit_s\x18\x02 \x01(\x03\"`\n\x08\x44iskTerm\x12\x16\n\x0eguarantee_iops\x18\x01 \x01(\x03\x12\x10\n\x08\x63\x61p_iops\x18\x02 \x01(\x03\x12\x17\n\x0fguarantee_mib_s\x18\x03 \x01(\x03\x12\x11\n\tcap_mib_s\x18\x04 \x01(\x03\"o\n\x08PairTerm\x12\x13\n\x05group\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07network\x18\x02 \x01(\t\x12=\n\tbandwidth\x18\x03 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTermB\x04\xe2\x41\x01\x02\"\xe6\x03\n\x10\x41vailabilityTerm\x12I\n\x0con_isolation\x18\x01 \x01(\x0e\x32\x33.intertie.api.types.v1.AvailabilityTerm.OnIsolation\x12-\n\nstop_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12H\n\x0con_host_loss\x18\x03 \x01(\x0e\x32\x32.intertie.api.types.v1.AvailabilityTerm.OnHostLoss\x12H\n\x0con_site_loss\x18\x04 \x01(\x0e\x32\x32.intertie.api.types.v1.AvailabilityTerm.OnSiteLoss\"?\n\x0bOnIsolation\x12\x1c\n\x18ON_ISOLATION_UNSPECIFIED\x10\x00\x12\x08\n\x04KEEP\x10\x01\x12\x08\n\x04STOP\x10\x02\"@\n\nOnHostLoss\x12\x1c\n\x18ON_HOST_LOSS_UNSPECIFIED\x10\x00\x12\x07\n\x03\x45ND\x10\x01\x12\x0b\n\x07RESTART\x10\x02\"A\n\nOnSiteLoss\x12\x1c\n\x18ON_SITE_LOSS_UNSPECIFIED\x10\x00\x12\x08\n\x04\x46\x41IL\x10\x01\x12\x0b\n\x07REPLACE\x10\x02\"\xa4\x02\n\nAllocation\x12\x13\n\x05vcpus\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x18\n\nmemory_mib\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x16\n\x08\x64isk_mib\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12-\n\x04\x64isk\x18\x04 \x01(\x0b\x32\x1f.intertie.api.types.v1.DiskTerm\x12\x31\n\x03nic\x18\x05 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTerm\x12.\n\x05pairs\x18\x06 \x03(\x0b\x32\x1f.intertie.api.types.v1.PairTerm\x12=\n\x0c\x61vailability\x18\x07 \x01(\x0b\x32\'.intertie.api.types.v1.AvailabilityTerm\"C\n\x11\x43ontextualization\x12\x1b\n\x13ssh_authorized_keys\x18\x01 \x03(\t\x12\x11\n\tuser_data\x18\x02 \x01(\x0c\"\xe8\x02\n\x0b\x45nvironment\x12\x13\n\x05image\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x12\n\nhypervisor\x18\x03 \x01(\t\x12\x43\n\x11\x63ontextualization\x18\x04 \x01(\x0b\x32(.intertie.api.types.v1.Contextualization\x12?\n\treadiness\x18\x05 \x01(\x0e\x32,.intertie.api.types.v1.Environment.Readiness\x12\x10\n\x08timezone\x18\x06 \x01(\t\x12/\n\x0cready_within\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\tReadiness\x12\x19\n\x15READINESS_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43HANNEL\x10\x01\x12\x0f\n\x0bGUEST_AGENT\x10\x02\x12\x0b\n\x07RUNNING\x10\x03\"f\n\x06Window\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\tShortfall\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x0e\n\x06wanted\x18\x04 \x01(\x03\x12\x11\n\tavailable\x18\x05 \x01(\x03\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\r\n\x05group\x18\x07 \x01(\t\x12\x0c\n\x04peer\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12\r\n\x05\x66ield\x18\n \x01(\t\x12)\n\x05until\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\nShortfalls\x12\x34\n\nshortfalls\x18\x01 \x03(\x0b\x32 .intertie.api.types.v1.Shortfallb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%intertie/api/types/v1/resources.proto\x12\x15intertie.api.types.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\rBandwidthTerm\x12\x18\n\x10guarantee_mbit_s\x18\x01 \x01(\x03\x12\x12\n\ncap_mbit_s\x18\x02 \x01(\x03\"`\n\x08\x44iskTerm\x12\x16\n\x0eguarantee_iops\x18\x01 \x01(\x03\x12\x10\n\x08\x63\x61p_iops\x18\x02 \x01(\x03\x12\x17\n\x0fguarantee_mib_s\x18\x03 \x01(\x03\x12\x11\n\tcap_mib_s\x18\x04 \x01(\x03\"o\n\x08PairTerm\x12\x13\n\x05group\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0f\n\x07network\x18\x02 \x01(\t\x12=\n\tbandwidth\x18\x03 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTermB\x04\xe2\x41\x01\x02\"\xf0\x04\n\x10\x41vailabilityTerm\x12I\n\x0con_isolation\x18\x01 \x01(\x0e\x32\x33.intertie.api.types.v1.AvailabilityTerm.OnIsolation\x12-\n\nstop_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12H\n\x0con_host_loss\x18\x03 \x01(\x0e\x32\x32.intertie.api.types.v1.AvailabilityTerm.OnHostLoss\x12H\n\x0con_site_loss\x18\x04 \x01(\x0e\x32\x32.intertie.api.types.v1.AvailabilityTerm.OnSiteLoss\x12H\n\x0con_link_loss\x18\x05 \x01(\x0e\x32\x32.intertie.api.types.v1.AvailabilityTerm.OnLinkLoss\"?\n\x0bOnIsolation\x12\x1c\n\x18ON_ISOLATION_UNSPECIFIED\x10\x00\x12\x08\n\x04KEEP\x10\x01\x12\x08\n\x04STOP\x10\x02\"@\n\nOnHostLoss\x12\x1c\n\x18ON_HOST_LOSS_UNSPECIFIED\x10\x00\x12\x07\n\x03\x45ND\x10\x01\x12\x0b\n\x07RESTART\x10\x02\"A\n\nOnSiteLoss\x12\x1c\n\x18ON_SITE_LOSS_UNSPECIFIED\x10\x00\x12\x08\n\x04\x46\x41IL\x10\x01\x12\x0b\n\x07REPLACE\x10\x02\">\n\nOnLinkLoss\x12\x1c\n\x18ON_LINK_LOSS_UNSPECIFIED\x10\x00\x12\x08\n\x04STAY\x10\x01\x12\x08\n\x04MOVE\x10\x02\"\xa4\x02\n\nAllocation\x12\x13\n\x05vcpus\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x18\n\nmemory_mib\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x16\n\x08\x64isk_mib\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12-\n\x04\x64isk\x18\x04 \x01(\x0b\x32\x1f.intertie.api.types.v1.DiskTerm\x12\x31\n\x03nic\x18\x05 \x01(\x0b\x32$.intertie.api.types.v1.BandwidthTerm\x12.\n\x05pairs\x18\x06 \x03(\x0b\x32\x1f.intertie.api.types.v1.PairTerm\x12=\n\x0c\x61vailability\x18\x07 \x01(\x0b\x32\'.intertie.api.types.v1.AvailabilityTerm\"C\n\x11\x43ontextualization\x12\x1b\n\x13ssh_authorized_keys\x18\x01 \x03(\t\x12\x11\n\tuser_data\x18\x02 \x01(\x0c\"\xe8\x02\n\x0b\x45nvironment\x12\x13\n\x05image\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x12\n\nhypervisor\x18\x03 \x01(\t\x12\x43\n\x11\x63ontextualization\x18\x04 \x01(\x0b\x32(.intertie.api.types.v1.Contextualization\x12?\n\treadiness\x18\x05 \x01(\x0e\x32,.intertie.api.types.v1.Environment.Readiness\x12\x10\n\x08timezone\x18\x06 \x01(\t\x12/\n\x0cready_within\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\tReadiness\x12\x19\n\x15READINESS_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43HANNEL\x10\x01\x12\x0f\n\x0bGUEST_AGENT\x10\x02\x12\x0b\n\x07RUNNING\x10\x03\"f\n\x06Window\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\tShortfall\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x0e\n\x06wanted\x18\x04 \x01(\x03\x12\x11\n\tavailable\x18\x05 \x01(\x03\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\r\n\x05group\x18\x07 \x01(\t\x12\x0c\n\x04peer\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12\r\n\x05\x66ield\x18\n \x01(\t\x12)\n\x05until\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\nShortfalls\x12\x34\n\nshortfalls\x18\x01 \x03(\x0b\x32 .intertie.api.types.v1.Shortfallb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,25 +53,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAIRTERM']._serialized_start=323
   _globals['_PAIRTERM']._serialized_end=434
   _globals['_AVAILABILITYTERM']._serialized_start=437
-  _globals['_AVAILABILITYTERM']._serialized_end=923
-  _globals['_AVAILABILITYTERM_ONISOLATION']._serialized_start=727
-  _globals['_AVAILABILITYTERM_ONISOLATION']._serialized_end=790
-  _globals['_AVAILABILITYTERM_ONHOSTLOSS']._serialized_start=792
-  _globals['_AVAILABILITYTERM_ONHOSTLOSS']._serialized_end=856
-  _globals['_AVAILABILITYTERM_ONSITELOSS']._serialized_start=858
-  _globals['_AVAILABILITYTERM_ONSITELOSS']._serialized_end=923
-  _globals['_ALLOCATION']._serialized_start=926
-  _globals['_ALLOCATION']._serialized_end=1218
-  _globals['_CONTEXTUALIZATION']._serialized_start=1220
-  _globals['_CONTEXTUALIZATION']._serialized_end=1287
-  _globals['_ENVIRONMENT']._serialized_start=1290
-  _globals['_ENVIRONMENT']._serialized_end=1650
-  _globals['_ENVIRONMENT_READINESS']._serialized_start=1569
-  _globals['_ENVIRONMENT_READINESS']._serialized_end=1650
-  _globals['_WINDOW']._serialized_start=1652
-  _globals['_WINDOW']._serialized_end=1754
-  _globals['_SHORTFALL']._serialized_start=1757
-  _globals['_SHORTFALL']._serialized_end=1967
-  _globals['_SHORTFALLS']._serialized_start=1969
-  _globals['_SHORTFALLS']._serialized_end=2035
+  _globals['_AVAILABILITYTERM']._serialized_end=1061
+  _globals['_AVAILABILITYTERM_ONISOLATION']._serialized_start=801
+  _globals['_AVAILABILITYTERM_ONISOLATION']._serialized_end=864
+  _globals['_AVAILABILITYTERM_ONHOSTLOSS']._serialized_start=866
+  _globals['_AVAILABILITYTERM_ONHOSTLOSS']._serialized_end=930
+  _globals['_AVAILABILITYTERM_ONSITELOSS']._serialized_start=932
+  _globals['_AVAILABILITYTERM_ONSITELOSS']._serialized_end=997
+  _globals['_AVAILABILITYTERM_ONLINKLOSS']._serialized_start=999
+  _globals['_AVAILABILITYTERM_ONLINKLOSS']._serialized_end=1061
+  _globals['_ALLOCATION']._serialized_start=1064
+  _globals['_ALLOCATION']._serialized_end=1356
+  _globals['_CONTEXTUALIZATION']._serialized_start=1358
+  _globals['_CONTEXTUALIZATION']._serialized_end=1425
+  _globals['_ENVIRONMENT']._serialized_start=1428
+  _globals['_ENVIRONMENT']._serialized_end=1788
+  _globals['_ENVIRONMENT_READINESS']._serialized_start=1707
+  _globals['_ENVIRONMENT_READINESS']._serialized_end=1788
+  _globals['_WINDOW']._serialized_start=1790
+  _globals['_WINDOW']._serialized_end=1892
+  _globals['_SHORTFALL']._serialized_start=1895
+  _globals['_SHORTFALL']._serialized_end=2105
+  _globals['_SHORTFALLS']._serialized_start=2107
+  _globals['_SHORTFALLS']._serialized_end=2173
 # @@protoc_insertion_point(module_scope)

@@ -225,13 +225,49 @@ class AvailabilityTerm(_message.Message):
     ended as soon as their site is heard of again, or its lease is over.
     """
 
+    class _OnLinkLoss:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OnLinkLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AvailabilityTerm._OnLinkLoss.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ON_LINK_LOSS_UNSPECIFIED: AvailabilityTerm._OnLinkLoss.ValueType  # 0
+        """Read as STAY."""
+        STAY: AvailabilityTerm._OnLinkLoss.ValueType  # 1
+        """It goes on where it is."""
+        MOVE: AvailabilityTerm._OnLinkLoss.ValueType  # 2
+        """It ends there and is started at another site, as by on_site_loss, if its
+        site is the one of the two that is to be left: that with fewer workspaces,
+        of those where all that would begin anew say so. If there is no room
+        elsewhere for those of either, all go on.
+        """
+
+    class OnLinkLoss(_OnLinkLoss, metaclass=_OnLinkLossEnumTypeWrapper):
+        """Of a cluster over several sites, once a link between this workspace's site
+        and another of its sites has been lost for long, or has carried less than
+        what it was to for as long.
+        """
+
+    ON_LINK_LOSS_UNSPECIFIED: AvailabilityTerm.OnLinkLoss.ValueType  # 0
+    """Read as STAY."""
+    STAY: AvailabilityTerm.OnLinkLoss.ValueType  # 1
+    """It goes on where it is."""
+    MOVE: AvailabilityTerm.OnLinkLoss.ValueType  # 2
+    """It ends there and is started at another site, as by on_site_loss, if its
+    site is the one of the two that is to be left: that with fewer workspaces,
+    of those where all that would begin anew say so. If there is no room
+    elsewhere for those of either, all go on.
+    """
+
     ON_ISOLATION_FIELD_NUMBER: _builtins.int
     STOP_AFTER_FIELD_NUMBER: _builtins.int
     ON_HOST_LOSS_FIELD_NUMBER: _builtins.int
     ON_SITE_LOSS_FIELD_NUMBER: _builtins.int
+    ON_LINK_LOSS_FIELD_NUMBER: _builtins.int
     on_isolation: Global___AvailabilityTerm.OnIsolation.ValueType
     on_host_loss: Global___AvailabilityTerm.OnHostLoss.ValueType
     on_site_loss: Global___AvailabilityTerm.OnSiteLoss.ValueType
+    on_link_loss: Global___AvailabilityTerm.OnLinkLoss.ValueType
     @_builtins.property
     def stop_after(self) -> _duration_pb2.Duration:
         """Only with STOP; 0 is refused then."""
@@ -243,10 +279,11 @@ class AvailabilityTerm(_message.Message):
         stop_after: _duration_pb2.Duration | None = ...,
         on_host_loss: Global___AvailabilityTerm.OnHostLoss.ValueType = ...,
         on_site_loss: Global___AvailabilityTerm.OnSiteLoss.ValueType = ...,
+        on_link_loss: Global___AvailabilityTerm.OnLinkLoss.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stop_after", b"stop_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_host_loss", b"on_host_loss", "on_isolation", b"on_isolation", "on_site_loss", b"on_site_loss", "stop_after", b"stop_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on_host_loss", b"on_host_loss", "on_isolation", b"on_isolation", "on_link_loss", b"on_link_loss", "on_site_loss", b"on_site_loss", "stop_after", b"stop_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
