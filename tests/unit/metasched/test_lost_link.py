@@ -97,10 +97,23 @@ async def test_nobody_moves_unasked(world: World) -> None:
 
 
 async def test_where_the_smaller_end_fits_nowhere_the_other_is_tried(world: World) -> None:
-    """West refuses whoever is asked for first."""
+    """The head may be at north alone."""
+    what = wanted(3, term=MOVE)
+    allowed = {"head": ("north",), "worker": ("south", "west")}
+    groups = tuple(
+        replace(each, placement=replace(each.placement, allow_sites=allowed[each.name]))
+        for each in what.groups
+    )
+    process = await made(world, replace(what, groups=groups))
+    assert (len(held(world.north)), len(held(world.south))) == (1, 3)
+    await lost(world, ("north", "south"))
+    await swept(world, process, LOST_AFTER + 30, step=10)
+    assert await left(process) == {"south"}
+
+
+async def test_where_there_is_no_room_all_go_on(world: World) -> None:
     process = await made(world, wanted(term=MOVE))
-    large = larger(world)
-    world.sites.by_name["west"].vcpus = 1
+    world.sites.by_name["west"].vcpus = 0
     await lost(world, ("north", "south"))
     await swept(world, process, LOST_AFTER + 60, step=10)
     record = await standing(process)
@@ -108,7 +121,6 @@ async def test_where_the_smaller_end_fits_nowhere_the_other_is_tried(world: Worl
     world.sites.by_name["west"].vcpus = 4
     await swept(world, process, 60, step=10)
     assert len(await left(process)) == 1
-    del large
 
 
 async def test_a_link_that_is_there_again_costs_nobody_anything(world: World) -> None:

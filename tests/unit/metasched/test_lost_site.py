@@ -242,6 +242,7 @@ async def test_while_most_sites_are_silent_none_is_lost(world: World) -> None:
     """It is rather this one that is cut off."""
     process = await made(world)
     before = await standing(process)
+    world.sites.by_name["west"].vcpus = 12
     world.south.down = world.north.down = True
     await swept(world, process, 2 * LOST_AFTER, step=5)
     assert await standing(process) == before
