@@ -16,7 +16,7 @@ from intertie.broker.domain.fleet import SeenPart
 from intertie.broker.domain.ledger import calendar_of
 from intertie.broker.domain.networks import NetworkId
 from intertie.broker.domain.part import Part, PartState
-from intertie.broker.domain.ports import Caller
+from intertie.broker.domain.ports import Caller, Images
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.loops.expire import Expire
 from intertie.broker.loops.in_doubt import InDoubt
@@ -27,6 +27,7 @@ from intertie.broker.usecases.hold_part import HoldOrder, HoldPart
 from intertie.broker.usecases.prepare_part import PreparePart
 from intertie.broker.usecases.release_part import ReleasePart
 from intertie.broker.usecases.resolve_part import ResolvePart, Terms
+from intertie.broker.usecases.sends import SENDS_NOTHING, Sends
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
 from intertie.common.values import replace
@@ -64,17 +65,20 @@ class Notary:
 
 
 class Site:
-    def __init__(self, standing: Part = PART) -> None:
+    def __init__(
+        self, standing: Part = PART, sends: Sends = SENDS_NOTHING, images: Images | None = None
+    ) -> None:
+        images = images or OneImage()
         self.clock, self.ledger, self.notary = FakeClock(), MemoryLedger(POLICY), Notary()
         self.register = Register()
         self.standing = standing
         ledger, clock, notary = self.ledger, self.clock, self.notary
         admission = Admission(ledger, clock, FakeRoom())
-        self._hold = HoldAmend(ledger, OneImage(), admission, notary, POLICY, clock)
+        self._hold = HoldAmend(ledger, images, admission, notary, POLICY, clock, sends)
         self._hold_part = HoldPart(
-            ledger, OneImage(), admission, notary, POLICY, clock, lambda: "seed"
+            ledger, images, admission, notary, POLICY, clock, lambda: "seed", sends
         )
-        self._prepare = PreparePart(ledger, notary, POLICY, clock)
+        self._prepare = PreparePart(ledger, notary, POLICY, clock, sends)
         self._resolve = ResolvePart(ledger, notary, POLICY, clock)
         self._release = ReleasePart(ledger, clock)
         self.expire = Expire(ledger, clock)

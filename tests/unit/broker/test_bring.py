@@ -235,9 +235,9 @@ def test_a_receipt_says_what_is_sent_and_by_what_leave() -> None:
 
 def test_a_site_whose_store_nobody_reaches_sends_nothing() -> None:
     sends = Sends("north", None, PlainGrants())
-    sends.check(later(transfer(0, 9, 1)))
+    sends.check((transfer(0, 9, 1),))
     with pytest.raises(NoCapacity, match="no address that other sites reach"):
-        sends.check(later(transfer(0, 9, 1, from_site="north", to_site="south")))
+        sends.check((transfer(0, 9, 1, from_site="north", to_site="south"),))
 
 
 @pytest.mark.parametrize(

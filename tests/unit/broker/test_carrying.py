@@ -76,6 +76,19 @@ def test_transfers_of_one_part_share_what_is_free(more: int, short: list[int]) -
     assert {each.resource for each in found} <= {"link_ingress"}
 
 
+def test_a_transfer_that_lasts_into_the_window_shares_the_link_with_what_is_promised() -> None:
+    policy = replace(POLICY, links=(replace(POLICY.links[0], ingress_mbit_s=70),))
+    capacities = {"link/south/ingress": 70, "link/south/egress": 70}
+
+    def short(end_s: int, mbit_s: int) -> list[tuple[int, int]]:
+        spec = later(transfer(500, end_s, mbit_s), link_mbit_s=40)
+        found = link_shortfalls(Calendar(capacities), policy, spec)
+        return [(each.wanted, each.available) for each in found]
+
+    assert short(600, 70) == short(700, 30) == []
+    assert short(700, 31) == [(71, 70)]
+
+
 def test_a_transfer_from_where_no_link_goes_is_refused() -> None:
     spec = later(transfer(0, 100, 1, from_site="mars"))
     (short,) = link_shortfalls(Calendar({}), POLICY, spec)

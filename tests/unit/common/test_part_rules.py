@@ -8,7 +8,7 @@ import pytest
 
 from intertie.common.errors import FieldInvalid
 from intertie.common.intervals import Window
-from intertie.common.part_rules import validate_part
+from intertie.common.part_rules import check_over_by, validate_part
 from intertie.common.part_spec import (
     HostEntry,
     LinkReservation,
@@ -113,11 +113,6 @@ WRONG: list[tuple[str, Change, str]] = [
     ("transfer without rate", in_transfer(mbit_s=0), f"{T}.mbit_s"),
     ("transfer too slow", in_transfer(mbit_s=79), f"{T}.mbit_s"),
     (
-        "transfer that is late",
-        in_transfer(window=Window(NOW, NOW + timedelta(seconds=1))),
-        f"{T}.window",
-    ),
-    (
         "transfer twice",
         lambda p: replace(p, transfers=p.transfers * 2),
         "spec.transfers[1]",
@@ -190,6 +185,15 @@ def test_is_refused(change: Change, field: str) -> None:
 def test_a_part_as_planners_make_it_is_taken() -> None:
     validate_part(part())
     validate_part(replace(part(), workspaces=()))
+
+
+def test_a_new_transfer_that_is_late_is_refused_and_one_that_is_known_is_not() -> None:
+    late = in_transfer(window=Window(NOW, NOW + timedelta(seconds=1)))(part())
+    check_over_by(late, late.transfers, NOW + timedelta(seconds=1), "the end")
+    check_over_by(late, (), NOW, "the start")
+    with pytest.raises(FieldInvalid, match="is not over by the start") as caught:
+        check_over_by(late, late.transfers, NOW, "the start")
+    assert caught.value.field == f"{T}.window"
 
 
 def test_what_pairs_take_of_an_uplink() -> None:

@@ -178,7 +178,7 @@ class Broker:
             clock,
             ListOffers(ledger, images, policy, clock),
             HoldPart(ledger, images, admission, notary, policy, clock, _seed, sends),
-            HoldAmend(ledger, images, admission, notary, policy, clock),
+            HoldAmend(ledger, images, admission, notary, policy, clock, sends),
             PreparePart(ledger, notary, policy, clock, sends),
             resolve,
             ReleasePart(ledger, clock),

@@ -5,8 +5,8 @@ takes nothing in it for well-formed, whoever coordinates.
 """
 
 import re
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Container, Mapping
+from datetime import datetime, timedelta
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
 
@@ -281,11 +281,20 @@ def _transfers(spec: PartSpec, field: str) -> None:
         raise FieldInvalid(field, "do not go with recallable; leave them out")
     brought: set[str] = set()
     for position, each in enumerate(spec.transfers):
-        _transfer(each, spec.window, f"{field}[{position}]")
+        _transfer(each, f"{field}[{position}]")
         _unseen(f"{each.digest} at {each.to_site}", brought, f"{field}[{position}]")
 
 
-def _transfer(transfer: Transfer, window: Window, field: str) -> None:
+def check_over_by(
+    spec: PartSpec, new: Container[Transfer], by: datetime, what: str, field: str = "spec.transfers"
+) -> None:
+    """FieldInvalid where one of the new transfers lasts longer; `what` begins or ends then."""
+    for position, each in enumerate(spec.transfers):
+        if each in new and each.window.end > by:
+            raise FieldInvalid(f"{field}[{position}].window", f"is not over by {what}")
+
+
+def _transfer(transfer: Transfer, field: str) -> None:
     if not is_digest(transfer.digest):
         raise FieldInvalid(f"{field}.digest", "must be a digest: `b3:` and 64 hexadecimal digits")
     check_label(transfer.from_site, f"{field}.from_site")
@@ -294,8 +303,6 @@ def _transfer(transfer: Transfer, window: Window, field: str) -> None:
         raise FieldInvalid(f"{field}.to_site", "is the site that it comes from")
     check_range(transfer.size_bytes, 1, MAX_TRANSFER_BYTES, f"{field}.size_bytes", "bytes")
     check_range(transfer.mbit_s, 1, MAX_MBIT_S, f"{field}.mbit_s", "Mbit/s")
-    if transfer.window.end > window.start:
-        raise FieldInvalid(f"{field}.window", "is not over by the start of the part's window")
     if transfer.carries_bytes < transfer.size_bytes:
         raise FieldInvalid(
             f"{field}.mbit_s",

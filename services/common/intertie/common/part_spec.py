@@ -162,7 +162,7 @@ class PartSpec(Struct, frozen=True, kw_only=True):
     recallable: Recallable | None = None
     """None: its site may not put it aside."""
     transfers: tuple[Transfer, ...] = ()
-    """From or to this site, before the window. They are of the first terms and stand."""
+    """From or to this site, each in a window of its own. What was agreed on stands."""
 
     def pair_mbit_s(self, workspace: str) -> int:
         """Guaranteed to all pairs together that the workspace is an end of, each direction.

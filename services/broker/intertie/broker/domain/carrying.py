@@ -1,11 +1,11 @@
-"""What transfers of images take of a site's halves of links, before their part's window."""
+"""What transfers of images take of a site's halves of links, each in its own window."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from intertie.broker.domain.amounts import link_key
 from intertie.broker.domain.overlay import sum_of
 from intertie.common.calendar import Demand
-from intertie.common.part_spec import PartSpec, Transfer
+from intertie.common.part_spec import Transfer
 
 
 def peer_of(transfer: Transfer, site: str) -> tuple[str, str]:
@@ -15,12 +15,12 @@ def peer_of(transfer: Transfer, site: str) -> tuple[str, str]:
     return transfer.from_site, "ingress"
 
 
-def transfer_demands(name: str, spec: PartSpec, site: str) -> tuple[Demand, ...]:
+def transfer_demands(name: str, transfers: Iterable[Transfer], site: str) -> tuple[Demand, ...]:
     """All of them at each moment. Stores send and take; no host's uplink carries it."""
-    return sum_of(name, *((each,) for each in _each(name, spec, site)))
+    return sum_of(name, *((each,) for each in _each(name, transfers, site)))
 
 
-def _each(name: str, spec: PartSpec, site: str) -> Iterator[Demand]:
-    for transfer in spec.transfers:
+def _each(name: str, transfers: Iterable[Transfer], site: str) -> Iterator[Demand]:
+    for transfer in transfers:
         key = link_key(*peer_of(transfer, site))
         yield Demand(name, transfer.window, {key: transfer.mbit_s})

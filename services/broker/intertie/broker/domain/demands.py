@@ -31,14 +31,18 @@ from intertie.common.values import replace
 def demands_of(part: Part, admission: AdmissionPolicy = ACCEPT_ALL) -> tuple[Demand, ...]:
     """What a part takes, moment by moment: of each of its workspaces the largest of the terms in
     force, those that are held for it, and those that its hosts have not given up yet. What one
-    workspace gives up is not there for another of the same part before its host has obeyed.
+    workspace gives up is not there for another of the same part before its host has obeyed. What is
+    sent counts in its own windows, also while it is only held.
 
     The first demand is named as the part is, each further one with its number.
     """
     demands = _of_its_terms(part, admission)
-    if part.spec.transfers:
-        before = transfer_demands(part.name, part.spec, part.path.site)
-        return sum_of(part.name, before, demands)
+    transfers = part.spec.transfers
+    if part.amend is not None and part.amend.spec.transfers != transfers:
+        transfers = tuple(dict.fromkeys((*transfers, *part.amend.spec.transfers)))
+    if transfers:
+        sent = transfer_demands(part.name, transfers, part.path.site)
+        return sum_of(part.name, sent, demands)
     return demands
 
 

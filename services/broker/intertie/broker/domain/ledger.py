@@ -94,7 +94,12 @@ class LedgerView(Struct, frozen=True, kw_only=True):
 
     def with_transfers(self) -> list[str]:
         """Names of the parts for which image stores send something: few, of however many."""
-        return [name for name, each in self.parts.items() if each.value.spec.transfers]
+        return [
+            name
+            for name, each in self.parts.items()
+            if each.value.spec.transfers
+            or (each.value.amend is not None and each.value.amend.spec.transfers)
+        ]
 
     def recallables(self) -> tuple[Versioned[Part], ...]:
         """The parts of coordinators elsewhere that this site may put aside, or has."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from intertie.broker.domain.sending import GRACE
 from intertie.common.intervals import Window
-from intertie.common.part_spec import PartSpec
+from intertie.common.part_spec import Transfer
 from intertie.common.values import Struct
 
 LEAD = timedelta(seconds=60)
@@ -22,9 +22,9 @@ class LinkReservation(Struct, frozen=True, kw_only=True):
     window: Window
 
 
-def reservations_of(spec: PartSpec, site: str) -> Iterator[LinkReservation]:
-    """Of what is sent from the site for the part, for as long as its store may send it."""
-    for each in spec.transfers:
+def reservations_of(transfers: Iterable[Transfer], site: str) -> Iterator[LinkReservation]:
+    """Of what is sent from the site, for as long as its store may send it."""
+    for each in transfers:
         if each.from_site == site:
             window = Window(each.window.start, each.window.end + GRACE)
             yield LinkReservation(site=each.to_site, mbit_s=each.mbit_s, window=window)

@@ -140,9 +140,12 @@ class Part(Struct, frozen=True, kw_only=True):
     snapshots: tuple[PartSnapshot, ...] = ()
     """At most one a workspace."""
     sources: tuple[ImageSource, ...] = ()
-    """Of what is brought here before its window."""
+    """Of what is brought here."""
     arrivals: tuple[Arrival, ...] = ()
     """At most one of each."""
+    awaiting: tuple[str, ...] = ()
+    """Workspaces, by label, that came with other terms: hosts hear of them once what is brought for
+    them is there, however long the others have run by then."""
 
     @property
     def path(self) -> PartName:

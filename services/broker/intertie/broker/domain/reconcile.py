@@ -13,7 +13,6 @@ from intertie.broker.domain.sending import still_to_come
 from intertie.broker.domain.snapshots import settled
 from intertie.broker.domain.used import known_of, on_record
 from intertie.broker.domain.wanted import WantedPart, fingerprint, wanted_of
-from intertie.common.part_spec import Transfer
 from intertie.common.values import replace
 
 STAGING_LEAD = timedelta(seconds=60)
@@ -69,14 +68,48 @@ def phase_of(part: Part, *, now: datetime) -> Phase:
     its window, which may have become a longer one; its hosts stop its guests as ever."""
     if part.end_requested_time is not None or (now >= part.ends and not part.bound):
         return Phase.ENDING
-    early = now < part.window.start - STAGING_LEAD or bool(_awaited(part))
+    early = now < part.window.start - STAGING_LEAD or _is_awaited(part)
     return Phase.EARLY if early else Phase.DUE
 
 
-def _awaited(part: Part) -> tuple[Transfer, ...]:
+def _awaited(part: Part) -> frozenset[str]:
+    """Digests of what is still to come."""
     if not part.spec.transfers:
-        return ()
-    return still_to_come(part.spec, part.arrivals, part.path.site)
+        return frozenset()
+    coming = still_to_come(part.spec, part.arrivals, part.path.site)
+    return frozenset(each.digest for each in coming)
+
+
+def _is_awaited(part: Part) -> bool:
+    """No host has heard of it, and something is to come that others need than those who came
+    later."""
+    if part.generation or not (awaited := _awaited(part)):
+        return False
+    return any(
+        not awaited.isdisjoint(each.images)
+        for each in part.spec.workspaces
+        if each.label not in part.awaiting
+    )
+
+
+def without_awaiting(part: Part) -> Part:
+    """As hosts are told of it: without workspaces that wait for what is brought for them."""
+    if not part.awaiting:
+        return part
+    awaited = _awaited(part)
+    out = {
+        each.label
+        for each in part.spec.workspaces
+        if each.label in part.awaiting and not awaited.isdisjoint(each.images)
+    }
+    if not out:
+        return part
+    there = tuple(each for each in part.spec.workspaces if each.label not in out)
+    return replace(
+        part,
+        spec=replace(part.spec, workspaces=there),
+        placed=tuple(each for each in part.placed if each.workspace not in out),
+    )
 
 
 def until(part: Part, *, now: datetime) -> datetime:
@@ -119,7 +152,7 @@ def step_of(
     elif not ending and (after := migrating.next_of(part, seen, fleet, now=now)) is not None:
         return Note(part=after)
     before, part = part, settled(part, seen)
-    wanted = wanted_of(part, fleet, policy, gone=ending)
+    wanted = wanted_of(without_awaiting(part), fleet, policy, gone=ending)
     says = _fingerprint(part, wanted)
     if ending and _nothing_left(part, told, seen, says, fleet.fenced):
         ended = part.move(PartState.ENDED, now=now, reason=part.end_reason)

@@ -34,6 +34,7 @@ from intertie.broker.domain.recalling import (
     went_on,
 )
 from intertie.broker.domain.refusing import check_window
+from intertie.broker.domain.sending import arrivals_kept, awaiting, sources_for
 from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.terms import Amend, AmendState
@@ -275,15 +276,24 @@ def resolved(
     if not part.bound:
         raise DecisionInvalid(f"{part.name} is HELD for {amend.tx}, it was never prepared")
     amend.move(AmendState.APPLIED)
+    site, receipts = part.path.site, tuple(receipts)
     after = with_terms(replace(part, gateway=amend.gateway), amend.spec, amend.placed)
+    arrivals = arrivals_kept(part.arrivals, amend.spec, part.spec, site)
+    said = {each.body.site: each.body.sends for each in receipts}
     after = replace(
         after,
+        sources=sources_for(amend.spec, site, said, known=part.sources),
+        arrivals=arrivals,
+        awaiting=(
+            *(each for each in part.awaiting if each in labels_of(amend.spec)),
+            *awaiting(amend.spec, arrivals, site, labels_of(part.spec, *_shed(part))),
+        ),
         tx=amend.tx,
         digest=amend.digest,
         participants=amend.participants,
         decide_by=amend.decide_by,
         endpoints=amend.endpoints,
-        remotes=remotes_of(after, receipts, part.path.site),
+        remotes=remotes_of(after, receipts, site),
         charged=charged_until(part, account, now=now),
         price=shortened(_priced(part, amend, now=now), account),
         amend=None,
@@ -292,6 +302,14 @@ def resolved(
         # Its hosts went by the end that they knew: nothing of its guests is left to go on with.
         return after.ending(now=now, reason=WORKSPACE_FAILED)
     return after
+
+
+def labels_of(*specs: PartSpec) -> frozenset[str]:
+    return frozenset(each.label for spec in specs for each in spec.workspaces)
+
+
+def _shed(part: Part) -> Iterator[PartSpec]:
+    return (each.spec for each in part.shed)
 
 
 def shrunk(

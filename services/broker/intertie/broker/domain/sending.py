@@ -1,13 +1,13 @@
-"""Images that this site's store sends to others' before a part's window, or gets from them."""
+"""Images that this site's store sends to others' for a part, or gets from them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from enum import Enum
 
-from intertie.common.errors import MAX_SKEW, NoCapacity, Shortfall
+from intertie.common.errors import MAX_SKEW, FieldInvalid, NoCapacity, Shortfall
 from intertie.common.part_spec import PartSpec, Transfer
 from intertie.common.transfer import TransferGrant
-from intertie.common.values import Struct
+from intertie.common.values import Struct, replace
 
 GRACE = timedelta(seconds=2)
 """After a transfer's window a store that is a little late may still send the rest, at its rate."""
@@ -58,9 +58,9 @@ class Arrival(Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
-def check_can_send(spec: PartSpec, site: str, store: StoreAddress | None) -> None:
+def check_can_send(transfers: Iterable[Transfer], site: str, store: StoreAddress | None) -> None:
     """NoCapacity where other sites' stores cannot reach this one's."""
-    for each in spec.transfers:
+    for each in transfers:
         if each.from_site == site and store is None:
             message = f"{site}: its image store has no address that other sites reach"
             short = Shortfall(
@@ -69,20 +69,68 @@ def check_can_send(spec: PartSpec, site: str, store: StoreAddress | None) -> Non
             raise NoCapacity((short,))
 
 
-def check_not_begun(spec: PartSpec, site: str, *, now: datetime) -> None:
+def check_not_begun(transfers: Iterable[Transfer], site: str, *, now: datetime) -> None:
     """NoCapacity where a transfer should be under way already: it would not be there in time."""
-    for each in spec.transfers:
+    for each in transfers:
         if each.window.start < now - MAX_SKEW:
             what = f"what {each.from_site} sends to {each.to_site}"
             message = f"{site}: {what} should have begun by now"
             raise NoCapacity((Shortfall(site=site, resource="data", message=message),))
 
 
+def new_transfers(asked: PartSpec, had: PartSpec) -> tuple[Transfer, ...]:
+    """Of other terms for a part, what those in force do not have."""
+    return tuple(each for each in asked.transfers if each not in had.transfers)
+
+
+def with_transfers_kept(
+    asked: PartSpec, had: PartSpec, arrivals: Iterable[Arrival], *, now: datetime
+) -> PartSpec:
+    """Other terms with the transfers of those in force, whether they name them or not: what is
+    agreed on stands. One that is over, or was given up, makes way for another of the same to the
+    same site; FieldInvalid where it may still come."""
+    failed = {each.digest for each in arrivals if each.state is ArrivalState.FAILED}
+    again = {
+        (each.digest, each.to_site): f"spec.transfers[{position}]"
+        for position, each in enumerate(asked.transfers)
+        if each not in had.transfers
+    }
+    kept = []
+    for each in had.transfers:
+        field = again.get((each.digest, each.to_site))
+        if field is None:
+            kept.append(each)
+        elif now < each.window.end + GRACE and each.digest not in failed:
+            raise FieldInvalid(field, f"is on its way from {each.from_site} already")
+    return replace(asked, transfers=(*kept, *new_transfers(asked, had)))
+
+
+def arrivals_kept(
+    arrivals: Iterable[Arrival], asked: PartSpec, had: PartSpec, site: str
+) -> tuple[Arrival, ...]:
+    """Of what is brought once more, nothing is said of how far it was."""
+    again = {each.digest for each in new_transfers(asked, had) if each.to_site == site}
+    return tuple(each for each in arrivals if each.digest not in again)
+
+
+def awaiting(
+    spec: PartSpec, arrivals: Iterable[Arrival], site: str, there: Set[str]
+) -> tuple[str, ...]:
+    """Workspaces, by label, beside those that are there already, that begin once what they need
+    has been brought."""
+    coming = {each.digest for each in still_to_come(spec, arrivals, site)}
+    return tuple(
+        each.label
+        for each in spec.workspaces
+        if each.label not in there and not coming.isdisjoint(each.images)
+    )
+
+
 def grants_for(
-    spec: PartSpec, *, site: str, tenant: str, tx: str, now: datetime
+    transfers: Iterable[Transfer], *, site: str, tenant: str, tx: str, now: datetime
 ) -> Iterator[TransferGrant]:
-    """What other sites' stores may get here for the part."""
-    for each in spec.transfers:
+    """What other sites' stores may get here."""
+    for each in transfers:
         if each.from_site == site:
             yield TransferGrant(
                 digest=each.digest,
@@ -98,9 +146,13 @@ def grants_for(
 
 
 def sources_for(
-    spec: PartSpec, site: str, said: Mapping[str, Iterable[ImageSource]]
+    spec: PartSpec,
+    site: str,
+    said: Mapping[str, Iterable[ImageSource]],
+    known: Sequence[ImageSource] = (),
 ) -> tuple[ImageSource, ...]:
-    """Of what is brought to this site, as each source's own receipt has `said` it."""
+    """Of what is brought to this site, as each source's own receipt has `said` it; else as is
+    `known` from an earlier one."""
     ends = {
         (each.digest, each.from_site): each.window.end + GRACE
         for each in spec.transfers
@@ -113,6 +165,9 @@ def sources_for(
             good = each.to_site == site and each.from_site == signer and each.is_small
             if good and ends.get(key) == each.end_time:
                 found.setdefault(key, each)
+    for each in known:
+        if ends.get(key := (each.digest, each.from_site)) == each.end_time:
+            found.setdefault(key, each)
     return tuple(found.values())
 
 

@@ -8,11 +8,12 @@ from intertie.broker.domain.fleet import HostFacts
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.link_reservations import LinkReservation, due, reservations_of
 from intertie.broker.domain.lost_hosts import HostRecord
-from intertie.broker.domain.part import PartState
+from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Ledger
 from intertie.broker.domain.records import Change, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
+from intertie.common.part_spec import Transfer
 from intertie.common.values import replace
 
 log = structlog.get_logger(__name__)
@@ -49,7 +50,7 @@ class TellGateways:
             found = view.parts.get(name)
             reserved: tuple[LinkReservation, ...] = ()
             if found is not None and found.value.state in _GRANTED:
-                reserved = tuple(reservations_of(found.value.spec, self._site))
+                reserved = tuple(reservations_of(_granted(found.value), self._site))
             if reserved != self._reserved.pop(name, ()):
                 news = True
             if reserved:
@@ -76,6 +77,13 @@ class TellGateways:
                 await self._ledger.commit(Change(writes=(write,)))
             except StaleWrite:
                 log.debug("gateway.lost_race", host=host)
+
+
+def _granted(part: Part) -> tuple[Transfer, ...]:
+    """Those of other terms too that are prepared."""
+    if part.amend is None or not part.bound:
+        return part.spec.transfers
+    return tuple(dict.fromkeys((*part.spec.transfers, *part.amend.spec.transfers)))
 
 
 def _is_gateway(facts: HostFacts) -> bool:

@@ -14,6 +14,12 @@ from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.renegotiating import Asked, held
+from intertie.broker.domain.sending import (
+    check_not_begun,
+    new_transfers,
+    still_to_come,
+    with_transfers_kept,
+)
 from intertie.broker.usecases.admission import Admission, Admitted, known_part, there
 from intertie.broker.usecases.copies import AtWork
 from intertie.broker.usecases.hold_part import (
@@ -23,10 +29,11 @@ from intertie.broker.usecases.hold_part import (
     check_skew,
 )
 from intertie.broker.usecases.prepare_part import check_coordinator
+from intertie.broker.usecases.sends import SENDS_NOTHING, Sends
 from intertie.common.clock import Clock
 from intertie.common.errors import ImageNotReady, NotFound
+from intertie.common.part_rules import check_over_by
 from intertie.common.points import reach
-from intertie.common.values import replace
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +47,7 @@ class HoldAmend:
         notary: Notary,
         policy: Policy,
         clock: Clock,
+        sends: Sends = SENDS_NOTHING,
     ) -> None:
         self._ledger = ledger
         self._images = images
@@ -47,13 +55,16 @@ class HoldAmend:
         self._notary = notary
         self._policy = policy
         self._clock = clock
+        self._sends = sends
         self._at_work = AtWork()
 
     async def __call__(self, order: HoldOrder, caller: Caller) -> tuple[Part, Receipt]:
         now = self._clock.now()
         check_skew(order, now)
         check_order(order, caller, self._policy.site, now)
-        await self._check_images(order, await self._known(order))
+        standing = await self._known(order)
+        self._sends.check(new_transfers(order.spec, standing.spec))
+        await self._check_images(order, standing)
 
         def decide(view: LedgerView, now: datetime, *, alone: bool = False) -> Admitted:
             found = there(view, str(order.name))
@@ -78,7 +89,9 @@ class HoldAmend:
                 await self._admission.admit_before_others(order.request, decide)
         reach("broker.amend_held")
         part = await self._known(order)
-        body = amend_receipt_of(part, order.tx, now=self._clock.now())
+        now = self._clock.now()
+        sends = self._sends.by_amend(part, order.tx, now=now)
+        body = amend_receipt_of(part, order.tx, now=now, sends=sends)
         log.info("amend.held", part=part.name, tx=order.tx, state=body.state.name)
         return part, self._notary.sign(body)
 
@@ -88,7 +101,7 @@ class HoldAmend:
         """And who gives way for it; nobody to one that waits and is to go on."""
 
         def attempt(view: LedgerView) -> Part:
-            return held(part, _asked(order, part), view, self._policy, now=now)
+            return held(part, _asked(order, part, now=now), view, self._policy, now=now)
 
         moments = more_than(part.spec, order.spec, now=now) if part.keeping is None else ()
         return amended_before_others(
@@ -108,22 +121,33 @@ class HoldAmend:
         return found.value
 
     async def _check_images(self, order: HoldOrder, part: Part) -> None:
-        """Who stays has its image."""
+        """Who stays has its image. What is sent from here is here, and what is brought here need
+        not be."""
+        site = self._policy.site
         there = {each.label for each in part.spec.workspaces}
         new = (each for each in order.spec.workspaces if each.label not in there)
-        for digest in dict.fromkeys(image for each in new for image in each.images):
+        sent = new_transfers(order.spec, part.spec)
+        coming = {each.digest for each in still_to_come(part.spec, part.arrivals, site)}
+        coming.update(each.digest for each in sent if each.to_site == site)
+        needed = [image for each in new for image in each.images if image not in coming]
+        needed += [each.digest for each in sent if each.from_site == site]
+        for digest in dict.fromkeys(needed):
             if await self._images.find(order.name.tenant, digest) is None:
-                raise ImageNotReady(digest, self._policy.site)
+                raise ImageNotReady(digest, site)
 
 
-def _asked(order: HoldOrder, part: Part) -> Asked:
+def _asked(order: HoldOrder, part: Part, *, now: datetime) -> Asked:
+    """FieldInvalid or NoCapacity where what is to be sent cannot come in time."""
     assert order.replaces is not None
+    new = new_transfers(order.spec, part.spec)
+    check_over_by(order.spec, new, order.spec.window.end, "the end of the part's window")
+    check_not_begun(new, part.path.site, now=now)
     return Asked(
         tx=order.tx,
         digest=order.digest,
         participants=order.participants,
         replaces=order.replaces,
-        spec=replace(order.spec, transfers=part.spec.transfers),
+        spec=with_transfers_kept(order.spec, part.spec, part.arrivals, now=now),
         decide_by=order.decide_by,
         ttl=order.ttl,
         prepare=order.prepare,

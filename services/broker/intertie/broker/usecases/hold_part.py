@@ -31,7 +31,7 @@ from intertie.common.errors import (
     RoleDenied,
 )
 from intertie.common.names import PartName
-from intertie.common.part_rules import validate_part
+from intertie.common.part_rules import check_over_by, validate_part
 from intertie.common.part_spec import PartSpec
 from intertie.common.points import reach
 from intertie.common.values import Struct
@@ -88,7 +88,7 @@ class HoldPart:
         now = self._clock.now()
         check_skew(order, now)
         check_order(order, caller, self._policy.site, now)
-        self._sends.check(order.spec)
+        self._sends.check(order.spec.transfers)
         for digest in needed_here(order.spec, self._policy.site):
             if await self._images.find(order.name.tenant, digest) is None:
                 raise ImageNotReady(digest, self._policy.site)
@@ -96,7 +96,7 @@ class HoldPart:
         def decide(view: LedgerView, now: datetime, *, alone: bool = False) -> Admitted:
             if str(order.name) in view.parts or str(order.name) in view.tombs:
                 raise NameTaken(str(order.name))
-            check_not_begun(order.spec, self._policy.site, now=now)
+            check_not_begun(order.spec.transfers, self._policy.site, now=now)
             part, aside = self._part(order, view, now, alone=alone)
             if order.prepare:
                 part = prepared(part, view, self._policy, now=now)
@@ -158,6 +158,16 @@ class HoldPart:
         return part, aside
 
 
+def _check_transfers_over(order: HoldOrder) -> None:
+    """Of a new part: its workspaces begin with its window, and what they need is there by then. In
+    a cluster that stands they begin once it is there."""
+    window, new = order.spec.window, order.spec.transfers
+    if order.replaces is None:
+        check_over_by(order.spec, new, window.start, "the start of the part's window")
+    else:
+        check_over_by(order.spec, new, window.end, "the end of the part's window")
+
+
 def needed_here(spec: PartSpec, site: str) -> tuple[str, ...]:
     """Images of workspaces and what is sent, but for those that are brought before."""
     brought = {each.digest for each in spec.transfers if each.to_site == site}
@@ -187,7 +197,9 @@ def receipt_of(
     )
 
 
-def amend_receipt_of(part: Part, tx: str, *, now: datetime) -> ReceiptBody:
+def amend_receipt_of(
+    part: Part, tx: str, *, now: datetime, sends: tuple[ImageSource, ...] = ()
+) -> ReceiptBody:
     """Of terms that are held for the part, or were put in force since. PartOver where they were
     let go."""
     amend = part.amend
@@ -205,6 +217,7 @@ def amend_receipt_of(part: Part, tx: str, *, now: datetime) -> ReceiptBody:
         sign_time=now,
         endpoints=amend.endpoints,
         terms=amend.replaces + 1,
+        sends=sends,
     )
 
 
@@ -232,6 +245,8 @@ def check_order(order: HoldOrder, caller: Caller, site: str, now: datetime) -> N
     if order.decide_by > now + MAX_TTL + MAX_SKEW:
         raise FieldInvalid("decide_by", "must be at most 10 minutes ahead")
     validate_part(order.spec)
+    if not order.amends:
+        _check_transfers_over(order)
     for position, transfer in enumerate(order.spec.transfers):
         if site not in (transfer.from_site, transfer.to_site):
             raise FieldInvalid(

@@ -39,7 +39,9 @@ class PreparePart:
         await self._ledger.check_leading()
         if tx:
             part = await contend(lambda: self._prepare_amend(name, caller, tx))
-            return part, self._notary.sign(amend_receipt_of(part, tx, now=self._clock.now()))
+            now = self._clock.now()
+            sends = self._sends.by_amend(part, tx, now=now)
+            return part, self._notary.sign(amend_receipt_of(part, tx, now=now, sends=sends))
         part = await contend(lambda: self._prepare(name, caller))
         now = self._clock.now()
         body = receipt_of(part, now=now, state=PartState.PREPARED, sends=self._sends(part, now=now))

@@ -1,5 +1,6 @@
 """What this site vouches for of the images that its store is to send."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from intertie.broker.domain.part import Part
@@ -9,8 +10,9 @@ from intertie.broker.domain.sending import (
     StoreAddress,
     check_can_send,
     grants_for,
+    new_transfers,
 )
-from intertie.common.part_spec import PartSpec
+from intertie.common.part_spec import Transfer
 
 
 class Sends:
@@ -21,14 +23,27 @@ class Sends:
         self._store = store
         self._grants = grants
 
-    def check(self, spec: PartSpec) -> None:
-        """NoCapacity where the part is to send what nobody could fetch."""
-        check_can_send(spec, self._site, self._store)
+    def check(self, transfers: Iterable[Transfer]) -> None:
+        """NoCapacity where the site is to send what nobody could fetch."""
+        check_can_send(transfers, self._site, self._store)
 
     def __call__(self, part: Part, *, now: datetime) -> tuple[ImageSource, ...]:
         """For its receipt: from where, and by what leave, others get what it sends."""
+        return self._said(part, part.spec.transfers, part.tx, now=now)
+
+    def by_amend(self, part: Part, tx: str, *, now: datetime) -> tuple[ImageSource, ...]:
+        """For the receipt of other terms that are prepared: of what these send beyond those in
+        force. What is only held may be let go, and nobody fetches anything for it."""
+        amend = part.amend
+        if amend is None or amend.tx != tx or not part.bound:
+            return ()
+        return self._said(part, new_transfers(amend.spec, part.spec), tx, now=now)
+
+    def _said(
+        self, part: Part, transfers: tuple[Transfer, ...], tx: str, *, now: datetime
+    ) -> tuple[ImageSource, ...]:
         store, grants = self._store, self._grants
-        if store is None or grants is None or not part.spec.transfers:
+        if store is None or grants is None or not transfers:
             return ()
         return tuple(
             ImageSource(
@@ -41,7 +56,7 @@ class Sends:
                 grant=grants.sign_transfer(each),
             )
             for each in grants_for(
-                part.spec, site=self._site, tenant=part.path.tenant, tx=part.tx, now=now
+                transfers, site=self._site, tenant=part.path.tenant, tx=tx, now=now
             )
         )
 

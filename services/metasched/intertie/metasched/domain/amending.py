@@ -19,7 +19,10 @@ from intertie.common.part_rules import within
 from intertie.common.part_spec import PartSpec, with_further_disks
 from intertie.common.spec import ClusterSpec, Group
 from intertie.common.values import replace
+from intertie.metasched.domain.bringing import brought_as
+from intertie.metasched.domain.bringing_beside import with_coming
 from intertie.metasched.domain.cluster import LIVE, ClusterRecord
+from intertie.metasched.domain.data import TransferPlan
 from intertie.metasched.domain.parts import digest_of, disks_in, part_specs, said
 from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
 from intertie.metasched.domain.problem import Problem
@@ -106,7 +109,7 @@ def to_plan(spec: ClusterSpec, growth: Growth, plan: Plan) -> ClusterSpec:
 def beside_standing(
     problem: Problem, record: ClusterRecord, growth: Growth, *, now: datetime
 ) -> Problem:
-    """The problem with what there is, and with what is left of its budget."""
+    """The problem with what there is or is on its way, and with what is left of its budget."""
     reserved: dict[frozenset[str], int] = {}
     for link in record.plan.links:
         if link.from_site < link.to_site:
@@ -116,7 +119,7 @@ def beside_standing(
     if max_cost is not None:
         max_cost -= _so_far(record, now)
     return replace(
-        problem,
+        with_coming(problem, record.plan.transfers, now=now),
         standing=growth.standing,
         least=growth.least,
         reserved=reserved,
@@ -177,7 +180,8 @@ def target_of(
         cost=_cost(record, window, grown, now),
         optimal=record.plan.optimal if grown is None else grown.optimal,
         bound=None,
-        reasons=_reasons(record, sites),
+        transfers=_transfers(record, grown),
+        reasons=_reasons(record, sites, grown),
         shortfalls=grown.shortfalls if grown else (),
         homes=homes,
     )
@@ -244,6 +248,15 @@ def _site_plans(
     )
 
 
+def _transfers(record: ClusterRecord, grown: Plan | None) -> tuple[TransferPlan, ...]:
+    """What earlier terms have agreed on stands, and what is brought for these comes beside it, or
+    in the place of what did not come."""
+    new = grown.transfers if grown else ()
+    again = {(each.item, each.to_site) for each in new}
+    stand = (each for each in record.plan.transfers if (each.item, each.to_site) not in again)
+    return (*stand, *new)
+
+
 def _check_spread(spec: ClusterSpec, sites: tuple[SitePlan, ...]) -> None:
     for position, group in enumerate(spec.groups):
         spread = sum(bool(each.counts.get(group.name)) for each in sites)
@@ -307,7 +320,9 @@ def _so_far(record: ClusterRecord, now: datetime) -> float:
     return record.plan.cost * ((min(max(now, old.start), old.end) - old.start) / old.duration)
 
 
-def _reasons(record: ClusterRecord, sites: tuple[SitePlan, ...]) -> tuple[str, ...]:
+def _reasons(
+    record: ClusterRecord, sites: tuple[SitePlan, ...], grown: Plan | None
+) -> tuple[str, ...]:
     before = {each.site: each.counts for each in record.plan.sites}
     found = []
     for each in sites:
@@ -316,4 +331,5 @@ def _reasons(record: ClusterRecord, sites: tuple[SitePlan, ...]) -> tuple[str, .
             was, has = had.get(group, 0), each.counts.get(group, 0)
             if was != has:
                 found.append(f"{each.site} has {has} {group}, {was} before")
+    found += (brought_as(each, each.item) for each in (grown.transfers if grown else ()))
     return tuple(found) or ("every workspace stays where it is",)

@@ -7,9 +7,10 @@ from itertools import pairwise
 from intertie.common.intervals import Window
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import allowed
-from intertie.metasched.domain.data import Item
+from intertie.metasched.domain.data import Item, TransferPlan
 from intertie.metasched.domain.plan import Plan, SitePlan
 from intertie.metasched.domain.problem import (
+    Cut,
     GroupNeed,
     ImageFound,
     LinkRoom,
@@ -57,9 +58,12 @@ def with_sources(problem: Problem, offers: Mapping[str, Sequence[Offer]]) -> Pro
     return replace(problem, sites=tuple(sites))
 
 
-def with_images_brought(problem: Problem, spans: tuple[Window, ...], before: Before) -> Problem:
+def with_images_brought(
+    problem: Problem, spans: tuple[Window, ...], before: Before, *, once_more: bool = False
+) -> Problem:
     """The problem in which each image that some site lacks may be brought there. Of one that is
-    called the same and is another at each site, nothing is brought."""
+    called the same and is another at each site, nothing is brought. Where workspaces are that
+    needed it when they began, it is only brought `once_more`, and else nobody new is there."""
     items: dict[str, Item] = {}
     offered: dict[str, ImageFound] = {}
     for image, found in _lacking(problem):
@@ -71,8 +75,11 @@ def with_images_brought(problem: Problem, spans: tuple[Window, ...], before: Bef
                 site.name
                 for site in problem.sites
                 for each in site.images.values()
-                if each.digest == found.digest
+                if each.digest == found.digest and (each.digest, site.name) not in problem.coming
             ),
+            settled=frozenset(site for digest, site in problem.coming if digest == found.digest)
+            | (frozenset() if once_more else _there_without(problem, image))
+            | (known.settled if known else frozenset()),
             groups=frozenset(each.name for each in _who_need(problem, image))
             | (known.groups if known else frozenset()),
             data=all(each.image != image for each in problem.groups)
@@ -90,7 +97,8 @@ def with_images_brought(problem: Problem, spans: tuple[Window, ...], before: Bef
         )
         for site in problem.sites
     )
-    return replace(problem, sites=sites, items=tuple(items.values()), spans=spans)
+    cuts = (*problem.cuts, *(() if once_more else _nobody_new(problem)))
+    return replace(problem, sites=sites, items=tuple(items.values()), spans=spans, cuts=cuts)
 
 
 def as_held(problem: Problem, plan: Plan) -> Plan:
@@ -119,6 +127,14 @@ def as_held(problem: Problem, plan: Plan) -> Plan:
     )
 
 
+def brought_as(transfer: TransferPlan, name: str) -> str:
+    """Why a plan is as it is, of what is called so."""
+    return (
+        f"{name} is brought to {transfer.to_site} from {transfer.from_site} by "
+        f"{transfer.end.isoformat(timespec='seconds')}, at {transfer.mbit_s} Mbit/s"
+    )
+
+
 def _with_time_to_spare(size_bytes: int) -> int:
     """In MiB: a twentieth more than there is, and the next whole one, for what it takes to begin
     and for the octets around it."""
@@ -128,10 +144,7 @@ def _with_time_to_spare(size_bytes: int) -> int:
 def _reasons(problem: Problem, plan: Plan) -> Iterator[str]:
     names = {found.digest: name for site in problem.sites for name, found in site.images.items()}
     for each in plan.transfers:
-        yield (
-            f"{names[each.item]} is brought to {each.to_site} from {each.from_site} by "
-            f"{each.end.isoformat(timespec='seconds')}, at {each.mbit_s} Mbit/s"
-        )
+        yield brought_as(each, names[each.item])
 
 
 def _lacking(problem: Problem) -> Iterator[tuple[str, ImageFound]]:
@@ -149,6 +162,30 @@ def _lacks(problem: Problem, image: str) -> bool:
         image not in site.images and any(allowed(group, site.name) for group in wanted)
         for site in problem.sites
     )
+
+
+def _there_without(problem: Problem, image: str) -> frozenset[str]:
+    """Sites that lack it by now, and have workspaces that needed it when they began."""
+    wanted = {each.name for each in _who_need(problem, image)}
+    stand = {site for (group, site), count in problem.standing.items() if count and group in wanted}
+    return frozenset(
+        site.name for site in problem.sites if site.name in stand and image not in site.images
+    )
+
+
+def some_do_without(problem: Problem) -> bool:
+    """What some workspaces needed when they began is not at their site."""
+    return any(_there_without(problem, image) for image, _ in _lacking(problem))
+
+
+def _nobody_new(problem: Problem) -> Iterator[Cut]:
+    """No more of a group are where those that are there were left without."""
+    for image, _ in _lacking(problem):
+        for site in sorted(_there_without(problem, image)):
+            for group in _who_need(problem, image):
+                more = problem.standing.get((group.name, site), 0) + 1
+                start = problem.windows[0].start
+                yield Cut(start=start, counts={(group.name, site): more}, onwards=True)
 
 
 def _who_need(problem: Problem, image: str) -> list[GroupNeed]:

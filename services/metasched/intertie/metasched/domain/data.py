@@ -17,6 +17,9 @@ class Item:
     """Sites that have it, whole, and keep it until the cluster has started."""
     groups: frozenset[str]
     """Who needs it, at every site where the group has a workspace."""
+    settled: frozenset[str] = frozenset()
+    """Sites that do without, and send none: earlier terms bring it there, or all who need it there
+    have run for long."""
     data: bool = False
     """Nobody boots from it."""
 

@@ -249,6 +249,9 @@ class Problem:
     items: tuple[Item, ...] = ()
     """What has to be at sites before it starts there. An image of which one is made is among what
     all sites offer that it may be brought to: see with_image_brought."""
+    coming: frozenset[tuple[str, str]] = frozenset()
+    """What is on its way by the terms of a cluster that stands, by (digest, site): among what the
+    site offers."""
     spans: tuple[Window, ...] = ()
     """When that may be on its way, from now on: each begins where the one before it ends."""
 

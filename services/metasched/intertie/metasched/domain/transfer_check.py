@@ -78,7 +78,7 @@ def _comes_once(
 ) -> Iterator[Shortfall]:
     brought = [(each.item, each.to_site) for each in transfers]
     for item, site in dict.fromkeys(brought):
-        if site in items[item].at or brought.count((item, site)) > 1:
+        if site in _there(items[item]) or brought.count((item, site)) > 1:
             yield _broken(site, f"{item} comes there though it is there")
 
 
@@ -90,8 +90,14 @@ def _all_is_there(
     brought = {(each.item, each.to_site) for each in transfers}
     for site, groups in there.items():
         for item in items.values():
-            if groups & item.groups and site not in item.at and (item.name, site) not in brought:
+            needed = groups & item.groups and site not in _there(item)
+            if needed and (item.name, site) not in brought:
                 yield _broken(site, f"{item.name} is not brought to {site}")
+
+
+def _there(item: Item) -> frozenset[str]:
+    """With those that do without."""
+    return item.at | item.settled
 
 
 def _links_are_never_overfull(

@@ -52,6 +52,11 @@ class Staging:
         self.items = problem.items
         number = {site.name: at for at, site in enumerate(problem.sites)}
         self.at = [frozenset(number[s] for s in item.at if s in number) for item in self.items]
+        self._there = [
+            at | {number[s] for s in item.settled if s in number}
+            for at, item in zip(self.at, self.items, strict=True)
+        ]
+        """With those that do without."""
         self.of_group = {
             group.name: tuple(n for n, i in enumerate(self.items) if group.name in i.groups)
             for group in problem.groups
@@ -82,7 +87,7 @@ class Staging:
         """What has to be brought before the group can be there."""
         found = self._missing.get((group, site))
         if found is None:
-            found = tuple(item for item in self.of_group[group] if site not in self.at[item])
+            found = tuple(item for item in self.of_group[group] if site not in self._there[item])
             self._missing[group, site] = found
         return found
 

@@ -59,7 +59,8 @@ class Brief:
     others_stay: bool = False
     """Nobody is to give way: only what is free is offered."""
     since: datetime | None = None
-    """When it was begun to plan; images may be brought from a little later on. None: none are."""
+    """When it was begun to plan; images may be brought from a little later on, also to a cluster
+    that stands. None: none are."""
     sends_nothing: frozenset[str] = frozenset()
     """Sites that have refused to."""
 

@@ -23,9 +23,16 @@ from intertie.metasched.domain.bringing import (
     LEAD,
     as_held,
     is_worth_it,
+    some_do_without,
     spans_before,
     with_images_brought,
     with_sources,
+)
+from intertie.metasched.domain.bringing_beside import (
+    begins_beside,
+    in_window,
+    over_begins,
+    with_links_kept,
 )
 from intertie.metasched.domain.candidates import (
     allowed,
@@ -63,6 +70,10 @@ caller stands behind them."""
 
 CHOICES = 1
 """Likewise of looks for plans to choose from."""
+
+BESIDE = 3
+"""So often it is planned what is brought to a cluster that stands, each time on what the links
+promised by the plan before leave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +149,13 @@ class Planning:
         self, brief: Brief, problem: Problem, plan: Plan | None
     ) -> Found | None:
         """The best plan for which images are brought to sites that lack them, where there is time
-        for that and it may be worth it. Only of a lease that does not wait, as it is created."""
-        if brief.since is None or brief.spec.lease.kind is not None or brief.beside is not None:
+        for that and it may be worth it. Only of a lease that does not wait."""
+        if brief.since is None or brief.spec.lease.kind is not None:
             return None
-        spans = spans_before(brief.windows, brief.since + LEAD)
+        windows, since = brief.windows, brief.since + LEAD
+        if brief.beside is not None:
+            windows = begins_beside(brief.windows[0], since)
+        spans = spans_before(windows, since)
         if not spans or not is_worth_it(problem, plan):
             return None
         asked_already = {site.name for site in problem.sites}
@@ -155,10 +169,30 @@ class Planning:
         asked = with_images_brought(problem, spans, before)
         if plan is None:
             check_disks(asked)
-        found = await self.found(planned, asked, effort=self._effort.solver)
-        if found is None or not found.transfers:
+        if brief.beside is not None:
+            found = await self._brought_beside(brief, over_begins(asked, windows))
+            if found is None and some_do_without(problem):
+                asked = with_images_brought(problem, spans, before, once_more=True)
+                found = await self._brought_beside(brief, over_begins(asked, windows))
+            return found
+        best = await self.found(planned, asked, effort=self._effort.solver)
+        if best is None or not best.transfers:
             return None
-        return Found(plan=as_held(asked, found), problem=asked, brief=brief)
+        return Found(plan=as_held(asked, best), problem=asked, brief=brief)
+
+    async def _brought_beside(self, brief: Brief, asked: Problem) -> Found | None:
+        """Of a cluster that stands: what is brought comes beside what is promised on links."""
+        (ahead,), tried = brief.windows, asked
+        for _ in range(BESIDE):
+            found = await self.found(planned, tried, effort=self._effort.solver)
+            if found is None or not found.transfers:
+                return None
+            kept = with_links_kept(asked, found, ahead)
+            if kept is None:
+                plan = in_window(as_held(asked, found), ahead)
+                return Found(plan=plan, problem=asked, brief=brief)
+            tried = kept
+        return None
 
     def room_made(self, brief: Brief, problem: Problem, plan: Plan | None) -> tuple[Window, ...]:
         """What is tried once more for a lease that does not wait and cannot begin at once."""

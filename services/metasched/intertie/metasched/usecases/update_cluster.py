@@ -226,8 +226,8 @@ class UpdateCluster:
         raise AssertionError("unreachable")
 
     def _brief(self, record: ClusterRecord, spec: ClusterSpec, growth: Growth) -> Brief:
-        window = window_of(spec.lease, record.window)
-        ahead = Window(max(window.start, self._clock.now()), window.end)
+        window, now = window_of(spec.lease, record.window), self._clock.now()
+        ahead = Window(max(window.start, now), window.end)
         return Brief(
             tenant=record.path.tenant,
             spec=to_plan(spec, growth, record.plan),
@@ -235,6 +235,7 @@ class UpdateCluster:
             without={},
             image_gone={},
             beside=lambda problem: beside_standing(problem, record, growth, now=self._clock.now()),
+            since=now,
         )
 
     def _check_time(self, record: ClusterRecord, target: Target) -> None:

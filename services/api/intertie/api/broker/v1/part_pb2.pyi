@@ -72,8 +72,9 @@ class PartSpec(_message.Message):
 
     @_builtins.property
     def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transfer]:
-        """What is sent from or to this site before the window. Never with `recallable`. They are of
-        the first terms: those of an amend name none, and change nothing of them.
+        """What is sent from or to this site. Never with `recallable`. Those that were agreed on stand,
+        whether terms of an amend name them or not; what these name beyond them is sent too. One
+        that is over, or was given up, makes way for another of the same to the same site.
         """
 
     def __init__(
@@ -123,7 +124,9 @@ class Transfer(_message.Message):
     """A data set, of which no format is asked."""
     @_builtins.property
     def window(self) -> _resources_pb2.Window:
-        """Over by the start of the part's window, and long enough for all of it."""
+        """Over by the start of the part's window, or, of terms of an amend, by its end; and long enough
+        for all of it.
+        """
 
     def __init__(
         self,
