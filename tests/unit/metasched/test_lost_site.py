@@ -19,6 +19,7 @@ from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.crashing import Crash, CrashPlan
 from tests.fakes.part import State
 from tests.fakes.site import FakeSite
+from tests.unit.metasched.test_bringing import GUEST
 from tests.unit.metasched.world import ALICE, NAME, Process, World, order, spec
 
 REPLACE = AvailabilityTerm(on_site_loss=OnSiteLoss.REPLACE)
@@ -379,6 +380,25 @@ async def test_what_a_lost_site_still_has_ends_though_the_cluster_is_over(world:
     world.south.down = False
     await swept(world, process, 10)
     assert all(part.ending for part in world.south.parts.values())
+
+
+async def test_what_the_other_site_lacks_is_brought_to_it(world: World) -> None:
+    """By a transfer that both ends hold with the new terms, at once."""
+    for site in world.sites.by_name.values():
+        site.images = {GUEST.digest: GUEST, "guest": GUEST}
+    west = world.sites.by_name["west"]
+    west.images = {}
+    process = await made(world)
+    gives_up(world.south)
+    await swept(world, process, 5)
+    record = await standing(process)
+    assert set(record.parts) == {"north", "west"}
+    [planned] = record.plan.transfers
+    assert (planned.item, planned.from_site, planned.to_site) == (GUEST.digest, "north", "west")
+    assert world.clock.now() < planned.end < record.window.end
+    [part] = west.parts.values()
+    assert [each.from_site for each in part.spec.transfers] == ["north"]
+    check_agreed(world, record)
 
 
 async def test_what_was_paid_at_a_lost_site_stays_in_the_price(world: World) -> None:

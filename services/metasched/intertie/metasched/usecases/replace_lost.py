@@ -113,6 +113,7 @@ class ReplaceLost:
             windows=(Window(max(window.start, now), window.end),),
             without={},
             image_gone={},
+            since=now,
             beside=lambda problem: beside_standing(problem, record, growth, now=self._clock.now()),
         )
 
