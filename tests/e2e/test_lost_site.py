@@ -4,13 +4,17 @@ that it was promised, and what the lost site still has ends when it is back."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from testbed.bed import Testbed
+from testbed.guest import guest_image
 from testbed.topology import HostSpec, SiteSpec, Topology, WanLink
 from tests.e2e.driver import User, alive, eventually, group, spec, standing, user_with_image
 
@@ -20,6 +24,9 @@ LOST_AFTER_S = 20
 REPLANNED_WITHIN_S = 30
 READY_WITHIN_S = 180
 PROMISED = 20
+DATA_MIB = 20
+LEAD_S = 60
+FIND = 'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = corpus ] && echo ${d##*/}; done; true'
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,19 @@ def bed() -> Iterator[Testbed]:
 
 @pytest.fixture(scope="module")
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
-    return user_with_image(bed, tmp_path_factory.mktemp("lost"))
+    """North alone has the image that the worker boots, and what it reads."""
+    folder = tmp_path_factory.mktemp("lost")
+    user = user_with_image(bed, folder)
+    image, data = folder / "image.qcow2", folder / "corpus"
+    subprocess.run(
+        ["qemu-img", "convert", "-O", "qcow2", "-o", "cluster_size=2M", str(guest_image()), image],
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    data.write_bytes(os.urandom(DATA_MIB << 20))
+    user.at("north").do("image", "put", "far", str(image))
+    user.at("north").do("image", "put", "corpus", str(data), "--data")
+    return user
 
 
 @contextmanager
@@ -66,10 +85,18 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
     pair = {"group": "worker", "bandwidth": {"guarantee_mbit_s": PROMISED, "cap_mbit_s": 40}}
     asked = spec(
         group("head", sites=["north"], pairs=[pair]),
-        group("worker", sites=["south", "west"], availability={"on_site_loss": "REPLACE"}),
+        group(
+            "worker",
+            image="far",
+            sites=["south", "west"],
+            availability={"on_site_loss": "REPLACE"},
+        ),
     )
+    asked["datasets"] = [{"name": "corpus", "source": "corpus", "groups": ["worker"]}]
     with soon_lost(bed):
         eventually(lambda: user.say("site", "list").code == 0, within_s=60, what="it is back")
+        start = datetime.now(UTC) + timedelta(seconds=LEAD_S)
+        asked["lease"]["start_time"] = start.isoformat()
         user.create("moved", asked)
         there = workspaces(user, "moved")
         lost = there["worker-0"]["site"]
@@ -93,7 +120,10 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
                 replanned, within_s=LOST_AFTER_S + REPLANNED_WITHIN_S, what="it is planned anew"
             )
             record_property("replanned_after_s", took)
-            reason = user.show("moved")["plan"]["reasons"][0]
+            plan = user.show("moved")["plan"]
+            brought = {each["digest"] for each in plan["transfers"] if each["to_site"] == other}
+            assert len(brought) == 2
+            reason = plan["reasons"][0]
             assert reason == f"{lost} is lost: anew worker-0 at {other}"
             took = eventually(
                 lambda: workspaces(user, "moved")["worker-0"].get("ready"),
@@ -113,6 +143,9 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
             measured = user.in_guest(
                 "moved", "head-0", "measure-bandwidth worker-0 10", timeout_s=120
             )
+            disk = user.in_guest("moved", "worker-0", FIND).strip()
+            size = user.in_guest("moved", "worker-0", f"blockdev --getsize64 /dev/{disk}")
+            assert int(size) == DATA_MIB << 20
             mbit_s = json.loads(measured)["mbit_s"]
             record_property("mbit_s", mbit_s)
             assert mbit_s >= 0.9 * PROMISED
