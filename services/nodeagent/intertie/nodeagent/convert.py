@@ -33,7 +33,7 @@ from intertie.nodeagent.domain.meters import Promise
 from intertie.nodeagent.domain.migrating import Migration, Role
 from intertie.nodeagent.domain.power import MemoryMove
 from intertie.nodeagent.domain.record_rules import check_part
-from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWorkspace
+from intertie.nodeagent.domain.report import HostFacts, SeenPart, SeenWay, SeenWorkspace
 from intertie.nodeagent.domain.snapshot_note import SeenSnapshot, SnapshotOrder
 from intertie.nodeagent.domain.standing import Hold, LinkReservation, Standing
 from intertie.nodeagent.domain.traffic_plan import IncastShare
@@ -323,6 +323,16 @@ def facts_to_proto(facts: HostFacts, *, now: datetime) -> pb.HostFacts:
         migrates_aside=True,
         cpu=facts.cpu,
         fence_after=duration_to_proto(facts.fence_after) if facts.fence_after else None,
+        ways=[_way(each) for each in facts.ways],
+    )
+
+
+def _way(seen: SeenWay) -> pb.Way:
+    took, since = seen.round_trip, seen.lost_since
+    return pb.Way(
+        address=seen.address,
+        round_trip=duration_to_proto(took) if took is not None else None,
+        lost_since=timestamp_to_proto(since) if since is not None else None,
     )
 
 

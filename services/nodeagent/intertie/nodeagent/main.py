@@ -24,6 +24,7 @@ from intertie.nodeagent.adapters.attachments import Attachments
 from intertie.nodeagent.adapters.disk_copies import PoolCopies
 from intertie.nodeagent.adapters.etcd_records import EtcdRecords
 from intertie.nodeagent.adapters.host_facts import FactsReader
+from intertie.nodeagent.adapters.icmp_echoes import IcmpEchoes
 from intertie.nodeagent.adapters.image_cache import ImageCache
 from intertie.nodeagent.adapters.imagestore_client import ImagestoreClient, to_imagestore
 from intertie.nodeagent.adapters.iproute_network import IprouteNetwork
@@ -41,6 +42,7 @@ from intertie.nodeagent.domain.files import WorkspaceFiles
 from intertie.nodeagent.domain.machine import MachineFacts, growth_of
 from intertie.nodeagent.domain.network_plan import Place
 from intertie.nodeagent.domain.ports import Offered
+from intertie.nodeagent.domain.report import HostFacts
 from intertie.nodeagent.domain.snapshot_ports import Snapshotting
 from intertie.nodeagent.loops.incast import Receiver, Sender
 from intertie.nodeagent.loops.measure import Measurer
@@ -48,6 +50,7 @@ from intertie.nodeagent.loops.reconcile import Reconciler
 from intertie.nodeagent.loops.report import Reporter
 from intertie.nodeagent.loops.self_fence import SelfFence
 from intertie.nodeagent.loops.usage import UsageMeter
+from intertie.nodeagent.loops.ways import WayWatcher
 from intertie.nodeagent.measurements import Measurements
 from intertie.nodeagent.servicer import NodeAgentServicer
 from intertie.nodeagent.settings import Settings
@@ -145,7 +148,13 @@ async def serve(settings: Settings) -> None:
     usage = UsageMeter(
         lambda: reconciler.known, lambda: reconciler.report, hypervisor, read_tap, state, clock
     )
-    reporter = Reporter(reconciler, records, clock, facts.read, usage.of)
+    echoes = IcmpEchoes(place.wide_interface, place.wide_address, clock)
+    ways = WayWatcher(reconciler.wanted, echoes, clock)
+
+    async def found() -> HostFacts:
+        return replace(await facts.read(), ways=ways.told())
+
+    reporter = Reporter(reconciler, records, clock, found, usage.of, ways.changed)
     measurer = Measurer(reconciler.wanted, hypervisor, traffic, records, clock, place)
     receiver = Receiver(
         reconciler.wanted,
@@ -161,7 +170,7 @@ async def serve(settings: Settings) -> None:
         streams=Attachments(files),
         measurements=Measurements(hypervisor, traffic, place),
         clock=clock,
-        facts=facts.read,
+        facts=found,
         arrivals=reconciler.arrivals(sockets),
         files=files,
     )
@@ -170,8 +179,11 @@ async def serve(settings: Settings) -> None:
     server = Server(settings, clock, [(add, servicer, descriptor)], credentials)
     try:
         host = [reconciler.run(), reporter.run(), measurer.run(), usage.run()]
+        if settings.gateway is not None:
+            host.append(ways.run())
         await run_until_signalled(server, [*host, receiver.run(), sender.run()])
     finally:
+        echoes.close()
         await images.close()
         await store.close()
         await etcd.close()

@@ -98,6 +98,17 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenWay:
+    """From this gateway to another site's, and back."""
+
+    address: str
+    round_trip: timedelta | None = None
+    """None: it is lost, or was found again just now."""
+    lost_since: datetime | None = None
+    """None: it is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
     host: str
     capacity: Capacity
@@ -120,3 +131,5 @@ class HostFacts:
     """The newest in which the host was told that it is fenced, and runs no guest since."""
     fence_after: timedelta = timedelta()
     """Its agent stops all guests once it could not write this for so long; 0: it does not."""
+    ways: tuple[SeenWay, ...] = ()
+    """Of a gateway: those that have ever answered."""

@@ -7,6 +7,7 @@ import structlog
 
 from intertie.common.clock import Clock
 from intertie.common.points import reach
+from intertie.common.tasks import first_of
 from intertie.nodeagent.domain.failures import HostFailure
 from intertie.nodeagent.domain.ports import Records
 from intertie.nodeagent.domain.report import HostFacts, SeenPart, with_used
@@ -33,13 +34,16 @@ class Reporter:
         clock: Clock,
         facts: Callable[[], Awaitable[HostFacts]],
         used: Callable[[str], Mapping[str, Tally]] = lambda part_uid: {},
+        urgent: asyncio.Event | None = None,
     ) -> None:
-        """`used`: what workspaces of a part have, by their uids. It alone is no reason to write."""
+        """`used`: what workspaces of a part have, by their uids. It alone is no reason to write.
+        `urgent`, when it is set: facts are to be told now, not only with the next sign of life."""
         self._reconciler = reconciler
         self._records = records
         self._clock = clock
         self._facts = facts
         self._used = used
+        self._urgent = urgent or asyncio.Event()
         self._written: dict[str, SeenPart] = {}
         self._lost: set[str] = set()
         """Parts of which nobody knows whether the last write was done."""
@@ -111,8 +115,9 @@ class Reporter:
 
     async def _tell_facts(self) -> None:
         while True:
+            self._urgent.clear()
             try:
                 await self._reconciler.tell(await self._facts())
             except (HostFailure, OSError) as error:
                 log.warning("facts.failed", problem=str(error))
-            await self._clock.sleep(FACTS_S)
+            await first_of(self._clock.sleep(FACTS_S), self._urgent.wait())

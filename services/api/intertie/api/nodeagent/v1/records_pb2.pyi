@@ -837,6 +837,7 @@ class HostFacts(_message.Message):
     MIGRATES_FIELD_NUMBER: _builtins.int
     CPU_FIELD_NUMBER: _builtins.int
     MIGRATES_ASIDE_FIELD_NUMBER: _builtins.int
+    WAYS_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     host: _builtins.str
     address: _builtins.str
@@ -879,6 +880,12 @@ class HostFacts(_message.Message):
     def growth(self) -> _site_pb2.Growth:
         """What comes to its guests while they run."""
 
+    @_builtins.property
+    def ways(self) -> _containers.RepeatedCompositeFieldContainer[Global___Way]:
+        """Only at a gateway: to addresses in WideTunnel of its parts, as far as they have ever
+        answered. Written at once when one is lost or found again.
+        """
+
     def __init__(
         self,
         *,
@@ -902,14 +909,48 @@ class HostFacts(_message.Message):
         migrates: _builtins.bool = ...,
         cpu: _builtins.str = ...,
         migrates_aside: _builtins.bool = ...,
+        ways: _abc.Iterable[Global___Way] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "fence_after", b"fence_after", "growth", b"growth", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "cpu", b"cpu", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "growth", b"growth", "host", b"host", "hypervisors", b"hypervisors", "migrates", b"migrates", "migrates_aside", b"migrates_aside", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_address", b"agent_address", "architecture", b"architecture", "capacity", b"capacity", "cpu", b"cpu", "fence_after", b"fence_after", "fenced_epoch", b"fenced_epoch", "gateway", b"gateway", "growth", b"growth", "host", b"host", "hypervisors", b"hypervisors", "migrates", b"migrates", "migrates_aside", b"migrates_aside", "missing", b"missing", "mtu", b"mtu", "report_time", b"report_time", "schema", b"schema", "ways", b"ways", "wide_address", b"wide_address", "wide_mtu", b"wide_mtu", "wide_port", b"wide_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostFacts: _TypeAlias = HostFacts  # noqa: Y015
+
+@_typing.final
+class Way(_message.Message):
+    """From a gateway to another site's, and back, as an echo finds it each second."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_FIELD_NUMBER: _builtins.int
+    LOST_SINCE_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    @_builtins.property
+    def round_trip(self) -> _duration_pb2.Duration:
+        """The one in the middle of the last ten. Absent: it is lost, or was found again just now."""
+
+    @_builtins.property
+    def lost_since(self) -> _timestamp_pb2.Timestamp:
+        """When the last answer came, once none has come for 5 s. Absent: it is not lost."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        round_trip: _duration_pb2.Duration | None = ...,
+        lost_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lost_since", b"lost_since", "round_trip", b"round_trip"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "lost_since", b"lost_since", "round_trip", b"round_trip"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Way: _TypeAlias = Way  # noqa: Y015
 
 @_typing.final
 class HostMeasured(_message.Message):
