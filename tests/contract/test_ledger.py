@@ -264,6 +264,18 @@ async def test_what_a_host_measures_is_all_that_is_measured_there(kind: Kind) ->
     assert await kind.ledger.measured() == {"one": {"n1": measured}, "two": {"n2": measured}}
 
 
+async def test_what_hosts_say_of_themselves_is_the_newest(kind: Kind) -> None:
+    assert await kind.ledger.facts() == {}
+    await kind.report(facts("n1"))
+    await kind.report(facts("n2"))
+    await kind.report(facts("n1", mtu=9000))
+    found = await kind.ledger.facts()
+    assert {host: (each.host, each.mtu) for host, each in found.items()} == {
+        "n1": ("n1", 9000),
+        "n2": ("n2", 1500),
+    }
+
+
 async def test_a_part_of_as_many_networks_as_may_be_is_one_transaction(kind: Kind) -> None:
     """Prepared in two, the second one broken off, networks would share a VXLAN id."""
     held = part("t1", PartState.HELD)

@@ -147,6 +147,10 @@ class MemoryLedger:
         self._check()
         return {uid: dict(hosts) for uid, hosts in self._measured.items()}
 
+    async def facts(self) -> Mapping[str, HostFacts]:
+        self._check()
+        return dict(self._facts)
+
     async def submit(self, change: Change) -> int:
         return await self.commit(change)
 

@@ -49,6 +49,7 @@ from intertie.common.rpc.spec_proto import (
     timestamp_from_proto,
     window_fields,
 )
+from intertie.common.ways import Way
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -394,11 +395,21 @@ def _part_fields(view: PartView) -> Fields:
             }
             for each in view.measured
         ],
+        "ways": [_way_fields(each) for each in view.ways],
         "price": price_fields(terms_of(part.price, part.path.site)),
         "refund": refund_fields(within_price(part.refunds, part.price)),
         "terms": part.terms,
         "amendment": _amendment_fields(part.amend) if part.amend is not None else None,
         **_recalled_fields(part),
+    }
+
+
+def _way_fields(way: Way) -> Fields:
+    took, since = way.round_trip, way.lost_since
+    return {
+        "site": way.site,
+        "round_trip": duration_fields(took) if took is not None else None,
+        "lost_since": timestamp_fields(since) if since is not None else None,
     }
 
 

@@ -152,7 +152,7 @@ class Broker:
         self._room = room
         admission = Admission(ledger, clock, room)
         forwarding = Forwarding(ledger, metasched, clock, room)
-        get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger)
+        get, parts = GetCluster(ledger, forwarding, site), GetParts(ledger, clock)
         find = FindWorkspace(ledger, get, parts, forwarding)
         resolve = ResolvePart(ledger, notary, policy, clock)
         inventory = Inventory(ledger, BellHints(bell, clock, rest_s=0.2), policy, clock)

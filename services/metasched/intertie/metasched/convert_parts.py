@@ -13,6 +13,7 @@ from intertie.common.rpc.terms_proto import (
     timestamp_to_proto,
 )
 from intertie.common.tariff import RATES, Rates
+from intertie.common.ways import Way
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
 from intertie.metasched.domain.commit import Decision, Outcome, Receipt
 from intertie.metasched.domain.data import Arrival
@@ -111,6 +112,7 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
             )
             for each in message.arrivals
         ),
+        ways=tuple(_way(each) for each in message.ways),
         price=price_from_proto(message.price),
         refunds=refund_from_proto(message.refund),
         recalled_end=(
@@ -124,6 +126,22 @@ def part_from_proto(message: part_pb2.Part) -> PartSeen:
             else None
         ),
         restore=duration_from_proto(message.restore_time, "restore_time"),
+    )
+
+
+def _way(message: part_pb2.Way) -> Way:
+    return Way(
+        site=message.site,
+        round_trip=(
+            duration_from_proto(message.round_trip, "ways.round_trip")
+            if message.HasField("round_trip")
+            else None
+        ),
+        lost_since=(
+            timestamp_from_proto(message.lost_since, "ways.lost_since")
+            if message.HasField("lost_since")
+            else None
+        ),
     )
 
 

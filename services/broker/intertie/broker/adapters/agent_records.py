@@ -1,5 +1,7 @@
 """Records that brokers and agents exchange through etcd, as serialized protobuf messages."""
 
+from datetime import timedelta
+
 import structlog
 from google.protobuf.message import DecodeError
 
@@ -11,6 +13,7 @@ from intertie.broker.domain.counted import Used
 from intertie.broker.domain.fleet import (
     Growth,
     HostFacts,
+    HostWay,
     MemoryMove,
     MigrationOutcome,
     SeenMigration,
@@ -46,6 +49,7 @@ from intertie.common.rpc.spec_proto import (
 log = structlog.get_logger(__name__)
 
 SCHEMA = 1
+_NO_TIME = timedelta()
 
 
 def wanted_to_bytes(wanted: WantedPart) -> bytes:
@@ -184,6 +188,7 @@ def facts_from_bytes(octets: bytes, host: str, revision: int = 0) -> HostFacts |
     try:
         report_time = timestamp_from_proto(message.report_time, "report_time")
         fence_after = duration_from_proto(message.fence_after, "fence_after")
+        ways = tuple(_way(each) for each in message.ways)
     except FieldInvalid as error:
         log.warning("facts.unreadable", host=host, problem=str(error))
         return None
@@ -207,7 +212,21 @@ def facts_from_bytes(octets: bytes, host: str, revision: int = 0) -> HostFacts |
         migrates=message.migrates,
         migrates_aside=message.migrates_aside,
         cpu=message.cpu,
+        ways=ways,
         revision=revision,
+    )
+
+
+def _way(message: records_pb2.Way) -> HostWay:
+    took = duration_from_proto(message.round_trip, "round_trip")
+    return HostWay(
+        address=message.address,
+        round_trip=took if message.HasField("round_trip") and took >= _NO_TIME else None,
+        lost_since=(
+            timestamp_from_proto(message.lost_since, "lost_since")
+            if message.HasField("lost_since")
+            else None
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from intertie.broker.adapters.archive import Archive, beside
 from intertie.broker.adapters.etcd_reads import EtcdReads
 from intertie.broker.adapters.line import Leadership, Line
 from intertie.broker.domain.cluster import ClusterRecord
-from intertie.broker.domain.fleet import Policy, SeenPart
+from intertie.broker.domain.fleet import HostFacts, Policy, SeenPart
 from intertie.broker.domain.guarantees import MeasuredPart
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part
@@ -146,6 +146,9 @@ class EtcdLedger:
 
     async def measured(self) -> Mapping[str, Mapping[str, MeasuredPart]]:
         return (await self._agents()).measured
+
+    async def facts(self) -> Mapping[str, HostFacts]:
+        return (await self._agents()).fleet.facts
 
     def submit(self, change: Change) -> asyncio.Future[int]:
         return self._line.submit(change)

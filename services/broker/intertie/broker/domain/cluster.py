@@ -25,6 +25,7 @@ from intertie.common.refund import RefundItem
 from intertie.common.snapshot import Snapshot
 from intertie.common.spec import DEFAULT_DURATION, ClusterSpec
 from intertie.common.values import Struct, replace
+from intertie.common.ways import Way
 
 CANCELLED = "CANCELLED"
 WINDOW_OVER = "WINDOW_OVER"
@@ -220,9 +221,12 @@ class PartView(Struct, frozen=True, kw_only=True):
     part: Part
     workspaces: tuple[WorkspaceView, ...]
     measured: tuple[Measured, ...] = ()
+    ways: tuple[Way, ...] = ()
+    """To other sites of its cluster."""
 
     @property
     def etag(self) -> str:
+        """As that of a cluster: what its hosts measure is not in it."""
         return etag_of(self.part, self.workspaces)
 
 
@@ -296,10 +300,16 @@ def _begun_anew(moved: Moved) -> str:
 
 
 def part_view(
-    part: Part, seen: Mapping[str, SeenPart], measured: Mapping[str, MeasuredPart]
+    part: Part,
+    seen: Mapping[str, SeenPart],
+    measured: Mapping[str, MeasuredPart],
+    ways: tuple[Way, ...] = (),
 ) -> PartView:
     return PartView(
-        part=part, workspaces=workspaces_of(part, seen), measured=measured_of(part, measured)
+        part=part,
+        workspaces=workspaces_of(part, seen),
+        measured=measured_of(part, measured),
+        ways=ways,
     )
 
 

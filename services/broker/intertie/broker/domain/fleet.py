@@ -1,7 +1,7 @@
 """The hosts of the site as their agents report them, and what of them may be promised."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum
 
 from intertie.broker.domain.admission_policy import ACCEPT_ALL, AdmissionPolicy
@@ -11,9 +11,10 @@ from intertie.broker.domain.queue_policy import QueuePolicy
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.common.quantities import Vector
 from intertie.common.snapshot import Snapshot
-from intertie.common.values import Struct, field
+from intertie.common.values import Struct, field, replace
 
 ALIVE_FOR = timedelta(seconds=15)
+_SOME_TIME = datetime.min.replace(tzinfo=UTC)
 
 
 class WorkspaceState(IntEnum):
@@ -71,6 +72,16 @@ class Growth(Struct, frozen=True, kw_only=True):
     vcpus: int = 1
 
 
+class HostWay(Struct, frozen=True, kw_only=True):
+    """From a gateway to another site's, and back, as its agent finds it."""
+
+    address: str
+    round_trip: timedelta | None = None
+    """None: it does not know."""
+    lost_since: datetime | None = None
+    """None: it is not."""
+
+
 class HostFacts(Struct, frozen=True, kw_only=True):
     """What an agent found on its host."""
 
@@ -100,8 +111,15 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     """Likewise of what goes as it is put aside."""
     cpu: str = ""
     """The same only of hosts whose processors can do the same; empty: it does not say."""
+    ways: tuple[HostWay, ...] = ()
+    """Of a gateway: those that have ever answered. They change all the time, and nothing is decided
+    by them here."""
     revision: int = 0
     """At which the report was written."""
+
+    def standing(self) -> "HostFacts":
+        """Without what changes with each report: the same while the host is."""
+        return replace(self, report_time=_SOME_TIME, revision=0, ways=())
 
     def alive(self, *, now: datetime) -> bool:
         """A host is alive while its agent has reported within the last 15 s."""

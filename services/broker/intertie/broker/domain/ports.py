@@ -88,6 +88,10 @@ class Ledger(Protocol):
         """What agents measure: by part uid, then by host. It informs owners and decides nothing."""
         ...
 
+    async def facts(self) -> Mapping[str, HostFacts]:
+        """What agents say of their hosts, by name."""
+        ...
+
     def submit(self, change: Change) -> Awaitable[int]:
         """Puts a change that was decided on `view` in line. A view from here on counts what it
         takes; written it is when the answer comes, see `commit`."""

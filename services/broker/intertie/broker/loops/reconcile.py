@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -27,7 +27,6 @@ from intertie.broker.domain.records import Change, Unchanged, Write
 from intertie.common.clock import Clock
 from intertie.common.errors import StaleWrite
 from intertie.common.points import reach
-from intertie.common.values import replace
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +36,6 @@ themselves what may come right, a restart of libvirtd for one."""
 
 ENDED_AT_ONCE = 60
 """Hosts whose records go in one transaction, which has room for a part's networks too."""
-
-_SOME_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,5 +312,5 @@ def _only(quiet: dict[str, _Quiet], there: Container[str]) -> dict[str, _Quiet]:
 def _footing(fleet: Fleet) -> tuple[object, ...]:
     """All that hosts say of themselves but that they are alive, and what is known of those that
     do not."""
-    facts = (replace(each, report_time=_SOME_TIME, revision=0) for each in fleet.facts.values())
+    facts = (each.standing() for each in fleet.facts.values())
     return (*facts, fleet.fenced)

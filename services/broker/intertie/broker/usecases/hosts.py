@@ -1,7 +1,6 @@
 """The site and its hosts: what there is, and what of it is free at this moment."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
 
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.offers import HostView, SiteView, host_named, hosts_of, site_of
@@ -44,4 +43,4 @@ class Inventory:
 
 
 def _but_for_the_time(view: HostView) -> HostView:
-    return replace(view, facts=replace(view.facts, report_time=datetime.min, revision=0))
+    return replace(view, facts=view.facts.standing())

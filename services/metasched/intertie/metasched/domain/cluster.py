@@ -317,7 +317,7 @@ class PartSeen:
     arrivals: tuple[Arrival, ...] = ()
     """Of what is brought there."""
     ways: tuple[Way, ...] = ()
-    """From its gateway to other sites of the cluster; a site that it has not tried is not here."""
+    """From its gateway to other sites of the cluster; none while that is silent."""
     current: bool = True
     """False: the site does not answer now, and this is what it said last."""
 

@@ -522,6 +522,7 @@ class Part(_message.Message):
     KEEP_UNTIL_FIELD_NUMBER: _builtins.int
     RESTORE_TIME_FIELD_NUMBER: _builtins.int
     ARRIVALS_FIELD_NUMBER: _builtins.int
+    WAYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sites/{site}/tenants/{tenant}/parts/{part}"""
     state: Global___Part.State.ValueType
@@ -604,6 +605,13 @@ class Part(_message.Message):
     def arrivals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arrival]:
         """How far the transfers to this site are, of those that have begun."""
 
+    @_builtins.property
+    def ways(self) -> _containers.RepeatedCompositeFieldContainer[Global___Way]:
+        """To each other site that has told this one where it takes the part's traffic, by
+        what this site's gateway finds; empty while that does not report. `etag` does not
+        change with them.
+        """
+
     def __init__(
         self,
         *,
@@ -633,14 +641,50 @@ class Part(_message.Message):
         keep_until: _timestamp_pb2.Timestamp | None = ...,
         restore_time: _duration_pb2.Duration | None = ...,
         arrivals: _abc.Iterable[Global___Arrival] | None = ...,
+        ways: _abc.Iterable[Global___Way] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "decide_by", b"decide_by", "end_requested_time", b"end_requested_time", "expire_time", b"expire_time", "keep_until", b"keep_until", "price", b"price", "recalled_end", b"recalled_end", "refund", b"refund", "restore_time", b"restore_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "arrivals", b"arrivals", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "keep_until", b"keep_until", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "price", b"price", "recalled_end", b"recalled_end", "refund", b"refund", "restore_time", b"restore_time", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amendment", b"amendment", "arrivals", b"arrivals", "coordinator", b"coordinator", "decide_by", b"decide_by", "digest", b"digest", "end_message", b"end_message", "end_reason", b"end_reason", "end_requested_time", b"end_requested_time", "endpoints", b"endpoints", "etag", b"etag", "expire_time", b"expire_time", "generation", b"generation", "keep_until", b"keep_until", "measured", b"measured", "name", b"name", "owner", b"owner", "participants", b"participants", "price", b"price", "recalled_end", b"recalled_end", "refund", b"refund", "restore_time", b"restore_time", "spec", b"spec", "state", b"state", "terms", b"terms", "tx", b"tx", "ways", b"ways", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Part: _TypeAlias = Part  # noqa: Y015
+
+@_typing.final
+class Way(_message.Message):
+    """From the gateway of a part's site to another site's, and back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_FIELD_NUMBER: _builtins.int
+    LOST_SINCE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    @_builtins.property
+    def round_trip(self) -> _duration_pb2.Duration:
+        """As measured. Absent: nothing is known; some networks never let an echo come back."""
+
+    @_builtins.property
+    def lost_since(self) -> _timestamp_pb2.Timestamp:
+        """When the last answer came over a way that has answered and has not for 5 s or
+        more. Absent: it is not lost, as far as the site knows.
+        """
+
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        round_trip: _duration_pb2.Duration | None = ...,
+        lost_since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lost_since", b"lost_since", "round_trip", b"round_trip"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost_since", b"lost_since", "round_trip", b"round_trip", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Way: _TypeAlias = Way  # noqa: Y015
 
 @_typing.final
 class Arrival(_message.Message):
