@@ -160,6 +160,31 @@ PLAN = Parse(
     """,
     Plan(),
 )
+LINKED = Parse(
+    """
+    name: "metascheds/meta/tenants/demo/clusters/two-sites"
+    state: ACTIVE
+    plan {
+      links {
+        from_site: "east" to_site: "north" lost_since { seconds: 1800000120 }
+      }
+      links {
+        from_site: "north" to_site: "south" mbit_s: 40 latency { nanos: 20000000 }
+        round_trip { nanos: 41234567 }
+      }
+      links {
+        from_site: "south" to_site: "north" mbit_s: 40 latency { nanos: 20000000 }
+        round_trip { nanos: 41334567 }
+      }
+      links {
+        from_site: "south" to_site: "west" mbit_s: 40 latency { nanos: 5000000 }
+        lost_since { seconds: 1800000120 }
+      }
+      links { from_site: "west" to_site: "north" mbit_s: 40 latency { nanos: 5000000 } }
+    }
+    """,
+    Cluster(),
+)
 SITES = [
     Parse(
         """
@@ -228,6 +253,7 @@ def text_of(renderable: RenderableType) -> str:
         ("clusters", render.clusters([CLUSTER])),
         ("cluster", render.cluster(CLUSTER, NOW)),
         ("amended", render.cluster(AMENDED, NOW)),
+        ("linked", render.cluster(LINKED, NOW)),
         ("plan", render.plan(PLAN)),
         ("options", render.options(OPTIONS.options)),
         ("sites", render.sites(SITES)),
@@ -357,6 +383,30 @@ def test_a_watch_says_what_has_changed_only() -> None:
     again.CopyFrom(CLUSTER)
     again.end_requested_time.FromSeconds(1)
     assert render.changes(again, said) == ["cluster      SCHEDULED, ending, 1/3 ready"]
+
+
+def test_a_watch_says_that_a_link_is_lost_and_that_it_is_there_again() -> None:
+    said: dict[str, str] = {}
+    render.changes(CLUSTER, said)
+    linked = Cluster()
+    linked.CopyFrom(CLUSTER)
+    for ends in (("north", "south"), ("south", "north")):
+        link = linked.plan.links.add(from_site=ends[0], to_site=ends[1])
+        link.round_trip.FromMilliseconds(21)
+    assert render.changes(linked, said) == [], "that it is there is no news"
+    for link in linked.plan.links:
+        link.lost_since.FromSeconds(1_800_000_120)
+    lost = ["north, south link lost since 2027-01-15 08:02:00Z"]
+    assert render.changes(linked, said) == lost
+    assert render.changes(linked, said) == []
+    for link in linked.plan.links:
+        link.ClearField("lost_since")
+        link.ClearField("round_trip")
+    assert render.changes(linked, said) == [], "nobody knows"
+    for link in linked.plan.links:
+        link.round_trip.FromMilliseconds(21)
+    assert render.changes(linked, said) == ["north, south link is there again"]
+    assert render.changes(linked, said) == []
 
 
 def test_a_host_that_was_given_up_is_shown_so_whatever_it_says_of_itself() -> None:

@@ -22,6 +22,7 @@ from intertie.cli.failures import shortfall_table
 from intertie.cli.guarantees import guarantees
 from intertie.cli.tables import BAD, GOOD, WAITING, moment, table
 from intertie.cli.terminal import styled
+from intertie.cli.ways import known_ways, said_of_ways, ways
 from intertie.client.spans import format_span
 from intertie.common.rpc.shortfalls_proto import shortfall_from_proto
 
@@ -118,6 +119,8 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
         pieces += [Text(), snapshots(imaged)]
     if shown.guarantees:
         pieces += [Text(), guarantees(shown.guarantees, now)]
+    if known_ways(shown.plan):
+        pieces += [Text(), ways(shown.plan)]
     if shown.state in WAITING_STATES and shown.plan.shortfalls:
         pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.plan.shortfalls))]
     if len(shown.price.terms) > 1:
@@ -172,6 +175,7 @@ def changes(shown: Cluster, said: dict[str, str]) -> list[str]:
         ready = ", ready" if each.ready else ""
         place = f"{each.site}/{last(each.host)}"
         now[last(each.name)] = f"{place:<12} {workspace_state(each)}{ready}"
+    now |= {where: text for where, text, lost in said_of_ways(shown.plan) if lost or where in said}
     lines = [f"{name:<12} {text}" for name, text in now.items() if said.get(name) != text]
     said.update(now)
     return lines

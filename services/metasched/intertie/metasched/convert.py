@@ -23,6 +23,7 @@ from intertie.common.rpc.terms_proto import (
     timestamp_to_proto,
     window_to_proto,
 )
+from intertie.common.ways import Way, between, known_ends
 from intertie.metasched.domain.alternatives import Merit
 from intertie.metasched.domain.cluster import (
     WAITING,
@@ -33,7 +34,7 @@ from intertie.metasched.domain.cluster import (
     WorkspaceView,
 )
 from intertie.metasched.domain.data import Arrival, TransferPlan
-from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.plan import LinkPlan, Plan
 from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.order import Order
 from intertie.metasched.usecases.plan_cluster import Option
@@ -147,7 +148,7 @@ def cluster_to_proto(view: ClusterView) -> cluster_pb2.Cluster:
         spec=cluster_spec_to_proto(record.spec),
         state=_STATES[record.state],
         window=None if _has_no_site(record) else window_to_proto(record.window),
-        plan=plan_to_proto(record.plan, _start_of(record), view.arrivals),
+        plan=plan_to_proto(record.plan, _start_of(record), view.arrivals, view.ways),
         workspaces=[_workspace_to_proto(record.name, each) for each in view.workspaces],
         create_time=timestamp_to_proto(record.create_time),
         etag=view.etag,
@@ -211,25 +212,24 @@ def plan_to_proto(
     plan: Plan,
     start: datetime | None,
     arrivals: Mapping[tuple[str, str], Arrival] = MappingProxyType({}),
+    ways: Mapping[str, tuple[Way, ...]] = MappingProxyType({}),
 ) -> cluster_pb2.Plan:
-    between: dict[tuple[str, str], cluster_pb2.PlannedLink] = {}
+    links: dict[tuple[str, str], cluster_pb2.PlannedLink] = {}
     for link in plan.links:
-        planned = between.setdefault(
-            (link.from_site, link.to_site),
-            cluster_pb2.PlannedLink(
-                from_site=link.from_site,
-                to_site=link.to_site,
-                latency=duration_to_proto(link.latency),
-            ),
-        )
-        planned.mbit_s += link.mbit_s
+        ends = link.from_site, link.to_site
+        if ends not in links:
+            links[ends] = _link_to_proto(link, between(ways, *ends))
+        links[ends].mbit_s += link.mbit_s
+    for ends in known_ends(ways):
+        if ends not in links:
+            links[ends] = _way_to_proto(*ends, between(ways, *ends))
     return cluster_pb2.Plan(
         start_time=_maybe(start),
         parts=[
             cluster_pb2.PlannedPart(site=each.site, counts=dict(each.counts), cost=each.cost)
             for each in plan.sites
         ],
-        links=list(between.values()),
+        links=list(links.values()),
         cost=plan.cost,
         reasons=plan.reasons,
         shortfalls=[shortfall_to_proto(each) for each in plan.shortfalls],
@@ -238,6 +238,22 @@ def plan_to_proto(
             _transfer_to_proto(each, arrivals.get((each.item, each.to_site)))
             for each in plan.transfers
         ],
+    )
+
+
+def _link_to_proto(link: LinkPlan, way: Way) -> cluster_pb2.PlannedLink:
+    message = _way_to_proto(link.from_site, link.to_site, way)
+    message.latency.CopyFrom(duration_to_proto(link.latency))
+    return message
+
+
+def _way_to_proto(site: str, peer: str, way: Way) -> cluster_pb2.PlannedLink:
+    took = way.round_trip
+    return cluster_pb2.PlannedLink(
+        from_site=site,
+        to_site=peer,
+        round_trip=duration_to_proto(took) if took is not None else None,
+        lost_since=_maybe(way.lost_since),
     )
 
 

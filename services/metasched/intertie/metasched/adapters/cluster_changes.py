@@ -10,6 +10,7 @@ from intertie.common.etcd.client import Entry, Revision
 from intertie.common.etcd.records import decode
 from intertie.common.guarantees import as_compared
 from intertie.common.values import replace
+from intertie.common.ways import lost_ways
 from intertie.metasched.adapters.etcd_clusters import CLUSTERS, SEEN
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterView, SeenRecord, told_view
 
@@ -84,4 +85,6 @@ class ClusterChanges:
             weight=weight + more,
             make=partial(self._render, view),
         )
-        return (replace(view, guarantees=()), as_compared(view.guarantees)), shown
+        lost = {site: lost_ways(ways) for site, ways in view.ways.items() if lost_ways(ways)}
+        standing = replace(view, guarantees=(), ways=lost)
+        return (standing, as_compared(view.guarantees)), shown

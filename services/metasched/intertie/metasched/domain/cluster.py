@@ -378,6 +378,8 @@ class ClusterView:
     refunds: tuple[RefundItem, ...] = ()
     arrivals: Mapping[tuple[str, str], Arrival] = field(default_factory=dict)
     """By item and site."""
+    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
+    """What each site says of its own, while it answers."""
 
     @property
     def etag(self) -> str:
@@ -428,6 +430,11 @@ def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView
         refunds=known.refunds,
         arrivals={
             (each.item, site): each for site, part in parts.items() for each in part.arrivals
+        },
+        ways={
+            site: part.ways
+            for site, part in parts.items()
+            if part.ways and part.current and not record.over
         },
     )
 

@@ -1144,7 +1144,9 @@ Global___PlannedPart: _TypeAlias = PlannedPart  # noqa: Y015
 
 @_typing.final
 class PlannedLink(_message.Message):
-    """Bandwidth reserved from one site to another, one direction."""
+    """Bandwidth reserved from one site to another, one direction; and, once the cluster's networks
+    go that way, how it is, also where nothing is reserved on it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1152,12 +1154,26 @@ class PlannedLink(_message.Message):
     TO_SITE_FIELD_NUMBER: _builtins.int
     MBIT_S_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
+    ROUND_TRIP_FIELD_NUMBER: _builtins.int
+    LOST_SINCE_FIELD_NUMBER: _builtins.int
     from_site: _builtins.str
     to_site: _builtins.str
     mbit_s: _builtins.int
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
-        """One-way latency that the link declares."""
+        """One-way latency that the link declares. Absent where nothing is reserved."""
+
+    @_builtins.property
+    def round_trip(self) -> _duration_pb2.Duration:
+        """There and back, as the gateways of the two sites measure it while the cluster's networks go
+        that way. Absent: nothing is known.
+        """
+
+    @_builtins.property
+    def lost_since(self) -> _timestamp_pb2.Timestamp:
+        """By the word of either site, when the last answer came over a way that has answered and has
+        not for 5 s or more. Absent: it is not lost, as far as they know.
+        """
 
     def __init__(
         self,
@@ -1166,10 +1182,12 @@ class PlannedLink(_message.Message):
         to_site: _builtins.str = ...,
         mbit_s: _builtins.int = ...,
         latency: _duration_pb2.Duration | None = ...,
+        round_trip: _duration_pb2.Duration | None = ...,
+        lost_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "lost_since", b"lost_since", "round_trip", b"round_trip"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_site", b"from_site", "latency", b"latency", "mbit_s", b"mbit_s", "to_site", b"to_site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_site", b"from_site", "latency", b"latency", "lost_since", b"lost_since", "mbit_s", b"mbit_s", "round_trip", b"round_trip", "to_site", b"to_site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
