@@ -47,6 +47,8 @@ class FakeAgents:
     """How far they are with each that they are to make."""
     used: dict[str, used_pb2.Used] = field(default_factory=dict)
     """What they count, by workspace."""
+    ways: list[records_pb2.Way] = field(default_factory=list)
+    """What the gateway says of them."""
     sends: bool = True
     """False: whoever is to go to another host cannot be sent."""
     wanted: dict[tuple[str, str], records_pb2.WantedPart] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class FakeAgents:
                 fenced_epoch=self.fenced_epochs.get(host, 0),
                 migrates=True,
                 migrates_aside=True,
+                ways=self.ways if at_gateway else (),
             )
             await self.put(f"seen/{host}/facts", facts)
 

@@ -10,7 +10,6 @@ from intertie.common.etcd.client import Entry, Revision
 from intertie.common.etcd.records import decode
 from intertie.common.guarantees import as_compared
 from intertie.common.values import replace
-from intertie.common.ways import lost_ways
 from intertie.metasched.adapters.etcd_clusters import CLUSTERS, SEEN
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterView, SeenRecord, told_view
 
@@ -85,6 +84,5 @@ class ClusterChanges:
             weight=weight + more,
             make=partial(self._render, view),
         )
-        lost = {site: lost_ways(ways) for site, ways in view.ways.items() if lost_ways(ways)}
-        standing = replace(view, guarantees=(), ways=lost)
+        standing = replace(view, guarantees=(), ways=view.lost)
         return (standing, as_compared(view.guarantees)), shown

@@ -382,6 +382,12 @@ class ClusterView:
     """What each site says of its own, while it answers."""
 
     @property
+    def lost(self) -> Mapping[str, tuple[Way, ...]]:
+        """Of `ways`, all that is a change: those that are lost, by the site that says so."""
+        lost = {site: lost_ways(ways) for site, ways in self.ways.items()}
+        return {site: ways for site, ways in lost.items() if ways}
+
+    @property
     def etag(self) -> str:
         """Changes with the record and with every change of a workspace. What is measured changes
         all the time, what is given back with it, and who wants to end what was seen does not mean

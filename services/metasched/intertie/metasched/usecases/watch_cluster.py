@@ -26,11 +26,11 @@ class WatchCluster:
 
         NotLeading once this replica stops: the caller watches on at another.
         """
-        etag = ""
+        said: object = None
         while True:
             view = await self._get_cluster(name)
-            if view.etag != etag:
-                etag = view.etag
+            if (view.etag, view.lost) != said:
+                said = view.etag, view.lost
                 yield view
             if view.record.over:
                 return
