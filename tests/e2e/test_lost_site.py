@@ -156,3 +156,45 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
         user.in_guest("moved", "head-0", f"ping -c 3 -W 5 {address}")
         assert user.show("moved")["state"] == "ACTIVE"
         user.delete("moved")
+
+
+def test_what_is_behind_a_lost_link_begins_anew_at_a_third_site(
+    user: User, record_property: Callable[[str, object], None]
+) -> None:
+    """All sites answer, so the old one hears at once that it is over."""
+    bed = user.testbed
+    asked = spec(
+        group("head", sites=["north"]),
+        group("worker", sites=["south", "west"], availability={"on_link_loss": "MOVE"}),
+    )
+    with soon_lost(bed):
+        eventually(lambda: user.say("site", "list").code == 0, within_s=60, what="it is back")
+        user.create("cut", asked)
+        there = workspaces(user, "cut")
+        behind = there["worker-0"]["site"]
+        [other] = {"south", "west"} - {behind}
+        address = there["worker-0"]["addresses"][0]["address"].partition("/")[0]
+        user.in_guest("cut", "head-0", f"echo here > /tmp/here; ping -c 2 -W 5 {address}")
+        bed.cut_link("north", behind)
+        try:
+            took = eventually(
+                lambda: workspaces(user, "cut")["worker-0"]["site"] == other,
+                within_s=LOST_AFTER_S + REPLANNED_WITHIN_S,
+                what="it is planned anew",
+            )
+            record_property("link_replanned_after_s", took)
+            reason = user.show("cut")["plan"]["reasons"][0]
+            one, two = sorted(("north", behind))
+            assert reason == f"the link between {one} and {two} is lost: anew worker-0 at {other}"
+            eventually(
+                lambda: workspaces(user, "cut")["worker-0"].get("ready"),
+                within_s=READY_WITHIN_S,
+                every_s=2,
+                what="the new one is ready",
+            )
+            user.in_guest("cut", "head-0", f"cat /tmp/here; ping -c 3 -W 5 {address}")
+            host = f"{behind}/{behind[0]}1"
+            eventually(lambda: not bed.guest_pids(host), within_s=90, what="the old one has ended")
+        finally:
+            bed.heal_link("north", behind)
+        user.delete("cut")
