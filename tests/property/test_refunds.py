@@ -233,7 +233,7 @@ def test_records_give_back_no_more_than_they_charge_however_the_price_changes(
             window = Window(NOW, now + timedelta(seconds=value + 1))
             spec = replace(found.spec, window=window)
             charges = charged_until(found, account, now=now)
-            price_now = at_agreed_rates(found.price, spec, now=now)
+            price_now = at_agreed_rates(found.price, found.spec, spec, now=now)
             found = replace(found, spec=spec, charged=charges, price=price_now)
         record()
         assert (
