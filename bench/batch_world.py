@@ -12,7 +12,7 @@ from bench.azure import Batch
 from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
 from intertie.common.tariff import Rates
-from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
+from intertie.metasched.domain.plan import LinkPlan, Plan
 from intertie.metasched.domain.problem import (
     GroupNeed,
     HostRoom,
@@ -23,6 +23,7 @@ from intertie.metasched.domain.problem import (
     Promise,
     Site,
 )
+from intertie.metasched.domain.site_plan import SitePlan
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 SITES = tuple(f"s{number}" for number in range(10))

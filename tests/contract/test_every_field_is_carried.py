@@ -48,7 +48,8 @@ from intertie.common.spec import (
 from intertie.common.transfer import TransferGrant
 from intertie.common.values import Struct, field_names, replace
 from intertie.metasched.domain.parts import part_specs
-from intertie.metasched.domain.plan import Plan, SitePlan
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.site_plan import SitePlan
 from intertie.nodeagent.convert import part_from_proto, part_to_proto
 from intertie.nodeagent.domain.migrating import Migration, Role
 from tests.contract.filled import filled, left_out, most_values

@@ -23,8 +23,9 @@ from intertie.metasched.domain.commit import (
     abort_of,
     commit_of,
 )
-from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
+from intertie.metasched.domain.plan import LinkPlan, Plan
 from intertie.metasched.domain.ports import RequestRecord
+from intertie.metasched.domain.site_plan import SitePlan
 from tests.fakes.etcd import MemoryElection, MemoryEtcd
 from tests.integration.etcd_server import EtcdServer
 

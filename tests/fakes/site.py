@@ -30,7 +30,7 @@ from intertie.common.part_spec import PROMISED
 from intertie.common.price import PriceTerm
 from intertie.common.quantities import Vector
 from intertie.common.refund import RefundItem
-from intertie.common.tariff import Rates
+from intertie.common.tariff import Rates, RoomMade
 from intertie.common.values import replace
 from intertie.common.ways import Way
 from intertie.metasched.domain.cluster import PartSeen, WorkspaceSeen, WorkspaceState
@@ -90,6 +90,8 @@ class FakeSite:
     """Likewise."""
     asks: float | None = None
     """For every part, whatever was offered; None: nothing is said of prices."""
+    asks_for_room: RoomMade | None = None
+    """What of that is for room that others make."""
     kinds: Mapping[str, Rates] = field(default_factory=dict)
     """What it asks for kinds of leases."""
     quota_vcpus: int = 1_000_000
@@ -169,7 +171,10 @@ class FakeSite:
     def _price(self, part: FakePart) -> tuple[PriceTerm, ...]:
         if self.asks is None:
             return ()
-        return (PriceTerm(site=self.name, window=part.spec.window, amount=self.asks),)
+        window = part.spec.window
+        return (
+            PriceTerm(site=self.name, window=window, amount=self.asks, room=self.asks_for_room),
+        )
 
     def _may_give_way(self) -> list[FakePart]:
         return [

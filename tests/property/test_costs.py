@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intertie.broker.domain.fleet import Policy
+from intertie.broker.domain.price import stretch_of
 from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.common.names import workspace_label
+from intertie.common.quantities import Vector
 from intertie.common.spec import (
     Allocation,
     BandwidthTerm,
@@ -22,11 +24,12 @@ from intertie.common.spec import (
     layout,
     normalise,
 )
-from intertie.common.tariff import RATES, Rates, part_hour
-from intertie.metasched.domain.costs import site_hour
+from intertie.common.tariff import RATES, Rates, room_made, taken_by
+from intertie.metasched.domain.costs import room_made_at, site_hour
 from intertie.metasched.domain.parts import part_specs
-from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
+from intertie.metasched.domain.plan import LinkPlan, Plan
 from intertie.metasched.domain.problem import Offer, Problem, problem_of
+from intertie.metasched.domain.site_plan import SitePlan
 from tests.unit.metasched.problems import NOW, window
 
 SITES = ("north", "south")
@@ -107,13 +110,23 @@ def labels(plan: Plan, group: str) -> list[str]:
     return [workspace_label(group, index) for index in range(plan.count(group))]
 
 
-@given(given_=placed(), rates=st.fixed_dictionaries({name: st.floats(0, 2) for name in RATES}))
+@given(
+    given_=placed(),
+    rates=st.fixed_dictionaries({name: st.floats(0, 2) for name in RATES}),
+    free=st.none() | st.builds(Vector, vcpus=st.integers(0, 40), memory_mib=st.integers(0, 40_000)),
+)
 def test_plan_and_parts_cost_the_same(
-    given_: tuple[ClusterSpec, Plan], rates: dict[str, float]
+    given_: tuple[ClusterSpec, Plan], rates: dict[str, float], free: Vector | None
 ) -> None:
+    """With what is asked for room that others make, where so much is `free` while they do not."""
     spec, plan = given_
     asked = Rates(**rates)
-    offer = Offer(rates=asked, default_iops=DEFAULT_IOPS, default_mib_s=DEFAULT_MIB_S)
+    offer = Offer(
+        rates=asked,
+        default_iops=DEFAULT_IOPS,
+        default_mib_s=DEFAULT_MIB_S,
+        free_together=free,
+    )
     problem = problem_of(spec, (plan.window,), {site: [offer] for site in SITES})
     links = links_of(problem, plan)
     plan = Plan(window=plan.window, sites=plan.sites, links=links, images=plan.images)
@@ -129,5 +142,8 @@ def test_plan_and_parts_cost_the_same(
         )
         traffic = links[0].mbit_s if links else 0
         planned = site_hour(problem, problem.site(site.site), 0, site.counts, totals, traffic)
-        held = part_hour(asked, with_site_defaults(parts[site.site], policy))
-        assert planned == pytest.approx(held)
+        part = with_site_defaults(parts[site.site], policy)
+        room = room_made(asked, taken_by(part), free) if free is not None else None
+        held = stretch_of(part.window, "immediate", asked, part, room)
+        assert planned == pytest.approx(held.hour)
+        assert room_made_at(problem, problem.site(site.site), 0, site.counts) == room

@@ -81,9 +81,20 @@ def offers(draw: st.DrawFn, site: str) -> Offer:
             vcpu_hour=draw(st.sampled_from([0.0, 0.5])),
             pair_mbit_s_hour=draw(st.sampled_from([0.0, 0.0, 0.01])),
             link_mbit_s_hour=draw(st.sampled_from([0.0, 0.0, 0.01])),
+            give_way_vcpu_hour=draw(st.sampled_from([0.0, 0.0, 0.3])),
+            give_way_memory_gib_hour=draw(st.sampled_from([0.0, 0.0, 51.2])),
         ),
         default_iops=draw(st.sampled_from([0, 10])),
+        free_together=draw(free_together()),
     )
+
+
+@st.composite
+def free_together(draw: st.DrawFn) -> Vector | None:
+    """Nothing of it, or less than hosts have with others out of the way, or more."""
+    if draw(st.booleans()):
+        return None
+    return Vector(vcpus=draw(st.integers(0, 6)), memory_mib=draw(st.integers(0, 12)))
 
 
 @st.composite

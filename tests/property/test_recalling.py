@@ -6,29 +6,58 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
 from intertie.broker.domain.difference import with_terms
-from intertie.broker.domain.giving_way import allotted_before_others, draft_before_others
+from intertie.broker.domain.giving_way import (
+    allotted_before_others,
+    asked_before_others,
+    draft_before_others,
+)
 from intertie.broker.domain.growing import amended_before_others, more_than, more_than_counted
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.offers import Offer, offers_of
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.pricing import Flat
 from intertie.broker.domain.renegotiating import held
 from intertie.broker.domain.stretches import TICK
+from intertie.broker.domain.tariff import Tariff
+from intertie.broker.site_proto import offer_to_proto
 from intertie.common.errors import NoCapacity, PartOver
 from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
 from intertie.common.part_spec import PartSpec
 from intertie.common.spec import LeaseTerms, normalise
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
+from intertie.metasched.convert_parts import offer_from_proto
+from intertie.metasched.domain.assemble import assembled
+from intertie.metasched.domain.problem import problem_of
+from intertie.metasched.domain.site_plan import SitePlan
 from tests.property.coordinated_site import COUNTS, HOSTS, MINUTE, SECOND, SMALL, CoordinatedSite
 from tests.property.promised import moments_of, promised_of
 from tests.unit.broker.line import name_of
-from tests.unit.broker.samples import POLICY, part_spec, workspace
+from tests.unit.broker.samples import HOUR, POLICY, part_spec, workspace
 from tests.unit.broker.standing import group, spec
+
+RATES = Rates(vcpu_hour=1, memory_gib_hour=8, give_way_vcpu_hour=3, give_way_memory_gib_hour=16)
+PRICED = replace(POLICY, pricing=Flat(tariff=Tariff(rates=RATES)))
+
+
+def _planned(asked: PartSpec, offer: Offer) -> SitePlan:
+    """An hour of what a meta-scheduler plans by the offer, as it has come to it."""
+    counts = {"w": len(asked.workspaces)}
+    site = offer.site
+    problem = problem_of(
+        spec(group(count=counts["w"])),
+        (Window(asked.window.start, asked.window.start + HOUR),),
+        {site: [offer_from_proto(offer_to_proto(offer))]},
+    )
+    [planned] = assembled(problem, 0, {site: [counts]}, {}).sites
+    return planned
 
 
 class Site(CoordinatedSite):
@@ -65,13 +94,18 @@ class Site(CoordinatedSite):
             assert any(each.window.start > self.now for each in parts)
 
     def _offered(self, window: Window) -> Offer:
-        [offer] = offers_of(self.view, POLICY, (window,), (), now=self.now, before_others=True)
+        [offer] = offers_of(self.view, PRICED, (window,), (), now=self.now, before_others=True)
         return offer
 
     def _hold(self, name: str, asked: PartSpec) -> None:
+        planned = _planned(asked, self._offered(asked.window))
         found, aside = allotted_before_others(
             asked, self.view, POLICY, tenant="demo", now=self.now, alone=True
         )
+        price = asked_before_others(found.spec, aside, self.view, PRICED, now=self.now)
+        assert price.hour == pytest.approx(planned.cost)
+        assert price.room == planned.room
+        assert aside or price.room is None, "nobody is paid for who does not give way"
         for each in aside:
             after = each.after
             assert after.keeping is not None

@@ -12,7 +12,7 @@ from intertie.broker.domain.account import Account
 from intertie.broker.domain.guarantees import MeasuredDirection, MeasuredPart, measured_of
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.placed import Placed
-from intertie.broker.domain.price import amount_of, at_agreed_rates
+from intertie.broker.domain.price import amount_of, at_agreed_rates, stretch_of
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.refunds import with_breaches, with_end, within_price
 from intertie.broker.domain.stretch import Stretch
@@ -26,7 +26,7 @@ from intertie.broker.domain.usage import (
 from intertie.common.guarantees import GuaranteeKind, Measured
 from intertie.common.intervals import Window
 from intertie.common.spec import BandwidthTerm
-from intertie.common.tariff import Rates, part_hour
+from intertie.common.tariff import Rates, part_hour, room_of
 from intertie.common.values import replace
 from tests.unit.broker.samples import NOW, part, part_spec, workspace
 from tests.unit.broker.test_refunds import lease, price
@@ -195,16 +195,20 @@ def test_records_give_back_no_more_than_they_charge_however_the_price_changes(
     events: list[tuple[int, tuple[str, int]]], policy: RefundPolicy, reason: str
 ) -> None:
     """Each record is for ever, and the price becomes less with each end that comes earlier. All of
-    them say what the part says in the end."""
+    them say what the part says in the end, also of what others had made room for."""
     found, now = lease(), NOW
+    asked = replace(found.price[0].rates, give_way_vcpu_hour=3.0)
+    agreed = stretch_of(found.window, "immediate", asked, found.spec, room_of(asked, 1, 0))
+    found = replace(found, price=(agreed,))
     account: Account | None = None
-    charged = back = 0.0
+    charged = back = rooms = 0.0
 
     def record() -> None:
-        nonlocal account, charged, back
+        nonlocal account, charged, back, rooms
         while (period := next_period(found, account)) and period.end <= now:
             terms = price_during(found, period, first=account is None)
             charged += sum(each.amount for each in terms)
+            rooms += sum(each.room.amount for each in terms if each.room is not None)
             back += sum(each.amount for each in refunds_since(found, account, period))
             assert back <= charged + 1e-9
             account = Account(
@@ -233,7 +237,7 @@ def test_records_give_back_no_more_than_they_charge_however_the_price_changes(
             window = Window(NOW, now + timedelta(seconds=value + 1))
             spec = replace(found.spec, window=window)
             charges = charged_until(found, account, now=now)
-            price_now = at_agreed_rates(found.price, spec, now=now)
+            price_now = at_agreed_rates(found.price, found.spec, spec, now=now)
             found = replace(found, spec=spec, charged=charges, price=price_now)
         record()
         assert (
@@ -245,6 +249,7 @@ def test_records_give_back_no_more_than_they_charge_however_the_price_changes(
     now = found.window.end
     record()
     assert charged == pytest.approx(amount_of(found.price))
+    assert rooms == pytest.approx(3.0 * ((found.window.end - NOW) / timedelta(hours=1)))
     assert back == pytest.approx(
         sum(each.amount for each in within_price(found.refunds, found.price))
     )

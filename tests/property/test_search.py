@@ -29,7 +29,7 @@ from intertie.metasched.domain.problem import (
     Site,
 )
 from intertie.metasched.domain.solver import solve
-from tests.property.test_plan import assert_no_worse_with_more, rank
+from tests.property.test_plan import assert_no_worse_with_more, free_together, rank
 from tests.unit.metasched.problems import IMAGES, OTHER_DIGEST, window
 
 OTHERS = {"guest": ImageFound(digest=OTHER_DIGEST, virtual_mib=64)}
@@ -101,7 +101,13 @@ def routed(draw: st.DrawFn) -> Problem:
             hosts=tuple(draw(st.lists(hosts(), min_size=1, max_size=2))),
             links=links[name],
             images=draw(images),
-            rates=Rates(vcpu_hour=draw(prices), link_mbit_s_hour=draw(prices)),
+            rates=Rates(
+                vcpu_hour=draw(prices),
+                link_mbit_s_hour=draw(prices),
+                give_way_vcpu_hour=draw(prices),
+                give_way_memory_gib_hour=draw(prices) * 1024,
+            ),
+            free_together=draw(free_together()),
         )
         later = [replace(first, hosts=(draw(hosts()),)) for _ in range(slots - 1)]
         drawn.append(

@@ -14,6 +14,7 @@ from intertie.broker.domain.counted import Used
 from intertie.broker.domain.fleet import SeenPart, SeenWorkspace, WorkspaceState
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.part import Part, PartState
+from intertie.broker.domain.price import amount_of, stretch_of
 from intertie.broker.domain.refund_policy import RefundPolicy
 from intertie.broker.domain.refunds import with_end
 from intertie.broker.domain.stretch import Stretch
@@ -23,7 +24,7 @@ from intertie.client.usage_chain import ChainBroken
 from intertie.common.errors import EtcdUnavailable, FieldInvalid, NotLeading, StaleWrite
 from intertie.common.etcd.client import MAX_OPERATIONS
 from intertie.common.intervals import Window
-from intertie.common.tariff import Rates
+from intertie.common.tariff import Rates, room_of
 from intertie.common.usage_chain import digest_of
 from intertie.common.values import replace
 from tests.fakes.accounts import SIGNER, START, Accounts
@@ -109,6 +110,20 @@ async def test_the_last_record_has_what_is_given_back_however_late_that_is(site:
     await site.accounting.sweep(frozenset({ended.name}))
     [record] = await site.written()
     assert (record.final, record.price.amount, record.refund.amount) == (True, 2, 1)
+
+
+async def test_what_of_a_price_is_for_others_is_in_each_record_and_adds_up(site: Accounts) -> None:
+    made = lease(1, hours=60)
+    rates = Rates(vcpu_hour=2, give_way_vcpu_hour=0.5)
+    agreed = stretch_of(made.window, "immediate", rates, made.spec, room_of(rates, 1, 0))
+    await site.write(replace(made, price=(agreed,)))
+    for _ in range(60):
+        await site.clock.advance(3600)
+        await site.accounting.sweep()
+    terms = [each for record in await site.written() for each in record.price.terms]
+    assert [each.room_made.amount for each in terms] == [6, 12, 12]
+    assert {each.room_made.vcpus for each in terms} == {1}
+    assert sum(each.amount for each in terms) == amount_of((agreed,))
 
 
 async def test_a_long_lease_is_written_down_each_midnight(site: Accounts) -> None:

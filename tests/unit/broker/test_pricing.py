@@ -16,6 +16,7 @@ from intertie.broker.domain.price import (
     asked_for,
     at_agreed_rates,
     shortened,
+    stretch_of,
 )
 from intertie.broker.domain.pricing import ByLoad, Flat
 from intertie.broker.domain.stretch import Stretch
@@ -23,7 +24,7 @@ from intertie.broker.domain.tariff import ADVANCE, IMMEDIATE, Tariff, kind_of
 from intertie.common.etcd.records import encode
 from intertie.common.intervals import Window
 from intertie.common.spec import BandwidthTerm, DiskTerm
-from intertie.common.tariff import RATES, Rates, part_hour
+from intertie.common.tariff import RATES, Rates, RoomMade, part_hour, room_of
 from intertie.common.values import replace
 from tests.unit.broker.samples import HOUR, NOW, POLICY, facts, part, part_spec, workspace
 from tests.unit.broker.standing import view_of
@@ -37,11 +38,14 @@ EACH = Rates(
     throughput_mib_s_hour=1e5,
     nic_mbit_s_hour=1e6,
     pair_mbit_s_hour=1e7,
+    give_way_vcpu_hour=1e8,
+    give_way_memory_gib_hour=1e9,
 )
 """A digit each."""
 DEAR = Rates(vcpu_hour=5)
 BY_KIND = Tariff(rates=Rates(vcpu_hour=2), kinds={ADVANCE: Rates(vcpu_hour=1), "other": DEAR})
 LATER = Window(NOW + HOUR, NOW + 2 * HOUR)
+QUARTER = Window(NOW, NOW + HOUR / 4)
 FLEET = Fleet.of([facts("n1"), facts("n2")], POLICY)
 EMPTY = view_of(FLEET, ())
 
@@ -57,9 +61,15 @@ def test_every_resource_has_its_price() -> None:
     spec = part_spec(one, pairs=(("w-0", "x-0", 8),), remote=("x-0",), link_mbit_s=3)
     # Both halves of the link, and this site's end of the pair.
     assert part_hour(EACH, spec) == 2 + 30 + 400 + 2 * 3e3 + 5e4 + 6e5 + 7e6 + 8e7
+    assert room_of(EACH, 3, 4096) == RoomMade(vcpus=3, memory_mib=4096, amount=3e8 + 4e9)
+    assert room_of(EACH, 0, -1) is None
     for name in RATES:
         alone = Rates(**{name: getattr(EACH, name)})
-        assert 0 < part_hour(alone, spec) < part_hour(EACH, spec), name
+        if name.startswith("give_way"):
+            assert part_hour(alone, spec) == 0, "it is asked for by itself"
+            assert room_of(alone, 3, 4096)
+        else:
+            assert 0 < part_hour(alone, spec) < part_hour(EACH, spec), name
 
 
 def test_both_ends_of_a_pair_that_are_here_are_charged_wherever_they_are() -> None:
@@ -122,17 +132,20 @@ def _asked(offer: Offer) -> dict[str, float]:
 
 def test_the_past_stays_at_the_old_price() -> None:
     policy = replace(POLICY, pricing=Flat(tariff=Tariff(rates=Rates(vcpu_hour=1))))
-    first = asked_for(part_spec(workspace(vcpus=2)), EMPTY, policy, now=NOW)
+    two = part_spec(workspace(vcpus=2))
+    first = asked_for(two, EMPTY, policy, now=NOW)
     assert amount_of((first,)) == 2
     dearer = replace(POLICY, pricing=Flat(tariff=Tariff(rates=Rates(vcpu_hour=3))))
     longer = part_spec(workspace(vcpus=4), window=Window(NOW, NOW + 2 * HOUR))
-    agreed = amended((first,), longer, EMPTY, dearer, now=NOW + HOUR / 2)
+    agreed = amended(
+        (first,), part_spec(workspace(vcpus=2)), longer, EMPTY, dearer, now=NOW + HOUR / 2
+    )
     assert [each.window.end for each in agreed] == [NOW + HOUR / 2, NOW + 2 * HOUR]
     assert amount_of(agreed) == pytest.approx(2 / 2 + 12 * 1.5)
     assert amount_of(agreed, Window(NOW, NOW + HOUR)) == pytest.approx(1 + 6)
 
     shorter = part_spec(workspace(vcpus=4), window=Window(NOW, NOW + HOUR))
-    again = amended(agreed, shorter, EMPTY, dearer, now=NOW + HOUR * 3 / 4)
+    again = amended(agreed, longer, shorter, EMPTY, dearer, now=NOW + HOUR * 3 / 4)
     assert amount_of(again) == pytest.approx(1 + 6)
 
 
@@ -141,18 +154,26 @@ def test_an_end_that_is_heard_of_late_is_the_end_of_the_price_too() -> None:
     it was heard."""
     policy = replace(POLICY, pricing=Flat(tariff=Tariff(rates=Rates(vcpu_hour=1))))
     first = asked_for(part_spec(workspace()), EMPTY, policy, now=NOW)
-    short = part_spec(workspace(), window=Window(NOW, NOW + HOUR / 4))
-    [late] = at_agreed_rates((first,), short, now=NOW + HOUR / 2)
+    whole, short = part_spec(workspace()), part_spec(workspace(), window=QUARTER)
+    [late] = at_agreed_rates((first,), whole, short, now=NOW + HOUR / 2)
     assert late == replace(first, window=short.window)
-    assert at_agreed_rates((first,), short, now=NOW + HOUR / 4) == (late,)
-    assert amount_of(at_agreed_rates((first,), short, now=NOW + HOUR / 8)) == amount_of((late,))
+    assert at_agreed_rates((first,), whole, short, now=NOW + HOUR / 4) == (late,)
+    assert amount_of(at_agreed_rates((first,), whole, short, now=NOW + HOUR / 8)) == amount_of(
+        (late,)
+    )
 
 
 def test_terms_that_are_changed_before_the_start_replace_those_before() -> None:
     policy = replace(POLICY, pricing=Flat(tariff=BY_KIND))
-    first = asked_for(part_spec(workspace(), window=LATER), EMPTY, policy, now=NOW)
+    before = part_spec(workspace(), window=LATER)
+    first = asked_for(before, EMPTY, policy, now=NOW)
     [agreed] = amended(
-        (first,), part_spec(workspace(vcpus=2), window=LATER), EMPTY, policy, now=NOW + HOUR * 0.999
+        (first,),
+        before,
+        part_spec(workspace(vcpus=2), window=LATER),
+        EMPTY,
+        policy,
+        now=NOW + HOUR * 0.999,
     )
     assert (agreed.window, agreed.kind, agreed.hour) == (LATER, ADVANCE, 2), "its kind stays"
 
@@ -167,7 +188,7 @@ def test_a_part_that_is_amended_for_ever_can_be_written_for_ever() -> None:
     for number in range(3 * MOST):
         now = NOW + number * HOUR
         rates = Rates(vcpu_hour=number, iops_hour=number / 7)
-        agreed = applied(agreed, spec, rates, "immediate", now=now)
+        agreed = applied(agreed, spec, [stretch_of(spec.window, "immediate", rates, spec)], now=now)
         assert shortened(agreed, None) == agreed, "nothing is written down"
         before, agreed = agreed, shortened(agreed, account)
         assert amount_of(agreed) == pytest.approx(amount_of(before))
@@ -186,5 +207,5 @@ def test_a_part_that_is_amended_for_ever_can_be_written_for_ever() -> None:
 
 def test_a_part_of_before_prices_has_one_for_what_is_to_come() -> None:
     spec = part_spec(workspace())
-    [agreed] = amended((), spec, EMPTY, POLICY, now=NOW + HOUR / 2)
+    [agreed] = amended((), spec, spec, EMPTY, POLICY, now=NOW + HOUR / 2)
     assert agreed.window == Window(NOW + HOUR / 2, NOW + HOUR)

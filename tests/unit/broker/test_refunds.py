@@ -254,7 +254,9 @@ def test_a_price_that_became_less_is_the_most_that_is_said_to_be_given_back() ->
     assert within_price(found.refunds, found.price) == found.refunds
     quarter = Window(NOW, NOW + HOUR / 4)
     short = replace(found.spec, window=quarter)
-    cut = replace(found, spec=short, price=at_agreed_rates(found.price, short, now=NOW + HOUR / 4))
+    cut = replace(
+        found, spec=short, price=at_agreed_rates(found.price, found.spec, short, now=NOW + HOUR / 4)
+    )
     told = within_price(cut.refunds, cut.price)
     assert [each.amount for each in told] == [pytest.approx(price(lease()) / 4), 0]
     assert refunds_since(cut, None, quarter) == told

@@ -14,9 +14,10 @@ from rich.console import Console, RenderableType
 
 from intertie.api.broker.v1.site_pb2 import Host
 from intertie.api.cluster.v1.cluster_pb2 import Cluster, Plan, Workspace
-from intertie.api.cluster.v1.clusters_pb2 import PlanClusterResponse
+from intertie.api.cluster.v1.clusters_pb2 import PlanClusterResponse, PlanOption
 from intertie.api.imagestore.v1.images_pb2 import Image
 from intertie.api.metasched.v1.sites_pb2 import KnownSite
+from intertie.api.types.v1.price_pb2 import Price, PriceTerm
 from intertie.cli import render
 from intertie.cli.failures import shortfall_table
 from intertie.cli.tables import moment
@@ -279,6 +280,32 @@ def test_a_deadline_is_shown() -> None:
     assert "deadline" not in text_of(render.cluster(by, NOW))
     by.spec.lease.deadline.FromSeconds(1_800_007_200)
     assert f"deadline  {moment(by.spec.lease.deadline)}" in text_of(render.cluster(by, NOW))
+
+
+SAID = "2 vCPUs of best-effort leases at south give way: +3.20"
+
+
+def test_what_of_a_price_is_for_those_who_give_way_is_shown_wherever_a_price_is() -> None:
+    price = Price(amount=7.2, terms=[PriceTerm(site="south", amount=7.2)])
+    made = Cluster(name="c", price=price)
+    option = PlanOption(merits=[PlanOption.CHEAPEST], price=price)
+
+    def told() -> list[str]:
+        shown = (
+            render.cluster(made, NOW),
+            render.plan(PLAN, made.price),
+            render.options([option]),
+        )
+        return [text_of(each) for each in shown]
+
+    assert not any("give way" in each for each in told())
+    room = made.price.terms[0].room_made
+    room.vcpus, room.amount = 2, 3.2
+    option.price.CopyFrom(made.price)
+    cluster, plan, options = told()
+    assert f"price  7.2000\n       {SAID}" in cluster
+    assert f"  - {SAID}" in plan
+    assert f"cheapest: {SAID}" in options
 
 
 def test_what_others_say_cannot_drive_the_terminal() -> None:

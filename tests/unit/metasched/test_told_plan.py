@@ -10,7 +10,8 @@ from intertie.common.errors import PlanStale
 from intertie.common.intervals import Window
 from intertie.common.price import PriceTerm
 from intertie.common.spec import LeaseTerms
-from intertie.metasched.domain.plan import Plan, SitePlan
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.site_plan import SitePlan
 from intertie.metasched.domain.told_plan import ToldPlan, as_accepted, check_price, told
 from intertie.metasched.domain.waiting import LEAST
 from tests.unit.metasched.problems import NOW

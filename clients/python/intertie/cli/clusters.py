@@ -126,7 +126,7 @@ async def choose(
 
 
 def _show_plan(run: Run, cluster: Cluster) -> None:
-    run.show(cluster.plan, lambda: render.plan(cluster.plan))
+    run.show(cluster.plan, lambda: render.plan(cluster.plan, cluster.price))
 
 
 def _read(run: Run, file: Path, name: str, keys: list[Path]) -> tuple[str, ClusterSpec]:

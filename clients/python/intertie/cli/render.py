@@ -24,6 +24,7 @@ from intertie.cli.tables import BAD, GOOD, WAITING, moment, table
 from intertie.cli.terminal import styled
 from intertie.cli.ways import known_ways, said_of_ways, ways
 from intertie.client.spans import format_span
+from intertie.common.room_words import give_way
 from intertie.common.rpc.shortfalls_proto import shortfall_from_proto
 
 _CLUSTER_STYLES = {Cluster.ACTIVE: GOOD, Cluster.FAILED: BAD, Cluster.REJECTED: BAD}
@@ -108,6 +109,8 @@ def cluster(shown: Cluster, now: datetime) -> RenderableType:
     head.add_row("owner", styled(shown.owner))
     if shown.HasField("price"):
         head.add_row("price", f"{shown.price.amount:.4f}")
+        for said in _rooms(shown.price):
+            head.add_row("", styled(said))
     if shown.HasField("refund"):
         head.add_row("refund", styled(f"{shown.refund.amount:.4f}", WAITING))
     pieces: list[RenderableType] = [head]
@@ -216,7 +219,7 @@ def workspace_state(shown: Workspace) -> Text:
     return styled(f"{name}: {shown.message}" if shown.message else name, style)
 
 
-def plan(shown: Plan) -> RenderableType:
+def plan(shown: Plan, at: Price | None = None) -> RenderableType:
     parts = table("SITE", "WORKSPACES", "COST", right=("COST",))
     for part in shown.parts:
         parts.add_row(styled(part.site), styled(_counts(part)), f"{part.cost:.4f}")
@@ -232,6 +235,7 @@ def plan(shown: Plan) -> RenderableType:
             )
         pieces += [Text(), links]
     pieces += [Text(), styled(_plan_in_a_line(shown))]
+    pieces += [styled(f"  - {said}") for said in _rooms(at)] if at is not None else []
     pieces += [styled(f"  - {reason}") for reason in shown.reasons]
     if shown.shortfalls:
         pieces += [Text(), shortfall_table(map(shortfall_from_proto, shown.shortfalls))]
@@ -253,6 +257,7 @@ def options(found: Sequence[PlanOption]) -> RenderableType:
         if each.gives_way:
             short = "; ".join(str(shortfall_from_proto(one)) for one in each.gives_way)
             pieces.append(styled(f"{_merits(each)}: leases that wait give way ({short})"))
+        pieces += [styled(f"{_merits(each)}: {said}") for said in _rooms(each.price)]
     until = {moment(each.accept_before) for each in found if each.token}
     if until:
         pieces.append(
@@ -261,6 +266,16 @@ def options(found: Sequence[PlanOption]) -> RenderableType:
             )
         )
     return Group(*pieces)
+
+
+def _rooms(shown: Price) -> list[str]:
+    """What of it is for leases that give way, at which site."""
+    return [
+        give_way(vcpus=room.vcpus, memory_mib=room.memory_mib, site=each.site, amount=room.amount)
+        for each in shown.terms
+        if each.HasField("room_made")
+        for room in (each.room_made,)
+    ]
 
 
 def _merits(option: PlanOption) -> str:

@@ -187,6 +187,11 @@ class TariffSettings(Section):
     nic_mbit_s_hour: NonNegativeFloat = 0.0
     pair_mbit_s_hour: NonNegativeFloat = 0.0
     """Of one Mbit/s guaranteed between two workspaces, for each end at this site."""
+    give_way_vcpu_hour: NonNegativeFloat = 0.0
+    """Beside the others, of one vCPU that a lease takes beyond what all hosts have free together
+    while no best-effort lease gives way for it."""
+    give_way_memory_gib_hour: NonNegativeFloat = 0.0
+    """Likewise, of one GiB of memory."""
 
     def rates(self) -> Rates:
         return Rates(**self.model_dump(include=set(RATES)))
@@ -205,6 +210,8 @@ class KindTariffSettings(Section):
     throughput_mib_s_hour: float | None = Field(default=None, ge=0)
     nic_mbit_s_hour: float | None = Field(default=None, ge=0)
     pair_mbit_s_hour: float | None = Field(default=None, ge=0)
+    give_way_vcpu_hour: float | None = Field(default=None, ge=0)
+    give_way_memory_gib_hour: float | None = Field(default=None, ge=0)
 
     def rates(self, others: Rates) -> Rates:
         return replace(others, **self.model_dump(include=set(RATES), exclude_none=True))

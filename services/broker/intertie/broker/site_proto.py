@@ -49,6 +49,13 @@ def offer_to_proto(offer: Offer) -> part_pb2.Offer:
         default_disk_cap_iops=offer.default_disk_cap_iops,
         default_disk_cap_mib_s=offer.default_disk_cap_mib_s,
         room_from=map(timestamp_to_proto, offer.room_from),
+        free_together=(
+            part_pb2.FreeTogether(
+                vcpus=offer.free_together.vcpus, memory_mib=offer.free_together.memory_mib
+            )
+            if offer.free_together is not None
+            else None
+        ),
     )
 
 

@@ -64,6 +64,11 @@ def offer_from_proto(message: part_pb2.Offer) -> Offer:
         default_iops=message.default_disk_cap_iops,
         default_mib_s=message.default_disk_cap_mib_s,
         room_from=tuple(timestamp_from_proto(each, "room_from") for each in message.room_from),
+        free_together=(
+            Vector(vcpus=message.free_together.vcpus, memory_mib=message.free_together.memory_mib)
+            if message.HasField("free_together")
+            else None
+        ),
     )
 
 

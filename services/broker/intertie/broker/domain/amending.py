@@ -21,8 +21,9 @@ from intertie.broker.domain.planning import (
     why_not_more,
 )
 from intertie.broker.domain.price import amended as priced
-from intertie.broker.domain.price import amount_of, shortened
+from intertie.broker.domain.price import amount_of, applied, shortened, with_rooms
 from intertie.broker.domain.refusing import check_budget, check_window
+from intertie.broker.domain.room_paid import asks_for_room, rooms_of_more
 from intertie.broker.domain.usage import charged_until
 from intertie.common.amend_rules import (
     DURATION,
@@ -34,6 +35,7 @@ from intertie.common.amend_rules import (
 )
 from intertie.common.calendar import Demand
 from intertie.common.errors import AmendPending, ClusterOver, LeaseEnding, NoCapacity
+from intertie.common.intervals import Window
 from intertie.common.names import ClusterName
 from intertie.common.spec import ClusterSpec, Group
 from intertie.common.values import Struct, replace
@@ -97,8 +99,9 @@ def amend(
         raise LeaseEnding(record.name, record.window.end.isoformat(timespec="seconds"))
     found_account = view.accounts.get(part.name)
     account = found_account.value if found_account else None
-    price = shortened(priced(part.price, found.part.spec, view, policy, now=now), account)
-    check_budget(spec, amount_of(price), policy.site)
+    asked_for = priced(part.price, part.spec, found.part.spec, view, policy, now=now)
+    price = shortened(asked_for, account)
+    check_budget(spec, price, policy.site)
     after = replace(
         record,
         spec=spec,
@@ -149,7 +152,30 @@ def amend_before_others(
     if after is None or not aside:
         return after, ()
     reasons = (*after.record.reasons, *said_of(aside))
-    return replace(after, record=replace(after.record, reasons=reasons)), aside
+    after = replace(after, record=replace(after.record, reasons=reasons))
+    return _with_room_paid(after, part, view, policy, now=now), aside
+
+
+def _with_room_paid(
+    after: Amendment, part: Part, view: LedgerView, policy: Policy, *, now: datetime
+) -> Amendment:
+    """At what is asked for the room that others make as well. NoCapacity where that is more than
+    its budget."""
+    if not asks_for_room(policy):
+        return after
+    spec, last = after.part.spec, after.part.price[-1]
+    rest = replace(last, window=Window(max(spec.window.start, now), spec.window.end))
+    rooms = rooms_of_more(part.price, part.spec, spec, view, policy, now=now)
+    asked = with_rooms((rest,), spec, part.window.end, *rooms)
+    known = view.accounts.get(part.name)
+    account = known.value if known else None
+    price = shortened(applied(part.price, spec, asked, now=now), account)
+    check_budget(after.record.spec, price, policy.site)
+    return replace(
+        after,
+        record=replace(after.record, cost=amount_of(price)),
+        part=replace(after.part, price=price),
+    )
 
 
 def _range(group: Group) -> tuple[int, int]:

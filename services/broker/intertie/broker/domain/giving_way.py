@@ -2,6 +2,7 @@
 that, who goes on with fewer workspaces."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -26,6 +27,8 @@ from intertie.broker.domain.preemptible import (
 from intertie.broker.domain.price import asked_for
 from intertie.broker.domain.recalling import allotted
 from intertie.broker.domain.records import Write
+from intertie.broker.domain.refusing import check_budget
+from intertie.broker.domain.room_paid import asks_for_room, free_together
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.stretches import (
     GIVEN_UP_WITHIN,
@@ -115,6 +118,35 @@ def draft_before_others(
     if found is not None:
         return Admissible(draft=found)
     raise problem or NoCapacity(())
+
+
+def draft_within_budget(
+    name: ClusterName,
+    uid: str,
+    spec: ClusterSpec,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+    alone: bool = True,
+) -> tuple[Admissible, Stretch]:
+    """As `draft_before_others`, and what is asked for it. Where the room that others make is what
+    makes it too dear, nobody gives way, if there is a later start so. NoCapacity where it costs
+    more than its budget."""
+    found = draft_before_others(name, uid, spec, view, policy, now=now, alone=alone)
+    asked = asked_before_others(found.draft.allotment.spec, found.aside, view, policy, now=now)
+    try:
+        check_budget(spec, (asked,), policy.site)
+    except NoCapacity as too_dear:
+        if asked.room is None:
+            raise
+        with suppress(NoCapacity):
+            later = Admissible(draft=draft(name, uid, spec, view, policy, now=now))
+            asked = asked_before_others(later.draft.allotment.spec, (), view, policy, now=now)
+            check_budget(spec, (asked,), policy.site)
+            return later, asked
+        raise too_dear from None
+    return found, asked
 
 
 def allotted_before_others(
@@ -229,12 +261,17 @@ def asked_before_others(
     now: datetime,
     kind: str = "",
 ) -> Stretch:
-    """As `price.asked_for`, with those out of the way, as offers say it."""
+    """As `price.asked_for`, with those out of the way, as offers say it; and with what is asked for
+    the room that they make, which nobody does who is out of the way anyway."""
     calendar = calendar_of(view, policy)
+    free = None
+    if aside and asks_for_room(policy):
+        free = free_together(calendar, view, policy, spec.window, now=now)
     before = {each.after.name: each.part.value for each in aside}
     after = {each.after.name: each.after for each in aside}
     with counted_as(calendar, before, after, policy.admission):
-        return asked_for(spec, replace(view, demands=calendar), policy, now=now, kind=kind)
+        here = replace(view, demands=calendar)
+        return asked_for(spec, here, policy, now=now, kind=kind, free=free)
 
 
 def said_of(aside: Sequence[GivesWay]) -> Iterator[str]:

@@ -177,7 +177,7 @@ def _resized(
     price, runs_from = part.price, part.window.start + part.keeping.restore
     if runs_from < part.window.end:
         priced = replace(found.part.spec, window=Window(runs_from, part.window.end))
-        price = shortened(at_agreed_rates(price, priced, now=now), account)
+        price = shortened(at_agreed_rates(price, part.spec, priced, now=now), account)
     after = replace(found.part, price=price, charged=charged_until(part, account, now=now))
     return Resized(
         record=replace(

@@ -14,6 +14,7 @@ from intertie.broker.domain.lost_hosts import HostRecord
 from intertie.broker.domain.part import PartState
 from intertie.broker.domain.planning import Image
 from intertie.broker.domain.preemptible import being_saved, could_give_way, free_from
+from intertie.broker.domain.room_paid import asks_for_room, free_together
 from intertie.broker.domain.tariff import kind_of
 from intertie.common.calendar import Calendar
 from intertie.common.errors import NotFound
@@ -66,6 +67,8 @@ class Offer(Struct, frozen=True, kw_only=True):
     default_disk_cap_mib_s: int = 0
     room_from: tuple[datetime, ...] = ()
     """Later than the window's start, the earliest first."""
+    free_together: Vector | None = None
+    """Of all hosts, while nobody gives way; None: nothing is asked for room that others make."""
 
 
 def offers_of(
@@ -88,6 +91,9 @@ def offers_of(
     if not before_others:
         return tuple(map(offered, windows))
     leases = could_give_way(view, policy, now=now)
+    free = dict[Window, Vector]()
+    if asks_for_room(policy):
+        free = {w: free_together(calendar, view, policy, w, now=now) for w in windows}
     moments = (*being_saved(view, now), *(each.free_from for each in leases))
     saved = sorted(set(map(_whole, moments)))
     stay = sorted(leases, key=lambda each: free_from(each.part))
@@ -99,7 +105,11 @@ def offers_of(
                 before, after = {each.part.name: each.part}, {each.part.name: each.after}
                 aside.enter_context(counted_as(calendar, before, after, policy.admission))
             later = [moment for moment in saved if moment > window.start]
-            found[window] = replace(offered(window), room_from=spread(later, MAX_MOMENTS))
+            found[window] = replace(
+                offered(window),
+                room_from=spread(later, MAX_MOMENTS),
+                free_together=free.get(window),
+            )
     return tuple(found[each] for each in windows)
 
 

@@ -14,7 +14,18 @@ from intertie.broker.domain.tariff import kind_of
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec
 from intertie.common.price import PriceTerm
-from intertie.common.tariff import RATES, Rates, hours_of, part_hour
+from intertie.common.quantities import Vector
+from intertie.common.tariff import (
+    RATES,
+    Rates,
+    RoomMade,
+    hours_of,
+    part_hour,
+    room_made,
+    room_of,
+    rooms_together,
+    taken_by,
+)
 from intertie.common.values import replace
 
 MOST = 100
@@ -22,55 +33,119 @@ MOST = 100
 
 
 def asked_for(
-    spec: PartSpec, view: LedgerView, policy: Policy, *, now: datetime, kind: str = ""
+    spec: PartSpec,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+    kind: str = "",
+    free: Vector | None = None,
 ) -> Stretch:
     """What the site asks for the part if it is agreed on now; its disks have their caps. `view` has
-    not got it yet: it makes itself no dearer."""
+    not got it yet: it makes itself no dearer. `free`: where others make room for it, what there is
+    while nobody does."""
     kind = kind or kind_of(spec.window, now=now)
     rates = policy.pricing.rates(
         kind, spec.window, lambda: load_of(view, policy, spec.window, now=now)
     )
-    return Stretch(window=spec.window, kind=kind, rates=rates, hour=part_hour(rates, spec))
+    room = room_made(rates, taken_by(spec), free) if free is not None else None
+    return stretch_of(spec.window, kind, rates, spec, room)
+
+
+def stretch_of(
+    window: Window, kind: str, rates: Rates, spec: PartSpec, room: RoomMade | None = None
+) -> Stretch:
+    """What is asked for the part over the window, at these rates; `room` is of an hour."""
+    hour = part_hour(rates, spec) + (room.amount if room is not None else 0.0)
+    return Stretch(window=window, kind=kind, rates=rates, hour=hour, room=room)
 
 
 def asked_for_rest(
-    agreed: Sequence[Stretch], spec: PartSpec, view: LedgerView, policy: Policy, *, now: datetime
-) -> Stretch:
-    """What is asked now for other terms from now on; its kind of lease stays."""
+    agreed: Sequence[Stretch],
+    before: PartSpec,
+    spec: PartSpec,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> tuple[Stretch, ...]:
+    """What is asked now for other terms from now on, in the place of those before; its kind of
+    lease stays, and so does what others have made room for."""
     rest = replace(spec, window=Window(max(spec.window.start, now), spec.window.end))
-    return asked_for(rest, view, policy, now=now, kind=agreed[-1].kind if agreed else "")
+    asked = asked_for(rest, view, policy, now=now, kind=agreed[-1].kind if agreed else "")
+    return with_rooms((asked,), spec, before.window.end, room_kept(agreed, before, spec))
+
+
+Room = tuple[int, int]
+"""vCPUs and MiB of memory that others make room for."""
+NO_ROOM: Room = (0, 0)
+
+
+def room_kept(agreed: Sequence[Stretch], before: PartSpec, spec: PartSpec) -> Room:
+    """What a part with other terms still has of the room that others made for it: of less than
+    before, that is what it has no more first."""
+    room = agreed[-1].room if agreed else None
+    if room is None:
+        return NO_ROOM
+    less = (taken_by(before) - taken_by(spec)).at_least_zero()
+    return max(room.vcpus - less.vcpus, 0), max(room.memory_mib - less.memory_mib, 0)
+
+
+def with_rooms(
+    asked: Sequence[Stretch], spec: PartSpec, old_end: datetime, now: Room, then: Room = NO_ROOM
+) -> tuple[Stretch, ...]:
+    """What is asked for the part, all of it at the same rates, with what others make room for until
+    its old end, and after that."""
+    first, whole = asked[0], Window(asked[0].window.start, asked[-1].window.end)
+    cuts = [(whole, now if whole.start < old_end else then)]
+    if whole.start < old_end < whole.end and now != then:
+        cuts = [(Window(whole.start, old_end), now), (Window(old_end, whole.end), then)]
+    return tuple(
+        stretch_of(cut, first.kind, first.rates, spec, room_of(first.rates, *room))
+        for cut, room in cuts
+    )
 
 
 def applied(
-    agreed: Sequence[Stretch], spec: PartSpec, rates: Rates, kind: str, *, now: datetime
+    agreed: Sequence[Stretch], spec: PartSpec, asked: Iterable[Stretch], *, now: datetime
 ) -> tuple[Stretch, ...]:
-    """With other terms in force from now on, at these rates: the past stays at the old price, but
-    for what is after an end that is heard of late. A part of a release that knew no prices gets one
-    for what is to come."""
+    """With other terms in force from now on, as they were asked for: the past stays at the old
+    price, but for what is after an end that is heard of late. A part of a release that knew no
+    prices gets one for what is to come."""
     start = max(spec.window.start, min(now, spec.window.end))
-    past = until(agreed, start)
-    if start >= spec.window.end:
-        return past
-    window = Window(start, spec.window.end)
-    return (*past, Stretch(window=window, kind=kind, rates=rates, hour=part_hour(rates, spec)))
+    found = list(until(agreed, start))
+    for each in asked:
+        end = min(each.window.end, spec.window.end)
+        if start < end:
+            found.append(replace(each, window=Window(start, end)))
+            start = end
+    return tuple(found)
 
 
 def amended(
-    agreed: Sequence[Stretch], spec: PartSpec, view: LedgerView, policy: Policy, *, now: datetime
+    agreed: Sequence[Stretch],
+    before: PartSpec,
+    spec: PartSpec,
+    view: LedgerView,
+    policy: Policy,
+    *,
+    now: datetime,
 ) -> tuple[Stretch, ...]:
     """With other terms that are asked for and in force at once."""
-    asked = asked_for_rest(agreed, spec, view, policy, now=now)
-    return applied(agreed, spec, asked.rates, asked.kind, now=now)
+    asked = asked_for_rest(agreed, before, spec, view, policy, now=now)
+    return applied(agreed, spec, asked, now=now)
 
 
 def at_agreed_rates(
-    agreed: Sequence[Stretch], spec: PartSpec, *, now: datetime
+    agreed: Sequence[Stretch], before: PartSpec, spec: PartSpec, *, now: datetime
 ) -> tuple[Stretch, ...]:
-    """With terms that take nothing more, for which nobody was asked, or that their owner has not
-    asked for: at the rates there are."""
+    """With terms that take nothing more than those before, for which nobody was asked, or that
+    their owner has not asked for: at the rates there are."""
     if not agreed:
         return ()
-    return applied(agreed, spec, agreed[-1].rates, agreed[-1].kind, now=now)
+    last = replace(agreed[-1], window=spec.window)
+    asked = with_rooms((last,), spec, spec.window.end, room_kept(agreed, before, spec))
+    return applied(agreed, spec, asked, now=now)
 
 
 def shortened(agreed: Sequence[Stretch], account: Account | None) -> tuple[Stretch, ...]:
@@ -93,6 +168,7 @@ def _together(one: Stretch, other: Stretch) -> Stretch:
         kind=other.kind,
         rates=Rates(**rates),
         hour=sum(each.hour * part for each, part in shares),
+        room=rooms_together(each.room and each.room.times(part) for each, part in shares),
     )
 
 
@@ -115,7 +191,13 @@ def terms_of(
 ) -> tuple[PriceTerm, ...]:
     """As it is told; of one that is cut by `within`, what is in it."""
     return tuple(
-        PriceTerm(site=site, window=cut, kind=each.kind, amount=each.hour * hours_of(cut))
+        PriceTerm(
+            site=site,
+            window=cut,
+            kind=each.kind,
+            amount=each.hour * hours_of(cut),
+            room=each.room and each.room.times(hours_of(cut)),
+        )
         for each in agreed
         if (cut := each.cut(within))
     )

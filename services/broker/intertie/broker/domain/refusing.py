@@ -7,7 +7,9 @@ from intertie.broker.domain.admission_policy import ACCEPT_ALL
 from intertie.broker.domain.amounts import amounts_of
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.placed import Placed, hosts_of
+from intertie.broker.domain.price import terms_of
 from intertie.broker.domain.quotas import counted_for, quota_shortfall
+from intertie.broker.domain.stretch import Stretch
 from intertie.common.budget import above, over_budget
 from intertie.common.calendar import Calendar, Demand
 from intertie.common.errors import NoCapacity, Shortfall
@@ -28,11 +30,13 @@ def check_window(window: Window, policy: Policy, tenant: str, *, now: datetime) 
         raise NoCapacity((short,))
 
 
-def check_budget(spec: ClusterSpec, cost: float, site: str) -> None:
+def check_budget(spec: ClusterSpec, price: Iterable[Stretch], site: str) -> None:
     """NoCapacity where the site asks more than the lease may cost."""
-    most = spec.placement.max_cost
+    asked, most = terms_of(price, site), spec.placement.max_cost
+    cost = sum(each.amount for each in asked)
     if most and above(cost, most):
-        raise NoCapacity((over_budget(cost, most, site=site, what=f"{site} alone"),))
+        what = f"{site} alone"
+        raise NoCapacity((over_budget(cost, most, site=site, what=what, asked=asked),))
 
 
 def check_quotas(

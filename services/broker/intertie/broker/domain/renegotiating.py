@@ -26,7 +26,13 @@ from intertie.broker.domain.networks import Endpoint, NetworkId
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.preparing import endpoints_of
-from intertie.broker.domain.price import applied, asked_for_rest, at_agreed_rates, shortened
+from intertie.broker.domain.price import (
+    applied,
+    asked_for_rest,
+    at_agreed_rates,
+    shortened,
+    with_rooms,
+)
 from intertie.broker.domain.recalling import (
     held_again,
     not_after_recall,
@@ -34,6 +40,7 @@ from intertie.broker.domain.recalling import (
     went_on,
 )
 from intertie.broker.domain.refusing import check_window
+from intertie.broker.domain.room_paid import asks_for_room, rooms_of_more
 from intertie.broker.domain.sending import arrivals_kept, awaiting, sources_for
 from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.broker.domain.stretch import Stretch
@@ -97,10 +104,23 @@ def held(part: Part, asked: Asked, view: LedgerView, policy: Policy, *, now: dat
         placed=found.placed,
         gateway=found.gateway,
         endpoints=endpoints_of(spec.networks, ids, found.gateway, view, policy.site),
-        price=asked_for_rest(part.price, spec, view, policy, now=now),
+        asked_price=asked_for_rest(part.price, part.spec, spec, view, policy, now=now),
         now=now,
     )
     return replace(part, network_ids=ids, amend=amend)
+
+
+def with_room_paid(
+    part: Part, after: Part, view: LedgerView, policy: Policy, *, now: datetime
+) -> Part:
+    """With other terms held for it at what is asked for the room that others make as well: `view`
+    is from before they do."""
+    amend = after.amend
+    if amend is None or amend.price is None or not asks_for_room(policy):
+        return after
+    rooms = rooms_of_more(part.price, part.spec, amend.spec, view, policy, now=now)
+    asked = with_rooms(amend.prices, amend.spec, part.window.end, *rooms)
+    return replace(after, amend=amend.at(asked))
 
 
 def _held_again(
@@ -116,7 +136,7 @@ def _held_again(
         placed=part.placed,
         gateway=part.gateway,
         endpoints=part.endpoints,
-        price=price,
+        asked_price=(price,),
         keeping=keeping,
         now=now,
     )
@@ -130,12 +150,12 @@ def _amend(
     placed: tuple[Placed, ...],
     gateway: str,
     endpoints: tuple[Endpoint, ...],
-    price: Stretch,
+    asked_price: Sequence[Stretch],
     keeping: Keeping | None = None,
     now: datetime,
 ) -> Amend:
     """The terms as they are held, or prepared at once."""
-    return Amend(
+    amend = Amend(
         tx=asked.tx,
         digest=asked.digest,
         participants=asked.participants,
@@ -148,9 +168,9 @@ def _amend(
         decide_by=asked.decide_by,
         expire_time=None if asked.prepare else now + asked.ttl,
         endpoints=endpoints,
-        price=price,
         keeping=keeping,
     )
+    return amend.at(asked_price)
 
 
 def _in_use(part: Part, asked: PartSpec) -> Iterator[NetworkId]:
@@ -349,15 +369,15 @@ def shrunk(
         tx=decision.tx,
         digest=decision.digest,
         charged=charged_until(part, account, now=now),
-        price=shortened(at_agreed_rates(part.price, spec, now=now), account),
+        price=shortened(at_agreed_rates(part.price, part.spec, spec, now=now), account),
     )
 
 
 def _priced(part: Part, amend: Amend, *, now: datetime) -> tuple[Stretch, ...]:
     """At the rates that were asked when they were held, from when they are in force."""
     if amend.price is None:
-        return at_agreed_rates(part.price, amend.spec, now=now)
-    return applied(part.price, amend.spec, amend.price.rates, amend.price.kind, now=now)
+        return at_agreed_rates(part.price, part.spec, amend.spec, now=now)
+    return applied(part.price, amend.spec, amend.prices, now=now)
 
 
 def was_applied(part: Part, decision: Decision, receipts: Iterable[OpenedReceipt]) -> bool:

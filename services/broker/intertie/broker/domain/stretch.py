@@ -1,17 +1,19 @@
 """A stretch of a part's time that was agreed on at one price."""
 
 from intertie.common.intervals import Window
-from intertie.common.tariff import Rates
+from intertie.common.tariff import Rates, RoomMade
 from intertie.common.values import Struct
 
 
-class Stretch(Struct, frozen=True, kw_only=True):
+class Stretch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     window: Window
     kind: str
     """Of lease, by which it was priced."""
     rates: Rates
     hour: float
     """What an hour of all of the part costs, in the site's unit of account."""
+    room: RoomMade | None = None
+    """What others make room for, and what of the hour's price is for that; None: nothing."""
 
     def cut(self, within: Window | None) -> Window | None:
         """What of it lies in there; None: nothing."""

@@ -1,5 +1,6 @@
 """Terms of a part beside those in force: what it had before, and what it may have instead."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 
@@ -53,7 +54,7 @@ AMEND_NEXT: dict[AmendState, frozenset[AmendState]] = {
 terms, or it has not. docs/states.md is drawn from this table by a test."""
 
 
-class Amend(Struct, frozen=True, kw_only=True):
+class Amend(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Other terms for a part that stands: counted beside those in force until it is decided
     whether they replace them."""
 
@@ -72,8 +73,20 @@ class Amend(Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     price: Stretch | None = None
     """What was asked for them, from when they were held; None: by a release that knew no prices."""
+    price_after: Stretch | None = None
+    """What was asked for the time after that, where others make room for another part of it than
+    until then."""
     keeping: Keeping | None = None
     """Of a part that was put aside, and is to go on."""
+
+    @property
+    def prices(self) -> tuple[Stretch, ...]:
+        return tuple(each for each in (self.price, self.price_after) if each is not None)
+
+    def at(self, asked: Sequence[Stretch]) -> "Amend":
+        """At that price, of one stretch or two."""
+        first, *rest = asked
+        return replace(self, price=first, price_after=rest[0] if rest else None)
 
     def move(self, to: AmendState) -> "Amend":
         if to not in AMEND_NEXT[self.state]:

@@ -15,7 +15,7 @@ from intertie.broker.domain.cluster import (
 from intertie.broker.domain.deadlines import draft_in_time
 from intertie.broker.domain.fewest import GivesWay
 from intertie.broker.domain.fleet import Policy
-from intertie.broker.domain.giving_way import asked_before_others, draft_before_others, writes_of
+from intertie.broker.domain.giving_way import asked_before_others, draft_within_budget, writes_of
 from intertie.broker.domain.ledger import LedgerView, Versioned
 from intertie.broker.domain.networks import NetworkId
 from intertie.broker.domain.part import Part, PartState
@@ -24,7 +24,6 @@ from intertie.broker.domain.ports import Caller, Foreign, Images, Ledger, WholeC
 from intertie.broker.domain.price import amount_of
 from intertie.broker.domain.queueing import digests, outlooks, queued, told
 from intertie.broker.domain.records import Change, RequestKey, Write, forward_uid
-from intertie.broker.domain.refusing import check_budget
 from intertie.broker.domain.tariff import DEADLINE
 from intertie.broker.domain.vnis import free_vnis
 from intertie.broker.usecases.admission import Admission, Admitted
@@ -215,21 +214,24 @@ class CreateCluster:
         uid = _uid(order, now)
         wanted = pinned(spec, images, self._policy)
         waits = keeping = None
-        kind = ""
         if spec.lease.kind is Kind.DEADLINE:
             admissible, keeping = draft_in_time(
                 order.name, uid, wanted, view, self._policy, now=now, alone=alone
             )
-            waits, kind = Waits(since=now, images=digests(images)), DEADLINE
+            waits = Waits(since=now, images=digests(images))
+            asked = asked_before_others(
+                admissible.draft.allotment.spec,
+                admissible.aside,
+                view,
+                self._policy,
+                now=now,
+                kind=DEADLINE,
+            )
         else:
-            admissible = draft_before_others(
+            admissible, asked = draft_within_budget(
                 order.name, uid, wanted, view, self._policy, now=now, alone=alone
             )
         found = admissible.draft
-        asked = asked_before_others(
-            found.allotment.spec, admissible.aside, view, self._policy, now=now, kind=kind
-        )
-        check_budget(spec, amount_of((asked,)), site)
         part = replace(
             self._part(order, caller, uid, found, view, now), keeping=keeping, price=(asked,)
         )

@@ -13,7 +13,7 @@ from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.records import Change, Write
-from intertie.broker.domain.renegotiating import Asked, held
+from intertie.broker.domain.renegotiating import Asked, held, with_room_paid
 from intertie.broker.domain.sending import (
     check_not_begun,
     new_transfers,
@@ -104,7 +104,7 @@ class HoldAmend:
             return held(part, _asked(order, part, now=now), view, self._policy, now=now)
 
         moments = more_than(part.spec, order.spec, now=now) if part.keeping is None else ()
-        return amended_before_others(
+        after, aside = amended_before_others(
             attempt,
             moments,
             view,
@@ -113,6 +113,9 @@ class HoldAmend:
             now=now,
             alone=alone,
         )
+        if aside:
+            after = with_room_paid(part, after, view, self._policy, now=now)
+        return after, aside
 
     async def _known(self, order: HoldOrder) -> Part:
         found = await known_part(self._ledger, order.name)

@@ -24,9 +24,10 @@ from intertie.metasched.domain.bringing_beside import with_coming
 from intertie.metasched.domain.cluster import LIVE, ClusterRecord
 from intertie.metasched.domain.data import TransferPlan
 from intertie.metasched.domain.parts import digest_of, disks_in, part_specs, said
-from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
+from intertie.metasched.domain.plan import LinkPlan, Plan
 from intertie.metasched.domain.problem import Problem
 from intertie.metasched.domain.routes import hops
+from intertie.metasched.domain.site_plan import SitePlan
 
 DECIDED_BEFORE = timedelta(seconds=60)
 """The end of the old window: a site that hears of a longer one later finds its guests gone."""
@@ -117,7 +118,7 @@ def beside_standing(
                 reserved[key] = reserved.get(key, 0) + link.mbit_s
     max_cost = problem.max_cost
     if max_cost is not None:
-        max_cost -= _so_far(record, now)
+        max_cost -= _so_far(record, now) + _room_kept(record, problem.windows[-1].end, now)
     return replace(
         with_coming(problem, record.plan.transfers, now=now),
         standing=growth.standing,
@@ -241,9 +242,9 @@ def _site_plans(
         for index in range(counts[group.name]):
             of_site = at.setdefault(homes[workspace_label(group.name, index)], {})
             of_site[group.name] = of_site.get(group.name, 0) + 1
-    cost = {each.site: each.cost for each in record.plan.sites}
+    known = {each.site: each for each in record.plan.sites}
     return tuple(
-        SitePlan(site=site, counts=found, cost=cost.get(site, 0.0))
+        replace(known.get(site, SitePlan(site=site, counts={})), counts=found, packing=())
         for site, found in sorted(at.items())
     )
 
@@ -310,7 +311,7 @@ def _cost(record: ClusterRecord, window: Window, grown: Plan | None, now: dateti
     nobody was asked for his tariff, as before."""
     so_far, old = _so_far(record, now), record.window
     if grown is not None:
-        return so_far + grown.cost
+        return so_far + grown.cost + _room_kept(record, window.end, now)
     begin = min(max(now, old.start), old.end)
     return so_far + record.plan.cost * ((window.end - begin) / old.duration)
 
@@ -318,6 +319,17 @@ def _cost(record: ClusterRecord, window: Window, grown: Plan | None, now: dateti
 def _so_far(record: ClusterRecord, now: datetime) -> float:
     old = record.window
     return record.plan.cost * ((min(max(now, old.start), old.end) - old.start) / old.duration)
+
+
+def _room_kept(record: ClusterRecord, end: datetime, now: datetime) -> float:
+    """What its sites will ask on for room that others have made for it, to the end that was agreed
+    on or an earlier one. They ask less where it gets smaller."""
+    total = 0.0
+    for each in record.price:
+        left = min(each.window.end, end) - max(each.window.start, now)
+        if each.room is not None and left > timedelta():
+            total += each.room.amount * (left / each.window.duration)
+    return total
 
 
 def _reasons(

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from intertie.metasched.domain.costs import site_hour
-from intertie.metasched.domain.plan import LinkPlan, Plan, SitePlan
+from intertie.metasched.domain.costs import room_made_at, site_hour
+from intertie.metasched.domain.plan import LinkPlan, Plan
 from intertie.metasched.domain.problem import Problem, data_at, digest_at
 from intertie.metasched.domain.routes import Pair, Route, hops, pair_of, route_latency
+from intertie.metasched.domain.site_plan import SitePlan
 
 Counts = Mapping[str, int]
 """By group; only what is above 0."""
@@ -36,20 +37,14 @@ def assembled(
     sites = tuple(
         SitePlan(
             site=site.name,
-            counts=counts.get(site.name, {}),
+            counts=here,
             packing=tuple(packings.get(site.name, ())),
-            cost=hours
-            * site_hour(
-                problem,
-                site,
-                slot,
-                counts.get(site.name, {}),
-                totals,
-                traffic.get(site.name, 0),
-            ),
+            cost=hours * site_hour(problem, site, slot, here, totals, traffic.get(site.name, 0)),
+            room=(room := room_made_at(problem, site, slot, here)) and room.times(hours),
         )
         for site in problem.sites
         if site.name in counts or site.name in traffic
+        for here in (counts.get(site.name, {}),)
     )
     cost = sum(each.cost for each in sites)
     return Plan(

@@ -14,6 +14,7 @@ from intertie.metasched.domain.graph import FAR, FINE, MICROSECOND, Demand, Grap
 from intertie.metasched.domain.packing import Packer, Packing
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Problem, content_at
+from intertie.metasched.domain.room_costs import NOTHING, RoomCosts, Taken
 from intertie.metasched.domain.routes import pair_of
 from intertie.metasched.domain.transfers import Delivery, Move
 
@@ -76,6 +77,8 @@ class Placed:
     """How many pieces each site has."""
     brought: dict[Delivery, int] = field(default_factory=dict)
     """What has to be brought to sites, and for how many pieces: see StagedBoard."""
+    taken: dict[int, Taken] = field(default_factory=dict)
+    """What pieces take of each site, where some site asks for room that others make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ class Board:
             totals[piece.group] += piece.count
         self.graph = Graph(problem, slot)
         self.packer = Packer(problem, slot, totals)
+        self.rooms = RoomCosts(problem, slot)
+        self._totals = totals
         self._empty = [self.packer.empty(site) for site in problem.sites]
         self.ties: list[dict[int, Tie]] = [{} for _ in pieces]
         """Of each piece, to others."""
@@ -122,7 +127,7 @@ class Board:
         """Each piece goes to a site of its own, and nothing else is asked of where it goes."""
         alone = {piece: self._alone(piece) for piece in dict.fromkeys(self.pieces)}
         prices = [cost for costs in alone.values() for cost in costs if cost < FAR]
-        self.unit = 1 if self.staged else max(gcd(*self.graph.price, *prices), 1)
+        self.unit = 1 if self.opens else max(gcd(*self.graph.price, *prices), 1)
         self.graph.in_units_of(self.unit)
         self.alone = [
             [cost // self.unit if cost < FAR else FAR for cost in alone[piece]]
@@ -138,6 +143,11 @@ class Board:
         """Fewer sites come before less cost, unless the problem says otherwise."""
         self._reaches: dict[Tie, Reach] = {}
         self._digests = self._several_digests()
+
+    @property
+    def opens(self) -> bool:
+        """What a piece costs at a site hangs on what else is there: see opening."""
+        return self.staged or bool(self.rooms)
 
     def _tie_pieces(self) -> None:
         problem, groups = self.problem, {group.name: group for group in self.problem.groups}
@@ -226,6 +236,7 @@ class Board:
     def _above_all_costs(self) -> int:
         highest = max(self.graph.price, default=0) * len(self.graph.names)
         links = sum(max(tie.mbit_s, 0) for ties in self.ties for tie in ties.values()) * highest
+        links += self.rooms.at_most(self._totals)
         return 1 + links + sum(max((c for c in a if c < FAR), default=0) for a in self.alone)
 
     def _several_digests(self) -> dict[str, list[str]]:
@@ -243,8 +254,16 @@ class Board:
         return self._reaches[tie]
 
     def opening(self, placed: Placed, piece: int, site: int) -> int:
-        """What it costs, about, that the piece is the first of its like at the site."""
-        return 0
+        """What it costs, about, to have the piece at the site, beyond what it costs alone: here,
+        what the site asks for room that others make for it."""
+        if not self.rooms:
+            return 0
+        before = placed.taken.get(site, NOTHING)
+        return self.rooms.of(site, self._with(before, piece, site)) - self.rooms.of(site, before)
+
+    def _with(self, taken: Taken, piece: int, site: int) -> Taken:
+        what = self.pieces[piece]
+        return self.rooms.with_more(taken, site, what.group, what.count)
 
     def least_opening(self, piece: int, site: int) -> int:
         """What of that it costs at the least, if it is the only one."""
@@ -277,12 +296,18 @@ class Board:
             placed.packings[site] = after
         placed.where[piece] = site
         placed.on[site] = placed.on.get(site, 0) + 1
+        if self.rooms:
+            placed.taken[site] = self._with(placed.taken.get(site, NOTHING), piece, site)
         return before
 
     def take_back(self, placed: Placed, piece: int, before: Packing) -> None:
         """Of the last that was put: `before` is what `put` gave."""
         site = placed.where.pop(piece)
         placed.on[site] -= 1
+        if self.rooms:
+            more = self._with(NOTHING, piece, site)
+            had = placed.taken[site]
+            placed.taken[site] = had[0] - more[0], had[1] - more[1]
         if before is not NONE:
             placed.packings[site] = before
         if not placed.on[site]:
@@ -333,6 +358,7 @@ class Board:
         cost, ways = found
         cost += self.site_cost * len(placed.on)
         cost += sum(self.alone[piece][site] for piece, site in placed.where.items())
+        cost += sum(self.rooms.of(site, taken) for site, taken in placed.taken.items())
         layout = Layout(dict(placed.where), dict(placed.packings), demands, tuple(ways), cost)
         return layout if self.affordable(layout) else None
 

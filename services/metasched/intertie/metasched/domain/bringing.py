@@ -8,7 +8,7 @@ from intertie.common.intervals import Window
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import allowed
 from intertie.metasched.domain.data import Item, TransferPlan
-from intertie.metasched.domain.plan import Plan, SitePlan
+from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import (
     Cut,
     GroupNeed,
@@ -19,6 +19,7 @@ from intertie.metasched.domain.problem import (
     Site,
     images_of,
 )
+from intertie.metasched.domain.site_plan import SitePlan
 
 LEAD = timedelta(seconds=10)
 """From planning to the first transfer: all sites are asked to hold it, and it is decided."""

@@ -11,6 +11,7 @@ from intertie.metasched.domain.costs import COST_SCALE, link_hour
 from intertie.metasched.domain.graph import FINE
 from intertie.metasched.domain.link_times import NEVER
 from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.room_rules import asked_for_room
 from intertie.metasched.domain.routes import hops
 from intertie.metasched.domain.variables import Model, product
 
@@ -22,18 +23,19 @@ _NOTHING = Vector()
 
 def _keep_to_the_budget(model: Model, problem: Problem) -> None:
     """What is planned costs no more than its owner would pay: workspaces, the pairs that are
-    promised to them, what is reserved on links, and what is brought."""
+    promised to them, what is reserved on links, what others make room for, and what is brought."""
     if problem.max_cost is None:
         return
     most = floor(problem.max_cost * COST_SCALE + _LEAST)
     terms = _ends_of_pairs(model, problem)
     alike: dict[Any, list[int]] = {}
     for slot, window in enumerate(problem.windows):
-        rates = tuple(site.offers[slot].rates for site in problem.sites)
-        key = slot if problem.items else (window.duration, rates)
+        asked = tuple((o.rates, o.free_together) for o in (s.offers[slot] for s in problem.sites))
+        key = slot if problem.items else (window.duration, asked)
         alike.setdefault(key, []).append(slot)
     for slots in alike.values():
         cost = sum(price * each for price, each in _of_slot(model, problem, slots[0], terms))
+        cost += sum(asked_for_room(model, problem, slots[0], _up))
         for slot in slots:
             model.cp.add(cost <= most).only_enforce_if(model.start[slot])
 

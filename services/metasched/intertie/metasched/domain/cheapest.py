@@ -64,6 +64,9 @@ def _least_hour(problem: Problem, slot: int) -> float:
     )
 
 
+_OFFERED = ("hosts", "links", "rates", "free_together")
+
+
 def _alike(problem: Problem, one: int, other: int) -> bool:
     """Whether the two windows last as long, and the same is offered in both, at the same rates.
     Where something has to be brought before, no two are alike: the later one leaves more time."""
@@ -71,7 +74,6 @@ def _alike(problem: Problem, one: int, other: int) -> bool:
     if problem.items or windows[one].duration != windows[other].duration:
         return False
     return all(
-        (site.offers[one].hosts, site.offers[one].links, site.offers[one].rates)
-        == (site.offers[other].hosts, site.offers[other].links, site.offers[other].rates)
+        all(getattr(site.offers[one], of) == getattr(site.offers[other], of) for of in _OFFERED)
         for site in problem.sites
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from intertie.common.quantities import Vector
+from intertie.common.tariff import RoomMade, room_made
 from intertie.metasched.domain.data import mbit_s_hours
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 
@@ -30,7 +31,22 @@ def site_hour(
         else:
             ends += (a * totals[promise.b] + b * totals[promise.a]) * promise.mbit_s
     rates = site.offers[slot].rates
-    return rates.hour(amounts, pair_mbit_s=ends, link_mbit_s=2 * traffic_mbit_s)
+    hour = rates.hour(amounts, pair_mbit_s=ends, link_mbit_s=2 * traffic_mbit_s)
+    room = room_made_at(problem, site, slot, counts)
+    return hour + (room.amount if room is not None else 0.0)
+
+
+def room_made_at(
+    problem: Problem, site: Site, slot: int, counts: Mapping[str, int]
+) -> RoomMade | None:
+    """What others there make room for, and what an hour of it costs; None: nothing is asked."""
+    offer = site.offers[slot]
+    if offer.free_together is None:
+        return None
+    taken = Vector()
+    for name, count in counts.items():
+        taken = taken + site.charges(problem.group(name)) * count
+    return room_made(offer.rates, taken, offer.free_together)
 
 
 def workspace_hour(problem: Problem, site: Site, slot: int, group: GroupNeed) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from intertie.common.errors import FieldInvalid
 from intertie.common.explanation import Change, CounterOffer
 from intertie.common.intervals import Window
+from intertie.common.price import if_put_aside
 from intertie.common.spec import Affinity, ClusterSpec, normalise, validate
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import check_disks
@@ -147,10 +148,16 @@ def _told(steps: Sequence[Step], plan: Plan) -> CounterOffer:
             for each in steps
             for field, value in each.changes.items()
         ),
-        message=" and ".join(each.message for each in steps),
+        message=_said(" and ".join(each.message for each in steps), plan),
         start_time=plan.window.start,
         cost=plan.cost,
     )
+
+
+def _said(changes: str, plan: Plan) -> str:
+    """With what of its price is for those who give way for it, and where they do."""
+    aside = if_put_aside(plan.expected())
+    return f"{changes}, {aside}" if aside else changes
 
 
 def _fits(

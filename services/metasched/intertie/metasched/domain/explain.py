@@ -61,7 +61,8 @@ def shortfalls(problem: Problem, *, effort: float = 2.0) -> tuple[Shortfall, ...
         least = cheapest(unbound, partial(best_plan, effort=effort))
         if least is not None:
             what = "the cheapest plan that was found"
-            return (over_budget(least.cost, problem.max_cost, what=what),)
+            asked = least.expected()
+            return (over_budget(least.cost, problem.max_cost, what=what, asked=asked),)
         problem = unbound
     found: list[Shortfall] = []
     for site in problem.sites:

@@ -262,6 +262,11 @@ def _max_cost(asked: Asked, spec: ClusterSpec, problem: Problem, times: Times) -
         promise.mbit_s * problem.group(promise.a).most * problem.group(promise.b).most
         for promise in problem.promises
     )
+    if any(offer.asks_for_room for site in problem.sites for offer in site.offers):
+        units += sum(
+            each.most * (each.need.vcpus + 1 + each.need.memory_mib // 1024)
+            for each in problem.groups
+        )
 
     def values(cost: float) -> list[float]:
         least = ceil(cost * COST_SCALE - 1e-3)

@@ -17,22 +17,13 @@ from intertie.common.values import replace
 from intertie.metasched.domain.data import TransferPlan
 from intertie.metasched.domain.price_check import broken_budget
 from intertie.metasched.domain.problem import Offer, Problem, Promise
+from intertie.metasched.domain.site_plan import SitePlan
 from intertie.metasched.domain.transfer_check import broken_transfers
 
 H = TypeVar("H")
 
 LEAST_COST = 1e-6
 """What is less is no difference in price."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SitePlan:
-    site: str
-    counts: Mapping[str, int]
-    """By group; only what is above 0."""
-    packing: tuple[Mapping[str, int], ...] = ()
-    """Counts on each host of the site's offer: shows that it fits, binds nobody."""
-    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,20 +103,13 @@ class Plan:
 
     def at_prices(self, agreed: Mapping[str, Sequence[PriceTerm]]) -> "Plan":
         """At what the sites have agreed, instead of what they had offered."""
-        sites = tuple(
-            replace(each, cost=sum(term.amount for term in agreed[each.site]))
-            if agreed.get(each.site)
-            else each
-            for each in self.sites
-        )
+        sites = tuple(each.at_prices(agreed.get(each.site, ())) for each in self.sites)
         cost = sum(each.cost for each in sites) + sum(each.cost for each in self.transfers)
         return replace(self, sites=sites, cost=cost)
 
     def expected(self) -> tuple[PriceTerm, ...]:
         """What the sites will ask, by their offers."""
-        return tuple(
-            PriceTerm(site=each.site, window=self.window, amount=each.cost) for each in self.sites
-        )
+        return tuple(each.expected(self.window) for each in self.sites)
 
     @property
     def site_names(self) -> tuple[str, ...]:

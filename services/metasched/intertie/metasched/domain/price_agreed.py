@@ -17,5 +17,6 @@ def sites_above_budget(spec: ClusterSpec, planned: Plan, agreed: Plan) -> Mappin
         return {}
     offered = {each.site: each.cost for each in planned.sites}
     dearer = [each.site for each in agreed.sites if above(each.cost, offered.get(each.site, 0.0))]
-    short = over_budget(agreed.cost, most, what="at what its sites ask by now it")
+    what = "at what its sites ask by now it"
+    short = over_budget(agreed.cost, most, what=what, asked=agreed.expected())
     return {site: NoCapacity((short,)) for site in dearer or agreed.site_names}

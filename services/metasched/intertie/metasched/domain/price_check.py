@@ -50,6 +50,7 @@ def _hour(
             homes[name] += [site] * count
             one = rates[site].hour(problem.site(site).charges(problem.group(name)))
             hour += count * one
+        hour += _room_made(problem, slot, site, here)
     for promise in problem.promises:
         a, b = homes[promise.a], homes[promise.b]
         pairs = combinations(a, 2) if promise.a == promise.b else both(a, b)
@@ -60,6 +61,20 @@ def _hour(
         for pair in pairwise(route):  # the one asks for what leaves it, the other for what comes
             hour += sum(rates[end].hour(Vector(), link_mbit_s=mbit_s) for end in pair)
     return hour
+
+
+def _room_made(problem: Problem, slot: int, name: str, here: Mapping[str, int]) -> float:
+    """Of an hour: what the workspaces there take beyond what is free while nobody gives way."""
+    site = problem.site(name)
+    offer, left = site.offers[slot], site.offers[slot].free_together
+    if left is None:
+        return 0.0
+    for group, count in here.items():
+        for _ in range(count):
+            left = left - site.charges(problem.group(group))
+    vcpus, gib = max(-left.vcpus, 0), max(-left.memory_mib, 0) / 1024
+    asked = offer.rates
+    return vcpus * asked.give_way_vcpu_hour + gib * asked.give_way_memory_gib_hour
 
 
 def _broken(message: str) -> Shortfall:

@@ -165,6 +165,13 @@ class Offer:
     default_mib_s: int = 0
     room_from: tuple[datetime, ...] = ()
     """When there could be more, because others could be put aside by then."""
+    free_together: Vector | None = None
+    """What its hosts have together, in vCPUs and memory, while nobody gives way. None: nothing is
+    asked for what is taken beyond that."""
+
+    @property
+    def asks_for_room(self) -> bool:
+        return self.free_together is not None and self.rates.ask_for_room_made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

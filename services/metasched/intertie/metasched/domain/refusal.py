@@ -101,6 +101,10 @@ def _that_differ(ground: Ground) -> tuple[int, ...]:
 
 def _offered(ground: Ground, slot: int) -> tuple[object, ...]:
     return tuple(
-        (each[slot].hosts, tuple(sorted(each[slot].links.items(), key=lambda link: link[0])))
+        (
+            each[slot].hosts,
+            tuple(sorted(each[slot].links.items(), key=lambda link: link[0])),
+            each[slot].free_together,
+        )
         for each in ground.offers.values()
     )

@@ -150,7 +150,7 @@ class Search:
             found_at = [
                 (c if s in on else c + dear, s) for s, c in enumerate(here) if c < most and c < FAR
             ]
-        if board.staged:
+        if board.opens:
             found_at = [(c + board.opening(placed, piece, s), s) for c, s in found_at]
         found_at.sort()
         for dearer, site in found_at:

@@ -15,6 +15,7 @@ from intertie.metasched.domain.link_times import NEVER
 from intertie.metasched.domain.model import build
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import Cut, Problem
+from intertie.metasched.domain.room_rules import asked_for_room
 from intertie.metasched.domain.routes import Route, hops, pair_of
 from intertie.metasched.domain.transfers import Delivery, Staging, with_moves
 from intertie.metasched.domain.variables import Model, Rule
@@ -200,6 +201,7 @@ def _cost(model: Model, problem: Problem, slot: int) -> Any:
         for group in problem.groups:
             price = round(workspace_hour(problem, site, slot, group) * hours * COST_SCALE)
             cost += price * model.at[group.name, site.name]
+    cost += sum(asked_for_room(model, problem, slot, lambda price: round(price * COST_SCALE)))
     for flows in model.flow.values():
         for route, flow in flows.items():
             ends = [(problem.site(a), problem.site(b)) for a, b in hops(route)]

@@ -42,8 +42,9 @@ class StagedBoard(Board):
         return [(item, site) for item in self.staging.missing(self.pieces[piece].group, site)]
 
     def opening(self, placed: Placed, piece: int, site: int) -> int:
-        """What it costs, about, to bring there what no piece that is placed has there yet."""
-        cost = 0
+        """What it costs, about, to bring there what no piece that is placed has there yet; and what
+        others make room for."""
+        cost = super().opening(placed, piece, site)
         for item in self.staging.missing(self.pieces[piece].group, site):
             if (item, site) not in placed.brought:
                 sources = (None, *(there for known, there in placed.brought if known == item))

@@ -57,7 +57,7 @@ def as_accepted(given: ToldPlan, lease: LeaseTerms, *, now: datetime) -> Plan:
     start = max(plan.window.start, now + given.lead)
     end = lease.end_time or start + plan.window.duration
     share = (end - start) / plan.window.duration
-    sites = tuple(replace(each, cost=each.cost * share) for each in plan.sites)
+    sites = tuple(each.for_part_of_it(share) for each in plan.sites)
     return replace(plan, window=Window(start, end), sites=sites, cost=plan.cost * share)
 
 

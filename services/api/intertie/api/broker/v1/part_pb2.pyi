@@ -1096,6 +1096,7 @@ class Offer(_message.Message):
     KIND_TARIFFS_FIELD_NUMBER: _builtins.int
     PRICING_FIELD_NUMBER: _builtins.int
     ROOM_FROM_FIELD_NUMBER: _builtins.int
+    FREE_TOGETHER_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     default_disk_cap_iops: _builtins.int
     """What a disk is admitted by whose term names neither guarantee nor cap."""
@@ -1139,6 +1140,14 @@ class Offer(_message.Message):
         more. By the site's clock, whole seconds.
         """
 
+    @_builtins.property
+    def free_together(self) -> Global___FreeTogether:
+        """Where `before_others` was asked for, and the site asks a price for room that others
+        make: what its hosts have free together, over the whole window, while nobody gives
+        way. What a part takes beyond that is charged by `give_way_vcpu_hour` and
+        `give_way_memory_gib_hour` as well. Absent: nothing is.
+        """
+
     def __init__(
         self,
         *,
@@ -1154,14 +1163,37 @@ class Offer(_message.Message):
         kind_tariffs: _abc.Mapping[_builtins.str, Global___Tariff] | None = ...,
         pricing: _builtins.str = ...,
         room_from: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
+        free_together: Global___FreeTogether | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["free_together", b"free_together", "site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_disk_cap_iops", b"default_disk_cap_iops", "default_disk_cap_mib_s", b"default_disk_cap_mib_s", "hosts", b"hosts", "images", b"images", "kind_tariffs", b"kind_tariffs", "links", b"links", "pricing", b"pricing", "room_from", b"room_from", "site", b"site", "site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_disk_cap_iops", b"default_disk_cap_iops", "default_disk_cap_mib_s", b"default_disk_cap_mib_s", "free_together", b"free_together", "hosts", b"hosts", "images", b"images", "kind_tariffs", b"kind_tariffs", "links", b"links", "pricing", b"pricing", "room_from", b"room_from", "site", b"site", "site_time", b"site_time", "tariff", b"tariff", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Offer: _TypeAlias = Offer  # noqa: Y015
+
+@_typing.final
+class FreeTogether(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VCPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_MIB_FIELD_NUMBER: _builtins.int
+    vcpus: _builtins.int
+    memory_mib: _builtins.int
+    def __init__(
+        self,
+        *,
+        vcpus: _builtins.int = ...,
+        memory_mib: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_mib", b"memory_mib", "vcpus", b"vcpus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreeTogether: _TypeAlias = FreeTogether  # noqa: Y015
 
 @_typing.final
 class HostOffer(_message.Message):
@@ -1277,6 +1309,8 @@ class Tariff(_message.Message):
     THROUGHPUT_MIB_S_HOUR_FIELD_NUMBER: _builtins.int
     NIC_MBIT_S_HOUR_FIELD_NUMBER: _builtins.int
     PAIR_MBIT_S_HOUR_FIELD_NUMBER: _builtins.int
+    GIVE_WAY_VCPU_HOUR_FIELD_NUMBER: _builtins.int
+    GIVE_WAY_MEMORY_GIB_HOUR_FIELD_NUMBER: _builtins.int
     vcpu_hour: _builtins.float
     memory_gib_hour: _builtins.float
     disk_gib_hour: _builtins.float
@@ -1289,6 +1323,11 @@ class Tariff(_message.Message):
     """Guaranteed to a NIC."""
     pair_mbit_s_hour: _builtins.float
     """Guaranteed between two workspaces; each end is charged at its site."""
+    give_way_vcpu_hour: _builtins.float
+    """Beside the others, of a vCPU and a GiB of memory that leases give way for: of what is
+    taken beyond what all hosts have free together while nobody does.
+    """
+    give_way_memory_gib_hour: _builtins.float
     def __init__(
         self,
         *,
@@ -1300,10 +1339,12 @@ class Tariff(_message.Message):
         throughput_mib_s_hour: _builtins.float = ...,
         nic_mbit_s_hour: _builtins.float = ...,
         pair_mbit_s_hour: _builtins.float = ...,
+        give_way_vcpu_hour: _builtins.float = ...,
+        give_way_memory_gib_hour: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_gib_hour", b"disk_gib_hour", "iops_hour", b"iops_hour", "link_mbit_s_hour", b"link_mbit_s_hour", "memory_gib_hour", b"memory_gib_hour", "nic_mbit_s_hour", b"nic_mbit_s_hour", "pair_mbit_s_hour", b"pair_mbit_s_hour", "throughput_mib_s_hour", b"throughput_mib_s_hour", "vcpu_hour", b"vcpu_hour"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_gib_hour", b"disk_gib_hour", "give_way_memory_gib_hour", b"give_way_memory_gib_hour", "give_way_vcpu_hour", b"give_way_vcpu_hour", "iops_hour", b"iops_hour", "link_mbit_s_hour", b"link_mbit_s_hour", "memory_gib_hour", b"memory_gib_hour", "nic_mbit_s_hour", b"nic_mbit_s_hour", "pair_mbit_s_hour", b"pair_mbit_s_hour", "throughput_mib_s_hour", b"throughput_mib_s_hour", "vcpu_hour", b"vcpu_hour"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -265,8 +265,9 @@ class Placement(_message.Message):
     max_sites: _builtins.int
     """At most so many sites in all. 0: no bound."""
     max_cost: _builtins.float
-    """What the whole lease may cost, in the unit of account of its sites: no plan costs more,
-    and no cluster is made that costs more by what its sites ask once they hold it. An
+    """What the whole lease may cost, in the unit of account of its sites, with what they ask
+    for leases that give way for it: no plan costs more, and no cluster is made that costs
+    more by what its sites ask once they hold it. An
     Update over several sites is compared by its plan. What is given back does not count.
     0: no bound. Not of a lease with a kind, whose price goes by when it runs.
     """

@@ -188,7 +188,8 @@ class PlanOption(_message.Message):
     def gives_way(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Shortfall]:
         """What it takes at a site beyond what is free there: leases that wait (LeaseTerms.Kind)
         are put aside for it. Which ones, the site finds when it is asked to hold it. Empty: none
-        is. Of the one plan of a broker, `plan.reasons` say it.
+        is. Of the one plan of a broker, `plan.reasons` say it. What its sites ask for that is
+        in `price`.
         """
 
     @_builtins.property

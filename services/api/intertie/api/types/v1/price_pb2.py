@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from intertie.api.types.v1 import resources_pb2 as intertie_dot_api_dot_types_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!intertie/api/types/v1/price.proto\x12\x15intertie.api.types.v1\x1a%intertie/api/types/v1/resources.proto\"H\n\x05Price\x12\x0e\n\x06\x61mount\x18\x01 \x01(\x01\x12/\n\x05terms\x18\x02 \x03(\x0b\x32 .intertie.api.types.v1.PriceTerm\"f\n\tPriceTerm\x12\x0c\n\x04site\x18\x01 \x01(\t\x12-\n\x06window\x18\x02 \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!intertie/api/types/v1/price.proto\x12\x15intertie.api.types.v1\x1a%intertie/api/types/v1/resources.proto\"H\n\x05Price\x12\x0e\n\x06\x61mount\x18\x01 \x01(\x01\x12/\n\x05terms\x18\x02 \x03(\x0b\x32 .intertie.api.types.v1.PriceTerm\"\x9a\x01\n\tPriceTerm\x12\x0c\n\x04site\x18\x01 \x01(\t\x12-\n\x06window\x18\x02 \x01(\x0b\x32\x1d.intertie.api.types.v1.Window\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06\x61mount\x18\x04 \x01(\x01\x12\x32\n\troom_made\x18\x05 \x01(\x0b\x32\x1f.intertie.api.types.v1.RoomMade\"=\n\x08RoomMade\x12\r\n\x05vcpus\x18\x01 \x01(\x03\x12\x12\n\nmemory_mib\x18\x02 \x01(\x03\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PRICE']._serialized_start=99
   _globals['_PRICE']._serialized_end=171
-  _globals['_PRICETERM']._serialized_start=173
-  _globals['_PRICETERM']._serialized_end=275
+  _globals['_PRICETERM']._serialized_start=174
+  _globals['_PRICETERM']._serialized_end=328
+  _globals['_ROOMMADE']._serialized_start=330
+  _globals['_ROOMMADE']._serialized_end=391
 # @@protoc_insertion_point(module_scope)

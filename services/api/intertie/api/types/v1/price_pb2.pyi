@@ -60,6 +60,7 @@ class PriceTerm(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    ROOM_MADE_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     kind: _builtins.str
     """By which the site has priced it: `immediate`, `advance`, `best_effort`. Empty: it is
@@ -69,6 +70,10 @@ class PriceTerm(_message.Message):
     """For all of the window."""
     @_builtins.property
     def window(self) -> _resources_pb2.Window: ...
+    @_builtins.property
+    def room_made(self) -> Global___RoomMade:
+        """What of it is for room that others make; absent where nothing is asked for that."""
+
     def __init__(
         self,
         *,
@@ -76,11 +81,44 @@ class PriceTerm(_message.Message):
         window: _resources_pb2.Window | None = ...,
         kind: _builtins.str = ...,
         amount: _builtins.float = ...,
+        room_made: Global___RoomMade | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["room_made", b"room_made", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "kind", b"kind", "site", b"site", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "kind", b"kind", "room_made", b"room_made", "site", b"site", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PriceTerm: _TypeAlias = PriceTerm  # noqa: Y015
+
+@_typing.final
+class RoomMade(_message.Message):
+    """What a lease has because leases that wait give way for it: as much as it takes beyond
+    what all hosts of the site have free together while nobody does. Where enough is free
+    in all, and too little on any one host, nothing is asked for who gives way for that.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VCPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_MIB_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    vcpus: _builtins.int
+    """At most at a time."""
+    memory_mib: _builtins.int
+    amount: _builtins.float
+    """In the amount of the term already."""
+    def __init__(
+        self,
+        *,
+        vcpus: _builtins.int = ...,
+        memory_mib: _builtins.int = ...,
+        amount: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "memory_mib", b"memory_mib", "vcpus", b"vcpus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoomMade: _TypeAlias = RoomMade  # noqa: Y015
