@@ -8,6 +8,7 @@ from intertie.common.errors import ImageNotReady, NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_spec import Transfer
 from intertie.common.spec import ClusterSpec
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from intertie.metasched.domain.bringing_beside import begins_beside
 from intertie.metasched.domain.problem import LinkRoom
@@ -88,6 +89,25 @@ async def test_what_has_not_come_is_brought_once_more() -> None:
     (again,) = transfers_at(world.south)
     assert first.window.end < world.clock.now() < again.window.start
     assert transfers_at(world.north) == (again,)
+
+
+async def test_what_is_sent_is_in_the_cost_and_stays_there() -> None:
+    """Nothing else costs anything. It is paid for as it was agreed, not as time passes."""
+    world = Full()
+    world.north.rates = world.south.rates = Rates(link_mbit_s_hour=1.0)
+    process = await made(world)
+    await process.update(update(spec(4)))
+    (sent,) = transfers_at(world.south)
+    cost = 2 * sent.mbit_s * sent.window.duration / HOUR
+    assert (await standing(process)).plan.cost == pytest.approx(cost)
+    await process.update.drain()
+    world.south.images = dict(world.north.images)
+    await world.clock.advance(600)
+    await process.update(update(spec(5), request_id="u2"))
+    assert (await standing(process)).plan.cost == pytest.approx(cost)
+    await process.update.drain()
+    await process.update(update(spec(3), request_id="u3"))
+    assert (await standing(process)).plan.cost == pytest.approx(cost)
 
 
 async def test_a_site_without_workspaces_joins_to_send() -> None:

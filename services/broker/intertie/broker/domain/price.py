@@ -12,8 +12,9 @@ from intertie.broker.domain.load import load_of
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.tariff import kind_of
 from intertie.common.intervals import Window
-from intertie.common.part_spec import PartSpec
+from intertie.common.part_spec import PartSpec, Transfer
 from intertie.common.price import PriceTerm
+from intertie.common.quantities import Vector
 from intertie.common.tariff import RATES, Rates, hours_of, part_hour
 from intertie.common.values import replace
 
@@ -39,6 +40,25 @@ def asked_for_rest(
     """What is asked now for other terms from now on; its kind of lease stays."""
     rest = replace(spec, window=Window(max(spec.window.start, now), spec.window.end))
     return asked_for(rest, view, policy, now=now, kind=agreed[-1].kind if agreed else "")
+
+
+def sent_for(transfers: Iterable[Transfer], rates: Rates, kind: str) -> tuple[Stretch, ...]:
+    """What the site's half of the link costs for each of them, whichever way it goes."""
+    return tuple(
+        Stretch(
+            window=each.window,
+            kind=kind,
+            rates=rates,
+            hour=rates.hour(Vector(), link_mbit_s=each.mbit_s),
+        )
+        for each in transfers
+    )
+
+
+def from_now_on(spec: PartSpec, *, now: datetime) -> PartSpec:
+    """Of a part that joins a cluster that stands: nobody pays for what was before."""
+    window = Window(min(max(spec.window.start, now), spec.window.end), spec.window.end)
+    return replace(spec, window=window)
 
 
 def applied(
@@ -84,6 +104,22 @@ def shortened(agreed: Sequence[Stretch], account: Account | None) -> tuple[Stret
     return rest
 
 
+def sent_shortened(sent: Sequence[Stretch], account: Account | None) -> tuple[Stretch, ...]:
+    """As many as a part is to carry, likewise: what the oldest cost stays as it is."""
+    rest = tuple(sorted(sent, key=lambda each: (each.window.end, each.window.start)))
+    written = account.until if account else None
+    while len(rest) > MOST and written is not None and rest[1].window.end <= written:
+        rest = (_of_both(*rest[:2]), *rest[2:])
+    return rest
+
+
+def _of_both(one: Stretch, other: Stretch) -> Stretch:
+    """They may lie apart, or at the same time."""
+    start = min(one.window.start, other.window.start)
+    window = Window(start, other.window.end)
+    return replace(other, window=window, hour=amount_of((one, other)) / hours_of(window))
+
+
 def _together(one: Stretch, other: Stretch) -> Stretch:
     window = Window(one.window.start, other.window.end)
     shares = [(each, each.window.duration / window.duration) for each in (one, other)]
@@ -116,6 +152,6 @@ def terms_of(
     """As it is told; of one that is cut by `within`, what is in it."""
     return tuple(
         PriceTerm(site=site, window=cut, kind=each.kind, amount=each.hour * hours_of(cut))
-        for each in agreed
+        for each in sorted(agreed, key=lambda each: each.window.start)
         if (cut := each.cut(within))
     )

@@ -26,7 +26,14 @@ from intertie.broker.domain.networks import Endpoint, NetworkId
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.placed import Placed
 from intertie.broker.domain.preparing import endpoints_of
-from intertie.broker.domain.price import applied, asked_for_rest, at_agreed_rates, shortened
+from intertie.broker.domain.price import (
+    applied,
+    asked_for_rest,
+    at_agreed_rates,
+    sent_for,
+    sent_shortened,
+    shortened,
+)
 from intertie.broker.domain.recalling import (
     held_again,
     not_after_recall,
@@ -34,7 +41,12 @@ from intertie.broker.domain.recalling import (
     went_on,
 )
 from intertie.broker.domain.refusing import check_window
-from intertie.broker.domain.sending import arrivals_kept, awaiting, sources_for
+from intertie.broker.domain.sending import (
+    arrivals_kept,
+    awaiting,
+    new_transfers,
+    sources_for,
+)
 from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.terms import Amend, AmendState
@@ -296,6 +308,7 @@ def resolved(
         remotes=remotes_of(after, receipts, site),
         charged=charged_until(part, account, now=now),
         price=shortened(_priced(part, amend, now=now), account),
+        sent=sent_shortened((*part.sent, *_sent(part, amend)), account),
         amend=None,
     )
     if now >= part.window.end and after.window.end > part.window.end:
@@ -358,6 +371,14 @@ def _priced(part: Part, amend: Amend, *, now: datetime) -> tuple[Stretch, ...]:
     if amend.price is None:
         return at_agreed_rates(part.price, amend.spec, now=now)
     return applied(part.price, amend.spec, amend.price.rates, amend.price.kind, now=now)
+
+
+def _sent(part: Part, amend: Amend) -> tuple[Stretch, ...]:
+    """At the same rates, what is sent beyond what was agreed on before."""
+    if amend.price is None:
+        return ()
+    new = new_transfers(amend.spec, part.spec)
+    return sent_for(new, amend.price.rates, amend.price.kind)
 
 
 def was_applied(part: Part, decision: Decision, receipts: Iterable[OpenedReceipt]) -> bool:

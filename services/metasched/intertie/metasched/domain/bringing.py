@@ -7,6 +7,7 @@ from itertools import pairwise
 from intertie.common.intervals import Window
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import allowed
+from intertie.metasched.domain.costs import reserved_price
 from intertie.metasched.domain.data import Item, TransferPlan
 from intertie.metasched.domain.plan import Plan, SitePlan
 from intertie.metasched.domain.problem import (
@@ -102,26 +103,37 @@ def with_images_brought(
 
 
 def as_held(problem: Problem, plan: Plan) -> Plan:
-    """The plan with the sites that only send among its own, and the exact size of what is sent. No
-    site asks anything for that yet."""
+    """The plan with the sites that only send among its own, and the exact size of what is sent.
+    What is reserved for that each end asks for as its site's part, at the rates of the rest."""
     if not plan.transfers:
         return plan
     sizes = {
         each.digest: each.size_bytes for site in problem.sites for each in site.images.values()
     }
     data = {each.name: each.data for each in problem.items}
-    transfers = tuple(
-        replace(each, size_bytes=sizes[each.item], data=data[each.item], cost=0.0)
+    slot = problem.windows.index(plan.window)
+    asked = [
+        {
+            end: reserved_price(problem.site(end), slot, each)
+            for end in (each.from_site, each.to_site)
+        }
         for each in plan.transfers
+    ]
+    transfers = tuple(
+        replace(each, size_bytes=sizes[each.item], data=data[each.item], cost=sum(halves.values()))
+        for each, halves in zip(plan.transfers, asked, strict=True)
     )
-    ends = {end for each in transfers for end in (each.from_site, each.to_site)}
-    more = tuple(SitePlan(site=site, counts={}) for site in ends - set(plan.site_names))
-    cost = sum(each.cost for each in plan.sites)
+    ends = {end for halves in asked for end in halves}
+    more = (SitePlan(site=site, counts={}) for site in ends - set(plan.site_names))
+    sites = tuple(
+        replace(each, cost=each.cost + sum(halves.get(each.site, 0.0) for halves in asked))
+        for each in sorted((*plan.sites, *more), key=lambda each: each.site)
+    )
     return replace(
         plan,
-        sites=tuple(sorted((*plan.sites, *more), key=lambda each: each.site)),
+        sites=sites,
         transfers=transfers,
-        cost=cost,
+        cost=sum(each.cost for each in sites),
         bound=None,
         reasons=(*plan.reasons, *_reasons(problem, plan)),
     )

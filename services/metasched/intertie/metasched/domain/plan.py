@@ -118,8 +118,7 @@ class Plan:
             else each
             for each in self.sites
         )
-        cost = sum(each.cost for each in sites) + sum(each.cost for each in self.transfers)
-        return replace(self, sites=sites, cost=cost)
+        return replace(self, sites=sites, cost=sum(each.cost for each in sites))
 
     def expected(self) -> tuple[PriceTerm, ...]:
         """What the sites will ask, by their offers."""
