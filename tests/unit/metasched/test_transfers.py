@@ -221,6 +221,14 @@ def test_of_sites_that_begin_alike_the_one_to_which_it_is_cheapest_sent(solver: 
     assert plan.cost == pytest.approx(1.0 + hours * 0.02)
 
 
+def test_what_needs_nothing_may_begin_before_anything_can_be_sent(solver: Solver) -> None:
+    """A bug: nothing could be had in a window before the first moment of a transfer."""
+    given = staged({"a": 4, "b": 4}, {("a", "b"): 1_000}, [item("data", 3_000, "a")], starts=(-1,))
+    plan = solved(solver, given)
+    assert [each.site for each in plan.sites if each.counts] == ["a"]
+    assert plan.transfers == ()
+
+
 def test_an_image_is_brought_to_sites_that_lack_it(solver: Solver) -> None:
     given = staged({"a": 0, "b": 4}, {("a", "b"): 100}, [])
     without = tuple(

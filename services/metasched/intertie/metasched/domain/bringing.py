@@ -1,6 +1,6 @@
 """Images and data sets that a site lacks, and how a plan has them brought before a start."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -31,19 +31,28 @@ Before = Mapping[str, Sequence[Mapping[str, LinkRoom]]]
 
 def spans_before(windows: Sequence[Window], since: datetime) -> tuple[Window, ...]:
     """The time in which something could be brought, cut where a window begins."""
-    bounds = [since, *sorted({each.start for each in windows if each.start > since})]
+    return spans_until((each.start for each in windows), since)
+
+
+def spans_until(moments: Iterable[datetime], since: datetime) -> tuple[Window, ...]:
+    bounds = [since, *sorted({each for each in moments if each > since})]
     return tuple(Window(a, b) for a, b in pairwise(bounds))
 
 
 def is_worth_it(problem: Problem, plan: Plan | None) -> bool:
     """A plan for which images are brought could be better than this one, of the same problem."""
-    if not any(_lacks(problem, image) for image in images_of(problem)):
+    if not lacks_any(problem):
         return False
     return (
         plan is None
         or plan.window != problem.windows[0]
         or any(plan.count(each.name) < each.most for each in problem.groups)
     )
+
+
+def lacks_any(problem: Problem) -> bool:
+    """Some image is not at each site where a group that needs it may be."""
+    return any(_lacks(problem, image) for image in images_of(problem))
 
 
 def with_sources(problem: Problem, offers: Mapping[str, Sequence[Offer]]) -> Problem:

@@ -63,10 +63,16 @@ class Staging:
         }
         """Which items each group needs."""
         self.until_us = [
-            min((window.start - self.links.zero) // MICROSECOND, max(self.links.ends, default=0))
+            max(
+                min(
+                    (window.start - self.links.zero) // MICROSECOND, max(self.links.ends, default=0)
+                ),
+                0,
+            )
             for window in problem.windows
         ]
-        """Of each window: by when all has to be there."""
+        """Of each window: by when all has to be there. In one that begins before anything could be
+        sent, what needs nothing may be all the same."""
         self._problem = problem
         self._sites = range(len(problem.sites))
         self._alone_us = [
