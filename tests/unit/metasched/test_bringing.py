@@ -10,6 +10,7 @@ from intertie.common.part_spec import Transfer
 from intertie.common.spec import ClusterSpec, Dataset, GroupPlacement, LeaseTerms
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
+from intertie.metasched.domain.alternatives import Merit
 from intertie.metasched.domain.bringing import LEAD
 from intertie.metasched.domain.brought_later import TO_ASK_AGAIN
 from intertie.metasched.domain.cluster import ClusterState
@@ -154,11 +155,60 @@ async def test_a_data_set_is_brought_as_an_image_is() -> None:
     }
 
 
-async def test_plans_to_choose_from_bring_nothing_yet() -> None:
+async def test_what_is_chosen_is_brought_as_it_was_told_at_the_last_moment_too() -> None:
+    world = Apart()
+    world.north.rates = world.south.rates = Rates(link_mbit_s_hour=1.0)
+    world.south.vcpus = 12
+    process = await world.process()
+    what = world.later(workers=3)
+    what = replace(what, lease=replace(what.lease, max_delay=10 * MINUTE))
+    (option,) = await process.plan(order(what=what))
+    (told,) = option.plan.transfers
+    hours = (told.end - told.begin) / timedelta(hours=1)
+    assert option.plan.cost == pytest.approx(2 * told.mbit_s * hours)
+    assert option.plan.site_names == ("north", "south")
+    assert told.begin >= option.accept_before + LEAD
+    assert any("is brought to south" in each for each in option.plan.reasons)
+    await world.clock.advance((option.accept_before - world.clock.now()) / S - 1)
+    view = await process.create(replace(order(what=what), plan_token=option.token))
+    assert view.record.plan.transfers == (told,)
+    (sent,) = transfers_at(world.north)
+    assert (sent.window.start, sent.mbit_s) == (told.begin, told.mbit_s)
+    assert transfers_at(world.south) == (sent,)
+
+
+async def test_what_would_have_to_begin_before_it_is_accepted_is_no_plan_to_choose() -> None:
     world = Apart()
     process = await world.process()
-    with pytest.raises((NoCapacity, ImageNotReady)):
-        await process.plan(order(what=world.later()))
+    await process.create.plan_only(order(what=world.later(5)))
+    with pytest.raises(NoCapacity) as refused:
+        await process.plan(order(what=world.later(5)))
+    assert any(each.resource == "data" for each in refused.value.shortfalls)
+    (later,) = (
+        each for each in refused.value.explanation.counter_offers if "later" in each.message
+    )
+    (option,) = await process.plan(order(what=as_asked(world.later(5), later)))
+    assert option.plan.window.start == later.start_time
+
+
+async def test_to_wait_until_it_is_brought_to_where_it_is_cheaper_is_a_choice() -> None:
+    world = Apart()
+    world.north.vcpus = 4
+    world.north.rates, world.south.rates = Rates(vcpu_hour=1.0), Rates(vcpu_hour=0.1)
+    process = await world.process()
+    what = spec(2)
+    what = replace(what, lease=replace(what.lease, max_delay=20 * MINUTE))
+    options = await process.plan(order(what=what))
+    by = {merit: each for each in options for merit in each.merits}
+    soon, cheap = by[Merit.EARLIEST], by[Merit.CHEAPEST]
+    assert (soon.plan.site_names, soon.plan.transfers) == (("north",), ())
+    assert [each.to_site for each in cheap.plan.transfers] == ["south"]
+    assert cheap.plan.cost == pytest.approx(0.3)
+    assert cheap.plan.window.start > cheap.plan.transfers[0].end > soon.plan.window.start
+    assert [each.gives_way for each in options] == [()] * len(options)
+    view = await process.create(replace(order(what=what), plan_token=cheap.token))
+    assert {each.site for each in view.workspaces} == {"south"}
+    assert [each.size_bytes for each in transfers_at(world.north)] == [GUEST.size_bytes]
 
 
 def at_south(what: ClusterSpec) -> ClusterSpec:

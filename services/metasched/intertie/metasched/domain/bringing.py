@@ -19,6 +19,7 @@ from intertie.metasched.domain.problem import (
     Problem,
     Site,
     images_of,
+    over,
 )
 
 LEAD = timedelta(seconds=10)
@@ -111,10 +112,31 @@ def with_images_brought(
     return replace(problem, sites=sites, items=tuple(items.values()), spans=spans, cuts=cuts)
 
 
+def with_items_of(free: Problem, problem: Problem) -> Problem:
+    """The first, over some windows of the second, with what may be brought in that and the sites
+    that may send it."""
+    if not problem.items:
+        return free
+    asked = over(problem, [problem.windows.index(each) for each in free.windows])
+    known = {site.name: site for site in free.sites}
+
+    def less(site: Site) -> Site:
+        mine = known.get(site.name)
+        if mine is None:
+            return site
+        offers = zip(mine.offers, site.offers, strict=True)
+        both = (replace(each, images=other.images) for each, other in offers)
+        return replace(site, offers=tuple(both))
+
+    sites = tuple(map(less, asked.sites))
+    return replace(free, sites=sites, items=asked.items, spans=asked.spans)
+
+
 def as_held(problem: Problem, plan: Plan) -> Plan:
     """The plan with the sites that only send among its own, and the exact size of what is sent.
-    What is reserved for that each end asks for as its site's part, at the rates of the rest."""
-    if not plan.transfers:
+    What is reserved for that each end asks for as its site's part, at the rates of the rest. One
+    that is so already stays as it is."""
+    if all(each.size_bytes for each in plan.transfers):
         return plan
     sizes = {
         each.digest: each.size_bytes for site in problem.sites for each in site.images.values()

@@ -100,7 +100,8 @@ class Explaining:
             shorter=tuple(range(count, count + len(shorter))),
             made=frozenset(len(asked) + n for n, each in enumerate(later) if each in made),
         )
-        links = await self._planning.links_ahead(anywhere, first, since=now + LEAD + TO_ASK_AGAIN)
+        since = max(now, brief.since or now) + LEAD + TO_ASK_AGAIN
+        links = await self._planning.links_ahead(anywhere, first, since=since)
         ground = Ground(
             links=links,
             spec=brief.spec,

@@ -178,6 +178,24 @@ class Planning:
             return None
         return Found(plan=as_held(asked, best), problem=asked, brief=brief)
 
+    async def with_images(self, found: Found) -> Found:
+        """The same plan, of the problem in which what some site lacks may be brought there: another
+        plan may be better in some respect."""
+        brief, problem = found.brief, found.problem
+        if problem.items or brief.since is None or brief.spec.lease.kind is not None:
+            return found
+        spans = spans_before(problem.windows, brief.since + LEAD)
+        if not spans or not lacks_any(problem):
+            return found
+        return replace(found, problem=await self._asked_with_images(brief, problem, spans))
+
+    async def _asked_with_images(
+        self, brief: Brief, problem: Problem, spans: tuple[Window, ...]
+    ) -> Problem:
+        problem = await self._with_other_sources(brief, problem)
+        names = [each.name for each in problem.sites if each.name not in brief.sends_nothing]
+        return with_images_brought(problem, spans, (await self._links(brief, names, spans)).room)
+
     async def links_ahead(self, brief: Brief, problem: Problem, *, since: datetime) -> Links | None:
         """What sites have free of their links from then on to bring what some of them lack; None
         where nothing is brought for such a lease, or nothing is lacking."""
@@ -196,7 +214,7 @@ class Planning:
         asked_already = {site.name for site in problem.sites}
         out = brief.sends_nothing | brief.without.keys() | asked_already
         names = [name for name in self._sites.names if name not in out]
-        others, _ = await self._asked(brief, names, brief.windows, images_of(problem))
+        others, _ = await self._asked(brief, names, problem.windows, images_of(problem))
         return with_sources(problem, others)
 
     async def _too_late(self, brief: Brief, problem: Problem) -> tuple[Shortfall, ...]:
