@@ -10,11 +10,15 @@ from intertie.common.part_spec import Transfer
 from intertie.common.spec import ClusterSpec, Dataset, GroupPlacement, LeaseTerms
 from intertie.common.tariff import Rates
 from intertie.common.values import replace
+from intertie.metasched.domain import refusal
 from intertie.metasched.domain.alternatives import Merit
 from intertie.metasched.domain.bringing import LEAD
 from intertie.metasched.domain.brought_later import TO_ASK_AGAIN
 from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.counter_offers import Ground
 from intertie.metasched.domain.problem import ImageFound, LinkRoom
+from intertie.metasched.domain.refusal import WhyNot
+from intertie.metasched.usecases import explaining
 from tests.fakes.part import State
 from tests.fakes.site import FakeSite
 from tests.unit.metasched.test_explaining import as_asked
@@ -227,9 +231,9 @@ async def test_what_begins_too_soon_is_told_what_it_takes_and_from_when_on_it_co
     slow = LinkRoom(egress_mbit_s=20, ingress_mbit_s=20, latency=S)
     world.north.links, world.south.links = {"south": slow}, {"north": slow}
     process = await world.process()
-    refusal = await refused(process, at_south(spec(2)))
+    told = await refused(process, at_south(spec(2)))
     assert world.states() == {}
-    late = [each for each in refusal.shortfalls if each.resource == "data"]
+    late = [each for each in told.shortfalls if each.resource == "data"]
     assert {(each.site, each.peer, each.group) for each in late} == {("south", "north", "head")}
     (short,) = late
     # A twentieth more than 100 MB, and the next whole MiB.
@@ -271,6 +275,27 @@ async def test_a_later_start_for_which_it_is_brought_is_offered_and_accepted(lea
     (sent,) = transfers_at(world.south)
     assert sent.window.end <= later.start_time
     assert view.record.plan.cost == pytest.approx(later.cost)
+
+
+async def test_once_all_could_be_there_a_later_start_is_looked_at_only_where_it_differs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[WhyNot] = []
+    done = refusal.why_not
+
+    def watched(ground: Ground, *, effort: float) -> WhyNot:
+        found.append(done(ground, effort=effort))
+        return found[-1]
+
+    monkeypatch.setattr(explaining, "why_not", watched)
+    world = Apart()
+    process = await world.process()
+    for mbit_s, most in ((100, 1), (1, 30)):
+        room = LinkRoom(egress_mbit_s=mbit_s, ingress_mbit_s=mbit_s, latency=S)
+        world.north.links, world.south.links = {"south": room}, {"north": room}
+        found.clear()
+        await refused(process, at_south(spec(2)))
+        assert 1 <= len(found[0].times.later) <= most
 
 
 async def test_what_no_link_brings_is_refused_for_its_image_as_before() -> None:

@@ -110,6 +110,11 @@ class Staging:
             self._ready[group, site] = found
         return found
 
+    def all_there(self) -> timedelta:
+        """How long it takes until each item could be wherever it can get to, one after another."""
+        longest = (max((us for us in of if us < NEVER), default=0) for of in self._soonest)
+        return timedelta(microseconds=sum(longest))
+
     def _soonest_of(self, item: int) -> list[int]:
         """By site. Every link on its way has carried all of it by then, be it that sites forward it
         or that they keep it and send it on."""
