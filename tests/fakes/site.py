@@ -92,6 +92,8 @@ class FakeSite:
     """For every part, whatever was offered; None: nothing is said of prices."""
     asks_for_room: RoomMade | None = None
     """What of that is for room that others make."""
+    rates: Rates = field(default_factory=Rates)
+    """What it offers at; it says nothing of prices for that."""
     kinds: Mapping[str, Rates] = field(default_factory=dict)
     """What it asks for kinds of leases."""
     quota_vcpus: int = 1_000_000
@@ -164,6 +166,7 @@ class FakeSite:
             hosts=(host,),
             links=self.links,
             images=self.images,
+            rates=self.rates,
             kinds=self.kinds,
             room_from=(saved,) if saved is not None and saved > window.start else (),
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from intertie.api.broker.v1 import part_pb2, parts_pb2, parts_pb2_grpc
+from intertie.api.imagestore.v1 import transfers_pb2
 from intertie.api.types.v1 import attach_pb2, resources_pb2
 from intertie.common import errors
 from intertie.common.clock import SystemClock
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.etcd
 
 CLOCK = SystemClock()
 DIGEST_OF_ALL = "b3:" + "cd" * 32
+OTHER = "b3:" + "77" * 32
 
 
 @pytest.fixture
@@ -243,6 +245,45 @@ async def test_a_link_is_promised_only_once_to_transfers_too(
     strange = await refusal(parts.Hold(brought("t5", 1, 0, to_site="west")))
     assert isinstance(strange, errors.FieldInvalid)
     assert strange.field == "spec.transfers[0]"
+
+
+async def test_other_terms_send_and_bring_while_the_window_lasts(
+    parts: parts_pb2_grpc.PartsAsyncStub, south: TestDomain
+) -> None:
+    first = hold("t1", CLOCK, COORDINATOR)
+    await parts.Hold(first)
+    receipt = (await parts.Prepare(parts_pb2.PreparePartRequest(name=named("t1")))).receipt
+    decision = commit("t1", DIGEST_OF_ALL, [receipt, of_south("t1", south)])
+    await parts.Resolve(parts_pb2.ResolvePartRequest(name=named("t1"), decision=decision))
+
+    asked = parts_pb2.HoldPartRequest()
+    asked.CopyFrom(first)
+    asked.tx = asked.request_id = "a1"
+    asked.prepare = True
+    asked.amend.replaces = 0
+    asked.amend.SetInParent()
+    begin = CLOCK.now() + timedelta(seconds=60)
+    for digest, source, target in ((DIGEST, "north", "south"), (OTHER, "south", "north")):
+        item = asked.spec.transfers.add(
+            digest=digest, size_bytes=1000, from_site=source, to_site=target, mbit_s=40
+        )
+        item.window.start_time.FromDatetime(begin)
+        item.window.end_time.FromDatetime(begin + timedelta(seconds=90))
+    asked.coordinator_time.CopyFrom(timestamp_to_proto(CLOCK.now()))
+    held = await parts.Hold(asked)
+    assert held.part.amendment.state == part_pb2.Part.PREPARED
+    assert not held.part.spec.transfers
+    body = part_pb2.ReceiptBody.FromString(held.receipt.body)
+    (sends,) = body.sends
+    grant = transfers_pb2.TransferGrantBody.FromString(sends.grant.body)
+    assert (grant.digest, grant.target_site, grant.tx) == (DIGEST, "south", "a1")
+
+    theirs = of_south("a1", south, terms=1, part="sites/south/tenants/demo/parts/t1")
+    decision = commit("a1", DIGEST_OF_ALL, [held.receipt, theirs])
+    part = await parts.Resolve(parts_pb2.ResolvePartRequest(name=named("t1"), decision=decision))
+    assert (part.terms, len(part.spec.transfers)) == (1, 2)
+    sent = [each for each in part.price.terms if each.window == item.window]
+    assert len(sent) == 2
 
 
 async def test_a_part_in_doubt_asks_the_register_and_obeys(

@@ -12,7 +12,7 @@ from intertie.broker.domain.decision import (
     Receipt,
     ReceiptBody,
 )
-from intertie.broker.domain.fleet import SeenPart
+from intertie.broker.domain.fleet import Policy, SeenPart
 from intertie.broker.domain.ledger import calendar_of
 from intertie.broker.domain.networks import NetworkId
 from intertie.broker.domain.part import Part, PartState
@@ -66,24 +66,28 @@ class Notary:
 
 class Site:
     def __init__(
-        self, standing: Part = PART, sends: Sends = SENDS_NOTHING, images: Images | None = None
+        self,
+        standing: Part = PART,
+        sends: Sends = SENDS_NOTHING,
+        images: Images | None = None,
+        policy: Policy = POLICY,
     ) -> None:
         images = images or OneImage()
-        self.clock, self.ledger, self.notary = FakeClock(), MemoryLedger(POLICY), Notary()
+        self.clock, self.ledger, self.notary = FakeClock(), MemoryLedger(policy), Notary()
         self.register = Register()
         self.standing = standing
         ledger, clock, notary = self.ledger, self.clock, self.notary
         admission = Admission(ledger, clock, FakeRoom())
-        self._hold = HoldAmend(ledger, images, admission, notary, POLICY, clock, sends)
+        self._hold = HoldAmend(ledger, images, admission, notary, policy, clock, sends)
         self._hold_part = HoldPart(
-            ledger, images, admission, notary, POLICY, clock, lambda: "seed", sends
+            ledger, images, admission, notary, policy, clock, lambda: "seed", sends
         )
-        self._prepare = PreparePart(ledger, notary, POLICY, clock, sends)
-        self._resolve = ResolvePart(ledger, notary, POLICY, clock)
+        self._prepare = PreparePart(ledger, notary, policy, clock, sends)
+        self._resolve = ResolvePart(ledger, notary, policy, clock)
         self._release = ReleasePart(ledger, clock)
         self.expire = Expire(ledger, clock)
         self.in_doubt = InDoubt(ledger, self.register, self._resolve, clock)
-        self.reconcile = Reconcile(ledger, POLICY, clock)
+        self.reconcile = Reconcile(ledger, policy, clock)
 
     async def up(self) -> Site:
         self.alive()

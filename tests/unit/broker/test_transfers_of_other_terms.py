@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from intertie.broker.domain.account import Account
 from intertie.broker.domain.ledger import calendar_of
 from intertie.broker.domain.part import PartState
+from intertie.broker.domain.price import MOST, amount_of, sent_for, sent_shortened
+from intertie.broker.domain.pricing import Flat
 from intertie.broker.domain.records import Change, Write
 from intertie.broker.domain.sending import (
     GRACE,
@@ -17,12 +20,14 @@ from intertie.broker.domain.sending import (
     ImageSource,
     StoreAddress,
 )
+from intertie.broker.domain.tariff import Tariff
 from intertie.broker.loops.bring import Bring
 from intertie.broker.loops.tell_gateways import TellGateways
 from intertie.broker.usecases.sends import Sends
 from intertie.common.errors import FieldInvalid, ImageNotReady, NoCapacity
 from intertie.common.intervals import Window
 from intertie.common.part_spec import PartSpec, Transfer
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker.renegotiation import ABORT, HOUR, PART, Site, terms
@@ -223,6 +228,45 @@ async def test_what_is_on_its_way_by_the_first_terms_is_enough_for_more_of_them(
     part = await site.commit()
     assert (part.spec.transfers, part.sources) == ((brought(),), (source(),))
     assert part.awaiting == ("w-1",)
+
+
+async def test_both_pay_for_it_at_the_rates_of_when_it_was_held() -> None:
+    policy = replace(POLICY, pricing=Flat(tariff=Tariff(rates=Rates(link_mbit_s_hour=0.5))))
+    site = await Site(sends=SENDS, policy=policy).up()
+    await site.hold(replace(with_new(brought()), transfers=(brought(), sent(digest=DIGEST))))
+    part = await site.resolve(site.commit_of(sends=(source(),)))
+    assert [each.window for each in part.sent] == [brought().window] * 2
+    assert amount_of(part.sent) == pytest.approx(2 * 30 * 0.5 * 100 / 3600)
+    await site.hold(
+        with_new(brought(), brought(300, 400, digest="b3:" + "0" * 64)), "a2", replaces=1
+    )
+    assert (await site.part()).sent == part.sent
+
+
+async def test_a_part_that_joins_is_paid_for_from_now_on() -> None:
+    """A bug: it cost as much as if it had been there since the cluster began."""
+    site = await Site().up()
+    await site.clock.advance(900)
+    site.alive()
+    name = replace(PART.path, part_id="a1")
+    await site.hold(with_new(brought(1000, 1100)), name=name)
+    found = await site.ledger.part(name)
+    assert found is not None
+    (price,) = found.value.price
+    assert price.window == Window(START + 900 * S, START + HOUR)
+    assert [each.window for each in found.value.sent] == [brought(1000, 1100).window]
+
+
+def test_what_is_written_down_of_what_was_sent_is_made_one_from_a_number_on() -> None:
+    rates = Rates(link_mbit_s_hour=0.5)
+    many = [brought(at, at + 10, mbit_s=at) for at in range(1, MOST + 3)]
+    sent = sent_for(many, rates, "immediate")
+    name = PART.name
+    assert sent_shortened(sent, None) == sent
+    late = Account(name=name, until=START + HOUR, number=1)
+    kept = sent_shortened(sent, late)
+    assert len(kept) == MOST
+    assert amount_of(kept) == pytest.approx(amount_of(sent))
 
 
 @pytest.mark.parametrize("second", [-10, 3595])

@@ -19,6 +19,7 @@ from intertie.metasched.domain.explain import explained
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.planner import best_plan
 from intertie.metasched.domain.problem import Problem
+from intertie.metasched.domain.site_plan import SitePlan
 from tests.unit.metasched.problems import group, link, linked, offer, problem, promise, window
 from tests.unit.metasched.staging import item, staged
 
@@ -55,6 +56,26 @@ def test_where_there_is_nothing_to_choose_one_plan_has_all_names() -> None:
     assert only.merits == (E, C, L, R)
     assert counts(only.plan) == {"a": {"worker": 1}}
     assert only.plan.optimal
+
+
+def test_a_site_that_only_sends_makes_no_other_plan() -> None:
+    """The first says to the octet what is sent, and from where; else it is the same."""
+    given = problem([group()], {"a": offer(4, price=0.1), "b": offer(4, price=1.0)})
+    first = best_plan(given)
+    assert first is not None
+    sends = replace(first, sites=(*first.sites, SitePlan(site="b", counts={})), cost=0.2)
+    (only,) = alternatives_of(given, sends)
+    assert only.plan.site_names == ("a", "b")
+
+
+def test_it_may_be_bound_to_hosts_as_one_is_to_which_nothing_is_sent() -> None:
+    given = problem([group(fewest=2)], {"a": offer(4, 4), "b": offer(0, price=1.0)})
+    first = best_plan(given)
+    assert first is not None
+    sends = replace(first, sites=(*first.sites, SitePlan(site="b", counts={})))
+    (only,) = alternatives_of(given, sends)
+    assert only.plan.site_names == ("a", "b")
+    assert only.plan.max_per_host == {"worker": 1}
 
 
 def test_the_cheapest_waits_until_the_cheap_site_has_room() -> None:

@@ -7,13 +7,22 @@ import pytest
 from intertie.common.errors import ImageNotReady, NoCapacity, Shortfall
 from intertie.common.names import ClusterName
 from intertie.common.part_spec import Transfer
-from intertie.common.spec import ClusterSpec, Dataset, GroupPlacement
+from intertie.common.spec import ClusterSpec, Dataset, GroupPlacement, LeaseTerms
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
+from intertie.metasched.domain import refusal
+from intertie.metasched.domain.alternatives import Merit
+from intertie.metasched.domain.bringing import LEAD
+from intertie.metasched.domain.brought_later import TO_ASK_AGAIN
 from intertie.metasched.domain.cluster import ClusterState
+from intertie.metasched.domain.counter_offers import Ground
 from intertie.metasched.domain.problem import ImageFound, LinkRoom
+from intertie.metasched.domain.refusal import WhyNot
+from intertie.metasched.usecases import explaining
 from tests.fakes.part import State
 from tests.fakes.site import FakeSite
-from tests.unit.metasched.world import IMAGE, World, order, spec
+from tests.unit.metasched.test_explaining import as_asked
+from tests.unit.metasched.world import IMAGE, Process, World, order, spec
 
 GUEST = replace(IMAGE, size_bytes=100_000_000)
 MINUTE = timedelta(minutes=1)
@@ -71,18 +80,6 @@ async def test_a_slow_link_is_planned_for_and_one_that_is_too_slow_is_not() -> N
     assert sent.window.duration >= 400 * S
     with pytest.raises(NoCapacity):
         await process.create(order("r2", named("c2"), world.later(5)))
-
-
-async def test_what_begins_at_once_is_refused_for_its_image_as_before() -> None:
-    world = Apart()
-    process = await world.process()
-    asked = spec(2)
-    head, worker = (
-        replace(each, placement=GroupPlacement(allow_sites=("south",))) for each in asked.groups
-    )
-    with pytest.raises(ImageNotReady):
-        await process.create(order(what=replace(asked, groups=(head, worker))))
-    assert world.states() == {}
 
 
 async def test_a_source_that_refuses_is_asked_no_more() -> None:
@@ -162,8 +159,180 @@ async def test_a_data_set_is_brought_as_an_image_is() -> None:
     }
 
 
-async def test_plans_to_choose_from_bring_nothing_yet() -> None:
+async def test_what_is_chosen_is_brought_as_it_was_told_at_the_last_moment_too() -> None:
+    world = Apart()
+    world.north.rates = world.south.rates = Rates(link_mbit_s_hour=1.0)
+    world.south.vcpus = 12
+    process = await world.process()
+    what = world.later(workers=3)
+    what = replace(what, lease=replace(what.lease, max_delay=10 * MINUTE))
+    (option,) = await process.plan(order(what=what))
+    (told,) = option.plan.transfers
+    hours = (told.end - told.begin) / timedelta(hours=1)
+    assert option.plan.cost == pytest.approx(2 * told.mbit_s * hours)
+    assert option.plan.site_names == ("north", "south")
+    assert told.begin >= option.accept_before + LEAD
+    assert any("is brought to south" in each for each in option.plan.reasons)
+    await world.clock.advance((option.accept_before - world.clock.now()) / S - 1)
+    view = await process.create(replace(order(what=what), plan_token=option.token))
+    assert view.record.plan.transfers == (told,)
+    (sent,) = transfers_at(world.north)
+    assert (sent.window.start, sent.mbit_s) == (told.begin, told.mbit_s)
+    assert transfers_at(world.south) == (sent,)
+
+
+async def test_what_would_have_to_begin_before_it_is_accepted_is_no_plan_to_choose() -> None:
     world = Apart()
     process = await world.process()
-    with pytest.raises((NoCapacity, ImageNotReady)):
-        await process.plan(order(what=world.later()))
+    await process.create.plan_only(order(what=world.later(5)))
+    with pytest.raises(NoCapacity) as refused:
+        await process.plan(order(what=world.later(5)))
+    assert any(each.resource == "data" for each in refused.value.shortfalls)
+    (later,) = (
+        each for each in refused.value.explanation.counter_offers if "later" in each.message
+    )
+    (option,) = await process.plan(order(what=as_asked(world.later(5), later)))
+    assert option.plan.window.start == later.start_time
+
+
+async def test_to_wait_until_it_is_brought_to_where_it_is_cheaper_is_a_choice() -> None:
+    world = Apart()
+    world.north.vcpus = 4
+    world.north.rates, world.south.rates = Rates(vcpu_hour=1.0), Rates(vcpu_hour=0.1)
+    process = await world.process()
+    what = spec(2)
+    what = replace(what, lease=replace(what.lease, max_delay=20 * MINUTE))
+    options = await process.plan(order(what=what))
+    by = {merit: each for each in options for merit in each.merits}
+    soon, cheap = by[Merit.EARLIEST], by[Merit.CHEAPEST]
+    assert (soon.plan.site_names, soon.plan.transfers) == (("north",), ())
+    assert [each.to_site for each in cheap.plan.transfers] == ["south"]
+    assert cheap.plan.cost == pytest.approx(0.3)
+    assert cheap.plan.window.start > cheap.plan.transfers[0].end > soon.plan.window.start
+    assert [each.gives_way for each in options] == [()] * len(options)
+    view = await process.create(replace(order(what=what), plan_token=cheap.token))
+    assert {each.site for each in view.workspaces} == {"south"}
+    assert [each.size_bytes for each in transfers_at(world.north)] == [GUEST.size_bytes]
+
+
+def at_south(what: ClusterSpec) -> ClusterSpec:
+    here = GroupPlacement(allow_sites=("south",))
+    return replace(what, groups=tuple(replace(each, placement=here) for each in what.groups))
+
+
+async def refused(process: Process, what: ClusterSpec) -> NoCapacity:
+    with pytest.raises(NoCapacity) as caught:
+        await process.create(order("r-refused", named("refused"), what))
+    return caught.value
+
+
+async def test_what_begins_too_soon_is_told_what_it_takes_and_from_when_on_it_could() -> None:
+    world = Apart()
+    slow = LinkRoom(egress_mbit_s=20, ingress_mbit_s=20, latency=S)
+    world.north.links, world.south.links = {"south": slow}, {"north": slow}
+    process = await world.process()
+    told = await refused(process, at_south(spec(2)))
+    assert world.states() == {}
+    late = [each for each in told.shortfalls if each.resource == "data"]
+    assert {(each.site, each.peer, each.group) for each in late} == {("south", "north", "head")}
+    (short,) = late
+    # A twentieth more than 100 MB, and the next whole MiB.
+    takes = 102 * 1024 * 1024 * 8 / 20e6
+    ready = world.clock.now() + LEAD + timedelta(seconds=takes)
+    assert short.until is not None
+    assert timedelta() <= short.until - ready < 1 * S
+    assert "takes 0:00:43 at 20 Mbit/s, too long for a start by 2026-03-01 12:00:00Z" in str(short)
+
+
+@pytest.mark.parametrize("lease", ["at once", "fixed", "until", "within"])
+async def test_a_later_start_for_which_it_is_brought_is_offered_and_accepted(lease: str) -> None:
+    world = Apart()
+    slow = LinkRoom(egress_mbit_s=2, ingress_mbit_s=2, latency=S)
+    world.north.links, world.south.links = {"south": slow}, {"north": slow}
+    world.north.rates = world.south.rates = Rates(vcpu_hour=0.1, link_mbit_s_hour=1.0)
+    process = await world.process()
+    now, what = world.clock.now(), at_south(spec(2))
+    terms = {
+        "at once": what.lease,
+        "fixed": replace(what.lease, start_time=now + 5 * MINUTE),
+        "until": LeaseTerms(start_time=now + 5 * MINUTE, end_time=now + 65 * MINUTE),
+        "within": replace(what.lease, max_delay=3 * MINUTE),
+    }
+    what = replace(what, lease=terms[lease])
+    told = (await refused(process, what)).explanation
+    assert any(
+        {"spec.groups[0].environment.image"} < {each.field for each in conflict.requirements}
+        for conflict in told.conflicts
+    )
+    (later,) = [each for each in told.counter_offers if "later" in each.message]
+    assert later.message.endswith("and what is missing brought to south until then")
+    # 428 s, what it takes to hold it, and the time to ask again; to the next whole minute.
+    assert later.start_time == now + 10 * MINUTE
+    await world.clock.advance(TO_ASK_AGAIN.total_seconds())
+    view = await process.create(order("r2", named("again"), as_asked(what, later)))
+    assert view.record.window.start == later.start_time
+    assert view.record.window.duration == what.lease.window(now=now).duration
+    (sent,) = transfers_at(world.south)
+    assert sent.window.end <= later.start_time
+    assert view.record.plan.cost == pytest.approx(later.cost)
+
+
+async def test_once_all_could_be_there_a_later_start_is_looked_at_only_where_it_differs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[WhyNot] = []
+    done = refusal.why_not
+
+    def watched(ground: Ground, *, effort: float) -> WhyNot:
+        found.append(done(ground, effort=effort))
+        return found[-1]
+
+    monkeypatch.setattr(explaining, "why_not", watched)
+    world = Apart()
+    process = await world.process()
+    for mbit_s, most in ((100, 1), (1, 30)):
+        room = LinkRoom(egress_mbit_s=mbit_s, ingress_mbit_s=mbit_s, latency=S)
+        world.north.links, world.south.links = {"south": room}, {"north": room}
+        found.clear()
+        await refused(process, at_south(spec(2)))
+        assert 1 <= len(found[0].times.later) <= most
+
+
+async def test_what_no_link_brings_is_refused_for_its_image_as_before() -> None:
+    world = Apart()
+    world.north.links, world.south.links = {}, {}
+    process = await world.process()
+    with pytest.raises(ImageNotReady):
+        await process.create(order(what=at_south(spec(2))))
+
+
+async def test_where_it_could_be_brought_is_offered_though_the_request_keeps_it_out() -> None:
+    """North alone may have it, and has no room."""
+    world = Apart()
+    process = await world.process()
+    here = GroupPlacement(allow_sites=("north",))
+    what = spec(2)
+    what = replace(what, groups=tuple(replace(each, placement=here) for each in what.groups))
+    told = (await refused(process, what)).explanation
+    (offer,) = (
+        each
+        for each in told.counter_offers
+        if {"spec.groups[0].placement.allow_sites", "spec.lease.start_time"}
+        < {change.field for change in each.changes}
+    )
+    view = await process.create(order("r2", named("again"), as_asked(what, offer)))
+    assert {each.site for each in view.workspaces} == {"south"}
+    assert len(view.record.plan.transfers) == 1
+
+
+async def test_a_data_set_that_comes_too_late_is_offered_to_be_left_out_or_brought() -> None:
+    world = Apart()
+    data = ImageFound(digest="b3:" + "3" * 64, size_bytes=50 * 1024 * 1024)
+    world.north.images = {**world.north.images, "corpus": data, data.digest: data}
+    world.south.images = {"guest": GUEST, GUEST.digest: GUEST}
+    process = await world.process()
+    what = replace(at_south(spec(2)), datasets=(Dataset(name="corpus", source="corpus"),))
+    told = (await refused(process, what)).explanation
+    named = {each.field for conflict in told.conflicts for each in conflict.requirements}
+    assert {"spec.datasets[0]", "spec.lease.max_delay"} <= named
+    assert any("later" in each.message for each in told.counter_offers)

@@ -8,8 +8,11 @@ from intertie.common.errors import ImageNotReady, NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_spec import Transfer
 from intertie.common.spec import ClusterSpec
+from intertie.common.tariff import Rates
 from intertie.common.values import replace
+from intertie.metasched.domain.bringing import LEAD
 from intertie.metasched.domain.bringing_beside import begins_beside
+from intertie.metasched.domain.ports import HoldOrder, Prepared
 from intertie.metasched.domain.problem import LinkRoom
 from tests.fakes.clock import START
 from tests.fakes.part import State
@@ -63,13 +66,15 @@ async def test_a_site_that_joins_gets_what_it_lacks_and_both_ends_hold_it() -> N
     assert [each.site for each in view.workspaces].count("south") == 2
 
 
-async def test_what_earlier_terms_bring_is_left_as_it_is() -> None:
+@pytest.mark.parametrize("after_s", [-5, 5])
+async def test_what_earlier_terms_bring_is_left_as_it_is(after_s: int) -> None:
+    """Also while it is read through."""
     world = Full()
     process = await made(world)
     await process.update(update(spec(4)))
     await process.update.drain()
     first = transfers_at(world.south)
-    await world.clock.advance(1)
+    await world.clock.advance((first[0].window.end - world.clock.now()).total_seconds() + after_s)
     await process.update(update(spec(5), request_id="u2"))
     await process.update.drain()
     check_agreed(world, await standing(process))
@@ -88,6 +93,25 @@ async def test_what_has_not_come_is_brought_once_more() -> None:
     (again,) = transfers_at(world.south)
     assert first.window.end < world.clock.now() < again.window.start
     assert transfers_at(world.north) == (again,)
+
+
+async def test_what_is_sent_is_in_the_cost_and_stays_there() -> None:
+    """Nothing else costs anything. It is paid for as it was agreed, not as time passes."""
+    world = Full()
+    world.north.rates = world.south.rates = Rates(link_mbit_s_hour=1.0)
+    process = await made(world)
+    await process.update(update(spec(4)))
+    (sent,) = transfers_at(world.south)
+    cost = 2 * sent.mbit_s * sent.window.duration / HOUR
+    assert (await standing(process)).plan.cost == pytest.approx(cost)
+    await process.update.drain()
+    world.south.images = dict(world.north.images)
+    await world.clock.advance(600)
+    await process.update(update(spec(5), request_id="u2"))
+    assert (await standing(process)).plan.cost == pytest.approx(cost)
+    await process.update.drain()
+    await process.update(update(spec(3), request_id="u3"))
+    assert (await standing(process)).plan.cost == pytest.approx(cost)
 
 
 async def test_a_site_without_workspaces_joins_to_send() -> None:
@@ -150,6 +174,36 @@ async def test_a_refusal_of_who_sends_leaves_all_as_it_was() -> None:
         State.RELEASED
     }
     check_agreed(world, await standing(process))
+
+
+async def test_what_is_tried_again_is_brought_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug: the time went by that the first attempt took, and what was planned had begun."""
+    world = Full()
+    third = FakeSite(name="west", clock=world.clock, vcpus=4)
+    room = LinkRoom(egress_mbit_s=100, ingress_mbit_s=100, latency=S / 1000)
+    world.sites.by_name["west"] = third
+    third.links = {"north": room}
+    world.north.links = {**world.north.links, "west": room}
+    process = await made(world)
+    prepare, refused = world.sites.prepare, list[str]()
+
+    async def slowly(order: HoldOrder) -> Prepared:
+        site = order.part.site
+        if site != "north" and not refused:
+            refused.append(site)
+            await world.clock.advance(15)
+            full = Shortfall(site=site, resource="vcpus", wanted=2, available=0)
+            raise NoCapacity((full,))
+        return await prepare(order)
+
+    monkeypatch.setattr(world.sites, "prepare", slowly)
+    await process.update(update(spec(4)))
+    await process.update.drain()
+    (sent,) = (await standing(process)).plan.transfers
+    assert [sent.to_site] != refused
+    assert sent.begin >= START + 15 * S + LEAD
 
 
 async def test_a_cluster_that_has_not_begun_gets_it_for_its_start_where_there_is_time() -> None:

@@ -219,7 +219,14 @@ def test_of_sites_that_begin_alike_the_one_to_which_it_is_cheapest_sent(solver: 
     hours = 3_000 * 8_388_608 / 1e6 / 3600
     assert plan.transfers[0].cost == pytest.approx(hours * 0.02)
     assert plan.cost == pytest.approx(1.0 + hours * 0.02)
-    assert plan.at_prices({}).cost == pytest.approx(plan.cost)
+
+
+def test_what_needs_nothing_may_begin_before_anything_can_be_sent(solver: Solver) -> None:
+    """A bug: nothing could be had in a window before the first moment of a transfer."""
+    given = staged({"a": 4, "b": 4}, {("a", "b"): 1_000}, [item("data", 3_000, "a")], starts=(-1,))
+    plan = solved(solver, given)
+    assert [each.site for each in plan.sites if each.counts] == ["a"]
+    assert plan.transfers == ()
 
 
 def test_an_image_is_brought_to_sites_that_lack_it(solver: Solver) -> None:

@@ -396,8 +396,8 @@ def _part_fields(view: PartView) -> Fields:
             for each in view.measured
         ],
         "ways": [_way_fields(each) for each in view.ways],
-        "price": price_fields(terms_of(part.price, part.path.site)),
-        "refund": refund_fields(within_price(part.refunds, part.price)),
+        "price": price_fields(terms_of(part.agreed, part.path.site)),
+        "refund": refund_fields(within_price(part.refunds, part.agreed)),
         "terms": part.terms,
         "amendment": _amendment_fields(part.amend) if part.amend is not None else None,
         **_recalled_fields(part),

@@ -118,6 +118,9 @@ class Part(Struct, frozen=True, kw_only=True):
     """More of `end_reason`, in words."""
     price: tuple[Stretch, ...] = ()
     """What was agreed that it costs, the oldest first; none: by a release that knew no prices."""
+    sent: tuple[Stretch, ...] = ()
+    """What was agreed beside that for each transfer, in its own window: whatever becomes of the
+    terms, it stands."""
     used: tuple[UsedAt, ...] = ()
     """What hosts had counted when their records of it were taken away."""
     refunds: tuple[RefundItem, ...] = ()
@@ -158,6 +161,11 @@ class Part(Struct, frozen=True, kw_only=True):
     @property
     def window(self) -> Window:
         return self.spec.window
+
+    @property
+    def agreed(self) -> tuple[Stretch, ...]:
+        """All that it costs."""
+        return (*self.sent, *self.price)
 
     @property
     def ends(self) -> datetime:

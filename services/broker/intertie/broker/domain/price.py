@@ -12,7 +12,7 @@ from intertie.broker.domain.load import load_of
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.tariff import kind_of
 from intertie.common.intervals import Window
-from intertie.common.part_spec import PartSpec
+from intertie.common.part_spec import PartSpec, Transfer
 from intertie.common.price import PriceTerm
 from intertie.common.quantities import Vector
 from intertie.common.tariff import (
@@ -106,6 +106,25 @@ def with_rooms(
     )
 
 
+def sent_for(transfers: Iterable[Transfer], rates: Rates, kind: str) -> tuple[Stretch, ...]:
+    """What the site's half of the link costs for each of them, whichever way it goes."""
+    return tuple(
+        Stretch(
+            window=each.window,
+            kind=kind,
+            rates=rates,
+            hour=rates.hour(Vector(), link_mbit_s=each.mbit_s),
+        )
+        for each in transfers
+    )
+
+
+def from_now_on(spec: PartSpec, *, now: datetime) -> PartSpec:
+    """Of a part that joins a cluster that stands: nobody pays for what was before."""
+    window = Window(min(max(spec.window.start, now), spec.window.end), spec.window.end)
+    return replace(spec, window=window)
+
+
 def applied(
     agreed: Sequence[Stretch], spec: PartSpec, asked: Iterable[Stretch], *, now: datetime
 ) -> tuple[Stretch, ...]:
@@ -159,6 +178,22 @@ def shortened(agreed: Sequence[Stretch], account: Account | None) -> tuple[Stret
     return rest
 
 
+def sent_shortened(sent: Sequence[Stretch], account: Account | None) -> tuple[Stretch, ...]:
+    """As many as a part is to carry, likewise: what the oldest cost stays as it is."""
+    rest = tuple(sorted(sent, key=lambda each: (each.window.end, each.window.start)))
+    written = account.until if account else None
+    while len(rest) > MOST and written is not None and rest[1].window.end <= written:
+        rest = (_of_both(*rest[:2]), *rest[2:])
+    return rest
+
+
+def _of_both(one: Stretch, other: Stretch) -> Stretch:
+    """They may lie apart, or at the same time."""
+    start = min(one.window.start, other.window.start)
+    window = Window(start, other.window.end)
+    return replace(other, window=window, hour=amount_of((one, other)) / hours_of(window))
+
+
 def _together(one: Stretch, other: Stretch) -> Stretch:
     window = Window(one.window.start, other.window.end)
     shares = [(each, each.window.duration / window.duration) for each in (one, other)]
@@ -198,6 +233,6 @@ def terms_of(
             amount=each.hour * hours_of(cut),
             room=each.room and each.room.times(hours_of(cut)),
         )
-        for each in agreed
+        for each in sorted(agreed, key=lambda each: each.window.start)
         if (cut := each.cut(within))
     )

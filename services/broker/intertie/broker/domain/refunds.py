@@ -141,7 +141,7 @@ def _promised(spec: PartSpec, now: Measured) -> int:
 
 def _most(part: Part, items: Iterable[RefundItem], amount: float) -> float:
     """Never more in all than the price."""
-    return min(amount, max(amount_of(part.price) - sum(each.amount for each in items), 0.0))
+    return min(amount, max(amount_of(part.agreed) - sum(each.amount for each in items), 0.0))
 
 
 def within_price(refunds: Iterable[RefundItem], price: Iterable[Stretch]) -> tuple[RefundItem, ...]:
@@ -158,13 +158,20 @@ def within_price(refunds: Iterable[RefundItem], price: Iterable[Stretch]) -> tup
 def owed_at_end(part: Part) -> Window | None:
     """What was left of its window when its end was asked for, as long as that is not on record as
     given back, or not; None: there is nothing to be written down, as of what costs nothing."""
-    if part.state not in (PartState.CONFIRMED, PartState.ENDED) or not amount_of(part.price):
+    if part.state not in (PartState.CONFIRMED, PartState.ENDED) or not amount_of(part.agreed):
         return None
     ends = [each for each in (part.end_requested_time, part.end_time) if each is not None]
     if not ends or any(each.reason != GUARANTEE for each in part.refunds):
         return None
     start = max(min(ends), part.window.start)
     return Window(start, part.window.end) if start < part.window.end else None
+
+
+def _left_of(part: Part, sent: Stretch) -> Window | None:
+    """Of what was to be sent, what was not by its end, before the part's window too."""
+    ends = [each for each in (part.end_requested_time, part.end_time) if each is not None]
+    start = max(min(ends), sent.window.start)
+    return Window(start, sent.window.end) if start < sent.window.end else None
 
 
 def with_end(part: Part, policy: RefundPolicy) -> Part:
@@ -174,10 +181,11 @@ def with_end(part: Part, policy: RefundPolicy) -> Part:
     if rest is None:
         return part
     share = policy.cancelled_share if part.end_reason == CANCELLED else policy.failed_share
+    unsent = sum(amount_of((each,), left) for each in part.sent if (left := _left_of(part, each)))
     item = RefundItem(
         site=part.path.site,
         reason=part.end_reason,
         window=rest,
-        amount=_most(part, part.refunds, share * amount_of(part.price, rest)),
+        amount=_most(part, part.refunds, share * (amount_of(part.price, rest) + unsent)),
     )
     return replace(part, refunds=(*part.refunds, item))

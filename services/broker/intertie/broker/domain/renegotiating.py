@@ -30,6 +30,8 @@ from intertie.broker.domain.price import (
     applied,
     asked_for_rest,
     at_agreed_rates,
+    sent_for,
+    sent_shortened,
     shortened,
     with_rooms,
 )
@@ -41,7 +43,12 @@ from intertie.broker.domain.recalling import (
 )
 from intertie.broker.domain.refusing import check_window
 from intertie.broker.domain.room_paid import asks_for_room, rooms_of_more
-from intertie.broker.domain.sending import arrivals_kept, awaiting, sources_for
+from intertie.broker.domain.sending import (
+    arrivals_kept,
+    awaiting,
+    new_transfers,
+    sources_for,
+)
 from intertie.broker.domain.site_caps import with_site_defaults
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.terms import Amend, AmendState
@@ -316,6 +323,7 @@ def resolved(
         remotes=remotes_of(after, receipts, site),
         charged=charged_until(part, account, now=now),
         price=shortened(_priced(part, amend, now=now), account),
+        sent=sent_shortened((*part.sent, *_sent(part, amend)), account),
         amend=None,
     )
     if now >= part.window.end and after.window.end > part.window.end:
@@ -378,6 +386,14 @@ def _priced(part: Part, amend: Amend, *, now: datetime) -> tuple[Stretch, ...]:
     if amend.price is None:
         return at_agreed_rates(part.price, part.spec, amend.spec, now=now)
     return applied(part.price, amend.spec, amend.prices, now=now)
+
+
+def _sent(part: Part, amend: Amend) -> tuple[Stretch, ...]:
+    """At the same rates, what is sent beyond what was agreed on before."""
+    if amend.price is None:
+        return ()
+    new = new_transfers(amend.spec, part.spec)
+    return sent_for(new, amend.price.rates, amend.price.kind)
 
 
 def was_applied(part: Part, decision: Decision, receipts: Iterable[OpenedReceipt]) -> bool:

@@ -182,13 +182,16 @@ def _alike(part: Part) -> tuple[Alike, ...]:
 
 def price_during(part: Part, period: Window, *, first: bool) -> tuple[PriceTerm, ...]:
     """What a record of the period says of the price: all records together say all of it, that of
-    the time before it was confirmed and of what was left at its end too."""
-    ends = [each.window for each in part.price]
-    if not ends:
+    the time before it was confirmed, of what was sent before its window, and of what was left at
+    its end too."""
+    windows = [each.window for each in part.agreed]
+    if not windows:
         return ()
-    start = min(period.start, ends[0].start) if first else period.start
-    end = max(period.end, ends[-1].end) if is_final(part, period) else period.end
-    return terms_of(part.price, part.path.site, Window(start, end))
+    start = min(period.start, *(each.start for each in windows)) if first else period.start
+    end = period.end
+    if is_final(part, period):
+        end = max(end, *(each.end for each in windows))
+    return terms_of(part.agreed, part.path.site, Window(start, end))
 
 
 def refunds_since(part: Part, account: Account | None, period: Window) -> tuple[RefundItem, ...]:
@@ -227,10 +230,10 @@ def _refunding(
 
 def _price_until(part: Part, period: Window) -> float:
     """What all records say of the price, with that of the period."""
-    if not part.price or is_final(part, period):
-        return amount_of(part.price)
-    start = part.price[0].window.start
-    return amount_of(part.price, Window(start, period.end)) if start < period.end else 0.0
+    if not part.agreed or is_final(part, period):
+        return amount_of(part.agreed)
+    start = min(each.window.start for each in part.agreed)
+    return amount_of(part.agreed, Window(start, period.end)) if start < period.end else 0.0
 
 
 def labels_of(charge: Charge) -> tuple[str, ...]:

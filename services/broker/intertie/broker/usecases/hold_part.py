@@ -13,6 +13,7 @@ from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.ports import Caller, Images, Ledger, Notary
 from intertie.broker.domain.preparing import prepared, vnis_of
+from intertie.broker.domain.price import from_now_on, sent_for
 from intertie.broker.domain.recalling import allotted, keeping_of, kind_said
 from intertie.broker.domain.records import Change, RequestKey, Write
 from intertie.broker.domain.sending import ImageSource, check_not_begun
@@ -136,6 +137,10 @@ class HoldPart:
             allotment, aside = allotted_before_others(
                 spec, view, policy, tenant=tenant, now=now, alone=alone
             )
+        priced = (
+            from_now_on(allotment.spec, now=now) if order.replaces is not None else allotment.spec
+        )
+        asked = asked_before_others(priced, aside, view, policy, now=now, kind=kind)
         part = Part(
             name=str(order.name),
             state=PartState.HELD,
@@ -151,7 +156,8 @@ class HoldPart:
             participants=order.participants,
             expire_time=now + order.ttl,
             decide_by=order.decide_by,
-            price=(asked_before_others(allotment.spec, aside, view, policy, now=now, kind=kind),),
+            price=(asked,),
+            sent=sent_for(spec.transfers, asked.rates, asked.kind),
             keeping=keeping_of(allotment, view, policy),
             terms=0 if order.replaces is None else order.replaces + 1,
         )

@@ -160,7 +160,8 @@ def _that_differ(problem: Problem, found: Sequence[_Found]) -> list[_Found]:
     kept: dict[Any, _Found] = {}
     for each in found:
         plan = each.plan
-        at = frozenset((part.site, *sorted(part.counts.items())) for part in plan.sites)
+        there = (part for part in plan.sites if part.counts)
+        at = frozenset((part.site, *sorted(part.counts.items())) for part in there)
         before = kept.setdefault((plan.window, at), each)
         if lost_with_a_host(problem, plan) < lost_with_a_host(problem, before.plan):
             kept[plan.window, at] = replace(before, plan=_on_hosts_of(before.plan, plan))
@@ -170,8 +171,8 @@ def _that_differ(problem: Problem, found: Sequence[_Found]) -> list[_Found]:
 def _on_hosts_of(plan: Plan, other: Plan) -> Plan:
     """The plan with its workspaces on hosts as in the other, which has as many at each site."""
     packings = {each.site: each.packing for each in other.sites}
-    sites = tuple(replace(each, packing=packings[each.site]) for each in plan.sites)
-    return replace(plan, sites=sites, max_per_host=other.max_per_host)
+    sites = (replace(each, packing=packings.get(each.site, ())) for each in plan.sites)
+    return replace(plan, sites=tuple(sites), max_per_host=other.max_per_host)
 
 
 def _with_reasons(problem: Problem, found: _Found, merits: Sequence[Merit]) -> Plan:

@@ -313,12 +313,22 @@ def _cost(record: ClusterRecord, window: Window, grown: Plan | None, now: dateti
     if grown is not None:
         return so_far + grown.cost + _room_kept(record, window.end, now)
     begin = min(max(now, old.start), old.end)
-    return so_far + record.plan.cost * ((window.end - begin) / old.duration)
+    return so_far + _of_window(record) * ((window.end - begin) / old.duration)
 
 
 def _so_far(record: ClusterRecord, now: datetime) -> float:
+    """And what is sent, which has windows of its own and stays as it was agreed."""
     old = record.window
-    return record.plan.cost * ((min(max(now, old.start), old.end) - old.start) / old.duration)
+    ran = min(max(now, old.start), old.end) - old.start
+    return _sent(record) + _of_window(record) * (ran / old.duration)
+
+
+def _of_window(record: ClusterRecord) -> float:
+    return max(record.plan.cost - _sent(record), 0.0)
+
+
+def _sent(record: ClusterRecord) -> float:
+    return sum(each.cost for each in record.plan.transfers)
 
 
 def _room_kept(record: ClusterRecord, end: datetime, now: datetime) -> float:

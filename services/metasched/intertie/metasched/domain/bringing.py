@@ -1,12 +1,13 @@
 """Images and data sets that a site lacks, and how a plan has them brought before a start."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
 from intertie.common.intervals import Window
 from intertie.common.values import replace
 from intertie.metasched.domain.candidates import allowed
+from intertie.metasched.domain.costs import reserved_price
 from intertie.metasched.domain.data import Item, TransferPlan
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.problem import (
@@ -18,6 +19,7 @@ from intertie.metasched.domain.problem import (
     Problem,
     Site,
     images_of,
+    over,
 )
 from intertie.metasched.domain.site_plan import SitePlan
 
@@ -31,19 +33,28 @@ Before = Mapping[str, Sequence[Mapping[str, LinkRoom]]]
 
 def spans_before(windows: Sequence[Window], since: datetime) -> tuple[Window, ...]:
     """The time in which something could be brought, cut where a window begins."""
-    bounds = [since, *sorted({each.start for each in windows if each.start > since})]
+    return spans_until((each.start for each in windows), since)
+
+
+def spans_until(moments: Iterable[datetime], since: datetime) -> tuple[Window, ...]:
+    bounds = [since, *sorted({each for each in moments if each > since})]
     return tuple(Window(a, b) for a, b in pairwise(bounds))
 
 
 def is_worth_it(problem: Problem, plan: Plan | None) -> bool:
     """A plan for which images are brought could be better than this one, of the same problem."""
-    if not any(_lacks(problem, image) for image in images_of(problem)):
+    if not lacks_any(problem):
         return False
     return (
         plan is None
         or plan.window != problem.windows[0]
         or any(plan.count(each.name) < each.most for each in problem.groups)
     )
+
+
+def lacks_any(problem: Problem) -> bool:
+    """Some image is not at each site where a group that needs it may be."""
+    return any(_lacks(problem, image) for image in images_of(problem))
 
 
 def with_sources(problem: Problem, offers: Mapping[str, Sequence[Offer]]) -> Problem:
@@ -102,27 +113,59 @@ def with_images_brought(
     return replace(problem, sites=sites, items=tuple(items.values()), spans=spans, cuts=cuts)
 
 
+def with_items_of(free: Problem, problem: Problem) -> Problem:
+    """The first, over some windows of the second, with what may be brought in that and the sites
+    that may send it."""
+    if not problem.items:
+        return free
+    asked = over(problem, [problem.windows.index(each) for each in free.windows])
+    known = {site.name: site for site in free.sites}
+
+    def less(site: Site) -> Site:
+        mine = known.get(site.name)
+        if mine is None:
+            return site
+        offers = zip(mine.offers, site.offers, strict=True)
+        both = (replace(each, images=other.images) for each, other in offers)
+        return replace(site, offers=tuple(both))
+
+    sites = tuple(map(less, asked.sites))
+    return replace(free, sites=sites, items=asked.items, spans=asked.spans)
+
+
 def as_held(problem: Problem, plan: Plan) -> Plan:
-    """The plan with the sites that only send among its own, and the exact size of what is sent. No
-    site asks anything for that yet."""
-    if not plan.transfers:
+    """The plan with the sites that only send among its own, and the exact size of what is sent.
+    What is reserved for that each end asks for as its site's part, at the rates of the rest. One
+    that is so already stays as it is."""
+    if all(each.size_bytes for each in plan.transfers):
         return plan
     sizes = {
         each.digest: each.size_bytes for site in problem.sites for each in site.images.values()
     }
     data = {each.name: each.data for each in problem.items}
-    transfers = tuple(
-        replace(each, size_bytes=sizes[each.item], data=data[each.item], cost=0.0)
+    slot = problem.windows.index(plan.window)
+    asked = [
+        {
+            end: reserved_price(problem.site(end), slot, each)
+            for end in (each.from_site, each.to_site)
+        }
         for each in plan.transfers
+    ]
+    transfers = tuple(
+        replace(each, size_bytes=sizes[each.item], data=data[each.item], cost=sum(halves.values()))
+        for each, halves in zip(plan.transfers, asked, strict=True)
     )
-    ends = {end for each in transfers for end in (each.from_site, each.to_site)}
-    more = tuple(SitePlan(site=site, counts={}) for site in ends - set(plan.site_names))
-    cost = sum(each.cost for each in plan.sites)
+    ends = {end for halves in asked for end in halves}
+    more = (SitePlan(site=site, counts={}) for site in ends - set(plan.site_names))
+    sites = tuple(
+        replace(each, cost=each.cost + sum(halves.get(each.site, 0.0) for halves in asked))
+        for each in sorted((*plan.sites, *more), key=lambda each: each.site)
+    )
     return replace(
         plan,
-        sites=tuple(sorted((*plan.sites, *more), key=lambda each: each.site)),
+        sites=sites,
         transfers=transfers,
-        cost=cost,
+        cost=sum(each.cost for each in sites),
         bound=None,
         reasons=(*plan.reasons, *_reasons(problem, plan)),
     )

@@ -16,6 +16,8 @@ from intertie.metasched.domain.problem import ImageFound, LinkRoom, Problem, Sit
 
 FIRST = timedelta(seconds=30)
 """What is brought in less is looked for no more closely."""
+READ_THROUGH = timedelta(seconds=60)
+"""After its end what was brought may be verified still: so long its site gives it at the most."""
 OF_THE_REST = 2
 """New workspaces have at least one part in so many of the time that is left."""
 
@@ -73,7 +75,7 @@ def in_window(plan: Plan, ahead: Window) -> Plan:
 
 def with_coming(problem: Problem, transfers: Sequence[TransferPlan], *, now: datetime) -> Problem:
     """With what is on its way by the terms in force among what its sites offer."""
-    coming = {(each.item, each.to_site) for each in transfers if now < each.end}
+    coming = {(each.item, each.to_site) for each in transfers if now < each.end + READ_THROUGH}
     if not coming:
         return problem
     known = {name: found for site in problem.sites for name, found in site.images.items()}

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from intertie.common.intervals import Window
 from intertie.common.quantities import Vector
-from intertie.common.tariff import RoomMade, room_made
-from intertie.metasched.domain.data import mbit_s_hours
+from intertie.common.tariff import RoomMade, hours_of, room_made
+from intertie.metasched.domain.data import TransferPlan, mbit_s_hours
 from intertie.metasched.domain.problem import GroupNeed, Problem, Site
 
 COST_SCALE = 1_000_000
@@ -72,3 +73,9 @@ def sent_price(one: Site, two: Site, *, size_mib: int) -> float:
     """So much over their link once, one way, however fast: each end asks for its half."""
     rates = (site.offers[0].rates.link_mbit_s_hour for site in (one, two))
     return mbit_s_hours(size_mib) * sum(rates)
+
+
+def reserved_price(site: Site, slot: int, sent: TransferPlan) -> float:
+    """What one end of it asks for its half of the link, as long as it is reserved."""
+    hour = site.offers[slot].rates.hour(Vector(), link_mbit_s=sent.mbit_s)
+    return hour * hours_of(Window(sent.begin, sent.end))

@@ -2,7 +2,7 @@
 of its kind, in one respect or, where none is enough, in as many as it takes."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,6 +14,8 @@ from intertie.common.intervals import Window
 from intertie.common.price import if_put_aside
 from intertie.common.spec import Affinity, ClusterSpec, normalise, validate
 from intertie.common.values import replace
+from intertie.metasched.domain.bringing import as_held
+from intertie.metasched.domain.brought_later import Links, with_any_brought
 from intertie.metasched.domain.candidates import check_disks
 from intertie.metasched.domain.cheapest import cheapest
 from intertie.metasched.domain.conflicts import Conflicts
@@ -21,7 +23,7 @@ from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.levers import Lever, Step, Value, changed, levers_of
 from intertie.metasched.domain.plan import Plan, check
 from intertie.metasched.domain.planner import best_plan
-from intertie.metasched.domain.problem import Cut, Offer, Problem, problem_of
+from intertie.metasched.domain.problem import Cut, Offer, Problem, listed, problem_of
 from intertie.metasched.domain.requirements import Asked, Times
 
 MOST_COMBINED = 3
@@ -42,20 +44,24 @@ class Ground:
     times: Times
     cuts: tuple[Cut, ...]
     now: datetime
+    links: Links | None = None
+    """What is free to bring what some site lacks; None: nothing is."""
 
     def problem(self, spec: ClusterSpec, slots: Sequence[int]) -> Problem:
         ordered = sorted(slots, key=lambda slot: (self.windows[slot].start, slot))
-        return problem_of(
+        problem = problem_of(
             spec,
             tuple(self.windows[slot] for slot in ordered),
             {name: [each[slot] for slot in ordered] for name, each in self.offers.items()},
             self.cuts,
         )
+        return with_any_brought(problem, self.links)
 
     @property
     def whole(self) -> Problem:
         """Of the request itself, over all windows, in their own order."""
-        return problem_of(self.spec, self.windows, self.offers, self.cuts)
+        problem = problem_of(self.spec, self.windows, self.offers, self.cuts)
+        return with_any_brought(problem, self.links)
 
     def after(self, steps: Sequence[Step]) -> Problem | None:
         """Of the request with these changes; None where it would be refused as malformed."""
@@ -117,7 +123,7 @@ def offer_of(
     plan = best_plan(problem, effort=effort) if problem is not None else None
     if problem is None or plan is None or check(problem, plan):
         return None
-    return _told(chosen, plan)
+    return _told(chosen, as_held(problem, plan))
 
 
 def _priced(
@@ -148,7 +154,7 @@ def _told(steps: Sequence[Step], plan: Plan) -> CounterOffer:
             for each in steps
             for field, value in each.changes.items()
         ),
-        message=_said(" and ".join(each.message for each in steps), plan),
+        message=_said(" and ".join((*(each.message for each in steps), *_brought(plan))), plan),
         start_time=plan.window.start,
         cost=plan.cost,
     )
@@ -158,6 +164,12 @@ def _said(changes: str, plan: Plan) -> str:
     """With what of its price is for those who give way for it, and where they do."""
     aside = if_put_aside(plan.expected())
     return f"{changes}, {aside}" if aside else changes
+
+
+def _brought(plan: Plan) -> Iterator[str]:
+    sites = list(dict.fromkeys(each.to_site for each in plan.transfers))
+    if sites:
+        yield f"what is missing brought to {listed(sites)} until then"
 
 
 def _fits(

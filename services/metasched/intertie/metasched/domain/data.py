@@ -38,6 +38,7 @@ class TransferPlan:
     end: datetime
     """It is whole at its target by then, and may be sent on from there."""
     cost: float = 0.0
+    """Of both ends. Of a plan that is held it is in what these cost."""
     size_bytes: int = 0
     """Exactly, of a plan that is held; 0: not said."""
     data: bool = False

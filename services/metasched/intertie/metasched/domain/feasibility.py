@@ -56,7 +56,8 @@ def size_of(problem: Problem) -> int:
     sites = len(problem.sites)
     hosts = sum(len(each.offers[0].hosts) for each in problem.sites if each.offers)
     of_hosts = len(problem.groups) + len(problem.promises) + len(problem.windows)
-    return (hosts + 1) * of_hosts + sites * (sites - 1) // 2 * (1 + len(problem.promises))
+    pairs = sites * (sites - 1) // 2
+    return (hosts + 1) * of_hosts + pairs * (1 + len(problem.promises) + 2 * len(problem.items))
 
 
 def narrowed(problem: Problem) -> Problem:

@@ -104,8 +104,7 @@ class Plan:
     def at_prices(self, agreed: Mapping[str, Sequence[PriceTerm]]) -> "Plan":
         """At what the sites have agreed, instead of what they had offered."""
         sites = tuple(each.at_prices(agreed.get(each.site, ())) for each in self.sites)
-        cost = sum(each.cost for each in sites) + sum(each.cost for each in self.transfers)
-        return replace(self, sites=sites, cost=cost)
+        return replace(self, sites=sites, cost=sum(each.cost for each in sites))
 
     def expected(self) -> tuple[PriceTerm, ...]:
         """What the sites will ask, by their offers."""

@@ -420,6 +420,19 @@ def images_of(problem: Problem) -> tuple[str, ...]:
     )
 
 
+def who_need(problem: Problem, digest: str) -> Iterator[str]:
+    """Groups that boot from it or read it, wherever they are."""
+    for group in problem.groups:
+        names = (group.image, *group.data)
+        if any(
+            found.digest == digest
+            for site in problem.sites
+            for name in names
+            if (found := site.images.get(name)) is not None
+        ):
+            yield group.name
+
+
 def content_at(site: Site, group: GroupNeed) -> str:
     """What all of the group are to have alike, of its image and its data sets; empty where one of
     them is not there."""

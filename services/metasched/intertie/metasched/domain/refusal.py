@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from intertie.common.errors import Shortfall
 from intertie.common.explanation import Conflict, CounterOffer, Requirement
@@ -10,6 +11,7 @@ from intertie.metasched.domain.conflicts import Conflicts, conflicts_of, verdict
 from intertie.metasched.domain.counter_offers import Ground, counter_offers_of, reached
 from intertie.metasched.domain.feasibility import Feasibility
 from intertie.metasched.domain.requirements import Asked, Times, asked_of
+from intertie.metasched.domain.transfers import Staging
 from intertie.metasched.domain.until import with_until
 
 SIZE = 100_000
@@ -89,14 +91,29 @@ def instead(ground: Ground, found: WhyNot, short: Sequence[Shortfall], *, effort
 
 
 def _that_differ(ground: Ground) -> tuple[int, ...]:
-    seen = {_offered(ground, slot) for slot in ground.times.asked}
+    """Each leaves more time to bring something, until all could be there."""
+    until = _all_there_by(ground)
+    seen = {_differs(ground, slot, until) for slot in ground.times.asked}
     found = []
     for slot in ground.times.later:
-        offered = _offered(ground, slot)
+        offered = _differs(ground, slot, until)
         if offered not in seen:
             seen.add(offered)
             found.append(slot)
     return tuple(found)
+
+
+def _all_there_by(ground: Ground) -> datetime | None:
+    """When what is to be brought could be at every site, one after the other; None: nothing is."""
+    whole = ground.whole
+    if not whole.items:
+        return None
+    return whole.spans[0].start + Staging(whole).all_there()
+
+
+def _differs(ground: Ground, slot: int, until: datetime | None) -> tuple[object, ...]:
+    soon = until is not None and ground.windows[slot].start < until
+    return (*_offered(ground, slot), slot if soon else None)
 
 
 def _offered(ground: Ground, slot: int) -> tuple[object, ...]:

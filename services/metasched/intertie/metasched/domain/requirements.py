@@ -26,6 +26,7 @@ from intertie.metasched.domain.problem import (
     Problem,
     Promise,
     over,
+    who_need,
 )
 
 T = TypeVar("T")
@@ -222,7 +223,8 @@ def _further(group: GroupNeed, at: int) -> Iterator[Asked]:
 
 def _without_disk(problem: Problem, at: int, disk: DiskNeed) -> Problem:
     group = problem.groups[at]
-    return _with_group(problem, at, replace(group, further=_less(group.further, disk)))
+    less = _with_group(problem, at, replace(group, further=_less(group.further, disk)))
+    return _with_items_needed(less)
 
 
 def image_sizes(problem: Problem, group: GroupNeed) -> tuple[int, ...]:
@@ -418,7 +420,15 @@ def _any_image(problem: Problem, at: int) -> Problem:
         for site in problem.sites
     )
     image = replace(problem.groups[at], image=name)
-    return _with_group(replace(problem, sites=sites), at, image)
+    return _with_items_needed(_with_group(replace(problem, sites=sites), at, image))
+
+
+def _with_items_needed(problem: Problem) -> Problem:
+    """What is brought is brought for those who need it still."""
+    items = tuple(
+        replace(item, groups=frozenset(who_need(problem, item.name))) for item in problem.items
+    )
+    return replace(problem, items=items) if items else problem
 
 
 def _with_group(problem: Problem, at: int, group: GroupNeed) -> Problem:

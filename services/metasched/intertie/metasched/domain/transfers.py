@@ -63,10 +63,16 @@ class Staging:
         }
         """Which items each group needs."""
         self.until_us = [
-            min((window.start - self.links.zero) // MICROSECOND, max(self.links.ends, default=0))
+            max(
+                min(
+                    (window.start - self.links.zero) // MICROSECOND, max(self.links.ends, default=0)
+                ),
+                0,
+            )
             for window in problem.windows
         ]
-        """Of each window: by when all has to be there."""
+        """Of each window: by when all has to be there. In one that begins before anything could be
+        sent, what needs nothing may be all the same."""
         self._problem = problem
         self._sites = range(len(problem.sites))
         self._alone_us = [
@@ -103,6 +109,11 @@ class Staging:
                 found = max(found, self.links.enters_us(site, size_mib))
             self._ready[group, site] = found
         return found
+
+    def all_there(self) -> timedelta:
+        """How long it takes until each item could be wherever it can get to, one after another."""
+        longest = (max((us for us in of if us < NEVER), default=0) for of in self._soonest)
+        return timedelta(microseconds=sum(longest))
 
     def _soonest_of(self, item: int) -> list[int]:
         """By site. Every link on its way has carried all of it by then, be it that sites forward it

@@ -11,6 +11,8 @@ from intertie.common.explanation import Explanation
 from intertie.common.intervals import Window
 from intertie.common.spec import Kind
 from intertie.common.values import replace
+from intertie.metasched.domain.bringing import LEAD
+from intertie.metasched.domain.brought_later import TO_ASK_AGAIN
 from intertie.metasched.domain.candidates import MOST_WINDOWS
 from intertie.metasched.domain.counter_offers import Ground
 from intertie.metasched.domain.ports import Solvers
@@ -98,7 +100,10 @@ class Explaining:
             shorter=tuple(range(count, count + len(shorter))),
             made=frozenset(len(asked) + n for n, each in enumerate(later) if each in made),
         )
+        since = max(now, brief.since or now) + LEAD + TO_ASK_AGAIN
+        links = await self._planning.links_ahead(anywhere, first, since=since)
         ground = Ground(
+            links=links,
             spec=brief.spec,
             windows=brief.windows,
             offers={site.name: site.offers for site in first.sites},

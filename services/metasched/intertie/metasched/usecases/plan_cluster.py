@@ -13,6 +13,7 @@ from intertie.common.spec import check_can_be_chosen, normalise, validate
 from intertie.common.values import replace
 from intertie.metasched.domain.alternatives import Alternative, Merit, alternatives_of
 from intertie.metasched.domain.beyond_free import beyond_free
+from intertie.metasched.domain.bringing import as_held, with_items_of
 from intertie.metasched.domain.plan import Plan
 from intertie.metasched.domain.ports import Room, ToldPlans
 from intertie.metasched.domain.told_plan import ToldPlan, told
@@ -68,10 +69,10 @@ class PlanCluster:
         spec = normalise(order.spec, now=now)
         check_can_be_chosen(spec.lease)
         tenant = order.name.tenant
-        # What is brought for it might have to be on its way before it is accepted.
-        brief = replace(self._planning.brief(tenant, spec, now=now), since=None)
+        # Nothing is on its way before it may be accepted no more: else it could not be held so.
+        brief = replace(self._planning.brief(tenant, spec, now=now), since=now + self._within)
         try:
-            found = await self._planning.found_in_time(brief)
+            found = await self._planning.with_images(await self._planning.found_in_time(brief))
         except NoCapacity as refusal:
             raise await self._explaining(brief, refusal, now=now) from None
         choice, costs = await self._choice(found)
@@ -107,6 +108,7 @@ class PlanCluster:
         choice = await self._planning.choice(
             alternatives_of, found.problem, found.plan, effort=effort
         )
+        choice = tuple(replace(each, plan=as_held(found.problem, each.plan)) for each in choice)
         if not found.brief.before_others:
             return choice, ((),) * len(choice)
         windows = sorted({each.plan.window for each in choice}, key=lambda each: each.start)
@@ -116,6 +118,7 @@ class PlanCluster:
             for site in each.plan.site_names:
                 if site in silent:
                     raise silent[site]
+        free = with_items_of(free, found.problem)
         plans = [each.plan for each in choice]
         costs = await self._planning.choice(beyond_free, found.problem, free, plans, effort=effort)
         return choice, costs

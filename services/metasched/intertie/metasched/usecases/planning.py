@@ -14,6 +14,7 @@ from intertie.common.errors import (
     ImageNotReady,
     LedgerFull,
     NoCapacity,
+    Shortfall,
     SiteUnreachable,
 )
 from intertie.common.intervals import Window
@@ -23,6 +24,7 @@ from intertie.metasched.domain.bringing import (
     LEAD,
     as_held,
     is_worth_it,
+    lacks_any,
     some_do_without,
     spans_before,
     with_images_brought,
@@ -34,6 +36,7 @@ from intertie.metasched.domain.bringing_beside import (
     over_begins,
     with_links_kept,
 )
+from intertie.metasched.domain.brought_later import Links, spans_ahead, too_late
 from intertie.metasched.domain.candidates import (
     allowed,
     candidate_windows,
@@ -158,14 +161,9 @@ class Planning:
         spans = spans_before(windows, since)
         if not spans or not is_worth_it(problem, plan):
             return None
-        asked_already = {site.name for site in problem.sites}
-        out = brief.sends_nothing | brief.without.keys() | asked_already
-        names = [name for name in self._sites.names if name not in out]
-        others, _ = await self._asked(brief, names, brief.windows, images_of(problem))
-        problem = with_sources(problem, others)
+        problem = await self._with_other_sources(brief, problem)
         names = [each.name for each in problem.sites if each.name not in brief.sends_nothing]
-        links, _ = await self._asked(brief, names, spans, ())
-        before = {name: [offer.links for offer in of] for name, of in links.items()}
+        before = (await self._links(brief, names, spans)).room
         asked = with_images_brought(problem, spans, before)
         if plan is None:
             check_disks(asked)
@@ -179,6 +177,60 @@ class Planning:
         if best is None or not best.transfers:
             return None
         return Found(plan=as_held(asked, best), problem=asked, brief=brief)
+
+    async def with_images(self, found: Found) -> Found:
+        """The same plan, of the problem in which what some site lacks may be brought there: another
+        plan may be better in some respect."""
+        brief, problem = found.brief, found.problem
+        if problem.items or brief.since is None or brief.spec.lease.kind is not None:
+            return found
+        spans = spans_before(problem.windows, brief.since + LEAD)
+        if not spans or not lacks_any(problem):
+            return found
+        return replace(found, problem=await self._asked_with_images(brief, problem, spans))
+
+    async def _asked_with_images(
+        self, brief: Brief, problem: Problem, spans: tuple[Window, ...]
+    ) -> Problem:
+        problem = await self._with_other_sources(brief, problem)
+        names = [each.name for each in problem.sites if each.name not in brief.sends_nothing]
+        return with_images_brought(problem, spans, (await self._links(brief, names, spans)).room)
+
+    async def links_ahead(self, brief: Brief, problem: Problem, *, since: datetime) -> Links | None:
+        """What sites have free of their links from then on to bring what some of them lack; None
+        where nothing is brought for such a lease, or nothing is lacking."""
+        if brief.since is None or brief.spec.lease.kind is not None or not lacks_any(problem):
+            return None
+        names = [each.name for each in problem.sites if each.name not in brief.sends_nothing]
+        return await self._links(brief, names, spans_ahead(since, self._effort.horizon))
+
+    async def _links(self, brief: Brief, names: Sequence[str], spans: tuple[Window, ...]) -> Links:
+        found, _ = await self._asked(brief, names, spans, ())
+        room = {name: [offer.links for offer in of] for name, of in found.items()}
+        return Links(spans=spans, room=room)
+
+    async def _with_other_sources(self, brief: Brief, problem: Problem) -> Problem:
+        """With sites that may send what others lack, and do no more."""
+        asked_already = {site.name for site in problem.sites}
+        out = brief.sends_nothing | brief.without.keys() | asked_already
+        names = [name for name in self._sites.names if name not in out]
+        others, _ = await self._asked(brief, names, problem.windows, images_of(problem))
+        return with_sources(problem, others)
+
+    async def _too_late(self, brief: Brief, problem: Problem) -> tuple[Shortfall, ...]:
+        """What could be brought, and not in time."""
+        if brief.since is None or not lacks_any(problem):
+            return ()
+        problem = await self._with_other_sources(brief, problem)
+        since = brief.since + LEAD
+        links = await self.links_ahead(brief, problem, since=since)
+        if links is None:
+            return ()
+        begins = brief.windows
+        if brief.beside is not None:
+            begins = begins_beside(brief.windows[0], since) or brief.windows
+        latest = max(each.start for each in begins)
+        return await self.found(too_late, problem, links, latest)
 
     async def _brought_beside(self, brief: Brief, asked: Problem) -> Found | None:
         """Of a cluster that stands: what is brought comes beside what is promised on links."""
@@ -314,8 +366,9 @@ class Planning:
     ) -> DomainError:
         for error in silent.values():
             return error
+        late = await self._too_late(brief, problem)
         missing = images_missing(problem)
-        if missing:
+        if missing and not late:
             named = [each for each in problem.groups if missing[0] in (each.image, *each.data)]
             places = {s.name for s in problem.sites for g in named if allowed(g, s.name)}
             site = places.pop() if len(places) == 1 else ""
@@ -323,7 +376,7 @@ class Planning:
         if brief.beside is not None:
             problem = beyond_standing(problem)
         short = await self.found(shortfalls, problem, effort=self._effort.solver)
-        return NoCapacity(tuple(dict.fromkeys((*brief.refused, *short))))
+        return NoCapacity(tuple(dict.fromkeys((*brief.refused, *late, *short))))
 
 
 def _is_sooner(problem: Problem, one: Plan, other: Plan) -> bool:

@@ -97,6 +97,7 @@ class ReplaceLost:
                 log.info("replace.refused", cluster=record.name, problem=str(error))
                 last = number == PLANS or grown is None
                 brief = after_refusal(brief, grown, error, last=last)
+                brief = replace(brief, since=self._clock.now())
             again = await self._clusters.get(record.name)
             if again is None or not _still(again.record, sites, self._clock):
                 return

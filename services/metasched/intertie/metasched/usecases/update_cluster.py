@@ -222,6 +222,7 @@ class UpdateCluster:
                 log.info("update.refused", cluster=order.name, problem=str(error))
                 last = number == PLANS or not growth.possible
                 brief = after_refusal(brief, grown, error, last=last)
+                brief = replace(brief, since=self._clock.now())
             stored = await self._unchanged(order, record)
         raise AssertionError("unreachable")
 
