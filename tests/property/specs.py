@@ -59,7 +59,11 @@ environments = st.builds(
 availabilities = st.one_of(
     st.just(spec.AvailabilityTerm()),
     st.just(spec.AvailabilityTerm(on_site_loss=spec.OnSiteLoss.REPLACE)),
-    st.just(spec.AvailabilityTerm(on_link_loss=spec.OnLinkLoss.MOVE)),
+    st.just(
+        spec.AvailabilityTerm(
+            on_site_loss=spec.OnSiteLoss.REPLACE, on_link_loss=spec.OnLinkLoss.MOVE
+        )
+    ),
     spans.map(
         lambda span: spec.AvailabilityTerm(on_isolation=spec.OnIsolation.STOP, stop_after=span)
     ),

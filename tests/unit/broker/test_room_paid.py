@@ -121,14 +121,6 @@ def test_terms_and_records_of_usage_add_up() -> None:
     assert list(rooms_said([whole])) == ["2 vCPUs of best-effort leases at north give way: +3.20"]
 
 
-def test_of_a_term_that_ends_sooner_it_is_as_much_less() -> None:
-    [whole] = terms_of((held(running(6), 4),), "north")
-    quarter = whole.until(SAVED + HOUR / 4)
-    assert quarter is not None
-    assert quarter.amount == pytest.approx(1.8)
-    assert quarter.room == RoomMade(vcpus=2, memory_mib=0, amount=0.8)
-
-
 def test_the_wire_has_it_only_where_it_is() -> None:
     [term] = terms_of((held(running(6), 4),), "north")
     price = price_pb2.Price(**price_fields([term]) or {})

@@ -12,6 +12,7 @@ from intertie.common.spec import (
     Contextualization,
     DiskTerm,
     OnIsolation,
+    OnLinkLoss,
 )
 from tests.unit.common.builders import (
     SSH_KEY,
@@ -88,6 +89,12 @@ WRONG: list[tuple[str, Change, str, str]] = [
         in_allocation(availability=AvailabilityTerm(on_isolation=OnIsolation.STOP)),
         f"{A}.availability.stop_after",
         "more than 0 s",
+    ),
+    (
+        "MOVE without REPLACE",
+        in_allocation(availability=AvailabilityTerm(on_link_loss=OnLinkLoss.MOVE)),
+        f"{A}.availability.on_link_loss",
+        "on_site_loss: REPLACE",
     ),
     (
         "after without STOP",

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from intertie.common.guarantees import GuaranteeKind, Measured
-from intertie.common.spec import AvailabilityTerm, ClusterSpec, OnLinkLoss
+from intertie.common.spec import AvailabilityTerm, ClusterSpec, OnLinkLoss, OnSiteLoss
 from intertie.common.values import replace
 from intertie.common.ways import Way
 from intertie.metasched.domain.cluster import ClusterState
@@ -24,7 +24,7 @@ from tests.unit.metasched.test_lost_site import (
 )
 from tests.unit.metasched.world import Process, World
 
-MOVE = AvailabilityTerm(on_link_loss=OnLinkLoss.MOVE)
+MOVE = AvailabilityTerm(on_site_loss=OnSiteLoss.REPLACE, on_link_loss=OnLinkLoss.MOVE)
 STAY = AvailabilityTerm()
 
 
@@ -154,8 +154,9 @@ async def test_a_link_that_carries_too_little_for_long_is_lost_too(world: World)
 
 async def test_of_a_site_that_is_silent_itself_no_link_is_judged(world: World) -> None:
     process = await made(world, wanted(term=MOVE))
-    before = await standing(process)
     await lost(world, ("north", "south"))
+    await swept(world, process, LOST_AFTER - 30, step=10)
+    before = await standing(process)
     world.south.down = True
-    await swept(world, process, 2 * LOST_AFTER, step=10)
+    await swept(world, process, LOST_AFTER - 30, step=10)
     assert await standing(process) == before

@@ -1,12 +1,11 @@
 """What was agreed that a lease costs, in the unit of account of its sites."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 
 from intertie.common.intervals import Window
 from intertie.common.room_words import give_way, plus
 from intertie.common.tariff import RoomMade
-from intertie.common.values import Struct, replace
+from intertie.common.values import Struct
 
 
 class PriceTerm(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -19,17 +18,6 @@ class PriceTerm(Struct, frozen=True, kw_only=True, omit_defaults=True):
     amount: float
     room: RoomMade | None = None
     """What others make room for, and what of the amount is for that; None: nothing."""
-
-    def until(self, moment: datetime) -> "PriceTerm | None":
-        """What of it is before that."""
-        if moment >= self.window.end:
-            return self
-        if moment <= self.window.start:
-            return None
-        share = (moment - self.window.start) / self.window.duration
-        window = Window(self.window.start, moment)
-        room = self.room and self.room.times(share)
-        return replace(self, window=window, amount=self.amount * share, room=room)
 
 
 def rooms_said(terms: Iterable[PriceTerm]) -> Iterator[str]:

@@ -16,6 +16,8 @@ from intertie.common.terms import (
     DiskTerm,
     Environment,
     OnIsolation,
+    OnLinkLoss,
+    OnSiteLoss,
 )
 from intertie.common.values import replace
 
@@ -162,13 +164,19 @@ def _check_cap(guarantee: int, cap: int, field: str) -> None:
 
 
 def _check_availability(term: AvailabilityTerm, field: str) -> None:
-    """`stop_after` goes with STOP, and only with it."""
+    """`stop_after` goes with STOP, and only with it; MOVE goes with REPLACE."""
     at = f"{field}.stop_after"
     if term.on_isolation is OnIsolation.STOP:
         if not timedelta() < term.stop_after <= MAX_STOP_AFTER:
             raise FieldInvalid(at, "must, with STOP, be more than 0 s and at most 7 days")
     elif term.stop_after:
         raise FieldInvalid(at, "goes only with on_isolation STOP; leave it out")
+    if term.on_link_loss is OnLinkLoss.MOVE and term.on_site_loss is not OnSiteLoss.REPLACE:
+        raise FieldInvalid(
+            f"{field}.on_link_loss",
+            "MOVE begins anew elsewhere what may go on for a while where it was; say "
+            "on_site_loss: REPLACE as well",
+        )
 
 
 def _check_timezone(name: str, field: str) -> None:

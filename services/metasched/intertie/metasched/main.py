@@ -264,11 +264,14 @@ class Metasched:
         )
         queue = Queue(clusters, line, self._begin, self._go_on, pauses, clock)
         losses = Losses(settings.losses.policy(), clock)
+        self._replacing = Replacing(losses, self._replace_lost, clock)
         sweeps = {
             "recover": Recover(clusters, register, underway, clock).sweep,
-            "settle": Settle(clusters, register, self._sites, coallocate, parts, underway).sweep,
+            "settle": Settle(
+                clusters, register, self._sites, coallocate, parts, underway, clock
+            ).sweep,
             "refresh": Refresh(clusters, sightings, parts, losses, clock).sweep,
-            "replacing": Replacing(losses, self._replace_lost).sweep,
+            "replacing": self._replacing.sweep,
             "aside": self._put_aside.sweep,
         }
         forget = Forget(clusters, register, clock)
@@ -295,7 +298,8 @@ class Metasched:
         that are told of leases that begin."""
         at_work = (self._begin, self._put_aside, self._go_on, self._replace_lost)
         told = (task for each in at_work for task in each.tell.begun())
-        return (*self._create.begun(), *self._update.begun(), *told)
+        begun = (self._create, self._update, self._replacing)
+        return (*(task for each in begun for task in each.begun()), *told)
 
     async def run(self, until: asyncio.Event) -> None:
         """Serves until the event; then lets what was begun be decided, and gives up the lead."""
@@ -312,6 +316,7 @@ class Metasched:
                 await asyncio.wait_for(draining, DRAIN_S)
         finally:
             await self._server.stop(0)
+            tasks += self._replacing.begun()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

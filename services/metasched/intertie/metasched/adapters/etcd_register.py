@@ -1,5 +1,6 @@
 """The decision register, and the transactions that are not settled, in etcd."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from intertie.common.errors import StaleWrite
@@ -8,10 +9,11 @@ from intertie.common.etcd.election import Election
 from intertie.common.etcd.records import check_size, decode, encode
 from intertie.metasched.adapters.etcd_clusters import cluster_key, request_key, written_by_leader
 from intertie.metasched.domain.cluster import ClusterRecord
-from intertie.metasched.domain.commit import Decision, Settled, TxRecord
+from intertie.metasched.domain.commit import Decision, LeftPart, Settled, TxRecord
 from intertie.metasched.domain.ports import RequestRecord
 
 _SETTLED = "settled/"
+_LEFT = "left/"
 
 
 class EtcdRegister:
@@ -89,15 +91,33 @@ class EtcdRegister:
         then = _amending(tx, cluster, decision)
         check_size((each.value for each in then if isinstance(each, Put)), spare=spare_bytes)
 
-    async def commit(self, decision: Decision, cluster: ClusterRecord, *, read_at: int) -> None:
+    async def commit(
+        self,
+        decision: Decision,
+        cluster: ClusterRecord,
+        *,
+        read_at: int,
+        left: Sequence[LeftPart] = (),
+    ) -> None:
         key = cluster_key(cluster.name)
         await self._write(
             [
                 Compare.absent(_decision_key(decision.tx)),
                 Compare.mod(key, read_at),
             ],
-            [Put(_decision_key(decision.tx), encode(decision)), Put(key, encode(cluster))],
+            [
+                Put(_decision_key(decision.tx), encode(decision)),
+                Put(key, encode(cluster)),
+                *(Put(f"{_LEFT}{each.part}", encode(each)) for each in left),
+            ],
         )
+
+    async def left(self) -> tuple[LeftPart, ...]:
+        snapshot = await self._etcd.range(_LEFT)
+        return tuple(decode(LeftPart, each.value) for each in snapshot.entries)
+
+    async def forget_left(self, part: str) -> None:
+        await self._write([], [DeleteKey(f"{_LEFT}{part}")])
 
     async def abort(self, decision: Decision) -> Decision:
         key = _decision_key(decision.tx)

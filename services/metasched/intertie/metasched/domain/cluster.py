@@ -232,11 +232,6 @@ class ClusterRecord:
         return replace(
             self,
             left={**self.left, **left},
-            price=tuple(
-                kept
-                for term in self.price
-                if (kept := term.until(amend.begin_time) if term.site in left else term)
-            ),
             spec=amend.spec,
             plan=amend.plan,
             parts=amend.parts,
@@ -404,7 +399,8 @@ def priced(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterRecor
         for site in sorted(record.parts)
         for before in (tuple(each for each in record.price if each.site == site),)
     }
-    gone = tuple(each for each in record.price if each.site in record.left)
+    left = record.left.keys() - record.parts.keys()
+    gone = tuple(each for each in record.price if each.site in left)
     price = (*(term for terms in agreed.values() for term in terms), *gone)
     refunds = tuple(
         item
@@ -417,6 +413,18 @@ def priced(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterRecor
     plan = record.plan.at_prices(agreed)
     plan = replace(plan, cost=plan.cost + sum(each.amount for each in gone))
     return replace(record, price=price, refunds=refunds, plan=plan)
+
+
+def priced_in_the_end(record: ClusterRecord, site: str, part: PartSeen) -> ClusterRecord:
+    """With what a site that was left charges and gives back, now that its part is over. One that
+    does not know it any more is taken at what it said before."""
+    if not part.price:
+        return record
+    before = sum(each.amount for each in record.price if each.site == site)
+    price = (*(each for each in record.price if each.site != site), *part.price)
+    refunds = (*(each for each in record.refunds if each.site != site), *part.refunds)
+    cost = record.plan.cost - before + sum(each.amount for each in part.price)
+    return replace(record, price=price, refunds=refunds, plan=replace(record.plan, cost=cost))
 
 
 def view_of(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterView:

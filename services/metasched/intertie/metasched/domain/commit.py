@@ -124,6 +124,33 @@ class Settled:
     """As in TxRecord."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftPart:
+    """What a site that was left may still have of a cluster, or of one that was."""
+
+    part: str
+    site: str
+    cluster: str
+    cluster_uid: str
+    until: datetime
+    """The end of its window, by which its site ends it without being told."""
+
+
+def left_by(before: ClusterRecord, after: ClusterRecord) -> tuple[LeftPart, ...]:
+    """Parts that are no more of the cluster by its new terms."""
+    return tuple(
+        LeftPart(
+            part=part,
+            site=site,
+            cluster=before.name,
+            cluster_uid=before.uid,
+            until=before.window.end,
+        )
+        for site, part in sorted(before.parts.items())
+        if site not in after.parts
+    )
+
+
 def tx_name(number: str) -> str:
     """`t` and 20 hex digits; also the id of the part at every site."""
     return f"t{number[:20]}"

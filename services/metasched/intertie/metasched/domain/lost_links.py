@@ -66,7 +66,7 @@ def _may_move(record: ClusterRecord, site: str, *, now: datetime) -> bool:
     here = at_site(record, site)
     return (
         bool(here)
-        and not awaited(record, site, now=now)
+        and not awaited(record, site, frozenset({site}), now=now)
         and all(
             record.spec.group(name).allocation.availability.on_link_loss is OnLinkLoss.MOVE
             for name in here

@@ -5,7 +5,7 @@ for long. What was there begins anew at other sites, where its owner asked for t
 stay where they are.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from datetime import datetime, timedelta
 
 from intertie.common.amend_rules import LAST_MINUTES
@@ -53,7 +53,10 @@ def given_up(
         if part.over and part.end_reason not in (WINDOW_OVER, WORKSPACE_FAILED)
     )
     begun = now >= record.window.start
-    if all(_can_go(record, site, begun=begun, now=now) for site in gone):
+    if all(
+        _may_begin_anew(record, site, begun=begun) and not awaited(record, site, gone, now=now)
+        for site in gone
+    ):
         return gone
     return frozenset()
 
@@ -61,12 +64,29 @@ def given_up(
 def away(record: ClusterRecord, silent: frozenset[str], *, now: datetime) -> frozenset[str]:
     """Of those that were silent for long, those in place of which others may be had; with machines
     there that are to go on elsewhere."""
-    if not may_be_placed_anew(record, now=now):
-        return frozenset()
     return frozenset(
         site
         for site in silent & record.parts.keys()
-        if at_site(record, site) and _can_go(record, site, begun=True, now=now)
+        if at_site(record, site) and may_be_left(record, site, now=now)
+    )
+
+
+def idle(record: ClusterRecord, silent: frozenset[str], *, now: datetime) -> frozenset[str]:
+    """Of those that were silent for long, those that have no machine: they are left with others, as
+    nobody could be asked there for what is to be had in the place of those."""
+    return frozenset(
+        site
+        for site in silent & record.parts.keys()
+        if not at_site(record, site) and may_be_left(record, site, now=now)
+    )
+
+
+def may_be_left(record: ClusterRecord, site: str, *, now: datetime) -> bool:
+    """A site that is silent: whatever goes on there, all of it may begin anew elsewhere."""
+    return (
+        may_be_placed_anew(record, now=now)
+        and _may_begin_anew(record, site, begun=True)
+        and not awaited(record, site, frozenset({site}), now=now)
     )
 
 
@@ -76,15 +96,16 @@ def at_site(record: ClusterRecord, site: str) -> Mapping[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def awaited(record: ClusterRecord, site: str, *, now: datetime) -> bool:
-    """Others wait for what it still sends."""
-    return any(each.from_site == site and each.end > now for each in record.plan.transfers)
+def awaited(record: ClusterRecord, site: str, lost: frozenset[str], *, now: datetime) -> bool:
+    """Others, which are not lost with it, wait for what it still sends."""
+    return any(
+        each.from_site == site and each.to_site not in lost and each.end > now
+        for each in record.plan.transfers
+    )
 
 
-def _can_go(record: ClusterRecord, site: str, *, begun: bool, now: datetime) -> bool:
+def _may_begin_anew(record: ClusterRecord, site: str, *, begun: bool) -> bool:
     """What has begun there, where its owner says so."""
-    if awaited(record, site, now=now):
-        return False
     return not begun or all(
         record.spec.group(name).allocation.availability.on_site_loss is OnSiteLoss.REPLACE
         for name in at_site(record, site)
@@ -109,7 +130,7 @@ def growth_without(record: ClusterRecord, lost: frozenset[str]) -> Growth:
     return Growth(standing=standing, least=dict(standing), base=base, bounds=bounds)
 
 
-def without_sites(spec: ClusterSpec, lost: frozenset[str]) -> ClusterSpec:
+def without_sites(spec: ClusterSpec, lost: Set[str]) -> ClusterSpec:
     """None of these may have anything."""
     groups = tuple(
         replace(

@@ -12,6 +12,7 @@ from intertie.common.part_spec import PartSpec
 from intertie.metasched.domain.cluster import ClusterRecord, PartSeen, SeenRecord
 from intertie.metasched.domain.commit import (
     Decision,
+    LeftPart,
     Receipt,
     ReceiptFacts,
     Settled,
@@ -235,10 +236,17 @@ class Register(Protocol):
         another. The revision it was written at."""
         ...
 
-    async def commit(self, decision: Decision, cluster: ClusterRecord, *, read_at: int) -> None:
-        """UNDECIDED to COMMIT, together with the cluster's record; StaleWrite when something
-        else stands, or when the cluster was written by another; NotLeading when another replica
-        leads."""
+    async def commit(
+        self,
+        decision: Decision,
+        cluster: ClusterRecord,
+        *,
+        read_at: int,
+        left: Sequence[LeftPart] = (),
+    ) -> None:
+        """UNDECIDED to COMMIT, together with the cluster's record and what it leaves; StaleWrite
+        when something else stands, or when the cluster was written by another; NotLeading when
+        another replica leads."""
         ...
 
     async def begin_amend(
@@ -275,6 +283,14 @@ class Register(Protocol):
         """Forgets a transaction that every site has answered for, also one that was decided and
         could not be begun. The decision stays, until it is forgotten too; StaleWrite when there is
         none."""
+        ...
+
+    async def left(self) -> tuple[LeftPart, ...]:
+        """Parts that clusters have left, and that their sites may still have."""
+        ...
+
+    async def forget_left(self, part: str) -> None:
+        """Nothing is left of it. NotLeading."""
         ...
 
     async def settled(self) -> tuple[Settled, ...]:

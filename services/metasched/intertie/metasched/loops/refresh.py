@@ -104,6 +104,7 @@ class Refresh:
 
     def _due(self, record: ClusterRecord, now: datetime) -> bool:
         early = record.end_requested_time is None and now < record.plan.window.start - EARLY
+        early = early and not self._losses.about(record.uid)
         last = self._looked.get(record.uid)
         if early and last is not None and now < last + LOOK_EARLY:
             return False

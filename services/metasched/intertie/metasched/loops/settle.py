@@ -2,22 +2,32 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 import structlog
 
-from intertie.common.errors import DomainError, NotFound
+from intertie.common.clock import Clock
+from intertie.common.errors import DomainError, NotFound, StaleWrite
 from intertie.common.names import PartName
 from intertie.common.points import reach
-from intertie.common.values import replace
-from intertie.metasched.domain.cluster import PART_LOST, STANDING, ClusterRecord
-from intertie.metasched.domain.commit import TxRecord
-from intertie.metasched.domain.ports import Clusters, Register, Sites, Stored
+from intertie.metasched.domain.cluster import (
+    PART_LOST,
+    STANDING,
+    ClusterRecord,
+    PartSeen,
+    priced_in_the_end,
+)
+from intertie.metasched.domain.commit import LeftPart, TxRecord
+from intertie.metasched.domain.ports import Clusters, Register, Sites
 from intertie.metasched.usecases.apart import apart
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.telling import Underway
 
 log = structlog.get_logger(__name__)
+
+RETENTION = timedelta(hours=24)
+"""After its window's end, of a part whose site does not say what became of it."""
 
 
 class Settle:
@@ -29,6 +39,7 @@ class Settle:
         coallocate: Coallocate,
         parts: PartCache,
         underway: Underway,
+        clock: Clock,
     ) -> None:
         self._clusters = clusters
         self._register = register
@@ -36,8 +47,7 @@ class Settle:
         self._coallocate = coallocate
         self._parts = parts
         self._underway = underway
-        self._left_none: set[str] = set()
-        """Parts of which their sites, which were lost, have said that nothing is left."""
+        self._clock = clock
 
     async def sweep(self) -> None:
         """One pass over everything that is not settled; a site that is away costs the others
@@ -48,14 +58,13 @@ class Settle:
             if tx.cluster not in self._underway:
                 of_cluster.setdefault(tx.cluster, []).append(tx)
         await asyncio.gather(*(self._settle_in_order(each) for each in of_cluster.values()))
-        stored = await self._clusters.listed()
         ending = [
             each.record
-            for each in stored
+            for each in await self._clusters.listed()
             if each.record.state in STANDING and each.record.end_requested_time is not None
         ]
         await asyncio.gather(*(self._release(record) for record in ending))
-        await self._take_leave(stored)
+        await asyncio.gather(*(self._leave(each) for each in await self._register.left()))
 
     async def _settle_in_order(self, txs: Sequence[TxRecord]) -> None:
         """Of one cluster: a site takes terms only in place of those that they were drawn up on."""
@@ -76,44 +85,47 @@ class Settle:
         seen = await self._parts.parts_of(record)
         await asyncio.gather(
             *(
-                self._release_at(record, site, part)
+                self._release_at(record.name, site, part, record.end_reason)
                 for site, part in record.parts.items()
                 if site not in seen or not (seen[site].over or seen[site].ending)
             )
         )
 
-    async def _take_leave(self, stored: Sequence[Stored]) -> None:
-        """Of sites that were lost: what they still have of a cluster that does without them ends,
-        once they are there again."""
-        left = {
-            part: (each.record, site) for each in stored for site, part in each.record.left.items()
-        }
-        self._left_none &= left.keys()
-        await asyncio.gather(
-            *(
-                self._leave(record, site, part)
-                for part, (record, site) in left.items()
-                if part not in self._left_none
-            )
-        )
+    async def _leave(self, left: LeftPart) -> None:
+        """Of a site that was lost: what it still has of a cluster that does without it ends, once
+        it is there again; also when that cluster is over, or another has its name by now."""
+        with apart(left.cluster):
+            seen = await self._parts.last_of(left.site, left.part)
+            if seen is not None and seen.over and await self._billed(left, seen):
+                await self._register.forget_left(left.part)
+                self._parts.forget_part(left.part)
+            elif seen is not None and seen.current and not (seen.over or seen.ending):
+                await self._release_at(left.cluster, left.site, left.part, PART_LOST)
+            elif self._clock.now() >= left.until + RETENTION:
+                await self._register.forget_left(left.part)
 
-    async def _leave(self, record: ClusterRecord, site: str, part: str) -> None:
-        seen = await self._parts.last_of(site, part)
-        if seen is None or not seen.current:
-            return
-        if seen.over:
-            self._left_none.add(part)
-            self._parts.forget_part(part)
-        elif not seen.ending:
-            await self._release_at(replace(record, end_reason=PART_LOST), site, part)
-
-    async def _release_at(self, record: ClusterRecord, site: str, part: str) -> None:
+    async def _billed(self, left: LeftPart, seen: PartSeen) -> bool:
+        """Whether the cluster's record has what the site charges and gives back in the end, or
+        there is none of it any more."""
+        stored = await self._clusters.get(left.cluster)
+        if stored is None or stored.record.uid != left.cluster_uid:
+            return True
+        after = priced_in_the_end(stored.record, left.site, seen)
+        if after == stored.record:
+            return True
         try:
-            await self._sites.release(PartName.parse(part), record.end_reason)
+            await self._clusters.save(after, read_at=stored.read_at)
+        except StaleWrite:
+            return False
+        return True
+
+    async def _release_at(self, cluster: str, site: str, part: str, reason: str) -> None:
+        try:
+            await self._sites.release(PartName.parse(part), reason)
         except NotFound:
             return
         except DomainError as error:
-            log.info("settle.not_released", cluster=record.name, site=site, problem=str(error))
+            log.info("settle.not_released", cluster=cluster, site=site, problem=str(error))
         else:
-            log.info("settle.released", cluster=record.name, site=site)
+            log.info("settle.released", cluster=cluster, site=site)
             reach("metasched.released_one")

@@ -8,7 +8,7 @@ from intertie.common.errors import Aborted, DomainError, NotFound, StaleWrite
 from intertie.common.part_spec import PartSpec
 from intertie.common.points import reach
 from intertie.metasched.domain.cluster import Amend, ClusterRecord
-from intertie.metasched.domain.commit import Decision, Outcome, TxRecord
+from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, left_by
 from intertie.metasched.domain.ports import Clusters, Register
 from intertie.metasched.usecases.coallocate import Coallocate, Refused
 
@@ -85,7 +85,9 @@ class LongWay:
                 raise Aborted(tx.tx, _LOST)
             after = apply(record, record.amend)
             try:
-                await self._register.commit(decision, after, read_at=stored.read_at)
+                await self._register.commit(
+                    decision, after, read_at=stored.read_at, left=left_by(record, after)
+                )
             except StaleWrite:
                 if await self._register.decision(tx.tx) is not None:
                     raise Aborted(tx.tx, _LOST) from None

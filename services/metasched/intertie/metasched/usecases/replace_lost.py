@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Set
 import structlog
 
 from intertie.common.clock import Clock
-from intertie.common.errors import StaleWrite
+from intertie.common.errors import Aborted, StaleWrite
 from intertie.common.intervals import Window
 from intertie.common.values import replace
 from intertie.metasched.domain.amending import (
@@ -66,44 +66,53 @@ class ReplaceLost:
         self._room = room
         self.tell = Telling(coallocate, underway)
 
-    async def __call__(self, name: str, lost: Mapping[str, str]) -> None:
-        """`lost`: its sites that are to be left, each with why. Raises why it cannot be had
-        elsewhere now, or Refused; then all is as it was. Nothing is done where the cluster is over,
-        or is at work on something else."""
+    async def __call__(
+        self, name: str, lost: Mapping[str, str], *, still: Callable[[], bool]
+    ) -> bool:
+        """Whether it was done. `lost`: its sites that are to be left, each with why; `still`: they
+        are lost by what is known now, without which nothing is put on record.
+
+        Raises why it cannot be had elsewhere now, or Refused; then all is as it was. Nothing is
+        done where the cluster is over, or is at work on something else."""
         if name in self._underway:
-            return
+            return False
         self._underway.add(name)
         try:
             stored = await self._clusters.get(name)
-            if stored is not None and _still(stored.record, lost.keys(), self._clock):
-                await self._replace(stored, lost)
+            if stored is None or not _open(stored.record, lost.keys(), self._clock):
+                return False
+            return await self._replace(stored, lost, still)
         finally:
             self._underway.remove(name)
 
-    async def _replace(self, stored: Stored, lost: Mapping[str, str]) -> None:
+    async def _replace(
+        self, stored: Stored, lost: Mapping[str, str], still: Callable[[], bool]
+    ) -> bool:
         sites = frozenset(lost)
         growth = growth_without(stored.record, sites)
         brief = self._brief(stored.record, growth, sites)
         for number in range(1, PLANS + 1):
             record, now = stored.record, self._clock.now()
+            if not still():
+                return False
             grown = await self._planning(brief) if _goes_elsewhere(growth) else None
             tx_id = tx_name(self._draw())
             target = target_of(record, record.spec, growth, grown, tx_id, now=now, lost=sites)
             self._room.check()
             try:
-                await self._over_all(stored, target, tx_id, lost)
-                return
+                return still() and await self._over_all(stored, target, tx_id, lost, still)
             except Refused as error:
                 log.info("replace.refused", cluster=record.name, problem=str(error))
                 last = number == PLANS or grown is None
                 brief = after_refusal(brief, grown, error, last=last)
                 brief = replace(brief, since=self._clock.now())
             again = await self._clusters.get(record.name)
-            if again is None or not _still(again.record, sites, self._clock):
-                return
+            if again is None or not _open(again.record, sites, self._clock):
+                return False
             if again.record.terms != record.terms:
-                return  # what was planned by does not stand any more: it is looked at anew
+                return False  # what was planned by does not stand any more: it is looked at anew
             stored = again
+        raise AssertionError("unreachable")
 
     def _brief(self, record: ClusterRecord, growth: Growth, lost: frozenset[str]) -> Brief:
         now, window = self._clock.now(), record.window
@@ -119,8 +128,13 @@ class ReplaceLost:
         )
 
     async def _over_all(
-        self, stored: Stored, target: Target, tx_id: str, lost: Mapping[str, str]
-    ) -> None:
+        self,
+        stored: Stored,
+        target: Target,
+        tx_id: str,
+        lost: Mapping[str, str],
+        still: Callable[[], bool],
+    ) -> bool:
         record, now = stored.record, self._clock.now()
         tx = tx_of(
             record,
@@ -150,8 +164,14 @@ class ReplaceLost:
             )
         except StaleWrite:
             log.debug("replace.lost_race", cluster=record.name)
-            return
-        after, decision = await self._long_way(tx, target.specs, ClusterRecord.amended)
+            return False
+
+        def amended(standing: ClusterRecord, amend: Amend) -> ClusterRecord:
+            if not still():
+                raise Aborted(tx_id, "what was lost is there again")
+            return standing.amended(amend)
+
+        after, decision = await self._long_way(tx, target.specs, amended)
         log.info(
             "replace.replaced",
             cluster=record.name,
@@ -160,9 +180,10 @@ class ReplaceLost:
             sites=sorted(after.parts),
         )
         self.tell(tx, decision)
+        return True
 
 
-def _still(record: ClusterRecord, lost: Set[str], clock: Clock) -> bool:
+def _open(record: ClusterRecord, lost: Set[str], clock: Clock) -> bool:
     """Nothing else is under way, and they are sites of it yet."""
     return (
         record.amend is None

@@ -36,6 +36,7 @@ from intertie.metasched.domain.amending import (
 )
 from intertie.metasched.domain.cluster import PENDING, Amend, ClusterRecord, ClusterView
 from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, commit_of, tx_name, tx_of
+from intertie.metasched.domain.lost_sites import without_sites
 from intertie.metasched.domain.parts import digest_of, said
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
 from intertie.metasched.usecases.brief import Brief
@@ -231,7 +232,7 @@ class UpdateCluster:
         ahead = Window(max(window.start, now), window.end)
         return Brief(
             tenant=record.path.tenant,
-            spec=to_plan(spec, growth, record.plan),
+            spec=without_sites(to_plan(spec, growth, record.plan), record.left.keys()),
             windows=(ahead,),
             without={},
             image_gone={},
