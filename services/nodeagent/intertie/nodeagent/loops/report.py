@@ -43,7 +43,7 @@ class Reporter:
         self._clock = clock
         self._facts = facts
         self._used = used
-        self._urgent = urgent or asyncio.Event()
+        self._urgent = urgent
         self._written: dict[str, SeenPart] = {}
         self._lost: set[str] = set()
         """Parts of which nobody knows whether the last write was done."""
@@ -115,9 +115,13 @@ class Reporter:
 
     async def _tell_facts(self) -> None:
         while True:
-            self._urgent.clear()
+            if self._urgent is not None:
+                self._urgent.clear()
             try:
                 await self._reconciler.tell(await self._facts())
             except (HostFailure, OSError) as error:
                 log.warning("facts.failed", problem=str(error))
-            await first_of(self._clock.sleep(FACTS_S), self._urgent.wait())
+            if self._urgent is None:
+                await self._clock.sleep(FACTS_S)
+            else:
+                await first_of(self._clock.sleep(FACTS_S), self._urgent.wait())
