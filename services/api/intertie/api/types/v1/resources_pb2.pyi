@@ -201,7 +201,7 @@ class AvailabilityTerm(_message.Message):
         name and addresses; its disk begins anew from the image. All others stay
         where they are. Of a site that is silent nobody knows what goes on there:
         machines that do are cut off from the networks of the cluster, and are
-        ended as soon as their site is heard of again, or its lease is over.
+        ended once their site is heard of again, or their window is over.
         """
 
     class OnSiteLoss(_OnSiteLoss, metaclass=_OnSiteLossEnumTypeWrapper):
@@ -222,7 +222,7 @@ class AvailabilityTerm(_message.Message):
     name and addresses; its disk begins anew from the image. All others stay
     where they are. Of a site that is silent nobody knows what goes on there:
     machines that do are cut off from the networks of the cluster, and are
-    ended as soon as their site is heard of again, or its lease is over.
+    ended once their site is heard of again, or their window is over.
     """
 
     class _OnLinkLoss:
@@ -236,10 +236,12 @@ class AvailabilityTerm(_message.Message):
         STAY: AvailabilityTerm._OnLinkLoss.ValueType  # 1
         """It goes on where it is."""
         MOVE: AvailabilityTerm._OnLinkLoss.ValueType  # 2
-        """It ends there and is started at another site, as by on_site_loss, if its
-        site is the one of the two that is to be left: that with fewer workspaces,
-        of those where all that would begin anew say so. If there is no room
-        elsewhere for those of either, all go on.
+        """It is started at another site, as by on_site_loss, and ends where it was,
+        if its site is the one of the two that is to be left: that with more such
+        links, then with fewer workspaces, of those where all that would begin anew
+        say so. If there is no room elsewhere for those of either, all go on. Only
+        with REPLACE: a site that falls silent before it has heard of it may go on
+        with the old one.
         """
 
     class OnLinkLoss(_OnLinkLoss, metaclass=_OnLinkLossEnumTypeWrapper):
@@ -253,10 +255,12 @@ class AvailabilityTerm(_message.Message):
     STAY: AvailabilityTerm.OnLinkLoss.ValueType  # 1
     """It goes on where it is."""
     MOVE: AvailabilityTerm.OnLinkLoss.ValueType  # 2
-    """It ends there and is started at another site, as by on_site_loss, if its
-    site is the one of the two that is to be left: that with fewer workspaces,
-    of those where all that would begin anew say so. If there is no room
-    elsewhere for those of either, all go on.
+    """It is started at another site, as by on_site_loss, and ends where it was,
+    if its site is the one of the two that is to be left: that with more such
+    links, then with fewer workspaces, of those where all that would begin anew
+    say so. If there is no room elsewhere for those of either, all go on. Only
+    with REPLACE: a site that falls silent before it has heard of it may go on
+    with the old one.
     """
 
     ON_ISOLATION_FIELD_NUMBER: _builtins.int
