@@ -61,8 +61,9 @@ class LossSettings(Section):
 
     site_lost_after_s: float = Field(default=300.0, ge=20, le=86400)
     """A site that has not answered for so long is lost to them. While more than half of the sites
-    at which clusters are do not answer, no time counts. What is silent may well go on, so no shorter than what an outage takes
-    that one would rather sit out. The same for a link that carries nothing, or too little."""
+    at which clusters are do not answer, no time counts. What is silent may well go on, so no
+    shorter than what an outage takes that one would rather sit out. The same for a link that
+    carries nothing, or too little."""
     replan_within_s: float = Field(default=60.0, ge=0, le=86400)
     """So long it is tried to have elsewhere what a site has given up, before the cluster ends."""
 
