@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from intertie.common.errors import NoCapacity
+from intertie.common.actions import Action
+from intertie.common.errors import NoCapacity, SiteUnreachable
 from intertie.common.intervals import Window
 from intertie.common.refund import RefundItem
 from intertie.common.spec import AvailabilityTerm, OnLinkLoss, OnSiteLoss
 from intertie.common.values import replace
 from intertie.common.ways import Way
 from intertie.metasched.domain.plan import Plan
+from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.part import State
@@ -26,6 +28,7 @@ from tests.unit.metasched.test_lost_site import (
     LOST_AFTER,
     booted,
     gives_up,
+    held,
     made,
     standing,
     swept,
@@ -321,3 +324,22 @@ async def test_what_a_silent_site_says_in_the_end_is_on_the_bill(world: World) -
     again = replace(record)
     await swept(world, process, 10)
     assert await standing(process) == again
+
+
+async def test_an_action_on_what_is_to_begin_anew_is_not_told_that_all_is_over(
+    world: World,
+) -> None:
+    process = await made(world)
+    [label, *_] = held(world.south)
+    world.sites.by_name["west"].vcpus = 0
+    world.south.parts.clear()
+    asked = ActOrder(
+        name=str(NAME),
+        action=Action.STOP,
+        workspaces=(label,),
+        etag="",
+        caller=ALICE,
+        request_id="a1",
+    )
+    with pytest.raises(SiteUnreachable, match="begin anew elsewhere"):
+        await process.act(asked)

@@ -18,7 +18,8 @@ from intertie.common.errors import (
     SiteUnreachable,
 )
 from intertie.common.names import PartName, uid_of
-from intertie.metasched.domain.cluster import LIVE, WAITING, ClusterRecord, ClusterView
+from intertie.metasched.domain.cluster import LIVE, WAITING, ClusterRecord, ClusterView, PartSeen
+from intertie.metasched.domain.lost_sites import given_up
 from intertie.metasched.domain.ports import Clusters, Sites
 from intertie.metasched.usecases.get_cluster import GetCluster
 from intertie.metasched.usecases.part_cache import PartCache
@@ -93,6 +94,10 @@ class ActOnCluster:
                 request_id=f"act-{uid_of(order.caller, order.request_id, part)}",
             )
         except (NotFound, PartOver):
+            gone = {site: PartSeen(over=True)}
+            if given_up(record, gone, now=self._clock.now()):
+                why = "it has given up what it had, which is to begin anew elsewhere"
+                raise SiteUnreachable(site, why) from None
             raise ClusterOver(record.name) from None
         self._parts.heard(part, seen)
 
