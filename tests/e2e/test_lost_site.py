@@ -158,14 +158,16 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
         user.delete("moved")
 
 
+@pytest.mark.more_guests
 def test_what_is_behind_a_lost_link_begins_anew_at_a_third_site(
     user: User, record_property: Callable[[str, object], None]
 ) -> None:
     """All sites answer, so the old one hears at once that it is over."""
     bed = user.testbed
+    either = {"on_site_loss": "REPLACE", "on_link_loss": "MOVE"}
     asked = spec(
         group("head", sites=["north"]),
-        group("worker", sites=["south", "west"], availability={"on_link_loss": "MOVE"}),
+        group("worker", sites=["south", "west"], availability=either),
     )
     with soon_lost(bed):
         eventually(lambda: user.say("site", "list").code == 0, within_s=60, what="it is back")
