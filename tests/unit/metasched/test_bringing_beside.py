@@ -8,18 +8,19 @@ from intertie.common.errors import ImageNotReady, NoCapacity, Shortfall
 from intertie.common.intervals import Window
 from intertie.common.part_spec import Transfer
 from intertie.common.spec import ClusterSpec
-from intertie.common.tariff import Rates
+from intertie.common.tariff import Rates, RoomMade
 from intertie.common.values import replace
+from intertie.metasched.domain.amending import beside_standing, growth_of
 from intertie.metasched.domain.bringing import LEAD
 from intertie.metasched.domain.bringing_beside import begins_beside
 from intertie.metasched.domain.ports import HoldOrder, Prepared
-from intertie.metasched.domain.problem import LinkRoom
+from intertie.metasched.domain.problem import LinkRoom, Problem
 from tests.fakes.clock import START
 from tests.fakes.part import State
 from tests.fakes.site import FakeSite
 from tests.unit.metasched.test_bringing import GUEST, Apart, transfers_at
 from tests.unit.metasched.test_update import check_agreed, places, standing, update
-from tests.unit.metasched.world import Process, order, spec
+from tests.unit.metasched.world import Process, World, order, spec
 
 S = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -226,3 +227,44 @@ def test_begins_are_ever_further_apart_and_leave_half_of_the_time() -> None:
     late = Window(START + HOUR, START + 2 * HOUR)
     assert begins_beside(late, START + 10 * S)[0] == late
     assert begins_beside(ahead, START + HOUR) == ()
+
+
+async def test_what_was_to_come_and_did_not_is_no_more_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who was added later was asked for at that site alone, in vain; another one had room."""
+    world = Full()
+    process = await made(world)
+    await process.update(update(spec(3)))
+    await process.update.drain()
+    west = FakeSite(name="west", clock=world.clock, vcpus=4, images=dict(world.north.images))
+    room = LinkRoom(egress_mbit_s=100, ingress_mbit_s=100, latency=S / 1000)
+    west.links = {"north": room, "south": room}
+    for site in (world.north, world.south):
+        site.links = {**site.links, "west": room}
+    world.sites.by_name["west"] = west
+    prepare = world.sites.prepare
+
+    async def failed(order: HoldOrder) -> Prepared:
+        if order.part.site == "south" and len(order.spec.workspaces) > 1:
+            raise ImageNotReady(GUEST.digest, "south")
+        return await prepare(order)
+
+    monkeypatch.setattr(world.sites, "prepare", failed)
+    await process.update(update(spec(5), request_id="u2"))
+    await process.update.drain()
+    assert (await standing(process)).counts()["worker"] == 5
+
+
+async def test_a_site_that_was_left_asks_for_no_room_any_more() -> None:
+    world = World()
+    process = await world.process()
+    made_room = RoomMade(vcpus=1, memory_mib=0, amount=6.0)
+    for site in (world.north, world.south):
+        site.asks, site.asks_for_room = 8.0, made_room
+    record = (await process.create(order(what=spec()))).record
+    now = record.window.start + record.window.duration / 4
+    asked = Problem(groups=(), sites=(), windows=(record.window,), max_cost=10.0)
+    left = replace(record, left=record.parts, parts={})
+    beside = beside_standing(asked, left, growth_of(record, record.spec), now=now)
+    assert beside.max_cost == pytest.approx(10 - 2.0)

@@ -23,6 +23,7 @@ from intertie.metasched.usecases.act_on_cluster import ActOrder
 from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.part import State
+from tests.unit.metasched.test_bringing import GUEST
 from tests.unit.metasched.test_lost_site import (
     FAIL,
     LOST_AFTER,
@@ -343,3 +344,16 @@ async def test_an_action_on_what_is_to_begin_anew_is_not_told_that_all_is_over(
     )
     with pytest.raises(SiteUnreachable, match="begin anew elsewhere"):
         await process.act(asked)
+
+
+async def test_a_lost_site_is_not_asked_to_send_either(world: World) -> None:
+    """It joined anew, and the part that it had was forgotten, with its price."""
+    process = await made(world)
+    for site in world.sites.by_name.values():
+        site.images = {}
+    world.south.images = {GUEST.digest: GUEST, "guest": GUEST}
+    before = await standing(process)
+    gives_up(world.south)
+    await swept(world, process, 30)
+    record = await standing(process)
+    assert (record.parts, record.plan.transfers) == (before.parts, ())

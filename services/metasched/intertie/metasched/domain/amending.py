@@ -336,6 +336,8 @@ def _room_kept(record: ClusterRecord, end: datetime, now: datetime) -> float:
     on or an earlier one. They ask less where it gets smaller."""
     total = 0.0
     for each in record.price:
+        if each.site not in record.parts:
+            continue  # it was left, and asks for nothing any more
         left = min(each.window.end, end) - max(each.window.start, now)
         if each.room is not None and left > timedelta():
             total += each.room.amount * (left / each.window.duration)

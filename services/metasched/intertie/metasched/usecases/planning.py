@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
+from intertie.common.budget import above
 from intertie.common.errors import (
     DomainError,
     ImageNotReady,
@@ -176,7 +177,10 @@ class Planning:
         best = await self.found(planned, asked, effort=self._effort.solver)
         if best is None or not best.transfers:
             return None
-        return Found(plan=as_held(asked, best), problem=asked, brief=brief)
+        held = as_held(asked, best)
+        if _is_above_budget(asked, held):
+            return None
+        return Found(plan=held, problem=asked, brief=brief)
 
     async def with_images(self, found: Found) -> Found:
         """The same plan, of the problem in which what some site lacks may be brought there: another
@@ -242,6 +246,8 @@ class Planning:
             kept = with_links_kept(asked, found, ahead)
             if kept is None:
                 plan = in_window(as_held(asked, found), ahead)
+                if _is_above_budget(asked, plan):
+                    return None
                 return Found(plan=plan, problem=asked, brief=brief)
             tried = kept
         return None
@@ -282,7 +288,7 @@ class Planning:
         problem = problem_of(brief.spec, brief.windows, offers, brief.cuts)
         problem = less(problem, brief.leaves)
         if brief.beside is not None:
-            problem = brief.beside(problem)
+            problem = _without_gone(brief.beside(problem), brief.image_gone)
             for _, site in problem.standing:
                 if site in silent:
                     raise silent[site]
@@ -379,6 +385,12 @@ class Planning:
         return NoCapacity(tuple(dict.fromkeys((*brief.refused, *late, *short))))
 
 
+def _is_above_budget(problem: Problem, plan: Plan) -> bool:
+    """At the rates of its own window, by which its sites ask for what is sent; it was planned at
+    those of the first."""
+    return problem.max_cost is not None and above(plan.cost, problem.max_cost)
+
+
 def _is_sooner(problem: Problem, one: Plan, other: Plan) -> bool:
     """With as many workspaces or more of them."""
     more, fewer = (sum(plan.count(group.name) for group in problem.groups) for plan in (one, other))
@@ -392,6 +404,22 @@ def _where_asked(spec: ClusterSpec, image: str) -> str:
             return image_field(position)
     sources = [each.source for each in spec.datasets]
     return dataset_field(sources.index(image))
+
+
+def _without_gone(problem: Problem, gone: Mapping[str, ImageNotReady]) -> Problem:
+    """What was to come to a site, and did not, is no more on its way."""
+    sites = tuple(
+        replace(site, offers=_without_image(site.offers, gone[site.name].image))
+        if site.name in gone
+        else site
+        for site in problem.sites
+    )
+    coming = frozenset(
+        (digest, site)
+        for digest, site in problem.coming
+        if site not in gone or gone[site].image != digest
+    )
+    return replace(problem, sites=sites, coming=coming)
 
 
 def _without_image(offers: tuple[Offer, ...], image: str) -> tuple[Offer, ...]:

@@ -124,6 +124,7 @@ class ReplaceLost:
             without={},
             image_gone={},
             since=now,
+            sends_nothing=lost | record.left.keys(),
             beside=lambda problem: beside_standing(problem, record, growth, now=self._clock.now()),
         )
 

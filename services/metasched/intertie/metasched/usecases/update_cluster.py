@@ -238,6 +238,7 @@ class UpdateCluster:
             image_gone={},
             beside=lambda problem: beside_standing(problem, record, growth, now=self._clock.now()),
             since=now,
+            sends_nothing=frozenset(record.left),
         )
 
     def _check_time(self, record: ClusterRecord, target: Target) -> None:
