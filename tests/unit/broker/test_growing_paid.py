@@ -173,3 +173,24 @@ async def test_of_a_lease_over_several_sites_it_is_asked_as_its_new_terms_are_he
     assert held.price == standing.price
     assert decode(Part, encode(held)) == held
     assert told((await here.commit("b1")).price) == asked
+
+
+def test_what_is_made_room_for_later_is_not_charged_now_by_another_update() -> None:
+    """One workspace given back raised the price: the room of the time after the old end was charged
+    for all of what is left."""
+    here, record, part = standing(view([]), 8)
+    here, _ = in_time("late", by_deadline(6, deadline=NOW + 4 * HOUR), here)
+    after = changed(here, record, part, of(8, hours=2), DURATION)
+    again = changed(here, after.record, after.part, of(7, hours=2), GROUPS)
+    assert amount_of(again.part.price) <= amount_of(after.part.price)
+    less = replace(after.part.spec, workspaces=after.part.spec.workspaces[:7])
+    untold = at_agreed_rates(after.part.price, after.part.spec, less, now=LATER)
+    assert all(each.room is None for each in untold if each.window.end <= NOW + HOUR)
+
+
+def test_room_that_was_made_until_the_old_end_is_charged_on_by_another_update() -> None:
+    """It was dropped: one workspace more made the lease cheaper."""
+    here, record, part = paid(6, 4)
+    after = changed(here, record, part, of(6, hours=2), DURATION)
+    again = changed(here, after.record, after.part, of(7, hours=2), GROUPS)
+    assert amount_of(again.part.price) >= amount_of(after.part.price)

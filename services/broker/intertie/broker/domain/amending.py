@@ -166,7 +166,7 @@ def _with_room_paid(
     spec, last = after.part.spec, after.part.price[-1]
     rest = replace(last, window=Window(max(spec.window.start, now), spec.window.end))
     rooms = rooms_of_more(part.price, part.spec, spec, view, policy, now=now)
-    asked = with_rooms((rest,), spec, part.window.end, *rooms)
+    asked = with_rooms((rest,), spec, rooms)
     known = view.accounts.get(part.name)
     account = known.value if known else None
     price = shortened(applied(part.price, spec, asked, now=now), account)

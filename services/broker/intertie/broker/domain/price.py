@@ -73,36 +73,52 @@ def asked_for_rest(
     lease stays, and so does what others have made room for."""
     rest = replace(spec, window=Window(max(spec.window.start, now), spec.window.end))
     asked = asked_for(rest, view, policy, now=now, kind=agreed[-1].kind if agreed else "")
-    return with_rooms((asked,), spec, before.window.end, room_kept(agreed, before, spec))
+    return with_rooms((asked,), spec, rooms_kept(agreed, before, spec))
 
 
 Room = tuple[int, int]
 """vCPUs and MiB of memory that others make room for."""
-NO_ROOM: Room = (0, 0)
 
 
-def room_kept(agreed: Sequence[Stretch], before: PartSpec, spec: PartSpec) -> Room:
-    """What a part with other terms still has of the room that others made for it: of less than
-    before, that is what it has no more first."""
-    room = agreed[-1].room if agreed else None
-    if room is None:
-        return NO_ROOM
+def rooms_kept(
+    agreed: Sequence[Stretch], before: PartSpec, spec: PartSpec
+) -> tuple[tuple[Window, Room], ...]:
+    """What a part with other terms still has of the room that others made for it, at any time: of
+    less than before, that is what it has no more first."""
     less = (taken_by(before) - taken_by(spec)).at_least_zero()
-    return max(room.vcpus - less.vcpus, 0), max(room.memory_mib - less.memory_mib, 0)
+    return tuple(
+        (
+            each.window,
+            (max(each.room.vcpus - less.vcpus, 0), max(each.room.memory_mib - less.memory_mib, 0)),
+        )
+        for each in agreed
+        if each.room is not None
+    )
 
 
 def with_rooms(
-    asked: Sequence[Stretch], spec: PartSpec, old_end: datetime, now: Room, then: Room = NO_ROOM
+    asked: Sequence[Stretch], spec: PartSpec, rooms: Sequence[tuple[Window, Room]]
 ) -> tuple[Stretch, ...]:
-    """What is asked for the part, all of it at the same rates, with what others make room for until
-    its old end, and after that."""
+    """What is asked for the part, all of it at the same rates, with all that others make room for
+    at each time."""
     first, whole = asked[0], Window(asked[0].window.start, asked[-1].window.end)
-    cuts = [(whole, now if whole.start < old_end else then)]
-    if whole.start < old_end < whole.end and now != then:
-        cuts = [(Window(whole.start, old_end), now), (Window(old_end, whole.end), then)]
+    inside = {
+        moment
+        for window, _ in rooms
+        for moment in (window.start, window.end)
+        if whole.start < moment < whole.end
+    }
+    cuts: list[tuple[datetime, Room]] = []
+    """Each with the moment at which it begins."""
+    for moment in sorted({whole.start, *inside}):
+        there = [room for window, room in rooms if window.contains(moment)]
+        room = sum(vcpus for vcpus, _ in there), sum(memory for _, memory in there)
+        if not cuts or cuts[-1][1] != room:
+            cuts.append((moment, room))
+    ends = [*(moment for moment, _ in cuts[1:]), whole.end]
     return tuple(
-        stretch_of(cut, first.kind, first.rates, spec, room_of(first.rates, *room))
-        for cut, room in cuts
+        stretch_of(Window(begin, end), first.kind, first.rates, spec, room_of(first.rates, *room))
+        for (begin, room), end in zip(cuts, ends, strict=True)
     )
 
 
@@ -163,7 +179,7 @@ def at_agreed_rates(
     if not agreed:
         return ()
     last = replace(agreed[-1], window=spec.window)
-    asked = with_rooms((last,), spec, spec.window.end, room_kept(agreed, before, spec))
+    asked = with_rooms((last,), spec, rooms_kept(agreed, before, spec))
     return applied(agreed, spec, asked, now=now)
 
 

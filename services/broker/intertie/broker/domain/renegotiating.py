@@ -126,7 +126,7 @@ def with_room_paid(
     if amend is None or amend.price is None or not asks_for_room(policy):
         return after
     rooms = rooms_of_more(part.price, part.spec, amend.spec, view, policy, now=now)
-    asked = with_rooms(amend.prices, amend.spec, part.window.end, *rooms)
+    asked = with_rooms(amend.prices, amend.spec, rooms)
     return replace(after, amend=amend.at(asked))
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from intertie.broker.domain.fleet import Policy
 from intertie.broker.domain.ledger import LedgerView, calendar_of, free_hosts
-from intertie.broker.domain.price import NO_ROOM, Room, room_kept
+from intertie.broker.domain.price import Room, rooms_kept
 from intertie.broker.domain.stretch import Stretch
 from intertie.common.calendar import Calendar
 from intertie.common.intervals import Window
@@ -39,7 +39,7 @@ def rooms_of_more(
     policy: Policy,
     *,
     now: datetime,
-) -> tuple[Room, Room]:
+) -> tuple[tuple[Window, Room], ...]:
     """What others make room for where they give way to other terms of a part: until its old end,
     what they made before and what it takes more than is free; after that, all that is not free
     then, whatever was before. `view` is from before they do."""
@@ -49,9 +49,12 @@ def rooms_of_more(
         free = free_together(calendar, view, policy, window, now=now)
         return max(taken.vcpus - free.vcpus, 0), max(taken.memory_mib - free.memory_mib, 0)
 
-    during = Window(max(now, before.window.start), min(before.window.end, spec.window.end))
-    kept, more = room_kept(agreed, before, spec), beyond(taken_by(spec) - taken_by(before), during)
-    then = NO_ROOM
-    if spec.window.end > before.window.end:
-        then = beyond(taken_by(spec), Window(before.window.end, spec.window.end))
-    return (kept[0] + more[0], kept[1] + more[1]), then
+    old, end = before.window.end, spec.window.end
+    rooms = list(rooms_kept(agreed, before, spec))
+    if (start := max(now, before.window.start)) < min(old, end):
+        during = Window(start, min(old, end))
+        rooms.append((during, beyond(taken_by(spec) - taken_by(before), during)))
+    if end > old:
+        then = Window(old, end)
+        rooms.append((then, beyond(taken_by(spec), then)))
+    return tuple(rooms)

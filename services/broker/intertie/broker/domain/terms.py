@@ -76,17 +76,21 @@ class Amend(Struct, frozen=True, kw_only=True, omit_defaults=True):
     price_after: Stretch | None = None
     """What was asked for the time after that, where others make room for another part of it than
     until then."""
+    price_later: tuple[Stretch, ...] = ()
+    """Likewise, of which there may be more after more than one Update."""
     keeping: Keeping | None = None
     """Of a part that was put aside, and is to go on."""
 
     @property
     def prices(self) -> tuple[Stretch, ...]:
-        return tuple(each for each in (self.price, self.price_after) if each is not None)
+        first = tuple(each for each in (self.price, self.price_after) if each is not None)
+        return (*first, *self.price_later)
 
     def at(self, asked: Sequence[Stretch]) -> "Amend":
-        """At that price, of one stretch or two."""
+        """At that price."""
         first, *rest = asked
-        return replace(self, price=first, price_after=rest[0] if rest else None)
+        after = rest[0] if rest else None
+        return replace(self, price=first, price_after=after, price_later=tuple(rest[1:]))
 
     def move(self, to: AmendState) -> "Amend":
         if to not in AMEND_NEXT[self.state]:
