@@ -234,7 +234,8 @@ def test_records_give_back_no_more_than_they_charge_however_the_price_changes(
             )
             found = with_breaches(found, [below], policy)
         elif what == "end":
-            window = Window(NOW, now + timedelta(seconds=value + 1))
+            end = min(now + timedelta(seconds=value + 1), found.window.end)
+            window = Window(NOW, end)
             spec = replace(found.spec, window=window)
             charges = charged_until(found, account, now=now)
             price_now = at_agreed_rates(found.price, found.spec, spec, now=now)

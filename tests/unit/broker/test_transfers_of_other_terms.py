@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 
 from intertie.broker.domain.account import Account
+from intertie.broker.domain.cluster import CANCELLED, WINDOW_OVER
+from intertie.broker.domain.decision import Decision, Outcome
 from intertie.broker.domain.ledger import calendar_of
 from intertie.broker.domain.part import PartState
 from intertie.broker.domain.price import MOST, amount_of, sent_for, sent_shortened
 from intertie.broker.domain.pricing import Flat
 from intertie.broker.domain.records import Change, Write
+from intertie.broker.domain.refund_policy import RefundPolicy
+from intertie.broker.domain.refunds import with_end
+from intertie.broker.domain.renegotiating import shrunk
 from intertie.broker.domain.sending import (
     GRACE,
     Arrival,
@@ -20,7 +25,9 @@ from intertie.broker.domain.sending import (
     ImageSource,
     StoreAddress,
 )
+from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.tariff import Tariff
+from intertie.broker.domain.usage import next_period, price_during
 from intertie.broker.loops.bring import Bring
 from intertie.broker.loops.tell_gateways import TellGateways
 from intertie.broker.usecases.sends import Sends
@@ -31,7 +38,7 @@ from intertie.common.tariff import Rates
 from intertie.common.values import replace
 from tests.fakes.clock import START
 from tests.unit.broker.renegotiation import ABORT, HOUR, PART, Site, terms
-from tests.unit.broker.samples import DIGEST, POLICY
+from tests.unit.broker.samples import COORDINATOR, DIGEST, POLICY
 from tests.unit.broker.test_bring import PlainGrants, Store
 
 S = timedelta(seconds=1)
@@ -287,3 +294,50 @@ async def test_a_part_that_joins_has_transfers_in_its_window_and_one_of_a_create
     with pytest.raises(FieldInvalid) as refused:
         await site.hold(order, tx="c1", name=first, replaces=None)
     assert refused.value.field == "spec.transfers[0].window"
+
+
+ASKS = replace(POLICY, pricing=Flat(tariff=Tariff(rates=Rates(vcpu_hour=1, link_mbit_s_hour=1))))
+
+
+async def test_what_is_not_sent_after_an_end_that_is_made_earlier_is_left_over() -> None:
+    """To shorten a lease cost more than to cancel it then: all that would have been sent."""
+    site = await Site(policy=ASKS).up()
+    await site.hold(with_new(brought(600, 1800)))
+    part = await site.resolve(site.commit_of(sends=(source(1800),)))
+    end = START + 300 * S
+    short = replace(part.spec, window=Window(START, end))
+    decision = Decision(tx="a2", outcome=Outcome.COMMIT, digest="d", decided_by=COORDINATOR)
+    view = await site.ledger.view()
+    shorter = shrunk(part, decision, part.terms, short, None, view, ASKS, now=site.clock.now())
+    ended = [part.ending(now=end, reason=CANCELLED), shorter.ending(now=end, reason=WINDOW_OVER)]
+    pays = [
+        amount_of(each.agreed) - sum(item.amount for item in each.refunds)
+        for each in (with_end(part, RefundPolicy()) for part in ended)
+    ]
+    assert pays[0] == pytest.approx(pays[1])
+
+
+async def test_records_add_up_where_what_is_sent_is_heard_of_after_midnight() -> None:
+    """It was in no record: the time was in one that had been written."""
+    window, midnight = Window(START, START + 13 * HOUR), START + 12 * HOUR
+    whole = Stretch(window=window, kind="immediate", rates=Rates(vcpu_hour=1), hour=1.0)
+    standing = replace(PART, spec=replace(PART.spec, window=window), price=(whole,))
+    site = await Site(standing, policy=ASKS).up()
+    await site.clock.advance(12 * 3600 - 15)
+    site.alive()
+    begins = 12 * 3600 - 5
+    await site.hold(replace(with_new(brought(begins, begins + 100)), window=window))
+    before = await site.part()
+    period = next_period(before, None)
+    assert period is not None
+    assert period.end == midnight
+    told = sum(each.amount for each in price_during(before, period, first=True))
+    await site.clock.advance(20)
+    account = Account(name=before.name, until=midnight, number=1)
+    await site.ledger.commit(Change(writes=(Write(record=account),)))
+    site.alive()
+    part = await site.resolve(site.commit_of(sends=(source(begins + 100),)))
+    while period := next_period(part, account):
+        told += sum(each.amount for each in price_during(part, period, first=False))
+        account = replace(account, until=period.end)
+    assert told == pytest.approx(amount_of(part.agreed))

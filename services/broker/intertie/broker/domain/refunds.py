@@ -9,7 +9,7 @@ there are as many as a part is to carry: from then on its newest grows with each
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from intertie.broker.domain.cluster import CANCELLED
+from intertie.broker.domain.cluster import CANCELLED, WINDOW_OVER
 from intertie.broker.domain.guarantees import guarantees_of
 from intertie.broker.domain.part import Part, PartState
 from intertie.broker.domain.price import amount_of
@@ -156,15 +156,18 @@ def within_price(refunds: Iterable[RefundItem], price: Iterable[Stretch]) -> tup
 
 
 def owed_at_end(part: Part) -> Window | None:
-    """What was left of its window when its end was asked for, as long as that is not on record as
-    given back, or not; None: there is nothing to be written down, as of what costs nothing."""
+    """What was left of its window, or of what was to be sent, when its end was asked for or had
+    come, as long as that is not on record as given back, or not; None: there is nothing to be
+    written down, as of what costs nothing."""
     if part.state not in (PartState.CONFIRMED, PartState.ENDED) or not amount_of(part.agreed):
         return None
     ends = [each for each in (part.end_requested_time, part.end_time) if each is not None]
     if not ends or any(each.reason != GUARANTEE for each in part.refunds):
         return None
     start = max(min(ends), part.window.start)
-    return Window(start, part.window.end) if start < part.window.end else None
+    unsent = (left.end for each in part.sent if (left := _left_of(part, each)))
+    last = max([part.window.end, *unsent])
+    return Window(start, last) if start < last else None
 
 
 def _left_of(part: Part, sent: Stretch) -> Window | None:
@@ -180,7 +183,9 @@ def with_end(part: Part, policy: RefundPolicy) -> Part:
     rest = owed_at_end(part)
     if rest is None:
         return part
-    share = policy.cancelled_share if part.end_reason == CANCELLED else policy.failed_share
+    # By an end that its owner has made earlier, what is not sent any more is left over.
+    owners = part.end_reason in (CANCELLED, WINDOW_OVER)
+    share = policy.cancelled_share if owners else policy.failed_share
     unsent = sum(amount_of((each,), left) for each in part.sent if (left := _left_of(part, each)))
     item = RefundItem(
         site=part.path.site,

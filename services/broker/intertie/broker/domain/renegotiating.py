@@ -323,7 +323,7 @@ def resolved(
         remotes=remotes_of(after, receipts, site),
         charged=charged_until(part, account, now=now),
         price=shortened(_priced(part, amend, now=now), account),
-        sent=sent_shortened((*part.sent, *_sent(part, amend)), account),
+        sent=sent_shortened((*part.sent, *_sent(part, amend, account)), account),
         amend=None,
     )
     if now >= part.window.end and after.window.end > part.window.end:
@@ -388,12 +388,16 @@ def _priced(part: Part, amend: Amend, *, now: datetime) -> tuple[Stretch, ...]:
     return applied(part.price, amend.spec, amend.prices, now=now)
 
 
-def _sent(part: Part, amend: Amend) -> tuple[Stretch, ...]:
-    """At the same rates, what is sent beyond what was agreed on before."""
+def _sent(part: Part, amend: Amend, account: Account | None) -> tuple[Stretch, ...]:
+    """At the same rates, what is sent beyond what was agreed on before. What was heard of so late
+    that the time is in a record already is of the time after that."""
     if amend.price is None:
         return ()
     new = new_transfers(amend.spec, part.spec)
-    return sent_for(new, amend.price.rates, amend.price.kind)
+    found = sent_for(new, amend.price.rates, amend.price.kind)
+    if account is None:
+        return found
+    return tuple(each.not_before(account.until) for each in found)
 
 
 def was_applied(part: Part, decision: Decision, receipts: Iterable[OpenedReceipt]) -> bool:
