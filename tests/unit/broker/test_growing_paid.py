@@ -12,7 +12,7 @@ from intertie.broker.domain.cluster import ClusterRecord
 from intertie.broker.domain.ledger import LedgerView
 from intertie.broker.domain.part import Part
 from intertie.broker.domain.price import amount_of, at_agreed_rates, terms_of
-from intertie.broker.domain.pricing import Flat
+from intertie.broker.domain.pricing import ByLoad, Flat
 from intertie.broker.domain.stretch import Stretch
 from intertie.broker.domain.tariff import Tariff
 from intertie.common.amend_rules import DURATION, GROUPS
@@ -194,3 +194,20 @@ def test_room_that_was_made_until_the_old_end_is_charged_on_by_another_update() 
     after = changed(here, record, part, of(6, hours=2), DURATION)
     again = changed(here, after.record, after.part, of(7, hours=2), GROUPS)
     assert amount_of(again.part.price) >= amount_of(after.part.price)
+
+
+def test_nobody_gives_way_to_keep_an_update_within_its_budget() -> None:
+    """Where a price goes by load it is less with others put aside: they were, though there was
+    room."""
+    tariff = Tariff(rates=Rates(vcpu_hour=1))
+    by_load = replace(POLICY, pricing=ByLoad(tariff=tariff, surcharge=1.0))
+    here, record, part = standing(view([]), 4)
+    there = waiting(here, 3, cancellable=True)
+    after, aside = amend_before_others(record, part, of(5), (GROUPS,), there, by_load, now=LATER)
+    assert after is not None
+    assert aside == ()
+    less = Placement(max_cost=after.record.cost - 0.5)
+    record = replace(record, spec=replace(record.spec, placement=less))
+    asked = replace(of(5), placement=less)
+    with pytest.raises(NoCapacity):
+        amend_before_others(record, part, asked, (GROUPS,), there, by_load, now=LATER)

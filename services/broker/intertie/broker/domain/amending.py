@@ -101,7 +101,6 @@ def amend(
     account = found_account.value if found_account else None
     asked_for = priced(part.price, part.spec, found.part.spec, view, policy, now=now)
     price = shortened(asked_for, account)
-    check_budget(spec, price, policy.site)
     after = replace(
         record,
         spec=spec,
@@ -149,11 +148,15 @@ def amend_before_others(
     after, aside = amended_before_others(
         amendment, moments, view, policy, takes=takes, now=now, alone=alone
     )
-    if after is None or not aside:
-        return after, ()
-    reasons = (*after.record.reasons, *said_of(aside))
-    after = replace(after, record=replace(after.record, reasons=reasons))
-    return _with_room_paid(after, part, view, policy, now=now), aside
+    if after is None:
+        return None, ()
+    if aside:
+        reasons = (*after.record.reasons, *said_of(aside))
+        after = replace(after, record=replace(after.record, reasons=reasons))
+        after = _with_room_paid(after, part, view, policy, now=now)
+    # Not while room is looked for: nobody gives way for somebody else's budget.
+    check_budget(after.record.spec, after.part.price, policy.site)
+    return after, aside
 
 
 def _with_room_paid(
