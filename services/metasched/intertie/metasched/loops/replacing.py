@@ -50,10 +50,11 @@ class Replacing:
             log.warning("replacing.nowhere", cluster=name, problem=str(error))
             self._losses.tried(uid, str(error), began_s)
             return
-        except Exception:
-            # A bug ends no loop, and no cluster is kept half dead by it.
-            self._losses.tried(uid, "it could not be tried", began_s)
-            raise
+        except Exception as error:
+            # A bug: no cluster is kept half dead by it.
+            log.error("replacing.failed", cluster=name, exc_info=error)
+            self._losses.tried(uid, "internal error", began_s)
+            return
         if done:
             self._losses.had(uid)
         else:
