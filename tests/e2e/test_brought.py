@@ -13,7 +13,7 @@ import pytest
 from testbed.guest import guest_image
 from tests.e2e.driver import User, eventually, group, spec
 
-pytestmark = [pytest.mark.root, pytest.mark.e2e]
+pytestmark = [pytest.mark.root, pytest.mark.e2e, pytest.mark.more_guests]
 
 IMAGE = "north-alone"
 LEAD_S = 60
