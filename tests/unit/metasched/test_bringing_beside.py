@@ -265,6 +265,6 @@ async def test_a_site_that_was_left_asks_for_no_room_any_more() -> None:
     record = (await process.create(order(what=spec()))).record
     now = record.window.start + record.window.duration / 4
     asked = Problem(groups=(), sites=(), windows=(record.window,), max_cost=10.0)
-    left = replace(record, left=record.parts, parts={})
+    left = replace(record, left=tuple(record.parts), parts={})
     beside = beside_standing(asked, left, growth_of(record, record.spec), now=now)
     assert beside.max_cost == pytest.approx(10 - 2.0)

@@ -4,7 +4,7 @@ made there once, each by its name."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -17,11 +17,10 @@ from intertie.common.refund import RefundItem
 from intertie.common.spec import AvailabilityTerm, OnLinkLoss, OnSiteLoss
 from intertie.common.values import replace
 from intertie.common.ways import Way
-from intertie.metasched.domain.plan import Plan
 from intertie.metasched.usecases.act_on_cluster import ActOrder
-from intertie.metasched.usecases.brief import Brief
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.part import State
+from tests.fakes.solvers import P, SolverThreads, T
 from tests.unit.metasched.test_bringing import GUEST
 from tests.unit.metasched.test_lost_site import (
     FAIL,
@@ -35,7 +34,7 @@ from tests.unit.metasched.test_lost_site import (
     three,
     wanted,
 )
-from tests.unit.metasched.world import ALICE, NAME, Process, World, order
+from tests.unit.metasched.world import ALICE, NAME, Points, Process, World, order
 
 EITHER = AvailabilityTerm(on_site_loss=OnSiteLoss.REPLACE, on_link_loss=OnLinkLoss.MOVE)
 
@@ -60,6 +59,14 @@ async def lost_for_long(world: World, process: Process) -> None:
     world.south.down = True
     await swept(world, process, LOST_AFTER + 20, step=5)
     assert set((await standing(process)).left) == {"south"}
+
+
+async def back(world: World, process: Process) -> None:
+    """South is, and this is seen while something else goes on."""
+    world.south.down = False
+    for _ in range(10):
+        await world.clock.advance(1)
+        await process.refresh.sweep()
 
 
 async def over_all(world: World) -> Process:
@@ -96,42 +103,39 @@ async def test_an_update_takes_no_site_that_was_left(world: World) -> None:
 async def test_a_site_that_is_back_while_it_is_planned_is_not_left(world: World) -> None:
     process = await made(world)
     before = await standing(process)
-    planning = process.replace_lost._planning
 
-    async def slowly(brief: Brief) -> Plan:
-        plan = await planning(brief)
-        world.south.down = False
-        for _ in range(10):
-            await world.clock.advance(1)
-            await process.refresh.sweep()
-        return plan
+    class Slow(SolverThreads):
+        async def run(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+            found = await super().run(work, *args, **options)
+            await back(world, process)
+            return found
 
-    process.replace_lost._planning = slowly  # type: ignore[assignment]
+    world.solvers = Slow()
+    process = await world.process()
     world.south.down = True
     await swept(world, process, LOST_AFTER + 30, step=5)
     assert (await standing(process)).parts == before.parts
+    assert process.points.passed == []
 
 
 async def test_a_site_that_is_back_between_hold_and_commit_is_not_left(world: World) -> None:
-    process = await made(world)
-    before = await standing(process)
+    before = await standing(await made(world))
 
-    async def back(point: str) -> None:
-        if point == "after_prepare":
-            world.south.down = False
-            for _ in range(5):
-                await world.clock.advance(1)
-                await process.refresh.sweep()
+    class Back(Points):
+        async def __call__(self, point: str) -> None:
+            await super().__call__(point)
+            if point == "after_prepare":
+                await back(world, process)
 
-    monkey = process.replace_lost._long_way._coallocate
-    monkey._pause = back
+    process = await world.process(points=Back())
     world.south.down = True
     await swept(world, process, LOST_AFTER + 30, step=5)
     record = await standing(process)
     assert (record.parts, record.amend) == (before.parts, None)
-    west = world.sites.by_name["west"]
+    assert process.points.passed == ["after_prepare"]
     await swept(world, process, 5)
-    assert {each.state for each in west.parts.values()} <= {State.RELEASED}
+    west = world.sites.by_name["west"]
+    assert {each.state for each in west.parts.values()} == {State.RELEASED}
 
 
 async def test_a_cluster_that_begins_later_is_looked_at_while_it_lacks_a_site(world: World) -> None:
@@ -213,15 +217,16 @@ async def test_the_end_comes_though_others_are_at_work_on_it_all_the_time(world:
 
 
 async def test_a_bug_in_an_attempt_keeps_no_cluster_half_dead(world: World) -> None:
-    process = await made(world)
+    await made(world)
 
-    async def broken(brief: Brief) -> Plan:
-        raise KeyError(brief.tenant)
+    class Broken(SolverThreads):
+        async def run(self, work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+            raise KeyError("solver")
 
-    process.replace_lost._planning = broken  # type: ignore[assignment]
+    world.solvers = Broken()
+    process = await world.process()
     gives_up(world.south)
-    for _ in range(100):
-        await swept(world, process, 1)
+    await swept(world, process, 100)
     assert (await standing(process)).end_requested_time is not None
 
 

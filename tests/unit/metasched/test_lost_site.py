@@ -14,6 +14,7 @@ import pytest
 from intertie.common.spec import AvailabilityTerm, ClusterSpec, LeaseTerms, OnSiteLoss
 from intertie.common.values import replace
 from intertie.metasched.domain.cluster import ClusterRecord, ClusterState
+from intertie.metasched.domain.lost_sites import growth_without
 from intertie.metasched.domain.problem import LinkRoom
 from intertie.metasched.usecases.update_cluster import UpdateOrder
 from tests.fakes.crashing import Crash, CrashPlan
@@ -156,7 +157,7 @@ async def test_what_a_site_gives_up_begins_anew_elsewhere(world: World) -> None:
     record = await standing(process)
     assert record.state is ClusterState.ACTIVE
     assert set(record.parts) == {"north", "west"}
-    assert record.left == {"south": before.parts["south"]}
+    assert record.left == ("south",)
     assert (record.terms, record.amend, record.window) == (1, None, before.window)
     was, now = places(before), places(record)
     assert was.keys() == now.keys()
@@ -165,6 +166,42 @@ async def test_what_a_site_gives_up_begins_anew_elsewhere(world: World) -> None:
     check_agreed(world, record)
     assert record.plan.reasons[0].startswith("south is lost: anew ")
     assert await process.register.transactions() == ()
+
+
+@pytest.mark.parametrize("most", [0, 7])
+async def test_those_that_stay_may_have_the_highest_indices(world: World, most: int) -> None:
+    """Who begins anew has the lowest, also of a group that may have fewer."""
+    process = await made(world, wanted(2 if most else 5, most=most))
+    before = places(await standing(process))
+    lowest = before["worker-0"][0]
+    stayed = {label: place for label, place in before.items() if place[0] != lowest}
+    assert max(stayed) > min(before.keys() - stayed.keys() - {"head-0"})
+    gives_up(world.sites.by_name[lowest])
+    await swept(world, process, 5)
+    record = await standing(process)
+    after = places(record)
+    assert after.keys() == before.keys()
+    assert stayed.items() <= after.items()
+    assert record.left == (lowest,)
+    check_agreed(world, record)
+
+
+async def test_nobody_who_stays_is_left_out_for_those_who_are_gone(world: World) -> None:
+    """Names are not given to others: with the lowest indices lost, and room for some of them only,
+    the highest would have to go."""
+    process = await made(world, wanted(2, most=7))
+    lowest = places(await standing(process))["worker-0"][0]
+    [stays] = {"north", "south"} - {lowest}
+    before = held(world.sites.by_name[stays])
+    growth = growth_without(await standing(process), frozenset({lowest}))
+    assert growth.bounds["worker"] == (7, 7)
+    world.sites.by_name["west"].vcpus = 2
+    gives_up(world.sites.by_name[lowest])
+    await swept(world, process, 50)
+    assert held(world.sites.by_name[stays]) == before
+    assert (await standing(process)).left == ()
+    await swept(world, process, 30)
+    assert (await standing(process)).end_reason == "PART_LOST"
 
 
 async def test_without_being_asked_for_it_ends_the_cluster(world: World) -> None:
@@ -368,7 +405,7 @@ async def test_an_end_that_is_asked_for_meanwhile_wins(world: World) -> None:
         site.finish()
     await swept(world, process, 5)
     record = await standing(process)
-    assert (record.state, record.left) == (ClusterState.CANCELLED, {})
+    assert (record.state, record.left) == (ClusterState.CANCELLED, ())
 
 
 async def test_what_a_lost_site_still_has_ends_though_the_cluster_is_over(world: World) -> None:

@@ -162,8 +162,7 @@ def amend_before_others(
 def _with_room_paid(
     after: Amendment, part: Part, view: LedgerView, policy: Policy, *, now: datetime
 ) -> Amendment:
-    """At what is asked for the room that others make as well. NoCapacity where that is more than
-    its budget."""
+    """At what is asked for the room that others make as well."""
     if not asks_for_room(policy):
         return after
     spec, last = after.part.spec, after.part.price[-1]
@@ -173,7 +172,6 @@ def _with_room_paid(
     known = view.accounts.get(part.name)
     account = known.value if known else None
     price = shortened(applied(part.price, spec, asked, now=now), account)
-    check_budget(after.record.spec, price, policy.site)
     return replace(
         after,
         record=replace(after.record, cost=amount_of(price)),

@@ -73,24 +73,20 @@ class Amend(Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoints: tuple[Endpoint, ...] = ()
     price: Stretch | None = None
     """What was asked for them, from when they were held; None: by a release that knew no prices."""
-    price_after: Stretch | None = None
+    price_later: tuple[Stretch, ...] = ()
     """What was asked for the time after that, where others make room for another part of it than
     until then."""
-    price_later: tuple[Stretch, ...] = ()
-    """Likewise, of which there may be more after more than one Update."""
     keeping: Keeping | None = None
     """Of a part that was put aside, and is to go on."""
 
     @property
     def prices(self) -> tuple[Stretch, ...]:
-        first = tuple(each for each in (self.price, self.price_after) if each is not None)
-        return (*first, *self.price_later)
+        return (self.price, *self.price_later) if self.price is not None else ()
 
     def at(self, asked: Sequence[Stretch]) -> "Amend":
         """At that price."""
-        first, *rest = asked
-        after = rest[0] if rest else None
-        return replace(self, price=first, price_after=after, price_later=tuple(rest[1:]))
+        first, *later = asked
+        return replace(self, price=first, price_later=tuple(later))
 
     def move(self, to: AmendState) -> "Amend":
         if to not in AMEND_NEXT[self.state]:

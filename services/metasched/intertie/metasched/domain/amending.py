@@ -5,6 +5,7 @@ indices. One that comes back does so at the site where it was: it may not be gon
 elsewhere there could be two of it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +22,8 @@ from intertie.common.spec import ClusterSpec, Group
 from intertie.common.values import replace
 from intertie.metasched.domain.bringing import brought_as
 from intertie.metasched.domain.bringing_beside import with_coming
-from intertie.metasched.domain.cluster import LIVE, ClusterRecord
+from intertie.metasched.domain.cluster import LIVE, Amend, ClusterRecord
+from intertie.metasched.domain.commit import TxRecord, tx_of
 from intertie.metasched.domain.data import TransferPlan
 from intertie.metasched.domain.parts import digest_of, disks_in, part_specs, said
 from intertie.metasched.domain.plan import LinkPlan, Plan
@@ -49,13 +51,17 @@ class Growth:
     least: Mapping[tuple[str, str], int]
     """With those that come back."""
     base: Mapping[str, int]
-    """How many of each group stay: the lowest indices."""
+    """Of each group, how many indices there are at least: up to the highest of those that stay."""
     bounds: Mapping[str, tuple[int, int]]
     """How many of each group there may be in the end."""
 
     @property
     def possible(self) -> bool:
-        return any(most > self.base[group] for group, (_, most) in self.bounds.items())
+        """Whether there may be more than stand."""
+        stand = Counter[str]()
+        for (group, _), count in self.standing.items():
+            stand[group] += count
+        return any(most > stand[group] for group, (_, most) in self.bounds.items())
 
 
 def growth_of(record: ClusterRecord, spec: ClusterSpec) -> Growth:
@@ -140,6 +146,34 @@ class Target:
     digest: str
     takes_more: bool
     """At any site: all of them are to be asked."""
+
+    def amend(self, tx: str, *, request_key: str = "", now: datetime) -> Amend:
+        """As it is on record while sites are asked for it."""
+        return Amend(
+            tx=tx,
+            spec=self.spec,
+            plan=self.plan,
+            parts=self.parts,
+            numbers=self.numbers,
+            request_key=request_key,
+            begin_time=now,
+        )
+
+    def transaction(
+        self, record: ClusterRecord, tx: str, *, coordinator: str, within: timedelta, now: datetime
+    ) -> TxRecord:
+        """For which the sites of the cluster are asked for it."""
+        return tx_of(
+            record,
+            tx,
+            self.digest,
+            coordinator=coordinator,
+            decide_by=min(now + within, record.window.end - DECIDED_BEFORE),
+            now=now,
+            until=max(record.window.end, self.plan.window.end),
+            parts=self.parts,
+            replaces=record.terms,
+        )
 
 
 def target_of(

@@ -188,9 +188,8 @@ class ClusterRecord:
     numbers: Numbers = field(default_factory=dict)
     """Host numbers of every workspace that ever was, from the first amend on."""
     amend: Amend | None = None
-    left: Mapping[str, str] = field(default_factory=dict)
-    """Sites that were lost to it, each with the part that it may still have. None of them is ever
-    asked for anything of it again."""
+    left: tuple[str, ...] = ()
+    """Sites that were lost to it. None of them is ever asked for anything of it again."""
     waits: Waits | None = None
     """Of one that runs when there is room, or is to be done by a deadline. While it is QUEUED its
     plan has no site, and the window of its request."""
@@ -228,10 +227,10 @@ class ClusterRecord:
 
     def amended(self, amend: Amend) -> "ClusterRecord":
         """With the other terms in force. A site that has no part any more has left."""
-        left = {site: part for site, part in self.parts.items() if site not in amend.parts}
+        left = (site for site in self.parts if site not in amend.parts)
         return replace(
             self,
-            left={**self.left, **left},
+            left=(*self.left, *left),
             spec=amend.spec,
             plan=amend.plan,
             parts=amend.parts,
@@ -399,8 +398,7 @@ def priced(record: ClusterRecord, parts: Mapping[str, PartSeen]) -> ClusterRecor
         for site in sorted(record.parts)
         for before in (tuple(each for each in record.price if each.site == site),)
     }
-    left = record.left.keys() - record.parts.keys()
-    gone = tuple(each for each in record.price if each.site in left)
+    gone = tuple(each for each in record.price if each.site in record.left)
     price = (*(term for terms in agreed.values() for term in terms), *gone)
     refunds = tuple(
         item

@@ -5,7 +5,7 @@ for long. What was there begins anew at other sites, where its owner asked for t
 stay where they are.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from intertie.common.amend_rules import LAST_MINUTES
@@ -20,6 +20,8 @@ from intertie.metasched.domain.cluster import (
     ClusterRecord,
     PartSeen,
 )
+from intertie.metasched.domain.plan import Plan
+from intertie.metasched.domain.problem import listed
 
 
 class LossPolicy(Struct, frozen=True, kw_only=True):
@@ -62,22 +64,9 @@ def given_up(
 
 
 def away(record: ClusterRecord, silent: frozenset[str], *, now: datetime) -> frozenset[str]:
-    """Of those that were silent for long, those in place of which others may be had; with machines
-    there that are to go on elsewhere."""
+    """Of those that were silent for long, those in place of which others may be had."""
     return frozenset(
-        site
-        for site in silent & record.parts.keys()
-        if at_site(record, site) and may_be_left(record, site, now=now)
-    )
-
-
-def idle(record: ClusterRecord, silent: frozenset[str], *, now: datetime) -> frozenset[str]:
-    """Of those that were silent for long, those that have no machine: they are left with others, as
-    nobody could be asked there for what is to be had in the place of those."""
-    return frozenset(
-        site
-        for site in silent & record.parts.keys()
-        if not at_site(record, site) and may_be_left(record, site, now=now)
+        site for site in silent & record.parts.keys() if may_be_left(record, site, now=now)
     )
 
 
@@ -130,7 +119,7 @@ def growth_without(record: ClusterRecord, lost: frozenset[str]) -> Growth:
     return Growth(standing=standing, least=dict(standing), base=base, bounds=bounds)
 
 
-def without_sites(spec: ClusterSpec, lost: Set[str]) -> ClusterSpec:
+def without_sites(spec: ClusterSpec, lost: frozenset[str]) -> ClusterSpec:
     """None of these may have anything."""
     groups = tuple(
         replace(
@@ -145,25 +134,20 @@ def without_sites(spec: ClusterSpec, lost: Set[str]) -> ClusterSpec:
     return replace(spec, groups=groups)
 
 
-def reasons(before: ClusterRecord, after: ClusterRecord, lost: Mapping[str, str]) -> Iterator[str]:
+def reasons(record: ClusterRecord, after: Plan, lost: Mapping[str, str]) -> Iterator[str]:
     """Who begins anew where, and who does not. `lost`: sites, each with why it is left."""
-    was, now = before.plan.site_of(), after.plan.site_of()
-    has = after.counts()
+    was, now = record.plan.site_of(), after.site_of()
     for site, why in sorted(lost.items()):
         went: dict[str, list[str]] = {}
-        for group, count in before.counts().items():
+        for group, count in record.counts().items():
             for index in range(count):
                 label = workspace_label(group, index)
                 if was[label] == site:
-                    there = now[label] if index < has[group] else ""
+                    there = now[label] if index < after.count(group) else ""
                     went.setdefault(there, []).append(label)
         dropped = went.pop("", [])
-        told = [f"{_listed(labels)} at {there}" for there, labels in sorted(went.items())]
+        told = [f"{listed(labels)} at {there}" for there, labels in sorted(went.items())]
         if told:
             yield f"{why}: anew {', '.join(told)}"
         if dropped:
-            yield f"{why}: without {_listed(dropped)}, which it can do without"
-
-
-def _listed(labels: list[str]) -> str:
-    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
+            yield f"{why}: without {listed(dropped)}, which it can do without"

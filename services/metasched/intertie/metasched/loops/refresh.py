@@ -17,7 +17,8 @@ from intertie.metasched.usecases.part_cache import PartCache
 log = structlog.get_logger(__name__)
 
 RETENTION = timedelta(hours=24)
-"""Of clusters that are over, and of request ids."""
+"""Of clusters that are over, and of request ids; and of parts that were left and that their sites
+do not tell of, from when their windows are over."""
 
 
 EARLY = timedelta(seconds=90)

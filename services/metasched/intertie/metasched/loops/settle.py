@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
 
 import structlog
 
@@ -19,15 +18,13 @@ from intertie.metasched.domain.cluster import (
 )
 from intertie.metasched.domain.commit import LeftPart, TxRecord
 from intertie.metasched.domain.ports import Clusters, Register, Sites
+from intertie.metasched.loops.refresh import RETENTION
 from intertie.metasched.usecases.apart import apart
 from intertie.metasched.usecases.coallocate import Coallocate
 from intertie.metasched.usecases.part_cache import PartCache
 from intertie.metasched.usecases.telling import Underway
 
 log = structlog.get_logger(__name__)
-
-RETENTION = timedelta(hours=24)
-"""After its window's end, of a part whose site does not say what became of it."""
 
 
 class Settle:
@@ -95,7 +92,7 @@ class Settle:
         """Of a site that was lost: what it still has of a cluster that does without it ends, once
         it is there again; also when that cluster is over, or another has its name by now."""
         with apart(left.cluster):
-            seen = await self._parts.last_of(left.site, left.part)
+            seen = await self._parts.part_at(left.site, left.part)
             if seen is not None and seen.over and await self._billed(left, seen):
                 await self._register.forget_left(left.part)
                 self._parts.forget_part(left.part)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from intertie.common.clock import Clock
 from intertie.metasched.domain.cluster import ClusterRecord, PartSeen
 from intertie.metasched.domain.lost_links import cut_off
-from intertie.metasched.domain.lost_sites import LossPolicy, away, given_up, idle, may_be_left
+from intertie.metasched.domain.lost_sites import LossPolicy, at_site, away, given_up, may_be_left
 
 AGAIN_S = 10.0
 """After a first attempt that came to nothing; after each further one, twice as long."""
@@ -85,15 +85,16 @@ class Losses:
                 self._silent_since.setdefault(site, now_s)
         silent = self._silent_for_long(now_s)
         gone = given_up(record, parts, now=now)
-        lost = gone | away(record, silent, now=now)
-        options: Options = ({site: f"{site} is lost" for site in sorted(lost)},)
-        if not lost:
+        # Those without machines are left with others alone: nobody could be asked there for what is
+        # to be had in the place of those.
+        lost = {site: f"{site} is lost" for site in sorted(gone | away(record, silent, now=now))}
+        options: Options = ({},)
+        if not gone and not any(at_site(record, site) for site in lost):
             options = cut_off(record, parts, now=now, after=self._policy.site_lost_after)
         if not options:
             self._losses.pop(record.uid, None)
             return None
-        more = {site: f"{site} is lost" for site in sorted(idle(record, silent - lost, now=now))}
-        options = tuple({**each, **more} for each in options)
+        options = tuple({**each, **lost} for each in options)
         return self._judged(self._known(record, options, ends=bool(gone)), record, now_s)
 
     def _known(self, record: ClusterRecord, options: Options, *, ends: bool) -> _Loss:

@@ -39,7 +39,7 @@ class PartCache:
         if record.over or record.state in PENDING:
             return {}
         found = await asyncio.gather(
-            *(self._seen(site, part) for site, part in record.parts.items())
+            *(self.part_at(site, part) for site, part in record.parts.items())
         )
         return {
             site: seen for site, seen in zip(record.parts, found, strict=True) if seen is not None
@@ -49,10 +49,6 @@ class PartCache:
         """What a site has just said of it by itself."""
         self._keep(part, seen, FRESH_S)
 
-    async def last_of(self, site: str, part: str) -> PartSeen | None:
-        """The same of one part, whosever it was."""
-        return await self._seen(site, part)
-
     def forget(self, record: ClusterRecord) -> None:
         for part in record.parts.values():
             self.forget_part(part)
@@ -60,7 +56,8 @@ class PartCache:
     def forget_part(self, part: str) -> None:
         self._answers.pop(part, None)
 
-    async def _seen(self, site: str, part: str) -> PartSeen | None:
+    async def part_at(self, site: str, part: str) -> PartSeen | None:
+        """Likewise of one, whosever it is; None where its site never answered."""
         last = self._answers.get(part)
         if last is not None and self._clock.monotonic() < last.until:
             return last.seen

@@ -163,8 +163,7 @@ class Planning:
         if not spans or not is_worth_it(problem, plan):
             return None
         problem = await self._with_other_sources(brief, problem)
-        names = [each.name for each in problem.sites if each.name not in brief.sends_nothing]
-        before = (await self._links(brief, names, spans)).room
+        before = (await self._links(brief, problem, spans)).room
         asked = with_images_brought(problem, spans, before)
         if plan is None:
             check_disks(asked)
@@ -191,24 +190,19 @@ class Planning:
         spans = spans_before(problem.windows, brief.since + LEAD)
         if not spans or not lacks_any(problem):
             return found
-        return replace(found, problem=await self._asked_with_images(brief, problem, spans))
-
-    async def _asked_with_images(
-        self, brief: Brief, problem: Problem, spans: tuple[Window, ...]
-    ) -> Problem:
         problem = await self._with_other_sources(brief, problem)
-        names = [each.name for each in problem.sites if each.name not in brief.sends_nothing]
-        return with_images_brought(problem, spans, (await self._links(brief, names, spans)).room)
+        before = (await self._links(brief, problem, spans)).room
+        return replace(found, problem=with_images_brought(problem, spans, before))
 
     async def links_ahead(self, brief: Brief, problem: Problem, *, since: datetime) -> Links | None:
         """What sites have free of their links from then on to bring what some of them lack; None
         where nothing is brought for such a lease, or nothing is lacking."""
         if brief.since is None or brief.spec.lease.kind is not None or not lacks_any(problem):
             return None
-        names = [each.name for each in problem.sites if each.name not in brief.sends_nothing]
-        return await self._links(brief, names, spans_ahead(since, self._effort.horizon))
+        return await self._links(brief, problem, spans_ahead(since, self._effort.horizon))
 
-    async def _links(self, brief: Brief, names: Sequence[str], spans: tuple[Window, ...]) -> Links:
+    async def _links(self, brief: Brief, problem: Problem, spans: tuple[Window, ...]) -> Links:
+        names = [each.name for each in problem.sites if each.name not in brief.sends_nothing]
         found, _ = await self._asked(brief, names, spans, ())
         room = {name: [offer.links for offer in of] for name, of in found.items()}
         return Links(spans=spans, room=room)

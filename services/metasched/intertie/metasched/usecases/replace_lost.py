@@ -10,7 +10,6 @@ from intertie.common.errors import Aborted, StaleWrite
 from intertie.common.intervals import Window
 from intertie.common.values import replace
 from intertie.metasched.domain.amending import (
-    DECIDED_BEFORE,
     Growth,
     Target,
     beside_standing,
@@ -18,7 +17,7 @@ from intertie.metasched.domain.amending import (
     to_plan,
 )
 from intertie.metasched.domain.cluster import Amend, ClusterRecord
-from intertie.metasched.domain.commit import tx_name, tx_of
+from intertie.metasched.domain.commit import tx_name
 from intertie.metasched.domain.lost_sites import (
     growth_without,
     may_be_placed_anew,
@@ -95,7 +94,7 @@ class ReplaceLost:
             record, now = stored.record, self._clock.now()
             if not still():
                 return False
-            grown = await self._planning(brief) if _goes_elsewhere(growth) else None
+            grown = await self._planning(brief) if growth.possible else None
             tx_id = tx_name(self._draw())
             target = target_of(record, record.spec, growth, grown, tx_id, now=now, lost=sites)
             self._room.check()
@@ -116,15 +115,15 @@ class ReplaceLost:
 
     def _brief(self, record: ClusterRecord, growth: Growth, lost: frozenset[str]) -> Brief:
         now, window = self._clock.now(), record.window
-        spec = to_plan(record.spec, growth, record.plan)
+        spec, out = to_plan(record.spec, growth, record.plan), lost.union(record.left)
         return Brief(
             tenant=record.path.tenant,
-            spec=without_sites(spec, lost | record.left.keys()),
+            spec=without_sites(spec, out),
             windows=(Window(max(window.start, now), window.end),),
             without={},
             image_gone={},
             since=now,
-            sends_nothing=lost | record.left.keys(),
+            sends_nothing=out,
             beside=lambda problem: beside_standing(problem, record, growth, now=self._clock.now()),
         )
 
@@ -137,32 +136,18 @@ class ReplaceLost:
         still: Callable[[], bool],
     ) -> bool:
         record, now = stored.record, self._clock.now()
-        tx = tx_of(
+        told = (*reasons(record, target.plan, lost), *target.plan.reasons)
+        target = replace(target, plan=replace(target.plan, reasons=told))
+        tx = target.transaction(
             record,
             tx_id,
-            target.digest,
             coordinator=self._terms.coordinator,
-            decide_by=min(now + self._terms.decide_within, record.window.end - DECIDED_BEFORE),
+            within=self._terms.decide_within,
             now=now,
-            until=record.window.end,
-            parts=target.parts,
-            replaces=record.terms,
         )
-        amend = Amend(
-            tx=tx_id,
-            spec=target.spec,
-            plan=target.plan,
-            parts=target.parts,
-            numbers=target.numbers,
-            request_key="",
-            begin_time=now,
-        )
-        told = (*reasons(record, record.amended(amend), lost), *target.plan.reasons)
-        amend = replace(amend, plan=replace(target.plan, reasons=told))
+        under = replace(record, amend=target.amend(tx_id, now=now))
         try:
-            await self._register.begin_amend(
-                tx, replace(record, amend=amend), read_at=stored.read_at
-            )
+            await self._register.begin_amend(tx, under, read_at=stored.read_at)
         except StaleWrite:
             log.debug("replace.lost_race", cluster=record.name)
             return False
@@ -191,10 +176,3 @@ def _open(record: ClusterRecord, lost: Set[str], clock: Clock) -> bool:
         and lost <= record.parts.keys()
         and may_be_placed_anew(record, now=clock.now())
     )
-
-
-def _goes_elsewhere(growth: Growth) -> bool:
-    standing: dict[str, int] = {}
-    for (group, _), count in growth.standing.items():
-        standing[group] = standing.get(group, 0) + count
-    return any(most > standing.get(group, 0) for group, (_, most) in growth.bounds.items())

@@ -25,7 +25,6 @@ from intertie.common.points import reach
 from intertie.common.spec import ClusterSpec
 from intertie.common.values import replace
 from intertie.metasched.domain.amending import (
-    DECIDED_BEFORE,
     Growth,
     Target,
     beside_standing,
@@ -35,7 +34,7 @@ from intertie.metasched.domain.amending import (
     to_plan,
 )
 from intertie.metasched.domain.cluster import PENDING, Amend, ClusterRecord, ClusterView
-from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, commit_of, tx_name, tx_of
+from intertie.metasched.domain.commit import Decision, Outcome, TxRecord, commit_of, tx_name
 from intertie.metasched.domain.lost_sites import without_sites
 from intertie.metasched.domain.parts import digest_of, said
 from intertie.metasched.domain.ports import Clusters, Register, RequestRecord, Room, Stored
@@ -232,7 +231,7 @@ class UpdateCluster:
         ahead = Window(max(window.start, now), window.end)
         return Brief(
             tenant=record.path.tenant,
-            spec=without_sites(to_plan(spec, growth, record.plan), record.left.keys()),
+            spec=without_sites(to_plan(spec, growth, record.plan), frozenset(record.left)),
             windows=(ahead,),
             without={},
             image_gone={},
@@ -306,29 +305,16 @@ class UpdateCluster:
             raise ClusterOver(name)
 
     def _tx(self, record: ClusterRecord, target: Target, tx_id: str) -> TxRecord:
-        now = self._clock.now()
-        return tx_of(
+        return target.transaction(
             record,
             tx_id,
-            target.digest,
             coordinator=self._terms.coordinator,
-            decide_by=min(now + self._terms.decide_within, record.window.end - DECIDED_BEFORE),
-            now=now,
-            until=max(record.window.end, target.plan.window.end),
-            parts=target.parts,
-            replaces=record.terms,
+            within=self._terms.decide_within,
+            now=self._clock.now(),
         )
 
     def _amend(self, order: UpdateOrder, target: Target, tx_id: str) -> Amend:
-        return Amend(
-            tx=tx_id,
-            spec=target.spec,
-            plan=target.plan,
-            parts=target.parts,
-            numbers=target.numbers,
-            request_key=order.request_key,
-            begin_time=self._clock.now(),
-        )
+        return target.amend(tx_id, request_key=order.request_key, now=self._clock.now())
 
     def _request(self, order: UpdateOrder, record: ClusterRecord, tx_id: str) -> RequestRecord:
         return RequestRecord(
