@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import yaml
 
 from testbed.bed import Testbed
 from testbed.guest import guest_image
-from testbed.topology import Topology
+from testbed.topology import HostSpec, SiteSpec, Topology, WanLink
 
 INTERTIE = Path(sys.executable).parent / "intertie"
 
@@ -95,6 +96,11 @@ class User:
         shown: dict[str, Any] = json.loads(self.do("cluster", "show", name, "-o", "json"))
         return shown
 
+    def workspaces(self, name: str) -> dict[str, dict[str, Any]]:
+        """By label."""
+        shown = self.show(name)["workspaces"]
+        return {each["name"].rpartition("/")[2]: each for each in shown}
+
     def delete(self, name: str) -> None:
         self.do("cluster", "delete", name, "--wait")
 
@@ -155,6 +161,31 @@ def standing(topology: Topology, instance: str) -> Iterator[Testbed]:
         assert testbed.leftovers() == []
 
 
+@contextmanager
+def settings_added(testbed: Testbed, component: str, text: str) -> Iterator[None]:
+    """The service is started anew with these below its settings, and with its own afterwards."""
+    service = testbed.component(component)
+    path = testbed.places.configs / f"{component.replace('/', '.')}.toml"
+    before = path.read_text()
+    path.write_text(f"{before}\n{text}\n")
+    try:
+        service.restart()
+        yield
+    finally:
+        path.write_text(before)
+        service.restart()
+
+
+def meshed(link_mbps: int, **memory_mib: int) -> Topology:
+    """Sites with a host each, which is its gateway, and a link between any two of them."""
+    sites = tuple(
+        SiteSpec(name=name, hosts=(HostSpec(name=f"{name[0]}1", memory_mib=memory, gateway=True),))
+        for name, memory in memory_mib.items()
+    )
+    links = tuple(WanLink(a=a, b=b, mbps=link_mbps) for a, b in combinations(memory_mib, 2))
+    return Topology(sites=sites, links=links)
+
+
 def user_with_image(testbed: Testbed, folder: Path, *, endpoint: str = "meta") -> User:
     """The first user, with a key of their own; every site has the guest image."""
     key = make_key(folder)
@@ -162,6 +193,28 @@ def user_with_image(testbed: Testbed, folder: Path, *, endpoint: str = "meta") -
     for site in testbed.topology.sites:
         user.at(site.name).do("image", "put", "intertie-guest", str(guest_image()))
     return user
+
+
+def put_at_one_site(user: User, site: str, folder: Path, *, data_mib: int) -> None:
+    """What no other has: `far`, which boots as the guest image does, and `corpus`, so much data."""
+    image, data = folder / "image.qcow2", folder / "corpus"
+    subprocess.run(
+        ["qemu-img", "convert", "-O", "qcow2", "-o", "cluster_size=2M", str(guest_image()), image],
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    with data.open("wb") as file:
+        for _ in range(data_mib):
+            file.write(os.urandom(1 << 20))
+    user.at(site).do("image", "put", "far", str(image))
+    user.at(site).do("image", "put", "corpus", str(data), "--data")
+
+
+def corpus_bytes(user: User, name: str, workspace: str) -> int:
+    """How large the disk is on which a guest has `corpus`."""
+    find = 'cd /sys/block; for d in vd*; do [ "$(cat $d/serial)" = corpus ] && echo $d; done; true'
+    disk = user.in_guest(name, workspace, find).strip()
+    return int(user.in_guest(name, workspace, f"blockdev --getsize64 /dev/{disk}"))
 
 
 def make_key(folder: Path) -> Path:

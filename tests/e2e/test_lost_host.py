@@ -13,7 +13,7 @@ import pytest
 
 from testbed.bed import Testbed
 from testbed.power import power_off, power_on
-from tests.e2e.driver import User, alive, eventually, group, spec
+from tests.e2e.driver import User, alive, eventually, group, settings_added, spec
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -28,27 +28,16 @@ OF_NO_GUEST = ("file agent/cache/", "qdisc eth0 htb root")
 @contextmanager
 def fencing(bed: Testbed, site: str) -> Iterator[None]:
     """The site's broker fences lost hosts with the testbed's own power switch."""
-    component, path = bed.component(f"{site}/broker"), bed.places.configs / f"{site}.broker.toml"
-    before = path.read_text()
     command = [
         "/usr/bin/env", f"PYTHONPATH={REPOSITORY}", sys.executable, "-m", "testbed.power",
         bed.places.instance, site,
     ]  # fmt: skip
-    path.write_text(
-        f"{before}\n[fencing]\nmethod = 'command'\nlost_after_s = {LOST_AFTER_S}\n"
-        f"command = {json.dumps(command)}\n"
+    added = (
+        f"[fencing]\nmethod = 'command'\nlost_after_s = {LOST_AFTER_S}\n"
+        f"command = {json.dumps(command)}"
     )
-    try:
-        component.restart()
+    with settings_added(bed, f"{site}/broker", added):
         yield
-    finally:
-        path.write_text(before)
-        component.restart()
-
-
-def workspaces(user: User, name: str) -> dict[str, dict[str, Any]]:
-    shown = user.show(name)["workspaces"]
-    return {each["name"].rpartition("/")[2]: each for each in shown}
 
 
 def host_state(user: User, host: str) -> str:
@@ -65,7 +54,7 @@ def test_a_lost_hosts_guest_goes_on_elsewhere_and_nothing_of_it_comes_back(user:
         clean = bed.inventory("north/n2")
         again = {"on_host_loss": "RESTART"}
         north.create("lossy", spec(group("w", 2, availability=again)))
-        there = workspaces(north, "lossy")
+        there = north.workspaces("lossy")
         [lost] = [label for label, each in there.items() if each["host"] == "n2"]
         [mate] = [label for label in there if label != lost]
         address = there[lost]["addresses"][0]["address"].partition("/")[0]
@@ -96,11 +85,11 @@ def test_a_lost_hosts_guest_goes_on_elsewhere_and_nothing_of_it_comes_back(user:
 
 def begun_anew(user: User, label: str, before: dict[str, dict[str, Any]]) -> None:
     def is_ready() -> bool:
-        each = workspaces(user, "lossy")[label]
+        each = user.workspaces("lossy")[label]
         return each["host"] == "n1" and bool(each.get("ready"))
 
     eventually(is_ready, within_s=READY_WITHIN_S, every_s=2, what=f"{label} is ready on n1")
-    now = workspaces(user, "lossy")
+    now = user.workspaces("lossy")
     assert now[label]["restarts"] == 1
     assert "because host n2 was lost" in now[label]["message"]
     assert now[label]["addresses"] == before[label]["addresses"]

@@ -4,19 +4,26 @@ that it was promised, and what the lost site still has ends when it is back."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
 from testbed.bed import Testbed
-from testbed.guest import guest_image
-from testbed.topology import HostSpec, SiteSpec, Topology, WanLink
-from tests.e2e.driver import User, alive, eventually, group, spec, standing, user_with_image
+from tests.e2e.driver import (
+    User,
+    alive,
+    corpus_bytes,
+    eventually,
+    group,
+    meshed,
+    put_at_one_site,
+    settings_added,
+    spec,
+    standing,
+    user_with_image,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e]
 
@@ -26,19 +33,11 @@ READY_WITHIN_S = 180
 PROMISED = 20
 DATA_MIB = 20
 LEAD_S = 60
-FIND = 'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = corpus ] && echo ${d##*/}; done; true'
 
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
-    names = ("north", "south", "west")
-    sites = tuple(
-        SiteSpec(name=name, hosts=(HostSpec(name=f"{name[0]}1", memory_mib=500, gateway=True),))
-        for name in names
-    )
-    ends = (("north", "south"), ("north", "west"), ("south", "west"))
-    links = tuple(WanLink(a=a, b=b, mbps=100) for a, b in ends)
-    with standing(Topology(sites=sites, links=links), "lost") as made:
+    with standing(meshed(100, north=500, south=500, west=500), "lost") as made:
         yield made
 
 
@@ -47,35 +46,17 @@ def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
     """North alone has the image that the worker boots, and what it reads."""
     folder = tmp_path_factory.mktemp("lost")
     user = user_with_image(bed, folder)
-    image, data = folder / "image.qcow2", folder / "corpus"
-    subprocess.run(
-        ["qemu-img", "convert", "-O", "qcow2", "-o", "cluster_size=2M", str(guest_image()), image],
-        check=True,
-        timeout=120,
-    )  # fmt: skip
-    data.write_bytes(os.urandom(DATA_MIB << 20))
-    user.at("north").do("image", "put", "far", str(image))
-    user.at("north").do("image", "put", "corpus", str(data), "--data")
+    put_at_one_site(user, "north", folder, data_mib=DATA_MIB)
     return user
 
 
 @contextmanager
-def soon_lost(bed: Testbed) -> Iterator[None]:
+def soon_lost(user: User) -> Iterator[None]:
     """The meta-scheduler takes a silent site for lost as soon as it may."""
-    component, path = bed.component("meta/metasched"), bed.places.configs / "meta.metasched.toml"
-    before = path.read_text()
-    path.write_text(f"{before}\n[losses]\nsite_lost_after_s = {LOST_AFTER_S}\n")
-    try:
-        component.restart()
+    added = f"[losses]\nsite_lost_after_s = {LOST_AFTER_S}"
+    with settings_added(user.testbed, "meta/metasched", added):
+        eventually(lambda: user.say("site", "list").code == 0, within_s=60, what="it is back")
         yield
-    finally:
-        path.write_text(before)
-        component.restart()
-
-
-def workspaces(user: User, name: str) -> dict[str, dict[str, Any]]:
-    shown = user.show(name)["workspaces"]
-    return {each["name"].rpartition("/")[2]: each for each in shown}
 
 
 def test_what_was_at_a_lost_site_begins_anew_at_a_third(
@@ -93,12 +74,11 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
         ),
     )
     asked["datasets"] = [{"name": "corpus", "source": "corpus", "groups": ["worker"]}]
-    with soon_lost(bed):
-        eventually(lambda: user.say("site", "list").code == 0, within_s=60, what="it is back")
+    with soon_lost(user):
         start = datetime.now(UTC) + timedelta(seconds=LEAD_S)
         asked["lease"]["start_time"] = start.isoformat()
         user.create("moved", asked)
-        there = workspaces(user, "moved")
+        there = user.workspaces("moved")
         lost = there["worker-0"]["site"]
         [other] = {"south", "west"} - {lost}
         address = there["worker-0"]["addresses"][0]["address"].partition("/")[0]
@@ -114,7 +94,7 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
             def replanned() -> bool:
                 shown = user.show("moved")
                 assert shown["state"] == "ACTIVE"
-                return bool(workspaces(user, "moved")["worker-0"]["site"] == other)
+                return bool(user.workspaces("moved")["worker-0"]["site"] == other)
 
             took = eventually(
                 replanned, within_s=LOST_AFTER_S + REPLANNED_WITHIN_S, what="it is planned anew"
@@ -126,7 +106,7 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
             reason = plan["reasons"][0]
             assert reason == f"{lost} is lost: anew worker-0 at {other}"
             took = eventually(
-                lambda: workspaces(user, "moved")["worker-0"].get("ready"),
+                lambda: user.workspaces("moved")["worker-0"].get("ready"),
                 within_s=READY_WITHIN_S,
                 every_s=2,
                 what="the new one is ready",
@@ -134,7 +114,7 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
             record_property("ready_after_s", took)
             # The old one runs on where nobody hears it: its name and address are the new one's.
             assert alive(pid)
-            now = workspaces(user, "moved")
+            now = user.workspaces("moved")
             assert now["worker-0"]["addresses"] == there["worker-0"]["addresses"]
             user.in_guest("moved", "head-0", f"cat /tmp/here; ping -c 3 -W 5 {address}")
             said = user.ssh("moved", "worker-0", "ls /root/written")
@@ -143,9 +123,7 @@ def test_what_was_at_a_lost_site_begins_anew_at_a_third(
             measured = user.in_guest(
                 "moved", "head-0", "measure-bandwidth worker-0 10", timeout_s=120
             )
-            disk = user.in_guest("moved", "worker-0", FIND).strip()
-            size = user.in_guest("moved", "worker-0", f"blockdev --getsize64 /dev/{disk}")
-            assert int(size) == DATA_MIB << 20
+            assert corpus_bytes(user, "moved", "worker-0") == DATA_MIB << 20
             mbit_s = json.loads(measured)["mbit_s"]
             record_property("mbit_s", mbit_s)
             assert mbit_s >= 0.9 * PROMISED
@@ -169,10 +147,9 @@ def test_what_is_behind_a_lost_link_begins_anew_at_a_third_site(
         group("head", sites=["north"]),
         group("worker", sites=["south", "west"], availability=either),
     )
-    with soon_lost(bed):
-        eventually(lambda: user.say("site", "list").code == 0, within_s=60, what="it is back")
+    with soon_lost(user):
         user.create("cut", asked)
-        there = workspaces(user, "cut")
+        there = user.workspaces("cut")
         behind = there["worker-0"]["site"]
         [other] = {"south", "west"} - {behind}
         address = there["worker-0"]["addresses"][0]["address"].partition("/")[0]
@@ -180,7 +157,7 @@ def test_what_is_behind_a_lost_link_begins_anew_at_a_third_site(
         bed.cut_link("north", behind)
         try:
             took = eventually(
-                lambda: workspaces(user, "cut")["worker-0"]["site"] == other,
+                lambda: user.workspaces("cut")["worker-0"]["site"] == other,
                 within_s=LOST_AFTER_S + REPLANNED_WITHIN_S,
                 what="it is planned anew",
             )
@@ -189,7 +166,7 @@ def test_what_is_behind_a_lost_link_begins_anew_at_a_third_site(
             one, two = sorted(("north", behind))
             assert reason == f"the link between {one} and {two} is lost: anew worker-0 at {other}"
             eventually(
-                lambda: workspaces(user, "cut")["worker-0"].get("ready"),
+                lambda: user.workspaces("cut")["worker-0"].get("ready"),
                 within_s=READY_WITHIN_S,
                 every_s=2,
                 what="the new one is ready",

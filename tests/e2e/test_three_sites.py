@@ -4,8 +4,6 @@ cluster floods: all is there in time, and the other one has what it was promised
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,9 +11,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from testbed.bed import Testbed
-from testbed.guest import guest_image
-from testbed.topology import HostSpec, SiteSpec, Topology, WanLink
-from tests.e2e.driver import User, eventually, group, spec, standing, user_with_image
+from tests.e2e.driver import (
+    User,
+    corpus_bytes,
+    eventually,
+    group,
+    meshed,
+    put_at_one_site,
+    spec,
+    standing,
+    user_with_image,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.e2e, pytest.mark.more_guests]
 
@@ -26,19 +32,11 @@ LATE_S = 5
 DATA_MIB = 200
 SMALL, LARGE = 112, 300
 """MiB of memory of a guest. North has room for the first kind only."""
-FIND = 'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = corpus ] && echo ${d##*/}; done; true'
 
 
 @pytest.fixture(scope="module")
 def bed() -> Iterator[Testbed]:
-    def site(name: str, memory_mib: int) -> SiteSpec:
-        host = HostSpec(name=f"{name[0]}1", memory_mib=memory_mib, gateway=True)
-        return SiteSpec(name=name, hosts=(host,))
-
-    sites = (site("north", 500), site("south", 800), site("west", 800))
-    ends = (("north", "south"), ("north", "west"), ("south", "west"))
-    links = tuple(WanLink(a=a, b=b, mbps=LINK_MBPS) for a, b in ends)
-    with standing(Topology(sites=sites, links=links), "three") as made:
+    with standing(meshed(LINK_MBPS, north=500, south=800, west=800), "three") as made:
         yield made
 
 
@@ -46,17 +44,7 @@ def bed() -> Iterator[Testbed]:
 def user(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> User:
     folder = tmp_path_factory.mktemp("three")
     user = user_with_image(bed, folder)
-    image, data = folder / "image.qcow2", folder / "corpus"
-    subprocess.run(
-        ["qemu-img", "convert", "-O", "qcow2", "-o", "cluster_size=2M", str(guest_image()), image],
-        check=True,
-        timeout=120,
-    )  # fmt: skip
-    with data.open("wb") as file:
-        for _ in range(DATA_MIB):
-            file.write(os.urandom(1 << 20))
-    user.at("north").do("image", "put", "far", str(image))
-    user.at("north").do("image", "put", "corpus", str(data), "--data")
+    put_at_one_site(user, "north", folder, data_mib=DATA_MIB)
     return user
 
 
@@ -111,9 +99,7 @@ def test_all_is_there_in_time_while_another_cluster_floods_the_link_and_has_its_
 
     eventually(ready, within_s=180, what="both are ready")
     for each in ("worker-0", "worker-1"):
-        disk = user.in_guest("brought", each, FIND).strip()
-        size = user.in_guest("brought", each, f"blockdev --getsize64 /dev/{disk}")
-        assert int(size) == DATA_MIB << 20
+        assert corpus_bytes(user, "brought", each) == DATA_MIB << 20
 
 
 def _arrived(user: User) -> bool:
