@@ -208,8 +208,8 @@ AMEND = Model(
         ),
     ),
     live=(
-        Configuration(name="one", at_least=80_000, large=True),
-        Configuration(name="short", options=("SHORT",), at_least=5_000),
+        Configuration(name="one", at_least=190_000, large=True),
+        Configuration(name="short", options=("SHORT",), at_least=15_000),
     ),
     mutants=(
         Mutant(name="GROWS_UNHELD", breaks={"capacity"}),
